@@ -1,0 +1,35 @@
+//! How mail comes in: the SMTP connection.
+
+use std::time::Duration;
+
+use crate::smtp::pattern::DomainPattern;
+
+/// What is done with a bare LF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareNewline {
+    /// 521 and close.
+    Reject,
+    /// Taken as a line end, but never as part of the end of data.
+    Normalize,
+}
+
+/// What one connection is held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Longest command line in octets, with CRLF.
+    pub command_line: usize,
+    /// Largest header block in octets.
+    pub header_block: usize,
+    /// Largest message in octets.
+    pub message: u64,
+    /// For the client's next command.
+    pub command_timeout: Duration,
+    /// For the client's next piece of the message.
+    pub data_timeout: Duration,
+    /// For the whole connection.
+    pub session: Duration,
+    /// Bare LF.
+    pub bare_newline: BareNewline,
+    /// Recipient domains accepted; empty = the relay decides.
+    pub recipient_domains: Vec<DomainPattern>,
+}

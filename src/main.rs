@@ -1,0 +1,3 @@
+//! Reads the command line and calls one file of `cli/`.
+
+fn main() {}

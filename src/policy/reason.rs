@@ -1,0 +1,256 @@
+//! Why mail is refused: the one table from a reason to reply codes, log name and help text (DESIGN 3.3).
+
+use std::fmt;
+
+use crate::policy::identity::Identity;
+use crate::policy::rule::Action;
+use crate::smtp::reply::{Enhanced, Reply};
+
+/// Why a rule failed, or why a message is refused without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// NXDOMAIN.
+    NoSuchDomain,
+    /// The name exists without an MX record.
+    NoMx,
+    /// No MX host has an address.
+    MxUnresolvable,
+    /// MX hosts have addresses, none that mail can be sent to.
+    MxUnroutable,
+    /// The domain says that it takes no mail (RFC 7505).
+    NullMx,
+    /// The client is none of the domain's mail exchangers.
+    NotAnExchanger,
+    /// The client's address has no PTR record.
+    NoPtr,
+    /// No PTR name leads back to the client's address.
+    PtrNotConfirmed,
+    /// Not a name that DNS could have an MX for.
+    InvalidDomain,
+    /// From: missing, empty or repeated, and the like.
+    MalformedHeader,
+    /// DNS is in trouble.
+    DnsError,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    name: &'static str,
+    /// Subject and detail of the enhanced code; the class follows from the action.
+    status: (u16, u16),
+    /// Reads on after the domain: "spoof.test HAS NO MX RECORD".
+    text: &'static str,
+    help: &'static str,
+}
+
+impl Reason {
+    /// Every reason, in the order of the table.
+    pub const ALL: [Self; 11] = [
+        Self::NoSuchDomain,
+        Self::NoMx,
+        Self::MxUnresolvable,
+        Self::MxUnroutable,
+        Self::NullMx,
+        Self::NotAnExchanger,
+        Self::NoPtr,
+        Self::PtrNotConfirmed,
+        Self::InvalidDomain,
+        Self::MalformedHeader,
+        Self::DnsError,
+    ];
+
+    fn row(self, identity: Identity) -> Row {
+        let (name, status, text, help) = match self {
+            Self::NoSuchDomain => (
+                "no_such_domain",
+                bad_domain(identity),
+                "does not exist",
+                "DNS says that there is no such domain (NXDOMAIN). Check the spelling of the sender's address.",
+            ),
+            Self::NoMx => (
+                "no_mx",
+                bad_domain(identity),
+                "has no MX record",
+                "The domain exists but takes no mail. Publish an MX record for it.",
+            ),
+            Self::MxUnresolvable => (
+                "mx_unresolvable",
+                bad_domain(identity),
+                "has no MX host with an address",
+                "No host that the MX records name has an A or AAAA record. Correct the host names or add the addresses.",
+            ),
+            Self::MxUnroutable => (
+                "mx_unroutable",
+                bad_domain(identity),
+                "has MX hosts with unroutable addresses only",
+                "The MX hosts have private, loopback or otherwise unreachable addresses. Publish public ones.",
+            ),
+            Self::NullMx => (
+                "null_mx",
+                (7, 27),
+                "has a null MX and takes no mail",
+                "The domain declares that it takes no mail (RFC 7505), so it can't be a sender's.",
+            ),
+            Self::NotAnExchanger => (
+                "not_an_exchanger",
+                (7, 1),
+                "does not name your address among its mail exchangers",
+                "The client is none of the domain's MX hosts. Send through one, or add the line's address to an MX host.",
+            ),
+            Self::NoPtr => (
+                "no_ptr",
+                (7, 25),
+                "has no PTR record",
+                "The client's address has no name. Ask its provider for a PTR record.",
+            ),
+            Self::PtrNotConfirmed => (
+                "ptr_not_confirmed",
+                (7, 25),
+                "has no PTR name that leads back to it",
+                "None of the PTR names resolves to the client's address. Make PTR and A/AAAA agree.",
+            ),
+            Self::InvalidDomain => (
+                "invalid_domain",
+                bad_domain(identity),
+                "is not a domain that can have an MX record",
+                "The sender's domain is an address literal, a single label or not a name at all.",
+            ),
+            Self::MalformedHeader => (
+                "malformed_header",
+                (6, 0),
+                "is malformed",
+                "The message needs exactly one From: field and at most one Reply-To:, each with valid addresses (RFC 5322 3.6).",
+            ),
+            Self::DnsError => (
+                "dns_error",
+                (4, 3),
+                "can't be looked up now",
+                "DNS did not answer, so nothing is known about the domain. Sending again later is right.",
+            ),
+        };
+        Row { name, status, text, help }
+    }
+
+    /// The name in logs, metrics and Authentication-Results.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.row(Identity::MailFrom).name
+    }
+
+    /// What it means and what the sender's side can do, for people.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        self.row(Identity::MailFrom).help
+    }
+
+    /// What reads on after the domain or header field: "has no MX record".
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        self.row(Identity::MailFrom).text
+    }
+
+    /// The reply for a refusal. `subject` is what the client gave (an address, a field's name), `domain` what was looked up.
+    /// `suffix` is what follows in the text: the id and the help address.
+    #[must_use]
+    pub fn reply(
+        self,
+        identity: Identity,
+        action: Action,
+        subject: &str,
+        domain: &str,
+        suffix: &str,
+    ) -> Reply {
+        let row = self.row(identity);
+        let permanent = action == Action::Reject && self != Self::DnsError;
+        let code = match (self, permanent) {
+            (Self::DnsError, _) => 451,
+            (_, true) => 550,
+            (_, false) => 450,
+        };
+        let (class, (sub, detail)) = (if permanent { 5 } else { 4 }, row.status);
+        let text = if subject == domain || domain.is_empty() {
+            format!("{subject} {}{suffix}", row.text)
+        } else {
+            format!("<{subject}>: {domain} {}{suffix}", row.text)
+        };
+        Reply::new(code, Enhanced(class, sub, detail), text)
+    }
+}
+
+/// The status of a domain that can't take mail: 1.8 (bad sender's system address) for the envelope sender only.
+fn bad_domain(identity: Identity) -> (u16, u16) {
+    match identity {
+        Identity::MailFrom => (1, 8),
+        Identity::Ptr => (7, 25),
+        Identity::Helo | Identity::From | Identity::ReplyTo => (7, 1),
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_those_of_the_contract() {
+        use Identity::{From, Helo, MailFrom, Ptr};
+        let rows = [
+            (
+                Reason::NoMx,
+                MailFrom,
+                Action::Reject,
+                "550 5.1.8 <a@spoof.test>: spoof.test has no MX record (id X)",
+            ),
+            (
+                Reason::NoMx,
+                MailFrom,
+                Action::Defer,
+                "450 4.1.8 <a@spoof.test>: spoof.test has no MX record (id X)",
+            ),
+            (
+                Reason::NoSuchDomain,
+                From,
+                Action::Reject,
+                "550 5.7.1 <a@spoof.test>: spoof.test does not exist (id X)",
+            ),
+            (
+                Reason::NullMx,
+                Helo,
+                Action::Reject,
+                "550 5.7.27 <a@spoof.test>: spoof.test has a null MX and takes no mail (id X)",
+            ),
+            (
+                Reason::NoMx,
+                Ptr,
+                Action::Reject,
+                "550 5.7.25 <a@spoof.test>: spoof.test has no MX record (id X)",
+            ),
+            (
+                Reason::DnsError,
+                MailFrom,
+                Action::Reject,
+                "451 4.4.3 <a@spoof.test>: spoof.test can't be looked up now (id X)",
+            ),
+        ];
+        for (reason, identity, action, expected) in rows {
+            assert_eq!(
+                reason.reply(identity, action, "a@spoof.test", "spoof.test", " (id X)").to_string(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+}

@@ -1,0 +1,209 @@
+//! Rules, the rungs that can satisfy them, and what a failure leads to: the operator's policy as one value.
+
+use std::fmt;
+
+use crate::policy::identity::Identity;
+
+/// What is asked of an identity's domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// The domain has a valid MX.
+    Exists,
+    /// And the client's address is among the addresses of its MX hosts.
+    Matches,
+}
+
+impl Rule {
+    /// Both, in the order in which they are judged.
+    pub const ALL: [Self; 2] = [Self::Exists, Self::Matches];
+
+    /// The name in configuration and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::Matches => "matches",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One way to satisfy a rule; those that the configuration lists are tried in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rung {
+    /// exists: a valid MX. matches: the client's address is an address of an MX host.
+    Mx,
+    /// exists: no MX RRset, but a usable A/AAAA of its own (implicit MX, RFC 5321 5.1).
+    Address,
+    /// exists: the organisational domain (public suffix list) has a valid MX.
+    Organization,
+    /// matches: the client's address is in the same network as an address of an MX host.
+    Network,
+}
+
+impl Rung {
+    /// The name in configuration, logs and Authentication-Results.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mx => "mx",
+            Self::Address => "address",
+            Self::Organization => "organization",
+            Self::Network => "network",
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a failed rule leads to, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    /// Not looked up.
+    Off,
+    /// Accepted and written into Authentication-Results.
+    Tag,
+    /// 4xx.
+    Defer,
+    /// 5xx.
+    Reject,
+}
+
+impl Action {
+    /// The name in configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Tag => "tag",
+            Self::Defer => "defer",
+            Self::Reject => "reject",
+        }
+    }
+
+    /// Whether a failure can refuse mail: neither `off` nor `tag`.
+    #[must_use]
+    pub fn refuses(self) -> bool {
+        matches!(self, Self::Defer | Self::Reject)
+    }
+}
+
+/// The two rules of one identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityRules {
+    /// Action when `exists` fails.
+    pub exists: Action,
+    /// Action when `matches` fails.
+    pub matches: Action,
+    /// Rungs of `exists`, in order; of [`Rung::Mx`], [`Rung::Address`], [`Rung::Organization`].
+    pub exists_by: Vec<Rung>,
+    /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`].
+    pub matches_by: Vec<Rung>,
+}
+
+impl IdentityRules {
+    /// The action of one rule.
+    #[must_use]
+    pub fn action(&self, rule: Rule) -> Action {
+        match rule {
+            Rule::Exists => self.exists,
+            Rule::Matches => self.matches,
+        }
+    }
+
+    /// Whether anything is asked about this identity.
+    #[must_use]
+    pub fn looks(&self) -> bool {
+        self.exists != Action::Off || self.matches != Action::Off
+    }
+
+    /// Whether anything that is asked about this identity can refuse mail.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.exists.refuses() || self.matches.refuses()
+    }
+}
+
+/// Whether refusals are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Refusals are answered.
+    Enforce,
+    /// Everything is computed, logged and tagged; nothing is refused.
+    Monitor,
+}
+
+impl Mode {
+    /// The name in configuration and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+        }
+    }
+}
+
+/// At which command the envelope's verdict is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RejectAt {
+    /// At each RCPT TO: the log knows the recipient, and recipients can be exempt.
+    Rcpt,
+    /// At MAIL FROM.
+    Mail,
+}
+
+/// What a DNS failure leads to where the failed rule's action refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OnDnsError {
+    /// 451 4.4.3.
+    Defer,
+    /// As if the rule had passed.
+    Accept,
+}
+
+/// What the operator decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether refusals are carried out.
+    pub mode: Mode,
+    /// Where the envelope is refused.
+    pub reject_at: RejectAt,
+    /// What a DNS failure leads to.
+    pub on_dns_error: OnDnsError,
+    /// What an ambiguous or missing From: or Reply-To: leads to: [`Action::Reject`] or [`Action::Tag`].
+    pub malformed: Action,
+    /// Rules of HELO.
+    pub helo: IdentityRules,
+    /// Rules of the PTR name.
+    pub ptr: IdentityRules,
+    /// Rules of MAIL FROM.
+    pub mail_from: IdentityRules,
+    /// Rules of From:.
+    pub from: IdentityRules,
+    /// Rules of Reply-To:.
+    pub reply_to: IdentityRules,
+}
+
+impl Policy {
+    /// The rules of one identity.
+    #[must_use]
+    pub fn rules(&self, identity: Identity) -> &IdentityRules {
+        match identity {
+            Identity::Helo => &self.helo,
+            Identity::Ptr => &self.ptr,
+            Identity::MailFrom => &self.mail_from,
+            Identity::From => &self.from,
+            Identity::ReplyTo => &self.reply_to,
+        }
+    }
+}

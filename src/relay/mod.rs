@@ -1,0 +1,48 @@
+//! Next hops: where accepted mail goes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `relay.next_hop`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextHop {
+    /// `maildir:PATH`.
+    Maildir(PathBuf),
+    /// `smtp://HOST:PORT`; the host is a name or an address (IPv6 in brackets), the port is 25 when left out.
+    Smtp {
+        /// Name or address, without brackets.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+/// How the relay learns who the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientIdentity {
+    /// XCLIENT where the relay offers it, else nothing.
+    Auto,
+    /// XCLIENT; a relay without it is not used.
+    Xclient,
+    /// Nothing is said.
+    None,
+}
+
+/// `[relay]` as the next hop needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where mail goes.
+    pub next_hop: NextHop,
+    /// How the relay learns the client.
+    pub identity: ClientIdentity,
+    /// Connections to the relay at one time.
+    pub max_connections: usize,
+    /// For the connection and the greeting.
+    pub connect_timeout: Duration,
+    /// For each reply, and for each write that makes no progress.
+    pub reply_timeout: Duration,
+    /// Whether XCLIENT is needed because rmxd has no list of recipient domains of its own (DESIGN 1.6).
+    pub xclient_required: bool,
+    /// Our own name, for EHLO.
+    pub hostname: String,
+}

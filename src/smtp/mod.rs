@@ -1,0 +1,10 @@
+//! The words of the wire (RFC 5321), pure: no socket, no clock, no resolver.
+//!
+//! Strict where a lenient reading could be used to smuggle (framing, line ends, `@`), lenient where
+//! the field is harmlessly sloppy (a space after `MAIL FROM:`, underscores in domains).
+
+pub mod address;
+pub mod command;
+pub mod framing;
+pub mod pattern;
+pub mod reply;

@@ -1,0 +1,123 @@
+//! A reply to a command (RFC 5321 4.2) with its enhanced status code (RFC 3463).
+//!
+//! Whatever the text came from (a client's address, the relay, a DNS name), what is written is printable ASCII,
+//! and no line is longer than 512 octets (RFC 5321 4.5.3.1.5). The text may have several lines, parted by LF.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Longest reply line with its CRLF (RFC 5321 4.5.3.1.5).
+const MAX_LINE: usize = 512;
+
+/// Class, subject and detail, as in `5.1.8` (RFC 3463 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Enhanced(pub u8, pub u16, pub u16);
+
+impl fmt::Display for Enhanced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// One reply: three digits, perhaps an enhanced code, and text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    code: u16,
+    enhanced: Option<Enhanced>,
+    text: Cow<'static, str>,
+}
+
+impl Reply {
+    /// A reply with an enhanced status code; `text` may hold several lines parted by LF.
+    #[must_use]
+    pub fn new(code: u16, enhanced: Enhanced, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, enhanced: Some(enhanced), text: text.into() }
+    }
+
+    /// A reply without enhanced code: the banner, the answers to HELO and EHLO, 354 (RFC 2034 4).
+    #[must_use]
+    pub fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, enhanced: None, text: text.into() }
+    }
+
+    /// The three digits.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The enhanced status code, where the reply has one.
+    #[must_use]
+    pub fn enhanced(&self) -> Option<Enhanced> {
+        self.enhanced
+    }
+
+    /// The text without codes; lines are parted by LF.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// 2xx (or 3xx): the command succeeded.
+    #[must_use]
+    pub fn is_positive(&self) -> bool {
+        self.code < 400
+    }
+
+    /// Appends the reply in wire form.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let mut lines = self.text.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            let start = out.len();
+            out.extend_from_slice(self.code.to_string().as_bytes());
+            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
+            if let Some(enhanced) = self.enhanced {
+                out.extend_from_slice(enhanced.to_string().as_bytes());
+                out.push(b' ');
+            }
+            let room = MAX_LINE.saturating_sub(2 + out.len() - start);
+            out.extend(
+                line.bytes().take(room).map(|byte| if matches!(byte, b' '..=b'~') { byte } else { b'?' }),
+            );
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    /// The first line in wire form, without CRLF.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.code)?;
+        if let Some(enhanced) = self.enhanced {
+            write!(f, "{enhanced} ")?;
+        }
+        f.write_str(self.text.split('\n').next().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        reply.write_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_line_bears_both_codes_and_only_the_last_a_space() {
+        let reply = Reply::new(550, Enhanced(5, 1, 8), "one\ntwo");
+        assert_eq!(wire(&reply), "550-5.1.8 one\r\n550 5.1.8 two\r\n");
+        assert_eq!(wire(&Reply::plain(250, "gate")), "250 gate\r\n");
+    }
+
+    #[test]
+    fn text_of_strangers_is_made_printable_and_bounded() {
+        let reply = Reply::new(550, Enhanced(5, 7, 1), format!("a\rb\0c\u{e9} {}", "x".repeat(900)));
+        let wire = wire(&reply);
+        assert!(wire.starts_with("550 5.7.1 a?b?c?? x"), "{wire}");
+        assert_eq!(wire.len(), MAX_LINE);
+        assert_eq!(wire.matches('\r').count(), 1);
+    }
+}
