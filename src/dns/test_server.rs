@@ -118,7 +118,7 @@ impl Zone {
         let mut zone: HashMap<Name, Vec<Line>> = HashMap::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let mut words = line.split_whitespace().peekable();
-            let owner = name(words.next().unwrap());
+            let owner = name(words.next().unwrap()).to_lowercase();
             let ttl =
                 words.next_if(|word| word.parse::<u32>().is_ok()).map_or(TTL, |word| word.parse().unwrap());
             let word = words.next().unwrap();
@@ -256,11 +256,12 @@ fn name(text: &str) -> Name {
         let mut parts = label.split('\\');
         let mut octets = parts.next().unwrap().as_bytes().to_vec();
         for part in parts {
-            octets.push(part[..3].parse().unwrap());
-            octets.extend_from_slice(&part.as_bytes()[3..]);
+            let (code, rest) = part.split_at(3);
+            octets.push(code.parse().unwrap());
+            octets.extend_from_slice(rest.as_bytes());
         }
         octets
     });
     let labels: Vec<_> = labels.collect();
-    Name::from_labels(labels.iter().map(Vec::as_slice)).unwrap().to_lowercase()
+    Name::from_labels(labels.iter().map(Vec::as_slice)).unwrap()
 }
