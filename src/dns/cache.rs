@@ -197,3 +197,53 @@ fn name(target: &Target) -> usize {
 fn heap(text: &str) -> usize {
     if text.len() > size_of::<compact_str::CompactString>() { text.len() } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_is_bounded_and_what_is_often_asked_for_stays() {
+        let seconds = Duration::from_secs;
+        let settings = CacheSettings {
+            memory: 1 << 20,
+            min_ttl: seconds(5),
+            max_ttl: seconds(86_400),
+            max_negative_ttl: seconds(3_600),
+            stale: seconds(86_400),
+        };
+        let cache = Cache::new(settings, Clock::standing());
+        let question =
+            |text: String| Question { name: DomainName::parse(&text).unwrap(), rtype: RecordType::Mx };
+        let found = || async {
+            let target =
+                Target::Host(DomainName::parse("a-name-that-does-not-fit-inline.example.test").unwrap());
+            let answer = Answer::Found(Records::Mx(vec![(10, target)]));
+            Resolved { answer, ttl: Some(seconds(300)), denied: None }
+        };
+        let often = question("often.test".to_owned());
+        for at in 0..20_000 {
+            cache.get_or_ask(question(format!("{at}.test")), found()).await;
+            cache.get_or_ask(often.clone(), found()).await;
+        }
+        cache.store.run_pending_tasks().await;
+        assert!(cache.store.weighted_size() <= 1 << 20, "{}", cache.store.weighted_size());
+        assert!((1_000..2_000).contains(&cache.store.entry_count()), "{}", cache.store.entry_count());
+        assert!(cache.fresh(often).await.1.is_some());
+    }
+
+    #[test]
+    fn weight_counts_what_is_on_the_heap() {
+        let host = |text| Target::Host(DomainName::parse(text).unwrap());
+        let empty = weight(&Answer::NoData);
+        let long = "a-name-that-does-not-fit-inline.example.test";
+        let rows = [
+            (Answer::Found(Records::A(vec![std::net::Ipv4Addr::LOCALHOST; 3])), 12),
+            (Answer::Found(Records::Ptr(vec![host("short.test")])), size_of::<Target>()),
+            (Answer::Found(Records::Ptr(vec![host(long)])), size_of::<Target>() + long.len()),
+        ];
+        for (answer, octets) in rows {
+            assert_eq!(weight(&answer) - empty, octets, "{answer}");
+        }
+    }
+}

@@ -1,1 +1,331 @@
+//! The whole of `dns` against a real server on loopback.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::test_server::{NEGATIVE_TTL, TestServer, settings};
+use super::*;
+use crate::policy::evidence::{RecordType, Records, Target};
+use crate::smtp::address::DomainName;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn question(rtype: RecordType, name: &str) -> Question {
+    Question { name: DomainName::parse(name).unwrap(), rtype }
+}
+
+async fn mx(dns: &Dns, name: &str) -> Lookup {
+    dns.ask(question(RecordType::Mx, name)).await
+}
+
+async fn a(dns: &Dns, name: &str) -> Lookup {
+    dns.ask(question(RecordType::A, name)).await
+}
+
+fn text(lookup: &Lookup) -> String {
+    format!("{} {}", lookup.evidence.freshness.name(), lookup.evidence.answer)
+}
+
+#[tokio::test]
+async fn each_type_is_answered_in_plain_data() {
+    let server = TestServer::start(
+        "good.test MX 20 Second.good.test\ngood.test MX 10 .\ngood.test MX 10 bad\\032host.test
+         mail.good.test A 127.0.0.10\nmail.good.test AAAA ::1
+         10.0.0.127.in-addr.arpa PTR mail.good.test\nunder_score.test A 127.0.0.1
+         txt.test TXT here",
+    )
+    .await;
+    let (dns, _) = server.dns();
+    let rows = [
+        (RecordType::Mx, "good.test", "10 ., 10 bad\\032host.test, 20 second.good.test"),
+        (RecordType::A, "mail.good.test", "127.0.0.10"),
+        (RecordType::Aaaa, "mail.good.test", "::1"),
+        (RecordType::Ptr, "10.0.0.127.in-addr.arpa", "mail.good.test"),
+        (RecordType::A, "under_score.test", "127.0.0.1"),
+        (RecordType::Mx, "txt.test", "no record of this type"),
+        (RecordType::Mx, "0.0.127.in-addr.arpa", "no record of this type"),
+        (RecordType::Mx, "gone.test", "NXDOMAIN"),
+    ];
+    for (rtype, name, expected) in rows {
+        let lookup = dns.ask(question(rtype, name)).await;
+        assert_eq!(lookup.evidence.answer.to_string(), expected, "{name}");
+        assert_eq!(lookup.evidence.question, question(rtype, name));
+        assert_eq!(lookup.stale, None);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_for_its_ttl() {
+    let server = TestServer::start(
+        "good.test 100 MX 10 m.test\nzero.test 0 MX 10 m.test\nlong.test 900000 MX 10 m.test
+         alias.test 40 CNAME good.test",
+    )
+    .await;
+    let (dns, clock) = server.dns();
+    let rows = [("good.test", 100), ("zero.test", 5), ("long.test", 86_400), ("alias.test", 40)];
+    for (name, ttl) in rows {
+        let first = mx(&dns, name).await.evidence;
+        assert_eq!(
+            (first.freshness, first.ttl_left, first.age),
+            (Freshness::Fresh, ttl * SECOND, Duration::ZERO)
+        );
+        clock.advance((ttl - 1) * SECOND);
+        let again = mx(&dns, name).await.evidence;
+        assert_eq!((again.freshness, again.ttl_left), (Freshness::Cached, SECOND), "{name}");
+        assert_eq!((again.age, again.took), ((ttl - 1) * SECOND, Duration::ZERO), "{name}");
+        server.asked();
+        clock.advance(SECOND);
+        assert_eq!(mx(&dns, name).await.evidence.freshness, Freshness::Fresh, "{name}");
+        assert_eq!(server.asked().len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn absence_is_kept_by_the_soa_and_shortly_without() {
+    let server = TestServer::start("txt.test TXT x\nnosoa.test TXT x\nnosoa.test NOSOA").await;
+    let (dns, clock) = server.dns();
+    let rows = [
+        ("txt.test", NEGATIVE_TTL),
+        ("gone.test", NEGATIVE_TTL),
+        ("nosoa.test", 5 * SECOND),
+        ("gone.nosoa.test", 5 * SECOND),
+    ];
+    for (name, ttl) in rows {
+        assert_eq!(mx(&dns, name).await.evidence.ttl_left, ttl, "{name}");
+        clock.advance(ttl - SECOND);
+        assert_eq!(mx(&dns, name).await.evidence.freshness, Freshness::Cached, "{name}");
+        clock.advance(SECOND);
+        assert_eq!(mx(&dns, name).await.evidence.freshness, Freshness::Fresh, "{name}");
+    }
+    let bounded = Settings {
+        cache: CacheSettings { max_negative_ttl: 7 * SECOND, ..settings(&[]).cache },
+        ..settings(&[server.address()])
+    };
+    let dns = Dns::with_clock(bounded, Clock::standing()).unwrap();
+    assert_eq!(mx(&dns, "txt.test").await.evidence.ttl_left, 7 * SECOND);
+}
+
+#[tokio::test]
+async fn many_askers_cost_one_question() {
+    let server = TestServer::start("good.test MX 10 m.test\ngood.test DELAY 100").await;
+    let (dns, clock) = server.dns();
+    for round in 0..2 {
+        let lookups = join_all((0..200).map(|_| mx(&dns, "good.test"))).await;
+        assert!(lookups.iter().all(|lookup| text(lookup) == "fresh 10 m.test"), "round {round}");
+        assert_eq!(server.asked(), ["udp MX good.test"], "round {round}");
+        clock.advance(300 * SECOND); // the second round finds an entry that expired
+    }
+}
+
+#[tokio::test]
+async fn an_asker_who_leaves_takes_no_answer_away() {
+    let server = TestServer::start("good.test MX 10 m.test\ngood.test DELAY 200").await;
+    let (dns, _) = server.dns();
+    let impatient = tokio::time::timeout(Duration::from_millis(50), mx(&dns, "good.test"));
+    let (left, stayed) = tokio::join!(impatient, mx(&dns, "good.test"));
+    assert!(left.is_err());
+    assert_eq!(text(&stayed), "fresh 10 m.test");
+    assert_eq!(server.asked().len(), 1);
+
+    let alone = TestServer::start("good.test MX 10 m.test\ngood.test DELAY 200").await;
+    let (dns, _) = alone.dns();
+    assert!(tokio::time::timeout(Duration::from_millis(50), mx(&dns, "good.test")).await.is_err());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(text(&mx(&dns, "good.test").await), "cached 10 m.test");
+    assert_eq!(alone.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_has_nothing_below_it() {
+    let server = TestServer::start("test TXT x").await;
+    let (dns, clock) = server.dns();
+    assert_eq!(text(&mx(&dns, "gone.test").await), "fresh NXDOMAIN");
+    server.asked();
+    for name in ["gone.test", "a.gone.test", "b.a.gone.test"] {
+        let lookup = a(&dns, name).await;
+        assert_eq!((text(&lookup).as_str(), lookup.evidence.ttl_left), ("cached NXDOMAIN", NEGATIVE_TTL));
+        assert_eq!(lookup.evidence.question.name.as_str(), name);
+    }
+    assert!(server.asked().is_empty());
+    assert_eq!(text(&mx(&dns, "notgone.test").await), "fresh NXDOMAIN");
+    clock.advance(NEGATIVE_TTL);
+    assert_eq!(text(&a(&dns, "a.gone.test").await), "fresh NXDOMAIN");
+}
+
+#[tokio::test]
+async fn nxdomain_behind_an_alias_does_not_deny_the_alias() {
+    let server =
+        TestServer::start("alias.test CNAME gone.else.test\nbelow.alias.test A 127.0.0.1\nx.else.test TXT x")
+            .await;
+    let (dns, _) = server.dns();
+    assert_eq!(text(&mx(&dns, "alias.test").await), "fresh NXDOMAIN");
+    assert_eq!(text(&a(&dns, "below.alias.test").await), "fresh 127.0.0.1");
+    assert_eq!(text(&a(&dns, "below.gone.else.test").await), "cached NXDOMAIN");
+}
+
+#[tokio::test]
+async fn aliases_are_followed_and_circles_are_trouble() {
+    let mut zone = "full.test CNAME half.test\nhalf.test CNAME good.test\ngood.test MX 10 m.test
+        bare.test CNAME half.test\nbare.test BARE\nnodata.test CNAME txt.test\ntxt.test TXT x
+        loop1.test CNAME loop2.test\nloop2.test CNAME loop1.test
+        bareloop1.test CNAME bareloop2.test\nbareloop2.test CNAME bareloop1.test\nbareloop1.test BARE\nbareloop2.test BARE
+        bareend.test CNAME txt.test\nbareend.test BARE\nrefused.test CNAME no.test\nrefused.test BARE\nno.test REFUSED\n"
+        .to_owned();
+    for step in 0..30 {
+        zone.push_str(&format!("s{step}.test CNAME s{}.test\ns{step}.test BARE\n", step + 1));
+    }
+    let server = TestServer::start(&zone).await;
+    let (dns, _) = server.dns();
+    let rows = [
+        ("full.test", "fresh 10 m.test", 1),
+        ("bare.test", "fresh 10 m.test", 2),
+        ("nodata.test", "fresh no record of this type", 1),
+        ("bareend.test", "fresh no record of this type", 2),
+        ("loop1.test", "fresh CNAME loop", 1),
+        ("bareloop1.test", "fresh CNAME loop", 2),
+        ("s0.test", "fresh CNAME loop", 8),
+        ("refused.test", "fresh REFUSED", 2),
+    ];
+    for (name, expected, asked) in rows {
+        assert_eq!(text(&mx(&dns, name).await), expected, "{name}");
+        assert_eq!(server.asked().len(), asked, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_big_answer_is_fetched_over_tcp() {
+    let zone: String = (0..120).map(|at| format!("big.test MX {at} host-number-{at}.big.test\n")).collect();
+    let server = TestServer::start(&zone).await;
+    let (dns, _) = server.dns();
+    let lookup = mx(&dns, "big.test").await;
+    let Answer::Found(Records::Mx(list)) = &*lookup.evidence.answer else { panic!("{lookup:?}") };
+    assert_eq!(list.len(), 120);
+    assert_eq!(list[119], (119, Target::Host(DomainName::parse("host-number-119.big.test").unwrap())));
+    assert_eq!(server.asked(), ["udp MX big.test", "tcp MX big.test"]);
+}
+
+#[tokio::test]
+async fn the_next_server_is_asked_when_one_fails() {
+    let good = TestServer::start("good.test MX 10 m.test").await;
+    for behaviour in ["SERVFAIL", "REFUSED", "DROP", "REFERRAL"] {
+        let bad = TestServer::start(&format!("good.test {behaviour}")).await;
+        let dns = Dns::new(settings(&[bad.address(), good.address()])).unwrap();
+        let lookup = mx(&dns, "good.test").await;
+        assert_eq!(text(&lookup), "fresh 10 m.test", "{behaviour}");
+        assert!(!bad.asked().is_empty(), "{behaviour}");
+        assert!(lookup.evidence.took < SECOND, "{behaviour} {:?}", lookup.evidence.took);
+    }
+    let closed = TestServer::start("").await.address();
+    let dns = Dns::new(settings(&[closed, good.address()])).unwrap();
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
+}
+
+#[tokio::test]
+async fn a_server_that_failed_is_asked_last_for_a_while() {
+    let bad = TestServer::start("one.test REFUSED\ntwo.test REFUSED\nthree.test REFUSED").await;
+    let good =
+        TestServer::start("one.test MX 10 m.test\ntwo.test MX 10 m.test\nthree.test MX 10 m.test").await;
+    let clock = Clock::standing();
+    let dns = Dns::with_clock(settings(&[bad.address(), good.address()]), clock.clone()).unwrap();
+    mx(&dns, "one.test").await;
+    assert_eq!((bad.asked().len(), good.asked().len()), (1, 1));
+    mx(&dns, "two.test").await;
+    assert_eq!((bad.asked().len(), good.asked().len()), (0, 1));
+    clock.advance(30 * SECOND);
+    mx(&dns, "three.test").await;
+    assert_eq!((bad.asked().len(), good.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn trouble_keeps_the_deadline_and_tells_what_was_said() {
+    let silent = TestServer::start("x.test DROP\ny.test DROP").await;
+    let failing = TestServer::start("x.test SERVFAIL\ny.test REFUSED").await;
+    let rows: [(&[SocketAddr], &str, &str); 3] = [
+        (&[silent.address()], "x.test", "fresh time-out"),
+        (&[silent.address(), failing.address()], "x.test", "fresh SERVFAIL"),
+        (&[failing.address(), silent.address()], "y.test", "fresh REFUSED"),
+    ];
+    for (servers, name, expected) in rows {
+        let quick = Settings { timeout: Duration::from_millis(600), ..settings(servers) };
+        let began = std::time::SystemTime::now();
+        let lookup = mx(&Dns::new(quick).unwrap(), name).await;
+        assert_eq!(text(&lookup), expected);
+        let took = began.elapsed().unwrap();
+        assert!((500..900).contains(&took.as_millis()), "{took:?}");
+        assert!(took.abs_diff(lookup.evidence.took) < Duration::from_millis(100));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_packet_is_sent_again() {
+    let server = TestServer::start("good.test MX 10 m.test\ngood.test ONCE-LOST").await;
+    let (dns, _) = server.dns();
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn trouble_is_forgotten_after_seconds() {
+    let server = TestServer::start("good.test SERVFAIL").await;
+    let (dns, clock) = server.dns();
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh SERVFAIL");
+    server.set("good.test MX 10 m.test");
+    clock.advance(4 * SECOND);
+    assert_eq!(text(&mx(&dns, "good.test").await), "cached SERVFAIL");
+    clock.advance(SECOND);
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
+}
+
+#[tokio::test]
+async fn an_expired_answer_is_held_while_dns_fails_and_no_longer_than_stale() {
+    let server = TestServer::start("good.test 10 MX 10 m.test\ntxt.test TXT x").await;
+    let (dns, clock) = server.dns();
+    mx(&dns, "good.test").await;
+    mx(&dns, "txt.test").await;
+    server.set("good.test SERVFAIL\ntxt.test SERVFAIL");
+    clock.advance(NEGATIVE_TTL);
+    assert_eq!(mx(&dns, "txt.test").await.stale, None, "absence is never used stale");
+    for round in 0..3 {
+        let lookup = mx(&dns, "good.test").await;
+        assert_eq!(text(&lookup), "fresh SERVFAIL");
+        let stale = lookup.stale.unwrap();
+        assert_eq!((stale.freshness, stale.ttl_left), (Freshness::Stale, Duration::ZERO));
+        assert_eq!(stale.age, NEGATIVE_TTL + round * 5 * SECOND);
+        assert_eq!(stale.answer.to_string(), "10 m.test");
+        assert!(mx(&dns, "good.test").await.stale.is_some(), "from the cached failure too");
+        clock.advance(5 * SECOND);
+    }
+    clock.advance(86_400 * SECOND);
+    assert_eq!(mx(&dns, "good.test").await.stale, None);
+
+    server.set("good.test TXT x");
+    clock.advance(5 * SECOND);
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh no record of this type");
+    server.set("good.test SERVFAIL");
+    clock.advance(NEGATIVE_TTL);
+    assert_eq!(mx(&dns, "good.test").await.stale, None, "what was revoked does not come back");
+}
+
+#[tokio::test]
+async fn past_the_bound_an_asker_is_told_busy_which_is_not_remembered() {
+    let server = TestServer::start("good.test MX 10 m.test").await;
+    let quick = Settings { timeout: Duration::from_millis(100), ..settings(&[server.address()]) };
+    let dns = Dns::new(quick).unwrap();
+    let all = dns.0.under_way.acquire_many(u32::try_from(MAX_UNDER_WAY).unwrap()).await.unwrap();
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh too many questions under way");
+    drop(all);
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
+    assert_eq!(dns.0.under_way.available_permits(), MAX_UNDER_WAY);
+}
+
+#[tokio::test]
+async fn without_servers_the_system_is_asked_for_them_or_the_error_says_so() {
+    match Dns::new(settings(&[])) {
+        Ok(dns) => assert_eq!(
+            Some(dns.0.settings.servers.len()),
+            resolver::system_servers().ok().map(|list| list.len())
+        ),
+        Err(error) => assert!(error.to_string().starts_with("dns.servers is empty"), "{error}"),
+    }
+}

@@ -1,4 +1,34 @@
 //! The heart: from a domain to its exchangers, and whether the rules hold.
+//!
+//! [`exists`] and [`matches`] are the two rules, [`ptr`] the client's names, [`trail`] their look-ups and evidence.
+//! "No" needs proof: a rule fails only where every look-up it made was answered, and not from an expired answer; a
+//! pass may rest on one. Actions and replies are the policy's, not decided here.
+
+mod address;
+mod exists;
+mod matches;
+mod organization;
+mod ptr;
+#[cfg(test)]
+mod tests;
+mod trail;
+
+use std::net::IpAddr;
+
+use compact_str::{CompactString, ToCompactString};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::dns::Dns;
+use crate::policy::evidence::Evidence;
+use crate::policy::finding::{Finding, Outcome};
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::policy::rule::{Action, IdentityRules, Rule};
+use crate::reverse_mx::trail::{Trail, trouble};
+use crate::smtp::address::DomainName;
+
+pub use crate::reverse_mx::ptr::{ClientNames, NamesOutcome};
 
 /// Whether special-purpose addresses count as ones that mail can be sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,4 +50,145 @@ pub struct Settings {
     pub match_prefix_v4: u8,
     /// The same for IPv6, 0 to 128.
     pub match_prefix_v6: u8,
+}
+
+impl Settings {
+    /// Whether an exchanger can be reached at this address.
+    fn is_usable(&self, address: IpAddr) -> bool {
+        self.private_addresses == PrivateAddresses::Accept || address::is_routable(address)
+    }
+}
+
+/// Judges domains by DNS; clones share the cache.
+#[derive(Clone)]
+pub struct ReverseMx {
+    dns: Dns,
+    settings: Settings,
+}
+
+impl ReverseMx {
+    /// By this DNS and these settings.
+    #[must_use]
+    pub fn new(dns: Dns, settings: Settings) -> Self {
+        Self { dns, settings }
+    }
+
+    /// Both rules of one domain of one identity, side by side. `subject` is the address that the domain was taken
+    /// from. A rule whose action is off is not looked up and gives no finding.
+    pub async fn inspect(
+        &self,
+        identity: Identity,
+        subject: &str,
+        domain: &DomainName,
+        rules: &IdentityRules,
+        client: IpAddr,
+    ) -> Vec<Finding> {
+        let judge = async |rule| {
+            if rules.action(rule) == Action::Off {
+                return None;
+            }
+            let (outcome, evidence) = self.judge(rule, domain, rules, client).await;
+            let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(subject));
+            Some(Finding { identity, rule, domain, subject, outcome, evidence })
+        };
+        let (exists, matches) = tokio::join!(judge(Rule::Exists), judge(Rule::Matches));
+        exists.into_iter().chain(matches).collect()
+    }
+
+    /// The names that the client's PTR records give, confirmed by their own addresses.
+    pub async fn names_of(&self, client: IpAddr) -> ClientNames {
+        ptr::names_of(&self.dns, client).await
+    }
+
+    /// Both rules of the client's names. Without a confirmed name neither holds; of several, any that passes counts.
+    pub async fn inspect_ptr(
+        &self,
+        names: &ClientNames,
+        rules: &IdentityRules,
+        client: IpAddr,
+    ) -> Vec<Finding> {
+        let judge = async |rule| {
+            if rules.action(rule) == Action::Off {
+                return None;
+            }
+            let missing = |outcome| Finding {
+                identity: Identity::Ptr,
+                rule,
+                domain: CompactString::default(),
+                subject: client.to_canonical().to_compact_string(),
+                outcome,
+                evidence: names.evidence.clone(),
+            };
+            Some(match &names.outcome {
+                NamesOutcome::Confirmed(confirmed) => {
+                    match self.best_name(rule, names, confirmed, rules, client).await {
+                        Some(finding) => finding,
+                        None => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
+                    }
+                }
+                NamesOutcome::NoPtr => missing(Outcome::Fail(Reason::NoPtr)),
+                NamesOutcome::NotConfirmed(_) => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
+                NamesOutcome::TempError(trouble) => missing(Outcome::TempError(*trouble)),
+            })
+        };
+        let (exists, matches) = tokio::join!(judge(Rule::Exists), judge(Rule::Matches));
+        exists.into_iter().chain(matches).collect()
+    }
+
+    async fn judge(
+        &self,
+        rule: Rule,
+        domain: &DomainName,
+        rules: &IdentityRules,
+        client: IpAddr,
+    ) -> (Outcome, Vec<Evidence>) {
+        if domain.is_single_label() || domain.is_ip_text() {
+            return (Outcome::Fail(Reason::InvalidDomain), Vec::new());
+        }
+        let mut trail = Trail::new(&self.dns);
+        let outcome = match rule {
+            Rule::Exists => exists::exists(&mut trail, &self.settings, domain, &rules.exists_by).await,
+            Rule::Matches => {
+                matches::matches(&mut trail, &self.settings, domain, &rules.matches_by, client).await
+            }
+        };
+        (outcome, trail.into_evidence())
+    }
+
+    /// The first name found to pass; without one the first name's failure, unless any of it met trouble.
+    async fn best_name(
+        &self,
+        rule: Rule,
+        names: &ClientNames,
+        confirmed: &[DomainName],
+        rules: &IdentityRules,
+        client: IpAddr,
+    ) -> Option<Finding> {
+        let mut pending: FuturesUnordered<_> = confirmed
+            .iter()
+            .enumerate()
+            .map(async |(at, name)| (at, name, self.judge(rule, name, rules, client).await))
+            .collect();
+        let mut judged = Vec::new();
+        let mut passed = None;
+        while let Some((at, name, (outcome, evidence))) = pending.next().await {
+            judged.push((at, name, outcome, evidence));
+            if let Outcome::Pass(_) = outcome {
+                passed = Some((name, outcome));
+                break;
+            }
+        }
+        judged.sort_by_key(|(at, ..)| *at);
+        let first = judged.first().map(|(_, name, outcome, _)| (*name, *outcome));
+        let mut evidence = names.evidence.clone();
+        evidence.extend(judged.into_iter().flat_map(|(.., evidence)| evidence));
+        let (name, outcome) = match (passed, first, trouble(&evidence)) {
+            (Some(passed), ..) => passed,
+            (None, Some((name, _)), Some(trouble)) => (name, Outcome::TempError(trouble)),
+            (None, Some(first), None) => first,
+            (None, None, _) => return None,
+        };
+        let domain = CompactString::new(name.as_str());
+        Some(Finding { identity: Identity::Ptr, rule, subject: domain.clone(), domain, outcome, evidence })
+    }
 }

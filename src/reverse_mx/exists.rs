@@ -1,0 +1,111 @@
+//! `exists`: the domain has a valid MX, or satisfies another rung that counts (DESIGN 3.1).
+//!
+//! Whether anybody answers at the addresses is not tried: that would make us a nuisance and the sender wait.
+
+use crate::policy::evidence::{Answer, Question, RecordType, Records, Target};
+use crate::policy::finding::Outcome;
+use crate::policy::reason::Reason;
+use crate::policy::rule::Rung;
+use crate::reverse_mx::Settings;
+use crate::reverse_mx::organization::organization;
+use crate::reverse_mx::trail::{Start, Trail, addresses};
+use crate::smtp::address::DomainName;
+
+/// Tries the rungs in their order. Without one that holds, the first rung's reason counts.
+pub(super) async fn exists(
+    trail: &mut Trail<'_>,
+    settings: &Settings,
+    domain: &DomainName,
+    rungs: &[Rung],
+) -> Outcome {
+    let mut first_reason = None;
+    for &rung in rungs {
+        let judged = match rung {
+            Rung::Mx => valid_mx(trail, settings, domain).await,
+            Rung::Address => implicit_mx(trail, settings, domain).await,
+            Rung::Organization => {
+                let organization = organization(domain).unwrap_or_else(|| domain.clone());
+                if organization == *domain && rungs.contains(&Rung::Mx) {
+                    continue; // the rung `mx` says the same
+                }
+                valid_mx(trail, settings, &organization).await
+            }
+            Rung::Network => continue, // a rung of `matches`
+        };
+        match judged {
+            Ok(()) => return Outcome::Pass(rung),
+            Err(reason) => first_reason = first_reason.or(Some(reason)),
+        }
+    }
+    trail.failure(first_reason.unwrap_or(Reason::NoMx))
+}
+
+/// The MX hosts that are looked at, best first, of an MX RRset that isn't the null MX; otherwise the reason why not.
+pub(super) async fn exchangers(
+    trail: &mut Trail<'_>,
+    settings: &Settings,
+    domain: &DomainName,
+) -> Result<Vec<DomainName>, Reason> {
+    let answer = trail.ask(domain, RecordType::Mx).await;
+    let list = match &*answer {
+        Answer::Found(Records::Mx(list)) => list,
+        Answer::NoSuchDomain => return Err(Reason::NoSuchDomain),
+        Answer::NoData | Answer::Found(_) => return Err(Reason::NoMx),
+        Answer::Unavailable(_) => return Err(Reason::DnsError),
+    };
+    // RFC 7505 3: a null MX stands alone; a root target next to real ones is a mistake that says nothing.
+    let real = list.iter().map(|(_, target)| target).filter(|target| **target != Target::Root);
+    let mut hosts: Vec<DomainName> = Vec::new();
+    let mut any = false;
+    for target in real.take(settings.max_mx_hosts) {
+        any = true;
+        match target {
+            Target::Host(host) if !host.is_ip_text() && !hosts.contains(host) => hosts.push(host.clone()),
+            Target::Host(_) | Target::Root | Target::Invalid(_) => {}
+        }
+    }
+    if any { Ok(hosts) } else { Err(Reason::NullMx) }
+}
+
+async fn valid_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
+    let hosts = exchangers(trail, settings, domain).await?;
+    usable_address(trail, settings, &hosts, Reason::MxUnresolvable).await
+}
+
+/// RFC 5321 5.1: without any MX record the domain is its own exchanger. Not so with a null MX or NXDOMAIN.
+async fn implicit_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
+    match exchangers(trail, settings, domain).await {
+        Err(Reason::NoMx) => {
+            usable_address(trail, settings, std::slice::from_ref(domain), Reason::NoMx).await
+        }
+        Err(reason) => Err(reason),
+        Ok(_) => Err(Reason::NoMx),
+    }
+}
+
+/// Whether one of the hosts has an address that mail can be sent to. The best host's A record is often enough.
+async fn usable_address(
+    trail: &mut Trail<'_>,
+    settings: &Settings,
+    hosts: &[DomainName],
+    without_any: Reason,
+) -> Result<(), Reason> {
+    let questions = hosts.iter().flat_map(|host| {
+        [RecordType::A, RecordType::Aaaa].map(|rtype| Question { name: host.clone(), rtype })
+    });
+    let (mut usable, mut some) = (false, false);
+    trail
+        .ask_all(questions.collect(), Start::FirstAlone, |_, answer| {
+            for address in addresses(answer) {
+                some = true;
+                usable |= settings.is_usable(address);
+            }
+            usable
+        })
+        .await;
+    match (usable, some) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Reason::MxUnroutable),
+        (false, false) => Err(without_any),
+    }
+}

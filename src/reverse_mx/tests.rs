@@ -1,0 +1,456 @@
+//! The rules over a real server on loopback: one row per domain.
+
+use std::time::Duration;
+
+use super::*;
+use crate::dns::Clock;
+use crate::dns::test_server::TestServer;
+use crate::policy::evidence::Freshness;
+use crate::policy::rule::Rung;
+
+const DOMAINS: &str = "
+    good.test MX 10 mail.good.test
+    mail.good.test A 127.0.0.10
+    several.test MX 30 mx3.several.test
+    several.test MX 10 mx1.several.test
+    several.test MX 20 mx2.several.test
+    mx1.several.test A 127.0.0.21
+    mx2.several.test A 127.0.0.22
+    mx3.several.test A 127.0.0.23
+    v6only.test MX 10 mx.v6only.test
+    mx.v6only.test AAAA ::1
+    under_score.test MX 10 mail.good.test
+    alias.test CNAME good.test
+    nomx.test TXT nothing
+    a-only.test A 127.0.0.30
+    aaaa-only.test AAAA ::1
+    nullmx.test MX 0 .
+    nullmx-a.test MX 0 .
+    nullmx-a.test A 127.0.0.30
+    nullmix.test MX 0 .
+    nullmix.test MX 10 mail.good.test
+    cnamemx.test MX 10 alias.cnamemx.test
+    alias.cnamemx.test CNAME mail.good.test
+    ipmx.test MX 10 127.0.0.10
+    oddmx.test MX 10 bad\\032name.test
+    deadmx.test MX 10 gone.deadmx.test
+    emptymx.test MX 10 nomx.test
+    oneofthree.test MX 10 gone.deadmx.test
+    oneofthree.test MX 20 nomx.test
+    oneofthree.test MX 30 mail.good.test
+    deadmx-a.test MX 10 gone.deadmx.test
+    deadmx-a.test A 127.0.0.30
+    loop1.test CNAME loop2.test
+    loop2.test CNAME loop1.test
+    loopmx.test MX 10 loop1.test
+    bogon-priv.test MX 10 mx.bogon-priv.test
+    mx.bogon-priv.test A 10.1.2.3
+    bogon-mapped.test MX 10 mx.bogon-mapped.test
+    mx.bogon-mapped.test AAAA ::ffff:10.1.2.3
+    mixedmx.test MX 10 mx.bogon-priv.test
+    mixedmx.test MX 20 mx.globalmx.test
+    mx.globalmx.test A 9.9.9.9
+    servfail.test SERVFAIL
+    refused.test REFUSED
+    hostfail.test MX 10 servfail.test
+    hostmix.test MX 10 servfail.test
+    hostmix.test MX 20 mail.good.test
+    hostmixdead.test MX 10 servfail.test
+    hostmixdead.test MX 20 gone.deadmx.test
+    host1.out.good.test A 127.0.3.8
+    host.nomxorg.test A 127.0.3.9
+    nomxorg.test TXT nothing
+    out.servfail.test TXT nothing
+    matchfail.test MX 10 mx1.several.test
+    matchfail.test MX 20 servfail.test
+    mapped.test MX 10 mx.mapped.test
+    mx.mapped.test AAAA ::ffff:127.0.0.10
+    prefix.test MX 10 mx.prefix.test
+    mx.prefix.test A 127.0.5.10
+    prefix6.test MX 10 mx.prefix6.test
+    mx.prefix6.test AAAA 2001:db8:0:1::1
+";
+
+fn settings(private_addresses: PrivateAddresses) -> Settings {
+    Settings { max_mx_hosts: 20, private_addresses, match_prefix_v4: 24, match_prefix_v6: 64 }
+}
+
+fn rules(exists_by: &[Rung], matches_by: &[Rung]) -> IdentityRules {
+    let action = |rungs: &[Rung]| if rungs.is_empty() { Action::Off } else { Action::Reject };
+    IdentityRules {
+        exists: action(exists_by),
+        matches: action(matches_by),
+        exists_by: exists_by.to_vec(),
+        matches_by: matches_by.to_vec(),
+    }
+}
+
+fn domain(text: &str) -> DomainName {
+    DomainName::parse(text).unwrap()
+}
+
+fn text(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Pass(rung) => format!("pass {rung}"),
+        Outcome::Fail(reason) => format!("fail {reason}"),
+        Outcome::TempError(trouble) => format!("temperror {trouble}"),
+        Outcome::None(_) => "none".to_owned(),
+    }
+}
+
+/// Zone server and rules over it.
+struct Bench {
+    server: TestServer,
+    clock: Clock,
+    rules: ReverseMx,
+}
+
+impl Bench {
+    async fn new(zone: &str, settings: Settings) -> Self {
+        let server = TestServer::start(zone).await;
+        let (dns, clock) = server.dns();
+        Self { server, clock, rules: ReverseMx::new(dns, settings) }
+    }
+
+    async fn inspect(&self, name: &str, rules: &IdentityRules, client: &str) -> Vec<Finding> {
+        let client = client.parse().unwrap();
+        self.rules.inspect(Identity::MailFrom, &format!("u@{name}"), &domain(name), rules, client).await
+    }
+
+    async fn exists(&self, name: &str, by: &[Rung]) -> String {
+        text(self.inspect(name, &rules(by, &[]), "127.0.0.10").await[0].outcome)
+    }
+
+    async fn matches(&self, name: &str, by: &[Rung], client: &str) -> String {
+        text(self.inspect(name, &rules(&[], by), client).await[0].outcome)
+    }
+}
+
+#[tokio::test]
+async fn exists_tells_valid_domains_from_others() {
+    use Rung::{Address, Mx, Organization};
+    let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
+    let rows: [(&str, &[Rung], &str); 39] = [
+        ("good.test", &[Mx], "pass mx"),
+        ("several.test", &[Mx], "pass mx"),
+        ("v6only.test", &[Mx], "pass mx"),
+        ("under_score.test", &[Mx], "pass mx"),
+        ("alias.test", &[Mx], "pass mx"),
+        ("nullmix.test", &[Mx], "pass mx"),
+        ("cnamemx.test", &[Mx], "pass mx"),
+        ("oneofthree.test", &[Mx], "pass mx"),
+        ("hostmix.test", &[Mx], "pass mx"),
+        ("bogon-priv.test", &[Mx], "pass mx"),
+        ("nxdomain.test", &[Mx], "fail no_such_domain"),
+        ("nomx.test", &[Mx], "fail no_mx"),
+        ("a-only.test", &[Mx], "fail no_mx"),
+        ("nullmx.test", &[Mx], "fail null_mx"),
+        ("ipmx.test", &[Mx], "fail mx_unresolvable"),
+        ("oddmx.test", &[Mx], "fail mx_unresolvable"),
+        ("deadmx.test", &[Mx], "fail mx_unresolvable"),
+        ("emptymx.test", &[Mx], "fail mx_unresolvable"),
+        ("localhost", &[Mx], "fail invalid_domain"),
+        ("127.0.0.10", &[Mx], "fail invalid_domain"),
+        ("servfail.test", &[Mx], "temperror SERVFAIL"),
+        ("refused.test", &[Mx], "temperror REFUSED"),
+        ("loop1.test", &[Mx], "temperror CNAME loop"),
+        ("loopmx.test", &[Mx], "temperror CNAME loop"),
+        ("hostfail.test", &[Mx], "temperror SERVFAIL"),
+        ("hostmixdead.test", &[Mx], "temperror SERVFAIL"),
+        ("a-only.test", &[Mx, Address], "pass address"),
+        ("aaaa-only.test", &[Mx, Address], "pass address"),
+        ("nomx.test", &[Mx, Address], "fail no_mx"),
+        ("nxdomain.test", &[Mx, Address], "fail no_such_domain"),
+        ("nullmx-a.test", &[Mx, Address], "fail null_mx"),
+        ("deadmx-a.test", &[Mx, Address], "fail mx_unresolvable"),
+        ("servfail.test", &[Mx, Address], "temperror SERVFAIL"),
+        ("host1.out.good.test", &[Mx, Organization], "pass organization"),
+        ("gone.good.test", &[Mx, Organization], "pass organization"),
+        ("good.test", &[Organization], "pass organization"),
+        ("host.nomxorg.test", &[Mx, Organization], "fail no_mx"),
+        ("nomxorg.test", &[Mx, Organization], "fail no_mx"),
+        ("out.servfail.test", &[Mx, Organization], "temperror SERVFAIL"),
+    ];
+    for (name, by, expected) in rows {
+        assert_eq!(bench.exists(name, by).await, expected, "{name} {by:?}");
+    }
+}
+
+#[tokio::test]
+async fn unroutable_exchangers_do_not_count_unless_the_operator_says_so() {
+    let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Reject)).await;
+    let rows = [
+        ("bogon-priv.test", "fail mx_unroutable"),
+        ("bogon-mapped.test", "fail mx_unroutable"),
+        ("v6only.test", "fail mx_unroutable"),
+        ("a-only.test", "fail no_mx"),
+        ("mixedmx.test", "pass mx"),
+    ];
+    for (name, expected) in rows {
+        assert_eq!(bench.exists(name, &[Rung::Mx, Rung::Address]).await, expected, "{name}");
+    }
+    assert_eq!(bench.matches("bogon-priv.test", &[Rung::Mx], "10.1.2.3").await, "fail not_an_exchanger");
+    assert_eq!(bench.matches("mixedmx.test", &[Rung::Mx], "9.9.9.9").await, "pass mx");
+}
+
+#[tokio::test]
+async fn matches_compares_the_client_with_every_exchanger() {
+    use Rung::{Mx, Network};
+    let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
+    let rows: [(&str, &[Rung], &str, &str); 21] = [
+        ("several.test", &[Mx], "127.0.0.21", "pass mx"),
+        ("several.test", &[Mx], "127.0.0.23", "pass mx"),
+        ("several.test", &[Mx], "::ffff:127.0.0.23", "pass mx"),
+        ("several.test", &[Mx], "127.0.0.99", "fail not_an_exchanger"),
+        ("several.test", &[Mx, Network], "127.0.0.99", "pass network"),
+        ("several.test", &[Network, Mx], "127.0.0.21", "pass network"),
+        ("several.test", &[Mx, Network], "127.0.0.21", "pass mx"),
+        ("several.test", &[Mx, Network], "127.0.1.21", "fail not_an_exchanger"),
+        ("v6only.test", &[Mx], "::1", "pass mx"),
+        ("v6only.test", &[Mx], "127.0.0.1", "fail not_an_exchanger"),
+        ("prefix.test", &[Mx, Network], "127.0.5.77", "pass network"),
+        ("prefix.test", &[Mx, Network], "127.0.6.77", "fail not_an_exchanger"),
+        ("prefix6.test", &[Network], "2001:db8:0:1:ffff::9", "pass network"),
+        ("prefix6.test", &[Network], "2001:db8:0:2::1", "fail not_an_exchanger"),
+        ("matchfail.test", &[Mx], "127.0.0.21", "pass mx"),
+        ("matchfail.test", &[Mx], "127.0.0.99", "temperror SERVFAIL"),
+        ("nxdomain.test", &[Mx], "127.0.0.10", "fail not_an_exchanger"),
+        ("nomx.test", &[Mx], "127.0.0.10", "fail not_an_exchanger"),
+        ("nullmx.test", &[Mx], "127.0.0.10", "fail not_an_exchanger"),
+        ("servfail.test", &[Mx], "127.0.0.10", "temperror SERVFAIL"),
+        ("localhost", &[Mx], "127.0.0.10", "fail invalid_domain"),
+    ];
+    for (name, by, client, expected) in rows {
+        assert_eq!(bench.matches(name, by, client).await, expected, "{name} {by:?} {client}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_first_hosts_by_preference_are_looked_at() {
+    let mut zone = String::new();
+    for at in 1..=25 {
+        zone.push_str(&format!("many.test MX {at} h{at}.many.test\nh{at}.many.test A 127.0.2.{at}\n"));
+        let host = if at > 20 { format!("h{at}.many.test") } else { format!("n{at}.dead.test") };
+        zone.push_str(&format!("manydead.test MX {at} {host}\n"));
+    }
+    let bench = Bench::new(&zone, settings(PrivateAddresses::Accept)).await;
+    let rows = [("127.0.2.1", "pass mx"), ("127.0.2.20", "pass mx"), ("127.0.2.21", "fail not_an_exchanger")];
+    for (client, expected) in rows {
+        assert_eq!(bench.matches("many.test", &[Rung::Mx], client).await, expected, "{client}");
+    }
+    assert_eq!(bench.exists("manydead.test", &[Rung::Mx]).await, "fail mx_unresolvable");
+}
+
+#[tokio::test]
+async fn one_look_up_is_enough_for_a_domain_in_order_and_none_for_what_cannot_be_asked() {
+    let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
+    let both = rules(&[Rung::Mx], &[Rung::Mx]);
+    let findings = bench.inspect("several.test", &rules(&[Rung::Mx], &[]), "127.0.0.21").await;
+    assert_eq!(bench.server.asked(), ["udp MX several.test", "udp A mx1.several.test"]);
+    assert_eq!(findings.len(), 1);
+    let finding = &findings[0];
+    assert_eq!((finding.domain.as_str(), finding.subject.as_str()), ("several.test", "u@several.test"));
+    let shown: Vec<_> =
+        finding.evidence.iter().map(|seen| format!("{} -> {}", seen.question, seen.answer)).collect();
+    assert_eq!(
+        shown,
+        [
+            "MX several.test -> 10 mx1.several.test, 20 mx2.several.test, 30 mx3.several.test",
+            "A mx1.several.test -> 127.0.0.21"
+        ]
+    );
+
+    let findings = bench.inspect("localhost", &both, "127.0.0.21").await;
+    assert_eq!(findings.iter().map(|finding| finding.rule).collect::<Vec<_>>(), Rule::ALL);
+    assert!(findings.iter().all(|finding| finding.evidence.is_empty()));
+    assert!(bench.inspect("good.test", &rules(&[], &[]), "127.0.0.21").await.is_empty());
+    assert!(bench.server.asked().is_empty());
+
+    bench.inspect("good.test", &both, "127.0.0.10").await;
+    let mut asked = bench.server.asked();
+    asked.sort();
+    assert_eq!(asked, ["udp A mail.good.test", "udp MX good.test"], "both rules share their questions");
+}
+
+#[tokio::test]
+async fn evidence_is_complete_in_order_and_without_repetition() {
+    let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
+    let rungs = rules(&[Rung::Mx, Rung::Address, Rung::Organization], &[]);
+    let finding = &bench.inspect("host.nomxorg.test", &rungs, "127.0.0.1").await[0];
+    let asked: Vec<_> = finding.evidence.iter().map(|seen| seen.question.to_string()).collect();
+    assert_eq!(asked, ["MX host.nomxorg.test", "A host.nomxorg.test"]);
+    let finding = &bench.inspect("oneofthree.test", &rungs, "127.0.0.1").await[0];
+    let asked: Vec<_> = finding.evidence.iter().map(|seen| seen.question.to_string()).collect();
+    assert_eq!(asked[..2], ["MX oneofthree.test", "A gone.deadmx.test"]);
+    let finding = &bench.inspect("deadmx.test", &rungs, "127.0.0.1").await[0];
+    let asked: Vec<_> = finding.evidence.iter().map(|seen| seen.question.to_string()).collect();
+    assert_eq!(asked, ["MX deadmx.test", "A gone.deadmx.test", "AAAA gone.deadmx.test"]);
+}
+
+#[tokio::test]
+async fn a_silent_first_host_does_not_keep_the_others_waiting() {
+    let zone =
+        "slow.test MX 10 silent.test\nslow.test MX 20 mail.test\nsilent.test DROP\nmail.test A 127.0.0.1";
+    let bench = Bench::new(zone, settings(PrivateAddresses::Accept)).await;
+    let finding = &bench.inspect("slow.test", &rules(&[Rung::Mx], &[]), "127.0.0.1").await[0];
+    assert_eq!(text(finding.outcome), "pass mx");
+    let asked: Vec<_> = finding.evidence.iter().map(|seen| seen.question.to_string()).collect();
+    assert_eq!(asked, ["MX slow.test", "A mail.test"], "what was not awaited is no evidence");
+    let waited = bench.server.asked().iter().filter(|entry| entry.contains("silent.test")).count();
+    assert!(waited <= 4, "{waited}");
+}
+
+#[tokio::test]
+async fn expired_answers_may_carry_a_pass_and_never_a_failure() {
+    let both = rules(&[Rung::Mx], &[Rung::Mx]);
+    let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
+    for name in ["good.test", "deadmx.test", "nomx.test"] {
+        bench.inspect(name, &both, "127.0.0.10").await;
+    }
+    bench
+        .server
+        .set("good.test SERVFAIL\nmail.good.test A 127.0.0.10\ndeadmx.test SERVFAIL\nnomx.test SERVFAIL");
+    bench.clock.advance(Duration::from_secs(3_600));
+    let outcomes = async |name, client| {
+        let findings = bench.inspect(name, &both, client).await;
+        findings.into_iter().map(|finding| text(finding.outcome)).collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes("good.test", "127.0.0.10").await, ["pass mx", "pass mx"]);
+    assert_eq!(outcomes("good.test", "127.0.0.99").await, ["pass mx", "temperror SERVFAIL"]);
+    assert_eq!(outcomes("deadmx.test", "127.0.0.10").await, ["temperror SERVFAIL"; 2]);
+    assert_eq!(outcomes("nomx.test", "127.0.0.10").await, ["temperror SERVFAIL"; 2]);
+    let evidence = &bench.inspect("good.test", &both, "127.0.0.10").await[0].evidence;
+    let shown: Vec<_> = evidence.iter().map(|seen| (seen.question.to_string(), seen.freshness)).collect();
+    let expected = [
+        ("MX good.test".to_owned(), Freshness::Cached),
+        ("MX good.test".to_owned(), Freshness::Stale),
+        ("A mail.good.test".to_owned(), Freshness::Cached),
+    ];
+    assert_eq!(shown, expected, "the failure, what is held from before, and what was asked on from it");
+    bench.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(outcomes("good.test", "127.0.0.10").await, ["temperror SERVFAIL"; 2]);
+}
+
+const CLIENTS: &str = "
+    good.test MX 10 mail.good.test
+    mail.good.test A 127.0.0.10
+    gw.ptrok.test A 127.0.3.2
+    gw.ptrok.test MX 10 mail.good.test
+    liar.good.test A 127.0.3.99
+    host4.good.test A 127.0.3.4
+    fwdfail.test SERVFAIL
+    host1.out.good.test A 127.0.3.8
+    host.nomxorg.test A 127.0.3.9
+    host.nomxorg.test A 127.0.3.14
+    host.nomxorg.test A 127.0.3.17
+    nomxorg.test TXT nothing
+    host13.good.test A 127.0.3.13
+    localhost6.good.test AAAA ::1
+    10.0.0.127.in-addr.arpa PTR mail.good.test
+    2.3.0.127.in-addr.arpa PTR gw.ptrok.test
+    3.3.0.127.in-addr.arpa PTR liar.good.test
+    4.3.0.127.in-addr.arpa PTR liar.good.test
+    4.3.0.127.in-addr.arpa PTR gone.test
+    4.3.0.127.in-addr.arpa PTR host4.good.test
+    5.3.0.127.in-addr.arpa PTR bad\\032name.good.test
+    6.3.0.127.in-addr.arpa SERVFAIL
+    7.3.0.127.in-addr.arpa PTR fwdfail.test
+    8.3.0.127.in-addr.arpa PTR host1.out.good.test
+    9.3.0.127.in-addr.arpa PTR host.nomxorg.test
+    11.3.0.127.in-addr.arpa PTR ctl\\013\\010X:\\032yes.good.test
+    12.3.0.127.in-addr.arpa PTR localhost
+    13.3.0.127.in-addr.arpa CNAME 13.0/26.3.0.127.in-addr.arpa
+    13.0/26.3.0.127.in-addr.arpa PTR host13.good.test
+    14.3.0.127.in-addr.arpa PTR fwdfail.test
+    14.3.0.127.in-addr.arpa PTR host.nomxorg.test
+    17.3.0.127.in-addr.arpa PTR host.nomxorg.test
+    17.3.0.127.in-addr.arpa PTR host17.good.test
+    host17.good.test A 127.0.3.17
+    1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa PTR localhost6.good.test
+";
+
+#[tokio::test]
+async fn a_client_has_the_names_that_lead_back_to_it() {
+    use Rung::{Mx, Organization};
+    let bench = Bench::new(CLIENTS, settings(PrivateAddresses::Accept)).await;
+    let by = rules(&[Mx, Organization], &[Mx]);
+    let rows = [
+        ("127.0.0.10", "mail.good.test", "pass organization", "fail not_an_exchanger", "mail.good.test"),
+        ("::ffff:127.0.3.2", "gw.ptrok.test", "pass mx", "fail not_an_exchanger", "gw.ptrok.test"),
+        ("127.0.3.1", "none", "fail no_ptr", "fail no_ptr", ""),
+        ("127.0.3.3", "not liar.good.test", "fail ptr_not_confirmed", "fail ptr_not_confirmed", ""),
+        ("127.0.3.4", "host4.good.test", "pass organization", "fail not_an_exchanger", "host4.good.test"),
+        ("127.0.3.5", "not bad\\032name.good.test", "fail ptr_not_confirmed", "fail ptr_not_confirmed", ""),
+        ("127.0.3.6", "SERVFAIL", "temperror SERVFAIL", "temperror SERVFAIL", ""),
+        ("127.0.3.7", "SERVFAIL", "temperror SERVFAIL", "temperror SERVFAIL", ""),
+        (
+            "127.0.3.8",
+            "host1.out.good.test",
+            "pass organization",
+            "fail not_an_exchanger",
+            "host1.out.good.test",
+        ),
+        ("127.0.3.9", "host.nomxorg.test", "fail no_mx", "fail not_an_exchanger", "host.nomxorg.test"),
+        (
+            "127.0.3.11",
+            "not ctl\\013\\010X:\\032yes.good.test",
+            "fail ptr_not_confirmed",
+            "fail ptr_not_confirmed",
+            "",
+        ),
+        ("127.0.3.12", "not localhost", "fail ptr_not_confirmed", "fail ptr_not_confirmed", ""),
+        ("127.0.3.13", "host13.good.test", "pass organization", "fail not_an_exchanger", "host13.good.test"),
+        ("127.0.3.14", "host.nomxorg.test", "temperror SERVFAIL", "temperror SERVFAIL", "host.nomxorg.test"),
+        (
+            "127.0.3.17",
+            "host.nomxorg.test host17.good.test",
+            "pass organization",
+            "fail not_an_exchanger",
+            "host17.good.test",
+        ),
+        ("::1", "localhost6.good.test", "pass organization", "fail not_an_exchanger", "localhost6.good.test"),
+    ];
+    for (client, expected, exists, matches, domain) in rows {
+        let client = client.parse().unwrap();
+        let names = bench.rules.names_of(client).await;
+        let shown = match &names.outcome {
+            NamesOutcome::Confirmed(names) => {
+                names.iter().map(DomainName::as_str).collect::<Vec<_>>().join(" ")
+            }
+            NamesOutcome::NoPtr => "none".to_owned(),
+            NamesOutcome::NotConfirmed(names) => format!("not {}", names.join(" ")),
+            NamesOutcome::TempError(trouble) => trouble.to_string(),
+        };
+        assert_eq!(shown, expected, "{client}");
+        let findings = bench.rules.inspect_ptr(&names, &by, client).await;
+        let outcomes: Vec<_> = findings.iter().map(|finding| text(finding.outcome)).collect();
+        assert_eq!(outcomes, [exists, matches], "{client}");
+        assert_eq!(findings[0].domain, domain, "{client}");
+        let subject = if domain.is_empty() { client.to_canonical().to_string() } else { domain.to_owned() };
+        assert_eq!(findings[0].subject, subject, "{client}");
+        assert!(findings[0].evidence.starts_with(&names.evidence), "{client}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_matches_its_own_names_when_it_is_their_exchanger() {
+    let zone = "mx.self.test A 127.0.0.77\nmx.self.test MX 10 mx.self.test\n77.0.0.127.in-addr.arpa PTR mx.self.test";
+    let bench = Bench::new(zone, settings(PrivateAddresses::Accept)).await;
+    let client = "127.0.0.77".parse().unwrap();
+    let names = bench.rules.names_of(client).await;
+    let findings = bench.rules.inspect_ptr(&names, &rules(&[], &[Rung::Mx]), client).await;
+    assert_eq!(findings.iter().map(|finding| text(finding.outcome)).collect::<Vec<_>>(), ["pass mx"]);
+    assert_eq!(findings[0].identity, Identity::Ptr);
+}
+
+#[tokio::test]
+async fn of_many_ptr_names_ten_are_looked_at() {
+    let mut zone = String::new();
+    for at in 1..=60 {
+        zone.push_str(&format!("15.3.0.127.in-addr.arpa PTR p{at}.test\np{at}.test A 127.0.0.1\n"));
+    }
+    let bench = Bench::new(&zone, settings(PrivateAddresses::Accept)).await;
+    let names = bench.rules.names_of("127.0.3.15".parse().unwrap()).await;
+    let NamesOutcome::NotConfirmed(list) = names.outcome else { panic!("{names:?}") };
+    assert_eq!((list.len(), names.evidence.len()), (10, 11));
+}
