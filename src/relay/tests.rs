@@ -1,1 +1,87 @@
-//! The next hops against scripted relays and real folders.
+//! The next hops from outside: a client driven as the door drives it, against scripted relays and real folders.
+
+mod dialogue;
+mod faults;
+mod folder;
+mod script;
+
+use std::time::Duration;
+
+use crate::policy::decide::{Permit, exempt};
+use crate::relay::{ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Relay, Settings, Transaction};
+use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
+use crate::smtp::reply::Reply;
+
+/// Long enough for a busy machine to answer, short enough to be waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For peers that will never answer.
+const IMPATIENCE: Duration = Duration::from_millis(150);
+
+fn permit() -> Permit {
+    exempt().permit().unwrap()
+}
+
+fn settings(next_hop: NextHop) -> Settings {
+    Settings {
+        next_hop,
+        identity: ClientIdentity::Auto,
+        max_connections: 4,
+        connect_timeout: PATIENCE,
+        reply_timeout: PATIENCE,
+        xclient_required: false,
+        hostname: "gate.test".into(),
+    }
+}
+
+fn client() -> ClientInfo {
+    ClientInfo {
+        address: "192.0.2.7:4321".parse().unwrap(),
+        name: ClientName::Confirmed(DomainName::parse("mx.good.test").unwrap()),
+        helo: "helo.good.test".into(),
+        esmtp: true,
+    }
+}
+
+fn sender(path: &str) -> ReversePath {
+    ReversePath::parse(path).unwrap()
+}
+
+fn recipient(path: &str) -> ForwardPath {
+    ForwardPath::parse(path).unwrap()
+}
+
+async fn begin(relay: &Relay) -> Result<Transaction, Reply> {
+    begin_as(relay, &client()).await
+}
+
+async fn begin_as(relay: &Relay, client: &ClientInfo) -> Result<Transaction, Reply> {
+    let reverse_path = &sender("a@good.test");
+    relay
+        .begin(permit(), Envelope { client, reverse_path, size: None, eight_bit: false, id: "4KXN7Q2M" })
+        .await
+}
+
+/// Sends one message to one recipient as the door would; the step at which it ended, and the client's reply.
+async fn deliver(relay: &Relay, message: &[&[u8]]) -> String {
+    let mut transaction = match begin(relay).await {
+        Ok(transaction) => transaction,
+        Err(reply) => return format!("MAIL {reply}"),
+    };
+    let reply = transaction.rcpt(&recipient("u@relay.test")).await;
+    if !reply.is_positive() {
+        transaction.abandon().await;
+        return format!("RCPT {reply}");
+    }
+    if let Err(reply) = transaction.data().await {
+        transaction.abandon().await;
+        return format!("DATA {reply}");
+    }
+    for piece in message {
+        if let Err(reply) = transaction.write(piece).await {
+            assert_eq!(transaction.write(b"more\r\n").await, Err(reply.clone()), "a failure stays");
+            assert_eq!(transaction.finish().await, reply, "and is the answer to the whole");
+            return format!("WRITE {reply}");
+        }
+    }
+    format!("END {}", transaction.finish().await)
+}

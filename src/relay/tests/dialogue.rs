@@ -1,0 +1,285 @@
+//! What is said to a relay that behaves.
+
+use crate::relay::tests::script::{HELLO, ScriptedRelay};
+use crate::relay::tests::{IMPATIENCE, begin, begin_as, client, deliver, permit, recipient, sender};
+use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, RelayError};
+
+const XCLIENT: &str = "\
+S 220 relay.test ESMTP
+C EHLO gate.test
+S 250-relay.test|250-SIZE 100000|250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN|250 8BITMIME";
+
+fn scripts(parts: &[&str]) -> [String; 1] {
+    [parts.join("\n")]
+}
+
+#[tokio::test]
+async fn the_message_goes_through_as_it_came_however_it_is_split() {
+    let message = b"Subject: x\r\n\r\n..stuffed\r\nend\r\n";
+    let chunks: [Vec<&[u8]>; 4] =
+        [vec![message], message.chunks(1).collect(), vec![&message[..12], b"", &message[12..]], vec![]];
+    for pieces in chunks {
+        let heard = if pieces.is_empty() { "M ." } else { "M Subject: x||..stuffed|end|." };
+        let scripted = ScriptedRelay::play(&scripts(&[
+            HELLO,
+            "C MAIL FROM:<a@good.test>\nS 250 2.1.0 Ok\nC RCPT TO:<u@relay.test>\nS 250 2.1.5 Ok\nC DATA\nS 354 go",
+            heard,
+            "S 250 2.0.0 queued\nREST QUIT",
+        ]))
+        .await;
+        assert_eq!(deliver(&scripted.relay(), &pieces).await, "END 250 2.0.0 queued");
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_end_its_line_gets_no_dot() {
+    let scripted = ScriptedRelay::play(&scripts(&[
+        HELLO,
+        "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go",
+        "TAKE 10\nREST",
+    ]))
+    .await;
+    let reply = deliver(&scripted.relay(), &[b"half\r", b"\n", b"x\r\n.", b""]).await;
+    assert!(reply.starts_with("END 451 4.4.2 "), "{reply}");
+    scripted.played().await;
+}
+
+#[tokio::test]
+async fn each_recipient_has_its_own_answer() {
+    let scripted = ScriptedRelay::play(&scripts(&[
+        HELLO,
+        "C MAIL FROM:<>\nS 250 2.1.0 Ok",
+        "C RCPT TO:<a@relay.test>\nS 250 2.1.5 Ok",
+        "C RCPT TO:<b@relay.test>\nS 450-4.2.0 greylisted|450 4.2.0 for five minutes",
+        "C RCPT TO:<\"c d\"@relay.test>\nS 251 2.1.5 will forward",
+        "C RCPT TO:<Postmaster>\nS 550 5.1.1 \u{1b}[31munknown",
+        "C DATA\nS 354 go\nM x|.\nS 250 2.0.0 queued\nREST QUIT",
+    ]))
+    .await;
+    let client = &client();
+    let relay = scripted.relay();
+    let reverse_path = &sender("");
+    let envelope = Envelope { client, reverse_path, size: None, eight_bit: false, id: "1" };
+    let mut transaction = relay.begin(permit(), envelope).await.unwrap();
+    let mut replies = Vec::new();
+    for path in ["a@relay.test", "b@relay.test", "\"c d\"@relay.test", "Postmaster"] {
+        let mut wire = Vec::new();
+        transaction.rcpt(&recipient(path)).await.write_to(&mut wire);
+        replies.push(String::from_utf8(wire).unwrap());
+    }
+    assert_eq!(
+        replies,
+        [
+            "250 2.1.5 Ok\r\n",
+            "450-4.2.0 greylisted\r\n450 4.2.0 for five minutes\r\n",
+            "251 2.1.5 will forward\r\n",
+            "550 5.1.1 ?[31munknown\r\n",
+        ]
+    );
+    transaction.data().await.unwrap();
+    transaction.write(b"x\r\n").await.unwrap();
+    assert_eq!(transaction.finish().await.code(), 250);
+    scripted.played().await;
+}
+
+#[tokio::test]
+async fn mail_has_only_parameters_that_the_relay_offers() {
+    let rows = [
+        ("SIZE 100000|250 8BITMIME", Some(4711), true, " SIZE=4711 BODY=8BITMIME"),
+        ("SIZE|250 8BITMIME", Some(4711), false, " SIZE=4711"),
+        ("SIZE 100000|250 8BITMIME", None, false, ""),
+        ("SIZE 100000|250 DSN", Some(1), true, " SIZE=1"),
+        ("8BITMIME|250 DSN", Some(1), true, " BODY=8BITMIME"),
+        ("PIPELINING|250 DSN", Some(1), true, ""),
+    ];
+    for (offered, size, eight_bit, parameters) in rows {
+        let scripted = ScriptedRelay::play(&scripts(&[
+            "S 220 relay.test ESMTP\nC EHLO gate.test",
+            &format!("S 250-relay.test|250-{offered}"),
+            &format!("C MAIL FROM:<a@good.test>{parameters}"),
+            "S 250 2.1.0 Ok\nREST QUIT",
+        ]))
+        .await;
+        let (client, reverse_path) = (&client(), &sender("a@good.test"));
+        let envelope = Envelope { client, reverse_path, size, eight_bit, id: "1" };
+        let relay = scripted.relay();
+        relay.begin(permit(), envelope).await.unwrap().abandon().await;
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn a_relay_without_ehlo_is_greeted_with_helo() {
+    let scripted = ScriptedRelay::play(&scripts(&[
+        "S 220 relay.test\nC EHLO gate.test\nS 502 what\nC HELO gate.test\nS 250 relay.test",
+        "C MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT",
+    ]))
+    .await;
+    let relay = scripted.relay();
+    begin(&relay).await.unwrap().abandon().await;
+    assert_eq!(relay.capabilities(), Capabilities::default());
+    scripted.played().await;
+}
+
+#[tokio::test]
+async fn capabilities_follow_the_latest_greeting() {
+    let hello = |keyword: &str| format!("S 220 relay.test\nC EHLO gate.test\nS 250-relay.test|250 {keyword}");
+    let scripted = ScriptedRelay::play(&[
+        format!("{}\nREST QUIT", hello("SIZE 1000")),
+        format!("{}\nC MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT", hello("SMTPUTF8")),
+    ])
+    .await;
+    let relay = scripted.relay();
+    assert!(relay.capabilities().eight_bit_mime, "not known yet");
+    assert_eq!(relay.probe().await.unwrap().size, Some(1000));
+    assert!(!relay.capabilities().eight_bit_mime);
+    begin(&relay.clone()).await.unwrap().abandon().await;
+    assert_eq!(relay.capabilities(), Capabilities { smtputf8: true, ..Capabilities::default() });
+    scripted.played().await;
+}
+
+#[tokio::test]
+async fn the_relay_learns_the_client_by_xclient() {
+    let row = |address: &str, name, helo: &str, esmtp| ClientInfo {
+        address: address.parse().unwrap(),
+        name,
+        helo: helo.into(),
+        esmtp,
+    };
+    let rows = [
+        (
+            client(),
+            "PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7",
+            "EHLO helo.good.test",
+        ),
+        (
+            row("[2001:db8::1]:25", ClientName::TempUnknown, "a b+c=\u{e9}\r\nDATA", true),
+            "PROTO=ESMTP HELO=a+20b+2Bc+3D+C3+A9+0D+0ADATA NAME=[TEMPUNAVAIL] PORT=25 ADDR=IPV6:2001:db8::1",
+            "EHLO a?b+c=???DATA",
+        ),
+        (
+            row("[::ffff:192.0.2.7]:25", ClientName::Unknown, "", false),
+            "PROTO=SMTP HELO=[UNAVAILABLE] NAME=[UNAVAILABLE] PORT=25 ADDR=192.0.2.7",
+            "HELO gate.test",
+        ),
+    ];
+    for (client, attributes, greeting) in rows {
+        let scripted = ScriptedRelay::play(&scripts(&[
+            XCLIENT,
+            &format!("C XCLIENT {attributes}\nS 220 relay.test ESMTP"),
+            &format!("C {greeting}\nS 250-relay.test|250 SIZE 5"),
+            "C MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT",
+        ]))
+        .await;
+        let relay = scripted.relay();
+        begin_as(&relay, &client).await.unwrap().abandon().await;
+        assert_eq!(relay.capabilities().size, Some(100_000), "our clients are told what the relay offers us");
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_relay_offers_after_xclient_is_what_mail_uses() {
+    let scripted = ScriptedRelay::play(&scripts(&[
+        XCLIENT,
+        "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7\nS 220 relay.test",
+        "C EHLO helo.good.test\nS 250-relay.test|250 SIZE",
+        "C MAIL FROM:<a@good.test> SIZE=7\nS 250 Ok\nREST QUIT",
+    ]))
+    .await;
+    let (client, reverse_path) = (&client(), &sender("a@good.test"));
+    let envelope = Envelope { client, reverse_path, size: Some(7), eight_bit: true, id: "1" };
+    scripted.relay().begin(permit(), envelope).await.unwrap().abandon().await;
+    scripted.played().await;
+}
+
+#[tokio::test]
+async fn an_xclient_that_fails_is_no_transaction() {
+    for (answers, expected) in [
+        ("S 550 5.7.0 Error: insufficient authorization\nREST QUIT", "451 4.4.1 "),
+        ("S 250 Ok\nREST", "451 4.4.2 "),
+        ("S 421 4.7.0 too many\nREST", "451 4.4.2 "),
+        ("S 220 hi\nC EHLO helo.good.test\nS 450 4.7.1 not now\nREST QUIT", "451 4.4.1 "),
+        ("S 220 hi", "451 4.4.2 "),
+    ] {
+        let heard = "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7";
+        let scripted = ScriptedRelay::play(&scripts(&[XCLIENT, heard, answers])).await;
+        let reply = begin(&scripted.relay()).await.unwrap_err();
+        assert!(reply.to_string().starts_with(expected), "{answers}: {reply}");
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn where_xclient_is_needed_and_missing_nothing_is_sent() {
+    let without_address = "\
+S 220 relay.test ESMTP
+C EHLO gate.test
+S 250-relay.test|250 XCLIENT NAME PROTO HELO";
+    for hello in [HELLO, without_address] {
+        for (identity, required) in
+            [(ClientIdentity::Auto, true), (ClientIdentity::None, true), (ClientIdentity::Xclient, false)]
+        {
+            let script = format!("{hello}\nREST QUIT");
+            let scripted = ScriptedRelay::play(&[script.clone(), script]).await;
+            let relay = scripted.relay_with(|settings| {
+                settings.identity = identity;
+                settings.xclient_required = required;
+            });
+            assert!(matches!(relay.probe().await, Err(RelayError::NoXclient)));
+            let reply = begin(&relay).await.unwrap_err();
+            assert!(reply.to_string().starts_with("451 4.4.1 "), "{reply}");
+            scripted.played().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn xclient_is_used_only_where_it_is_wanted_and_offered() {
+    for (identity, hello) in [(ClientIdentity::Auto, HELLO), (ClientIdentity::None, XCLIENT)] {
+        let scripted =
+            ScriptedRelay::play(&scripts(&[hello, "C MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT"])).await;
+        let relay = scripted.relay_with(|settings| settings.identity = identity);
+        begin(&relay).await.unwrap().abandon().await;
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_to_the_relay_are_bounded() {
+    let script = format!("{HELLO}\nC MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT");
+    let scripted = ScriptedRelay::play(&[script.clone(), script]).await;
+    let relay = scripted.relay_with(|settings| {
+        settings.max_connections = 1;
+        settings.connect_timeout = IMPATIENCE * 10;
+    });
+    let first = begin(&relay).await.unwrap();
+    let reply = begin(&relay.clone()).await.unwrap_err();
+    assert!(reply.to_string().starts_with("451 4.3.2 "), "{reply}");
+    first.abandon().await;
+    begin(&relay).await.unwrap().abandon().await;
+    scripted.played().await;
+}
+
+#[tokio::test]
+async fn dropped_or_abandoned_within_the_message_the_connection_closes_without_a_dot() {
+    for abandon in [true, false] {
+        let scripted = ScriptedRelay::play(&scripts(&[
+            HELLO,
+            "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go",
+            "REST half",
+        ]))
+        .await;
+        let mut transaction = begin(&scripted.relay()).await.unwrap();
+        assert!(transaction.rcpt(&recipient("u@relay.test")).await.is_positive());
+        transaction.data().await.unwrap();
+        transaction.write(b"half\r\n").await.unwrap();
+        if abandon {
+            transaction.abandon().await;
+        } else {
+            drop(transaction);
+        }
+        scripted.played().await;
+    }
+}

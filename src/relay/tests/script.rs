@@ -1,0 +1,120 @@
+//! A relay that plays a script: one connection for each script, one step a line.
+//!
+//! `S text` says it (`|` stands for CRLF, one is added), `C text` hears exactly that line, `M text` hears exactly that
+//! message with its dot line, `TAKE n` hears n octets whatever they are, `SIP n` the same slowly, `FLOOD n` says n octets of one
+//! line, `STALL` leaves everything unread until the client is gone, `REST text` hears exactly that and the end of the
+//! connection. After the last step the relay closes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::relay::tests::settings;
+use crate::relay::{NextHop, Relay, Settings};
+
+/// The greeting that most scripts begin with.
+pub(super) const HELLO: &str = "\
+S 220 relay.test ESMTP
+C EHLO gate.test
+S 250-relay.test|250-SIZE 100000|250 8BITMIME";
+
+pub(super) struct ScriptedRelay {
+    address: SocketAddr,
+    playing: JoinHandle<()>,
+}
+
+impl ScriptedRelay {
+    pub(super) async fn play(scripts: &[String]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let scripts = scripts.to_vec();
+        let playing = tokio::spawn(async move {
+            for script in scripts {
+                let (stream, _) = listener.accept().await.unwrap();
+                play(stream, &script).await;
+            }
+        });
+        Self { address, playing }
+    }
+
+    pub(super) fn hop(&self) -> NextHop {
+        NextHop::Smtp { host: self.address.ip().to_string(), port: self.address.port() }
+    }
+
+    pub(super) fn relay(&self) -> Relay {
+        self.relay_with(|_| {})
+    }
+
+    pub(super) fn relay_with(&self, change: impl FnOnce(&mut Settings)) -> Relay {
+        let mut settings = settings(self.hop());
+        change(&mut settings);
+        Relay::new(settings)
+    }
+
+    /// The scripts were played to their end, and the client kept to them.
+    pub(super) async fn played(self) {
+        timeout(Duration::from_secs(20), self.playing).await.expect("the script comes to its end").unwrap();
+    }
+}
+
+async fn play(stream: TcpStream, script: &str) {
+    let mut stream = BufReader::with_capacity(4096, stream);
+    for step in script.lines() {
+        let (verb, text) = step.split_once(' ').unwrap_or((step, ""));
+        match verb {
+            "S" => {
+                // the client may be gone already: whether that is right is the client's test
+                let said = format!("{}\r\n", text.replace('|', "\r\n"));
+                let _gone = stream.write_all(said.as_bytes()).await;
+            }
+            "C" => {
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                assert_eq!(line, format!("{text}\r\n"), "in\n{script}");
+            }
+            "M" => {
+                let expected = format!("{}\r\n", text.replace('|', "\r\n"));
+                let mut heard = vec![0; expected.len()];
+                stream.read_exact(&mut heard).await.unwrap();
+                assert_eq!(String::from_utf8_lossy(&heard), expected);
+            }
+            "TAKE" => {
+                let mut heard = vec![0; text.parse().unwrap()];
+                stream.read_exact(&mut heard).await.unwrap();
+            }
+            "SIP" => {
+                let mut left: usize = text.parse().unwrap();
+                let mut sip = vec![0; 64 * 1024];
+                while left > 0 {
+                    let most = left.min(sip.len());
+                    stream.read_exact(&mut sip[..most]).await.unwrap();
+                    left -= most;
+                    sleep(Duration::from_millis(10)).await;
+                }
+            }
+            "FLOOD" => {
+                let (piece, mut left) = ([b'2'; 1024], text.parse::<usize>().unwrap());
+                while left > 0 && stream.write_all(&piece).await.is_ok() {
+                    left -= piece.len();
+                }
+                assert!(left > 0, "the client drank it all");
+            }
+            "STALL" => {
+                while !stream.get_ref().ready(Interest::READABLE).await.unwrap().is_read_closed() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            }
+            "REST" => {
+                let mut heard = Vec::new();
+                let _reset = stream.read_to_end(&mut heard).await;
+                let expected = if text.is_empty() { String::new() } else { format!("{text}\r\n") };
+                assert_eq!(String::from_utf8_lossy(&heard), expected.replace('|', "\r\n"), "in\n{script}");
+            }
+            other => panic!("no such step: {other}"),
+        }
+    }
+}
