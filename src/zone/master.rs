@@ -57,8 +57,11 @@ pub enum ZoneError {
 impl Zone {
     /// Reads a master file's text. `origin` is what relative names are relative to until a `$ORIGIN` line.
     pub fn parse(text: &str, origin: Option<&Name>) -> Result<Self, ZoneError> {
-        parse(text, origin)
-            .map_err(|Problem { line, problem }| ZoneError::Syntax { path: None, line, problem })
+        parse(text, origin).map_err(|Problem { line, problem }| ZoneError::Syntax {
+            path: None,
+            line,
+            problem,
+        })
     }
 
     /// Reads a master file. Relative names need a `$ORIGIN` line above them.
@@ -68,8 +71,11 @@ impl Zone {
             Ok(text) => text,
             Err(source) => return Err(ZoneError::Read { path, source }),
         };
-        parse(&text, None)
-            .map_err(|Problem { line, problem }| ZoneError::Syntax { path: Some(path), line, problem })
+        parse(&text, None).map_err(|Problem { line, problem }| ZoneError::Syntax {
+            path: Some(path),
+            line,
+            problem,
+        })
     }
 }
 
@@ -103,13 +109,8 @@ pub(super) struct Problem {
 }
 
 fn parse(text: &str, origin: Option<&Name>) -> Result<Zone, Problem> {
-    let mut file = File {
-        zone: Zone::new(),
-        origin: origin.cloned(),
-        owner: None,
-        default_ttl: None,
-        last_ttl: None,
-    };
+    let mut file =
+        File { zone: Zone::new(), origin: origin.cloned(), owner: None, default_ttl: None, last_ttl: None };
     let mut words = Words::new(text);
     while let Some(entry) = words.next_entry()? {
         file.entry(&entry).map_err(|problem| Problem { line: entry.line, problem })?;
@@ -150,7 +151,9 @@ impl File {
         let (owner, mut rest) = match (entry.words.split_first(), &self.owner) {
             (Some((first, rest)), _) if !entry.indented => (self.name(first)?, rest),
             (_, Some(owner)) => (owner.clone(), entry.words.as_slice()),
-            (_, None) => return Err("a line that starts with a blank needs a name in a line above".to_owned()),
+            (_, None) => {
+                return Err("a line that starts with a blank needs a name in a line above".to_owned());
+            }
         };
         self.owner = Some(owner.clone());
         let mut own_ttl = None;
@@ -293,7 +296,9 @@ fn types() -> String {
 
 fn ttl(word: &str) -> Result<u32, String> {
     let time = parse_ttl(word).ok().filter(|time| *time <= MAX_TTL);
-    time.ok_or_else(|| format!("`{word}` is no time; allowed are 0 to {MAX_TTL} seconds, or such as 5m, 1h, 2d"))
+    time.ok_or_else(|| {
+        format!("`{word}` is no time; allowed are 0 to {MAX_TTL} seconds, or such as 5m, 1h, 2d")
+    })
 }
 
 fn parsed<T: FromStr>(word: &Word, what: &str) -> Result<T, String> {
@@ -304,7 +309,199 @@ fn parsed<T: FromStr>(word: &Word, what: &str) -> Result<T, String> {
 fn character_string(word: &Word) -> Result<Vec<u8>, String> {
     let octets = word.octets()?;
     if octets.len() > 255 {
-        return Err(format!("a text of {} octets; one has at most 255, several may follow each other", octets.len()));
+        return Err(format!(
+            "a text of {} octets; one has at most 255, several may follow each other",
+            octets.len()
+        ));
     }
     Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hickory_server::proto::rr::LowerName;
+
+    use super::*;
+
+    fn absolute(text: &str) -> Name {
+        Name::from_ascii(format!("{text}.")).unwrap()
+    }
+
+    fn records(text: &str, name: &str, record_type: RecordType) -> Vec<String> {
+        let zone = Zone::parse(text, None).unwrap();
+        zone.records(&absolute(name), record_type).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_forms_of_rfc_1035_are_read() {
+        use RecordType::{A, MX, SOA, TXT};
+        let rows: [(&str, &str, RecordType, &[&str]); 14] = [
+            ("a.test. 60 IN A 127.0.0.1", "a.test", A, &["127.0.0.1"]),
+            ("a.test. IN 60 A 127.0.0.1\n", "a.test", A, &["127.0.0.1"]),
+            ("a.test. 1h in a 127.0.0.1 ; home\r\n", "a.test", A, &["127.0.0.1"]),
+            ("$TTL 60\n$ORIGIN test.\na A 127.0.0.1", "a.test", A, &["127.0.0.1"]),
+            ("$ORIGIN test.\n$ORIGIN b\n@ 1 MX 10 @\n", "b.test", MX, &["10 b.test."]),
+            // The owner and the time to live of the entry above go on.
+            (
+                "a.test. 60 A 127.0.0.1\n\n; comment\n\tA 127.0.0.2\n",
+                "a.test",
+                A,
+                &["127.0.0.1", "127.0.0.2"],
+            ),
+            ("a.test. 60 MX 0 .", "a.test", MX, &["0 ."]),
+            ("a.test. 60 MX 10 mail_1.test.", "a.test", MX, &["10 mail_1.test."]),
+            ("a.test. 60 TXT v=spf1 \"a b\" \"\"", "a.test", TXT, &["v=spf1a b"]),
+            ("a.test. 60 TXT ( \"x;y\" ; no\n \"(z)\" )", "a.test", TXT, &["x;y(z)"]),
+            ("a.test. 60 TXT \"say \\\"\\065\\092\\\"\"", "a.test", TXT, &["say \"A\\\""]),
+            (
+                "a.test. 60 SOA ns.test. me.test. (\n 2026010101 ; serial\n 1h 10m 1d 1m )",
+                "a.test",
+                SOA,
+                &["ns.test. me.test. 2026010101 3600 600 86400 60"],
+            ),
+            ("a\\.b.test. 60 A 127.0.0.1", "a\\.b.test", A, &["127.0.0.1"]),
+            ("A.Test. 60 A 127.0.0.1", "a.test", A, &["127.0.0.1"]),
+        ];
+        for (text, name, record_type, expected) in rows {
+            assert_eq!(records(text, name, record_type), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_escape_can_stand_for_any_octet() {
+        let zone = Zone::parse("\\000\\255.test. 60 TXT \\200", None).unwrap();
+        let name = Name::from_labels([b"\0\xff".as_slice(), b"test"]).unwrap();
+        let expected = RData::TXT(rdata::TXT::from_bytes(vec![b"\xc8"]));
+        assert_eq!(zone.records(&name, RecordType::TXT), [expected]);
+    }
+
+    #[test]
+    fn an_error_names_the_line_and_what_is_allowed() {
+        let long = format!("a.test. 1 TXT {}", "x".repeat(256));
+        let rows = [
+            (
+                "\n\na.test. 60 A 127.0.0",
+                "line 3: `127.0.0` is not an IPv4 address; the form is NAME [TTL] [IN] A IPV4-ADDRESS",
+            ),
+            (
+                "a.test. 60 AAAA 127.0.0.1",
+                "line 1: `127.0.0.1` is not an IPv6 address; the form is NAME [TTL] [IN] AAAA IPV6-ADDRESS",
+            ),
+            (
+                "a.test. 60 MX mail.test.",
+                "line 1: one word is the wrong number; the form is NAME [TTL] [IN] MX PREFERENCE HOST",
+            ),
+            ("a.test. 60 MX", "line 1: the data is missing; the form is NAME [TTL] [IN] MX PREFERENCE HOST"),
+            (
+                "a.test. 60 MX 70000 mail.test.",
+                "line 1: `70000` is not a preference (0 to 65535); the form is NAME [TTL] [IN] MX PREFERENCE HOST",
+            ),
+            (
+                "a.test. 60 A 127.0.0.1 127.0.0.2",
+                "line 1: 2 words are the wrong number; the form is NAME [TTL] [IN] A IPV4-ADDRESS",
+            ),
+            (
+                "a.test. 60 SRV 1 1 1 b.test.",
+                "line 1: record type SRV is not known here; allowed are A, AAAA, CNAME, MX, NS, PTR, SOA, TXT",
+            ),
+            (
+                "a.test. 60",
+                "line 1: a.test has no record type; allowed are A, AAAA, CNAME, MX, NS, PTR, SOA, TXT",
+            ),
+            ("a.test. CH TXT x", "line 1: class CH: only IN is allowed"),
+            (
+                "a.test. A 127.0.0.1",
+                "line 1: no time to live: put one before the type, or a line `$TTL 300` above",
+            ),
+            (
+                "a.test. 3000000000 A 127.0.0.1",
+                "line 1: `3000000000` is no time; allowed are 0 to 2147483647 seconds, or such as 5m, 1h, 2d",
+            ),
+            ("a 60 A 127.0.0.1", "line 1: `a` is relative: end it with a dot, or put a $ORIGIN line above"),
+            (
+                "a.test. 60 MX 10 mail",
+                "line 1: `mail` is relative: end it with a dot, or put a $ORIGIN line above; the form is NAME [TTL] [IN] MX PREFERENCE HOST",
+            ),
+            ("a..test. 60 A 127.0.0.1", "line 1: `a..test.` has an empty label"),
+            (
+                "münchen.test. 60 A 127.0.0.1",
+                "line 1: `münchen.test.` is not ASCII; write its A-labels (xn--...)",
+            ),
+            (
+                "a\\25.test. 60 A 127.0.0.1",
+                "line 1: `a\\25.test.` has a wrong escape; allowed are \\000 to \\255 and \\X",
+            ),
+            (
+                "a\\256.test. 60 A 127.0.0.1",
+                "line 1: `a\\256.test.` has a wrong escape; allowed are \\000 to \\255 and \\X",
+            ),
+            (" 60 A 127.0.0.1", "line 1: a line that starts with a blank needs a name in a line above"),
+            (
+                "a.test. 60 CNAME b.test.\n 60 A 127.0.0.1",
+                "line 2: a.test has CNAME and A; beside a CNAME record no other is allowed",
+            ),
+            (
+                "a.test. 60 A 127.0.0.1\n CNAME b.test.",
+                "line 2: a.test has A and CNAME; beside a CNAME record no other is allowed",
+            ),
+            (
+                "a.test. 60 CNAME b.test.\n CNAME c.test.",
+                "line 2: a.test has a second CNAME record; one is allowed",
+            ),
+            ("a.test. 60 TXT \"open\nclosed\"", "line 1: a quoted text doesn't end on its line"),
+            ("a.test. 60 TXT (\n x\n", "line 1: `(` without `)`"),
+            ("a.test. 60 TXT x )", "line 1: `)` without `(`"),
+            ("a.test. 60 TXT ( (", "line 1: a second `(` before the `)`"),
+            ("$INCLUDE other.zone", "line 1: $INCLUDE is not known; allowed are $ORIGIN and $TTL"),
+            ("$TTL", "line 1: $TTL takes one time, such as 300 or 1h"),
+            ("$ORIGIN a.test. b.test.", "line 1: $ORIGIN takes one name"),
+            (
+                long.as_str(),
+                "line 1: a text of 256 octets; one has at most 255, several may follow each other; the form is NAME [TTL] [IN] TXT \"TEXT\" ...",
+            ),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(Zone::parse(text, None).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_label_longer_than_63_octets_is_refused() {
+        let text = format!("{}.test. 60 A 127.0.0.1", "x".repeat(64));
+        let error = Zone::parse(&text, None).unwrap_err().to_string();
+        assert!(error.starts_with("line 1: `xxx") && error.contains("is no domain name"), "{error}");
+    }
+
+    #[test]
+    fn lines_with_a_semicolon_and_an_exclamation_mark_make_names_misbehave() {
+        let text = ";! servfail a.test.\n;! delay 1500ms b.test. mx\n;! silent c.test.\n;!refused d.test. ; why\n; ! silent e.test.";
+        let zone = Zone::parse(text, None).unwrap();
+        let of = |name: &str| zone.behaviour(&LowerName::from(absolute(name)), RecordType::MX);
+        assert_eq!(of("below.a.test"), Some(Behaviour::ServFail));
+        assert_eq!(of("b.test"), Some(Behaviour::Delay(Duration::from_millis(1500))));
+        assert_eq!(of("c.test"), Some(Behaviour::Silent));
+        assert_eq!(of("d.test"), Some(Behaviour::Refused));
+        assert_eq!(of("e.test"), None);
+        assert_eq!(of("test"), None);
+        for wrong in [";! panic a.test.", ";! servfail", ";! delay soon a.test.", ";! silent a.test. FOO"] {
+            if let Ok(zone) = Zone::parse(wrong, None) {
+                panic!("{wrong}: {zone:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_s_error_starts_with_its_name_and_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("my.zone");
+        let missing = Zone::read(&path).unwrap_err().to_string();
+        assert!(missing.starts_with(&format!("{}: ", path.display())), "{missing}");
+        fs::write(&path, "; mine\na.test. 60 A nowhere\n").unwrap();
+        let wrong = Zone::read(&path).unwrap_err().to_string();
+        assert!(wrong.starts_with(&format!("{}:2: `nowhere` is not", path.display())), "{wrong}");
+        fs::write(&path, "a.test. 60 A 127.0.0.1\n").unwrap();
+        assert_eq!(Zone::read(&path).unwrap().names(), 1);
+    }
 }
