@@ -4,6 +4,7 @@ pub mod cli;
 pub mod dns;
 pub mod door;
 pub mod gate;
+pub mod message;
 pub mod policy;
 pub mod relay;
 pub mod reverse_mx;

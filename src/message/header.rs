@@ -1,0 +1,537 @@
+//! From a header block to the domains that claim to have written the message: From: and Reply-To: (RFC 5322 3.6.2).
+//!
+//! Exactly one From: and at most one Reply-To:, each with addresses that every reader sees alike. The strict reader
+//! of `address_list` decides, mail-parser confirms. What has no reading, or two, is [`Malformed`]; the friendlier of
+//! two readings is never taken. Sender: and the Resent- fields are not looked at: no mail program shows them as author.
+
+use compact_str::CompactString;
+
+use crate::message::address_list::{self, Address};
+use crate::message::fields::{Item, items};
+use crate::message::malformed::Malformed;
+use crate::message::second_reader;
+use crate::smtp::address::DomainName;
+
+/// Distinct domains of one field that are checked (the contract, 3.1).
+const MAX_DOMAINS: usize = 5;
+/// What is kept of an address for replies and logs (a path has at most 256 octets, RFC 5321 4.5.3.1.3).
+const MAX_SHOWN: usize = 256;
+/// Longer text is no domain; converting U-labels is not linear.
+const MAX_DOMAIN_TEXT: usize = 1024;
+
+/// What a header block says about its authors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// From:; never [`Field::Absent`].
+    pub from: Field,
+    /// Reply-To:.
+    pub reply_to: Field,
+    /// Number of Received: fields, to see loops (RFC 5321 6.3).
+    pub received: usize,
+}
+
+/// One address field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    /// Not there, which only Reply-To: may be.
+    Absent,
+    /// No reading, or more than one.
+    Malformed(Malformed),
+    /// One author for each distinct domain, in the order of the field; at least one, at most five.
+    Authors(Vec<Author>),
+}
+
+/// The first address of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// `local-part@domain` without comments and control characters, cut off where it is longer than a path may be.
+    pub address: CompactString,
+    /// The domain; `None` for an address literal and for text that is no domain name.
+    pub domain: Option<DomainName>,
+}
+
+/// Reads a header block: unfolded or not, every line with its CRLF, without the empty line that ends it.
+#[must_use]
+pub fn read(block: &[u8]) -> Header {
+    let (mut from, mut reply_to) = (Occurrence::Never, Occurrence::Never);
+    let (mut received, mut stray) = (0, false);
+    for item in items(block) {
+        match item {
+            Item::Stray(_) => stray = true,
+            Item::Field { name, value, .. } if name.eq_ignore_ascii_case(b"from") => from.add(value),
+            Item::Field { name, value, .. } if name.eq_ignore_ascii_case(b"reply-to") => reply_to.add(value),
+            Item::Field { name, .. } if name.eq_ignore_ascii_case(b"received") => received += 1,
+            Item::Field { .. } => {}
+        }
+    }
+    if stray {
+        let field = Field::Malformed(Malformed::NotAField);
+        return Header { from: field.clone(), reply_to: field, received };
+    }
+    let (from, reply_to) = (from.addresses(), reply_to.addresses());
+    let (from_confirmed, reply_to_confirmed) = match (&from, &reply_to) {
+        (Some(Ok(_)), _) | (_, Some(Ok(_))) => second_reader::confirms(block, ok(&from), ok(&reply_to)),
+        _ => (true, true),
+    };
+    Header {
+        from: field(from, from_confirmed, Field::Malformed(Malformed::Missing)),
+        reply_to: field(reply_to, reply_to_confirmed, Field::Absent),
+        received,
+    }
+}
+
+/// How often a field stands in the block.
+enum Occurrence<'a> {
+    Never,
+    Once(&'a [u8]),
+    Repeated,
+}
+
+impl<'a> Occurrence<'a> {
+    fn add(&mut self, value: &'a [u8]) {
+        *self = match self {
+            Self::Never => Self::Once(value),
+            Self::Once(_) | Self::Repeated => Self::Repeated,
+        };
+    }
+
+    fn addresses(&self) -> Option<Result<Vec<Address>, Malformed>> {
+        match self {
+            Self::Never => None,
+            Self::Once(value) if !second_reader::can_take(value) => Some(Err(Malformed::Syntax)),
+            Self::Once(value) => Some(address_list::read(value)),
+            Self::Repeated => Some(Err(Malformed::Repeated)),
+        }
+    }
+}
+
+fn ok(addresses: &Option<Result<Vec<Address>, Malformed>>) -> Option<&[Address]> {
+    addresses.as_ref().and_then(|result| result.as_deref().ok())
+}
+
+fn field(addresses: Option<Result<Vec<Address>, Malformed>>, confirmed: bool, absent: Field) -> Field {
+    let authors = match addresses {
+        None => return absent,
+        Some(Ok(_)) if !confirmed => Err(Malformed::Ambiguous),
+        Some(Ok(addresses)) => authors(&addresses),
+        Some(Err(malformed)) => Err(malformed),
+    };
+    authors.map_or_else(Field::Malformed, Field::Authors)
+}
+
+/// The first address of each domain.
+fn authors(addresses: &[Address]) -> Result<Vec<Author>, Malformed> {
+    let mut authors: Vec<Author> = Vec::new();
+    for address in addresses {
+        let author = author(address);
+        let known = authors.iter().any(|other| match &author.domain {
+            Some(domain) => other.domain.as_ref() == Some(domain),
+            None => other.domain.is_none() && other.address == author.address,
+        });
+        if known {
+            continue;
+        }
+        if authors.len() == MAX_DOMAINS {
+            return Err(Malformed::TooMany);
+        }
+        authors.push(author);
+    }
+    Ok(authors)
+}
+
+fn author(address: &Address) -> Author {
+    let text = &address.domain;
+    let domain = if text.len() > MAX_DOMAIN_TEXT { None } else { DomainName::parse_unicode(text).ok() };
+    let whole = [address.local.as_str(), "@", text].concat();
+    let shown = whole.split_at(whole.floor_char_boundary(MAX_SHOWN)).0;
+    Author { address: CompactString::new(shown), domain }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `a@x.test b@[literal]-` for authors (a minus where there is no domain name), the variant's name for malformed.
+    fn shown(field: &Field) -> String {
+        match field {
+            Field::Absent => "absent".to_owned(),
+            Field::Malformed(malformed) => format!("{malformed:?}"),
+            Field::Authors(authors) => authors
+                .iter()
+                .map(|author| match &author.domain {
+                    Some(domain) if author.address.to_ascii_lowercase().ends_with(&format!("@{domain}")) => {
+                        author.address.to_string()
+                    }
+                    Some(domain) => format!("{}={domain}", author.address),
+                    None => format!("{}-", author.address),
+                })
+                .collect::<Vec<_>>()
+                .join(" "),
+        }
+    }
+
+    fn from(value: impl AsRef<[u8]>) -> String {
+        let block = [b"From: ", value.as_ref(), b"\r\nTo: <user@relay.test>\r\n"].concat();
+        shown(&read(&block).from)
+    }
+
+    #[test]
+    fn address_lists_that_have_one_reading_are_read() {
+        let rows = [
+            ("a@good.test", "a@good.test"),
+            ("<a@good.test>", "a@good.test"),
+            ("Ann <a@good.test>", "a@good.test"),
+            ("Ann<a@good.test>", "a@good.test"),
+            ("  <\ta@good.test >\t", "a@good.test"),
+            ("a@GOOD.Test", "a@GOOD.Test"),
+            ("\"Ann\" <a@good.test>", "a@good.test"),
+            ("\"a@good.test\" <x@nomx.test>", "x@nomx.test"),
+            ("\"<a@good.test>\" <x@nomx.test>", "x@nomx.test"),
+            ("\"Foo, Inc.\" <a@good.test>", "a@good.test"),
+            ("\"a \\\"quoted\\\" \\\\ name\" <a@good.test>", "a@good.test"),
+            ("\"a;b:c(d<e@f.test\" <a@good.test>", "a@good.test"),
+            ("\"\" <a@good.test>", "a@good.test"),
+            ("\"Ann\r\n Lee\" <a@good.test>", "a@good.test"),
+            ("\"Ann\"Lee\"\" <a@good.test>", "a@good.test"),
+            ("John Q. Public <j@good.test>", "j@good.test"),
+            ("...Ann. <a@good.test>", "a@good.test"),
+            ("O'Neil & Sons! <a@good.test>", "a@good.test"),
+            ("[JIRA] (ABC-1) <a@good.test>", "a@good.test"),
+            ("CORP\\ann <a@good.test>", "a@good.test"),
+            ("J\u{fc}rgen \u{1f600} <a@good.test>", "a@good.test"),
+            ("\r\n Ann\r\n\t<x@nomx.test>", "x@nomx.test"),
+            ("Ann <a@\r\n good.test>", "a@good.test"),
+            ("a@\r\n good.test", "a@good.test"),
+            ("a@good.test (Ann)", "a@good.test"),
+            ("(Ann) a@good.test", "a@good.test"),
+            ("(a (nested \\) one) (x@nomx.test)) <a@good.test> (end)", "a@good.test"),
+            ("Ann (\"unbalanced) <a@good.test>", "a@good.test"),
+            ("a(c)@(c)good(c).(c)test(c)", "a@good.test"),
+            ("<a(c)@(c)good(c).(c)test(c)>", "a@good.test"),
+            ("u @ good . test", "u@good.test"),
+            ("<u . v @ good . test>", "u.v@good.test"),
+            ("<@relay.test,@b.test:u@good.test>", "u@good.test"),
+            ("Ann <@a.test , , @b.test : u@good.test>", "u@good.test"),
+            ("a..b.@good.test", "a..b.@good.test"),
+            ("bounce+x=y.test/z#1@good.test", "bounce+x=y.test/z#1@good.test"),
+            ("\"a b\"@good.test", "\"a b\"@good.test"),
+            ("\"x@nomx.test\"@good.test", "\"x@nomx.test\"@good.test"),
+            ("Ann <\"a\\\"b c\"@good.test>", "\"a\\\"b c\"@good.test"),
+            ("\"a\".b.\"c\"@good.test", "\"a\".b.\"c\"@good.test"),
+            ("=?utf-8?Q?a=40bank=2Etest?= <x@nomx.test>", "x@nomx.test"),
+            ("=?utf-8?B?QW5u?=\r\n =?utf-8?B?TGVl?= <a@good.test>", "a@good.test"),
+            ("=?utf-8?Q?Foo,_Inc.?= <a@good.test>", "a@good.test"),
+            ("=?utf-8?Q?Foo_:)_[1];?= <a@good.test>", "a@good.test"),
+            ("\"=?utf-8?Q?Foo?=\" <a@good.test>", "a@good.test"),
+            ("=?utf-8?Q?broken <a@good.test>", "a@good.test"),
+            ("=?utf-8?Q?Ann\" <a@good.test>, \"?= <x@nomx.test>", "x@nomx.test"),
+            ("a@good.test, b@several.test", "a@good.test b@several.test"),
+            ("<a@good.test>,<b@good.test>,c@GOOD.test", "a@good.test"),
+            (", ,a@good.test,, b@several.test,", "a@good.test b@several.test"),
+            (
+                "a@a.test,a@b.test,a@c.test,a@d.test,a@e.test,b@a.test",
+                "a@a.test a@b.test a@c.test a@d.test a@e.test",
+            ),
+            ("Team: a@good.test, Bob <b@several.test>;", "a@good.test b@several.test"),
+            ("Team: a@good.test;, None:;, B: b@several.test; (end)", "a@good.test b@several.test"),
+            ("c@c.test, \"T, U\":a@good.test,;", "c@c.test a@good.test"),
+            ("Re: Ann <a@good.test>", "a@good.test"),
+            ("a@good.test;", "a@good.test"),
+            ("a@[127.0.0.10]", "a@[127.0.0.10]-"),
+            ("Ann <a@[IPv6:::1]>", "a@[IPv6:::1]-"),
+            ("a@b_d.test, a@-x.test, a@-x.test", "a@b_d.test a@-x.test-"),
+            ("a@localhost", "a@localhost"),
+            ("a@b\u{fc}cher.test", "a@b\u{fc}cher.test=xn--bcher-kva.test"),
+            ("j\u{fc}rgen@xn--bcher-kva.test", "j\u{fc}rgen@xn--bcher-kva.test"),
+            ("a@good.test <a@GOOD.test>", "a@good.test"),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(from(value), expected, "{value:?}");
+        }
+        assert_eq!(from(b"J\xfcrgen <a@good.test>"), "a@good.test", "Latin-1 in a display name");
+    }
+
+    #[test]
+    fn what_has_no_reading_or_two_is_malformed() {
+        let rows = [
+            ("", "Empty"),
+            (" \t", "Empty"),
+            ("(nobody)", "Empty"),
+            (",,,", "Empty"),
+            ("<>", "Empty"),
+            ("Mailer <>", "Empty"),
+            ("Nobody:;", "Empty"),
+            ("Nobody:(here);", "Empty"),
+            ("root", "NoDomain"),
+            ("root (Cron Daemon)", "NoDomain"),
+            ("Mail Delivery <MAILER-DAEMON>", "NoDomain"),
+            ("Foo, Inc. <a@good.test>", "NoDomain"),
+            ("\"a@good.test\"", "NoDomain"),
+            ("=?utf-8?Q?a=40good=2Etest?=", "NoDomain"),
+            ("a@", "Syntax"),
+            ("@good.test", "Syntax"),
+            ("<@good.test>", "Syntax"),
+            ("a@good.test.", "Syntax"),
+            ("a@.good.test", "Syntax"),
+            ("a@good..test", "Syntax"),
+            ("a@good.test@nomx.test", "Syntax"),
+            ("<a@good.test@nomx.test>", "Syntax"),
+            ("<a@good.test> <x@nomx.test>", "Syntax"),
+            ("a@good.test x@nomx.test", "Syntax"),
+            ("a@good.test <x@nomx.test>", "Ambiguous"),
+            ("b@good.test <a@good.test>", "Ambiguous"),
+            ("Ann a@good.test", "Syntax"),
+            ("Ann a@good.test <x@nomx.test>", "Syntax"),
+            ("@good.test <x@nomx.test>", "Syntax"),
+            ("<ceo@bank.test> <a@evil.test>", "Syntax"),
+            ("<a@good.test> Ann", "Syntax"),
+            ("<a@good.test>@nomx.test", "Syntax"),
+            ("<a@good.test>>", "Syntax"),
+            ("<<a@good.test>>", "Syntax"),
+            ("<a@good.test", "Syntax"),
+            ("a@good.test>", "Syntax"),
+            ("Ann <a@good.test, b@good.test>", "Syntax"),
+            ("<a b@good.test>", "Syntax"),
+            ("<a\"b\"@good.test>", "Syntax"),
+            ("\"Ann <a@good.test>", "Syntax"),
+            ("\"Ann\\\" <a@good.test>", "Syntax"),
+            ("(Ann <a@good.test>", "Syntax"),
+            ("Ann) <a@good.test>", "Syntax"),
+            ("Ann (a (b) <a@good.test>", "Syntax"),
+            ("( =?utf-8?Q?)?= <x@nomx.test> ) <a@good.test>", "Syntax"),
+            ("@relay.test:a@good.test", "Syntax"),
+            ("<@relay.test a@good.test>", "Syntax"),
+            ("<@:a@good.test>", "Syntax"),
+            ("A: B: a@good.test;", "Syntax"),
+            (": a@good.test;", "Syntax"),
+            ("A: a@good.test; B: x@nomx.test;", "Syntax"),
+            ("a@good.test; x@nomx.test", "Syntax"),
+            ("A: a@good.test;;", "Syntax"),
+            ("a@good.test;,", "Syntax"),
+            ("Foo\\, Bar <a@good.test>", "Syntax"),
+            ("a@[127.0.0.10", "Syntax"),
+            ("a@[127[0.0.10]]", "Syntax"),
+            ("a@[127.0.0.10]x", "Syntax"),
+            ("[a, b] <a@good.test>", "NoDomain"),
+            ("[<a@good.test>] <x@nomx.test>", "Syntax"),
+            ("=?utf-8?Q?a@good.test?= <x@nomx.test>", "Ambiguous"),
+            ("=?utf-8?Q?ann?=@good.test", "Syntax"),
+            ("<=?utf-8?Q?ann?=@good.test>", "Syntax"),
+            ("\"=?utf-8?Q?Ann\" <a@good.test>, b@nomx.test (?=)", "Ambiguous"),
+            ("a\x01@good.test", "Control"),
+            ("\"Ann\x7f\" <a@good.test>", "Control"),
+            ("(\x1b[2J) a@good.test", "Control"),
+            ("a\u{85}b@good.test", "Control"),
+            ("a@good\u{9b}.test", "Control"),
+            ("a@a.test,a@b.test,a@c.test,a@d.test,a@e.test,a@f.test", "TooMany"),
+            ("a@[1],a@[2],a@[3],a@[4],a@[5],a@f.test", "TooMany"),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(from(value), expected, "{value:?}");
+        }
+        assert_eq!(from(b"a@good\xff.test"), "Syntax", "no UTF-8 in a domain");
+        assert_eq!(from("a@good.test\0"), "NotAField", "NUL");
+        assert_eq!(from("a@good.test\r b"), "NotAField", "bare CR");
+        assert_eq!(from("a@good.test\n b"), "NotAField", "bare LF");
+    }
+
+    #[test]
+    fn from_stands_once_and_reply_to_at_most_once() {
+        let rows = [
+            ("", "Missing", "absent"),
+            ("To: a@good.test\r\n", "Missing", "absent"),
+            ("Reply-To: a@good.test\r\n", "Missing", "a@good.test"),
+            ("From: a@good.test\r\n", "a@good.test", "absent"),
+            ("fROM:a@good.test\r\nREPLY-TO:b@good.test\r\n", "a@good.test", "b@good.test"),
+            ("From : <x@nomx.test>\r\n", "x@nomx.test", "absent"),
+            ("From\t : <x@nomx.test>\r\nReply-To : r@r.test\r\n", "x@nomx.test", "r@r.test"),
+            ("From: a@good.test\r\nFrom: b@several.test\r\n", "Repeated", "absent"),
+            ("From: a@good.test\r\nSubject: x\r\nfrom : a@good.test\r\n", "Repeated", "absent"),
+            ("From: a@good.test\r\nReply-To: a@a.test\r\nReply-To: b@b.test\r\n", "a@good.test", "Repeated"),
+            ("From: a@good.test\r\nReply-To:\r\n", "a@good.test", "Empty"),
+            ("From: a@good.test\r\nReply-To: <a@a.test> <b@b.test>\r\n", "a@good.test", "Syntax"),
+            ("From: <a@a.test> <b@b.test>\r\nReply-To: b@b.test\r\n", "Syntax", "b@b.test"),
+            ("From: a@good.test\r\nno colon here\r\nFrom: <x@nomx.test>\r\n", "NotAField", "NotAField"),
+            ("From: a@good.test\r\nbad name: x\r\n", "NotAField", "NotAField"),
+            (" From: a@good.test\r\nFrom: b@b.test\r\n", "NotAField", "NotAField"),
+            ("F rom: a@good.test\r\n", "NotAField", "NotAField"),
+            ("From a@good.test Mon Jan 1\r\nFrom: a@good.test\r\n", "NotAField", "NotAField"),
+            ("From: a@good.test\r\n\r\nFrom: x@nomx.test\r\n", "NotAField", "NotAField"),
+            ("From: a@good.test", "NotAField", "NotAField"),
+            ("From: a@good.test\r\n \r\nX: y\r\n", "a@good.test", "absent"),
+            ("X-From: a@a.test\r\nFrom-X: b@b.test\r\nSender: c@c.test\r\n", "Missing", "absent"),
+        ];
+        for (block, from, reply_to) in rows {
+            let header = read(block.as_bytes());
+            assert_eq!(
+                (shown(&header.from), shown(&header.reply_to)),
+                (from.into(), reply_to.into()),
+                "{block:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn received_fields_are_counted() {
+        let block = "Received: a\r\n b\r\nreceived : c\r\nX-Received: d\r\nFrom: a@good.test\r\n";
+        assert_eq!(read(block.as_bytes()).received, 2);
+        assert_eq!(read(b"Received: a\r\nstray\r\n").received, 1);
+    }
+
+    #[test]
+    fn long_addresses_are_cut_off_for_showing_only() {
+        let header = read(format!("From: {}@good.test\r\n", "\u{e9}".repeat(300)).as_bytes());
+        let Field::Authors(authors) = header.from else { panic!("{header:?}") };
+        assert_eq!((authors.len(), authors[0].address.len()), (1, 256));
+        assert_eq!(authors[0].domain.as_ref().unwrap().as_str(), "good.test");
+    }
+
+    #[test]
+    fn hostile_blocks_take_linear_time() {
+        let size = 256 * 1024;
+        let fill = |text: &str| text.repeat(size / text.len());
+        let values = [
+            fill("("),
+            format!("{}{} a@good.test", "(".repeat(size / 2), ")".repeat(size / 2)),
+            fill(","),
+            fill("a@good.test,"),
+            fill("\"a\" "),
+            fill("\"\\\""),
+            fill("A:;,"),
+            fill("A:"),
+            fill("<"),
+            fill("@a,"),
+            format!("<{}:a@good.test>", fill("@a.test,")),
+            fill("."),
+            fill("=?aa?q? "),
+            fill("=?aa?b? "),
+            fill("=?aa?q?x "),
+            format!("({}) a@good.test", fill("=?aa?q? ")),
+            format!("({}) a@good.test", fill("=?aa?q??= ")),
+            format!("\"{}\" <a@good.test>", fill("=?aa?b?AA ")),
+            format!("{} <a@good.test>", fill("=?=?=?=?")),
+            format!("{} <a@good.test>", fill("?==?")),
+            format!("a@{}.test", fill("\u{fc}")),
+            format!("a@{}.test", fill("\u{fc}.")),
+            format!("{}@good.test", fill("a.")),
+            format!("Ann\r\n{} <a@good.test>", fill(" \r\n")),
+        ];
+        for value in values {
+            for (from, reply_to) in [(value.as_str(), "r@good.test"), ("a@good.test", &value)] {
+                let block = format!("From: {from}\r\nReply-To: {reply_to}\r\n");
+                let started = tokio::time::Instant::now();
+                let header = read(block.as_bytes());
+                let took = started.elapsed();
+                let begin = value.get(..20).unwrap_or_default();
+                assert!(
+                    took.as_millis() < 1500,
+                    "{took:?} for {begin:?}: {:?} {:?}",
+                    header.from,
+                    header.reply_to
+                );
+            }
+        }
+        let lines = "a:\r\n".repeat(size / 4);
+        assert_eq!(shown(&read(lines.as_bytes()).from), "Missing");
+    }
+
+    fn atom() -> impl Strategy<Value = String> {
+        "[a-z0-9!#$%&'*+/^_`{|}~-]{1,8}"
+    }
+
+    fn gap() -> impl Strategy<Value = String> {
+        prop_oneof![
+            5 => Just(String::new()),
+            3 => Just(" ".to_owned()),
+            1 => Just("\r\n\t".to_owned()),
+            1 => "\\([a-z@<>,\";: ]{0,6}(\\([a-z]{0,2}\\))?(\\\\[()])?\\)",
+        ]
+    }
+
+    fn quoted_string() -> impl Strategy<Value = String> {
+        "\"([ !#-\\[\\]-~]|\\\\[ -~]){0,12}\""
+            .prop_filter("encoded words in quotes are another matter", |text| !text.contains("=?"))
+    }
+
+    fn display_name() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            atom(),
+            quoted_string(),
+            Just("=?utf-8?Q?a=40b=2Ec?=".to_owned()),
+            Just("Q.".to_owned()),
+            "[\u{e0}-\u{ff}]{1,4}"
+        ];
+        proptest::collection::vec(word, 0..4).prop_map(|words| words.join(" "))
+    }
+
+    fn domain() -> impl Strategy<Value = Vec<String>> {
+        proptest::collection::vec("[a-zA-Z0-9]([a-z0-9-]{0,6}[a-z0-9])?".prop_map(String::from), 1..4)
+    }
+
+    /// A valid mailbox with its domain.
+    fn mailbox() -> impl Strategy<Value = (String, String)> {
+        let local = prop_oneof![
+            4 => proptest::collection::vec(atom(), 1..3).prop_map(|atoms| atoms.join(".")),
+            1 => "\"[a-z@ ,;:()]{1,6}\"",
+        ];
+        (display_name(), local, domain(), any::<bool>(), proptest::collection::vec(gap(), 6), any::<bool>())
+            .prop_map(|(name, local, labels, angle, gaps, route)| {
+                let [a, b, c, d, e, f] = gaps.try_into().unwrap();
+                let spelled = labels.join(&format!("{c}.{d}"));
+                let address = format!("{local}{a}@{b}{spelled}");
+                let route = if route { "@r.test,@s.test:" } else { "" };
+                // mail-parser takes delimiters in a quoted local part between angle brackets for real
+                let bare = !angle || local.starts_with('"');
+                let text =
+                    if bare { format!("{e}{address}{f}") } else { format!("{name}{e}<{route}{address}>{f}") };
+                (text, labels.join(".").to_ascii_lowercase())
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn domains_of_valid_lists_come_out_exactly(
+            mailboxes in proptest::collection::vec(mailbox(), 1..6),
+            group in any::<bool>(),
+            before in gap(),
+        ) {
+            let list = mailboxes.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join(",");
+            let value = if group { format!("{before}Team:{list};") } else { format!("{before}{list}") };
+            let mut expected: Vec<&str> = Vec::new();
+            for (_, domain) in &mailboxes {
+                if !expected.contains(&domain.as_str()) {
+                    expected.push(domain);
+                }
+            }
+            let header = read(format!("From:{value}\r\n").as_bytes());
+            let Field::Authors(authors) = &header.from else {
+                return Err(TestCaseError::fail(format!("{value:?}: {header:?}")));
+            };
+            let domains: Vec<_> = authors.iter().map(|author| author.domain.as_ref().unwrap().as_str()).collect();
+            prop_assert_eq!(domains, expected, "{:?}", value);
+        }
+
+        #[test]
+        fn reading_never_panics(block in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let header = read(&block);
+            prop_assert_ne!(header.from, Field::Absent);
+        }
+
+        #[test]
+        fn no_mix_of_delimiters_gives_a_domain_that_is_not_written(
+            value in "([a-z]@x[.]test|[a-z]@y[.]test|a|[ .,:;<>()\"@=?\\\\\\[\\]]|=\\?aa\\?q\\?|\\?=|\r\n ){0,14}",
+        ) {
+            let header = read(format!("From: {value}\r\n").as_bytes());
+            if let Field::Authors(authors) = &header.from {
+                prop_assert!((1..=5).contains(&authors.len()));
+                let plain: String = value.split_whitespace().collect();
+                for author in authors {
+                    let written = author.address.rsplit('@').next().unwrap();
+                    prop_assert!(plain.contains(written) || plain.contains('('), "{:?} {:?}", value, author);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Why a header field has no reading, or more than one (`malformed_header`).
+
+use crate::policy::identity::Identity;
+
+/// What is wrong with From: or Reply-To:.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Malformed {
+    /// There is no From: field (RFC 5322 3.6).
+    Missing,
+    /// The field stands more than once, and readers differ in which one they show (RFC 5322 3.6).
+    Repeated,
+    /// The field names nobody: no text, `<>`, or a group without members (RFC 6854 2.1).
+    Empty,
+    /// Not an address list, or one that can be read in two ways (RFC 5322 3.4).
+    Syntax,
+    /// An address without `@domain`, which some system on the way would complete with its own.
+    NoDomain,
+    /// Control characters.
+    Control,
+    /// More than five distinct domains, or more than a thousand addresses.
+    TooMany,
+    /// Two readers see different senders.
+    Ambiguous,
+    /// A line of the header is neither a field nor the continuation of one, so readers differ in where the header ends.
+    NotAField,
+}
+
+impl Malformed {
+    /// A sentence for the reply and the log; `identity` is [`Identity::From`] or [`Identity::ReplyTo`].
+    #[must_use]
+    pub fn text(self, identity: Identity) -> String {
+        let field = if identity == Identity::ReplyTo { "Reply-To:" } else { "From:" };
+        match self {
+            Self::Missing => format!("there is no {field} field"),
+            Self::Repeated => format!("the {field} field stands more than once"),
+            Self::Empty => format!("the {field} field names no address"),
+            Self::Syntax => format!("the {field} field is not a valid list of addresses"),
+            Self::NoDomain => format!("the {field} field has an address without a domain"),
+            Self::Control => format!("the {field} field holds control characters"),
+            Self::TooMany => format!("the {field} field has too many addresses or domains"),
+            Self::Ambiguous => format!("the {field} field can be read in two ways"),
+            Self::NotAField => {
+                "a line of the header is neither a field nor the continuation of one".to_owned()
+            }
+        }
+    }
+
+    /// The word in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Repeated => "repeated",
+            Self::Empty => "empty",
+            Self::Syntax => "syntax",
+            Self::NoDomain => "no_domain",
+            Self::Control => "control",
+            Self::TooMany => "too_many",
+            Self::Ambiguous => "ambiguous",
+            Self::NotAField => "not_a_field",
+        }
+    }
+}

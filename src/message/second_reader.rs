@@ -1,0 +1,75 @@
+//! A second pair of eyes: mail-parser, a reader as lenient as those of mail programs, must see the same senders.
+//!
+//! [`address_list`](super::address_list) decides what a field says; this file only confirms. mail-parser forgives what
+//! a gate can't (it joins `<a@b> <c@d>` into one address, skips lines without a colon, keeps routes), so its word
+//! alone never counts, and where it differs the field is ambiguous. It goes astray on correct input in two forms,
+//! which are marked [`Address::astray`] and not compared: a comment or fold inside an address without angle brackets,
+//! and the same address twice (`a@d <a@d>`). An encoded word that it decodes across a delimiter shows as a difference.
+
+use mail_parser::{Header, HeaderName, HeaderValue, MessageParser};
+
+use crate::message::address_list::Address;
+
+/// mail-parser searches the end of each encoded word up to the end of the field: so many open ones at a time, no more.
+const MAX_OPEN_WORDS: usize = 64;
+
+/// Whether mail-parser sees exactly one From: and exactly one Reply-To: with these addresses.
+/// `None` stands for a field that is absent, or found malformed before, and is not compared.
+pub(super) fn confirms(block: &[u8], from: Option<&[Address]>, reply_to: Option<&[Address]>) -> (bool, bool) {
+    // It loses the last value of a block without the empty line.
+    let mut terminated = Vec::with_capacity(block.len() + 2);
+    terminated.extend_from_slice(block);
+    terminated.extend_from_slice(b"\r\n");
+    let mut parser = MessageParser::new().default_header_ignore();
+    for (name, ours) in [(HeaderName::From, from), (HeaderName::ReplyTo, reply_to)] {
+        parser = if ours.is_some() { parser.header_address(name) } else { parser.ignore_header(name) };
+    }
+    let message = parser.parse_headers(&terminated);
+    let headers = message.as_ref().map(|message| message.headers()).unwrap_or_default();
+    let confirm = |name, ours: Option<&[Address]>| {
+        ours.is_none_or(|addresses| confirms_field(headers, &name, addresses))
+    };
+    (confirm(HeaderName::From, from), confirm(HeaderName::ReplyTo, reply_to))
+}
+
+/// Whether a field's value can be given to mail-parser without it needing more than linear time.
+pub(super) fn can_take(value: &[u8]) -> bool {
+    let mut open = 0_usize;
+    value.windows(2).all(|pair| {
+        match pair {
+            b"=?" => open += 1,
+            b"?=" => open = 0,
+            _ => {}
+        }
+        open <= MAX_OPEN_WORDS
+    })
+}
+
+fn confirms_field(headers: &[Header<'_>], name: &HeaderName<'_>, ours: &[Address]) -> bool {
+    let mut fields = headers.iter().filter(|header| header.name == *name);
+    let (Some(field), None) = (fields.next(), fields.next()) else {
+        return false;
+    };
+    let HeaderValue::Address(theirs) = &field.value else {
+        return false;
+    };
+    if ours.iter().any(|address| address.astray) {
+        return true;
+    }
+    let mut theirs = theirs.iter().filter_map(|entry| entry.address.as_deref());
+    ours.iter().all(|address| theirs.next().is_some_and(|text| same(address, text)))
+        && theirs.next().is_none()
+}
+
+/// Whether mail-parser's text, which may hold a route and white space, is our address. Of a quoted local part it
+/// keeps now the quotes, now nothing, so there the domain alone is compared.
+fn same(ours: &Address, theirs: &str) -> bool {
+    let theirs: String = theirs.chars().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let theirs = match theirs.strip_prefix('@').and_then(|route| route.split_once(':')) {
+        Some((_, address)) if address.contains('@') => address,
+        _ => &theirs,
+    };
+    theirs
+        .rsplit_once('@')
+        .is_some_and(|(local, domain)| domain == ours.domain && (ours.quoted || local == ours.local))
+}
