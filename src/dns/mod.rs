@@ -14,6 +14,7 @@ pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,12 @@ pub struct Lookup {
     /// While that is trouble: the positive answer before it, if it expired no longer than `dns.cache.stale` ago.
     /// It may carry a pass, never a failure.
     pub stale: Option<Evidence>,
+}
+
+impl fmt::Debug for Dns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dns").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
 }
 
 impl Dns {

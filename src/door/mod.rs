@@ -1,7 +1,16 @@
-//! How mail comes in: the SMTP connection.
+//! How mail comes in: one SMTP connection, from the banner to the close.
+//!
+//! The door owns the socket and drives the pure [`crate::session`]: each effect is carried out here (the gate is
+//! asked, the relay opened with the permit that it gave, the message streamed) and its outcome is the next event.
+
+mod message;
+mod smtp;
+mod transaction;
+mod wire;
 
 use std::time::Duration;
 
+pub use crate::door::smtp::{Door, refuse_connection};
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
 

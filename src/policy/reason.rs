@@ -39,7 +39,7 @@ struct Row {
     name: &'static str,
     /// Subject and detail of the enhanced code; the class follows from the action.
     status: (u16, u16),
-    /// Reads on after the domain: "spoof.test HAS NO MX RECORD".
+    /// Reads on after the domain: "spoof.test HAS NO MX RECORD"; empty where the subject is a sentence already.
     text: &'static str,
     help: &'static str,
 }
@@ -119,7 +119,7 @@ impl Reason {
             Self::MalformedHeader => (
                 "malformed_header",
                 (6, 0),
-                "is malformed",
+                "",
                 "The message needs exactly one From: field and at most one Reply-To:, each with valid addresses (RFC 5322 3.6).",
             ),
             Self::DnsError => (
@@ -144,7 +144,7 @@ impl Reason {
         self.row(Identity::MailFrom).help
     }
 
-    /// What reads on after the domain or header field: "has no MX record".
+    /// What reads on after the domain: "has no MX record"; empty for [`Self::MalformedHeader`], whose subject says it.
     #[must_use]
     pub fn text(self) -> &'static str {
         self.row(Identity::MailFrom).text
@@ -169,7 +169,9 @@ impl Reason {
             (_, false) => 450,
         };
         let (class, (sub, detail)) = (if permanent { 5 } else { 4 }, row.status);
-        let text = if subject == domain || domain.is_empty() {
+        let text = if row.text.is_empty() {
+            format!("{subject}{suffix}")
+        } else if subject == domain || domain.is_empty() {
             format!("{subject} {}{suffix}", row.text)
         } else {
             format!("<{subject}>: {domain} {}{suffix}", row.text)

@@ -60,7 +60,7 @@ impl Settings {
 }
 
 /// Judges domains by DNS; clones share the cache.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ReverseMx {
     dns: Dns,
     settings: Settings,

@@ -25,6 +25,17 @@ pub struct ClientNames {
     pub evidence: Vec<Evidence>,
 }
 
+impl ClientNames {
+    /// The first confirmed name.
+    #[must_use]
+    pub fn first(&self) -> Option<&DomainName> {
+        match &self.outcome {
+            NamesOutcome::Confirmed(names) => names.first(),
+            NamesOutcome::NoPtr | NamesOutcome::NotConfirmed(_) | NamesOutcome::TempError(_) => None,
+        }
+    }
+}
+
 /// The names of a client, or why there are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamesOutcome {

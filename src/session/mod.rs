@@ -23,8 +23,6 @@ use crate::smtp::reply::Reply;
 pub struct Settings {
     /// Our own name: banner and EHLO.
     pub hostname: DomainName,
-    /// Largest message in octets, for SIZE (RFC 1870).
-    pub message: u64,
     /// Recipients of one transaction.
     pub recipients: usize,
     /// Errors before 421.

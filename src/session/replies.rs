@@ -1,7 +1,7 @@
 //! What the dialogue itself answers (RFC 5321 4.2, RFC 3463); refusals of mail have their table in `policy::reason`.
 
 use crate::session::Offer;
-use crate::smtp::address::{AddressError, DomainName};
+use crate::smtp::address::DomainName;
 use crate::smtp::command::CommandError;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::{Enhanced, Reply};
@@ -33,10 +33,8 @@ pub(super) fn bad_command(error: &CommandError) -> Reply {
         CommandError::Unknown => (500, Enhanced(5, 5, 1)),
         CommandError::NotImplemented => (502, Enhanced(5, 5, 1)),
         CommandError::Syntax(_) => (501, Enhanced(5, 5, 2)),
-        CommandError::Address(AddressError::TooLong | AddressError::LocalPart | AddressError::NoDomain) => {
-            (501, Enhanced(5, 1, 3))
-        }
-        CommandError::Address(_) => (501, Enhanced(5, 1, 7)),
+        CommandError::ReversePath(_) => (501, Enhanced(5, 1, 7)),
+        CommandError::ForwardPath(_) => (501, Enhanced(5, 1, 3)),
         CommandError::NotAscii => (553, Enhanced(5, 6, 7)),
         CommandError::UnknownParameter(_) => (555, Enhanced(5, 5, 4)),
         CommandError::BadParameter(_) => (501, Enhanced(5, 5, 4)),

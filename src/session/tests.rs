@@ -4,8 +4,7 @@ use super::*;
 use crate::smtp::reply::Enhanced;
 
 fn session(recipients: usize, errors: usize) -> Session {
-    let settings =
-        Settings { hostname: DomainName::parse("gate.test").unwrap(), message: 1000, recipients, errors };
+    let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients, errors };
     Session::new(Arc::new(settings), Offer { size: 1000, eight_bit_mime: true })
 }
 
@@ -118,12 +117,7 @@ fn what_ends_a_connection_says_why() {
 
 #[test]
 fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
-    let settings = Settings {
-        hostname: DomainName::parse("gate.test").unwrap(),
-        message: 1000,
-        recipients: 1,
-        errors: 1,
-    };
+    let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients: 1, errors: 1 };
     let mut session = Session::new(Arc::new(settings), Offer { size: 77, eight_bit_mime: false });
     let Effect::Hello(reply) = session.step(Event::Line(b"EHLO c.test")) else { panic!("no greeting") };
     assert_eq!(reply.text(), "gate.test\nPIPELINING\nSIZE 77\nENHANCEDSTATUSCODES");

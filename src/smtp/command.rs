@@ -65,9 +65,12 @@ pub enum CommandError {
     /// 501; the text says what is expected.
     #[error("syntax: {0}")]
     Syntax(&'static str),
-    /// 501.
+    /// The path of MAIL: 501 5.1.7.
     #[error("{0}")]
-    Address(#[from] AddressError),
+    ReversePath(AddressError),
+    /// The path of RCPT: 501 5.1.3.
+    #[error("{0}")]
+    ForwardPath(AddressError),
     /// An address with octets above 127, without SMTPUTF8: 553 (RFC 6531 3.5).
     #[error("the address is not ASCII")]
     NotAscii,
@@ -124,7 +127,7 @@ fn hello(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError
 fn mail(rest: &[u8]) -> Result<Command, CommandError> {
     const USAGE: &str = "MAIL FROM:<address>";
     let (inner, rest) = path(rest, b"FROM:", USAGE)?;
-    let path = ReversePath::parse(inner)?;
+    let path = ReversePath::parse(inner).map_err(CommandError::ReversePath)?;
     let mut parameters = MailParameters::default();
     for parameter in parameters_of(rest, USAGE)? {
         match (parameter.name.as_str(), parameter.value) {
@@ -144,7 +147,7 @@ fn mail(rest: &[u8]) -> Result<Command, CommandError> {
 fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     const USAGE: &str = "RCPT TO:<address>";
     let (inner, rest) = path(rest, b"TO:", USAGE)?;
-    let path = ForwardPath::parse(inner)?;
+    let path = ForwardPath::parse(inner).map_err(CommandError::ForwardPath)?;
     match parameters_of(rest, USAGE)?.into_iter().next() {
         None => Ok(Command::Rcpt(path)),
         Some(parameter) => Err(CommandError::UnknownParameter(parameter.name)),

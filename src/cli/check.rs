@@ -1,0 +1,128 @@
+//! `rmxd check`: one decision with its evidence, as the daemon would make it, without a message being sent.
+
+mod report;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::cli::{ConfigSource, Exit, daemon, print};
+use crate::config::DRAIN;
+use crate::gate::Gate;
+use crate::message::header::{self, Author, Field, Header};
+use crate::policy::decide::Verdict;
+use crate::smtp::address::ReversePath;
+use crate::smtp::address::{Domain, Mailbox};
+
+/// Make one decision and show its evidence: every record asked, rung by rung
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Identities that are not given are not judged. Exit codes: 0 accept, 1 reject, 75 defer (DNS trouble), 64 wrong usage,
+78 configuration error. In monitor mode the verdict is shown as it would be enforced.")]
+pub struct Args {
+    #[command(flatten)]
+    source: ConfigSource,
+    /// The client's address
+    #[arg(long, value_name = "IP")]
+    client: IpAddr,
+    /// The argument of HELO or EHLO
+    #[arg(long, value_name = "NAME")]
+    helo: Option<String>,
+    /// The sender of the envelope; <> or an empty text for the null sender
+    #[arg(long, value_name = "ADDRESS", value_parser = reverse_path)]
+    mail_from: Option<ReversePath>,
+    /// An address of the From: field; can be given several times
+    #[arg(long, value_name = "ADDRESS", value_parser = mailbox, conflicts_with = "message")]
+    from: Vec<Author>,
+    /// An address of the Reply-To: field; can be given several times
+    #[arg(long, value_name = "ADDRESS", value_parser = mailbox, conflicts_with = "message")]
+    reply_to: Vec<Author>,
+    /// Take From: and Reply-To: from a message
+    #[arg(long, value_name = "FILE.eml")]
+    message: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command to its end.
+pub fn run(args: Args) -> ExitCode {
+    check(&args).unwrap_or_else(|exit| exit).into()
+}
+
+fn check(args: &Args) -> Result<Exit, Exit> {
+    let settings = args.source.load(DRAIN)?.settings;
+    let header = header(args)?;
+    let failed = |exit: Exit, what: String| {
+        eprintln!("rmxd: {what}");
+        exit
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
+    let text = runtime.block_on(async {
+        let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, format!("dns.servers: {error}")))?;
+        Ok(decide(args, &gate, &header).await)
+    });
+    let (text, verdict) = text?;
+    match print(&text) {
+        Exit::Done => Ok(match verdict {
+            Verdict::Accept => Exit::Done,
+            Verdict::Reject => Exit::Reject,
+            Verdict::Defer => Exit::Temporary,
+        }),
+        other => Err(other),
+    }
+}
+
+async fn decide(args: &Args, gate: &Arc<Gate>, header: &Header) -> (String, Verdict) {
+    let mut guest = gate.guest(args.client);
+    if let Some(helo) = &args.helo {
+        guest.hello(helo);
+    }
+    let mut inspection = guest.inspect(args.mail_from.as_ref().unwrap_or(&ReversePath::Null));
+    let decision = inspection.header(&mut guest, header).await;
+    let names = guest.names().await;
+    let report = report::Report { gate, names: names.as_ref(), inspection: &inspection, decision: &decision };
+    let text = if args.json { report.json(args.client) } else { report.tree(args.client) };
+    (text, decision.verdict)
+}
+
+/// What the header says, from the command line or a file.
+fn header(args: &Args) -> Result<Header, Exit> {
+    let Some(path) = &args.message else {
+        return Ok(Header { from: field(&args.from), reply_to: field(&args.reply_to), received: 0 });
+    };
+    let content = std::fs::read(path).map_err(|error| {
+        eprintln!("rmxd: --message {}: {error}", path.display());
+        Exit::Usage
+    })?;
+    Ok(header::read(&header_block(&content)))
+}
+
+fn field(authors: &[Author]) -> Field {
+    if authors.is_empty() { Field::Absent } else { Field::Authors(authors.to_vec()) }
+}
+
+/// The header block of a file, whose lines may end in LF; without the `From ` line of an mbox.
+fn header_block(content: &[u8]) -> Vec<u8> {
+    let lines = content.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let lines = lines.enumerate().filter(|(at, line)| *at > 0 || !line.starts_with(b"From "));
+    let mut block = Vec::new();
+    for (_, line) in lines.take_while(|(_, line)| !line.is_empty()) {
+        block.extend_from_slice(line);
+        block.extend_from_slice(b"\r\n");
+    }
+    block
+}
+
+fn reverse_path(text: &str) -> Result<ReversePath, String> {
+    let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+    ReversePath::parse(inner).map_err(|error| error.to_string())
+}
+
+fn mailbox(text: &str) -> Result<Author, String> {
+    let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+    let mailbox = Mailbox::parse(inner).map_err(|error| error.to_string())?;
+    Ok(Author { address: inner.into(), domain: Domain::name(mailbox.domain()).cloned() })
+}

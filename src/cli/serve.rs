@@ -1,0 +1,87 @@
+//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first drains, a second one stops at once.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::daemon::{Daemon, StartError};
+use crate::cli::{ConfigSource, Exit, logging};
+use crate::config::{DRAIN, Settings};
+
+/// Run the daemon
+///
+/// SIGTERM or SIGINT: no new connections, open transactions may finish; a second one stops at once.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: ConfigSource,
+    /// How long open connections may go on after SIGTERM
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value_t = default_drain())]
+    drain: humantime::Duration,
+}
+
+fn default_drain() -> humantime::Duration {
+    DRAIN.into()
+}
+
+/// Runs the command to its end.
+pub fn run(args: Args) -> ExitCode {
+    let loaded = match args.source.load(args.drain.into()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit.into(),
+    };
+    logging::start(&loaded.settings.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(serve(&loaded.settings));
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            exit.into()
+        }
+        Err(error) => {
+            tracing::error!(%error, "no threads");
+            Exit::Temporary.into()
+        }
+    }
+}
+
+async fn serve(settings: &Settings) -> Exit {
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "signals can't be received");
+            return Exit::Temporary;
+        }
+    };
+    let daemon = match Daemon::start(settings).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            tracing::error!("{error}");
+            return match error {
+                StartError::Listen { .. } => Exit::Temporary,
+                StartError::Dns(_) | StartError::Relay(_) => Exit::Config,
+            };
+        }
+    };
+    for address in daemon.addresses() {
+        tracing::info!(%address, hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "listening");
+    }
+    either(&mut terminate, &mut interrupt).await;
+    tracing::info!("draining for at most {} s", settings.server.drain.as_secs());
+    tokio::select! {
+        cut_off = daemon.drain() => match cut_off {
+            0 => tracing::info!("drained"),
+            open => tracing::warn!(open, "the drain time is over, connections were cut off"),
+        },
+        () = either(&mut terminate, &mut interrupt) => tracing::warn!("stopped while draining"),
+    }
+    Exit::Done
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,215 @@
+//! Drives one SMTP session over one connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::door::message::{self, Received};
+use crate::door::transaction::Transaction;
+use crate::door::wire::{Ended, Wire};
+use crate::door::{Settings, message::Context};
+use crate::gate::{Gate, Guest};
+use crate::policy::rule::RejectAt;
+use crate::relay::Relay;
+use crate::session::{self, Effect, Event, Offer, Session};
+use crate::smtp::address::ReversePath;
+use crate::smtp::command::MailParameters;
+use crate::smtp::framing::{CommandReader, CommandStep, Fault};
+use crate::smtp::reply::{Enhanced, Reply};
+
+/// What all connections share.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// What one connection is held to.
+    pub settings: Arc<Settings>,
+    /// What the dialogue says.
+    pub session: Arc<session::Settings>,
+    /// Who decides.
+    pub gate: Arc<Gate>,
+    /// Where accepted mail goes.
+    pub relay: Relay,
+}
+
+impl Door {
+    /// Serves one client until it leaves, errs too much, is silent too long, or `stop` is cancelled; then, a command
+    /// that is under way is finished, an open transaction may still be completed.
+    pub async fn serve<S>(&self, stream: S, client: SocketAddr, stop: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        let session = Session::new(Arc::clone(&self.session), self.offer());
+        let mut connection = Connection {
+            door: self,
+            wire: Wire::new(stream, self.settings.session),
+            reader: CommandReader::new(self.settings.command_line, self.settings.bare_newline),
+            guest: self.gate.guest(client.ip()),
+            client,
+            transaction: None,
+            stop,
+        };
+        connection.wire.answer(&session.greeting());
+        if connection.run(session).await.is_ok() {
+            connection.wire.close().await;
+        }
+    }
+
+    fn offer(&self) -> Offer {
+        let relay = self.relay.capabilities();
+        let limit = self.settings.message;
+        Offer { size: relay.size.map_or(limit, |size| size.min(limit)), eight_bit_mime: relay.eight_bit_mime }
+    }
+}
+
+/// Turns a client away before a session begins.
+pub async fn refuse_connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hostname: &str, why: &str) {
+    let mut wire = Wire::new(stream, std::time::Duration::from_secs(5));
+    wire.answer(&Reply::new(421, Enhanced(4, 7, 0), format!("{hostname} {why}")));
+    wire.close().await;
+}
+
+struct Connection<'a, S> {
+    door: &'a Door,
+    wire: Wire<S>,
+    reader: CommandReader,
+    guest: Guest,
+    client: SocketAddr,
+    transaction: Option<Transaction>,
+    stop: CancellationToken,
+}
+
+/// What came instead of a command line.
+enum Input {
+    Line { length: usize, consumed: usize },
+    TooLong,
+    Fault(Fault),
+    TimedOut,
+    Stopping,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
+    /// Until the session closes (then the last reply is queued) or the client is gone.
+    async fn run(&mut self, mut session: Session) -> Result<(), Ended> {
+        loop {
+            let mut effect = match self.input().await? {
+                Input::Line { length, consumed } => {
+                    let line = self.wire.input().get(..length).unwrap_or_default();
+                    let effect = session.step(Event::Line(line));
+                    self.wire.take(consumed);
+                    effect
+                }
+                Input::TooLong => session.step(Event::LineTooLong),
+                Input::Fault(fault) => session.step(Event::Fault(fault)),
+                Input::TimedOut => session.step(Event::TimedOut),
+                Input::Stopping => session.step(Event::ShuttingDown),
+            };
+            loop {
+                effect = match effect {
+                    Effect::Reply(reply) => {
+                        self.wire.answer(&reply);
+                        break;
+                    }
+                    Effect::Hello(reply) => {
+                        self.end_transaction().await;
+                        let argument =
+                            session.hello().map(|hello| hello.argument.as_str()).unwrap_or_default();
+                        self.guest.hello(argument);
+                        self.wire.answer(&reply);
+                        break;
+                    }
+                    Effect::Reset(reply) => {
+                        self.end_transaction().await;
+                        self.wire.answer(&reply);
+                        break;
+                    }
+                    Effect::Close(reply) => {
+                        self.end_transaction().await;
+                        self.wire.answer(&reply);
+                        return Ok(());
+                    }
+                    Effect::Sender(path, parameters) => {
+                        let reply = self.sender(&session, path, parameters).await;
+                        session.step(Event::SenderAnswered(reply))
+                    }
+                    Effect::Recipient(path) => {
+                        let reply = match &mut self.transaction {
+                            Some(transaction) => {
+                                transaction.recipient(self.door, &mut self.guest, path).await
+                            }
+                            None => no_transaction(),
+                        };
+                        session.step(Event::RecipientAnswered(reply))
+                    }
+                    Effect::Message => match self.message().await? {
+                        Received::Answer(reply) => session.step(Event::MessageAnswered(reply)),
+                        Received::Fault(fault) => session.step(Event::Fault(fault)),
+                        Received::TimedOut => session.step(Event::TimedOut),
+                    },
+                };
+            }
+        }
+    }
+
+    /// The next line, from the buffer or the socket.
+    async fn input(&mut self) -> Result<Input, Ended> {
+        loop {
+            match self.reader.next(self.wire.input()) {
+                CommandStep::Line { length, consumed } => return Ok(Input::Line { length, consumed }),
+                CommandStep::TooLong { consumed } => {
+                    self.wire.take(consumed);
+                    return Ok(Input::TooLong);
+                }
+                CommandStep::Fault(fault) => return Ok(Input::Fault(fault)),
+                CommandStep::More { discard } => self.wire.take(discard),
+            }
+            if self.stop.is_cancelled() && self.transaction.is_none() {
+                return Ok(Input::Stopping);
+            }
+            let idle = self.transaction.is_none();
+            let more = self.wire.more(self.door.settings.command_timeout);
+            let read = tokio::select! {
+                read = more => read,
+                () = self.stop.cancelled(), if idle => return Ok(Input::Stopping),
+            };
+            match read {
+                Ok(()) => {}
+                Err(Ended::TimedOut) => return Ok(Input::TimedOut),
+                Err(Ended::Gone) => return Err(Ended::Gone),
+            }
+        }
+    }
+
+    async fn sender(&mut self, session: &Session, path: ReversePath, parameters: MailParameters) -> Reply {
+        let inspection = self.guest.inspect(&path);
+        let hello = session.hello().cloned();
+        let mut transaction = Transaction::new(inspection, path, parameters, self.client, hello);
+        if self.door.gate.policy().reject_at == RejectAt::Mail
+            && let Some(refusal) = transaction.refusal(self.door, &mut self.guest, None).await
+        {
+            return refusal;
+        }
+        self.transaction = Some(transaction);
+        Reply::new(250, Enhanced(2, 1, 0), "sender ok")
+    }
+
+    async fn message(&mut self) -> Result<Received, Ended> {
+        let Some(transaction) = self.transaction.take() else {
+            return Ok(Received::Answer(no_transaction()));
+        };
+        let context = Context { door: self.door, guest: &mut self.guest, wire: &mut self.wire };
+        message::receive(context, transaction).await
+    }
+
+    async fn end_transaction(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            transaction.abandon().await;
+        }
+    }
+}
+
+/// The session asks only within a transaction; were it otherwise, nothing would be lost.
+fn no_transaction() -> Reply {
+    Reply::new(451, Enhanced(4, 3, 0), "no transaction is open")
+}

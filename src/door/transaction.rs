@@ -1,0 +1,215 @@
+//! One mail transaction: the verdict on its sender, its recipients, and the relay's side of it.
+//!
+//! The relay is contacted at the first recipient that may pass, with the permit of the gate's decision, and each
+//! recipient is answered with the relay's own words, so that no bounce is ever owed.
+
+use std::net::SocketAddr;
+
+use compact_str::ToCompactString;
+
+use crate::door::Door;
+use crate::gate::{Facts, Guest, Id, Inspection};
+use crate::policy::decide::{Decision, Permit};
+use crate::policy::finding::Finding;
+use crate::relay::{self, ClientInfo, ClientName, Envelope};
+use crate::reverse_mx::{ClientNames, NamesOutcome};
+use crate::session::Hello;
+use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
+use crate::smtp::command::{Body, MailParameters};
+use crate::smtp::reply::{Enhanced, Reply};
+
+/// One transaction. Dropping it closes the relay's side without a message.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub(super) inspection: Inspection,
+    pub(super) path: ReversePath,
+    parameters: MailParameters,
+    pub(super) client: SocketAddr,
+    pub(super) hello: Option<Hello>,
+    /// Those that were accepted; only the first is remembered by name.
+    pub(super) accepted: usize,
+    pub(super) first: Option<ForwardPath>,
+    /// A recipient was accepted that is not exempt, so the message itself is judged.
+    judged: bool,
+    refusal_logged: bool,
+    relay: Next,
+}
+
+/// The relay's side.
+#[derive(Debug)]
+enum Next {
+    NotYet,
+    Open(relay::Transaction),
+    /// It could not be opened; what the client is told.
+    Failed(Reply),
+}
+
+impl Transaction {
+    pub(super) fn new(
+        inspection: Inspection,
+        path: ReversePath,
+        parameters: MailParameters,
+        client: SocketAddr,
+        hello: Option<Hello>,
+    ) -> Self {
+        Self {
+            inspection,
+            path,
+            parameters,
+            client,
+            hello,
+            accepted: 0,
+            first: None,
+            judged: false,
+            refusal_logged: false,
+            relay: Next::NotYet,
+        }
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.inspection.id()
+    }
+
+    /// The reply where the envelope's verdict refuses; `rcpt` is the recipient that it is asked for.
+    pub(super) async fn refusal(
+        &mut self,
+        door: &Door,
+        guest: &mut Guest,
+        rcpt: Option<&ForwardPath>,
+    ) -> Option<Reply> {
+        let decision = self.inspection.envelope(guest).await;
+        let reply = door.gate.refusal(&decision, self.id())?;
+        if !std::mem::replace(&mut self.refusal_logged, true) {
+            let rcpt = rcpt.map(ToCompactString::to_compact_string).unwrap_or_default();
+            self.log(guest, &decision, &Facts { rcpt: &rcpt, ..Facts::default() });
+        }
+        Some(reply)
+    }
+
+    /// The answer to one RCPT.
+    pub(super) async fn recipient(&mut self, door: &Door, guest: &mut Guest, path: ForwardPath) -> Reply {
+        if let Some(reply) = foreign(door, &path) {
+            return reply;
+        }
+        let exempt = door.gate.exempts_recipient(&path);
+        let permit = if exempt {
+            crate::policy::decide::exempt().permit()
+        } else {
+            if let Some(reply) = self.refusal(door, guest, Some(&path)).await {
+                return reply;
+            }
+            self.inspection.envelope(guest).await.permit()
+        };
+        let Some(permit) = permit else {
+            return Reply::new(451, Enhanced(4, 3, 0), "no decision was made");
+        };
+        let reply = self.ask_relay(door, guest, permit, &path).await;
+        if reply.is_positive() {
+            self.accepted += 1;
+            self.judged |= !exempt;
+            self.first.get_or_insert(path);
+        }
+        reply
+    }
+
+    async fn ask_relay(
+        &mut self,
+        door: &Door,
+        guest: &mut Guest,
+        permit: Permit,
+        path: &ForwardPath,
+    ) -> Reply {
+        if let Next::NotYet = self.relay {
+            self.relay = self.open(door, guest, permit).await;
+        }
+        match &mut self.relay {
+            Next::Open(relay) => relay.rcpt(path).await,
+            Next::Failed(reply) => reply.clone(),
+            Next::NotYet => Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked"),
+        }
+    }
+
+    async fn open(&self, door: &Door, guest: &mut Guest, permit: Permit) -> Next {
+        let client = ClientInfo {
+            address: self.client,
+            name: client_name(guest.names().await.as_ref()),
+            helo: self.helo().into(),
+            esmtp: self.hello.as_ref().is_some_and(|hello| hello.extended),
+        };
+        let id = self.id();
+        let envelope = Envelope {
+            client: &client,
+            reverse_path: &self.path,
+            size: self.parameters.size,
+            eight_bit: self.parameters.body == Some(Body::EightBitMime),
+            id: id.as_str(),
+        };
+        match door.relay.begin(permit, envelope).await {
+            Ok(transaction) => Next::Open(transaction),
+            Err(reply) => Next::Failed(reply),
+        }
+    }
+
+    /// Whether the message is judged: some recipient of it is not exempt.
+    pub(super) fn judged(&self) -> bool {
+        self.judged
+    }
+
+    /// The relay's side, which is open once a recipient was accepted.
+    pub(super) fn into_relay(self) -> Result<relay::Transaction, Reply> {
+        match self.relay {
+            Next::Open(relay) => Ok(relay),
+            Next::Failed(reply) => Err(reply),
+            Next::NotYet => Err(Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked")),
+        }
+    }
+
+    /// Ends the relay's side in good order, without a message.
+    pub(super) async fn abandon(self) {
+        if let Next::Open(relay) = self.relay {
+            relay.abandon().await;
+        }
+    }
+
+    pub(super) fn helo(&self) -> &str {
+        self.hello.as_ref().map(|hello| hello.argument.as_str()).unwrap_or_default()
+    }
+
+    /// Logs a decision with everything that is known of the transaction.
+    pub(super) fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
+        let ptr =
+            guest.names_if_known().and_then(ClientNames::first).map(DomainName::as_str).unwrap_or_default();
+        let mail_from = format!("<{}>", self.path);
+        let facts = Facts { ptr, helo: self.helo(), mail_from: &mail_from, ..*facts };
+        self.inspection.log(decision, &facts);
+    }
+
+    /// What Authentication-Results is made of.
+    pub(super) fn findings(&self) -> &[Finding] {
+        self.inspection.findings()
+    }
+}
+
+/// A recipient that rmxd itself refuses (DESIGN 1.6): outside `relay.domains`, or routed through a domain in it.
+fn foreign(door: &Door, path: &ForwardPath) -> Option<Reply> {
+    let ours = &door.settings.recipient_domains;
+    let domain = path.domain()?;
+    if ours.is_empty() {
+        return None;
+    }
+    let refuse = |text: String| Some(Reply::new(550, Enhanced(5, 7, 1), text));
+    if !domain.name().is_some_and(|name| ours.iter().any(|pattern| pattern.covers(name))) {
+        return refuse(format!("<{path}>: relaying denied"));
+    }
+    if path.local().contains(['%', '!', '@']) {
+        return refuse(format!("<{path}>: routing within the local part is not allowed"));
+    }
+    None
+}
+
+fn client_name(names: Option<&ClientNames>) -> ClientName {
+    match names {
+        Some(ClientNames { outcome: NamesOutcome::TempError(_), .. }) => ClientName::TempUnknown,
+        _ => names.and_then(ClientNames::first).cloned().map_or(ClientName::Unknown, ClientName::Confirmed),
+    }
+}

@@ -1,0 +1,115 @@
+//! The client's socket: what was read and not yet understood, what is answered and not yet sent, and until when.
+//!
+//! Answers to pipelined commands leave together (RFC 2920 3.2): they are sent before the next read that may wait.
+//! Every read has a deadline, the earlier of the step's own and the session's.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::smtp::reply::Reply;
+
+/// How much is read at once.
+const READ: usize = 16 * 1024;
+/// After a close a client's unread octets are taken in for a moment: a reset would lose the last reply on its way.
+const LINGER: Duration = Duration::from_secs(2);
+/// But not more than these.
+const LINGER_OCTETS: usize = 4 * 1024 * 1024;
+/// For the client to take replies.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why nothing more can be read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The deadline passed.
+    TimedOut,
+    /// The client has gone.
+    Gone,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    stream: S,
+    input: BytesMut,
+    output: Vec<u8>,
+    session_end: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S, session: Duration) -> Self {
+        Self { stream, input: BytesMut::new(), output: Vec::new(), session_end: Instant::now() + session }
+    }
+
+    /// What was read and not yet taken off.
+    pub(super) fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// Takes octets off the input.
+    pub(super) fn take(&mut self, octets: usize) {
+        self.input.advance(octets.min(self.input.len()));
+    }
+
+    /// Queues a reply.
+    pub(super) fn answer(&mut self, reply: &Reply) {
+        reply.write_to(&mut self.output);
+    }
+
+    /// Sends what is queued.
+    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let end = self.session_end.min(Instant::now() + WRITE_TIMEOUT);
+        let written = timeout_at(end, self.stream.write_all(&self.output)).await;
+        self.output.clear();
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Ended::Gone),
+            Err(_elapsed) => Err(Ended::TimedOut),
+        }
+    }
+
+    /// Sends what is queued and reads more; at least one octet, or why not.
+    pub(super) async fn more(&mut self, wait: Duration) -> Result<(), Ended> {
+        self.flush().await?;
+        if self.input.is_empty() {
+            self.input = BytesMut::new(); // an idle connection holds no buffer
+        }
+        let end = self.session_end.min(Instant::now() + wait);
+        self.input.reserve(READ);
+        match timeout_at(end, self.stream.read_buf(&mut self.input)).await {
+            Ok(Ok(0) | Err(_)) => Err(Ended::Gone),
+            Ok(Ok(_)) => Ok(()),
+            Err(_elapsed) => Err(Ended::TimedOut),
+        }
+    }
+
+    /// Sends what is queued and closes, so that the last reply arrives.
+    pub(super) async fn close(mut self) {
+        if self.flush().await.is_err() || self.stream.shutdown().await.is_err() {
+            return;
+        }
+        self.input.clear();
+        let drained: Result<io::Result<()>, _> = timeout(LINGER, async {
+            let mut taken = 0;
+            while taken < LINGER_OCTETS {
+                self.input.clear();
+                self.input.reserve(READ);
+                match self.stream.read_buf(&mut self.input).await? {
+                    0 => break,
+                    octets => taken += octets,
+                }
+            }
+            Ok(())
+        })
+        .await;
+        if let Ok(Err(error)) = drained {
+            tracing::trace!(%error, "the client was gone before the close");
+        }
+    }
+}

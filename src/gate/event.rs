@@ -1,0 +1,105 @@
+//! The one structured event of each decision (DESIGN 6), the only place that logs a verdict.
+//!
+//! Everything that came from the network is escaped, so that one decision is one line.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use crate::gate::Inspection;
+use crate::policy::decide::{Decision, Verdict};
+use crate::policy::evidence::{Evidence, Freshness};
+use crate::policy::finding::{Finding, Outcome};
+use crate::policy::identity::Identity;
+use crate::policy::rule::Rung;
+use crate::smtp::escape::Escaped;
+
+/// What the event says beside the decision; empty = not known at this stage.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts<'a> {
+    /// The confirmed PTR name.
+    pub ptr: &'a str,
+    /// The HELO argument.
+    pub helo: &'a str,
+    /// The reverse path; `<>` for the null sender.
+    pub mail_from: &'a str,
+    /// The recipient, or the first of several.
+    pub rcpt: &'a str,
+    /// Addresses in From:.
+    pub from: &'a str,
+    /// Addresses in Reply-To:.
+    pub reply_to: &'a str,
+}
+
+pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision, facts: &Facts<'_>) {
+    let cause = decision.cause.as_ref();
+    let finding = cause.map(|cause| &cause.finding).or_else(|| passed(inspection.findings()));
+    tracing::info!(
+        target: "rmxd::decision",
+        id = %inspection.id(),
+        verdict = decision.verdict.name(),
+        mode = decision.mode.name(),
+        identity = finding.map(|finding| finding.identity.name()),
+        rule = finding.map(|finding| finding.rule.name()),
+        rung = finding.and_then(rung).map(Rung::name),
+        reason = cause.map(|cause| cause.reason.name()),
+        domain = finding.map(|finding| tracing::field::display(Escaped::new(finding.domain.as_str()))),
+        client = %client,
+        ptr = shown(facts.ptr),
+        helo = shown(facts.helo),
+        mail_from = shown(facts.mail_from),
+        rcpt = shown(facts.rcpt),
+        from = shown(facts.from),
+        reply_to = shown(facts.reply_to),
+        duration = inspection.age().as_secs_f64(),
+        dns_queries = queries(inspection.findings()),
+        evidence = cause.map(|cause| summary(&cause.finding.evidence)),
+        "{}",
+        sentence(decision),
+    );
+}
+
+fn sentence(decision: &Decision) -> &'static str {
+    match (decision.verdict, decision.refuses()) {
+        (Verdict::Accept, _) => "accepted",
+        (Verdict::Reject, true) => "rejected",
+        (Verdict::Defer, true) => "deferred",
+        (Verdict::Reject, false) => "accepted, would have been rejected",
+        (Verdict::Defer, false) => "accepted, would have been deferred",
+    }
+}
+
+fn shown(text: &str) -> Option<tracing::field::DisplayValue<Escaped<'_>>> {
+    (!text.is_empty()).then(|| tracing::field::display(Escaped::new(text)))
+}
+
+/// Of an accepted message: the sender that was looked at last and passed.
+fn passed(findings: &[Finding]) -> Option<&Finding> {
+    let mut passed = findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Pass(_)));
+    let first = passed.next();
+    passed.find(|finding| finding.identity == Identity::From).or(first)
+}
+
+fn rung(finding: &Finding) -> Option<Rung> {
+    match finding.outcome {
+        Outcome::Pass(rung) => Some(rung),
+        Outcome::Fail(_) | Outcome::TempError(_) | Outcome::None(_) => None,
+    }
+}
+
+fn queries(findings: &[Finding]) -> usize {
+    let evidence = findings.iter().flat_map(|finding| &finding.evidence);
+    evidence.filter(|evidence| evidence.freshness == Freshness::Fresh).count()
+}
+
+/// `MX spoof.test: NXDOMAIN (cached, ttl 55s, age 5s)`, one after the other.
+fn summary(evidence: &[Evidence]) -> String {
+    let mut text = String::new();
+    for (at, item) in evidence.iter().enumerate() {
+        let (separator, freshness) = (if at == 0 { "" } else { "; " }, item.freshness.name());
+        let (ttl, age) = (item.ttl_left.as_secs(), item.age.as_secs());
+        // Writing to a String can't fail.
+        write!(text, "{separator}{}: {} ({freshness}, ttl {ttl}s, age {age}s)", item.question, item.answer)
+            .ok();
+    }
+    text
+}

@@ -1,0 +1,193 @@
+//! One connection, seen by the gate: what is known of the client itself (PTR names, HELO).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use compact_str::{CompactString, ToCompactString};
+
+use crate::gate::Gate;
+use crate::gate::inspection::Inspection;
+use crate::gate::pending::Pending;
+use crate::policy::evidence::Trouble;
+use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::policy::rule::{Action, IdentityRules, Rule};
+use crate::reverse_mx::{ClientNames, NamesOutcome};
+use crate::smtp::address::{Domain, DomainName, ReversePath};
+
+/// One connection. Dropping it ends the look-ups that only it waits for.
+#[derive(Debug)]
+pub struct Guest {
+    pub(super) gate: Arc<Gate>,
+    pub(super) client: IpAddr,
+    pub(super) exempt: bool,
+    ptr: Option<Pending<Arc<PtrFindings>>>,
+    helo: Option<Pending<Arc<[Finding]>>>,
+}
+
+/// The client's names and what the rules made of them.
+#[derive(Debug)]
+pub(super) struct PtrFindings {
+    pub(super) names: ClientNames,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Guest {
+    pub(super) fn new(gate: Arc<Gate>, client: IpAddr) -> Self {
+        let exempt = gate.settings.exempt.client(client);
+        let looks = gate.policy().ptr.looks() && !exempt;
+        let ptr = looks.then(|| Pending::start(inspect_ptr(Arc::clone(&gate), client)));
+        Self { gate, client, exempt, ptr, helo: None }
+    }
+
+    /// The client's address, IPv4 where it came as an IPv4-mapped one.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// The client introduced itself; the look-up starts now, if one is asked for.
+    pub fn hello(&mut self, argument: &str) {
+        let rules = &self.gate.policy().helo;
+        if self.exempt || !rules.looks() {
+            return;
+        }
+        let domain = Domain::parse(argument).ok();
+        let name = domain.as_ref().and_then(Domain::name);
+        self.helo = Some(look(&self.gate, Identity::Helo, argument, name, argument, self.client));
+    }
+
+    /// A transaction begins; the look-up of its sender starts now.
+    #[must_use]
+    pub fn inspect(&self, path: &ReversePath) -> Inspection {
+        Inspection::new(self, path)
+    }
+
+    /// What is known of the client's names; `None` where the policy doesn't ask for them.
+    pub async fn names(&mut self) -> Option<ClientNames> {
+        Some(self.ptr_findings().await?.names.clone())
+    }
+
+    /// The client's names as far as they are known by now.
+    #[must_use]
+    pub fn names_if_known(&self) -> Option<&ClientNames> {
+        Some(&self.ptr.as_ref()?.value()?.names)
+    }
+
+    /// The findings of identity `ptr` or `helo`.
+    pub(super) async fn findings(&mut self, identity: Identity) -> Vec<Finding> {
+        match identity {
+            Identity::Ptr => self.ptr_findings().await.map(|ptr| ptr.findings.clone()).unwrap_or_default(),
+            Identity::Helo => match &mut self.helo {
+                None => Vec::new(),
+                Some(pending) => {
+                    let rules = &self.gate.settings.policy.helo;
+                    let lost = || temperror(rules, Identity::Helo, "", "").into();
+                    pending.wait(lost).await.to_vec()
+                }
+            },
+            Identity::MailFrom | Identity::From | Identity::ReplyTo => Vec::new(),
+        }
+    }
+
+    async fn ptr_findings(&mut self) -> Option<&Arc<PtrFindings>> {
+        let (rules, client) = (&self.gate.settings.policy.ptr, self.client);
+        Some(self.ptr.as_mut()?.wait(|| Arc::new(unknown_names(rules, client))).await)
+    }
+}
+
+async fn inspect_ptr(gate: Arc<Gate>, client: IpAddr) -> Arc<PtrFindings> {
+    let rules = &gate.policy().ptr;
+    let work = async {
+        let names = gate.reverse_mx.names_of(client).await;
+        let exempt = match &names.outcome {
+            NamesOutcome::Confirmed(confirmed) => {
+                confirmed.iter().find(|name| gate.settings.exempt.domain(name))
+            }
+            _ => None,
+        };
+        let findings = match exempt {
+            Some(name) => {
+                all_rules(rules, Identity::Ptr, name.as_str(), name.as_str(), Outcome::None(Absence::Exempt))
+            }
+            None => gate.reverse_mx.inspect_ptr(&names, rules, client).await,
+        };
+        PtrFindings { names, findings }
+    };
+    let found = tokio::time::timeout(gate.settings.deadline, work).await;
+    Arc::new(found.unwrap_or_else(|_elapsed| unknown_names(rules, client)))
+}
+
+fn unknown_names(rules: &IdentityRules, client: IpAddr) -> PtrFindings {
+    let text = client.to_compact_string();
+    PtrFindings {
+        names: ClientNames { outcome: NamesOutcome::TempError(Trouble::Timeout), evidence: Vec::new() },
+        findings: temperror(rules, Identity::Ptr, &text, &text),
+    }
+}
+
+/// Starts the look-up of one identity: `text` is the domain as it came, `name` what could be read of it.
+pub(super) fn look(
+    gate: &Arc<Gate>,
+    identity: Identity,
+    subject: &str,
+    name: Option<&DomainName>,
+    text: &str,
+    client: IpAddr,
+) -> Pending<Arc<[Finding]>> {
+    let rules = gate.policy().rules(identity);
+    let Some(name) = name else {
+        let invalid = Outcome::Fail(Reason::InvalidDomain);
+        return Pending::ready(all_rules(rules, identity, subject, text, invalid).into());
+    };
+    let (gate, subject, name) = (Arc::clone(gate), CompactString::new(subject), name.clone());
+    Pending::start(async move { inspect_name(&gate, identity, &subject, &name, client).await.into() })
+}
+
+/// Both rules of one name, unless it is exempt; always within the deadline.
+pub(super) async fn inspect_name(
+    gate: &Gate,
+    identity: Identity,
+    subject: &str,
+    name: &DomainName,
+    client: IpAddr,
+) -> Vec<Finding> {
+    let rules = gate.policy().rules(identity);
+    if gate.settings.exempt.domain(name) {
+        return all_rules(rules, identity, subject, name.as_str(), Outcome::None(Absence::Exempt));
+    }
+    let work = gate.reverse_mx.inspect(identity, subject, name, rules, client);
+    let found = tokio::time::timeout(gate.settings.deadline, work).await;
+    found.unwrap_or_else(|_elapsed| temperror(rules, identity, subject, name.as_str()))
+}
+
+pub(super) fn temperror(
+    rules: &IdentityRules,
+    identity: Identity,
+    subject: &str,
+    domain: &str,
+) -> Vec<Finding> {
+    all_rules(rules, identity, subject, domain, Outcome::TempError(Trouble::Timeout))
+}
+
+/// The same outcome for every rule that is looked at.
+pub(super) fn all_rules(
+    rules: &IdentityRules,
+    identity: Identity,
+    subject: &str,
+    domain: &str,
+    outcome: Outcome,
+) -> Vec<Finding> {
+    let active = Rule::ALL.into_iter().filter(|rule| rules.action(*rule) != Action::Off);
+    active
+        .map(|rule| Finding {
+            identity,
+            rule,
+            domain: CompactString::new(domain),
+            subject: CompactString::new(subject),
+            outcome,
+            evidence: Vec::new(),
+        })
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! One transaction, seen by the gate: findings of the envelope, then of the header, and the decision on each.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::{CompactString, ToCompactString};
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::gate::event::{self, Facts};
+use crate::gate::guest::{Guest, all_rules, inspect_name, look, temperror};
+use crate::gate::pending::Pending;
+use crate::gate::{Gate, Id};
+use crate::message::header::{Author, Field, Header};
+use crate::policy::decide::{Decision, decide, exempt};
+use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::policy::rule::Rule;
+use crate::smtp::address::ReversePath;
+
+/// One transaction. Dropping it ends the look-ups that only it waits for.
+#[derive(Debug)]
+pub struct Inspection {
+    gate: Arc<Gate>,
+    id: Id,
+    client: IpAddr,
+    started: Instant,
+    /// Nothing of the envelope can refuse.
+    exempt: bool,
+    sender: Pending<Arc<[Finding]>>,
+    envelope: Option<Decision>,
+    findings: Vec<Finding>,
+}
+
+impl Inspection {
+    pub(super) fn new(guest: &Guest, path: &ReversePath) -> Self {
+        let gate = Arc::clone(&guest.gate);
+        let exempt = guest.exempt || exempt_sender(&gate, path);
+        let sender =
+            if guest.exempt { Pending::ready(Arc::from([])) } else { sender(&gate, path, guest.client) };
+        Self {
+            id: gate.ids.next(),
+            client: guest.client,
+            started: Instant::now(),
+            exempt,
+            sender,
+            envelope: None,
+            findings: Vec::new(),
+            gate,
+        }
+    }
+
+    /// The id in reply, log and trace fields.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// How long ago the transaction began.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Everything found so far.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The decision on helo, ptr and mail_from. Waits for those whose failure can refuse, the first time.
+    pub async fn envelope(&mut self, guest: &mut Guest) -> Decision {
+        if let Some(decision) = &self.envelope {
+            return decision.clone();
+        }
+        self.findings =
+            self.envelope_findings(guest, |gate, identity| gate.policy().rules(identity).refuses()).await;
+        let decision = self.decision();
+        self.envelope = Some(decision.clone());
+        decision
+    }
+
+    /// The decision on all five identities, at the end of the header block.
+    pub async fn header(&mut self, guest: &mut Guest, header: &Header) -> Decision {
+        if guest.exempt {
+            return exempt();
+        }
+        let (gate, client) = (Arc::clone(&self.gate), self.client);
+        let (envelope, visible) = tokio::join!(
+            self.envelope_findings(guest, |_gate, _identity| true),
+            visible_senders(gate, header, client)
+        );
+        self.findings = envelope;
+        self.findings.extend(visible);
+        self.decision()
+    }
+
+    /// Writes the one event of this decision (DESIGN 6).
+    pub fn log(&self, decision: &Decision, facts: &Facts<'_>) {
+        event::write(self, self.client, decision, facts);
+    }
+
+    fn decision(&self) -> Decision {
+        decide(self.gate.policy(), &self.findings)
+    }
+
+    async fn envelope_findings(
+        &mut self,
+        guest: &mut Guest,
+        wanted: impl Fn(&Gate, Identity) -> bool,
+    ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for identity in [Identity::Helo, Identity::Ptr] {
+            if !self.exempt && wanted(&self.gate, identity) {
+                findings.extend(guest.findings(identity).await);
+            }
+        }
+        if wanted(&self.gate, Identity::MailFrom) {
+            let rules = &self.gate.settings.policy.mail_from;
+            let lost = || temperror(rules, Identity::MailFrom, "", "").into();
+            findings.extend_from_slice(self.sender.wait(lost).await);
+        }
+        findings
+    }
+}
+
+fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
+    match path {
+        ReversePath::Null => false,
+        ReversePath::Mailbox(mailbox) => {
+            mailbox.domain().name().is_some_and(|name| gate.settings.exempt.domain(name))
+        }
+    }
+}
+
+fn sender(gate: &Arc<Gate>, path: &ReversePath, client: IpAddr) -> Pending<Arc<[Finding]>> {
+    let rules = &gate.policy().mail_from;
+    if !rules.looks() {
+        return Pending::ready(Arc::from([]));
+    }
+    match path {
+        ReversePath::Null => {
+            let absent = Outcome::None(Absence::NotGiven);
+            Pending::ready(all_rules(rules, Identity::MailFrom, "<>", "", absent).into())
+        }
+        ReversePath::Mailbox(mailbox) => {
+            let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
+            look(gate, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string(), client)
+        }
+    }
+}
+
+/// From: and Reply-To:, all their domains side by side.
+async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr) -> Vec<Finding> {
+    let fields = [(Identity::From, &header.from), (Identity::ReplyTo, &header.reply_to)];
+    let gate = &gate;
+    let found = join_all(fields.map(|(identity, field)| async move {
+        match field {
+            Field::Absent => {
+                let absent = Outcome::None(Absence::NotGiven);
+                all_rules(gate.policy().rules(identity), identity, "", "", absent)
+            }
+            Field::Malformed(malformed) => vec![malformed_field(identity, &malformed.text(identity))],
+            Field::Authors(authors) => authors_of(gate, identity, authors, client).await,
+        }
+    }));
+    found.await.concat()
+}
+
+/// Judged by `policy.malformed` whatever the rules of the identity are.
+fn malformed_field(identity: Identity, text: &str) -> Finding {
+    Finding {
+        identity,
+        rule: Rule::Exists,
+        domain: CompactString::default(),
+        subject: CompactString::new(text),
+        outcome: Outcome::Fail(Reason::MalformedHeader),
+        evidence: Vec::new(),
+    }
+}
+
+async fn authors_of(gate: &Gate, identity: Identity, authors: &[Author], client: IpAddr) -> Vec<Finding> {
+    let rules = gate.policy().rules(identity);
+    if !rules.looks() {
+        return Vec::new();
+    }
+    let looked = authors.iter().map(|author| async move {
+        match &author.domain {
+            Some(name) => inspect_name(gate, identity, &author.address, name, client).await,
+            None => {
+                let text = author.address.rsplit('@').next().unwrap_or_default();
+                all_rules(rules, identity, &author.address, text, Outcome::Fail(Reason::InvalidDomain))
+            }
+        }
+    });
+    join_all(looked).await.concat()
+}

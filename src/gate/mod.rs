@@ -1,0 +1,90 @@
+//! The verdict on a transaction: exempt? gather findings side by side under one deadline, decide, log.
+//!
+//! A [`Guest`] is one connection, an [`Inspection`] one transaction. Each look-up starts as soon as its identity is
+//! known and runs while the client goes on; [`Inspection::envelope`] waits only for what can refuse, tags are waited
+//! for at the end of the header block. The gate refuses nothing itself and opens nothing: it gives a decision.
+
+mod event;
+mod exempt;
+mod guest;
+mod id;
+mod inspection;
+mod pending;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use crate::gate::event::Facts;
+pub use crate::gate::exempt::Exemptions;
+pub use crate::gate::guest::Guest;
+pub use crate::gate::id::Id;
+use crate::gate::id::Ids;
+pub use crate::gate::inspection::Inspection;
+use crate::policy::decide::Decision;
+use crate::policy::rule::Policy;
+use crate::reverse_mx::ReverseMx;
+use crate::smtp::address::ForwardPath;
+use crate::smtp::reply::Reply;
+
+/// What the gate decides by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The rules.
+    pub policy: Policy,
+    /// The exceptions.
+    pub exempt: Exemptions,
+    /// `reply.help_url`; empty = none.
+    pub help_url: String,
+    /// For all look-ups of one identity together; past it the finding is a temperror.
+    pub deadline: Duration,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Gate {
+    settings: Settings,
+    reverse_mx: ReverseMx,
+    ids: Ids,
+}
+
+impl Gate {
+    /// A gate over a resolver.
+    #[must_use]
+    pub fn new(settings: Settings, reverse_mx: ReverseMx) -> Arc<Self> {
+        Arc::new(Self { settings, reverse_mx, ids: Ids::new() })
+    }
+
+    /// The operator's policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.settings.policy
+    }
+
+    /// A connection from this address; its PTR look-up starts now.
+    #[must_use]
+    pub fn guest(self: &Arc<Self>, client: IpAddr) -> Guest {
+        Guest::new(Arc::clone(self), client.to_canonical())
+    }
+
+    /// Whether mail for this recipient is never refused.
+    #[must_use]
+    pub fn exempts_recipient(&self, path: &ForwardPath) -> bool {
+        self.settings.exempt.recipient(path)
+    }
+
+    /// The reply for a decision that refuses; `None` for one that doesn't.
+    #[must_use]
+    pub fn refusal(&self, decision: &Decision, id: Id) -> Option<Reply> {
+        let cause = decision.cause.as_ref().filter(|_| decision.refuses())?;
+        let finding = &cause.finding;
+        let help = match self.settings.help_url.trim_end_matches('/') {
+            "" => String::new(),
+            url => format!(" see {url}/{id}"),
+        };
+        let suffix = format!(" (id {id}){help}");
+        Some(cause.reason.reply(finding.identity, cause.action, &finding.subject, &finding.domain, &suffix))
+    }
+}
