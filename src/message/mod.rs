@@ -5,7 +5,10 @@
 //! header with two readings is malformed here, never read in the friendlier way.
 
 mod address_list;
+pub mod authentication_results;
 mod fields;
+mod fold;
 pub mod header;
 pub mod malformed;
 mod second_reader;
+pub mod trace;

@@ -1,0 +1,363 @@
+//! Authentication-Results: (RFC 8601): forged fields that bear our name go, ours is written.
+//!
+//! Per finding one `x-reverse-mx=RESULT (RUNG or REASON) PROPERTY=DOMAIN`. Programs drop comments, so a finding of the
+//! rule `matches` also bears `policy.rule=matches`; without it, it is the rule `exists`. A `none` for want of a
+//! domain has the value `""`. Domains come from the client: what is no token (RFC 2045 5.1) is a quoted string.
+//!
+//! Taking out errs towards too much within one bound: the field must begin with our name as its authserv-id, in
+//! whatever spelling a reader could take for it (comments, folds, quotes, case, U-labels, a final dot). A field that
+//! merely holds our name, or a longer one, stays as it is, octet for octet.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use crate::message::fields::{Item, items};
+use crate::message::fold::Folded;
+use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::reason::Reason;
+use crate::policy::rule::Rule;
+use crate::smtp::address::DomainName;
+
+const FIELD: &str = "Authentication-Results";
+/// Longest value that is written; names have at most 253 octets.
+const MAX_VALUE: usize = 255;
+
+/// Results of the method `iprev` (RFC 8601 2.7.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IprevResult {
+    /// A PTR name leads back to the address.
+    Pass,
+    /// None does, or there is none.
+    Fail,
+    /// DNS was in trouble.
+    TempError,
+    /// DNS will go on giving no usable answer.
+    PermError,
+}
+
+impl IprevResult {
+    /// The word in the field.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::TempError => "temperror",
+            Self::PermError => "permerror",
+        }
+    }
+}
+
+/// What is known of the client's PTR name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Iprev {
+    /// The result.
+    pub result: IprevResult,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+/// Our field, with its CRLF; `; none` where nothing was looked at (RFC 8601 2.2).
+#[must_use]
+pub fn authentication_results(
+    authserv_id: &DomainName,
+    iprev: Option<Iprev>,
+    findings: &[Finding],
+) -> Vec<u8> {
+    let mut field = Folded::new(FIELD, authserv_id.as_str());
+    if iprev.is_none() && findings.is_empty() {
+        field.glue(";");
+        field.word("none");
+    }
+    for finding in findings {
+        field.glue(";");
+        field.line(&format!("x-reverse-mx={}", finding.outcome.word()));
+        field.word(&format!("({})", because(finding.outcome)));
+        field.word(&format!("{}={}", finding.identity.property(), value(&finding.domain)));
+        if finding.rule == Rule::Matches {
+            field.word(&format!("policy.rule={}", finding.rule));
+        }
+    }
+    if let Some(Iprev { result, client }) = iprev {
+        field.glue(";");
+        field.line(&format!("iprev={}", result.name()));
+        field.word(&format!("policy.iprev={}", value(&client.to_canonical().to_string())));
+    }
+    field.finish()
+}
+
+fn because(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass(rung) => rung.name(),
+        Outcome::Fail(reason) => reason.name(),
+        Outcome::TempError(_) => Reason::DnsError.name(),
+        Outcome::None(Absence::NotGiven) => "not_given",
+        Outcome::None(Absence::Exempt) => "exempt",
+    }
+}
+
+/// `value` of RFC 2045 5.1: a token where it can be one, otherwise a quoted string.
+fn value(text: &str) -> String {
+    if !text.is_empty() && text.len() <= MAX_VALUE && text.bytes().all(is_token_octet) {
+        return text.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for byte in text.bytes().take(MAX_VALUE) {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => quoted.push(char::from(byte)),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn is_token_octet(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte)
+}
+
+/// The block without the fields that claim to be ours (RFC 8601 5); the block itself where there is none.
+#[must_use]
+pub fn without_own_results<'a>(block: &'a [u8], authserv_id: &str) -> Cow<'a, [u8]> {
+    let is_own = |item: &Item<'_>| match item {
+        Item::Field { name, value, .. } => {
+            name.eq_ignore_ascii_case(FIELD.as_bytes()) && claims(value, authserv_id)
+        }
+        Item::Stray(_) => false,
+    };
+    if !items(block).any(|item| is_own(&item)) {
+        return Cow::Borrowed(block);
+    }
+    let mut kept = Vec::with_capacity(block.len());
+    for item in items(block).filter(|item| !is_own(item)) {
+        let (Item::Field { raw, .. } | Item::Stray(raw)) = item;
+        kept.extend_from_slice(raw);
+    }
+    Cow::Owned(kept)
+}
+
+/// Whether a value begins with this authserv-id.
+fn claims(value: &[u8], authserv_id: &str) -> bool {
+    let id = authserv_id_of(value);
+    let Ok(id) = std::str::from_utf8(&id) else {
+        return false;
+    };
+    let id = id.strip_suffix('.').unwrap_or(id);
+    id.eq_ignore_ascii_case(authserv_id)
+        || (!id.is_ascii()
+            && id.len() <= 4 * MAX_VALUE
+            && DomainName::parse_unicode(id)
+                .is_ok_and(|name| name.as_str().eq_ignore_ascii_case(authserv_id)))
+}
+
+/// The first token or quoted string behind white space and comments.
+fn authserv_id_of(value: &[u8]) -> Vec<u8> {
+    let mut octets = value.iter().copied().peekable();
+    let mut depth = 0_usize;
+    while let Some(&byte) = octets.peek() {
+        match byte {
+            b'(' => depth += 1,
+            b')' if depth > 0 => depth -= 1,
+            b'\\' if depth > 0 => drop(octets.next()),
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            _ if depth > 0 => {}
+            _ => break,
+        }
+        octets.next();
+    }
+    let mut id = Vec::new();
+    if octets.next_if_eq(&b'"').is_none() {
+        id.extend(octets.take_while(|&byte| is_token_octet(byte) || byte >= 128));
+        return id;
+    }
+    while let Some(byte) = octets.next() {
+        match byte {
+            b'"' => break,
+            b'\\' => id.extend(octets.next()),
+            b'\r' | b'\n' => {}
+            _ => id.push(byte),
+        }
+    }
+    id.trim_ascii().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::evidence::Trouble;
+    use crate::policy::identity::Identity;
+    use crate::policy::rule::Rung;
+
+    fn finding(identity: Identity, rule: Rule, domain: &str, outcome: Outcome) -> Finding {
+        Finding {
+            identity,
+            rule,
+            domain: domain.into(),
+            subject: domain.into(),
+            outcome,
+            evidence: Vec::new(),
+        }
+    }
+
+    fn written(iprev: Option<Iprev>, findings: &[Finding]) -> String {
+        let id = DomainName::parse("gate.relay.test").unwrap();
+        String::from_utf8(authentication_results(&id, iprev, findings)).unwrap()
+    }
+
+    #[test]
+    fn each_finding_is_one_entry() {
+        use Identity::{From, Helo, MailFrom, Ptr, ReplyTo};
+        use Rule::{Exists, Matches};
+        let rows = [
+            (
+                MailFrom,
+                Exists,
+                "several.test",
+                Outcome::Pass(Rung::Mx),
+                "pass (mx) smtp.mailfrom=several.test",
+            ),
+            (
+                MailFrom,
+                Matches,
+                "several.test",
+                Outcome::Pass(Rung::Mx),
+                "pass (mx) smtp.mailfrom=several.test policy.rule=matches",
+            ),
+            (From, Exists, "nomx.test", Outcome::Fail(Reason::NoMx), "fail (no_mx) header.from=nomx.test"),
+            (
+                Helo,
+                Matches,
+                "h.test",
+                Outcome::Fail(Reason::NotAnExchanger),
+                "fail (not_an_exchanger) smtp.helo=h.test policy.rule=matches",
+            ),
+            (
+                Ptr,
+                Exists,
+                "p.test",
+                Outcome::TempError(Trouble::Timeout),
+                "temperror (dns_error) policy.ptr=p.test",
+            ),
+            (ReplyTo, Exists, "", Outcome::None(Absence::NotGiven), "none (not_given) header.reply-to=\"\""),
+            (From, Exists, "x.test", Outcome::None(Absence::Exempt), "none (exempt) header.from=x.test"),
+            (
+                From,
+                Exists,
+                "[127.0.0.1]",
+                Outcome::Fail(Reason::InvalidDomain),
+                "fail (invalid_domain) header.from=\"[127.0.0.1]\"",
+            ),
+            (
+                Helo,
+                Exists,
+                "a\"b\\\r\n; x=(y)\u{e9}",
+                Outcome::Fail(Reason::InvalidDomain),
+                "fail (invalid_domain) smtp.helo=\"a\\\"b\\\\??; x=(y)??\"",
+            ),
+        ];
+        for (identity, rule, domain, outcome, expected) in rows {
+            assert_eq!(
+                written(None, &[finding(identity, rule, domain, outcome)]),
+                format!("Authentication-Results: gate.relay.test;\r\n\tx-reverse-mx={expected}\r\n")
+            );
+        }
+    }
+
+    #[test]
+    fn entries_are_parted_by_semicolons_and_folded() {
+        let iprev = |result, client: &str| Some(Iprev { result, client: client.parse().unwrap() });
+        assert_eq!(written(None, &[]), "Authentication-Results: gate.relay.test; none\r\n");
+        assert_eq!(
+            written(iprev(IprevResult::Fail, "2001:db8::1"), &[]),
+            "Authentication-Results: gate.relay.test;\r\n\tiprev=fail policy.iprev=\"2001:db8::1\"\r\n"
+        );
+        let domain = ["d".repeat(50).as_str(); 4].join(".");
+        let found = [
+            finding(Identity::MailFrom, Rule::Exists, &domain, Outcome::Pass(Rung::Mx)),
+            finding(Identity::From, Rule::Exists, "a.test", Outcome::Pass(Rung::Address)),
+        ];
+        assert_eq!(
+            written(iprev(IprevResult::Pass, "::ffff:127.0.0.10"), &found),
+            format!(
+                "Authentication-Results: gate.relay.test;\r\n\
+                 \tx-reverse-mx=pass (mx)\r\n\
+                 \tsmtp.mailfrom={domain};\r\n\
+                 \tx-reverse-mx=pass (address) header.from=a.test;\r\n\
+                 \tiprev=pass policy.iprev=127.0.0.10\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn fields_that_claim_our_name_are_taken_out_and_no_others() {
+        let rows = [
+            ("Authentication-Results: gate.relay.test; forged=pass", true),
+            ("authentication-RESULTS:GATE.relay.TEST;forged=pass", true),
+            ("Authentication-Results : gate.relay.test; forged=pass", true),
+            ("Authentication-Results\t \t:\tgate.relay.test", true),
+            ("Authentication-Results: gate.relay.test 1; forged=pass", true),
+            ("Authentication-Results: gate.relay.test/1; forged=pass", true),
+            ("Authentication-Results:\r\n gate.relay.test;\r\n\tforged=pass", true),
+            ("Authentication-Results: (c (nested \\) \\( gate.x)) gate.relay.test(d); forged=pass", true),
+            ("Authentication-Results: (a)\r\n (b) \"gate.relay.test\"; forged=pass", true),
+            ("Authentication-Results: \"g\\ate.relay.te\\st\" 1; forged=pass", true),
+            ("Authentication-Results: \" gate.relay.test \"; forged=pass", true),
+            ("Authentication-Results: gate.relay.test.; forged=pass", true),
+            ("Authentication-Results: g\u{ff41}te.relay.test; forged=pass", true),
+            ("Authentication-Results: gate.relay.test.evil.test; dkim=pass", false),
+            ("Authentication-Results: xgate.relay.test; dkim=pass", false),
+            ("Authentication-Results: mx.other.test; spf=pass smtp.helo=gate.relay.test", false),
+            ("Authentication-Results: mx.other.test (gate.relay.test); spf=pass", false),
+            ("Authentication-Results: (gate.relay.test) mx.other.test; spf=pass", false),
+            ("Authentication-Results: \"gate.relay.test x\"; spf=pass", false),
+            ("Authentication-Results: ; gate.relay.test", false),
+            ("Authentication-Results: (gate.relay.test", false),
+            ("Authentication-Results: \u{fc}.test; spf=pass", false),
+            ("Authentication-Results:", false),
+            ("ARC-Authentication-Results: i=1; gate.relay.test; spf=pass", false),
+            ("X-Authentication-Results: gate.relay.test; spf=pass", false),
+            ("Subject: Authentication-Results: gate.relay.test; spf=pass", false),
+            ("Subject: x\r\n Authentication-Results: gate.relay.test; spf=pass", false),
+        ];
+        for (field, own) in rows {
+            let block = format!("From: a@good.test\r\n{field}\r\nSubject:  two  \r\n\tlines \r\n");
+            let expected = if own { block.replace(&format!("{field}\r\n"), "") } else { block.clone() };
+            let left = without_own_results(block.as_bytes(), "gate.relay.test");
+            assert_eq!(left.escape_ascii().to_string(), expected.as_bytes().escape_ascii().to_string());
+            assert_eq!(matches!(left, Cow::Owned(_)), own);
+        }
+    }
+
+    #[test]
+    fn what_we_write_is_what_we_take_out() {
+        let own = written(None, &[finding(Identity::From, Rule::Exists, "a.test", Outcome::Pass(Rung::Mx))]);
+        let block = format!("{own}stray line\r\nX: y\r\n{own}");
+        assert_eq!(&*without_own_results(block.as_bytes(), "gate.relay.test"), b"stray line\r\nX: y\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_without_our_name_are_untouched(block in "(Authentication-Results ?: ?|[ -~]|\r\n[ \t]?|gate[.]relay|[(\"\\\\)]){0,60}") {
+            let left = without_own_results(block.as_bytes(), "gate.relay.test");
+            prop_assert!(matches!(left, Cow::Borrowed(same) if same == block.as_bytes()));
+        }
+
+        #[test]
+        fn no_domain_breaks_out_of_its_value(domain in any::<String>()) {
+            let found = finding(Identity::From, Rule::Exists, &domain, Outcome::Fail(Reason::InvalidDomain));
+            let field = written(None, &[found]);
+            let (_, value) = field.split_once("header.from=").unwrap();
+            let value = value.strip_suffix("\r\n").unwrap();
+            prop_assert!(value.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+            if let Some(inner) = value.strip_prefix('"') {
+                let inner = inner.strip_suffix('"').unwrap().replace("\\\\", "").replace("\\\"", "");
+                prop_assert!(!inner.contains(['"', '\\']));
+            } else {
+                prop_assert!(!value.is_empty() && value.bytes().all(is_token_octet));
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Writes one header field word by word, folded (RFC 5322 2.2.3).
+//!
+//! Lines stay within 78 octets as long as the words allow it (RFC 5322 2.1.1); a word is never broken, so whoever
+//! passes words longer than a few hundred octets breaks the hard limit of 998.
+
+/// Preferred line length without CRLF.
+const PREFERRED: usize = 78;
+
+/// A field that is being written.
+pub(super) struct Folded {
+    text: String,
+    /// Length of the line so far.
+    line: usize,
+}
+
+impl Folded {
+    /// Begins `name: word`; the first word always stands on the line of the name.
+    pub(super) fn new(name: &str, word: &str) -> Self {
+        let text = [name, ": ", word].concat();
+        let line = text.len();
+        Self { text, line }
+    }
+
+    /// Adds a word, behind a space or on a new line where it would not fit.
+    pub(super) fn word(&mut self, word: &str) {
+        if self.line + 1 + word.len() > PREFERRED {
+            return self.line(word);
+        }
+        self.text.push(' ');
+        self.text.push_str(word);
+        self.line += 1 + word.len();
+    }
+
+    /// Adds a word on a new line.
+    pub(super) fn line(&mut self, word: &str) {
+        self.text.push_str("\r\n\t");
+        self.text.push_str(word);
+        self.line = 1 + word.len();
+    }
+
+    /// Adds to the last word.
+    pub(super) fn glue(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.line += text.len();
+    }
+
+    /// The field with its last CRLF.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.text.push_str("\r\n");
+        self.text.into_bytes()
+    }
+}
