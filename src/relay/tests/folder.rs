@@ -150,7 +150,7 @@ async fn a_folder_that_cannot_be_written_is_451_and_no_start() {
     assert!(files(&path, "tmp").is_empty());
 }
 
-/// Runs itself once more, in a mount name space with a file system of 64 KiB.
+/// Runs itself once more, in a mount name space with a file system of 32 KiB.
 #[test]
 fn a_full_disk_is_452_and_leaves_nothing() {
     if let Some(disk) = std::env::var_os(TINY_DISK) {
@@ -158,7 +158,7 @@ fn a_full_disk_is_452_and_leaves_nothing() {
         return runtime.block_on(fill(Path::new(&disk)));
     }
     let disk = tempfile::tempdir().unwrap();
-    let mount = "mount -t tmpfs -o size=64k none \"$0\" || exit 77; exec \"$@\"";
+    let mount = "mount -t tmpfs -o size=32k none \"$0\" || exit 77; exec \"$@\"";
     let inner = Command::new("unshare")
         .args(["-m", "sh", "-c", mount])
         .arg(disk.path())

@@ -2,14 +2,16 @@
 //!
 //! `S text` says it (`|` stands for CRLF, one is added), `C text` hears exactly that line, `M text` hears exactly that
 //! message with its dot line, `TAKE n` hears n octets whatever they are, `SIP n` the same slowly, `FLOOD n` says n octets of one
-//! line, `STALL` leaves everything unread until the client is gone, `REST text` hears exactly that and the end of the
+//! line, `STALL` leaves everything unread until the client is done, `REST text` hears exactly that and the end of the
 //! connection. After the last step the relay closes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +27,7 @@ S 250-relay.test|250-SIZE 100000|250 8BITMIME";
 pub(super) struct ScriptedRelay {
     address: SocketAddr,
     playing: JoinHandle<()>,
+    gone: Arc<Notify>,
 }
 
 impl ScriptedRelay {
@@ -32,13 +35,15 @@ impl ScriptedRelay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let scripts = scripts.to_vec();
+        let gone = Arc::new(Notify::new());
+        let told = Arc::clone(&gone);
         let playing = tokio::spawn(async move {
             for script in scripts {
                 let (stream, _) = listener.accept().await.unwrap();
-                play(stream, &script).await;
+                play(stream, &script, &told).await;
             }
         });
-        Self { address, playing }
+        Self { address, playing, gone }
     }
 
     pub(super) fn hop(&self) -> NextHop {
@@ -57,11 +62,12 @@ impl ScriptedRelay {
 
     /// The scripts were played to their end, and the client kept to them.
     pub(super) async fn played(self) {
+        self.gone.notify_one();
         timeout(Duration::from_secs(20), self.playing).await.expect("the script comes to its end").unwrap();
     }
 }
 
-async fn play(stream: TcpStream, script: &str) {
+async fn play(stream: TcpStream, script: &str, gone: &Notify) {
     let mut stream = BufReader::with_capacity(4096, stream);
     for step in script.lines() {
         let (verb, text) = step.split_once(' ').unwrap_or((step, ""));
@@ -103,11 +109,7 @@ async fn play(stream: TcpStream, script: &str) {
                 }
                 assert!(left > 0, "the client drank it all");
             }
-            "STALL" => {
-                while !stream.get_ref().ready(Interest::READABLE).await.unwrap().is_read_closed() {
-                    sleep(Duration::from_millis(10)).await;
-                }
-            }
+            "STALL" => gone.notified().await,
             "REST" => {
                 let mut heard = Vec::new();
                 let _reset = stream.read_to_end(&mut heard).await;
