@@ -40,10 +40,17 @@ async fn mail_from_a_valid_sender_arrives_unchanged_and_postfix_names_the_real_c
 async fn a_spoofed_sender_is_refused_and_postfix_never_sees_a_connection() {
     let Some((gate, mut postfix, _zone)) = set_up().await else { return };
     let before = postfix.connections().await;
-    let Some(said) = swaks(&gate, "a@spoof.test", &mail::message(1, 100)).await else { return };
-    assert!(!said.status.success(), "{}", text(&said));
-    assert!(text(&said).contains("550 5.1.8 <a@spoof.test>: spoof.test "), "{}", text(&said));
-    assert!(id_in(&text(&said)).is_some_and(|id| gate.log().contains(id)), "{}\n{}", text(&said), gate.log());
+    for (sender, expected) in [
+        ("a@nowhere.test", "550 5.1.8 <a@nowhere.test>: nowhere.test does not exist (id "),
+        ("a@nomx.test", "550 5.1.8 <a@nomx.test>: nomx.test has no MX record (id "),
+        ("a@broken.test", "451 4.4.3 <a@broken.test>: broken.test can't be looked up now (id "),
+    ] {
+        let Some(said) = swaks(&gate, sender, &mail::message(1, 100)).await else { return };
+        assert!(!said.status.success(), "{}", text(&said));
+        assert!(text(&said).contains(expected), "{}", text(&said));
+        let id = id_in(&text(&said)).unwrap().to_owned();
+        assert!(gate.log().contains(&id), "id {id} is not in {}", gate.log());
+    }
     assert_eq!(postfix.connections().await, before);
     assert!(postfix.mailbox("user").is_empty());
 }
@@ -51,10 +58,14 @@ async fn a_spoofed_sender_is_refused_and_postfix_never_sees_a_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spoofed_header_is_refused_and_postfix_takes_no_message() {
     let Some((gate, postfix, _zone)) = set_up().await else { return };
-    let message = b"From: <ceo@spoof.test>\r\nSubject: urgent\r\n\r\nplease pay\r\n";
+    let message = b"From: <ceo@bank-login.test>\r\nSubject: urgent\r\n\r\nplease pay\r\n";
     let Some(said) = swaks(&gate, "a@good.test", message).await else { return };
     assert!(!said.status.success(), "{}", text(&said));
-    assert!(text(&said).contains("550 5.7.1 <ceo@spoof.test>: spoof.test "), "{}", text(&said));
+    assert!(
+        text(&said).contains("550 5.7.1 <ceo@bank-login.test>: bank-login.test does not exist (id "),
+        "{}",
+        text(&said)
+    );
     postfix.wait_for_empty_queue().await;
     assert!(postfix.mailbox("user").is_empty());
     assert!(!postfix.log().contains("message-id="), "{}", postfix.log());
