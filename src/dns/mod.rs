@@ -1,7 +1,37 @@
-//! Questions to DNS and their answers: one cache in front of one pool per configured server.
+//! Questions to DNS and their answers: one cache in front of the configured servers.
+//!
+//! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
+//! outside in: [`cache`] holds answers by our own clock, [`alias`] follows CNAMEs, [`failover`] goes from server to
+//! server within one deadline, [`resolver`] is one exchange with one server. What an answer means is not judged here.
+
+mod alias;
+mod cache;
+mod clock;
+mod failover;
+mod resolver;
+#[cfg(test)]
+pub(crate) mod test_server;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::dns::alias::{Resolved, resolve};
+use crate::dns::cache::{Cache, Entry, Held};
+use crate::dns::clock::Moment;
+use crate::dns::failover::Servers;
+use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
+
+pub use crate::dns::clock::Clock;
+
+/// Questions under way at once: each can hold three sockets while a server is silent, and random sub-domains must
+/// drown neither the server nor our file descriptors.
+const MAX_UNDER_WAY: usize = 512;
 
 /// `[dns]` as the resolver and the cache need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,4 +57,136 @@ pub struct CacheSettings {
     pub max_negative_ttl: Duration,
     /// How long after its expiry a positive answer may still carry an accept while DNS fails.
     pub stale: Duration,
+}
+
+/// Why DNS can't be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// `dns.servers` is empty and the system names no server.
+    #[error(
+        "dns.servers is empty and the system's resolver configuration (/etc/resolv.conf) is of no use: {0}"
+    )]
+    System(String),
+    /// The resolver library refused.
+    #[error("the DNS resolver can't be set up: {0}")]
+    Resolver(String),
+}
+
+/// Asks DNS; clones share the cache.
+#[derive(Clone)]
+pub struct Dns(Arc<Inner>);
+
+struct Inner {
+    cache: Cache,
+    servers: Servers,
+    under_way: Semaphore,
+    clock: Clock,
+    settings: Settings,
+}
+
+/// What is known in answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The answer that holds now.
+    pub evidence: Evidence,
+    /// While that is trouble: the positive answer before it, if it expired no longer than `dns.cache.stale` ago.
+    /// It may carry a pass, never a failure.
+    pub stale: Option<Evidence>,
+}
+
+impl Dns {
+    /// For these settings.
+    ///
+    /// # Errors
+    /// No server is configured and the system names none.
+    pub fn new(settings: Settings) -> Result<Self, SetupError> {
+        Self::with_clock(settings, Clock::running())
+    }
+
+    /// The same by another clock, for tests.
+    ///
+    /// # Errors
+    /// As [`Dns::new`].
+    pub fn with_clock(mut settings: Settings, clock: Clock) -> Result<Self, SetupError> {
+        if settings.servers.is_empty() {
+            settings.servers = resolver::system_servers()?;
+        }
+        Ok(Self(Arc::new(Inner {
+            cache: Cache::new(settings.cache.clone(), clock.clone()),
+            servers: Servers::new(&settings.servers, settings.timeout, clock.clone())?,
+            under_way: Semaphore::new(MAX_UNDER_WAY),
+            clock,
+            settings,
+        })))
+    }
+
+    /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`].
+    pub async fn ask(&self, question: Question) -> Lookup {
+        let (question, held) = self.0.cache.fresh(question).await;
+        if let Some(entry) = held {
+            return self.0.lookup(question, entry, Freshness::Cached, Duration::ZERO);
+        }
+        if let Some(denial) = self.0.cache.denial(&question.name).await {
+            return self.0.lookup(question, denial, Freshness::Cached, Duration::ZERO);
+        }
+        let (asked, began) = (Instant::now(), self.0.clock.now());
+        // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
+        let inner = Arc::clone(&self.0);
+        let theirs = question.clone();
+        let task = tokio::spawn(async move { inner.get_or_ask(theirs).await });
+        match task.await {
+            Ok(entry) => {
+                let waited = entry.latest.received >= began;
+                let freshness = if waited { Freshness::Fresh } else { Freshness::Cached };
+                self.0.lookup(question, entry, freshness, asked.elapsed())
+            }
+            // The task panicked, or the runtime is being shut down.
+            Err(_) => broken(question, asked.elapsed()),
+        }
+    }
+}
+
+impl Inner {
+    async fn get_or_ask(&self, question: Question) -> Entry {
+        let deadline = Instant::now() + self.settings.timeout;
+        let asked = question.clone();
+        let ask = Box::pin(async move {
+            match timeout_at(deadline, self.under_way.acquire()).await {
+                Ok(Ok(_permit)) => resolve(&self.servers, &asked, deadline).await,
+                Ok(Err(_)) | Err(_) => Resolved::trouble(Trouble::Busy),
+            }
+        });
+        self.cache.get_or_ask(question, ask).await
+    }
+
+    fn lookup(&self, question: Question, entry: Entry, freshness: Freshness, took: Duration) -> Lookup {
+        let now = self.clock.now();
+        let stale = match *entry.latest.answer {
+            Answer::Unavailable(_) => entry
+                .stale(now, self.settings.cache.stale)
+                .map(|held| evidence(question.clone(), held, now, Freshness::Stale, took)),
+            Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
+        };
+        Lookup { evidence: evidence(question, &entry.latest, now, freshness, took), stale }
+    }
+}
+
+fn evidence(question: Question, held: &Held, now: Moment, freshness: Freshness, took: Duration) -> Evidence {
+    Evidence {
+        question,
+        answer: Arc::clone(&held.answer),
+        freshness,
+        ttl_left: held.expires.since(now),
+        age: now.since(held.received),
+        took,
+    }
+}
+
+fn broken(question: Question, took: Duration) -> Lookup {
+    let answer = Arc::new(Answer::Unavailable(Trouble::Broken));
+    let (freshness, zero) = (Freshness::Fresh, Duration::ZERO);
+    Lookup {
+        evidence: Evidence { question, answer, freshness, ttl_left: zero, age: zero, took },
+        stale: None,
+    }
 }

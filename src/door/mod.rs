@@ -2,16 +2,8 @@
 
 use std::time::Duration;
 
+use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
-
-/// What is done with a bare LF.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BareNewline {
-    /// 521 and close.
-    Reject,
-    /// Taken as a line end, but never as part of the end of data.
-    Normalize,
-}
 
 /// What one connection is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]

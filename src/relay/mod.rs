@@ -1,7 +1,35 @@
-//! Next hops: where accepted mail goes.
+//! Next hops: where accepted mail goes, and what becomes of it there.
+//!
+//! [`Relay::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. What the relay says
+//! of a message or recipient is the client's answer; what goes wrong between us and the relay is 451, and 2xx is said
+//! only where the relay said it (or the Maildir has the file on disk). Nothing is queued: the client is the queue.
 
+mod capabilities;
+mod conversation;
+mod error;
+mod maildir;
+mod reply_parser;
+mod smtp;
+mod unstuff;
+mod xclient;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use compact_str::CompactString;
+use tokio::sync::watch;
+
+pub use crate::relay::capabilities::{Capabilities, XclientAttributes};
+pub use crate::relay::error::{RelayError, Stage};
+pub use crate::relay::reply_parser::Malformed;
+
+use crate::policy::decide::Permit;
+use crate::relay::maildir::{Maildir, MaildirTransaction};
+use crate::relay::smtp::{SmtpHop, SmtpTransaction};
+use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
+use crate::smtp::reply::{Enhanced, Reply};
 
 /// `relay.next_hop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,3 +74,203 @@ pub struct Settings {
     /// Our own name, for EHLO.
     pub hostname: String,
 }
+
+/// Who the client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// Its name.
+    pub name: ClientName,
+    /// How it greeted: as given, not to be trusted.
+    pub helo: CompactString,
+    /// Whether it greeted with EHLO.
+    pub esmtp: bool,
+}
+
+/// What is known of the client's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientName {
+    /// The PTR record's name, which has the client's address.
+    Confirmed(DomainName),
+    /// There is none, or it isn't confirmed.
+    Unknown,
+    /// DNS didn't say.
+    TempUnknown,
+}
+
+/// What opens a transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// Who sends it to us.
+    pub client: &'a ClientInfo,
+    /// Where bounces go.
+    pub reverse_path: &'a ReversePath,
+    /// SIZE as the client declared it.
+    pub size: Option<u64>,
+    /// Whether the client said BODY=8BITMIME.
+    pub eight_bit: bool,
+    /// The transaction's id, for the log.
+    pub id: &'a str,
+}
+
+/// The next hop. Cheap to clone; all clones share the limits and what is known of the relay.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    hop: Hop,
+    known: watch::Sender<Capabilities>,
+}
+
+#[derive(Debug)]
+enum Hop {
+    Smtp(SmtpHop),
+    Maildir(Maildir),
+}
+
+impl Relay {
+    /// A next hop; nothing is contacted or created yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let (hop, known) = match &settings.next_hop {
+            NextHop::Maildir(path) => {
+                (Hop::Maildir(Maildir::new(path, &settings.hostname)), Capabilities::maildir())
+            }
+            NextHop::Smtp { host, port } => {
+                (Hop::Smtp(SmtpHop::new(host, *port, &settings)), Capabilities::unknown())
+            }
+        };
+        Self { inner: Arc::new(Inner { hop, known: watch::Sender::new(known) }) }
+    }
+
+    /// Tries whether a transaction could be had: a relay is connected to and greeted, a Maildir created and
+    /// written to. Costs the relay one connection, which carries no mail.
+    ///
+    /// # Errors
+    /// Why not; [`RelayError::NoXclient`] is one that waiting doesn't mend.
+    pub async fn probe(&self) -> Result<Capabilities, RelayError> {
+        match &self.inner.hop {
+            Hop::Smtp(hop) => hop.probe(&self.inner.known).await?,
+            Hop::Maildir(maildir) => maildir.probe().await?,
+        }
+        Ok(self.capabilities())
+    }
+
+    /// What the next hop can take, as of the last time that it was greeted.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.inner.known.borrow().clone()
+    }
+
+    /// Opens a transaction, up to and with MAIL.
+    ///
+    /// # Errors
+    /// The reply for the client.
+    pub async fn begin(&self, _permit: Permit, envelope: Envelope<'_>) -> Result<Transaction, Reply> {
+        let leg = match &self.inner.hop {
+            Hop::Maildir(maildir) => Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))),
+            Hop::Smtp(hop) => match hop.begin(&envelope, &self.inner.known).await {
+                Ok(transaction) => Leg::Smtp(Box::new(transaction)),
+                Err(error) => return Err(told(envelope.id, &error)),
+            },
+        };
+        Ok(Transaction { leg, id: CompactString::new(envelope.id), failure: None })
+    }
+}
+
+/// A message on its way to the next hop. Dropping it anywhere undoes it: the connection is closed without a dot, the
+/// file removed.
+#[derive(Debug)]
+pub struct Transaction {
+    leg: Leg,
+    id: CompactString,
+    /// The first failure after DATA was asked for; it stays the answer.
+    failure: Option<Reply>,
+}
+
+#[derive(Debug)]
+enum Leg {
+    Smtp(Box<SmtpTransaction>),
+    Maildir(Box<MaildirTransaction>),
+}
+
+impl Transaction {
+    /// The relay's answer for this recipient, made printable and bounded.
+    pub async fn rcpt(&mut self, path: &ForwardPath) -> Reply {
+        match &mut self.leg {
+            Leg::Maildir(_) => Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"),
+            Leg::Smtp(transaction) => {
+                transaction.rcpt(path).await.unwrap_or_else(|error| told(&self.id, &error))
+            }
+        }
+    }
+
+    /// Asks for the message to be taken.
+    ///
+    /// # Errors
+    /// The reply for the client, at the end of its message or at once.
+    pub async fn data(&mut self) -> Result<(), Reply> {
+        let done = match &mut self.leg {
+            Leg::Smtp(transaction) => transaction.data().await,
+            Leg::Maildir(transaction) => transaction.data().await,
+        };
+        self.keep(done)
+    }
+
+    /// Passes on a piece of the message: strict CRLF, still dot-stuffed, split anywhere, without the final dot.
+    ///
+    /// # Errors
+    /// The reply for the client at the end of its message; nothing that is written after it counts.
+    pub async fn write(&mut self, stuffed: &[u8]) -> Result<(), Reply> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let done = match &mut self.leg {
+            Leg::Smtp(transaction) => transaction.write(stuffed).await,
+            Leg::Maildir(transaction) => transaction.write(stuffed).await,
+        };
+        self.keep(done)
+    }
+
+    /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
+    pub async fn finish(self) -> Reply {
+        if let Some(failure) = self.failure {
+            return failure;
+        }
+        let done = match self.leg {
+            Leg::Smtp(transaction) => transaction.finish().await,
+            Leg::Maildir(transaction) => {
+                transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
+            }
+        };
+        done.unwrap_or_else(|error| told(&self.id, &error))
+    }
+
+    /// Gives up. Before DATA the relay is told QUIT; it isn't waited for.
+    pub async fn abandon(self) {
+        if let Leg::Smtp(transaction) = self.leg {
+            transaction.abandon();
+        }
+    }
+
+    fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
+        done.map_err(|error| self.failure.insert(told(&self.id, &error)).clone())
+    }
+}
+
+/// The reply for the client; the log learns the reason, which the client is not told.
+fn told(id: &str, error: &RelayError) -> Reply {
+    match error {
+        RelayError::Rejected { .. } => tracing::debug!(target: "rmxd::relay", id, %error, "relay refused"),
+        RelayError::NoXclient => tracing::error!(target: "rmxd::relay", id, %error, "no transaction"),
+        _ => tracing::warn!(target: "rmxd::relay", id, %error, "transaction failed"),
+    }
+    error.reply()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,22 @@
-//! The SMTP dialogue, pure: one event in, one effect out.
+//! The SMTP dialogue (RFC 5321 4.1, 4.3), pure: one event in, one effect out.
+//!
+//! The session knows the order of commands and what they are answered with. It has no clock, socket or resolver: what
+//! it can't know (is the sender good, does the relay take the recipient, what became of the message) it asks for with
+//! an [`Effect`], and the outcome of that effect is the next [`Event`]. Session and transaction are separate values;
+//! a transaction is ended by dropping it.
 
-use crate::smtp::address::DomainName;
+mod replies;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+
+use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
+use crate::smtp::command::{Command, MailParameters};
+use crate::smtp::framing::Fault;
+use crate::smtp::reply::Reply;
 
 /// What the dialogue needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,4 +29,199 @@ pub struct Settings {
     pub recipients: usize,
     /// Errors before 421.
     pub errors: usize,
+}
+
+/// What EHLO offers beside what every session has, because the next hop can take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Largest message in octets: the smaller of ours and the relay's.
+    pub size: u64,
+    /// 8BITMIME (RFC 6152).
+    pub eight_bit_mime: bool,
+}
+
+/// How the client introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The argument as it came: printable, without white space.
+    pub argument: CompactString,
+    /// EHLO, not HELO.
+    pub extended: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A command line came, without its CRLF.
+    Line(&'a [u8]),
+    /// A command line was too long.
+    LineTooLong,
+    /// An octet that has no place in SMTP.
+    Fault(Fault),
+    /// Outcome of [`Effect::Sender`].
+    SenderAnswered(Reply),
+    /// Outcome of [`Effect::Recipient`].
+    RecipientAnswered(Reply),
+    /// Outcome of [`Effect::Message`].
+    MessageAnswered(Reply),
+    /// The client was silent for too long.
+    TimedOut,
+    /// The daemon ends.
+    ShuttingDown,
+}
+
+/// What is to be done. Each effect has one outcome: the next line for the first four, else the event named.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer, then wait for the next line.
+    Reply(Reply),
+    /// The client introduced itself; no transaction is open. Answer.
+    Hello(Reply),
+    /// The transaction is over without a message. Answer.
+    Reset(Reply),
+    /// Answer and close the connection.
+    Close(Reply),
+    /// A transaction wants to begin: [`Event::SenderAnswered`].
+    Sender(ReversePath, MailParameters),
+    /// A recipient for the open transaction: [`Event::RecipientAnswered`].
+    Recipient(ForwardPath),
+    /// 354, then receive the message: [`Event::MessageAnswered`].
+    Message,
+}
+
+/// One SMTP session.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<Settings>,
+    offer: Offer,
+    hello: Option<Hello>,
+    transaction: Option<Transaction>,
+    errors: usize,
+}
+
+/// One mail transaction (RFC 5321 3.3), open since its sender was accepted.
+#[derive(Debug, Default)]
+struct Transaction {
+    accepted: usize,
+}
+
+impl Session {
+    /// A session whose banner was not sent yet.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, offer: Offer) -> Self {
+        Self { settings, offer, hello: None, transaction: None, errors: 0 }
+    }
+
+    /// The banner (RFC 5321 4.2).
+    #[must_use]
+    pub fn greeting(&self) -> Reply {
+        Reply::plain(220, format!("{} ESMTP rmxd", self.settings.hostname))
+    }
+
+    /// How the client introduced itself last.
+    #[must_use]
+    pub fn hello(&self) -> Option<&Hello> {
+        self.hello.as_ref()
+    }
+
+    /// One step of the dialogue.
+    pub fn step(&mut self, event: Event<'_>) -> Effect {
+        match event {
+            Event::Line(line) => self.command(line),
+            Event::LineTooLong => self.error(replies::line_too_long()),
+            Event::Fault(fault) => Effect::Close(replies::fault(fault)),
+            Event::SenderAnswered(reply) => {
+                if reply.is_positive() {
+                    self.transaction = Some(Transaction::default());
+                }
+                Effect::Reply(reply)
+            }
+            Event::RecipientAnswered(reply) => {
+                if let Some(transaction) = self.transaction.as_mut().filter(|_| reply.is_positive()) {
+                    transaction.accepted += 1;
+                }
+                Effect::Reply(reply)
+            }
+            Event::MessageAnswered(reply) => {
+                self.transaction = None;
+                Effect::Reply(reply)
+            }
+            Event::TimedOut => Effect::Close(replies::timed_out(&self.settings.hostname)),
+            Event::ShuttingDown => Effect::Close(replies::shutting_down(&self.settings.hostname)),
+        }
+    }
+
+    fn command(&mut self, line: &[u8]) -> Effect {
+        match Command::parse(line) {
+            Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
+            Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
+            Ok(Command::Mail(path, parameters)) => self.mail(path, parameters),
+            Ok(Command::Rcpt(path)) => self.recipient(path),
+            Ok(Command::Data) => self.data(),
+            Ok(Command::Rset) => {
+                self.transaction = None;
+                Effect::Reset(replies::ok())
+            }
+            Ok(Command::Noop) => Effect::Reply(replies::ok()),
+            Ok(Command::Quit) => Effect::Close(replies::bye(&self.settings.hostname)),
+            Ok(Command::Vrfy) => Effect::Reply(replies::no_verify()),
+            Ok(Command::Help) => Effect::Reply(replies::help()),
+            Err(error) => self.error(replies::bad_command(&error)),
+        }
+    }
+
+    /// EHLO resets like RSET (RFC 5321 4.1.4).
+    fn greet(&mut self, hello: Hello) -> Effect {
+        let reply = if hello.extended {
+            replies::extended_hello(&self.settings.hostname, self.offer)
+        } else {
+            Reply::plain(250, self.settings.hostname.to_string())
+        };
+        self.hello = Some(hello);
+        self.transaction = None;
+        Effect::Hello(reply)
+    }
+
+    fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Effect {
+        if self.hello.is_none() {
+            return self.error(replies::out_of_order("send HELO or EHLO first"));
+        }
+        if self.transaction.is_some() {
+            return self.error(replies::out_of_order("a transaction is open already"));
+        }
+        if parameters.body.is_some() && !self.offer.eight_bit_mime {
+            return self.error(replies::parameter_not_offered("BODY"));
+        }
+        if parameters.size.is_some_and(|size| size > self.offer.size) {
+            return Effect::Reply(replies::too_big(self.offer.size));
+        }
+        Effect::Sender(path, parameters)
+    }
+
+    fn recipient(&mut self, path: ForwardPath) -> Effect {
+        match &self.transaction {
+            None => self.error(replies::out_of_order("send MAIL FROM first")),
+            Some(transaction) if transaction.accepted >= self.settings.recipients => {
+                Effect::Reply(replies::too_many_recipients())
+            }
+            Some(_) => Effect::Recipient(path),
+        }
+    }
+
+    fn data(&mut self) -> Effect {
+        match &self.transaction {
+            None => self.error(replies::out_of_order("send MAIL FROM and RCPT TO first")),
+            Some(transaction) if transaction.accepted == 0 => self.error(replies::no_recipients()),
+            Some(_) => Effect::Message,
+        }
+    }
+
+    /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.
+    fn error(&mut self, reply: Reply) -> Effect {
+        self.errors += 1;
+        if self.errors > self.settings.errors {
+            return Effect::Close(replies::too_many_errors(&self.settings.hostname));
+        }
+        Effect::Reply(reply)
+    }
 }

@@ -1,1 +1,293 @@
-//! Command lines.
+//! Command lines (RFC 5321 4.1.1) to values that can't be wrong.
+//!
+//! Case of verbs doesn't matter, trailing white space is read over, so is a space behind `FROM:` (common, harmless).
+//! Everything else is the grammar; what it doesn't allow is named, so that the reply can say it.
+
+use compact_str::CompactString;
+
+use crate::smtp::address::{AddressError, ForwardPath, ReversePath};
+
+/// Longest HELO argument (RFC 5321 4.5.3.1.2).
+const MAX_HELO: usize = 255;
+
+/// A command with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// HELO with its argument: printable, without white space, not proven to be a domain.
+    Helo(CompactString),
+    /// EHLO, likewise.
+    Ehlo(CompactString),
+    /// MAIL FROM.
+    Mail(ReversePath, MailParameters),
+    /// RCPT TO; no parameter is known in this version.
+    Rcpt(ForwardPath),
+    /// DATA.
+    Data,
+    /// RSET.
+    Rset,
+    /// NOOP, with or without argument.
+    Noop,
+    /// QUIT.
+    Quit,
+    /// VRFY; the argument doesn't matter, users aren't disclosed.
+    Vrfy,
+    /// HELP.
+    Help,
+}
+
+/// What may stand behind the reverse path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MailParameters {
+    /// SIZE in octets (RFC 1870).
+    pub size: Option<u64>,
+    /// BODY (RFC 6152).
+    pub body: Option<Body>,
+}
+
+/// BODY (RFC 6152 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// 7BIT.
+    SevenBit,
+    /// 8BITMIME.
+    EightBitMime,
+}
+
+/// What is wrong with a command line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No such verb: 500.
+    #[error("command not known")]
+    Unknown,
+    /// A verb of RFC 5321 or an extension that this server doesn't have: 502.
+    #[error("command not implemented")]
+    NotImplemented,
+    /// 501; the text says what is expected.
+    #[error("syntax: {0}")]
+    Syntax(&'static str),
+    /// 501.
+    #[error("{0}")]
+    Address(#[from] AddressError),
+    /// An address with octets above 127, without SMTPUTF8: 553 (RFC 6531 3.5).
+    #[error("the address is not ASCII")]
+    NotAscii,
+    /// 555.
+    #[error("parameter {0} not known")]
+    UnknownParameter(CompactString),
+    /// 501.
+    #[error("parameter {0} has no valid value")]
+    BadParameter(CompactString),
+}
+
+impl Command {
+    /// Reads a line without its CRLF.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        let line = line.trim_ascii_end();
+        let at = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+        let (verb, rest) = line.split_at_checked(at).unwrap_or((line, b""));
+        let rest = rest.trim_ascii_start();
+        match verb.to_ascii_uppercase().as_slice() {
+            b"HELO" => hello(rest, "HELO domain").map(Self::Helo),
+            b"EHLO" => hello(rest, "EHLO domain").map(Self::Ehlo),
+            b"MAIL" => mail(rest),
+            b"RCPT" => rcpt(rest),
+            b"DATA" => bare(rest, Self::Data),
+            b"RSET" => bare(rest, Self::Rset),
+            b"QUIT" => bare(rest, Self::Quit),
+            b"NOOP" => Ok(Self::Noop),
+            b"HELP" => Ok(Self::Help),
+            b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY user")),
+            b"VRFY" => Ok(Self::Vrfy),
+            b"EXPN" | b"STARTTLS" | b"AUTH" | b"BDAT" | b"ETRN" | b"TURN" => {
+                Err(CommandError::NotImplemented)
+            }
+            _ => Err(CommandError::Unknown),
+        }
+    }
+}
+
+fn bare(rest: &[u8], command: Command) -> Result<Command, CommandError> {
+    if rest.is_empty() { Ok(command) } else { Err(CommandError::Syntax("this command takes no argument")) }
+}
+
+fn hello(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
+    let valid = (1..=MAX_HELO).contains(&rest.len()) && rest.iter().all(u8::is_ascii_graphic);
+    match std::str::from_utf8(rest) {
+        Ok(text) if valid => Ok(CompactString::new(text)),
+        _ => Err(CommandError::Syntax(usage)),
+    }
+}
+
+fn mail(rest: &[u8]) -> Result<Command, CommandError> {
+    const USAGE: &str = "MAIL FROM:<address>";
+    let (inner, rest) = path(rest, b"FROM:", USAGE)?;
+    let path = ReversePath::parse(inner)?;
+    let mut parameters = MailParameters::default();
+    for parameter in parameters_of(rest, USAGE)? {
+        match (parameter.name.as_str(), parameter.value) {
+            ("SIZE", Some(value)) if parameters.size.is_none() => {
+                parameters.size = Some(size(&parameter.name, value)?)
+            }
+            ("BODY", Some(value)) if parameters.body.is_none() => {
+                parameters.body = Some(body(&parameter.name, value)?)
+            }
+            ("SIZE" | "BODY", _) => return Err(CommandError::BadParameter(parameter.name)),
+            _ => return Err(CommandError::UnknownParameter(parameter.name)),
+        }
+    }
+    Ok(Command::Mail(path, parameters))
+}
+
+fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
+    const USAGE: &str = "RCPT TO:<address>";
+    let (inner, rest) = path(rest, b"TO:", USAGE)?;
+    let path = ForwardPath::parse(inner)?;
+    match parameters_of(rest, USAGE)?.into_iter().next() {
+        None => Ok(Command::Rcpt(path)),
+        Some(parameter) => Err(CommandError::UnknownParameter(parameter.name)),
+    }
+}
+
+/// Size-value (RFC 1870 3): 1 to 20 digits. More than 64 bits is more than any limit.
+fn size(name: &CompactString, value: &str) -> Result<u64, CommandError> {
+    if (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(value.parse().unwrap_or(u64::MAX));
+    }
+    Err(CommandError::BadParameter(name.clone()))
+}
+
+fn body(name: &CompactString, value: &str) -> Result<Body, CommandError> {
+    match value.to_ascii_uppercase().as_str() {
+        "7BIT" => Ok(Body::SevenBit),
+        "8BITMIME" => Ok(Body::EightBitMime),
+        _ => Err(CommandError::BadParameter(name.clone())),
+    }
+}
+
+/// `KEYWORD:<inner>rest` to inner and rest; the closing bracket is the first one outside a quoted string.
+fn path<'a>(rest: &'a [u8], keyword: &[u8], usage: &'static str) -> Result<(&'a str, &'a str), CommandError> {
+    let (head, tail) = rest.split_at_checked(keyword.len()).ok_or(CommandError::Syntax(usage))?;
+    if !head.eq_ignore_ascii_case(keyword) {
+        return Err(CommandError::Syntax(usage));
+    }
+    if !tail.is_ascii() {
+        return Err(CommandError::NotAscii);
+    }
+    let tail = std::str::from_utf8(tail).map_err(|_not_ascii| CommandError::NotAscii)?;
+    let tail = tail.trim_start_matches(' ').strip_prefix('<').ok_or(CommandError::Syntax(usage))?;
+    let (mut quoted, mut escaped) = (false, false);
+    let end = tail.bytes().position(|byte| {
+        let closes = byte == b'>' && !quoted;
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+        closes
+    });
+    let (inner, rest) = end.and_then(|end| tail.split_at_checked(end)).ok_or(CommandError::Syntax(usage))?;
+    Ok((inner, rest.strip_prefix('>').unwrap_or_default()))
+}
+
+struct Parameter<'a> {
+    /// In capitals.
+    name: CompactString,
+    value: Option<&'a str>,
+}
+
+/// ` KEYWORD=value KEYWORD ...` (RFC 5321 4.1.2, esmtp-param).
+fn parameters_of<'a>(rest: &'a str, usage: &'static str) -> Result<Vec<Parameter<'a>>, CommandError> {
+    if !rest.is_empty() && !rest.starts_with(' ') {
+        return Err(CommandError::Syntax(usage));
+    }
+    rest.split(' ').filter(|word| !word.is_empty()).map(|word| parameter(word, usage)).collect()
+}
+
+fn parameter<'a>(word: &'a str, usage: &'static str) -> Result<Parameter<'a>, CommandError> {
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+    let named = name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !named
+        || value.is_some_and(|value| {
+            value.is_empty() || !value.bytes().all(|byte| matches!(byte, 33..=60 | 62..=126))
+        })
+    {
+        return Err(CommandError::Syntax(usage));
+    }
+    Ok(Parameter { name: CompactString::new(name.to_ascii_uppercase()), value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str) -> String {
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Mail(path, parameters)) => {
+                format!("mail <{path}> {:?} {:?}", parameters.size, parameters.body)
+            }
+            Ok(Command::Rcpt(path)) => format!("rcpt <{path}>"),
+            Ok(command) => format!("{command:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn lines_are_read_as_the_grammar_says() {
+        let rows = [
+            ("ehlo Mail.Good.test", "Ehlo(\"Mail.Good.test\")"),
+            ("EHLO [127.0.0.1] ", "Ehlo(\"[127.0.0.1]\")"),
+            ("HELO", "syntax: HELO domain"),
+            ("EHLO a b", "syntax: EHLO domain"),
+            ("mail from:<u@good.test>", "mail <u@good.test> None None"),
+            ("MAIL FROM: <u@good.test>", "mail <u@good.test> None None"),
+            ("MAIL FROM:<>", "mail <> None None"),
+            (
+                "MAIL FROM:<u@good.test> SIZE=100 body=8bitmime",
+                "mail <u@good.test> Some(100) Some(EightBitMime)",
+            ),
+            (
+                "MAIL FROM:<u@good.test> SIZE=99999999999999999999",
+                "mail <u@good.test> Some(18446744073709551615) None",
+            ),
+            ("MAIL FROM:<\"a>b\"@good.test>", "mail <\"a>b\"@good.test> None None"),
+            ("MAIL FROM:<\"a\\\">b\"@good.test>", "mail <\"a\\\">b\"@good.test> None None"),
+            ("MAIL FROM:u@good.test", "syntax: MAIL FROM:<address>"),
+            ("MAIL FROM:<u@good.test", "syntax: MAIL FROM:<address>"),
+            ("MAIL FROM:<u@good.test>SIZE=10", "syntax: MAIL FROM:<address>"),
+            ("MAIL TO:<u@good.test>", "syntax: MAIL FROM:<address>"),
+            ("MAIL", "syntax: MAIL FROM:<address>"),
+            ("MAIL FROM:<u@good.test> COLOUR=blue", "parameter COLOUR not known"),
+            ("MAIL FROM:<u@good.test> SMTPUTF8", "parameter SMTPUTF8 not known"),
+            ("MAIL FROM:<u@good.test> BODY=9BIT", "parameter BODY has no valid value"),
+            ("MAIL FROM:<u@good.test> SIZE=ten", "parameter SIZE has no valid value"),
+            ("MAIL FROM:<u@good.test> SIZE", "parameter SIZE has no valid value"),
+            ("MAIL FROM:<u@good.test> SIZE=1 SIZE=2", "parameter SIZE has no valid value"),
+            ("MAIL FROM:<u@b\u{fc}cher.test>", "the address is not ASCII"),
+            ("RCPT TO:<Postmaster>", "rcpt <Postmaster>"),
+            ("RCPT TO:<>", "the local part is not valid"),
+            ("RCPT TO:<u@good.test> NOTIFY=NEVER", "parameter NOTIFY not known"),
+            ("DATA now", "syntax: this command takes no argument"),
+            ("NOOP now", "Noop"),
+            ("VRFY", "syntax: VRFY user"),
+            ("EXPN staff", "command not implemented"),
+            ("FROB x", "command not known"),
+            ("", "command not known"),
+        ];
+        for (line, expected) in rows {
+            assert_eq!(shown(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn hello_takes_printable_words_only() {
+        for bad in [&b"EHLO a\x1bb"[..], b"EHLO b\xc3\xbccher.test", b"EHLO \xff"] {
+            assert_eq!(Command::parse(bad), Err(CommandError::Syntax("EHLO domain")));
+        }
+        assert!(Command::parse(format!("EHLO {}", "a".repeat(256)).as_bytes()).is_err());
+    }
+}

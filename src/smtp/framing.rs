@@ -1,1 +1,487 @@
-//! Framing.
+//! Where a line ends, where a message ends: strict, and nowhere else.
+//!
+//! A line ends at CRLF, a message at CRLF . CRLF (RFC 5321 2.3.8, 4.1.1.4). A bare CR, a bare LF or a NUL is a fault:
+//! two servers that read one of them differently are what SMTP smuggling lives from, so nothing is repaired, unless
+//! the operator asks for bare LF to be taken as a line end, and then still never as part of the end of data.
+//!
+//! Neither reader holds octets of its own: what is undecided stays in the caller's buffer, so that every split of the
+//! input into reads gives the same result. Messages stay dot-stuffed (RFC 5321 4.5.2) from end to end.
+
+use std::borrow::Cow;
+
+/// What is done with a bare LF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareNewline {
+    /// It is a fault.
+    Reject,
+    /// It is a line end, but never part of the end of data.
+    Normalize,
+}
+
+/// An octet that has no place in SMTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// CR without LF.
+    BareCr,
+    /// LF without CR.
+    BareLf,
+    /// NUL.
+    Nul,
+}
+
+impl Fault {
+    /// For replies and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BareCr => "bare CR",
+            Self::BareLf => "bare LF",
+            Self::Nul => "NUL",
+        }
+    }
+}
+
+/// What [`CommandReader::next`] found at the front of the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandStep {
+    /// A line of `length` octets; with its line end it takes `consumed`.
+    Line {
+        /// Octets of the line without its end.
+        length: usize,
+        /// Octets to take off the buffer.
+        consumed: usize,
+    },
+    /// A line that was too long has ended; none of it may be obeyed.
+    TooLong {
+        /// Octets to take off the buffer.
+        consumed: usize,
+    },
+    /// No line yet.
+    More {
+        /// Octets of a line that is already too long, to be thrown away.
+        discard: usize,
+    },
+    /// The connection must be ended.
+    Fault(Fault),
+}
+
+/// Finds command lines.
+#[derive(Debug)]
+pub struct CommandReader {
+    limit: usize,
+    bare_newline: BareNewline,
+    too_long: bool,
+}
+
+impl CommandReader {
+    /// `limit` is the longest line in octets with its CRLF (RFC 5321 4.5.3.1.4 asks for at least 512).
+    #[must_use]
+    pub fn new(limit: usize, bare_newline: BareNewline) -> Self {
+        Self { limit, bare_newline, too_long: false }
+    }
+
+    /// Looks at the front of the buffer. The caller takes off what the step says before the next call.
+    pub fn next(&mut self, buffer: &[u8]) -> CommandStep {
+        let (length, consumed) = match line_end(buffer) {
+            LineEnd::Crlf(at) => (at, at + 2),
+            LineEnd::Fault(Fault::BareLf, at) if self.bare_newline == BareNewline::Normalize => (at, at + 1),
+            LineEnd::Fault(fault, _) => return CommandStep::Fault(fault),
+            LineEnd::None { undecided } => {
+                if buffer.len() <= self.limit && !self.too_long {
+                    return CommandStep::More { discard: 0 };
+                }
+                self.too_long = true;
+                return CommandStep::More { discard: buffer.len() - undecided };
+            }
+        };
+        if std::mem::take(&mut self.too_long) || length + 2 > self.limit {
+            return CommandStep::TooLong { consumed };
+        }
+        CommandStep::Line { length, consumed }
+    }
+}
+
+enum LineEnd {
+    /// CRLF at this offset.
+    Crlf(usize),
+    /// A fault at this offset, before any CRLF.
+    Fault(Fault, usize),
+    /// Neither; the last `undecided` octets (a CR) may yet become a line end.
+    None { undecided: usize },
+}
+
+fn line_end(buffer: &[u8]) -> LineEnd {
+    let Some(at) = memchr::memchr3(b'\r', b'\n', 0, buffer) else {
+        return LineEnd::None { undecided: 0 };
+    };
+    match (buffer.get(at), buffer.get(at + 1)) {
+        (Some(b'\r'), Some(b'\n')) => LineEnd::Crlf(at),
+        (Some(b'\r'), None) => LineEnd::None { undecided: 1 },
+        (Some(b'\r'), Some(_)) => LineEnd::Fault(Fault::BareCr, at),
+        (Some(b'\n'), _) => LineEnd::Fault(Fault::BareLf, at),
+        _ => LineEnd::Fault(Fault::Nul, at),
+    }
+}
+
+/// What follows the octets that [`DataReader::next`] gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataEvent {
+    /// Call again with the rest of the buffer: it may hold more.
+    Again,
+    /// More input is needed.
+    More,
+    /// The message has ended.
+    End,
+    /// The connection must be ended, and the message thrown away.
+    Fault(Fault),
+}
+
+/// A piece of a message: `content` octets at the front of the buffer, then `insert`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataStep {
+    /// Octets at the front of the buffer that belong to the message, still dot-stuffed.
+    pub content: usize,
+    /// Octets that belong behind them and that the client did not send in this form (normalised line ends only).
+    pub insert: &'static [u8],
+    /// Octets to take off the buffer.
+    pub consumed: usize,
+    /// What comes next.
+    pub event: DataEvent,
+}
+
+/// Finds the end of a message.
+#[derive(Debug)]
+pub struct DataReader {
+    place: Place,
+    bare_newline: BareNewline,
+    stuffing: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At the start of a line, behind CRLF or DATA.
+    LineStart,
+    /// At the start of a line that a normalised LF has made: the client stuffed no dot here and can't end here.
+    MadeLineStart,
+    /// Within a line.
+    Text,
+}
+
+impl DataReader {
+    /// At the start of a message, right after the CRLF of DATA (RFC 5321 4.1.1.4: that CRLF counts).
+    #[must_use]
+    pub fn new(bare_newline: BareNewline) -> Self {
+        Self { place: Place::LineStart, bare_newline, stuffing: 0 }
+    }
+
+    /// How many of the octets given so far are dots that transparency added; RFC 1870 5 doesn't count them.
+    #[must_use]
+    pub fn stuffing(&self) -> u64 {
+        self.stuffing
+    }
+
+    /// Looks at the front of the buffer. The caller takes off `consumed` octets before the next call.
+    pub fn next(&mut self, buffer: &[u8]) -> DataStep {
+        let mut at = 0;
+        loop {
+            let rest = buffer.get(at..).unwrap_or_default();
+            if let (Place::LineStart | Place::MadeLineStart, Some(b'.')) = (self.place, rest.first()) {
+                match self.line_of_dot(at, rest) {
+                    Some(step) => return step,
+                    None => at += 1,
+                }
+                self.place = Place::Text;
+                continue;
+            }
+            match line_end(rest) {
+                LineEnd::Crlf(length) => {
+                    at += length + 2;
+                    self.place = Place::LineStart;
+                }
+                LineEnd::None { undecided } => {
+                    let content = buffer.len() - undecided;
+                    if content > at {
+                        self.place = Place::Text;
+                    }
+                    return step(content, b"", content, DataEvent::More);
+                }
+                LineEnd::Fault(Fault::BareLf, length) if self.bare_newline == BareNewline::Normalize => {
+                    self.place = Place::MadeLineStart;
+                    return step(at + length, b"\r\n", at + length + 1, DataEvent::Again);
+                }
+                LineEnd::Fault(fault, length) => {
+                    return step(at + length, b"", at + length, DataEvent::Fault(fault));
+                }
+            }
+        }
+    }
+
+    /// A line that starts with a dot: `None` when the dot is an ordinary, already stuffed one.
+    fn line_of_dot(&mut self, at: usize, rest: &[u8]) -> Option<DataStep> {
+        if self.place == Place::MadeLineStart {
+            // The dot is content; behind the CRLF that we made it has to be stuffed, or it could end the message.
+            self.place = Place::Text;
+            return Some(step(at, b".", at, DataEvent::Again));
+        }
+        match (rest.get(1), rest.get(2)) {
+            (Some(b'\r'), Some(b'\n')) => Some(step(at, b"", at + 3, DataEvent::End)),
+            (None, _) | (Some(b'\r'), None) => Some(step(at, b"", at, DataEvent::More)),
+            (Some(b'\n'), _) if self.bare_newline == BareNewline::Normalize => {
+                // CRLF . LF: an empty line after unstuffing. Passing the dot on would make an end of data of it.
+                self.place = Place::MadeLineStart;
+                Some(step(at, b"\r\n", at + 2, DataEvent::Again))
+            }
+            _ => {
+                self.stuffing += 1;
+                None
+            }
+        }
+    }
+}
+
+fn step(content: usize, insert: &'static [u8], consumed: usize, event: DataEvent) -> DataStep {
+    DataStep { content, insert, consumed, event }
+}
+
+/// Takes the stuffed dots off whole lines (RFC 5321 4.5.2); copies only where there are some.
+#[must_use]
+pub fn unstuffed(block: &[u8]) -> Cow<'_, [u8]> {
+    edited_lines(block, |line, out| out.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)))
+}
+
+/// Stuffs dots at line starts (RFC 5321 4.5.2); copies only where there are some.
+#[must_use]
+pub fn stuffed(block: &[u8]) -> Cow<'_, [u8]> {
+    edited_lines(block, |line, out| {
+        out.push(b'.');
+        out.extend_from_slice(line);
+    })
+}
+
+/// Applies `edit` to each line that starts with a dot.
+fn edited_lines(block: &[u8], edit: impl Fn(&[u8], &mut Vec<u8>)) -> Cow<'_, [u8]> {
+    if block.first() != Some(&b'.') && memchr::memmem::find(block, b"\n.").is_none() {
+        return Cow::Borrowed(block);
+    }
+    let mut out = Vec::with_capacity(block.len() + 16);
+    for line in block.split_inclusive(|byte| *byte == b'\n') {
+        if line.first() == Some(&b'.') { edit(line, &mut out) } else { out.extend_from_slice(line) }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Everything a sequence of reads gives: what was understood, and the fault that ended it.
+    #[derive(Debug, PartialEq, Eq, Clone, Default)]
+    struct Seen {
+        items: Vec<Vec<u8>>,
+        ended: bool,
+        fault: Option<Fault>,
+    }
+
+    fn commands(parts: &[&[u8]], limit: usize, mode: BareNewline) -> Seen {
+        let (mut reader, mut buffer, mut seen) =
+            (CommandReader::new(limit, mode), Vec::new(), Seen::default());
+        for part in parts {
+            buffer.extend_from_slice(part);
+            loop {
+                match reader.next(&buffer) {
+                    CommandStep::Line { length, consumed } => {
+                        seen.items.push(buffer[..length].to_vec());
+                        buffer.drain(..consumed);
+                    }
+                    CommandStep::TooLong { consumed } => {
+                        seen.items.push(b"TOO LONG".to_vec());
+                        buffer.drain(..consumed);
+                    }
+                    CommandStep::More { discard } => {
+                        buffer.drain(..discard);
+                        break;
+                    }
+                    CommandStep::Fault(fault) => {
+                        seen.fault = Some(fault);
+                        return seen;
+                    }
+                }
+            }
+        }
+        seen
+    }
+
+    fn message(parts: &[&[u8]], mode: BareNewline) -> (Seen, Vec<u8>) {
+        let (mut reader, mut buffer, mut seen) = (DataReader::new(mode), Vec::new(), Seen::default());
+        let mut content = Vec::new();
+        for part in parts {
+            buffer.extend_from_slice(part);
+            loop {
+                if seen.ended {
+                    break;
+                }
+                let found = reader.next(&buffer);
+                content.extend_from_slice(&buffer[..found.content]);
+                content.extend_from_slice(found.insert);
+                buffer.drain(..found.consumed);
+                match found.event {
+                    DataEvent::Again => {}
+                    DataEvent::More => break,
+                    DataEvent::End => seen.ended = true,
+                    DataEvent::Fault(fault) => {
+                        seen.fault = Some(fault);
+                        return (seen, Vec::new());
+                    }
+                }
+            }
+        }
+        seen.items.push(content);
+        (seen, buffer)
+    }
+
+    #[test]
+    fn commands_end_at_crlf_only() {
+        let rows: [(&[u8], &[&[u8]], Option<Fault>); 7] = [
+            (b"NOOP\r\nQUIT\r\n", &[b"NOOP", b"QUIT"], None),
+            (b"NOOP\r", &[], None),
+            (b"NOOP\nQUIT\r\n", &[], Some(Fault::BareLf)),
+            (b"NO\rOP\r\n", &[], Some(Fault::BareCr)),
+            (b"NOOP\r\r\n", &[], Some(Fault::BareCr)),
+            (b"NO\0OP\r\n", &[], Some(Fault::Nul)),
+            (b"\r\n", &[b""], None),
+        ];
+        for (input, lines, fault) in rows {
+            let seen = commands(&[input], 512, BareNewline::Reject);
+            assert_eq!(
+                (seen.items, seen.fault),
+                (lines.iter().map(|line| line.to_vec()).collect(), fault),
+                "{input:?}"
+            );
+        }
+        let lenient = commands(&[b"NOOP\nQUIT\r\n"], 512, BareNewline::Normalize);
+        assert_eq!(lenient.items, [b"NOOP".to_vec(), b"QUIT".to_vec()]);
+    }
+
+    #[test]
+    fn a_line_too_long_is_one_error_and_its_tail_is_no_command() {
+        let long = [b"NOOP ".to_vec(), vec![b'a'; 70_000], b"\r\nQUIT\r\n".to_vec()].concat();
+        let pieces: Vec<&[u8]> = long.chunks(1000).collect();
+        assert_eq!(
+            commands(&pieces, 512, BareNewline::Reject).items,
+            [b"TOO LONG".to_vec(), b"QUIT".to_vec()]
+        );
+        let exact = [vec![b'a'; 510], b"\r\n".to_vec()].concat();
+        assert_eq!(commands(&[&exact], 512, BareNewline::Reject).items, [vec![b'a'; 510]]);
+        let over = [vec![b'a'; 511], b"\r\n".to_vec()].concat();
+        assert_eq!(commands(&[&over], 512, BareNewline::Reject).items, [b"TOO LONG".to_vec()]);
+    }
+
+    #[test]
+    fn a_message_ends_at_crlf_dot_crlf_only() {
+        let rows: [(&[u8], Option<&[u8]>, Option<Fault>); 12] = [
+            (b"hi\r\n.\r\nQUIT\r\n", Some(b"hi\r\n"), None),
+            (b".\r\n", Some(b""), None),
+            (b"..\r\n.\r\n", Some(b"..\r\n"), None),
+            (b"a.\r\n.\r\n", Some(b"a.\r\n"), None),
+            (b"a\r\n.b\r\n.\r\n", Some(b"a\r\n.b\r\n"), None),
+            (b"a\n.\n", None, Some(Fault::BareLf)),
+            (b"a\n.\r\n", None, Some(Fault::BareLf)),
+            (b"a\r\n.\n", None, Some(Fault::BareLf)),
+            (b"a\r\n.\r", None, None),
+            (b"a\r\n.\r\r\n", None, Some(Fault::BareCr)),
+            (b"a\r.\r\n", None, Some(Fault::BareCr)),
+            (b"a\0\r\n.\r\n", None, Some(Fault::Nul)),
+        ];
+        for (input, content, fault) in rows {
+            let (seen, _) = message(&[input], BareNewline::Reject);
+            assert_eq!(seen.fault, fault, "{input:?}");
+            assert_eq!(seen.ended, content.is_some(), "{input:?}");
+            if let Some(content) = content {
+                assert_eq!(seen.items, [content.to_vec()], "{input:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn normalised_line_ends_never_end_a_message() {
+        let rows: [(&[u8], &[u8]); 5] = [
+            (b"a\nb\r\n.\r\n", b"a\r\nb\r\n"),
+            (b"a\n.\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
+            (b"a\n.\r\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
+            (b"a\r\n.\nb\r\n.\r\n", b"a\r\n\r\nb\r\n"),
+            (b"\n.\n\r\n.\r\n", b"\r\n..\r\n\r\n"),
+        ];
+        for (input, content) in rows {
+            let (seen, _) = message(&[input], BareNewline::Normalize);
+            assert!(seen.ended && seen.fault.is_none(), "{input:?}");
+            assert_eq!(seen.items, [content.to_vec()], "{input:?}");
+        }
+        assert_eq!(message(&[b"a\rb\r\n.\r\n"], BareNewline::Normalize).0.fault, Some(Fault::BareCr));
+    }
+
+    #[test]
+    fn stuffed_dots_are_counted_and_come_off_again() {
+        let mut reader = DataReader::new(BareNewline::Reject);
+        reader.next(b"..one\r\n...two\r\nx.\r\n");
+        assert_eq!(reader.stuffing(), 2);
+        assert_eq!(&*unstuffed(b"..one\r\nx\r\n.y\r\n"), b".one\r\nx\r\ny\r\n");
+        assert_eq!(&*stuffed(b".one\r\nx\r\n"), b"..one\r\nx\r\n");
+        assert!(matches!(unstuffed(b"no dot\r\n"), Cow::Borrowed(_)));
+    }
+
+    /// Octets that matter, many of them.
+    fn octets() -> impl Strategy<Value = Vec<u8>> {
+        let octet =
+            prop_oneof![3 => Just(b'.'), 3 => Just(b'\r'), 4 => Just(b'\n'), 1 => Just(0u8), 4 => Just(b'a')];
+        let crlf = Just(b"\r\n".to_vec());
+        prop::collection::vec(prop_oneof![2 => octet.prop_map(|byte| vec![byte]), 3 => crlf], 0..40)
+            .prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn every_split_gives_the_same(input in octets(), cuts in prop::collection::vec(0usize..60, 0..6)) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+            cuts.sort_unstable();
+            let bounds: Vec<usize> = [vec![0], cuts, vec![input.len()]].concat();
+            let parts: Vec<&[u8]> = bounds.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+            for mode in [BareNewline::Reject, BareNewline::Normalize] {
+                let whole = message(&[&input], mode);
+                let split = message(&parts, mode);
+                prop_assert_eq!(&whole.0.fault, &split.0.fault);
+                prop_assert_eq!(whole.0.ended, split.0.ended);
+                if whole.0.fault.is_none() {
+                    prop_assert_eq!(&whole.0.items, &split.0.items);
+                }
+                prop_assert_eq!(commands(&[&input], 12, mode), commands(&parts, 12, mode));
+            }
+        }
+
+        #[test]
+        fn what_passes_is_strict_and_holds_no_end_of_data(input in octets()) {
+            for mode in [BareNewline::Reject, BareNewline::Normalize] {
+                let (seen, _) = message(&[&input], mode);
+                let Some(content) = seen.items.first() else { continue };
+                let framed = [b"\r\n", content.as_slice(), b".\r\n"].concat();
+                if seen.ended {
+                    let end = framed.windows(5).position(|window| window == b"\r\n.\r\n");
+                    prop_assert_eq!(end.map(|at| at + 5), Some(framed.len()));
+                    prop_assert_eq!(line_faults(&framed), 0);
+                }
+            }
+        }
+
+        #[test]
+        fn stuffing_is_undone_by_unstuffing(lines in prop::collection::vec("[.a]{0,4}", 0..8)) {
+            let text: String = lines.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect();
+            let there = stuffed(text.as_bytes()).into_owned();
+            prop_assert_eq!(&*unstuffed(&there), text.as_bytes());
+        }
+    }
+
+    fn line_faults(octets: &[u8]) -> usize {
+        let pairs = octets.windows(2).filter(|pair| (pair[0] == b'\r') != (pair[1] == b'\n')).count();
+        pairs + octets.iter().filter(|byte| **byte == 0).count()
+    }
+}

@@ -1,0 +1,199 @@
+//! What DNS said and until when: the only file that names moka.
+//!
+//! Freshness is ours: moka's own expiry (`Expiry` or `time_to_live`) stalls a reader for more than a second when a
+//! million entries end together, and it can't be tested with a moved clock. So an expired entry stays until it is
+//! replaced or evicted, which is also what lets it serve as stale evidence. The bound is in octets.
+
+use std::mem::size_of;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+
+use crate::dns::CacheSettings;
+use crate::dns::alias::Resolved;
+use crate::dns::clock::{Clock, Moment};
+use crate::policy::evidence::{Answer, Question, RecordType, Records, Target, Trouble};
+use crate::smtp::address::DomainName;
+
+/// What moka and the allocator use for one entry besides what [`Entry::weight`] counts; measured with a million.
+const OVERHEAD: usize = 400;
+/// How long trouble is remembered: long enough to spare a struggling server, short enough to be forgotten at once.
+const TROUBLE_HELD: Duration = Duration::from_secs(5);
+
+/// What an entry is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    name: DomainName,
+    about: About,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum About {
+    Records(RecordType),
+    /// That the name doesn't exist, nor anything below it (RFC 8020).
+    Existence,
+}
+
+impl From<Question> for Key {
+    fn from(question: Question) -> Self {
+        Self { name: question.name, about: About::Records(question.rtype) }
+    }
+}
+
+/// An answer with its times.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) answer: Arc<Answer>,
+    pub(super) received: Moment,
+    pub(super) expires: Moment,
+}
+
+/// The latest answer, and while that is trouble, the positive one before it.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) latest: Held,
+    last_good: Option<Arc<Held>>,
+}
+
+impl Entry {
+    /// A positive answer that expired less than `stale` ago, for use while the latest is trouble.
+    pub(super) fn stale(&self, now: Moment, stale: Duration) -> Option<&Held> {
+        self.last_good.as_deref().filter(|held| now < held.expires.plus(stale))
+    }
+
+    fn is_fresh(&self, now: Moment) -> bool {
+        now < self.latest.expires
+    }
+
+    /// What the next entry keeps of this one when it is trouble.
+    fn into_last_good(self) -> Option<Arc<Held>> {
+        match *self.latest.answer {
+            Answer::Found(_) => Some(Arc::new(self.latest)),
+            Answer::Unavailable(_) => self.last_good,
+            Answer::NoData | Answer::NoSuchDomain => None,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        let last_good = self.last_good.as_ref().map_or(0, |held| size_of::<Held>() + weight(&held.answer));
+        size_of::<Self>() + weight(&self.latest.answer) + last_good
+    }
+}
+
+/// All answers that are held.
+pub(super) struct Cache {
+    store: moka::future::Cache<Key, Entry, RandomState>,
+    settings: CacheSettings,
+    clock: Clock,
+}
+
+impl Cache {
+    pub(super) fn new(settings: CacheSettings, clock: Clock) -> Self {
+        let store = moka::future::Cache::builder()
+            .max_capacity(settings.memory)
+            .weigher(|key: &Key, entry: &Entry| {
+                let octets = OVERHEAD + size_of::<Key>() + heap(key.name.as_str()) + entry.weight();
+                u32::try_from(octets).unwrap_or(u32::MAX)
+            })
+            .build_with_hasher(RandomState::default());
+        Self { store, settings, clock }
+    }
+
+    /// The answer, if one is held that has not expired. Gives the question back.
+    pub(super) async fn fresh(&self, question: Question) -> (Question, Option<Entry>) {
+        let rtype = question.rtype;
+        let key = Key::from(question);
+        let entry = self.store.get(&key).await.filter(|entry| entry.is_fresh(self.clock.now()));
+        (Question { name: key.name, rtype }, entry)
+    }
+
+    /// A fresh NXDOMAIN of `name` or of a name above it (RFC 8020 2).
+    pub(super) async fn denial(&self, name: &DomainName) -> Option<Entry> {
+        let now = self.clock.now();
+        let mut name = Some(name.clone());
+        while let Some(denied) = name {
+            name = denied.parent();
+            let key = Key { name: denied, about: About::Existence };
+            if let Some(entry) = self.store.get(&key).await.filter(|entry| entry.is_fresh(now)) {
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question.
+    pub(super) async fn get_or_ask(
+        &self,
+        question: Question,
+        resolve: impl Future<Output = Resolved>,
+    ) -> Entry {
+        let key = Key::from(question);
+        let ask = async {
+            let resolved = resolve.await;
+            self.entry(&key, resolved).await
+        };
+        let outdated = |entry: &Entry| !entry.is_fresh(self.clock.now());
+        self.store.entry_by_ref(&key).or_insert_with_if(ask, outdated).await.into_value()
+    }
+
+    async fn entry(&self, key: &Key, resolved: Resolved) -> Entry {
+        let received = self.clock.now();
+        let expires = received.plus(self.keep(&resolved));
+        let latest = Held { answer: Arc::new(resolved.answer), received, expires };
+        if let Some(name) = resolved.denied {
+            let denial = Entry {
+                latest: Held { answer: Arc::new(Answer::NoSuchDomain), ..latest.clone() },
+                last_good: None,
+            };
+            self.store.insert(Key { name, about: About::Existence }, denial).await;
+        }
+        let last_good = match *latest.answer {
+            Answer::Unavailable(_) => self.store.get(key).await.and_then(Entry::into_last_good),
+            Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
+        };
+        Entry { latest, last_good }
+    }
+
+    /// How long an answer is fresh.
+    fn keep(&self, resolved: &Resolved) -> Duration {
+        let CacheSettings { min_ttl, max_ttl, max_negative_ttl, .. } = self.settings;
+        let ttl = resolved.ttl.unwrap_or(min_ttl).max(min_ttl);
+        match resolved.answer {
+            Answer::Found(_) => ttl.min(max_ttl),
+            Answer::NoData | Answer::NoSuchDomain => ttl.min(max_negative_ttl),
+            Answer::Unavailable(Trouble::Busy) => Duration::ZERO,
+            Answer::Unavailable(_) => TROUBLE_HELD,
+        }
+    }
+}
+
+/// What an answer holds on the heap, its own allocation included.
+fn weight(answer: &Answer) -> usize {
+    let records = match answer {
+        Answer::Found(Records::Mx(list)) => {
+            list.capacity() * size_of::<(u16, Target)>()
+                + list.iter().map(|(_, target)| name(target)).sum::<usize>()
+        }
+        Answer::Found(Records::A(list)) => list.capacity() * size_of::<std::net::Ipv4Addr>(),
+        Answer::Found(Records::Aaaa(list)) => list.capacity() * size_of::<std::net::Ipv6Addr>(),
+        Answer::Found(Records::Ptr(list)) => {
+            list.capacity() * size_of::<Target>() + list.iter().map(name).sum::<usize>()
+        }
+        Answer::NoData | Answer::NoSuchDomain | Answer::Unavailable(_) => 0,
+    };
+    size_of::<Answer>() + 2 * size_of::<usize>() + records
+}
+
+fn name(target: &Target) -> usize {
+    match target {
+        Target::Root => 0,
+        Target::Host(name) => heap(name.as_str()),
+        Target::Invalid(text) => heap(text),
+    }
+}
+
+/// What a compact string of this text holds on the heap.
+fn heap(text: &str) -> usize {
+    if text.len() > size_of::<compact_str::CompactString>() { text.len() } else { 0 }
+}

@@ -1,0 +1,114 @@
+//! From server to server: one question to the configured servers, in turn, until one answers.
+//!
+//! SERVFAIL, REFUSED, silence and broken answers go on to the next, all within one deadline of which each try gets a
+//! fair share. A server that failed as a whole a moment ago comes last. Asking several at once is left out: it doubles
+//! the load on resolvers for the sake of the few questions that meet a dead one.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::dns::SetupError;
+use crate::dns::clock::{Clock, Moment};
+use crate::dns::resolver::{Response, Upstream, WireName};
+use crate::policy::evidence::{RecordType, Trouble};
+
+/// How often a server that says nothing is asked; hickory repeats lost packets within each try.
+const ROUNDS: usize = 2;
+/// How long a server that failed is asked last.
+const DISTRUST: Duration = Duration::from_secs(30);
+
+/// The configured servers, in order of preference.
+pub(super) struct Servers {
+    servers: Vec<Server>,
+    clock: Clock,
+}
+
+struct Server {
+    upstream: Upstream,
+    failed: Mutex<Option<Moment>>,
+}
+
+impl Servers {
+    pub(super) fn new(addresses: &[SocketAddr], timeout: Duration, clock: Clock) -> Result<Self, SetupError> {
+        let servers = addresses
+            .iter()
+            .map(|&address| {
+                Ok(Server { upstream: Upstream::new(address, timeout)?, failed: Mutex::default() })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { servers, clock })
+    }
+
+    /// The first answer, or the most telling trouble.
+    pub(super) async fn ask(
+        &self,
+        name: &WireName,
+        rtype: RecordType,
+        deadline: Instant,
+    ) -> Result<Response, Trouble> {
+        let mut trouble = Trouble::Timeout;
+        let mut candidates = self.by_trust();
+        for round in 0..ROUNDS {
+            let mut silent = Vec::new();
+            for (at, server) in candidates.iter().enumerate() {
+                let tries_left = candidates.len() * (ROUNDS - round) - at;
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(trouble);
+                }
+                let share = left / u32::try_from(tries_left).unwrap_or(u32::MAX);
+                let outcome = timeout(share, server.upstream.ask(name, rtype)).await;
+                match outcome.unwrap_or(Err(Trouble::Timeout)) {
+                    Ok(response) => {
+                        server.note(None);
+                        return Ok(response);
+                    }
+                    Err(found) => {
+                        // SERVFAIL mostly speaks of the domain (bad DNSSEC, dead servers), the rest of the server.
+                        if found != Trouble::ServerFailure {
+                            server.note(Some(self.clock.now()));
+                        }
+                        if found == Trouble::Timeout {
+                            silent.push(*server);
+                        }
+                        trouble = more_telling(trouble, found);
+                    }
+                }
+            }
+            candidates = silent;
+        }
+        Err(trouble)
+    }
+
+    fn by_trust(&self) -> Vec<&Server> {
+        let now = self.clock.now();
+        let mut order: Vec<_> = self.servers.iter().collect();
+        order.sort_by_cached_key(|server| server.failed_lately(now));
+        order
+    }
+}
+
+impl Server {
+    fn note(&self, failed: Option<Moment>) {
+        *self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
+    }
+
+    fn failed_lately(&self, now: Moment) -> bool {
+        let failed = *self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        failed.is_some_and(|failed| now.since(failed) < DISTRUST)
+    }
+}
+
+/// What a server said of the question counts more than what happened on the way to another.
+fn more_telling(one: Trouble, other: Trouble) -> Trouble {
+    let rank = |trouble| match trouble {
+        Trouble::Timeout | Trouble::Busy => 0,
+        Trouble::Broken => 1,
+        Trouble::Refused => 2,
+        Trouble::ServerFailure | Trouble::AliasLoop => 3,
+    };
+    if rank(other) > rank(one) { other } else { one }
+}

@@ -1,0 +1,266 @@
+//! One exchange with one upstream server: the only file that names hickory-resolver.
+//!
+//! An upstream has two pools, one for UDP and one for TCP, and both hold this one server: hickory's pool neither fails
+//! over on SERVFAIL and REFUSED nor keeps a silent server from using up the whole time, and a mixed pool would go on
+//! over TCP after a lost packet. What comes back is plain data. Following aliases, choosing servers and caching are
+//! not done here; hickory's high-level `Resolver` is not used because it invents answers for 127/8 and `.invalid`.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, RecordType as WireType};
+use hickory_resolver::{NameServerPool, PoolContext, TlsConfig, system_conf};
+
+use crate::dns::SetupError;
+use crate::policy::evidence::{RecordType, Target, Trouble};
+use crate::smtp::address::DomainName;
+
+/// Requests under way on one TCP connection; the default of 32 is less than the questions that may wait at once.
+const TCP_PIPELINE: usize = 512;
+
+/// A server to ask.
+pub(super) struct Upstream {
+    udp: NameServerPool<TokioRuntimeProvider>,
+    tcp: NameServerPool<TokioRuntimeProvider>,
+}
+
+impl Upstream {
+    /// `timeout` bounds any single exchange; the asker gives up earlier.
+    pub(super) fn new(server: SocketAddr, timeout: Duration) -> Result<Self, SetupError> {
+        Ok(Self {
+            udp: pool(server, ConnectionConfig::udp(), timeout)?,
+            tcp: pool(server, ConnectionConfig::tcp(), timeout)?,
+        })
+    }
+
+    /// Asks once; over TCP too when UDP was truncated or its answer didn't echo the question's case (0x20).
+    pub(super) async fn ask(&self, name: &WireName, rtype: RecordType) -> Result<Response, Trouble> {
+        let over_udp = exchange(&self.udp, name, rtype).await;
+        match over_udp {
+            // A pool without TCP says NoConnections when it would go on over TCP after a 0x20 mismatch.
+            Err(NetError::Truncated | NetError::NoConnections | NetError::QueryCaseMismatch) => {
+                response(exchange(&self.tcp, name, rtype).await)
+            }
+            other => response(other),
+        }
+    }
+}
+
+fn pool(
+    server: SocketAddr,
+    mut connection: ConnectionConfig,
+    timeout: Duration,
+) -> Result<NameServerPool<TokioRuntimeProvider>, SetupError> {
+    connection.port = server.port();
+    let mut options = ResolverOpts::default();
+    options.timeout = timeout;
+    options.attempts = 1; // not used by the pool; failover.rs repeats
+    options.num_concurrent_reqs = 1;
+    options.cache_size = 0;
+    options.case_randomization = matches!(connection.protocol, ProtocolConfig::Udp);
+    options.max_active_requests = TCP_PIPELINE;
+    let tls = TlsConfig::new().map_err(|error| SetupError::Resolver(error.to_string()))?;
+    let config = NameServerConfig::new(server.ip(), true, vec![connection]);
+    let context = Arc::new(PoolContext::new(options, tls));
+    Ok(NameServerPool::from_config([config], context, TokioRuntimeProvider::default()))
+}
+
+async fn exchange(
+    pool: &NameServerPool<TokioRuntimeProvider>,
+    name: &WireName,
+    rtype: RecordType,
+) -> Result<DnsResponse, NetError> {
+    let rtype = match rtype {
+        RecordType::Mx => WireType::MX,
+        RecordType::A => WireType::A,
+        RecordType::Aaaa => WireType::AAAA,
+        RecordType::Ptr => WireType::PTR,
+    };
+    pool.lookup(Query::query(name.0.clone(), rtype), DnsRequestOptions::default()).first_answer().await
+}
+
+fn response(outcome: Result<DnsResponse, NetError>) -> Result<Response, Trouble> {
+    match outcome {
+        Ok(message) if matches!(message.response_code, ResponseCode::NoError | ResponseCode::NXDomain) => {
+            Ok(Response {
+                denied: message.response_code == ResponseCode::NXDomain,
+                negative_ttl: message.negative_ttl().map(seconds),
+                records: message.answers.iter().filter_map(record).collect(),
+            })
+        }
+        Ok(_) => Err(Trouble::Broken),
+        Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => negative(&nothing),
+        Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail))) => Err(Trouble::ServerFailure),
+        Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::Refused))) => Err(Trouble::Refused),
+        Err(NetError::Timeout) => Err(Trouble::Timeout),
+        Err(_) => Err(Trouble::Broken),
+    }
+}
+
+/// NXDOMAIN or NODATA. A referral (NS records, no SOA, no answer; RFC 2308 2.2) says neither: that server doesn't
+/// resolve for us.
+fn negative(nothing: &NoRecords) -> Result<Response, Trouble> {
+    let denied = nothing.response_code == ResponseCode::NXDomain;
+    if !denied && nothing.ns.is_some() && nothing.soa.is_none() {
+        return Err(Trouble::Broken);
+    }
+    Ok(Response { denied, negative_ttl: nothing.negative_ttl.map(seconds), records: Vec::new() })
+}
+
+fn record(record: &hickory_resolver::proto::rr::Record) -> Option<Record> {
+    let data = match &record.data {
+        RData::CNAME(target) => Data::Alias(WireName(target.0.clone())),
+        RData::MX(mx) => Data::Mx(mx.preference, WireName(mx.exchange.clone())),
+        RData::A(address) => Data::A(address.0),
+        RData::AAAA(address) => Data::Aaaa(address.0),
+        RData::PTR(target) => Data::Ptr(WireName(target.0.clone())),
+        _ => return None,
+    };
+    Some(Record { owner: WireName(record.name.clone()), ttl: seconds(record.ttl), data })
+}
+
+fn seconds(ttl: u32) -> Duration {
+    Duration::from_secs(ttl.into())
+}
+
+/// What a server said, unless it said that it can't.
+#[derive(Debug)]
+pub(super) struct Response {
+    /// NXDOMAIN; of the last name where the records lead through aliases (RFC 6604 3).
+    pub(super) denied: bool,
+    /// From the SOA record; `None` without one (RFC 2308 5).
+    pub(super) negative_ttl: Option<Duration>,
+    /// The records of the answer section that matter here.
+    pub(super) records: Vec<Record>,
+}
+
+/// A record of an answer.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) owner: WireName,
+    pub(super) ttl: Duration,
+    pub(super) data: Data,
+}
+
+/// The data of a record.
+#[derive(Debug)]
+pub(super) enum Data {
+    Alias(WireName),
+    Mx(u16, WireName),
+    A(Ipv4Addr),
+    Aaaa(Ipv6Addr),
+    Ptr(WireName),
+}
+
+/// A name as the wire has it: labels of any octets. Equal whatever the case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WireName(Name);
+
+impl WireName {
+    /// Always absolute; no search list is ever applied. `None` can't happen for a [`DomainName`], which fits the wire.
+    pub(super) fn of(name: &DomainName) -> Option<Self> {
+        Name::from_labels(name.as_str().split('.').map(str::as_bytes)).ok().map(Self)
+    }
+
+    /// As a name in record data, or escaped where it is no host name.
+    pub(super) fn target(&self) -> Target {
+        if self.0.is_root() {
+            return Target::Root;
+        }
+        match self.domain() {
+            Some(name) => Target::Host(name),
+            None => Target::Invalid(self.escaped()),
+        }
+    }
+
+    /// The name, where it can be written as one; an octet `.` inside a label must not become two labels.
+    pub(super) fn domain(&self) -> Option<DomainName> {
+        let mut text = CompactString::default();
+        for label in self.0.iter() {
+            if label.contains(&b'.') {
+                return None;
+            }
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(std::str::from_utf8(label).ok()?);
+        }
+        DomainName::parse(&text).ok()
+    }
+
+    /// In the escapes of RFC 1035 5.1, with `\DDD` for all that isn't a visible ASCII character.
+    fn escaped(&self) -> CompactString {
+        let mut text = CompactString::default();
+        for label in self.0.iter() {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            for &octet in label {
+                match octet {
+                    b'.' | b'\\' => text.push_str(&format!("\\{}", char::from(octet))),
+                    33..=126 => text.push(char::from(octet)),
+                    _ => text.push_str(&format!("\\{octet:03}")),
+                }
+            }
+        }
+        text
+    }
+}
+
+/// The servers of the system's resolver configuration.
+pub(super) fn system_servers() -> Result<Vec<SocketAddr>, SetupError> {
+    let (config, _) =
+        system_conf::read_system_conf().map_err(|error| SetupError::System(error.to_string()))?;
+    let servers: Vec<_> = config
+        .name_servers()
+        .iter()
+        .map(|server| {
+            let port = server.connections.first().map_or(53, |connection| connection.port);
+            SocketAddr::new(server.ip, port)
+        })
+        .collect();
+    if servers.is_empty() { Err(SetupError::System("it names no server".to_owned())) } else { Ok(servers) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(labels: &[&[u8]]) -> WireName {
+        WireName(Name::from_labels(labels.iter().copied()).unwrap())
+    }
+
+    #[test]
+    fn any_octets_in_record_data_become_printable() {
+        let rows: [(&[&[u8]], &str, bool); 8] = [
+            (&[], ".", false),
+            (&[b"Mail", b"GOOD", b"test"], "mail.good.test", true),
+            (&[b"under_score", b"test"], "under_score.test", true),
+            (&[b"bad name", b"test"], "bad\\032name.test", false),
+            (&[b"a\r\nX: y", b"test"], "a\\013\\010X:\\032y.test", false),
+            (&[b"mail.good", b"test"], "mail\\.good.test", false),
+            (&[b"b\xc3\xbc", b"test"], "b\\195\\188.test", false),
+            (&[b"0/25", b"2", b"0", b"192", b"in-addr", b"arpa"], "0/25.2.0.192.in-addr.arpa", false),
+        ];
+        for (labels, text, is_host) in rows {
+            let target = wire(labels).target();
+            assert_eq!((target.to_string().as_str(), matches!(target, Target::Host(_))), (text, is_host));
+        }
+    }
+
+    #[test]
+    fn every_domain_name_can_be_asked_for() {
+        let longest = format!("{}a", "a.".repeat(126));
+        for text in ["a", "_dmarc.under_score.test", "1.2.3.4", "xn--bcher-kva.test", "a--b.test", &longest] {
+            let name = DomainName::parse(text).unwrap();
+            assert_eq!(WireName::of(&name).unwrap().domain(), Some(name));
+        }
+    }
+}

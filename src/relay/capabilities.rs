@@ -1,0 +1,132 @@
+//! What a next hop can take, as its answer to EHLO lists it (RFC 5321 4.1.1.1).
+//!
+//! Keywords that rmxd has no use for are passed over. A SIZE that is no number counts as no limit: the relay still
+//! has its own say at MAIL and at the end of the message.
+
+/// What the next hop can take.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Largest message in octets (RFC 1870); `None` = no limit is known.
+    pub size: Option<u64>,
+    /// Whether SIZE is offered, with or without a limit: MAIL may declare the size.
+    pub size_parameter: bool,
+    /// 8BITMIME (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// ENHANCEDSTATUSCODES (RFC 2034).
+    pub enhanced: bool,
+    /// PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// XCLIENT with the attributes that may be sent; `None` = not offered to us.
+    pub xclient: Option<XclientAttributes>,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
+    /// CHUNKING (RFC 3030).
+    pub chunking: bool,
+    /// STARTTLS (RFC 3207).
+    pub starttls: bool,
+}
+
+/// The XCLIENT attributes that the relay takes, of those that rmxd has a value for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct XclientAttributes {
+    /// NAME: the confirmed name of the client.
+    pub name: bool,
+    /// ADDR: its address. Without it XCLIENT is of no use: the relay would go on to take rmxd for the client.
+    pub addr: bool,
+    /// PORT: its port.
+    pub port: bool,
+    /// PROTO: SMTP or ESMTP.
+    pub proto: bool,
+    /// HELO: how it greeted.
+    pub helo: bool,
+}
+
+impl Capabilities {
+    /// What is said of a relay that was never reached. Nothing can be accepted before it is, so optimism costs
+    /// nothing, while a client that isn't offered 8BITMIME may recode the message and break its signatures.
+    pub(super) fn unknown() -> Self {
+        Self { eight_bit_mime: true, enhanced: true, pipelining: true, ..Self::default() }
+    }
+
+    /// What a Maildir takes: anything, as long as there is room.
+    pub(super) fn maildir() -> Self {
+        Self { eight_bit_mime: true, enhanced: true, pipelining: true, ..Self::default() }
+    }
+
+    /// Reads the text of a positive answer to EHLO; its first line is the greeting.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.split('\n').skip(1) {
+            let mut words = line.split_ascii_whitespace();
+            match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
+                "SIZE" => {
+                    found.size_parameter = true;
+                    found.size = words.next().and_then(|text| text.parse().ok()).filter(|&size| size > 0);
+                }
+                "8BITMIME" => found.eight_bit_mime = true,
+                "ENHANCEDSTATUSCODES" => found.enhanced = true,
+                "PIPELINING" => found.pipelining = true,
+                "XCLIENT" => found.xclient = Some(XclientAttributes::parse(words)),
+                "SMTPUTF8" => found.smtputf8 = true,
+                "DSN" => found.dsn = true,
+                "CHUNKING" => found.chunking = true,
+                "STARTTLS" => found.starttls = true,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+impl XclientAttributes {
+    fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
+        let mut found = Self::default();
+        for word in words {
+            match word.to_ascii_uppercase().as_str() {
+                "NAME" => found.name = true,
+                "ADDR" => found.addr = true,
+                "PORT" => found.port = true,
+                "PROTO" => found.proto = true,
+                "HELO" => found.helo = true,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_read_in_any_case_and_the_greeting_is_none_of_them() {
+        let text = "DSN greets you\nPIPELINING\nsize 10240000\nVRFY\nETRN\nXCLIENT NAME addr PROTO LOGIN\n8BitMime\nSTARTTLS\n";
+        let expected = Capabilities {
+            size: Some(10_240_000),
+            size_parameter: true,
+            eight_bit_mime: true,
+            pipelining: true,
+            starttls: true,
+            xclient: Some(XclientAttributes { name: true, addr: true, proto: true, ..Default::default() }),
+            ..Capabilities::default()
+        };
+        assert_eq!(Capabilities::parse(text), expected);
+    }
+
+    #[test]
+    fn a_size_of_nought_or_nonsense_is_no_limit() {
+        for (line, size) in [
+            ("SIZE", None),
+            ("SIZE 0", None),
+            ("SIZE much", None),
+            ("SIZE -1", None),
+            ("SIZE 99999999999999999999999", None),
+            ("SIZE 7", Some(7)),
+        ] {
+            assert_eq!(Capabilities::parse(&format!("relay\n{line}")).size, size, "{line}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Why a transaction with the next hop failed, and what the client is told: the one table (DESIGN 3.3).
+//!
+//! The relay's own refusal of a message or recipient goes on to the client as it is. Everything else is the
+//! operator's trouble, not the sender's: 4xx, so that the mail comes again, without a word about the network behind.
+
+use std::fmt;
+use std::io;
+
+use crate::relay::reply_parser::Malformed;
+use crate::smtp::reply::{Enhanced, Reply};
+
+/// What went wrong with the next hop.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// No address, no connection, or no banner in time.
+    #[error("the relay cannot be reached: {0}")]
+    Unreachable(String),
+    /// The relay doesn't want to talk to us: its banner, or its answer to EHLO or XCLIENT.
+    #[error("the relay refused at {stage}: {reply}")]
+    Refused {
+        /// At what.
+        stage: Stage,
+        /// Its words.
+        reply: Reply,
+    },
+    /// XCLIENT is needed and isn't offered to us.
+    #[error(
+        "the relay does not offer XCLIENT with ADDR to this host: without it the relay would take every client for \
+         this host and relay for it; list this host in the relay's smtpd_authorized_xclient_hosts (Postfix), or set \
+         relay.domains and relay.identity = \"auto\""
+    )]
+    NoXclient,
+    /// `relay.max_connections` are in use.
+    #[error("all {0} connections to the relay are in use (relay.max_connections)")]
+    Busy(usize),
+    /// No answer, or no progress, in time.
+    #[error("the relay was silent at {0}")]
+    Silent(Stage),
+    /// The connection is gone.
+    #[error("the relay closed the connection at {0}")]
+    Closed(Stage),
+    /// What came is no reply.
+    #[error("the relay's answer at {stage} is no SMTP reply: {what}")]
+    Garbage {
+        /// At what.
+        stage: Stage,
+        /// In what way.
+        what: Malformed,
+    },
+    /// A reply that has no meaning at this place, or that nobody asked for.
+    #[error("the relay's answer at {stage} is out of place: {reply}")]
+    OutOfPlace {
+        /// At what.
+        stage: Stage,
+        /// Its words.
+        reply: Reply,
+    },
+    /// 421: the relay ends the connection (RFC 5321 3.8).
+    #[error("the relay is closing the connection at {stage}: {reply}")]
+    Closing {
+        /// At what.
+        stage: Stage,
+        /// Its words.
+        reply: Reply,
+    },
+    /// The relay's own 4xx or 5xx to MAIL, DATA or the message; it belongs to the client.
+    #[error("the relay answered {stage} with {reply}")]
+    Rejected {
+        /// At what.
+        stage: Stage,
+        /// Its words.
+        reply: Reply,
+    },
+    /// The Maildir can't be written.
+    #[error("the Maildir cannot be written: {0}")]
+    Folder(#[from] io::Error),
+    /// A step was left out, or an earlier one was broken off before its answer came.
+    #[error("the transaction was in no state for {0}")]
+    OutOfStep(Stage),
+}
+
+impl RelayError {
+    /// What the client is told.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        match self {
+            Self::Rejected { reply, .. } => reply.clone(),
+            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => Reply::new(
+                451,
+                Enhanced(4, 4, 1),
+                "The mail server behind cannot be reached, try again later",
+            ),
+            Self::Busy(_) => Reply::new(
+                451,
+                Enhanced(4, 3, 2),
+                "Too many connections to the mail server behind, try again later",
+            ),
+            Self::Silent(_)
+            | Self::Closed(_)
+            | Self::Garbage { .. }
+            | Self::OutOfPlace { .. }
+            | Self::Closing { .. }
+            | Self::OutOfStep(_) => Reply::new(
+                451,
+                Enhanced(4, 4, 2),
+                "The connection to the mail server behind was lost, try again later",
+            ),
+            Self::Folder(error) if is_out_of_room(error) => {
+                Reply::new(452, Enhanced(4, 3, 1), "Insufficient system storage, try again later")
+            }
+            Self::Folder(_) => {
+                Reply::new(451, Enhanced(4, 3, 0), "The message cannot be stored, try again later")
+            }
+        }
+    }
+}
+
+/// ENOSPC, EDQUOT, EFBIG.
+fn is_out_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// Where in the dialogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The relay's first reply.
+    Banner,
+    /// EHLO or HELO.
+    Greeting,
+    /// XCLIENT.
+    Xclient,
+    /// MAIL FROM.
+    Mail,
+    /// RCPT TO.
+    Rcpt,
+    /// DATA.
+    Data,
+    /// Amid the message.
+    Message,
+    /// The final dot.
+    End,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Banner => "the banner",
+            Self::Greeting => "EHLO",
+            Self::Xclient => "XCLIENT",
+            Self::Mail => "MAIL",
+            Self::Rcpt => "RCPT",
+            Self::Data => "DATA",
+            Self::Message => "the message",
+            Self::End => "the final dot",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_relays_own_word_can_be_a_5xx() {
+        let said = || Reply::new(554, Enhanced(5, 7, 1), "go away");
+        let stage = Stage::Mail;
+        let rows = [
+            (RelayError::Unreachable("refused".into()), "451 4.4.1"),
+            (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
+            (RelayError::NoXclient, "451 4.4.1"),
+            (RelayError::Busy(1), "451 4.3.2"),
+            (RelayError::Silent(stage), "451 4.4.2"),
+            (RelayError::Closed(stage), "451 4.4.2"),
+            (RelayError::Garbage { stage, what: Malformed::Code }, "451 4.4.2"),
+            (RelayError::OutOfPlace { stage, reply: said() }, "451 4.4.2"),
+            (RelayError::Closing { stage, reply: Reply::plain(421, "bye") }, "451 4.4.2"),
+            (RelayError::OutOfStep(stage), "451 4.4.2"),
+            (RelayError::Rejected { stage, reply: said() }, "554 5.7.1"),
+            (RelayError::Folder(io::ErrorKind::StorageFull.into()), "452 4.3.1"),
+            (RelayError::Folder(io::ErrorKind::QuotaExceeded.into()), "452 4.3.1"),
+            (RelayError::Folder(io::ErrorKind::FileTooLarge.into()), "452 4.3.1"),
+            (RelayError::Folder(io::ErrorKind::PermissionDenied.into()), "451 4.3.0"),
+        ];
+        for (error, codes) in rows {
+            assert!(error.reply().to_string().starts_with(codes), "{error}: {}", error.reply());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The next hops against scripted relays and real folders.

@@ -1,0 +1,91 @@
+//! What the dialogue itself answers (RFC 5321 4.2, RFC 3463); refusals of mail have their table in `policy::reason`.
+
+use crate::session::Offer;
+use crate::smtp::address::{AddressError, DomainName};
+use crate::smtp::command::CommandError;
+use crate::smtp::framing::Fault;
+use crate::smtp::reply::{Enhanced, Reply};
+
+pub(super) fn ok() -> Reply {
+    Reply::new(250, Enhanced(2, 0, 0), "ok")
+}
+
+pub(super) fn bye(hostname: &DomainName) -> Reply {
+    Reply::new(221, Enhanced(2, 0, 0), format!("{hostname} closing connection"))
+}
+
+/// RFC 5321 3.5.3: users aren't disclosed.
+pub(super) fn no_verify() -> Reply {
+    Reply::new(252, Enhanced(2, 0, 0), "can't verify, but will take mail for delivery")
+}
+
+pub(super) fn help() -> Reply {
+    Reply::new(214, Enhanced(2, 0, 0), "HELO EHLO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP")
+}
+
+pub(super) fn extended_hello(hostname: &DomainName, offer: Offer) -> Reply {
+    let eight_bit = if offer.eight_bit_mime { "8BITMIME\n" } else { "" };
+    Reply::plain(250, format!("{hostname}\nPIPELINING\nSIZE {}\n{eight_bit}ENHANCEDSTATUSCODES", offer.size))
+}
+
+pub(super) fn bad_command(error: &CommandError) -> Reply {
+    let (code, enhanced) = match error {
+        CommandError::Unknown => (500, Enhanced(5, 5, 1)),
+        CommandError::NotImplemented => (502, Enhanced(5, 5, 1)),
+        CommandError::Syntax(_) => (501, Enhanced(5, 5, 2)),
+        CommandError::Address(AddressError::TooLong | AddressError::LocalPart | AddressError::NoDomain) => {
+            (501, Enhanced(5, 1, 3))
+        }
+        CommandError::Address(_) => (501, Enhanced(5, 1, 7)),
+        CommandError::NotAscii => (553, Enhanced(5, 6, 7)),
+        CommandError::UnknownParameter(_) => (555, Enhanced(5, 5, 4)),
+        CommandError::BadParameter(_) => (501, Enhanced(5, 5, 4)),
+    };
+    Reply::new(code, enhanced, error.to_string())
+}
+
+pub(super) fn parameter_not_offered(name: &str) -> Reply {
+    Reply::new(555, Enhanced(5, 5, 4), format!("parameter {name} not offered"))
+}
+
+pub(super) fn out_of_order(text: &'static str) -> Reply {
+    Reply::new(503, Enhanced(5, 5, 1), text)
+}
+
+pub(super) fn no_recipients() -> Reply {
+    Reply::new(554, Enhanced(5, 5, 1), "no valid recipients")
+}
+
+pub(super) fn line_too_long() -> Reply {
+    Reply::new(500, Enhanced(5, 5, 2), "line too long")
+}
+
+/// RFC 1870 6.1.
+pub(super) fn too_big(limit: u64) -> Reply {
+    Reply::new(552, Enhanced(5, 3, 4), format!("the message is larger than {limit} octets"))
+}
+
+/// RFC 5321 4.5.3.1.10: 452, and those that were accepted stay so.
+pub(super) fn too_many_recipients() -> Reply {
+    Reply::new(452, Enhanced(4, 5, 3), "too many recipients, send the rest in another transaction")
+}
+
+pub(super) fn too_many_errors(hostname: &DomainName) -> Reply {
+    Reply::new(421, Enhanced(4, 7, 0), format!("{hostname} too many errors, closing connection"))
+}
+
+pub(super) fn timed_out(hostname: &DomainName) -> Reply {
+    Reply::new(421, Enhanced(4, 4, 2), format!("{hostname} waited too long, closing connection"))
+}
+
+pub(super) fn shutting_down(hostname: &DomainName) -> Reply {
+    Reply::new(421, Enhanced(4, 3, 2), format!("{hostname} is shutting down, closing connection"))
+}
+
+pub(super) fn fault(fault: Fault) -> Reply {
+    Reply::new(
+        521,
+        Enhanced(5, 5, 2),
+        format!("{} is not allowed, lines end in CRLF; closing connection", fault.name()),
+    )
+}

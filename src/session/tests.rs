@@ -1,0 +1,133 @@
+//! Dialogues without a socket: lines in, codes out, the outcomes of effects given by the test.
+
+use super::*;
+use crate::smtp::reply::Enhanced;
+
+fn session(recipients: usize, errors: usize) -> Session {
+    let settings =
+        Settings { hostname: DomainName::parse("gate.test").unwrap(), message: 1000, recipients, errors };
+    Session::new(Arc::new(settings), Offer { size: 1000, eight_bit_mime: true })
+}
+
+/// What a line leads to, with every effect answered positively; the codes, and `close` where the session ends.
+fn say(session: &mut Session, line: &str) -> String {
+    let good = || Reply::new(250, Enhanced(2, 1, 0), "ok");
+    let mut effect = session.step(Event::Line(line.as_bytes()));
+    loop {
+        effect = match effect {
+            Effect::Reply(reply) | Effect::Hello(reply) | Effect::Reset(reply) => {
+                return reply.code().to_string();
+            }
+            Effect::Close(reply) => return format!("{} close", reply.code()),
+            Effect::Sender(..) => session.step(Event::SenderAnswered(good())),
+            Effect::Recipient(_) => session.step(Event::RecipientAnswered(good())),
+            Effect::Message => session.step(Event::MessageAnswered(good())),
+        };
+    }
+}
+
+fn dialogue(session: &mut Session, lines: &[(&str, &str)]) {
+    for (line, expected) in lines {
+        assert_eq!(say(session, line), *expected, "{line}");
+    }
+}
+
+const MAIL: (&str, &str) = ("MAIL FROM:<u@good.test>", "250");
+const RCPT: (&str, &str) = ("RCPT TO:<v@here.test>", "250");
+const EHLO: (&str, &str) = ("EHLO c.test", "250");
+
+#[test]
+fn a_whole_transaction_passes_and_a_second_one_follows() {
+    dialogue(
+        &mut session(9, 9),
+        &[EHLO, MAIL, RCPT, ("DATA", "250"), MAIL, RCPT, ("DATA", "250"), ("QUIT", "221 close")],
+    );
+}
+
+#[test]
+fn commands_out_of_order_are_503() {
+    dialogue(
+        &mut session(9, 99),
+        &[("MAIL FROM:<u@good.test>", "503"), ("RCPT TO:<v@here.test>", "503"), ("DATA", "503")],
+    );
+    dialogue(
+        &mut session(9, 99),
+        &[EHLO, ("RCPT TO:<v@here.test>", "503"), MAIL, ("MAIL FROM:<>", "503"), ("DATA", "554")],
+    );
+}
+
+#[test]
+fn rset_and_ehlo_end_a_transaction() {
+    for reset in [("RSET", "250"), EHLO] {
+        dialogue(&mut session(9, 99), &[EHLO, MAIL, RCPT, reset, ("DATA", "503"), MAIL]);
+    }
+}
+
+#[test]
+fn a_refused_sender_opens_no_transaction() {
+    let mut session = session(9, 9);
+    say(&mut session, "EHLO c.test");
+    assert!(matches!(session.step(Event::Line(b"MAIL FROM:<u@bad.test>")), Effect::Sender(..)));
+    session.step(Event::SenderAnswered(Reply::new(550, Enhanced(5, 1, 8), "no")));
+    assert_eq!(say(&mut session, "RCPT TO:<v@here.test>"), "503");
+}
+
+#[test]
+fn a_refused_recipient_does_not_count() {
+    let mut session = session(9, 9);
+    dialogue(&mut session, &[EHLO, MAIL]);
+    assert!(matches!(session.step(Event::Line(b"RCPT TO:<v@here.test>")), Effect::Recipient(_)));
+    session.step(Event::RecipientAnswered(Reply::new(550, Enhanced(5, 1, 1), "no")));
+    assert_eq!(say(&mut session, "DATA"), "554");
+}
+
+#[test]
+fn recipients_over_the_limit_are_452_and_the_others_stay() {
+    dialogue(
+        &mut session(2, 9),
+        &[EHLO, MAIL, RCPT, RCPT, ("RCPT TO:<w@here.test>", "452"), ("DATA", "250")],
+    );
+}
+
+#[test]
+fn errors_of_protocol_end_the_session_and_only_those() {
+    dialogue(&mut session(9, 2), &[EHLO, ("FROB", "500"), ("FROB", "500"), ("FROB", "421 close")]);
+    dialogue(
+        &mut session(9, 1),
+        &[EHLO, ("MAIL FROM:<u@good.test> SIZE=2000", "552"), ("VRFY u", "252"), MAIL, ("X", "500")],
+    );
+}
+
+#[test]
+fn what_ends_a_connection_says_why() {
+    let mut session = session(9, 9);
+    let rows = [
+        (
+            Event::Fault(Fault::BareLf),
+            "521 5.5.2 bare LF is not allowed, lines end in CRLF; closing connection",
+        ),
+        (Event::TimedOut, "421 4.4.2 gate.test waited too long, closing connection"),
+        (Event::ShuttingDown, "421 4.3.2 gate.test is shutting down, closing connection"),
+    ];
+    for (event, expected) in rows {
+        let Effect::Close(reply) = session.step(event) else { panic!("not closed: {expected}") };
+        assert_eq!(reply.to_string(), expected);
+    }
+    assert!(matches!(session.step(Event::LineTooLong), Effect::Reply(reply) if reply.code() == 500));
+}
+
+#[test]
+fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
+    let settings = Settings {
+        hostname: DomainName::parse("gate.test").unwrap(),
+        message: 1000,
+        recipients: 1,
+        errors: 1,
+    };
+    let mut session = Session::new(Arc::new(settings), Offer { size: 77, eight_bit_mime: false });
+    let Effect::Hello(reply) = session.step(Event::Line(b"EHLO c.test")) else { panic!("no greeting") };
+    assert_eq!(reply.text(), "gate.test\nPIPELINING\nSIZE 77\nENHANCEDSTATUSCODES");
+    assert_eq!(say(&mut session, "MAIL FROM:<u@good.test> BODY=8BITMIME"), "555");
+    let Effect::Hello(reply) = session.step(Event::Line(b"HELO c.test")) else { panic!("no greeting") };
+    assert_eq!((reply.text(), session.hello().map(|hello| hello.extended)), ("gate.test", Some(false)));
+}
