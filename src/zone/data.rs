@@ -52,8 +52,7 @@ impl Zone {
     /// Adds one record to its set. The set takes this record's time to live.
     pub fn insert(&mut self, name: &Name, ttl: u32, data: RData) {
         let node = self.nodes.entry(key(name)).or_default();
-        let set =
-            node.entry(data.record_type()).or_insert_with(|| RecordSet { ttl, data: Vec::new() });
+        let set = node.entry(data.record_type()).or_insert_with(|| RecordSet { ttl, data: Vec::new() });
         set.ttl = ttl;
         if !set.data.contains(&data) {
             set.data.push(data);

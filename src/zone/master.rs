@@ -57,8 +57,11 @@ pub enum ZoneError {
 impl Zone {
     /// Reads a master file's text. `origin` is what relative names are relative to until a `$ORIGIN` line.
     pub fn parse(text: &str, origin: Option<&Name>) -> Result<Self, ZoneError> {
-        parse(text, origin)
-            .map_err(|Problem { line, problem }| ZoneError::Syntax { path: None, line, problem })
+        parse(text, origin).map_err(|Problem { line, problem }| ZoneError::Syntax {
+            path: None,
+            line,
+            problem,
+        })
     }
 
     /// Reads a master file. Relative names need a `$ORIGIN` line above them.
@@ -68,8 +71,11 @@ impl Zone {
             Ok(text) => text,
             Err(source) => return Err(ZoneError::Read { path, source }),
         };
-        parse(&text, None)
-            .map_err(|Problem { line, problem }| ZoneError::Syntax { path: Some(path), line, problem })
+        parse(&text, None).map_err(|Problem { line, problem }| ZoneError::Syntax {
+            path: Some(path),
+            line,
+            problem,
+        })
     }
 }
 
@@ -103,13 +109,8 @@ pub(super) struct Problem {
 }
 
 fn parse(text: &str, origin: Option<&Name>) -> Result<Zone, Problem> {
-    let mut file = File {
-        zone: Zone::new(),
-        origin: origin.cloned(),
-        owner: None,
-        default_ttl: None,
-        last_ttl: None,
-    };
+    let mut file =
+        File { zone: Zone::new(), origin: origin.cloned(), owner: None, default_ttl: None, last_ttl: None };
     let mut words = Words::new(text);
     while let Some(entry) = words.next_entry()? {
         file.entry(&entry).map_err(|problem| Problem { line: entry.line, problem })?;
@@ -150,7 +151,9 @@ impl File {
         let (owner, mut rest) = match (entry.words.split_first(), &self.owner) {
             (Some((first, rest)), _) if !entry.indented => (self.name(first)?, rest),
             (_, Some(owner)) => (owner.clone(), entry.words.as_slice()),
-            (_, None) => return Err("a line that starts with a blank needs a name in a line above".to_owned()),
+            (_, None) => {
+                return Err("a line that starts with a blank needs a name in a line above".to_owned());
+            }
         };
         self.owner = Some(owner.clone());
         let mut own_ttl = None;
@@ -293,7 +296,9 @@ fn types() -> String {
 
 fn ttl(word: &str) -> Result<u32, String> {
     let time = parse_ttl(word).ok().filter(|time| *time <= MAX_TTL);
-    time.ok_or_else(|| format!("`{word}` is no time; allowed are 0 to {MAX_TTL} seconds, or such as 5m, 1h, 2d"))
+    time.ok_or_else(|| {
+        format!("`{word}` is no time; allowed are 0 to {MAX_TTL} seconds, or such as 5m, 1h, 2d")
+    })
 }
 
 fn parsed<T: FromStr>(word: &Word, what: &str) -> Result<T, String> {
@@ -304,7 +309,10 @@ fn parsed<T: FromStr>(word: &Word, what: &str) -> Result<T, String> {
 fn character_string(word: &Word) -> Result<Vec<u8>, String> {
     let octets = word.octets()?;
     if octets.len() > 255 {
-        return Err(format!("a text of {} octets; one has at most 255, several may follow each other", octets.len()));
+        return Err(format!(
+            "a text of {} octets; one has at most 255, several may follow each other",
+            octets.len()
+        ));
     }
     Ok(octets)
 }

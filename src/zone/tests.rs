@@ -167,7 +167,11 @@ async fn negative_answers_carry_the_soa_with_the_smaller_time_to_live() {
     for (of, apex, ttl) in rows {
         let answer = ask_udp(&server, &question("MX", of)).await;
         let [soa] = answer.authorities.as_slice() else { panic!("{of}: {:?}", answer.authorities) };
-        assert_eq!((soa.record_type(), soa.name.to_ascii(), soa.ttl), (RecordType::SOA, apex.into(), ttl), "{of}");
+        assert_eq!(
+            (soa.record_type(), soa.name.to_ascii(), soa.ttl),
+            (RecordType::SOA, apex.into(), ttl),
+            "{of}"
+        );
     }
 }
 
