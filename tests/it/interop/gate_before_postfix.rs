@@ -77,9 +77,9 @@ async fn smtp_source_delivers_in_parallel_sessions() {
     let Some((gate, postfix, _zone)) = set_up().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("message");
-    let message = b"From: <a@good.test>\r\nSubject: many\r\n\r\n.\r\n..dots\r\n.\r\nlast\r\n".to_vec();
+    let message = b"From: <a@good.test>\r\nSubject: many\r\n\r\n.\r\n..dots\r\n.\r\nlast\r\n\r\n".to_vec();
     let lines = mail::as_stored(&message);
-    fs::write(&file, lines.strip_suffix(b"\n").unwrap()).unwrap(); // it ends every line, an empty last one too
+    fs::write(&file, lines.strip_suffix(b"\n").unwrap()).unwrap(); // the empty line at the end is its own
 
     let mut command = Command::new(program);
     command.args([
