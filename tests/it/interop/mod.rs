@@ -1,0 +1,16 @@
+//! rmxd between real programs: swaks and smtp-source in front of it, a Postfix of our own behind it.
+//!
+//! Everything stays on loopback and in temporary folders; a Postfix that the machine runs already is not
+//! touched. A peer that isn't installed is named and its tests are skipped; with `RMXD_REQUIRE_PEERS=1`,
+//! which `tests/run` sets, that is a failure.
+
+mod client;
+mod gate;
+mod mail;
+mod peers;
+mod postfix;
+mod zone;
+
+mod gate_before_postfix;
+mod postfix_alone;
+mod thousand_messages;

@@ -1,0 +1,4 @@
+//! What rmxd promises, shown from the outside.
+
+#[cfg(test)]
+mod interop;
