@@ -1,8 +1,8 @@
 //! Questions to DNS and their answers: one cache in front of the configured servers.
 //!
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
-//! outside in: [`cache`] holds answers by our own clock, [`alias`] follows CNAMEs, [`failover`] goes from server to
-//! server within one deadline, [`resolver`] is one exchange with one server. What an answer means is not judged here.
+//! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
+//! server within one deadline, `resolver` is one exchange with one server. What an answer means is not judged here.
 
 mod alias;
 mod cache;
@@ -140,7 +140,7 @@ impl Dns {
         // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
         let inner = Arc::clone(&self.0);
         let theirs = question.clone();
-        let task = tokio::spawn(async move { inner.get_or_ask(theirs).await });
+        let task = tokio::spawn(async move { inner.ask_once(theirs).await });
         match task.await {
             Ok(entry) => {
                 let waited = entry.latest.received >= began;
@@ -154,7 +154,7 @@ impl Dns {
 }
 
 impl Inner {
-    async fn get_or_ask(&self, question: Question) -> Entry {
+    async fn ask_once(&self, question: Question) -> Entry {
         let deadline = Instant::now() + self.settings.timeout;
         let asked = question.clone();
         let ask = Box::pin(async move {
@@ -163,7 +163,7 @@ impl Inner {
                 Ok(Err(_)) | Err(_) => Resolved::trouble(Trouble::Busy),
             }
         });
-        self.cache.get_or_ask(question, ask).await
+        self.cache.ask_once(question, ask).await
     }
 
     fn lookup(&self, question: Question, entry: Entry, freshness: Freshness, took: Duration) -> Lookup {

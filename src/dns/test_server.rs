@@ -14,8 +14,9 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
+use hickory_server::proto::serialize::binary::BinDecoder;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponseBuilder;
+use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::dns::{CacheSettings, Clock, Dns, Settings};
@@ -43,9 +44,19 @@ struct Handler(Arc<State>);
 impl TestServer {
     /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, A, AAAA, PTR, CNAME, TXT) or `NAME BEHAVIOUR`:
     /// SERVFAIL, REFUSED, DROP, DELAY milliseconds, REFERRAL (NS records only), NOSOA (absence without SOA),
-    /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped).
+    /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped), FOLDS (over UDP
+    /// the question comes back in lower case).
     /// Labels may hold `\DDD`.
     pub(crate) async fn start(zone: &str) -> Self {
+        Self::launch(zone, true).await
+    }
+
+    /// The same without TCP.
+    pub(crate) async fn udp_only(zone: &str) -> Self {
+        Self::launch(zone, false).await
+    }
+
+    async fn launch(zone: &str, with_tcp: bool) -> Self {
         let (udp, tcp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
@@ -56,7 +67,9 @@ impl TestServer {
         let state = Arc::new(State::default());
         let mut server = Server::new(Handler(Arc::clone(&state)));
         server.register_socket(udp);
-        server.register_listener(tcp, Duration::from_secs(5), 64);
+        if with_tcp {
+            server.register_listener(tcp, Duration::from_secs(5), 64);
+        }
         let started = Self { address, state, _server: server };
         started.set(zone);
         started
@@ -111,6 +124,7 @@ enum Line {
     NoSoa,
     Bare,
     OnceLost,
+    Folds,
 }
 
 impl Zone {
@@ -140,6 +154,7 @@ impl Zone {
                 ("NOSOA", []) => Line::NoSoa,
                 ("BARE", []) => Line::Bare,
                 ("ONCE-LOST", []) => Line::OnceLost,
+                ("FOLDS", []) => Line::Folds,
                 _ => panic!("test zone: {line}"),
             };
             zone.entry(owner).or_default().push(line);
@@ -222,7 +237,7 @@ impl RequestHandler for Handler {
             log.push(entry);
             first
         };
-        let (delay, lost, (answers, authorities, code)) = {
+        let (delay, lost, folds, (answers, authorities, code)) = {
             let zone = self.0.zone.lock().unwrap();
             let delay = zone.lines(&asked).iter().find_map(|line| match line {
                 Line::Delay(time) => Some(*time),
@@ -230,7 +245,9 @@ impl RequestHandler for Handler {
             });
             let lost = zone.has(&asked, |line| matches!(line, Line::Drop))
                 || first && zone.has(&asked, |line| matches!(line, Line::OnceLost));
-            (delay, lost, zone.answer(&asked, rtype))
+            let folds =
+                info.protocol == Protocol::Udp && zone.has(&asked, |line| matches!(line, Line::Folds));
+            (delay, lost, folds, zone.answer(&asked, rtype))
         };
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.recursion_available = true;
@@ -241,7 +258,10 @@ impl RequestHandler for Handler {
         }
         let mut edns = Edns::new();
         edns.set_max_payload(1232);
-        let builder = MessageResponseBuilder::new(&request.queries, Some(&edns));
+        let folded = request.queries.as_bytes().to_ascii_lowercase(); // lengths of labels are below 64, types below 29
+        let folded = Queries::read(&mut BinDecoder::new(&folded), 1).unwrap();
+        let queries = if folds { &folded } else { &request.queries };
+        let builder = MessageResponseBuilder::new(queries, Some(&edns));
         let message = builder.build(metadata, &answers, &authorities, [], []);
         response.send_response(message).await.unwrap()
     }

@@ -206,6 +206,27 @@ async fn a_big_answer_is_fetched_over_tcp() {
 }
 
 #[tokio::test]
+async fn a_question_that_comes_back_in_another_case_is_asked_again_over_tcp() {
+    let name = "a-name-long-enough-for-its-case-to-matter.test";
+    let server = TestServer::start(&format!("{name} MX 10 m.test\n{name} FOLDS")).await;
+    let (dns, _) = server.dns();
+    assert_eq!(text(&mx(&dns, name).await), "fresh 10 m.test");
+    assert_eq!(server.asked(), [format!("udp MX {name}"), format!("tcp MX {name}")]);
+}
+
+#[tokio::test]
+async fn the_next_server_is_asked_when_tcp_is_refused() {
+    let zone: String = (0..120).map(|at| format!("big.test MX {at} host-number-{at}.big.test\n")).collect();
+    let (bad, good) = (TestServer::udp_only(&zone).await, TestServer::start(&zone).await);
+    let dns = Dns::new(settings(&[bad.address(), good.address()])).unwrap();
+    let lookup = mx(&dns, "big.test").await.evidence;
+    assert!(matches!(*lookup.answer, Answer::Found(_)), "{lookup:?}");
+    assert!(lookup.took < SECOND, "{:?}", lookup.took);
+    let dns = Dns::new(settings(&[bad.address()])).unwrap();
+    assert_eq!(text(&mx(&dns, "big.test").await), "fresh broken answer");
+}
+
+#[tokio::test]
 async fn the_next_server_is_asked_when_one_fails() {
     let good = TestServer::start("good.test MX 10 m.test").await;
     for behaviour in ["SERVFAIL", "REFUSED", "DROP", "REFERRAL"] {
@@ -252,7 +273,7 @@ async fn trouble_keeps_the_deadline_and_tells_what_was_said() {
         let lookup = mx(&Dns::new(quick).unwrap(), name).await;
         assert_eq!(text(&lookup), expected);
         let took = began.elapsed().unwrap();
-        assert!((500..900).contains(&took.as_millis()), "{took:?}");
+        assert!((500..1_150).contains(&took.as_millis()), "{took:?}");
         assert!(took.abs_diff(lookup.evidence.took) < Duration::from_millis(100));
     }
 }

@@ -1,6 +1,6 @@
 //! The heart: from a domain to its exchangers, and whether the rules hold.
 //!
-//! [`exists`] and [`matches`] are the two rules, [`ptr`] the client's names, [`trail`] their look-ups and evidence.
+//! `exists` and `matches` are the two rules, `ptr` the client's names, `trail` their look-ups and evidence.
 //! "No" needs proof: a rule fails only where every look-up it made was answered, and not from an expired answer; a
 //! pass may rest on one. Actions and replies are the policy's, not decided here.
 
