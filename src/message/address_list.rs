@@ -11,6 +11,7 @@
 //!
 //! One pass, no recursion, nothing is read twice: the time is linear in the length of the field.
 
+use crate::message::lexer::{Cfws, Cursor, encoded_word, is_atext};
 use crate::message::malformed::Malformed;
 
 /// More addresses than anybody signs with; past them the field is refused.
@@ -145,79 +146,7 @@ impl Words {
     }
 }
 
-/// What white space and comments there were.
-#[derive(Debug, Default, Clone, Copy)]
-struct Cfws {
-    comment: bool,
-    fold: bool,
-}
-
-struct Cursor<'a> {
-    rest: &'a [u8],
-}
-
 impl Cursor<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.rest.first().copied()
-    }
-
-    fn skip(&mut self) {
-        self.advance(1);
-    }
-
-    fn advance(&mut self, octets: usize) {
-        self.rest = self.rest.get(octets..).unwrap_or_default();
-    }
-
-    /// White space, folds and comments (RFC 5322 3.2.2).
-    fn cfws(&mut self) -> Result<Cfws, Malformed> {
-        let mut seen = Cfws::default();
-        loop {
-            match self.peek() {
-                Some(b' ' | b'\t') => self.skip(),
-                Some(b'\r' | b'\n') => {
-                    seen.fold = true;
-                    self.skip();
-                }
-                Some(b'(') => {
-                    seen.comment = true;
-                    self.comment()?;
-                }
-                Some(byte) if byte.is_ascii_control() => return Err(Malformed::Control),
-                _ => return Ok(seen),
-            }
-        }
-    }
-
-    fn comment(&mut self) -> Result<(), Malformed> {
-        let mut depth = 0_usize;
-        loop {
-            match self.text_octet()? {
-                (b'(', false) => depth += 1,
-                (b')', false) if depth <= 1 => return Ok(()),
-                (b')', false) => depth -= 1,
-                _ => {}
-            }
-        }
-    }
-
-    /// The next octet of a comment or quoted string, and whether a backslash stood before it (RFC 5322 3.2.1).
-    fn text_octet(&mut self) -> Result<(u8, bool), Malformed> {
-        let first = self.peek().ok_or(Malformed::Syntax)?;
-        self.skip();
-        let escaped = first == b'\\';
-        let byte = if escaped { self.peek().ok_or(Malformed::Syntax)? } else { first };
-        if escaped {
-            self.skip();
-        }
-        match byte {
-            b'\t' => Ok((byte, escaped)),
-            b'\r' | b'\n' if !escaped => Ok((byte, false)),
-            _ if byte.is_ascii_control() => Err(Malformed::Control),
-            _ => Ok((byte, escaped)),
-        }
-    }
-
     /// One more word, or a dot.
     fn word(&mut self, byte: u8, words: &mut Words) -> Result<(), Malformed> {
         if let Some(length) = encoded_word(self.rest) {
@@ -255,31 +184,6 @@ impl Cursor<'_> {
             _ => return Err(Malformed::Syntax),
         }
         Ok(())
-    }
-
-    fn quoted_string(&mut self, text: &mut Vec<u8>) -> Result<(), Malformed> {
-        self.skip();
-        text.push(b'"');
-        loop {
-            match self.text_octet()? {
-                (b'"', false) => break,
-                (b'\r' | b'\n', _) => {}
-                (byte, escaped) => {
-                    if escaped {
-                        text.push(b'\\');
-                    }
-                    text.push(byte);
-                }
-            }
-        }
-        text.push(b'"');
-        Ok(())
-    }
-
-    fn atom(&mut self, text: &mut Vec<u8>) {
-        let length = self.rest.iter().take_while(|&&byte| is_atext(byte)).count();
-        text.extend_from_slice(self.rest.get(..length).unwrap_or_default());
-        self.advance(length);
     }
 
     /// `<...>` with its address; a source route is dropped (RFC 5322 4.4).
@@ -368,49 +272,10 @@ impl Cursor<'_> {
             gap = self.cfws()?;
         }
     }
-
-    /// `[...]` (RFC 5322 3.4.1).
-    fn literal(&mut self, text: &mut Vec<u8>) -> Result<(), Malformed> {
-        loop {
-            let byte = self.peek().ok_or(Malformed::Syntax)?;
-            self.skip();
-            match byte {
-                b' ' | b'\t' | b'\r' | b'\n' => {}
-                b'[' if !text.is_empty() => return Err(Malformed::Syntax),
-                b'\\' | 128.. => return Err(Malformed::Syntax),
-                _ if byte.is_ascii_control() => return Err(Malformed::Control),
-                _ => text.push(byte),
-            }
-            if byte == b']' {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// The length of the encoded word (RFC 2047 2) that begins here. Its text may hold specials, which broken mailers
-/// leave unencoded, but none that could make up an address.
-fn encoded_word(text: &[u8]) -> Option<usize> {
-    let mut parts = text.strip_prefix(b"=?")?.splitn(4, |&byte| byte == b'?');
-    let (charset, encoding, content) = (parts.next()?, parts.next()?, parts.next()?);
-    let clean = |byte: &u8| byte.is_ascii_graphic() && !b"@<>\"\\".contains(byte);
-    let closed = parts.next()?.first() == Some(&b'=');
-    let valid = closed
-        && matches!(encoding, b"q" | b"Q" | b"b" | b"B")
-        && !charset.is_empty()
-        && charset.iter().all(|&byte| is_atext(byte))
-        && content.iter().all(clean);
-    // =? charset ? encoding ? content ?=
-    valid.then(|| charset.len() + encoding.len() + content.len() + 6)
 }
 
 /// Text of an address: UTF-8 (RFC 6532 3.2) without control characters.
 fn printable(text: Vec<u8>) -> Result<String, Malformed> {
     let text = String::from_utf8(text).map_err(|_not_utf8| Malformed::Syntax)?;
     if text.chars().any(char::is_control) { Err(Malformed::Control) } else { Ok(text) }
-}
-
-/// RFC 5322 3.2.3, with the octets of RFC 6532 and of the charsets before it.
-fn is_atext(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte) || byte >= 128
 }

@@ -61,3 +61,24 @@ impl Malformed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_name_the_field() {
+        let rows = [
+            (Malformed::Repeated, Identity::From, "the From: field stands more than once"),
+            (Malformed::Empty, Identity::ReplyTo, "the Reply-To: field names no address"),
+            (
+                Malformed::NotAField,
+                Identity::From,
+                "a line of the header is neither a field nor the continuation of one",
+            ),
+        ];
+        for (malformed, identity, expected) in rows {
+            assert_eq!(malformed.text(identity), expected);
+        }
+    }
+}

@@ -9,6 +9,7 @@ pub mod authentication_results;
 mod fields;
 mod fold;
 pub mod header;
+mod lexer;
 pub mod malformed;
 mod second_reader;
 pub mod trace;
