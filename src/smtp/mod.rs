@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod command;
+pub mod escape;
 pub mod framing;
 pub mod pattern;
 pub mod reply;
