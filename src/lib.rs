@@ -1,11 +1,28 @@
 //! rmxd, the gate in front of a mail server: reverse MX lookup for inbound SMTP.
+//!
+//! The modules in reading order, lowest first: a module imports only from those above it in this list
+//! (`tests/it/layers.rs` reads the list and keeps it so).
+
+pub mod smtp;
+
+pub mod policy;
+
+pub mod session;
 
 pub mod dns;
-pub mod door;
-pub mod gate;
-pub mod policy;
-pub mod relay;
+
 pub mod reverse_mx;
+
+pub mod gate;
+
+pub mod relay;
+
+pub mod door;
+
 pub mod server;
-pub mod session;
-pub mod smtp;
+
+pub mod log;
+
+pub mod config;
+
+pub mod cli;
