@@ -1,6 +1,7 @@
 //! rmxd, the gate in front of a mail server: reverse MX lookup for inbound SMTP.
 //!
-//! The modules in reading order, lowest first; each imports only from those above it (`tests/it/layers.rs`).
+//! The modules in reading order, lowest first: a module imports only from those above it in this list
+//! (`tests/it/layers.rs` reads the list and keeps it so).
 
 pub mod smtp;
 
@@ -23,5 +24,9 @@ pub mod door;
 pub mod server;
 
 pub mod zone;
+
+pub mod log;
+
+pub mod config;
 
 pub mod cli;

@@ -47,8 +47,8 @@ pub struct Args {
 }
 
 /// Runs the command to its end.
-pub fn run(args: Args) -> ExitCode {
-    check(&args).unwrap_or_else(|exit| exit).into()
+pub fn run(args: &Args) -> ExitCode {
+    check(args).unwrap_or_else(|exit| exit).into()
 }
 
 fn check(args: &Args) -> Result<Exit, Exit> {
@@ -61,7 +61,8 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
     let text = runtime.block_on(async {
-        let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, format!("dns.servers: {error}")))?;
+        let gate =
+            daemon::gate(&settings).map_err(|error| failed(Exit::Config, format!("dns.servers: {error}")))?;
         Ok(decide(args, &gate, &header).await)
     });
     let (text, verdict) = text?;

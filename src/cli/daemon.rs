@@ -42,7 +42,9 @@ pub(super) enum StartError {
 /// What decides, without listeners: `rmxd check` needs no more.
 pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, SetupError> {
     let dns = Dns::new(settings.dns.clone())?;
-    Ok(Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx.clone())))
+    // The longest way: MX, then its host, then the same for the organisational domain, side by side with nothing.
+    let deadline = settings.dns.timeout * 3;
+    Ok(Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx.clone()), deadline))
 }
 
 impl Daemon {

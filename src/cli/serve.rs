@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::daemon::{Daemon, StartError};
-use crate::cli::{ConfigSource, Exit, logging};
+use crate::cli::{ConfigSource, Exit};
 use crate::config::{DRAIN, Settings};
+use crate::log;
 
 /// Run the daemon
 ///
@@ -17,21 +18,20 @@ pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
     /// How long open connections may go on after SIGTERM
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value_t = default_drain())]
+    #[arg(long, value_name = "DURATION", default_value_t = humantime::Duration::from(DRAIN))]
     drain: humantime::Duration,
 }
 
-fn default_drain() -> humantime::Duration {
-    DRAIN.into()
-}
-
 /// Runs the command to its end.
-pub fn run(args: Args) -> ExitCode {
+pub fn run(args: &Args) -> ExitCode {
     let loaded = match args.source.load(args.drain.into()) {
         Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };
-    logging::start(&loaded.settings.log);
+    if let Err(what) = log::start(&loaded.settings.log) {
+        eprintln!("rmxd: {what}");
+        return Exit::Config.into();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime {
         Ok(runtime) => {
@@ -47,13 +47,14 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn serve(settings: &Settings) -> Exit {
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "signals can't be received");
-            return Exit::Temporary;
-        }
-    };
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "signals can't be received");
+                return Exit::Temporary;
+            }
+        };
     let daemon = match Daemon::start(settings).await {
         Ok(daemon) => daemon,
         Err(error) => {

@@ -115,7 +115,7 @@ async fn inspect_ptr(gate: Arc<Gate>, client: IpAddr) -> Arc<PtrFindings> {
         };
         PtrFindings { names, findings }
     };
-    let found = tokio::time::timeout(gate.settings.deadline, work).await;
+    let found = tokio::time::timeout(gate.deadline, work).await;
     Arc::new(found.unwrap_or_else(|_elapsed| unknown_names(rules, client)))
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn inspect_name(
         return all_rules(rules, identity, subject, name.as_str(), Outcome::None(Absence::Exempt));
     }
     let work = gate.reverse_mx.inspect(identity, subject, name, rules, client);
-    let found = tokio::time::timeout(gate.settings.deadline, work).await;
+    let found = tokio::time::timeout(gate.deadline, work).await;
     found.unwrap_or_else(|_elapsed| temperror(rules, identity, subject, name.as_str()))
 }
 

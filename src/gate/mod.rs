@@ -38,8 +38,6 @@ pub struct Settings {
     pub exempt: Exemptions,
     /// `reply.help_url`; empty = none.
     pub help_url: String,
-    /// For all look-ups of one identity together; past it the finding is a temperror.
-    pub deadline: Duration,
 }
 
 /// What all connections share.
@@ -47,14 +45,16 @@ pub struct Settings {
 pub struct Gate {
     settings: Settings,
     reverse_mx: ReverseMx,
+    deadline: Duration,
     ids: Ids,
 }
 
 impl Gate {
-    /// A gate over a resolver.
+    /// A gate over a resolver. `deadline` is for all look-ups of one identity together; past it the finding is a
+    /// temperror.
     #[must_use]
-    pub fn new(settings: Settings, reverse_mx: ReverseMx) -> Arc<Self> {
-        Arc::new(Self { settings, reverse_mx, ids: Ids::new() })
+    pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
+        Arc::new(Self { settings, reverse_mx, deadline, ids: Ids::new() })
     }
 
     /// The operator's policy.

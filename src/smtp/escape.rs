@@ -147,18 +147,25 @@ mod tests {
         let mut out = Vec::new();
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
-            let (piece, length) = match rest.as_bytes() {
-                [b'\\', b'\\', ..] => (vec![b'\\'], 2),
-                [b'\\', b'x', ..] => (vec![u8::from_str_radix(&rest[2..4], 16).unwrap()], 4),
-                [b'\\', b'u', ..] => {
-                    let end = rest.find('}').unwrap();
-                    let character = char::from_u32(u32::from_str_radix(&rest[3..end], 16).unwrap()).unwrap();
-                    (character.to_string().into_bytes(), end + 1)
-                }
-                _ => (first.to_string().into_bytes(), first.len_utf8()),
+            let escape = rest.strip_prefix('\\');
+            rest = rest.strip_prefix(first).unwrap();
+            let Some(escape) = escape else {
+                out.extend(first.to_string().bytes());
+                continue;
             };
-            out.extend(piece);
-            rest = &rest[length..];
+            if let Some(code) = escape.strip_prefix('x') {
+                let (digits, after) = code.split_at(2);
+                out.push(u8::from_str_radix(digits, 16).unwrap());
+                rest = after;
+            } else if let Some(code) = escape.strip_prefix("u{") {
+                let (digits, after) = code.split_once('}').unwrap();
+                let character = char::from_u32(u32::from_str_radix(digits, 16).unwrap()).unwrap();
+                out.extend(character.to_string().bytes());
+                rest = after;
+            } else {
+                out.push(b'\\');
+                rest = escape.strip_prefix('\\').unwrap();
+            }
         }
         out
     }

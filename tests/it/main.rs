@@ -1,4 +1,10 @@
-//! What rmxd promises, shown from the outside.
+//! The integration tests, one binary.
+//!
+//! `cfg(test)` always holds here; it tells clippy that helpers of tests may panic as tests do.
 
 #[cfg(test)]
+mod config;
+#[cfg(test)]
 mod interop;
+#[cfg(test)]
+mod layers;

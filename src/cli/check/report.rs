@@ -154,7 +154,12 @@ fn result(finding: &Finding) -> String {
 fn record(evidence: &Evidence) -> String {
     let Evidence { question, answer, freshness, ttl_left, age, took } = evidence;
     let age = if age.is_zero() { String::new() } else { format!(", {} old", short(*age)) };
-    format!("{question}: {answer} ({}, ttl {}{age}, took {})", freshness.name(), short(*ttl_left), short(*took))
+    format!(
+        "{question}: {answer} ({}, ttl {}{age}, took {})",
+        freshness.name(),
+        short(*ttl_left),
+        short(*took)
+    )
 }
 
 fn evidence_json(evidence: &Evidence) -> Value {

@@ -1,0 +1,145 @@
+//! `rmxd config check` and `rmxd config show`.
+
+use std::process::ExitCode;
+
+use crate::cli::{ConfigSource, Exit, print};
+use crate::config::{DRAIN, Entry, Value};
+
+/// `rmxd config`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Validate the configuration: "ok", or every problem on a line of its own and exit code 78.
+    Check(Check),
+    /// Print every key with the value in effect and where it comes from.
+    Show(Show),
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    #[command(flatten)]
+    source: ConfigSource,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    #[command(flatten)]
+    source: ConfigSource,
+    /// As a JSON array of {key, value, origin}.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    let done = match args.what {
+        What::Check(Check { source }) => source.load(DRAIN).map(|_| {
+            let file =
+                source.file().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
+            print(&format!("{file}: ok\n"))
+        }),
+        What::Show(Show { source, json }) => source.load(DRAIN).map(|loaded| {
+            let entries: Vec<Entry> = loaded.entries.into_iter().map(masked).collect();
+            print(&if json { as_json(&entries) } else { as_toml(&entries) })
+        }),
+    };
+    done.unwrap_or_else(|exit: Exit| exit).into()
+}
+
+const MASK: &str = "***";
+
+/// Hides what must not be shown: the token, and the password in a URL.
+fn masked(mut entry: Entry) -> Entry {
+    if let Value::Text(text) = &mut entry.value
+        && !text.is_empty()
+    {
+        match entry.key.as_str() {
+            "admin.token" => MASK.clone_into(text),
+            "cluster.redis" => *text = without_password(text),
+            _ => {}
+        }
+    }
+    entry
+}
+
+/// `redis://user:secret@host` as `redis://user:***@host`. The last `@` counts, as a password may hold one.
+fn without_password(url: &str) -> String {
+    let split = url.split_once("://").and_then(|(scheme, rest)| {
+        let (login, host) = rest.rsplit_once('@')?;
+        let user = login.split_once(':').map_or(login, |(user, _)| user);
+        Some(format!("{scheme}://{user}:{MASK}@{host}"))
+    });
+    split.unwrap_or_else(|| url.to_owned())
+}
+
+/// As a file that can be loaded again, each origin in a comment.
+fn as_toml(entries: &[Entry]) -> String {
+    let lines: Vec<(&str, String, String)> = entries
+        .iter()
+        .map(|entry| {
+            let (table, name) = entry.key.rsplit_once('.').unwrap_or(("", &entry.key));
+            (table, format!("{name} = {}", toml_value(&entry.value)), entry.origin.source())
+        })
+        .collect();
+    let width = lines.iter().map(|(_, line, _)| line.chars().count()).max().unwrap_or(0);
+    let mut out = String::new();
+    let mut open = "";
+    for (table, line, origin) in &lines {
+        if *table != open {
+            out.push_str(&format!("\n[{table}]\n"));
+            open = table;
+        }
+        let origin = crate::smtp::escape::OneLine(origin);
+        out.push_str(&format!("{line:width$}  # {origin}\n"));
+    }
+    out
+}
+
+fn toml_value(value: &Value) -> String {
+    match value {
+        Value::Text(text) => toml::Value::from(text.as_str()),
+        Value::Number(number) => toml::Value::from(*number),
+        Value::List(items) => toml::Value::from(items.clone()),
+    }
+    .to_string()
+}
+
+fn as_json(entries: &[Entry]) -> String {
+    let rows = entries.iter().map(|Entry { key, value, origin }| {
+        let value = match value {
+            Value::Text(text) => serde_json::json!(text),
+            Value::Number(number) => serde_json::json!(number),
+            Value::List(items) => serde_json::json!(items),
+        };
+        serde_json::json!({ "key": key, "value": value, "origin": origin.source() })
+    });
+    format!("{:#}\n", serde_json::Value::Array(rows.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let rows = [
+            ("admin.token", "s3cret", "***"),
+            ("admin.token", "", ""),
+            ("cluster.redis", "redis://u:p@ss@host:6379/1", "redis://u:***@host:6379/1"),
+            ("cluster.redis", "redis://:pass@host", "redis://:***@host"),
+            ("cluster.redis", "redis://host:6379", "redis://host:6379"),
+            ("reply.help_url", "https://u:p@host", "https://u:p@host"),
+        ];
+        for (key, value, shown) in rows {
+            let entry =
+                Entry { key: key.to_owned(), value: Value::Text(value.to_owned()), origin: Origin::Default };
+            assert_eq!(masked(entry).value, Value::Text(shown.to_owned()), "{key} {value}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Which keys there are, and of what kind each is.
+//!
+//! Neither is written down a second time: both are read from `config/rmxd.toml`, which is built in as the lowest layer.
+//! So a key can't be without a default, and the shipped file can't lie about one.
+
+use crate::config::document::{self, Leaf};
+use crate::config::problem::either;
+
+/// The built-in defaults.
+pub(super) const DEFAULTS: &str = include_str!("../../config/rmxd.toml");
+
+/// What stands behind a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+    /// A list of strings.
+    List(Vec<String>),
+}
+
+/// What may stand behind a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A string.
+    Text,
+    /// A duration or a size: a string; a bare number is passed on as its text, for the reader of the key to judge.
+    Quantity,
+    /// A whole number.
+    Number,
+    /// A list of strings.
+    List,
+}
+
+impl Kind {
+    fn of(default: &Value) -> Self {
+        match default {
+            Value::Text(text) if text.starts_with(|first: char| first.is_ascii_digit()) => Self::Quantity,
+            Value::Text(_) => Self::Text,
+            Value::Number(_) => Self::Number,
+            Value::List(_) => Self::List,
+        }
+    }
+
+    /// What must be written, for problem lines.
+    pub(super) fn wanted(self) -> &'static str {
+        match self {
+            Self::Text => "must be a string",
+            Self::Quantity => "must be a string such as \"30s\" or \"50MiB\"",
+            Self::Number => "must be a whole number",
+            Self::List => "must be a list of strings",
+        }
+    }
+
+    /// The value as this kind; `None` when it is of another.
+    pub(super) fn fit(self, value: Value) -> Option<Value> {
+        match (self, value) {
+            (Self::Text | Self::Quantity, Value::Text(text)) => Some(Value::Text(text)),
+            (Self::Quantity, Value::Number(number)) => Some(Value::Text(number.to_string())),
+            (Self::Number, Value::Number(number)) => Some(Value::Number(number)),
+            (Self::List, Value::List(items)) => Some(Value::List(items)),
+            _ => None,
+        }
+    }
+
+    /// Reads the text of a variable or flag: a list is parted by commas.
+    pub(super) fn read(self, text: &str) -> Option<Value> {
+        match self {
+            Self::Text | Self::Quantity => Some(Value::Text(text.to_owned())),
+            Self::Number => text.trim().parse().ok().map(Value::Number),
+            Self::List if text.trim().is_empty() => Some(Value::List(Vec::new())),
+            Self::List => Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect())),
+        }
+    }
+}
+
+/// All keys, in the order of the commented default.
+#[derive(Debug)]
+pub(super) struct Keys {
+    keys: Vec<(String, Kind)>,
+}
+
+impl Keys {
+    /// From the leaves of the built-in defaults. The rungs of an identity are known even where they have no default.
+    pub(super) fn new(defaults: &[Leaf]) -> Self {
+        let mut keys: Vec<(String, Kind)> = defaults
+            .iter()
+            .filter_map(|leaf| leaf.value.as_ref().ok().map(|value| (leaf.key.clone(), Kind::of(value))))
+            .collect();
+        for identity in crate::policy::identity::Identity::ALL {
+            for rungs in ["exists_by", "matches_by"] {
+                let key = format!("policy.{identity}.{rungs}");
+                if keys.iter().any(|(known, _)| *known == key) {
+                    continue;
+                }
+                let table = format!("policy.{identity}.");
+                let last = keys.iter().rposition(|(known, _)| known.starts_with(&table));
+                keys.insert(last.map_or(keys.len(), |last| last + 1), (key, Kind::List));
+            }
+        }
+        Self { keys }
+    }
+
+    /// The names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// The kind of a key; `None` when it isn't one.
+    pub(super) fn kind(&self, key: &str) -> Option<Kind> {
+        self.keys.iter().find(|(known, _)| known == key).map(|(_, kind)| *kind)
+    }
+
+    /// Whether there are keys below this one.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        !self.below(key).is_empty()
+    }
+
+    /// Why a key can't have a value, with those that can.
+    pub(super) fn explain_unknown(&self, key: &str) -> String {
+        let here = self.below(key);
+        if !here.is_empty() {
+            return format!("is a table, with the keys {}", either(&here));
+        }
+        let mut table = key;
+        while let Some((above, _)) = table.rsplit_once('.') {
+            table = above;
+            let here = self.below(table);
+            if !here.is_empty() {
+                return format!("no such key; [{table}] has {}", either(&here));
+            }
+        }
+        format!("no such key; at the top are {}", either(&self.below("")))
+    }
+
+    /// The names directly below a table; `""` is the top.
+    fn below(&self, table: &str) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for (key, _) in &self.keys {
+            let rest = if table.is_empty() {
+                Some(key.as_str())
+            } else {
+                key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.'))
+            };
+            if let Some(name) = rest.and_then(|rest| rest.split('.').next())
+                && !names.contains(&name)
+            {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// The leaves of the built-in defaults.
+pub(super) fn defaults() -> Result<Vec<Leaf>, Vec<document::SyntaxError>> {
+    document::leaves(DEFAULTS, &|_| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::new(&defaults().unwrap())
+    }
+
+    #[test]
+    fn the_built_in_file_has_only_kinds_that_are_known() {
+        for leaf in defaults().unwrap() {
+            assert!(leaf.value.is_ok(), "{leaf:?}");
+        }
+    }
+
+    #[test]
+    fn names_come_in_the_order_of_the_commented_default() {
+        let keys = keys();
+        let names: Vec<&str> = keys.names().collect();
+        assert_eq!(names[..3], ["hostname", "listen.smtp", "listen.milter"]);
+        let helo: Vec<&str> = names.iter().filter(|name| name.starts_with("policy.helo.")).copied().collect();
+        assert_eq!(
+            helo,
+            ["policy.helo.exists", "policy.helo.matches", "policy.helo.exists_by", "policy.helo.matches_by"]
+        );
+        assert_eq!(names.last(), Some(&"log.level"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_its_neighbours() {
+        let rows = [
+            ("policy.helo.exist", "no such key; [policy.helo] has exists, matches, exists_by or matches_by"),
+            ("tls.a.b", "no such key; [tls] has certificate or key"),
+            ("tls", "is a table, with the keys certificate or key"),
+            ("log.level.x", "no such key; [log] has format or level"),
+        ];
+        for (key, expected) in rows {
+            assert_eq!(keys().explain_unknown(key), expected, "{key}");
+        }
+        assert!(keys().explain_unknown("host").starts_with("no such key; at the top are hostname, listen,"));
+    }
+}

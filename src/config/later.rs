@@ -1,0 +1,83 @@
+//! Keys of later work: known from the start, accepted only at the value that turns them off. What is said in such a
+//! section is validated all the same, so that a file which loads today loads when the work is done.
+
+use std::net::SocketAddr;
+
+use crate::config::raw::Raw;
+use crate::config::reader::Reader;
+
+/// Refuses what this version can't do.
+pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
+    let lists = [
+        ("listen.milter", &raw.listen.milter),
+        ("listen.policy", &raw.listen.policy),
+        ("exempt.files", &raw.exempt.files),
+        ("trusted.proxy", &raw.trusted.proxy),
+        ("trusted.xclient", &raw.trusted.xclient),
+    ];
+    for (key, items) in lists {
+        if !items.is_empty() {
+            reader.refuse(key, format!("{items:?} is not available in this version: []"));
+        }
+    }
+    let texts = [
+        ("listen.admin", &raw.listen.admin),
+        ("tls.certificate", &raw.tls.certificate),
+        ("tls.key", &raw.tls.key),
+        ("history.path", &raw.history.path),
+    ];
+    for (key, text) in texts {
+        if !text.is_empty() {
+            reader.refuse(key, format!("{text:?} is not available in this version: \"\""));
+        }
+    }
+    if !raw.cluster.redis.is_empty() {
+        // Not shown: the URL may hold a password.
+        reader.refuse("cluster.redis", "is not available in this version: \"\"");
+    }
+    reader.choice_with_later("relay.tls", &raw.relay.tls, &[("none", ())], &["opportunistic", "required"]);
+    let delay = reader.duration("limits.banner_delay", &raw.limits.banner_delay);
+    if delay.is_some_and(|delay| !delay.is_zero()) {
+        let text = &raw.limits.banner_delay;
+        reader.refuse("limits.banner_delay", format!("{text:?} is not available in this version: \"0s\""));
+    }
+    check_values(raw, reader);
+}
+
+fn check_values(raw: &Raw, reader: &mut Reader<'_>) {
+    let delay = reader.time("greylist.delay", &raw.greylist.delay);
+    let expire = reader.time("greylist.expire", &raw.greylist.expire);
+    if let (Some(delay), Some(expire)) = (delay, expire)
+        && delay >= expire
+    {
+        reader.refuse_together(
+            &["greylist.delay", "greylist.expire"],
+            "greylist.delay must be less than greylist.expire, or nobody could come again in time",
+        );
+    }
+    reader.time("history.keep", &raw.history.keep);
+    if raw.tls.certificate.is_empty() != raw.tls.key.is_empty() {
+        reader.refuse_together(
+            &["tls.certificate", "tls.key"],
+            "tls.certificate and tls.key go together: both or neither",
+        );
+    }
+    check_admin(raw, reader);
+}
+
+fn check_admin(raw: &Raw, reader: &mut Reader<'_>) {
+    // An Authorization header can carry no more (RFC 6750 2.1); the token itself is never shown.
+    if !raw.admin.token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        reader.refuse("admin.token", "must be printable ASCII without blanks");
+    }
+    if raw.listen.admin.is_empty() {
+        return;
+    }
+    match raw.listen.admin.parse::<SocketAddr>() {
+        Err(_) => reader.refuse("listen.admin", super::resolve::SOCKET_WANTED),
+        Ok(address) if !address.ip().to_canonical().is_loopback() && raw.admin.token.is_empty() => {
+            reader.refuse("listen.admin", "an address that is not loopback needs admin.token");
+        }
+        Ok(_) => {}
+    }
+}

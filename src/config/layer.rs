@@ -1,0 +1,133 @@
+//! The layers: defaults, file, environment, flags. Each is checked for names and kinds before they are merged, so that
+//! a problem can say where it stands; a key with a problem is left out, and the search for more problems goes on.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::config::document::{self, Leaf};
+use crate::config::keys::{Keys, Value};
+use crate::config::problem::{Origin, Problem};
+
+/// What parts the names in a variable: `RMXD__POLICY__MAIL_FROM__EXISTS`.
+const PREFIX: &str = "RMXD__";
+
+/// Values with where each was said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Layer {
+    values: BTreeMap<String, (Value, Origin)>,
+}
+
+impl Layer {
+    /// The built-in defaults.
+    pub(super) fn defaults(leaves: Vec<Leaf>) -> Self {
+        let values =
+            leaves.into_iter().filter_map(|leaf| Some((leaf.key, (leaf.value.ok()?, Origin::Default))));
+        Self { values: values.collect() }
+    }
+
+    /// A TOML text.
+    pub(super) fn file(text: &str, path: &Path, keys: &Keys, problems: &mut Vec<Problem>) -> Self {
+        let at = |position| Origin::File { path: path.to_owned(), position: Some(position) };
+        let leaves = match document::leaves(text, &|key| keys.is_table(key)) {
+            Ok(leaves) => leaves,
+            Err(errors) => {
+                problems.extend(errors.into_iter().map(|error| Problem {
+                    origin: at(error.position),
+                    key: String::new(),
+                    what: format!("not TOML: {}", error.message),
+                }));
+                return Self::default();
+            }
+        };
+        let mut layer = Self::default();
+        for Leaf { key, value, position } in leaves {
+            let fitting = match keys.kind(&key) {
+                None => Err(keys.explain_unknown(&key)),
+                Some(kind) => value
+                    .map_err(|_type_name| kind.wanted().to_owned())
+                    .and_then(|value| kind.fit(value).ok_or_else(|| kind.wanted().to_owned())),
+            };
+            layer.add(key, fitting, at(position), problems);
+        }
+        layer
+    }
+
+    /// The variables that begin with `RMXD__`; others are not looked at.
+    pub(super) fn environment(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        keys: &Keys,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut layer = Self::default();
+        for (name, text) in variables {
+            let name = name.to_string_lossy().into_owned();
+            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            let key = path.to_lowercase().replace("__", ".");
+            let value = match text.to_str() {
+                Some(text) => from_text(keys, &key, text),
+                None => Err("must be UTF-8".to_owned()),
+            };
+            layer.add(key, value, Origin::Environment(name), problems);
+        }
+        layer
+    }
+
+    /// `--set KEY=VALUE`.
+    pub(super) fn flags(assignments: &[(String, String)], keys: &Keys, problems: &mut Vec<Problem>) -> Self {
+        let mut layer = Self::default();
+        for (key, text) in assignments {
+            let value = from_text(keys, key, text);
+            layer.add(key.clone(), value, Origin::Flag("--set".to_owned()), problems);
+        }
+        layer
+    }
+
+    /// The origins, by key.
+    pub(super) fn origins(&self) -> impl Iterator<Item = (&str, &Origin)> {
+        self.values.iter().map(|(key, (_, origin))| (key.as_str(), origin))
+    }
+
+    /// The value of a key.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key).map(|(value, _)| value)
+    }
+
+    fn add(
+        &mut self,
+        key: String,
+        value: Result<Value, String>,
+        origin: Origin,
+        problems: &mut Vec<Problem>,
+    ) {
+        match value {
+            Ok(value) => {
+                self.values.insert(key, (value, origin));
+            }
+            Err(what) => problems.push(Problem { origin, key, what }),
+        }
+    }
+}
+
+fn from_text(keys: &Keys, key: &str, text: &str) -> Result<Value, String> {
+    let kind = keys.kind(key).ok_or_else(|| keys.explain_unknown(key))?;
+    kind.read(text).ok_or_else(|| kind.wanted().to_owned())
+}
+
+impl ::config::Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn ::config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<::config::Map<String, ::config::Value>, ::config::ConfigError> {
+        let value = |(value, origin): &(Value, Origin)| {
+            let origin = origin.to_string();
+            match value {
+                Value::Text(text) => ::config::Value::new(Some(&origin), text.as_str()),
+                Value::Number(number) => ::config::Value::new(Some(&origin), *number),
+                Value::List(items) => ::config::Value::new(Some(&origin), items.clone()),
+            }
+        };
+        Ok(self.values.iter().map(|(key, entry)| (key.clone(), value(entry))).collect())
+    }
+}

@@ -1,0 +1,378 @@
+//! What the operator writes, turned into settings that the layers own. Knows everybody, known by `cli` only.
+//!
+//! Four layers: built-in defaults < file < environment `RMXD__SECTION__KEY` < flags. Each is checked for names and kinds
+//! where it stands ([`layer`]), the crate `config` merges them into one raw value ([`raw`]), and [`resolve`] reads that
+//! into [`Settings`]. Whatever can fail, fails here, at start, with all problems at once; nothing is guessed or ignored.
+
+mod document;
+mod keys;
+mod later;
+mod layer;
+mod problem;
+mod raw;
+mod reader;
+mod resolve;
+mod rules;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::keys::Keys;
+use crate::config::layer::Layer;
+use crate::config::reader::Reader;
+use crate::smtp::address::DomainName;
+use crate::{dns, door, gate, log, relay, reverse_mx, server, session};
+
+pub use crate::config::keys::Value;
+pub use crate::config::problem::{Origin, Problem};
+
+/// How long `serve` drains when no flag says otherwise.
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// Everything, resolved: one value for each layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Our own name, the authserv-id too.
+    pub hostname: DomainName,
+    /// The dialogue.
+    pub session: session::Settings,
+    /// One connection.
+    pub door: door::Settings,
+    /// The verdict.
+    pub gate: gate::Settings,
+    /// The look-ups.
+    pub reverse_mx: reverse_mx::Settings,
+    /// DNS.
+    pub dns: dns::Settings,
+    /// The next hop.
+    pub relay: relay::Settings,
+    /// Listeners.
+    pub server: server::Settings,
+    /// The log.
+    pub log: log::Settings,
+}
+
+/// What the command line has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flags {
+    /// Keys with values, a list parted by commas; later ones win.
+    pub set: Vec<(String, String)>,
+    /// [`server::Settings::drain`].
+    pub drain: Duration,
+}
+
+impl Default for Flags {
+    fn default() -> Self {
+        Self { set: Vec::new(), drain: DRAIN }
+    }
+}
+
+/// One key as it is in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Dotted.
+    pub key: String,
+    /// As it was written.
+    pub value: Value,
+    /// Where that was.
+    pub origin: Origin,
+}
+
+/// A configuration without problems.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// For the layers.
+    pub settings: Settings,
+    /// For the reader: every key, in the order of the commented default.
+    pub entries: Vec<Entry>,
+}
+
+/// Loads the configuration; `None` for no file at all.
+///
+/// # Errors
+/// All problems, in the order of the file, then environment, then flags.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &Flags,
+) -> Result<Loaded, Vec<Problem>> {
+    let whole = |origin: Origin, what: String| Problem { origin, key: String::new(), what };
+    let defaults = keys::defaults().map_err(|errors| {
+        errors.into_iter().map(|error| whole(Origin::Default, error.message)).collect::<Vec<_>>()
+    })?;
+    let keys = Keys::new(&defaults);
+    let mut problems = Vec::new();
+    let mut layers = vec![Layer::defaults(defaults)];
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let origin = Origin::File { path: path.to_owned(), position: None };
+            vec![whole(origin, format!("can't be read: {error}"))]
+        })?;
+        layers.push(Layer::file(&text, path, &keys, &mut problems));
+    }
+    if problems.iter().any(|problem| problem.key.is_empty()) {
+        // Half a file would only show problems that it doesn't have.
+        return Err(problems);
+    }
+    layers.push(Layer::environment(environment, &keys, &mut problems));
+    layers.push(Layer::flags(&flags.set, &keys, &mut problems));
+
+    let origins = origins(&layers);
+    let resolved = merge(&layers)
+        .map_err(|error| vec![whole(Origin::Default, error.to_string())])
+        .and_then(|raw| resolve::resolve(&raw, flags.drain, system_name, Reader::new(&origins)));
+    match resolved {
+        Ok(settings) if problems.is_empty() => {
+            let entries = entries(&keys, &layers, &origins, &settings);
+            Ok(Loaded { settings, entries })
+        }
+        Ok(_) => Err(sorted(problems)),
+        Err(more) => {
+            problems.extend(more);
+            Err(sorted(problems))
+        }
+    }
+}
+
+fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|left, right| left.origin.cmp(&right.origin));
+    problems.dedup();
+    problems
+}
+
+fn merge(layers: &[Layer]) -> Result<raw::Raw, ::config::ConfigError> {
+    let builder = ::config::Config::builder();
+    let merged = layers.iter().fold(builder, |builder, layer| builder.add_source(layer.clone())).build()?;
+    merged.try_deserialize()
+}
+
+fn origins(layers: &[Layer]) -> BTreeMap<String, Origin> {
+    let all = layers.iter().flat_map(Layer::origins);
+    all.map(|(key, origin)| (key.to_owned(), origin.clone())).collect()
+}
+
+/// Every key with what is in effect: an identity without rungs of its own shows those of `[policy]`, and a host
+/// without a name in the configuration the one that was found.
+fn entries(
+    keys: &Keys,
+    layers: &[Layer],
+    origins: &BTreeMap<String, Origin>,
+    settings: &Settings,
+) -> Vec<Entry> {
+    let said = |key: &str| {
+        let value = match key {
+            "hostname" => Value::Text(settings.hostname.as_str().to_owned()),
+            _ => layers.iter().rev().find_map(|layer| layer.value(key))?.clone(),
+        };
+        Some((value, origins.get(key)?.clone()))
+    };
+    let entry = |key: &str| {
+        let general = key.rsplit('.').next().map(|name| format!("policy.{name}"));
+        let (value, origin) = said(key).or_else(|| said(&general?))?;
+        Some(Entry { key: key.to_owned(), value, origin })
+    };
+    keys.names().filter_map(entry).collect()
+}
+
+fn system_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Exemptions;
+    use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
+    use crate::relay::{ClientIdentity, NextHop};
+    use crate::reverse_mx::PrivateAddresses;
+    use crate::smtp::framing::BareNewline;
+
+    fn with(assignments: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
+        let set = assignments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        load(None, [], &Flags { set, ..Flags::default() })
+            .map(|loaded| loaded.settings)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    fn rules(exists: Action, matches: Action, exists_by: &[Rung]) -> IdentityRules {
+        IdentityRules { exists, matches, exists_by: exists_by.to_vec(), matches_by: vec![Rung::Mx] }
+    }
+
+    fn hours(hours: u64) -> Duration {
+        Duration::from_secs(hours * 3600)
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_were_promised() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let hostname = DomainName::parse("mx.example.com").unwrap();
+        let expected = Settings {
+            hostname: hostname.clone(),
+            session: session::Settings { hostname, recipients: 1000, errors: 10 },
+            door: door::Settings {
+                command_line: 2048,
+                header_block: 256 << 10,
+                message: 50 << 20,
+                command_timeout: minutes(5),
+                data_timeout: minutes(5),
+                session: minutes(30),
+                bare_newline: BareNewline::Reject,
+                recipient_domains: vec![],
+            },
+            gate: gate::Settings {
+                policy: Policy {
+                    mode: Mode::Enforce,
+                    reject_at: RejectAt::Rcpt,
+                    on_dns_error: OnDnsError::Defer,
+                    malformed: Action::Reject,
+                    helo: rules(Action::Off, Action::Off, &[Rung::Mx, Rung::Address]),
+                    ptr: rules(Action::Tag, Action::Off, &[Rung::Mx, Rung::Organization]),
+                    mail_from: rules(Action::Reject, Action::Tag, &[Rung::Mx]),
+                    from: rules(Action::Reject, Action::Off, &[Rung::Mx]),
+                    reply_to: rules(Action::Reject, Action::Off, &[Rung::Mx]),
+                },
+                exempt: Exemptions {
+                    clients: vec![],
+                    domains: vec![],
+                    recipients: vec!["postmaster".into(), "abuse".into()],
+                },
+                help_url: String::new(),
+            },
+            reverse_mx: reverse_mx::Settings {
+                max_mx_hosts: 20,
+                private_addresses: PrivateAddresses::Reject,
+                match_prefix_v4: 24,
+                match_prefix_v6: 64,
+            },
+            dns: dns::Settings {
+                servers: vec![],
+                timeout: Duration::from_secs(5),
+                cache: dns::CacheSettings {
+                    memory: 64 << 20,
+                    min_ttl: Duration::from_secs(5),
+                    max_ttl: hours(24),
+                    max_negative_ttl: hours(1),
+                    stale: hours(24),
+                },
+            },
+            relay: relay::Settings {
+                next_hop: NextHop::Maildir("mail".into()),
+                identity: ClientIdentity::Auto,
+                max_connections: 100,
+                connect_timeout: Duration::from_secs(10),
+                reply_timeout: minutes(5),
+                xclient_required: false,
+                hostname: "mx.example.com".to_owned(),
+            },
+            server: server::Settings {
+                listen: vec!["127.0.0.1:2525".parse().unwrap()],
+                connections: 10000,
+                connections_per_client: 50,
+                drain: Duration::from_secs(30),
+            },
+            log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
+        };
+        assert_eq!(with(&[("hostname", "MX.example.com")]), Ok(expected));
+    }
+
+    #[test]
+    fn an_identity_keeps_its_own_rungs_over_the_general_ones() {
+        use Rung::{Address, Mx, Network, Organization};
+        let policy = |assignments: &[(&str, &str)]| with(assignments).unwrap().gate.policy;
+        let general = policy(&[("policy.exists_by", "organization"), ("policy.matches_by", "mx, network")]);
+        assert_eq!(general.mail_from.exists_by, [Organization]);
+        assert_eq!(general.helo.exists_by, [Mx, Address]);
+        assert_eq!(general.ptr.exists_by, [Mx, Organization]);
+        assert_eq!(general.helo.matches_by, [Mx, Network]);
+        let own = policy(&[("policy.helo.exists_by", "mx"), ("policy.from.matches_by", "network")]);
+        assert_eq!((own.helo.exists_by, own.from.matches_by), (vec![Mx], vec![Network]));
+        assert_eq!(own.mail_from.matches_by, [Mx]);
+    }
+
+    #[test]
+    fn xclient_is_required_where_the_relay_decides_about_recipients() {
+        let rows = [
+            ("smtp://127.0.0.1:10025", "", true),
+            ("smtp://127.0.0.1:10025", "example.com", false),
+            ("maildir:mail", "", false),
+        ];
+        for (next_hop, domains, required) in rows {
+            let relay = with(&[("relay.next_hop", next_hop), ("relay.domains", domains)]).unwrap().relay;
+            assert_eq!(relay.xclient_required, required, "{next_hop} {domains}");
+        }
+    }
+
+    #[test]
+    fn next_hops_are_read() {
+        let smtp = |host: &str, port| NextHop::Smtp { host: host.to_owned(), port };
+        let rows = [
+            ("smtp://relay.example", smtp("relay.example", 25)),
+            ("smtp://Relay.example:10025", smtp("relay.example", 10025)),
+            ("smtp://192.0.2.1:26", smtp("192.0.2.1", 26)),
+            ("smtp://[2001:db8::1]", smtp("2001:db8::1", 25)),
+            ("smtp://[::1]:26", smtp("::1", 26)),
+            ("maildir:/var/mail/in", NextHop::Maildir("/var/mail/in".into())),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(with(&[("relay.next_hop", text)]).unwrap().relay.next_hop, expected, "{text}");
+        }
+        for bad in [
+            "",
+            "mail",
+            "maildir:",
+            "smtp://",
+            "smtp://a:0",
+            "smtp://a:99999",
+            "smtp://a:",
+            "smtp://a/",
+            "smtp://u@a",
+            "smtp://::1",
+            "smtp://[::1]26",
+            "smtp://300.0.0.1",
+            "lmtp://a",
+        ] {
+            assert!(with(&[("relay.next_hop", bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_are_read_into_what_the_layers_need() {
+        let settings = with(&[
+            ("dns.servers", "192.0.2.53, 127.0.0.1:5353, ::1, [::1]:5353"),
+            ("exempt.clients", "192.0.2.0/24,192.0.2.1,2001:db8::/32"),
+            ("exempt.recipients", "noc, Ops@Example.COM"),
+            ("relay.domains", ".example.com"),
+            ("reply.help_url", "https://example.com/mail/"),
+            ("limits.message", "10000"),
+            ("dns.cache.min_ttl", "0s"),
+        ])
+        .unwrap();
+        let servers: Vec<String> = settings.dns.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["192.0.2.53:53", "127.0.0.1:5353", "[::1]:53", "[::1]:5353"]);
+        let clients: Vec<String> = settings.gate.exempt.clients.iter().map(ToString::to_string).collect();
+        assert_eq!(clients, ["192.0.2.0/24", "192.0.2.1/32", "2001:db8::/32"]);
+        assert_eq!(settings.gate.exempt.recipients, ["noc", "Ops@example.com"]);
+        assert_eq!(settings.door.recipient_domains[0].to_string(), ".example.com");
+        assert_eq!(settings.gate.help_url, "https://example.com/mail");
+        assert_eq!(settings.door.message, 10000);
+    }
+
+    #[test]
+    fn a_system_without_a_usable_name_must_be_told_one() {
+        let defaults = keys::defaults().unwrap();
+        let raw = merge(&[Layer::defaults(defaults)]).unwrap();
+        let origins = BTreeMap::new();
+        let resolve = |name: &str| {
+            let name = name.to_owned();
+            resolve::resolve(&raw, DRAIN, move || name, Reader::new(&origins))
+                .map(|settings| settings.hostname)
+        };
+        assert_eq!(resolve("Host1").unwrap().as_str(), "host1");
+        for bad in ["", "my host", "(none)", "10.0.0.1"] {
+            let problem = resolve(bad).unwrap_err()[0].to_string();
+            assert!(problem.ends_with("(the system's name; set hostname to another)"), "{problem}");
+        }
+    }
+}

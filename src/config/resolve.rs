@@ -1,0 +1,292 @@
+//! From what the operator wrote to the settings of the layers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use ipnet::IpNet;
+
+use crate::config::problem::Problem;
+use crate::config::raw::Raw;
+use crate::config::reader::Reader;
+use crate::config::{Settings, later, rules};
+use crate::reverse_mx::PrivateAddresses;
+use crate::smtp::address::{DomainName, Mailbox};
+use crate::smtp::framing::BareNewline;
+use crate::smtp::pattern::DomainPattern;
+use crate::{dns, door, gate, log, relay, reverse_mx, server, session};
+
+/// What a socket address looks like.
+pub(super) const SOCKET_WANTED: &str =
+    "must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"";
+/// The header block is held in memory (DESIGN 1.5), so that its bound has one of its own.
+const MOST_HEADER: u64 = 16 << 20;
+/// Far above what is useful, far below what overflows.
+const MOST_OCTETS: u64 = 1 << 50;
+/// The same for counts; it is also below what a semaphore can count to.
+const MOST: i64 = 1_000_000;
+
+/// Every problem, or the settings. `system_name` is asked when the operator gave no `hostname`.
+pub(super) fn resolve(
+    raw: &Raw,
+    drain: Duration,
+    system_name: impl FnOnce() -> String,
+    mut reader: Reader<'_>,
+) -> Result<Settings, Vec<Problem>> {
+    let reading = &mut reader;
+    later::refuse_unavailable(raw, reading);
+    let hostname = hostname(&raw.hostname, system_name, reading);
+    let domains = reading.list("relay.domains", &raw.relay.domains, pattern).unwrap_or_default();
+    let relay = relay(raw, hostname.as_ref(), reading);
+    let gate = gate::Settings {
+        policy: rules::policy(&raw.policy, reading),
+        exempt: exemptions(raw, reading),
+        help_url: help_url(&raw.reply.help_url, reading),
+    };
+    let door = door(raw, domains, reading);
+    let session = session(raw, hostname.clone(), reading);
+    let reverse_mx = reverse_mx(raw, reading);
+    let dns = dns(raw, reading);
+    let server = server(raw, drain, reading);
+    let log = log_settings(raw, reading);
+    let problems = reader.into_problems();
+    match (hostname, session, relay, reverse_mx, log) {
+        (Some(hostname), Some(session), Some(relay), Some(reverse_mx), Some(log)) if problems.is_empty() => {
+            Ok(Settings { hostname, session, door, gate, reverse_mx, dns, relay, server, log })
+        }
+        _ => Err(problems),
+    }
+}
+
+fn hostname(text: &str, system_name: impl FnOnce() -> String, reader: &mut Reader<'_>) -> Option<DomainName> {
+    let own;
+    let (text, hint) = if text.is_empty() {
+        own = system_name();
+        (own.as_str(), " (the system's name; set hostname to another)")
+    } else {
+        (text, "")
+    };
+    match DomainName::parse_unicode(text) {
+        Ok(name) if !name.is_ip_text() => Some(name),
+        Ok(_) | Err(_) => {
+            reader
+                .refuse("hostname", format!("{text:?} is not a host name such as \"mx.example.com\"{hint}"));
+            None
+        }
+    }
+}
+
+fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> Option<relay::Settings> {
+    use relay::ClientIdentity::{Auto, None as Nothing, Xclient};
+    let words = [("auto", Auto), ("xclient", Xclient), ("none", Nothing)];
+    let identity =
+        reader.choice_with_later("relay.identity", &raw.relay.identity, &words, &["xforward", "proxy-v2"]);
+    let next_hop = reader.parsed("relay.next_hop", next_hop(&raw.relay.next_hop));
+    let max_connections = reader.count("relay.max_connections", raw.relay.max_connections, 1..=MOST);
+    let connect_timeout = reader.time("relay.connect_timeout", &raw.relay.connect_timeout);
+    let reply_timeout = reader.time("relay.reply_timeout", &raw.relay.reply_timeout);
+    let xclient_required =
+        matches!(next_hop, Some(relay::NextHop::Smtp { .. })) && raw.relay.domains.is_empty();
+    if xclient_required && identity == Some(Nothing) {
+        reader.refuse_together(
+            &["relay.identity", "relay.domains", "relay.next_hop"],
+            "relay.identity \"none\" with an SMTP next hop needs relay.domains: the relay takes every client for \
+             rmxd's own host, so that without a list this would be an open relay",
+        );
+    }
+    Some(relay::Settings {
+        next_hop: next_hop?,
+        identity: identity?,
+        max_connections: max_connections?,
+        connect_timeout: connect_timeout?,
+        reply_timeout: reply_timeout?,
+        xclient_required,
+        hostname: hostname?.as_str().to_owned(),
+    })
+}
+
+fn next_hop(text: &str) -> Result<relay::NextHop, String> {
+    let wrong = || format!("{text:?} is not allowed: \"maildir:PATH\" or \"smtp://HOST:PORT\"");
+    if let Some(path) = text.strip_prefix("maildir:") {
+        let usable = !path.is_empty() && !path.contains('\0');
+        return if usable { Ok(relay::NextHop::Maildir(PathBuf::from(path))) } else { Err(wrong()) };
+    }
+    let rest = text.strip_prefix("smtp://").ok_or_else(wrong)?;
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(inner) => {
+            let (address, after) = inner.split_once(']').ok_or_else(wrong)?;
+            let address: Ipv6Addr = address.parse().map_err(|_not_an_address| wrong())?;
+            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or_else(wrong)?) };
+            (address.to_string(), port)
+        }
+        None => {
+            let (host, port) = rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)));
+            let name = DomainName::parse_unicode(host).map_err(|_not_a_name| wrong())?;
+            if name.is_ip_text() && host.parse::<Ipv4Addr>().is_err() {
+                return Err(wrong());
+            }
+            (name.as_str().to_owned(), port)
+        }
+    };
+    match port.map_or(Ok(25), str::parse) {
+        Ok(port) if port != 0 => Ok(relay::NextHop::Smtp { host, port }),
+        Ok(_) | Err(_) => Err(wrong()),
+    }
+}
+
+fn exemptions(raw: &Raw, reader: &mut Reader<'_>) -> gate::Exemptions {
+    gate::Exemptions {
+        clients: reader.list("exempt.clients", &raw.exempt.clients, network).unwrap_or_default(),
+        domains: reader.list("exempt.domains", &raw.exempt.domains, pattern).unwrap_or_default(),
+        recipients: reader.list("exempt.recipients", &raw.exempt.recipients, recipient).unwrap_or_default(),
+    }
+}
+
+fn pattern(text: &str) -> Result<DomainPattern, String> {
+    DomainPattern::parse(text).map_err(|_not_a_name| {
+        "is not a domain such as \"example.com\", or \".example.com\" with sub-domains".to_owned()
+    })
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse::<IpNet>().or_else(|_no_prefix| text.parse::<IpAddr>().map(IpNet::from));
+    let network = network.map_err(|_not_an_address| {
+        "is not a network such as \"192.0.2.0/24\" or \"2001:db8::/32\", nor an address".to_owned()
+    })?;
+    if network != network.trunc() {
+        return Err(format!("has bits set behind its prefix: \"{}\" is the network", network.trunc()));
+    }
+    Ok(network)
+}
+
+fn recipient(text: &str) -> Result<CompactString, String> {
+    let read = if text.contains('@') {
+        Mailbox::parse(text).map(|mailbox| CompactString::from(mailbox.to_string()))
+    } else {
+        Mailbox::parse(&format!("{text}@local")).map(|_| CompactString::from(text))
+    };
+    read.map_err(|_syntax| "is neither a local part such as \"postmaster\" nor an address".to_owned())
+}
+
+fn help_url(text: &str, reader: &mut Reader<'_>) -> String {
+    // The reply line has room for 512 octets, and the id behind the URL must not be cut off.
+    const MOST: usize = 200;
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let good = host
+        .is_some_and(|host| host.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '['))
+        && text.len() <= MOST
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !text.is_empty() && !good {
+        reader.refuse(
+            "reply.help_url",
+            format!(
+                "{text:?} is not allowed: an http:// or https:// URL of at most {MOST} octets, no blanks"
+            ),
+        );
+    }
+    text.trim_end_matches('/').to_owned()
+}
+
+fn door(raw: &Raw, recipient_domains: Vec<DomainPattern>, reader: &mut Reader<'_>) -> door::Settings {
+    let limits = &raw.limits;
+    let words = [("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)];
+    let header_block = reader.size("limits.header_block", &limits.header_block, MOST_HEADER);
+    door::Settings {
+        // RFC 5321 4.5.3.1.4: 512 octets must be taken; a line is held in memory whole.
+        command_line: reader
+            .count("limits.command_line", limits.command_line, 512..=65536)
+            .unwrap_or_default(),
+        header_block: header_block.and_then(|octets| usize::try_from(octets).ok()).unwrap_or_default(),
+        message: reader.size("limits.message", &limits.message, MOST_OCTETS).unwrap_or_default(),
+        command_timeout: reader.time("limits.command_timeout", &limits.command_timeout).unwrap_or_default(),
+        data_timeout: reader.time("limits.data_timeout", &limits.data_timeout).unwrap_or_default(),
+        session: reader.time("limits.session", &limits.session).unwrap_or_default(),
+        bare_newline: reader
+            .choice("limits.bare_newline", &limits.bare_newline, &words)
+            .unwrap_or(BareNewline::Reject),
+        recipient_domains,
+    }
+}
+
+fn session(raw: &Raw, hostname: Option<DomainName>, reader: &mut Reader<'_>) -> Option<session::Settings> {
+    let recipients = reader.count("limits.recipients", raw.limits.recipients, 1..=MOST);
+    let errors = reader.count("limits.errors", raw.limits.errors, 1..=MOST);
+    Some(session::Settings { hostname: hostname?, recipients: recipients?, errors: errors? })
+}
+
+fn reverse_mx(raw: &Raw, reader: &mut Reader<'_>) -> Option<reverse_mx::Settings> {
+    let words = [("reject", PrivateAddresses::Reject), ("accept", PrivateAddresses::Accept)];
+    let max_mx_hosts = reader.count("dns.max_mx_hosts", raw.dns.max_mx_hosts, 1..=1000);
+    let private_addresses = reader.choice("dns.private_addresses", &raw.dns.private_addresses, &words);
+    let v4 = reader.count("policy.match_prefix_v4", raw.policy.match_prefix_v4, 0..=32);
+    let v6 = reader.count("policy.match_prefix_v6", raw.policy.match_prefix_v6, 0..=128);
+    Some(reverse_mx::Settings {
+        max_mx_hosts: max_mx_hosts?,
+        private_addresses: private_addresses?,
+        match_prefix_v4: u8::try_from(v4?).ok()?,
+        match_prefix_v6: u8::try_from(v6?).ok()?,
+    })
+}
+
+fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {
+    let cache = &raw.dns.cache;
+    let min_ttl = reader.duration("dns.cache.min_ttl", &cache.min_ttl);
+    let max_ttl = reader.duration("dns.cache.max_ttl", &cache.max_ttl);
+    let max_negative_ttl = reader.duration("dns.cache.max_negative_ttl", &cache.max_negative_ttl);
+    for (key, most) in [("dns.cache.max_ttl", max_ttl), ("dns.cache.max_negative_ttl", max_negative_ttl)] {
+        if let (Some(least), Some(most)) = (min_ttl, most)
+            && least > most
+        {
+            reader.refuse_together(
+                &["dns.cache.min_ttl", key],
+                format!("dns.cache.min_ttl must not be more than {key}"),
+            );
+        }
+    }
+    dns::Settings {
+        servers: reader.list("dns.servers", &raw.dns.servers, dns_server).unwrap_or_default(),
+        timeout: reader.time("dns.timeout", &raw.dns.timeout).unwrap_or_default(),
+        cache: dns::CacheSettings {
+            memory: reader.size("dns.cache.memory", &cache.memory, MOST_OCTETS).unwrap_or_default(),
+            min_ttl: min_ttl.unwrap_or_default(),
+            max_ttl: max_ttl.unwrap_or_default(),
+            max_negative_ttl: max_negative_ttl.unwrap_or_default(),
+            stale: reader.duration("dns.cache.stale", &cache.stale).unwrap_or_default(),
+        },
+    }
+}
+
+fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    text.parse::<SocketAddr>()
+        .or_else(|_no_port| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)))
+        .ok()
+        .filter(|server| server.port() != 0)
+        .ok_or_else(|| {
+            "is not an address such as \"192.0.2.53\", \"127.0.0.1:5353\" or \"[::1]:53\"".to_owned()
+        })
+}
+
+fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settings {
+    let limits = &raw.limits;
+    let socket = |text: &str| text.parse::<SocketAddr>().map_err(|_syntax| SOCKET_WANTED.to_owned());
+    let listen = reader.list("listen.smtp", &raw.listen.smtp, socket);
+    if raw.listen.smtp.is_empty() {
+        reader.refuse("listen.smtp", format!("is empty: each {SOCKET_WANTED}"));
+    }
+    let per_client = reader.count("limits.connections_per_client", limits.connections_per_client, 1..=MOST);
+    server::Settings {
+        listen: listen.unwrap_or_default(),
+        connections: reader.count("limits.connections", limits.connections, 1..=MOST).unwrap_or_default(),
+        connections_per_client: per_client.unwrap_or_default(),
+        drain,
+    }
+}
+
+fn log_settings(raw: &Raw, reader: &mut Reader<'_>) -> Option<log::Settings> {
+    let words = [("text", log::Format::Text), ("json", log::Format::Json)];
+    let format = reader.choice_with_later("log.format", &raw.log.format, &words, &["journald"]);
+    let level = reader.parsed("log.level", log::filter(&raw.log.level));
+    level?;
+    Some(log::Settings { format: format?, level: raw.log.level.clone() })
+}

@@ -1,0 +1,91 @@
+//! `[policy]`: actions and rungs.
+
+use crate::config::raw;
+use crate::config::reader::Reader;
+use crate::policy::identity::Identity;
+use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rule, Rung};
+
+const ACTIONS: [(&str, Action); 4] =
+    [("off", Action::Off), ("tag", Action::Tag), ("defer", Action::Defer), ("reject", Action::Reject)];
+
+/// Reads `[policy]`. What can't be read is recorded, and its place taken by something weak.
+pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
+    let modes = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+    let places = [("rcpt", RejectAt::Rcpt), ("mail", RejectAt::Mail)];
+    let troubles = [("defer", OnDnsError::Defer), ("accept", OnDnsError::Accept)];
+    let malformed = [("reject", Action::Reject), ("tag", Action::Tag)];
+    let general = Rungs {
+        exists: rungs(Rule::Exists, None, &raw.exists_by, reader),
+        matches: rungs(Rule::Matches, None, &raw.matches_by, reader),
+    };
+    Policy {
+        mode: reader.choice("policy.mode", &raw.mode, &modes).unwrap_or(Mode::Monitor),
+        reject_at: reader.choice("policy.reject_at", &raw.reject_at, &places).unwrap_or(RejectAt::Rcpt),
+        on_dns_error: reader
+            .choice("policy.on_dns_error", &raw.on_dns_error, &troubles)
+            .unwrap_or(OnDnsError::Defer),
+        malformed: reader.choice("policy.malformed", &raw.malformed, &malformed).unwrap_or(Action::Tag),
+        helo: rules(Identity::Helo, &raw.helo, &general, reader),
+        ptr: rules(Identity::Ptr, &raw.ptr, &general, reader),
+        mail_from: rules(Identity::MailFrom, &raw.mail_from, &general, reader),
+        from: rules(Identity::From, &raw.from, &general, reader),
+        reply_to: rules(Identity::ReplyTo, &raw.reply_to, &general, reader),
+    }
+}
+
+/// The rungs of `[policy]`, for identities that have none of their own.
+struct Rungs {
+    exists: Vec<Rung>,
+    matches: Vec<Rung>,
+}
+
+fn rules(identity: Identity, raw: &raw::Rules, general: &Rungs, reader: &mut Reader<'_>) -> IdentityRules {
+    let mut own = |rule, items: &Option<Vec<String>>, general: &Vec<Rung>| match items {
+        Some(items) => rungs(rule, Some(identity), items, reader),
+        None => general.clone(),
+    };
+    let exists_by = own(Rule::Exists, &raw.exists_by, &general.exists);
+    let matches_by = own(Rule::Matches, &raw.matches_by, &general.matches);
+    IdentityRules {
+        exists: action(identity, Rule::Exists, &raw.exists, reader),
+        matches: action(identity, Rule::Matches, &raw.matches, reader),
+        exists_by,
+        matches_by,
+    }
+}
+
+fn action(identity: Identity, rule: Rule, text: &str, reader: &mut Reader<'_>) -> Action {
+    let key = format!("policy.{identity}.{rule}");
+    let would_refuse = !matches!(text, "off" | "tag");
+    if identity == Identity::Helo && rule == Rule::Matches && would_refuse {
+        reader.refuse(
+            &key,
+            format!("{text:?} is not allowed: off or tag (RFC 5321 4.1.4 forbids refusing for it)"),
+        );
+        return Action::Off;
+    }
+    reader.choice_with_later(&key, text, &ACTIONS, &["greylist"]).unwrap_or(Action::Off)
+}
+
+/// The rungs of one rule, of one identity or (`None`) of all.
+fn rungs(rule: Rule, identity: Option<Identity>, items: &[String], reader: &mut Reader<'_>) -> Vec<Rung> {
+    let key = identity.map_or_else(|| format!("policy.{rule}_by"), |one| format!("policy.{one}.{rule}_by"));
+    let (words, later): (&[Rung], &[&str]) = match (rule, identity) {
+        (Rule::Exists, _) => (&[Rung::Mx, Rung::Address, Rung::Organization], &[]),
+        (Rule::Matches, Some(Identity::From)) => (&[Rung::Mx, Rung::Network], &["ptr", "spf", "dkim"]),
+        (Rule::Matches, _) => (&[Rung::Mx, Rung::Network], &["ptr", "spf"]),
+    };
+    let allowed: Vec<&str> = words.iter().map(|rung| rung.name()).collect();
+    let allowed = allowed.join(", ");
+    if items.is_empty() {
+        reader.refuse(&key, format!("is empty, so that nothing could satisfy it: one or more of {allowed}"));
+    }
+    let read = |item: &str| match words.iter().find(|rung| rung.name() == item) {
+        Some(rung) => Ok(*rung),
+        None if later.contains(&item) => {
+            Err(format!("is not available in this version: one or more of {allowed}"))
+        }
+        None => Err(format!("is not allowed: one or more of {allowed}")),
+    };
+    reader.list(&key, items, read).unwrap_or_default()
+}

@@ -1,0 +1,305 @@
+//! The log: one event, one line, on standard error.
+//!
+//! Much of what is logged was written by strangers. tracing-subscriber's text form lets CR, LF and format controls of
+//! `%` fields through and parts fields by blanks only, so the fields are written here: hazards escaped, and a value
+//! that could be taken for two fields quoted. Callers need not escape. JSON is escaped by serde_json up to C0; the
+//! rest is done on the way out.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use tracing::field::{Field, Visit};
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::{self, FormatFields, Writer};
+use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
+
+use crate::smtp::escape::{OneLine, is_hazard};
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `TIME LEVEL target: message field=value ...`
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How events are written.
+    pub format: Format,
+    /// A level, or directives as in `info,rmxd::dns=debug`.
+    pub level: String,
+}
+
+/// The words of `log.level`.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// Reads `log.level`. A lone word must be a level: left to itself, the filter takes `verbose` for a module and is silent.
+///
+/// # Errors
+/// What is wrong and what is allowed.
+pub fn filter(level: &str) -> Result<EnvFilter, String> {
+    let wrong = || {
+        format!(
+            "{level:?} is not allowed: {}, or by module such as \"info,rmxd::dns=debug\"",
+            LEVELS.join(", ")
+        )
+    };
+    let known = |part: &str| {
+        let named = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        LEVELS.contains(&named) || (named == "off" && part.contains('='))
+    };
+    if !level.split(',').all(known) {
+        return Err(wrong());
+    }
+    EnvFilter::builder().parse(level).map_err(|_detail| wrong())
+}
+
+/// Starts logging for the whole process; the first call counts.
+///
+/// # Errors
+/// When the level can't be read, or logging was started before.
+pub fn start(settings: &Settings) -> Result<(), String> {
+    let filter = filter(&settings.level)?;
+    let started = match settings.format {
+        Format::Text => {
+            let colour = io::stderr().is_terminal() && !is_set("NO_COLOR");
+            set_global_default(text(filter, io::stderr).with_ansi(colour).finish())
+        }
+        Format::Json => set_global_default(json(filter, io::stderr).finish()),
+    };
+    started.map_err(|error| error.to_string())
+}
+
+/// <https://no-color.org>: set, and not empty.
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
+fn text<W>(filter: EnvFilter, writer: W) -> SubscriberBuilder<Fields, format::Format, EnvFilter, W>
+where
+    W: for<'w> MakeWriter<'w> + 'static,
+{
+    tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(Fields).with_writer(writer)
+}
+
+fn json<W>(
+    filter: EnvFilter,
+    writer: W,
+) -> SubscriberBuilder<format::JsonFields, format::Format<format::Json>, EnvFilter, Json<W>>
+where
+    W: for<'w> MakeWriter<'w> + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).json();
+    builder.flatten_event(true).with_current_span(true).with_span_list(false).with_writer(Json(writer))
+}
+
+/// Writes the message, then `name=value` for each field.
+struct Fields;
+
+impl<'w> FormatFields<'w> for Fields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = FieldWriter { writer, blank: "", result: Ok(()) };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct FieldWriter<'w> {
+    writer: Writer<'w>,
+    blank: &'static str,
+    result: fmt::Result,
+}
+
+impl FieldWriter<'_> {
+    fn write(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        if self.result.is_ok() {
+            let blank = std::mem::replace(&mut self.blank, " ");
+            self.result = if name == "message" {
+                write!(self.writer, "{blank}{value}")
+            } else {
+                write!(self.writer, "{blank}{name}={value}")
+            };
+        }
+    }
+}
+
+impl Visit for FieldWriter<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = OneLine(format_args!("{value:?}")).to_string();
+        if field.name() == "message" || is_one_word(&text) {
+            self.write(field.name(), format_args!("{text}"));
+        } else {
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+            self.write(field.name(), format_args!("\"{quoted}\""));
+        }
+    }
+}
+
+/// Whether a value can't be taken for two fields: no blank, quote or equals sign, or between quotes already.
+fn is_one_word(text: &str) -> bool {
+    let plain = |text: &str| {
+        !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='))
+    };
+    let quoted = |text: &str| {
+        let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))?;
+        let mut escaped = false;
+        for character in inner.chars() {
+            match character {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => return None,
+                _ => {}
+            }
+        }
+        (!escaped).then_some(())
+    };
+    plain(text) || quoted(text).is_some()
+}
+
+/// Makes [`JsonLine`]s.
+struct Json<W>(W);
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Json<W> {
+    type Writer = JsonLine<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        JsonLine(self.0.make_writer())
+    }
+}
+
+/// Passes JSON on; hazards above C0 can stand in its strings only, and become `\uNNNN` there (RFC 8259 7).
+struct JsonLine<W>(W);
+
+impl<W: Write> Write for JsonLine<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match std::str::from_utf8(line) {
+            Ok(text) if text.contains(is_json_hazard) => self.0.write_all(escape_json(text).as_bytes())?,
+            Ok(_) | Err(_) => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn is_json_hazard(character: char) -> bool {
+    character > '\u{1f}' && is_hazard(character)
+}
+
+fn escape_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_json_hazard(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink {
+        fn written(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    const HOSTILE: &str = "a\r\nb\t\x1b[31m\x7f\u{85}\u{9b}1m\u{2028}\u{202e}\u{e0041}\\ verdict=accept";
+
+    fn text_of(log: impl FnOnce()) -> String {
+        let sink = Sink::default();
+        let make = sink.clone();
+        let subscriber =
+            text(filter("info").unwrap(), move || make.clone()).with_ansi(false).without_time().finish();
+        tracing::subscriber::with_default(subscriber, log);
+        sink.written()
+    }
+
+    #[test]
+    fn a_text_event_is_one_line_whatever_its_fields_hold() {
+        let written = text_of(|| {
+            let span = tracing::info_span!("smtp", client = %HOSTILE);
+            tracing::info!(parent: &span, helo = %HOSTILE, from = ?HOSTILE, reply_to = HOSTILE, "m {HOSTILE}");
+        });
+        let line = written.strip_suffix('\n').unwrap();
+        assert!(!line.contains(is_hazard), "{line:?}");
+        let hostile = "a\\\\x0d\\\\x0ab\\\\x09\\\\x1b[31m\\\\x7f\\\\u{85}\\\\u{9b}1m";
+        assert!(line.contains(&format!("helo=\"{hostile}")), "{line}");
+        assert!(line.contains("from=\"a\\r\\nb\\t\\u{1b}[31m"), "{line}");
+    }
+
+    #[test]
+    fn no_value_can_be_taken_for_another_field() {
+        let rows = [
+            ("good.test", "good.test"),
+            ("", "\"\""),
+            ("a verdict=accept", "\"a verdict=accept\""),
+            ("a=b", "\"a=b\""),
+            ("\"a b\"@c.test", "\"\\\"a b\\\"@c.test\""),
+            ("\"a\" b=\"c\"", "\"\\\"a\\\" b=\\\"c\\\"\""),
+            ("\"a\\\"", "\"\\\"a\\\\\\\"\""),
+            ("a\u{a0}b", "\"a\u{a0}b\""),
+        ];
+        for (value, expected) in rows {
+            let written = text_of(|| tracing::info!(target: "t", helo = %value, n = 1, "said"));
+            assert_eq!(written, format!(" INFO t: said helo={expected} n=1\n"));
+        }
+        let written = text_of(|| tracing::info!(target: "t", helo = ?"a b", "said"));
+        assert_eq!(written, " INFO t: said helo=\"a b\"\n");
+    }
+
+    #[test]
+    fn a_json_event_is_one_line_and_reads_back_as_it_was() {
+        let sink = Sink::default();
+        let make = sink.clone();
+        let subscriber = json(filter("info").unwrap(), move || make.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || tracing::info!(helo = %HOSTILE, "said"));
+        let written = sink.written();
+        let line = written.strip_suffix('\n').unwrap();
+        assert!(!line.contains(is_hazard), "{line:?}");
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(value["helo"], HOSTILE);
+    }
+
+    #[test]
+    fn a_level_is_a_level() {
+        for good in LEVELS.into_iter().chain(["info,rmxd::dns=debug", "rmxd=debug", "warn,hickory_net=off"]) {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in ["", "verbose", "INFORM", "info,", "rmxd=loud", "off", "info debug"] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! `rmxd config`: files that load, files that don't, and what is said about them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs rmxd with nothing but these variables in the environment.
+fn rmxd(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_rmxd"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// `config check` of a file with this text; in what comes back, the file is called `FILE`.
+fn check(text: &str) -> Run {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rmxd.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let mut run = rmxd(&["config", "check", "--config", path], &[]);
+    run.stdout = run.stdout.replace(path, "FILE");
+    run.stderr = run.stderr.replace(path, "FILE");
+    run
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+/// `config show --json` as (key, value, origin), in order.
+fn show(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<(String, String, String)> {
+    let run = rmxd(&[&["config", "show", "--json"], arguments].concat(), variables);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&run.stdout).unwrap();
+    rows.iter()
+        .map(|row| {
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            (text("key"), row["value"].to_string(), text("origin"))
+        })
+        .collect()
+}
+
+fn row<'a>(rows: &'a [(String, String, String)], key: &str) -> (&'a str, &'a str) {
+    let (_, value, origin) = rows.iter().find(|(known, ..)| known == key).unwrap();
+    (value, origin)
+}
+
+#[test]
+fn the_shipped_files_load() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(shipped("")).unwrap() {
+        let path = entry.unwrap().path();
+        let run = rmxd(&["config", "check", "--config", path.to_str().unwrap()], &[]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", path.display());
+        assert_eq!(run.stdout, format!("{}: ok\n", path.display()));
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn the_commented_default_is_the_built_in_default() {
+    let values = |rows: Vec<(String, String, String)>| -> Vec<(String, String)> {
+        rows.into_iter().map(|(key, value, _)| (key, value)).collect()
+    };
+    let file = show(&["--config", "config/rmxd.toml"], &[]);
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let built_in = show(&["--config", empty.path().to_str().unwrap()], &[]);
+    assert!(built_in.iter().all(|(.., origin)| origin == "default"));
+    let inherited = |key: &str| key.ends_with("_by");
+    assert!(file.iter().all(|(key, _, origin)| origin == "config/rmxd.toml" || inherited(key)));
+    assert_eq!(values(file), values(built_in));
+}
+
+#[test]
+fn the_other_two_ways_to_run_it_are_what_they_say() {
+    let monitor = show(&["--config", "config/monitor.toml"], &[]);
+    assert_eq!(row(&monitor, "policy.mode"), ("\"monitor\"", "config/monitor.toml"));
+    let strict = show(&["--config", "config/strict.toml"], &[]);
+    for key in ["policy.ptr.exists", "policy.mail_from.exists", "policy.mail_from.matches"] {
+        assert_eq!(row(&strict, key), ("\"reject\"", "config/strict.toml"), "{key}");
+    }
+    assert_eq!(row(&strict, "relay.next_hop").0, "\"smtp://127.0.0.1:10025\"");
+}
+
+#[test]
+fn each_layer_goes_over_the_one_below_and_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("site.toml");
+    let text = "hostname = 'mx.site.test'\n[policy]\nexists_by = ['mx', 'address']\n\
+                [limits]\nerrors = 3\nrecipients = 30\nmessage = '1MiB'\n";
+    std::fs::write(&path, text).unwrap();
+    let file = path.to_str().unwrap();
+    let variables = [
+        ("RMXD_CONFIG", file),
+        ("RMXD_LOG", "not ours"),
+        ("RMXD__LIMITS__RECIPIENTS", "40"),
+        ("RMXD__LIMITS__ERRORS", "4"),
+        ("RMXD__LISTEN__SMTP", "127.0.0.1:25, [::1]:25"),
+        ("RMXD__EXEMPT__RECIPIENTS", ""),
+        ("RMXD__POLICY__MAIL_FROM__MATCHES", "reject"),
+    ];
+    let rows = show(&["--set", "limits.errors=5"], &variables);
+    let expected = [
+        ("hostname", "\"mx.site.test\"", file),
+        ("limits.errors", "5", "--set"),
+        ("limits.recipients", "40", "RMXD__LIMITS__RECIPIENTS"),
+        ("limits.message", "\"1MiB\"", file),
+        ("limits.connections", "10000", "default"),
+        ("listen.smtp", "[\"127.0.0.1:25\",\"[::1]:25\"]", "RMXD__LISTEN__SMTP"),
+        ("exempt.recipients", "[]", "RMXD__EXEMPT__RECIPIENTS"),
+        ("policy.mail_from.matches", "\"reject\"", "RMXD__POLICY__MAIL_FROM__MATCHES"),
+        ("policy.from.exists_by", "[\"mx\",\"address\"]", file),
+        ("policy.ptr.exists_by", "[\"mx\",\"organization\"]", "default"),
+    ];
+    for (key, value, origin) in expected {
+        assert_eq!(row(&rows, key), (value, origin), "{key}");
+    }
+}
+
+#[test]
+fn what_is_shown_can_be_loaded_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shown.toml");
+    let arguments = ["--set", "hostname=mx.site.test", "--set", "reply.help_url=https://a.test/?q=\"#\\"];
+    let shown = rmxd(&[&["config", "show"], &arguments[..]].concat(), &[]).stdout;
+    assert!(shown.contains("\n[policy.mail_from]\nexists = \"reject\""), "{shown}");
+    std::fs::write(&path, &shown).unwrap();
+    let again = show(&["--config", path.to_str().unwrap()], &[]);
+    for ((key, before, _), (_, after, _)) in show(&arguments, &[]).iter().zip(&again) {
+        assert_eq!(before, after, "{key}");
+    }
+    let column = |line: &str| line.find("  # ");
+    let columns: Vec<_> = shown.lines().filter(|line| line.contains(" = ")).map(column).collect();
+    assert!(columns.iter().all(Option::is_some), "{shown}");
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let rows = show(&[], &[("RMXD__ADMIN__TOKEN", "s3cret")]);
+    assert_eq!(row(&rows, "admin.token"), ("\"***\"", "RMXD__ADMIN__TOKEN"));
+    let run = rmxd(&["config", "check"], &[("RMXD__CLUSTER__REDIS", "redis://:s3cret@host")]);
+    assert_eq!(run.code, Some(78));
+    assert!(run.stderr.contains("cluster.redis") && !run.stderr.contains("s3cret"), "{}", run.stderr);
+}
+
+const ALLOWED_RUNGS: &str = "one or more of mx, network";
+
+/// One broken file a row, with the one line that is said about it.
+#[test]
+fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
+    let later = "is not available in this version";
+    let rows: Vec<(&str, String)> = vec![
+        // names and kinds
+        ("[limits]\nsesion = '5m'", "2:1: limits.sesion: no such key; [limits] has connections, connections_per_client, command_line, header_block, message, recipients, errors, command_timeout, data_timeout, session, banner_delay or bare_newline".into()),
+        ("[policy.helo]\n  exist = 'off'", "2:3: policy.helo.exist: no such key; [policy.helo] has exists, matches, exists_by or matches_by".into()),
+        ("[greylisting]\na = 1\nb = 2", "1:2: greylisting: no such key; at the top are hostname, listen, relay, policy, exempt, greylist, dns, limits, tls, trusted, reply, admin, history, cluster or log".into()),
+        ("log = 'info'", "1:1: log: is a table, with the keys format or level".into()),
+        ("[hostname]\nx = 1", "1:2: hostname: must be a string".into()),
+        ("[[dns]]\ntimeout = '5s'", "1:3: dns: is a table, with the keys servers, timeout, max_mx_hosts, private_addresses or cache".into()),
+        ("[limits]\nerrors = 'ten'", "2:1: limits.errors: must be a whole number".into()),
+        ("[limits]\nerrors = 1.5", "2:1: limits.errors: must be a whole number".into()),
+        ("[policy]\nmode = true", "2:1: policy.mode: must be a string".into()),
+        ("[listen]\nsmtp = '127.0.0.1:25'", "2:1: listen.smtp: must be a list of strings".into()),
+        ("[listen]\nsmtp = ['127.0.0.1:25', 25]", "2:1: listen.smtp: must be a list of strings".into()),
+        ("[limits]\nmessage = 1.5", "2:1: limits.message: must be a string such as \"30s\" or \"50MiB\"".into()),
+        // single values
+        ("hostname = 'my host'", "1:1: hostname: \"my host\" is not a host name such as \"mx.example.com\"".into()),
+        ("hostname = \"a\\u001b[2J\"", "1:1: hostname: \"a\\u{1b}[2J\" is not a host name such as \"mx.example.com\"".into()),
+        ("hostname = '192.0.2.1'", "1:1: hostname: \"192.0.2.1\" is not a host name such as \"mx.example.com\"".into()),
+        ("[listen]\nsmtp = []", "2:1: listen.smtp: is empty: each must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"".into()),
+        ("[listen]\nsmtp = ['localhost:25']", "2:1: listen.smtp: \"localhost:25\" must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"".into()),
+        ("[listen]\nsmtp = ['[::1]:25', '[0::1]:25']", "2:1: listen.smtp: \"[0::1]:25\" is there twice".into()),
+        ("[relay]\nnext_hop = 'lmtp://a'", "2:1: relay.next_hop: \"lmtp://a\" is not allowed: \"maildir:PATH\" or \"smtp://HOST:PORT\"".into()),
+        ("[relay]\ndomains = ['*.a.test']", "2:1: relay.domains: \"*.a.test\" is not a domain such as \"example.com\", or \".example.com\" with sub-domains".into()),
+        ("[relay]\nmax_connections = 0", "2:1: relay.max_connections: 0 is not allowed: 1 to 1000000".into()),
+        ("[relay]\nconnect_timeout = '0s'", "2:1: relay.connect_timeout: \"0s\" is not allowed: must be more than zero".into()),
+        ("[policy]\nmode = 'observe'", "2:1: policy.mode: \"observe\" is not allowed: enforce or monitor".into()),
+        ("[policy]\nmalformed = 'defer'", "2:1: policy.malformed: \"defer\" is not allowed: reject or tag".into()),
+        ("[policy]\nexists_by = []", "2:1: policy.exists_by: is empty, so that nothing could satisfy it: one or more of mx, address, organization".into()),
+        ("[policy]\nexists_by = ['network']", "2:1: policy.exists_by: \"network\" is not allowed: one or more of mx, address, organization".into()),
+        ("[policy]\nmatches_by = ['mx', 'mx']", "2:1: policy.matches_by: \"mx\" is there twice".into()),
+        ("[policy]\nmatch_prefix_v4 = 33", "2:1: policy.match_prefix_v4: 33 is not allowed: 0 to 32".into()),
+        ("[policy]\nmatch_prefix_v6 = 129", "2:1: policy.match_prefix_v6: 129 is not allowed: 0 to 128".into()),
+        ("[policy.helo]\nmatches = 'reject'", "2:1: policy.helo.matches: \"reject\" is not allowed: off or tag (RFC 5321 4.1.4 forbids refusing for it)".into()),
+        ("[policy.helo]\nmatches = 'defer'", "2:1: policy.helo.matches: \"defer\" is not allowed: off or tag (RFC 5321 4.1.4 forbids refusing for it)".into()),
+        ("[policy.from]\nexists = 'drop'", "2:1: policy.from.exists: \"drop\" is not allowed: off, tag, defer or reject".into()),
+        ("[exempt]\nclients = ['192.0.2.0/33']", "2:1: exempt.clients: \"192.0.2.0/33\" is not a network such as \"192.0.2.0/24\" or \"2001:db8::/32\", nor an address".into()),
+        ("[exempt]\nclients = ['192.0.2.1/24']", "2:1: exempt.clients: \"192.0.2.1/24\" has bits set behind its prefix: \"192.0.2.0/24\" is the network".into()),
+        ("[exempt]\ndomains = ['a..test']", "2:1: exempt.domains: \"a..test\" is not a domain such as \"example.com\", or \".example.com\" with sub-domains".into()),
+        ("[exempt]\nrecipients = ['a b']", "2:1: exempt.recipients: \"a b\" is neither a local part such as \"postmaster\" nor an address".into()),
+        ("[exempt]\nrecipients = ['@a.test']", "2:1: exempt.recipients: \"@a.test\" is neither a local part such as \"postmaster\" nor an address".into()),
+        ("[dns]\nservers = ['dns.test']", "2:1: dns.servers: \"dns.test\" is not an address such as \"192.0.2.53\", \"127.0.0.1:5353\" or \"[::1]:53\"".into()),
+        ("[dns]\ntimeout = 5", "2:1: dns.timeout: \"5\" is not a duration: a number with ms, s, m, h or d such as \"30s\" or \"5m\"".into()),
+        ("[dns]\ntimeout = '999y'", "2:1: dns.timeout: \"999y\" is not allowed: at most ten years".into()),
+        ("[dns]\nmax_mx_hosts = 0", "2:1: dns.max_mx_hosts: 0 is not allowed: 1 to 1000".into()),
+        ("[dns.cache]\nmemory = '64 mega'", "2:1: dns.cache.memory: \"64 mega\" is not a size: octets, or a number with KiB, MiB or GiB such as \"50MiB\"".into()),
+        ("[dns.cache]\nmemory = 0", "2:1: dns.cache.memory: \"0\" is not allowed: 1 octet to 1.0 PiB".into()),
+        ("[limits]\nconnections = 0", "2:1: limits.connections: 0 is not allowed: 1 to 1000000".into()),
+        ("[limits]\nconnections_per_client = -1", "2:1: limits.connections_per_client: -1 is not allowed: 1 to 1000000".into()),
+        ("[limits]\ncommand_line = 80", "2:1: limits.command_line: 80 is not allowed: 512 to 65536".into()),
+        ("[limits]\nheader_block = '1GiB'", "2:1: limits.header_block: \"1GiB\" is not allowed: 1 octet to 16.0 MiB".into()),
+        ("[limits]\nrecipients = 0", "2:1: limits.recipients: 0 is not allowed: 1 to 1000000".into()),
+        ("[limits]\nsession = '0s'", "2:1: limits.session: \"0s\" is not allowed: must be more than zero".into()),
+        ("[limits]\nbare_newline = 'normalise'", "2:1: limits.bare_newline: \"normalise\" is not allowed: reject or normalize".into()),
+        ("[reply]\nhelp_url = 'mail.example.com/help'", "2:1: reply.help_url: \"mail.example.com/help\" is not allowed: an http:// or https:// URL of at most 200 octets, no blanks".into()),
+        ("[reply]\nhelp_url = \"https://a.test/\\r\\n250 ok\"", "2:1: reply.help_url: \"https://a.test/\\r\\n250 ok\" is not allowed: an http:// or https:// URL of at most 200 octets, no blanks".into()),
+        ("[admin]\ntoken = 'two words'", "2:1: admin.token: must be printable ASCII without blanks".into()),
+        ("[history]\nkeep = 'forever'", "2:1: history.keep: \"forever\" is not a duration: a number with ms, s, m, h or d such as \"30s\" or \"5m\"".into()),
+        ("[log]\nlevel = 'verbose'", "2:1: log.level: \"verbose\" is not allowed: error, warn, info, debug, trace, or by module such as \"info,rmxd::dns=debug\"".into()),
+        // combinations
+        ("[relay]\nnext_hop = 'smtp://127.0.0.1:10025'\nidentity = 'none'", "3:1: relay.identity: relay.identity \"none\" with an SMTP next hop needs relay.domains: the relay takes every client for rmxd's own host, so that without a list this would be an open relay".into()),
+        ("[dns.cache]\nmin_ttl = '2d'\nmax_negative_ttl = '3d'", "2:1: dns.cache.min_ttl: dns.cache.min_ttl must not be more than dns.cache.max_ttl".into()),
+        ("[dns.cache]\nmax_negative_ttl = '1s'", "2:1: dns.cache.max_negative_ttl: dns.cache.min_ttl must not be more than dns.cache.max_negative_ttl".into()),
+        ("[greylist]\nexpire = '1m'", "2:1: greylist.expire: greylist.delay must be less than greylist.expire, or nobody could come again in time".into()),
+        // later work
+        ("[listen]\nmilter = ['127.0.0.1:8891']", format!("2:1: listen.milter: [\"127.0.0.1:8891\"] {later}: []")),
+        ("[listen]\npolicy = ['127.0.0.1:1']", format!("2:1: listen.policy: [\"127.0.0.1:1\"] {later}: []")),
+        ("[listen]\nadmin = '127.0.0.1:8025'", format!("2:1: listen.admin: \"127.0.0.1:8025\" {later}: \"\"")),
+        ("[relay]\nidentity = 'xforward'", format!("2:1: relay.identity: \"xforward\" {later}: auto, xclient or none")),
+        ("[relay]\nidentity = 'proxy-v2'", format!("2:1: relay.identity: \"proxy-v2\" {later}: auto, xclient or none")),
+        ("[relay]\ntls = 'required'", format!("2:1: relay.tls: \"required\" {later}: none")),
+        ("[policy.from]\nexists = 'greylist'", format!("2:1: policy.from.exists: \"greylist\" {later}: off, tag, defer or reject")),
+        ("[policy]\nmatches_by = ['mx', 'spf']", format!("2:1: policy.matches_by: \"spf\" {later}: {ALLOWED_RUNGS}")),
+        ("[policy.from]\nmatches_by = ['dkim']", format!("2:1: policy.from.matches_by: \"dkim\" {later}: {ALLOWED_RUNGS}")),
+        ("[policy.helo]\nmatches_by = ['dkim']", format!("2:1: policy.helo.matches_by: \"dkim\" is not allowed: {ALLOWED_RUNGS}")),
+        ("[policy.ptr]\nmatches_by = ['ptr']", format!("2:1: policy.ptr.matches_by: \"ptr\" {later}: {ALLOWED_RUNGS}")),
+        ("[exempt]\nfiles = ['a']", format!("2:1: exempt.files: [\"a\"] {later}: []")),
+        ("[limits]\nbanner_delay = '5s'", format!("2:1: limits.banner_delay: \"5s\" {later}: \"0s\"")),
+        ("[trusted]\nproxy = ['127.0.0.0/8']", format!("2:1: trusted.proxy: [\"127.0.0.0/8\"] {later}: []")),
+        ("[trusted]\nxclient = ['127.0.0.0/8']", format!("2:1: trusted.xclient: [\"127.0.0.0/8\"] {later}: []")),
+        ("[history]\npath = 'rmxd-history'", format!("2:1: history.path: \"rmxd-history\" {later}: \"\"")),
+        ("[cluster]\nredis = 'redis://h:6379'", format!("2:1: cluster.redis: {later}: \"\"")),
+        ("[log]\nformat = 'journald'", format!("2:1: log.format: \"journald\" {later}: text or json")),
+    ];
+    for (text, expected) in rows {
+        let run = check(text);
+        assert_eq!(run.stderr, format!("FILE:{expected}\n"), "{text}");
+        assert_eq!((run.code, run.stdout.as_str()), (Some(78), ""), "{text}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    let run = check(
+        "hostname = 'my host'\n[limits]\nerors = 3\nerrors = 0\nsession = 5\n[listen]\nadmin = '0.0.0.0:1'\n\
+         [tls]\nkey = 'k'\n",
+    );
+    let places: Vec<String> =
+        run.stderr.lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        places,
+        [
+            "FILE:1:1 hostname",
+            "FILE:3:1 limits.erors",
+            "FILE:4:1 limits.errors",
+            "FILE:5:1 limits.session",
+            "FILE:7:1 listen.admin",
+            "FILE:7:1 listen.admin",
+            "FILE:9:1 tls.key",
+            "FILE:9:1 tls.key",
+        ]
+    );
+    assert!(run.stderr.contains("listen.admin: an address that is not loopback needs admin.token\n"));
+    assert!(run.stderr.contains("tls.certificate and tls.key go together: both or neither\n"));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_its_lines_and_nothing_else() {
+    let run = check("[limits]\nerrors = \n[policy]\nmode = 'x\n");
+    assert_eq!(run.code, Some(78));
+    let places: Vec<&str> = run.stderr.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places.len(), 2, "{}", run.stderr);
+    assert!(places[0].starts_with("FILE:2:") && places[1].starts_with("FILE:4:"), "{}", run.stderr);
+    assert!(run.stderr.lines().all(|line| line.contains(": not TOML: ")), "{}", run.stderr);
+}
+
+#[test]
+fn environment_and_flags_are_named_where_they_are_wrong() {
+    let variables = [
+        ("RMXD__LOG__LEVL", "info", "log.levl: no such key; [log] has format or level"),
+        ("RMXD__LIMITS__ERRORS", "many", "limits.errors: must be a whole number"),
+        ("RMXD__LOG", "info", "log: is a table, with the keys format or level"),
+        ("RMXD__RELAY__TLS", "never", "relay.tls: \"never\" is not allowed: none"),
+    ];
+    for (name, value, expected) in variables {
+        let run = rmxd(&["config", "check"], &[(name, value)]);
+        assert_eq!((run.code, run.stderr), (Some(78), format!("environment {name}: {expected}\n")));
+    }
+    let arguments = [
+        ("--set", "log.levl=info", "flag --set: log.levl: no such key; [log] has format or level\n"),
+        ("--set", "policy.mode=x", "flag --set: policy.mode: \"x\" is not allowed: enforce or monitor\n"),
+        ("--config", "no/such.toml", "no/such.toml: can't be read: No such file or directory (os error 2)\n"),
+    ];
+    for (flag, value, expected) in arguments {
+        let run = rmxd(&["config", "check", flag, value], &[]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(78), expected));
+    }
+}
+
+#[test]
+fn the_command_line_has_its_own_exit_codes() {
+    let rows: [(&[&str], i32); 6] = [
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["config", "check", "--help"], 0),
+        (&[], 64),
+        (&["config", "chek"], 64),
+        (&["config", "check", "--set", "no-equals-sign"], 64),
+    ];
+    for (arguments, code) in rows {
+        let run = rmxd(arguments, &[]);
+        assert_eq!(run.code, Some(code), "{arguments:?} {}", run.stderr);
+        assert_eq!(run.stdout.is_empty(), code != 0, "{arguments:?}");
+    }
+}
