@@ -15,7 +15,7 @@ use crate::smtp::reply::Reply;
 /// Long enough for a busy machine to answer, short enough to be waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// For peers that will never answer.
-const IMPATIENCE: Duration = Duration::from_millis(150);
+const IMPATIENCE: Duration = Duration::from_millis(500);
 
 fn permit() -> Permit {
     exempt().permit().unwrap()

@@ -252,7 +252,7 @@ async fn connections_to_the_relay_are_bounded() {
     let scripted = ScriptedRelay::play(&[script.clone(), script]).await;
     let relay = scripted.relay_with(|settings| {
         settings.max_connections = 1;
-        settings.connect_timeout = IMPATIENCE * 10;
+        settings.connect_timeout = IMPATIENCE * 2;
     });
     let first = begin(&relay).await.unwrap();
     let reply = begin(&relay.clone()).await.unwrap_err();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
@@ -33,15 +34,14 @@ fn broken_at(at: usize, fault: &str) -> String {
 
 /// Plays `fault` at each step of the dialogue; the client's replies, step by step.
 async fn at_every_step(fault: &str, reply_timeout: Duration) -> Vec<String> {
-    let mut replies = Vec::new();
-    for (at, (_, _, name)) in DIALOGUE.iter().enumerate() {
+    let steps = DIALOGUE.iter().enumerate().map(async |(at, (_, _, name))| {
         let scripted = ScriptedRelay::play(&[broken_at(at, fault)]).await;
         let relay = scripted.relay_with(|settings| settings.reply_timeout = reply_timeout);
         let reply = deliver(&relay, &[MESSAGE]).await;
-        replies.push(reply.strip_prefix(&format!("{name} ")).expect(&reply).to_owned());
         scripted.played().await;
-    }
-    replies
+        reply.strip_prefix(&format!("{name} ")).expect(&reply).to_owned()
+    });
+    join_all(steps).await
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
     assert!(transaction.rcpt(&recipient("u@relay.test")).await.is_positive());
     transaction.data().await.unwrap();
     transaction.write(MESSAGE).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(IMPATIENCE).await;
     let reply = transaction.finish().await;
     assert!(reply.to_string().starts_with("451 4.4.2 "), "{reply}");
     scripted.played().await;
