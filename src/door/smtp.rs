@@ -11,6 +11,7 @@ use crate::door::transaction::Transaction;
 use crate::door::wire::{Ended, Wire};
 use crate::door::{Settings, message::Context};
 use crate::gate::{Gate, Guest};
+use crate::policy::reason::Reason;
 use crate::policy::rule::RejectAt;
 use crate::relay::Relay;
 use crate::session::{self, Effect, Event, Offer, Session};
@@ -101,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     effect
                 }
                 Input::TooLong => session.step(Event::LineTooLong),
-                Input::Fault(fault) => session.step(Event::Fault(fault)),
+                Input::Fault(fault) => self.fault(&mut session, fault),
                 Input::TimedOut => session.step(Event::TimedOut),
                 Input::Stopping => session.step(Event::ShuttingDown),
             };
@@ -144,12 +145,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     }
                     Effect::Message => match self.message().await? {
                         Received::Answer(reply) => session.step(Event::MessageAnswered(reply)),
-                        Received::Fault(fault) => session.step(Event::Fault(fault)),
+                        Received::Fault(fault) => self.fault(&mut session, fault),
                         Received::TimedOut => session.step(Event::TimedOut),
                     },
                 };
             }
         }
+    }
+
+    /// What tries to smuggle is worth a line in the log.
+    fn fault(&self, session: &mut Session, fault: Fault) -> Effect {
+        tracing::info!(target: "rmxd::session", client = %self.client.ip(), reason = Reason::BadOctet.name(), "{}", fault.name());
+        session.step(Event::Fault(fault))
     }
 
     /// The next line, from the buffer or the socket.

@@ -11,6 +11,7 @@ use crate::door::Door;
 use crate::gate::{Facts, Guest, Id, Inspection};
 use crate::policy::decide::{Decision, Permit};
 use crate::policy::finding::Finding;
+use crate::policy::reason::Reason;
 use crate::relay::{self, ClientInfo, ClientName, Envelope};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
@@ -88,8 +89,11 @@ impl Transaction {
 
     /// The answer to one RCPT.
     pub(super) async fn recipient(&mut self, door: &Door, guest: &mut Guest, path: ForwardPath) -> Reply {
-        if let Some(reply) = foreign(door, &path) {
-            return reply;
+        if is_foreign(door, &path) {
+            tracing::info!(target: "rmxd::relaying", id = %self.id(), client = %self.client.ip(), rcpt = %path,
+                reason = Reason::RelayingDenied.name(), "rejected");
+            return Reason::RelayingDenied
+                .plain_reply(&format!("<{path}>:"), &format!(" (id {})", self.id()));
         }
         let exempt = door.gate.exempts_recipient(&path);
         let permit = if exempt {
@@ -190,21 +194,15 @@ impl Transaction {
     }
 }
 
-/// A recipient that rmxd itself refuses (DESIGN 1.6): outside `relay.domains`, or routed through a domain in it.
-fn foreign(door: &Door, path: &ForwardPath) -> Option<Reply> {
+/// A recipient that rmxd itself refuses (DESIGN 1.6): outside `relay.domains`, or with a route of its own in the local
+/// part, which a server behind might follow.
+fn is_foreign(door: &Door, path: &ForwardPath) -> bool {
     let ours = &door.settings.recipient_domains;
-    let domain = path.domain()?;
-    if ours.is_empty() {
-        return None;
-    }
-    let refuse = |text: String| Some(Reply::new(550, Enhanced(5, 7, 1), text));
-    if !domain.name().is_some_and(|name| ours.iter().any(|pattern| pattern.covers(name))) {
-        return refuse(format!("<{path}>: relaying denied"));
-    }
-    if path.local().contains(['%', '!', '@']) {
-        return refuse(format!("<{path}>: routing within the local part is not allowed"));
-    }
-    None
+    let Some(domain) = path.domain().filter(|_| !ours.is_empty()) else {
+        return false;
+    };
+    let covered = domain.name().is_some_and(|name| ours.iter().any(|pattern| pattern.covers(name)));
+    !covered || path.local().contains(['%', '!', '@'])
 }
 
 fn client_name(names: Option<&ClientNames>) -> ClientName {

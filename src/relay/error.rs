@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use crate::policy::reason::Reason;
 use crate::relay::reply_parser::Malformed;
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -85,11 +86,9 @@ impl RelayError {
     pub fn reply(&self) -> Reply {
         match self {
             Self::Rejected { reply, .. } => reply.clone(),
-            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => Reply::new(
-                451,
-                Enhanced(4, 4, 1),
-                "The mail server behind cannot be reached, try again later",
-            ),
+            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => {
+                Reason::RelayUnreachable.plain_reply("", "")
+            }
             Self::Busy(_) => Reply::new(
                 451,
                 Enhanced(4, 3, 2),
@@ -100,11 +99,7 @@ impl RelayError {
             | Self::Garbage { .. }
             | Self::OutOfPlace { .. }
             | Self::Closing { .. }
-            | Self::OutOfStep(_) => Reply::new(
-                451,
-                Enhanced(4, 4, 2),
-                "The connection to the mail server behind was lost, try again later",
-            ),
+            | Self::OutOfStep(_) => Reason::RelayLost.plain_reply("", ""),
             Self::Folder(error) if is_out_of_room(error) => {
                 Reply::new(452, Enhanced(4, 3, 1), "Insufficient system storage, try again later")
             }

@@ -1,5 +1,6 @@
 //! What the dialogue itself answers (RFC 5321 4.2, RFC 3463); refusals of mail have their table in `policy::reason`.
 
+use crate::policy::reason::Reason;
 use crate::session::Offer;
 use crate::smtp::address::DomainName;
 use crate::smtp::command::CommandError;
@@ -81,9 +82,5 @@ pub(super) fn shutting_down(hostname: &DomainName) -> Reply {
 }
 
 pub(super) fn fault(fault: Fault) -> Reply {
-    Reply::new(
-        521,
-        Enhanced(5, 5, 2),
-        format!("{} is not allowed, lines end in CRLF; closing connection", fault.name()),
-    )
+    Reason::BadOctet.plain_reply(fault.name(), "")
 }
