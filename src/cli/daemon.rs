@@ -14,7 +14,7 @@ use crate::door::Door;
 use crate::gate::Gate;
 use crate::relay::{NextHop, Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
-use crate::server;
+use crate::{server, tls};
 
 /// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
 /// too, so this matters for quiet hours only.
@@ -35,6 +35,8 @@ pub(super) enum StartError {
     Dns(#[from] SetupError),
     #[error("listen.smtp: {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("{0}")]
+    Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(RelayError),
 }
@@ -52,6 +54,7 @@ impl Daemon {
     /// open relay of us is (DESIGN 1.6), and so is a Maildir that can't be written.
     pub(super) async fn start(settings: &Settings) -> Result<Self, StartError> {
         let gate = gate(settings)?;
+        let tls = settings.tls.clone().map(tls::Acceptor::load).transpose()?;
         let mut listeners = Vec::new();
         for address in &settings.server.listen {
             let bound = server::bind(*address);
@@ -73,6 +76,7 @@ impl Daemon {
             session: Arc::new(settings.session.clone()),
             gate,
             relay,
+            tls,
         };
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let server = tokio::spawn(server::run(settings.server.clone(), listeners, door, stop.clone()));

@@ -61,7 +61,7 @@ async fn serve(settings: &Settings) -> Exit {
             tracing::error!("{error}");
             return match error {
                 StartError::Listen { .. } => Exit::Temporary,
-                StartError::Dns(_) | StartError::Relay(_) => Exit::Config,
+                StartError::Dns(_) | StartError::Tls(_) | StartError::Relay(_) => Exit::Config,
             };
         }
     };

@@ -22,8 +22,6 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
     }
     let texts = [
         ("listen.admin", &raw.listen.admin),
-        ("tls.certificate", &raw.tls.certificate),
-        ("tls.key", &raw.tls.key),
         ("history.path", &raw.history.path),
     ];
     for (key, text) in texts {
@@ -35,7 +33,6 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
         // Not shown: the URL may hold a password.
         reader.refuse("cluster.redis", "is not available in this version: \"\"");
     }
-    reader.choice_with_later("relay.tls", &raw.relay.tls, &[("none", ())], &["opportunistic", "required"]);
     let delay = reader.duration("limits.banner_delay", &raw.limits.banner_delay);
     if delay.is_some_and(|delay| !delay.is_zero()) {
         let text = &raw.limits.banner_delay;
@@ -56,12 +53,6 @@ fn check_values(raw: &Raw, reader: &mut Reader<'_>) {
         );
     }
     reader.time("history.keep", &raw.history.keep);
-    if raw.tls.certificate.is_empty() != raw.tls.key.is_empty() {
-        reader.refuse_together(
-            &["tls.certificate", "tls.key"],
-            "tls.certificate and tls.key go together: both or neither",
-        );
-    }
     check_admin(raw, reader);
 }
 

@@ -145,12 +145,18 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
     let client = transaction.client.ip();
     let names = guest.names().await;
     let esmtp = transaction.hello.as_ref().is_some_and(|hello| hello.extended);
+    let tls = transaction.tls.map(|negotiated| negotiated.to_string());
     let received = trace::Received {
         helo: transaction.helo(),
         ptr: names.as_ref().and_then(ClientNames::first),
         client,
         by: hostname,
-        protocol: if esmtp { Protocol::Esmtp } else { Protocol::Smtp },
+        protocol: match (esmtp, &tls) {
+            (true, Some(_)) => Protocol::Esmtps,
+            (true, None) => Protocol::Esmtp,
+            (false, _) => Protocol::Smtp,
+        },
+        tls: tls.as_deref(),
         id: id.as_str(),
         recipient: transaction.first.as_ref().filter(|_| transaction.accepted == 1),
         at: SystemTime::now(),

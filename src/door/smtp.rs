@@ -19,6 +19,7 @@ use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::tls;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Door {
     pub gate: Arc<Gate>,
     /// Where accepted mail goes.
     pub relay: Relay,
+    /// Our certificate; with one, STARTTLS is offered.
+    pub tls: Option<tls::Acceptor>,
 }
 
 impl Door {
@@ -60,7 +63,11 @@ impl Door {
     fn offer(&self) -> Offer {
         let relay = self.relay.capabilities();
         let limit = self.settings.message;
-        Offer { size: relay.size.map_or(limit, |size| size.min(limit)), eight_bit_mime: relay.eight_bit_mime }
+        Offer {
+            size: relay.size.map_or(limit, |size| size.min(limit)),
+            eight_bit_mime: relay.eight_bit_mime,
+            starttls: self.tls.is_some(),
+        }
     }
 }
 
@@ -112,6 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         self.wire.answer(&reply);
                         break;
                     }
+                    Effect::Listen => break,
                     Effect::Hello(reply) => {
                         self.end_transaction().await;
                         let argument =
@@ -148,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         Received::Fault(fault) => self.fault(&mut session, fault),
                         Received::TimedOut => session.step(Event::TimedOut),
                     },
+                    Effect::StartTls(ready) => session.step(self.start_tls(&ready).await?),
                 };
             }
         }
@@ -191,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     async fn sender(&mut self, session: &Session, path: ReversePath, parameters: MailParameters) -> Reply {
         let inspection = self.guest.inspect(&path);
         let hello = session.hello().cloned();
-        let mut transaction = Transaction::new(inspection, path, parameters, self.client, hello);
+        let mut transaction = Transaction::new(inspection, path, parameters, self.client, hello, self.wire.tls());
         if self.door.gate.policy().reject_at == RejectAt::Mail
             && let Some(refusal) = transaction.refusal(self.door, &mut self.guest, None).await
         {
@@ -207,6 +216,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         };
         let context = Context { door: self.door, guest: &mut self.guest, wire: &mut self.wire };
         message::receive(context, transaction).await
+    }
+
+    /// CVE-2011-0411: what is in the buffer by now came in plain text, and must not be taken for what comes by TLS.
+    async fn start_tls(&mut self, ready: &Reply) -> Result<Event<'static>, Ended> {
+        let Some(acceptor) = &self.door.tls else {
+            return Ok(Event::TlsUnavailable);
+        };
+        if !self.wire.input().is_empty() {
+            tracing::info!(target: "rmxd::session", client = %self.client.ip(), "plain text behind STARTTLS");
+            return Ok(Event::PlainTextBehindStartTls);
+        }
+        self.end_transaction().await;
+        self.wire.answer(ready);
+        match self.wire.start_tls(acceptor, self.door.settings.command_timeout).await {
+            Ok(()) => Ok(Event::TlsStarted),
+            Err(error) => {
+                tracing::info!(target: "rmxd::session", client = %self.client.ip(), %error, "TLS handshake failed");
+                Err(Ended::Gone)
+            }
+        }
     }
 
     async fn end_transaction(&mut self) {

@@ -57,6 +57,8 @@ pub struct Received<'a> {
     pub by: &'a DomainName,
     /// How the message came.
     pub protocol: Protocol,
+    /// TLS version and cipher, in words that need no escaping.
+    pub tls: Option<&'a str>,
     /// The id of the transaction.
     pub id: &'a str,
     /// The recipient, if there is exactly one: with more, a blind copy would show (RFC 5321 7.2).
@@ -73,6 +75,9 @@ impl Received<'_> {
         field.word(&helo_word(self.helo));
         field.word(&format!("({}", self.ptr.map_or("unknown", DomainName::as_str)));
         field.word(&format!("{})", address_literal(self.client)));
+        if let Some(tls) = self.tls {
+            field.line(&format!("(using {tls})"));
+        }
         field.line("by");
         for word in [self.by.as_str(), "with", self.protocol.name(), "id", &safe_word(self.id)] {
             field.word(word);

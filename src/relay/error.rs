@@ -31,6 +31,12 @@ pub enum RelayError {
          relay.domains and relay.identity = \"auto\""
     )]
     NoXclient,
+    /// `relay.tls` is `required`, and the relay doesn't offer STARTTLS.
+    #[error("the relay does not offer STARTTLS to this host, and relay.tls is \"required\"")]
+    NoTls,
+    /// No TLS came about after STARTTLS; the connection is of no more use.
+    #[error("the TLS handshake with the relay failed: {0}")]
+    Handshake(io::Error),
     /// `relay.max_connections` are in use.
     #[error("all {0} connections to the relay are in use (relay.max_connections)")]
     Busy(usize),
@@ -86,9 +92,11 @@ impl RelayError {
     pub fn reply(&self) -> Reply {
         match self {
             Self::Rejected { reply, .. } => reply.clone(),
-            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => {
-                Reason::RelayUnreachable.plain_reply("", "")
-            }
+            Self::Unreachable(_)
+            | Self::Refused { .. }
+            | Self::NoXclient
+            | Self::NoTls
+            | Self::Handshake(_) => Reason::RelayUnreachable.plain_reply("", ""),
             Self::Busy(_) => Reply::new(
                 451,
                 Enhanced(4, 3, 2),
@@ -125,6 +133,8 @@ pub enum Stage {
     Banner,
     /// EHLO or HELO.
     Greeting,
+    /// STARTTLS.
+    StartTls,
     /// XCLIENT.
     Xclient,
     /// MAIL FROM.
@@ -144,6 +154,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Banner => "the banner",
             Self::Greeting => "EHLO",
+            Self::StartTls => "STARTTLS",
             Self::Xclient => "XCLIENT",
             Self::Mail => "MAIL",
             Self::Rcpt => "RCPT",
@@ -166,6 +177,8 @@ mod tests {
             (RelayError::Unreachable("refused".into()), "451 4.4.1"),
             (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
+            (RelayError::NoTls, "451 4.4.1"),
+            (RelayError::Handshake(io::ErrorKind::InvalidData.into()), "451 4.4.1"),
             (RelayError::Busy(1), "451 4.3.2"),
             (RelayError::Silent(stage), "451 4.4.2"),
             (RelayError::Closed(stage), "451 4.4.2"),

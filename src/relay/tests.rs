@@ -30,6 +30,7 @@ fn settings(next_hop: NextHop) -> Settings {
         reply_timeout: PATIENCE,
         xclient_required: false,
         hostname: "gate.test".into(),
+        tls: crate::relay::Tls::None,
     }
 }
 

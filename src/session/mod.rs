@@ -14,7 +14,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
-use crate::smtp::command::{Command, MailParameters};
+use crate::smtp::command::{Command, CommandError, MailParameters};
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
 
@@ -36,6 +36,8 @@ pub struct Offer {
     pub size: u64,
     /// 8BITMIME (RFC 6152).
     pub eight_bit_mime: bool,
+    /// STARTTLS (RFC 3207); after it, it is offered no more.
+    pub starttls: bool,
 }
 
 /// How the client introduced itself.
@@ -62,17 +64,25 @@ pub enum Event<'a> {
     RecipientAnswered(Reply),
     /// Outcome of [`Effect::Message`].
     MessageAnswered(Reply),
+    /// Outcome of [`Effect::StartTls`]: the handshake was done.
+    TlsStarted,
+    /// Outcome of [`Effect::StartTls`]: octets came behind the command, before any handshake.
+    PlainTextBehindStartTls,
+    /// Outcome of [`Effect::StartTls`]: there is nothing to do it with.
+    TlsUnavailable,
     /// The client was silent for too long.
     TimedOut,
     /// The daemon ends.
     ShuttingDown,
 }
 
-/// What is to be done. Each effect has one outcome: the next line for the first four, else the event named.
+/// What is to be done. Each effect has one outcome: the next line for the first five, else the event named.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Answer, then wait for the next line.
     Reply(Reply),
+    /// Wait for the next line; there is nothing to answer.
+    Listen,
     /// The client introduced itself; no transaction is open. Answer.
     Hello(Reply),
     /// The transaction is over without a message. Answer.
@@ -85,6 +95,9 @@ pub enum Effect {
     Recipient(ForwardPath),
     /// 354, then receive the message: [`Event::MessageAnswered`].
     Message,
+    /// If nothing came behind the command, answer and do the handshake, which ends an open transaction:
+    /// [`Event::TlsStarted`] or one of the other two. A handshake that fails ends the connection without a word.
+    StartTls(Reply),
 }
 
 /// One SMTP session.
@@ -94,6 +107,7 @@ pub struct Session {
     offer: Offer,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
+    secured: bool,
     errors: usize,
 }
 
@@ -107,7 +121,7 @@ impl Session {
     /// A session whose banner was not sent yet.
     #[must_use]
     pub fn new(settings: Arc<Settings>, offer: Offer) -> Self {
-        Self { settings, offer, hello: None, transaction: None, errors: 0 }
+        Self { settings, offer, hello: None, transaction: None, secured: false, errors: 0 }
     }
 
     /// The banner (RFC 5321 4.2).
@@ -144,6 +158,9 @@ impl Session {
                 self.transaction = None;
                 Effect::Reply(reply)
             }
+            Event::TlsStarted => self.secured(),
+            Event::PlainTextBehindStartTls => Effect::Close(replies::plain_text_behind_starttls()),
+            Event::TlsUnavailable => Effect::Reply(replies::tls_unavailable()),
             Event::TimedOut => Effect::Close(replies::timed_out(&self.settings.hostname)),
             Event::ShuttingDown => Effect::Close(replies::shutting_down(&self.settings.hostname)),
         }
@@ -164,6 +181,7 @@ impl Session {
             Ok(Command::Quit) => Effect::Close(replies::bye(&self.settings.hostname)),
             Ok(Command::Vrfy) => Effect::Reply(replies::no_verify()),
             Ok(Command::Help) => Effect::Reply(replies::help()),
+            Ok(Command::StartTls) => self.start_tls(),
             Err(error) => self.error(replies::bad_command(&error)),
         }
     }
@@ -212,6 +230,28 @@ impl Session {
             Some(transaction) if transaction.accepted == 0 => self.error(replies::no_recipients()),
             Some(_) => Effect::Message,
         }
+    }
+
+    fn start_tls(&mut self) -> Effect {
+        if self.secured {
+            return self.error(replies::out_of_order("TLS is in use already"));
+        }
+        if !self.offer.starttls {
+            return self.error(replies::bad_command(&CommandError::NotImplemented));
+        }
+        if !self.hello.as_ref().is_some_and(|hello| hello.extended) {
+            return self.error(replies::out_of_order("send EHLO first"));
+        }
+        Effect::StartTls(replies::ready_for_tls())
+    }
+
+    /// RFC 3207 4.2: what was said before the handshake is forgotten, since anybody may have said it.
+    fn secured(&mut self) -> Effect {
+        self.hello = None;
+        self.transaction = None;
+        self.offer.starttls = false;
+        self.secured = true;
+        Effect::Listen
     }
 
     /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.

@@ -33,6 +33,8 @@ pub enum Command {
     Vrfy,
     /// HELP.
     Help,
+    /// STARTTLS (RFC 3207).
+    StartTls,
 }
 
 /// What may stand behind the reverse path.
@@ -100,13 +102,12 @@ impl Command {
             b"DATA" => bare(rest, Self::Data),
             b"RSET" => bare(rest, Self::Rset),
             b"QUIT" => bare(rest, Self::Quit),
+            b"STARTTLS" => bare(rest, Self::StartTls),
             b"NOOP" => Ok(Self::Noop),
             b"HELP" => Ok(Self::Help),
             b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY user")),
             b"VRFY" => Ok(Self::Vrfy),
-            b"EXPN" | b"STARTTLS" | b"AUTH" | b"BDAT" | b"ETRN" | b"TURN" => {
-                Err(CommandError::NotImplemented)
-            }
+            b"EXPN" | b"AUTH" | b"BDAT" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -275,6 +276,8 @@ mod tests {
             ("RCPT TO:<>", "the local part is not valid"),
             ("RCPT TO:<u@good.test> NOTIFY=NEVER", "parameter NOTIFY not known"),
             ("DATA now", "syntax: this command takes no argument"),
+            ("starttls", "StartTls"),
+            ("STARTTLS now", "syntax: this command takes no argument"),
             ("NOOP now", "Noop"),
             ("VRFY", "syntax: VRFY user"),
             ("EXPN staff", "command not implemented"),
