@@ -12,7 +12,7 @@ use crate::gate::{Facts, Guest, Id, Inspection};
 use crate::policy::decide::{Decision, Permit};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
-use crate::relay::{self, ClientInfo, ClientName, Envelope};
+use crate::relay::{self, ClientInfo, ClientName, Envelope, RcptParameters};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
@@ -127,7 +127,7 @@ impl Transaction {
             self.relay = self.open(door, guest, permit).await;
         }
         match &mut self.relay {
-            Next::Open(relay) => relay.rcpt(path).await,
+            Next::Open(relay) => relay.rcpt(path, &RcptParameters::default()).await,
             Next::Failed(reply) => reply.clone(),
             Next::NotYet => Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked"),
         }
@@ -142,11 +142,9 @@ impl Transaction {
         };
         let id = self.id();
         let envelope = Envelope {
-            client: &client,
-            reverse_path: &self.path,
             size: self.parameters.size,
             eight_bit: self.parameters.body == Some(Body::EightBitMime),
-            id: id.as_str(),
+            ..Envelope::new(&client, &self.path, id.as_str())
         };
         match door.relay.begin(permit, envelope).await {
             Ok(transaction) => Next::Open(transaction),
