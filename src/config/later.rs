@@ -20,10 +20,7 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
             reader.refuse(key, format!("{items:?} is not available in this version: []"));
         }
     }
-    let texts = [
-        ("listen.admin", &raw.listen.admin),
-        ("history.path", &raw.history.path),
-    ];
+    let texts = [("listen.admin", &raw.listen.admin), ("history.path", &raw.history.path)];
     for (key, text) in texts {
         if !text.is_empty() {
             reader.refuse(key, format!("{text:?} is not available in this version: \"\""));

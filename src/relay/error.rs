@@ -37,6 +37,9 @@ pub enum RelayError {
     /// No TLS came about after STARTTLS; the connection is of no more use.
     #[error("the TLS handshake with the relay failed: {0}")]
     Handshake(io::Error),
+    /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
+    #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
+    NoSmtputf8,
     /// `relay.max_connections` are in use.
     #[error("all {0} connections to the relay are in use (relay.max_connections)")]
     Busy(usize),
@@ -97,6 +100,12 @@ impl RelayError {
             | Self::NoXclient
             | Self::NoTls
             | Self::Handshake(_) => Reason::RelayUnreachable.plain_reply("", ""),
+            // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
+            Self::NoSmtputf8 => Reply::new(
+                451,
+                Enhanced(4, 6, 7),
+                "The mail server behind does not take SMTPUTF8 now, try again later",
+            ),
             Self::Busy(_) => Reply::new(
                 451,
                 Enhanced(4, 3, 2),
@@ -179,6 +188,7 @@ mod tests {
             (RelayError::NoXclient, "451 4.4.1"),
             (RelayError::NoTls, "451 4.4.1"),
             (RelayError::Handshake(io::ErrorKind::InvalidData.into()), "451 4.4.1"),
+            (RelayError::NoSmtputf8, "451 4.6.7"),
             (RelayError::Busy(1), "451 4.3.2"),
             (RelayError::Silent(stage), "451 4.4.2"),
             (RelayError::Closed(stage), "451 4.4.2"),

@@ -41,7 +41,9 @@ pub(super) fn load(settings: &Settings) -> Result<CertifiedKey, LoadError> {
         other => in_key(not_pem(&other)),
     })?;
     let key = provider().key_provider.load_private_key(key).map_err(|error| {
-        in_key(format!("not a key that can be used (RSA from 2048 bits, ECDSA P-256 or P-384, Ed25519): {error}"))
+        in_key(format!(
+            "not a key that can be used (RSA from 2048 bits, ECDSA P-256 or P-384, Ed25519): {error}"
+        ))
     })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {

@@ -30,8 +30,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let config = CONFIG.clone().map_err(io::Error::other)?;
-    let name =
-        ServerName::try_from(host.to_owned()).unwrap_or_else(|_no_dns_name| ServerName::from(address));
+    let name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_no_dns_name| ServerName::from(address));
     TlsConnector::from(config).connect(name, stream).await
 }
 
