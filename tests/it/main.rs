@@ -8,3 +8,5 @@ mod config;
 mod interop;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod starttls;
