@@ -108,7 +108,7 @@ impl Client {
     /// Sends a line; the code of the answer.
     async fn say(&mut self, line: &str) -> String {
         self.send(&format!("{line}\r\n")).await;
-        self.reply().await[0][..3].to_owned()
+        self.reply().await[0].get(..3).unwrap().to_owned()
     }
 
     async fn start_tls(&mut self) {
@@ -227,12 +227,12 @@ async fn starttls_may_end_a_group_of_commands() {
     let mut client = setup.client().await;
     client.send("EHLO c.test\r\nNOOP\r\nSTARTTLS\r\n").await;
     for code in ["250", "250", "220"] {
-        assert_eq!(client.reply().await[0][..3], *code);
+        assert!(client.reply().await[0].starts_with(code));
     }
     client.handshake().await;
     client.send("EHLO c.test\r\nMAIL FROM:<u@good.test>\r\nNOOP\r\n").await;
     for code in ["250", "250", "250"] {
-        assert_eq!(client.reply().await[0][..3], *code);
+        assert!(client.reply().await[0].starts_with(code));
     }
 }
 
