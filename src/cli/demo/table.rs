@@ -1,0 +1,169 @@
+//! The tour as a table for people and as JSON for programs: the same facts in both.
+
+use std::io::{self, IsTerminal};
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use serde_json::json;
+
+use crate::cli::demo::observed::{Observed, Outcome};
+use crate::cli::demo::stage::Stage;
+use crate::cli::demo::tour::Expected;
+use crate::policy::decide::Verdict;
+use crate::policy::reason::Reason;
+
+/// Widths of the columns, 124 with the gaps.
+const WIDTHS: [u16; 5] = [2, 24, 36, 21, 37];
+const HEADER: [&str; 5] = ["", "WHO: CLIENT, ITS PTR", "WHAT IT SENDS", "VERDICT, REASON", "REPLY"];
+
+/// What is running.
+pub(super) fn introduction(stage: &Stage, colour: Colour) -> String {
+    format!(
+        "{}\n\nA name server with sample zones ({}), three gates with different policies, a Maildir behind them,\n\
+         and clients on loopback addresses: each row is an SMTP session over TCP, and its reply is what came back.\n\n",
+        colour.bold("rmxd demo: who gets in?"),
+        stage.name_server(),
+    )
+}
+
+/// The rows of a chapter; `before` is how many came before. The first chapter bears the names of the columns.
+pub(super) fn chapter(title: &str, rows: &[Outcome], before: usize, colour: Colour) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if before == 0 {
+        table.set_header(HEADER);
+    }
+    for (at, outcome) in rows.iter().enumerate() {
+        table.add_row(cells(before + at + 1, outcome));
+    }
+    table.set_constraints(WIDTHS.map(|width| ColumnConstraint::Absolute(Width::Fixed(width + 1))));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    let mut text = String::new();
+    for (at, line) in table.lines().enumerate() {
+        if at == usize::from(before == 0) {
+            text.push_str(&format!("{}\n", colour.bold(title)));
+        }
+        text.push_str(&format!("{}\n", colour.verdicts(line.trim_end())));
+    }
+    text + "\n"
+}
+
+fn cells(number: usize, outcome: &Outcome) -> [String; 5] {
+    let Outcome { row, ptr, observed } = outcome;
+    let ptr = if ptr.is_empty() { "no PTR record".to_owned() } else { ptr.join(", ") };
+    let what = [vec![row.what.to_owned()], row.sender()].concat().join("\n");
+    let (verdict, reply) = match observed {
+        None => ("- skipped".to_owned(), "this machine has no IPv6 on loopback".to_owned()),
+        Some(Err(error)) => (format!("{WRONG} no answer\n{}", wanted(&row.expected)), error.clone()),
+        Some(Ok(observed)) => (verdict(observed, outcome), observed.answer.text.clone()),
+    };
+    [number.to_string(), format!("{}\n{ptr}", row.client), what, verdict, reply]
+}
+
+fn verdict(observed: &Observed, outcome: &Outcome) -> String {
+    let mark = if outcome.is_wrong() { WRONG } else { RIGHT };
+    let verdict = observed.verdict();
+    let (at, tag) = match verdict {
+        Verdict::Accept => (String::new(), "tag: "),
+        Verdict::Defer | Verdict::Reject => (format!(" at {}", observed.answer.command), ""),
+    };
+    let mut lines = vec![format!("{mark} {}{at}", verdict.name())];
+    lines.extend(observed.reasons.iter().map(|reason| format!("{tag}{reason}")));
+    match (&observed.delivered, verdict) {
+        (None, Verdict::Accept) => lines.push("not in the Maildir".to_owned()),
+        (Some(_), Verdict::Defer | Verdict::Reject) => lines.push("yet delivered".to_owned()),
+        (Some(_), Verdict::Accept) | (None, Verdict::Defer | Verdict::Reject) => {}
+    }
+    if outcome.is_wrong() {
+        lines.push(wanted(&outcome.row.expected));
+    }
+    lines.join("\n")
+}
+
+fn wanted(expected: &Expected) -> String {
+    let reasons = expected.reasons().iter().map(|reason| format!(" {reason}")).collect::<String>();
+    format!("expected {}{reasons}", expected.verdict().name())
+}
+
+/// How many were as expected, and what the marks mean.
+pub(super) fn summary(outcomes: &[Outcome], colour: Colour) -> String {
+    let count =
+        |verdict| outcomes.iter().filter_map(Outcome::seen).filter(|seen| seen.verdict() == verdict).count();
+    let (accepted, rejected, deferred) =
+        (count(Verdict::Accept), count(Verdict::Reject), count(Verdict::Defer));
+    let played = outcomes.iter().filter(|outcome| !outcome.is_skipped()).count();
+    let skipped = match outcomes.len() - played {
+        0 => String::new(),
+        number => format!(" ({number} skipped)"),
+    };
+    let verdict = match outcomes.iter().filter(|outcome| outcome.is_wrong()).count() {
+        0 => format!("{RIGHT} all as expected"),
+        wrong => format!("{WRONG} {wrong} not as expected"),
+    };
+    format!(
+        "{played} messages{skipped}: {accepted} accepted and found in the Maildir, {rejected} rejected, {deferred} \
+         deferred. {}\n",
+        colour.verdicts(&verdict),
+    )
+}
+
+/// All rows as an array.
+pub(super) fn json(outcomes: &[Outcome]) -> String {
+    let names = |reasons: &[Reason]| reasons.iter().map(|reason| reason.name()).collect::<Vec<_>>();
+    let rows = outcomes.iter().map(|outcome| {
+        let Outcome { row, ptr, observed } = outcome;
+        let seen = outcome.seen();
+        json!({
+            "name": row.name,
+            "gate": row.policy.name(),
+            "client": row.client.to_string(),
+            "ptr": ptr,
+            "what": row.what,
+            "sender": row.sender(),
+            "expected": { "verdict": row.expected.verdict().name(), "reasons": names(row.expected.reasons()) },
+            "verdict": seen.map(|seen| seen.verdict().name()),
+            "reasons": seen.map(|seen| names(&seen.reasons)),
+            "reply": seen.map(|seen| &seen.answer.text),
+            "reply_to": seen.map(|seen| seen.answer.command),
+            "id": seen.and_then(|seen| seen.id.as_ref()),
+            "delivered": seen.map(|seen| seen.delivered.is_some()),
+            "skipped": outcome.is_skipped(),
+            "error": observed.as_ref().and_then(|result| result.as_ref().err()),
+            "as_expected": !outcome.is_wrong(),
+        })
+    });
+    format!("{:#}\n", serde_json::Value::Array(rows.collect()))
+}
+
+const RIGHT: char = '\u{2713}';
+const WRONG: char = '\u{2717}';
+
+/// Whether the output is coloured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Colour(bool);
+
+impl Colour {
+    /// On a terminal, unless NO_COLOR is set (<https://no-color.org>).
+    pub(super) fn of_stdout() -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self(io::stdout().is_terminal() && !unwanted)
+    }
+
+    pub(super) fn bold(self, text: &str) -> String {
+        if self.0 { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A verdict is known by its mark, which no reply can bear: replies are ASCII.
+    fn verdicts(self, line: &str) -> String {
+        if !self.0 {
+            return line.to_owned();
+        }
+        let mut line = line.replace(WRONG, &format!("\x1b[1;31m{WRONG}\x1b[0m"));
+        for (verdict, paint) in [("accept", 32), ("all as expected", 32), ("reject", 31), ("defer", 33)] {
+            let plain = format!("{RIGHT} {verdict}");
+            line = line.replace(&plain, &format!("\x1b[{paint}m{plain}\x1b[0m"));
+        }
+        line
+    }
+}
