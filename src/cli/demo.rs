@@ -100,12 +100,12 @@ async fn tour(args: &Args, stage: &Stage) -> (Exit, Vec<Outcome>) {
     for chapter in chapters {
         let first = outcomes.len();
         for row in chapter.rows {
-            outcomes.push(play(stage, row, first, &mut progress).await);
+            outcomes.push(play(stage, row, &mut progress).await);
         }
         Progress::clear();
         let rows = outcomes.get(first..).unwrap_or_default();
         if last == Exit::Done {
-            last = told(&table::chapter(chapter.title, rows, first, colour));
+            last = told(&table::chapter(chapter.title, chapter.note, rows, first, colour));
         }
     }
     if last == Exit::Done {
@@ -114,7 +114,7 @@ async fn tour(args: &Args, stage: &Stage) -> (Exit, Vec<Outcome>) {
     (last, outcomes)
 }
 
-async fn play(stage: &Stage, row: Row, chapter: usize, progress: &mut Progress) -> Outcome {
+async fn play(stage: &Stage, row: Row, progress: &mut Progress) -> Outcome {
     if row.after_repair {
         stage.repair();
         for left in (1..=stage::OLD_RECORDS_LAST.as_secs()).rev() {
@@ -124,7 +124,6 @@ async fn play(stage: &Stage, row: Row, chapter: usize, progress: &mut Progress) 
     }
     progress.done += 1;
     progress.show(row.what);
-    tracing::debug!(target: "rmxd::demo", name = row.name, chapter, "sending");
     observed::play(stage, row).await
 }
 

@@ -25,8 +25,8 @@ pub(super) struct Mail<'a> {
 /// The first reply that refused, or the one to the whole message.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// The command that it is for.
-    pub(super) command: &'static str,
+    /// What it came to, as in "at RCPT".
+    pub(super) when: &'static str,
     pub(super) code: u16,
     /// The last line, as it came.
     pub(super) text: String,
@@ -38,21 +38,21 @@ pub(super) struct Answer {
 /// The connection can't be made, breaks, or gives no reply that is one.
 pub(super) async fn send(mail: &Mail<'_>, server: SocketAddr) -> io::Result<Answer> {
     let mut connection = Connection::open(mail.client, server).await?;
-    let commands = [
-        ("connect", String::new()),
-        ("EHLO", format!("EHLO {}\r\n", mail.helo)),
-        ("MAIL", format!("MAIL FROM:<{}>\r\n", mail.mail_from)),
-        ("RCPT", format!("RCPT TO:<{}>\r\n", mail.recipient)),
-        ("DATA", "DATA\r\n".to_owned()),
+    let steps = [
+        ("at connect", String::new()),
+        ("at EHLO", format!("EHLO {}\r\n", mail.helo)),
+        ("at MAIL", format!("MAIL FROM:<{}>\r\n", mail.mail_from)),
+        ("at RCPT", format!("RCPT TO:<{}>\r\n", mail.recipient)),
+        ("at DATA", "DATA\r\n".to_owned()),
     ];
-    for (command, line) in commands {
+    for (when, line) in steps {
         let (code, text) = connection.ask(&line).await?;
         if code >= 400 {
-            return connection.quit(Answer { command, code, text }).await;
+            return connection.quit(Answer { when, code, text }).await;
         }
     }
     let (code, text) = connection.ask(&format!("{}.\r\n", mail.message)).await?;
-    connection.quit(Answer { command: "message", code, text }).await
+    connection.quit(Answer { when: "after DATA", code, text }).await
 }
 
 struct Connection {

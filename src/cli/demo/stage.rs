@@ -80,7 +80,7 @@ impl Stage {
         let records = zone.records(&Name::from(client), RecordType::PTR).iter();
         let names =
             records.filter_map(|record| if let RData::PTR(name) = record { Some(name) } else { None });
-        names.map(|name| name.to_utf8().trim_end_matches('.').to_owned()).collect()
+        names.map(|name| name.to_ascii().trim_end_matches('.').to_owned()).collect()
     }
 
     /// `twolines.test` adds its second line to its MX host.
@@ -94,10 +94,6 @@ impl Stage {
 
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("log")
-    }
-
-    pub(super) fn configuration(&self, policy: Policy) -> PathBuf {
-        configuration_file(&self.folder, policy)
     }
 
     pub(super) async fn stop(self) {

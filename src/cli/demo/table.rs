@@ -11,22 +11,23 @@ use crate::cli::demo::tour::Expected;
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
 
-/// Widths of the columns, 124 with the gaps.
-const WIDTHS: [u16; 5] = [2, 24, 36, 21, 37];
-const HEADER: [&str; 5] = ["", "WHO: CLIENT, ITS PTR", "WHAT IT SENDS", "VERDICT, REASON", "REPLY"];
+/// Widths of the columns, 129 with the gaps.
+const WIDTHS: [u16; 5] = [2, 24, 34, 20, 45];
+const HEADER: [&str; 5] = [" #", "WHO: CLIENT AND ITS PTR", "WHAT", "VERDICT AND REASON", "REPLY"];
 
 /// What is running.
 pub(super) fn introduction(stage: &Stage, colour: Colour) -> String {
     format!(
-        "{}\n\nA name server with sample zones ({}), three gates with different policies, a Maildir behind them,\n\
-         and clients on loopback addresses: each row is an SMTP session over TCP, and its reply is what came back.\n\n",
+        "{}\n\nA name server with sample zones ({}), three gates with different policies, a Maildir behind them, and\n\
+         clients on loopback addresses. Each row is an SMTP session over TCP; the reply is what came back, the reason\n\
+         is from the log, or from Authentication-Results in the Maildir. {RIGHT}: verdict and reason are those expected.\n\n",
         colour.bold("rmxd demo: who gets in?"),
         stage.name_server(),
     )
 }
 
 /// The rows of a chapter; `before` is how many came before. The first chapter bears the names of the columns.
-pub(super) fn chapter(title: &str, rows: &[Outcome], before: usize, colour: Colour) -> String {
+pub(super) fn chapter(title: &str, note: &str, rows: &[Outcome], before: usize, colour: Colour) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     if before == 0 {
@@ -42,7 +43,10 @@ pub(super) fn chapter(title: &str, rows: &[Outcome], before: usize, colour: Colo
     let mut text = String::new();
     for (at, line) in table.lines().enumerate() {
         if at == usize::from(before == 0) {
-            text.push_str(&format!("{}\n", colour.bold(title)));
+            text.push_str(&format!("{}\n", colour.bold(&format!("-- {title}"))));
+            if !note.is_empty() {
+                text.push_str(&format!("   {note}\n"));
+            }
         }
         text.push_str(&format!("{}\n", colour.verdicts(line.trim_end())));
     }
@@ -58,15 +62,15 @@ fn cells(number: usize, outcome: &Outcome) -> [String; 5] {
         Some(Err(error)) => (format!("{WRONG} no answer\n{}", wanted(&row.expected)), error.clone()),
         Some(Ok(observed)) => (verdict(observed, outcome), observed.answer.text.clone()),
     };
-    [number.to_string(), format!("{}\n{ptr}", row.client), what, verdict, reply]
+    [format!("{number:>2}"), format!("{}\n{ptr}", row.client), what, verdict, reply]
 }
 
 fn verdict(observed: &Observed, outcome: &Outcome) -> String {
     let mark = if outcome.is_wrong() { WRONG } else { RIGHT };
     let verdict = observed.verdict();
     let (at, tag) = match verdict {
-        Verdict::Accept => (String::new(), "tag: "),
-        Verdict::Defer | Verdict::Reject => (format!(" at {}", observed.answer.command), ""),
+        Verdict::Accept => (String::new(), "tag "),
+        Verdict::Defer | Verdict::Reject => (format!(" {}", observed.answer.when), ""),
     };
     let mut lines = vec![format!("{mark} {}{at}", verdict.name())];
     lines.extend(observed.reasons.iter().map(|reason| format!("{tag}{reason}")));
@@ -125,7 +129,7 @@ pub(super) fn json(outcomes: &[Outcome]) -> String {
             "verdict": seen.map(|seen| seen.verdict().name()),
             "reasons": seen.map(|seen| names(&seen.reasons)),
             "reply": seen.map(|seen| &seen.answer.text),
-            "reply_to": seen.map(|seen| seen.answer.command),
+            "when": seen.map(|seen| seen.answer.when),
             "id": seen.and_then(|seen| seen.id.as_ref()),
             "delivered": seen.map(|seen| seen.delivered.is_some()),
             "skipped": outcome.is_skipped(),
