@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;

@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::daemon::Daemon;
+use crate::cli::daemon::{Daemon, StartError};
 use crate::cli::demo::tour::Policy;
 use crate::config::{self, Flags};
 use crate::log;
@@ -23,6 +23,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// The first gate's port, where it is free; the others follow.
 const PORT: u16 = 2525;
+
+/// How often a port is looked for that nobody takes before the gate does.
+const PORT_ATTEMPTS: u32 = 8;
+
+/// hickory-server logs every question at info.
+const LOG_LEVEL: &str = "info,hickory_server=warn";
 
 /// Everything that runs.
 pub(super) struct Stage {
@@ -45,20 +51,10 @@ impl Stage {
         let zone = Server::start(loopback, Zone::sample()).await;
         let zone = zone.map_err(|error| format!("the name server: {error}"))?;
         let folder = folder.path.clone();
+        start_log(&folder.join("log"))?;
         let mut gates = Vec::new();
         for (policy, port) in Policy::ALL.into_iter().zip(PORT..) {
-            let listen = listeners(port).map_err(|error| format!("no port to listen on: {error}"))?;
-            let file = configuration_file(&folder, policy);
-            std::fs::write(&file, configuration(policy, &listen, zone.address(), &folder))
-                .map_err(|error| format!("{}: {error}", file.display()))?;
-            let loaded = config::load(Some(&file), [], &Flags { drain: DRAIN, ..Flags::default() });
-            let settings = loaded.map_err(|problems| lines(&problems))?.settings;
-            if gates.is_empty() {
-                let path = folder.join("log");
-                let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-                log::start_in(file, &settings.log)?;
-            }
-            let daemon = Daemon::start(&settings).await.map_err(|error| error.to_string())?;
+            let daemon = start_gate(policy, port, zone.address(), &folder).await?;
             gates.push(Gate { policy, daemon });
         }
         Ok(Self { folder, zone, gates })
@@ -100,6 +96,31 @@ impl Stage {
         let gates = self.gates.into_iter().map(|gate| gate.daemon.drain());
         futures_util::future::join_all(gates).await;
         self.zone.stop().await;
+    }
+}
+
+/// The log of all gates, which would disturb the table on standard error.
+fn start_log(path: &Path) -> Result<(), String> {
+    let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    log::start_in(file, &log::Settings { format: log::Format::Text, level: LOG_LEVEL.to_owned() })
+}
+
+/// A gate at this port if it is free, otherwise at another.
+async fn start_gate(policy: Policy, port: u16, zone: SocketAddr, folder: &Path) -> Result<Daemon, String> {
+    let file = folder.join(policy.name()).with_extension("toml");
+    let mut attempts = 1..=PORT_ATTEMPTS;
+    loop {
+        let listen = listeners(port).map_err(|error| format!("no port to listen on: {error}"))?;
+        std::fs::write(&file, configuration(policy, &listen, zone, folder))
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+        let loaded = config::load(Some(&file), [], &Flags { drain: DRAIN, ..Flags::default() });
+        let settings = loaded.map_err(|problems| lines(&problems))?.settings;
+        match Daemon::start(&settings).await {
+            Ok(daemon) => return Ok(daemon),
+            // Somebody else took the port meanwhile.
+            Err(StartError::Listen { .. }) if attempts.next().is_some() => {}
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }
 
@@ -179,14 +200,10 @@ timeout = "2s"
 private_addresses = "{private_addresses}"
 
 [log]
-level = "info,hickory_server=warn"
+level = "{LOG_LEVEL}"
 "#,
         name = policy.name(),
     )
-}
-
-fn configuration_file(folder: &Path, policy: Policy) -> PathBuf {
-    folder.join(policy.name()).with_extension("toml")
 }
 
 fn maildir(folder: &Path) -> PathBuf {

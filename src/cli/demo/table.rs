@@ -171,3 +171,69 @@ impl Colour {
         line
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::demo::session::Answer;
+    use crate::cli::demo::tour::chapters;
+
+    fn outcome(name: &str, code: u16, reasons: &[Reason], delivered: bool) -> Outcome {
+        let row =
+            chapters().into_iter().flat_map(|chapter| chapter.rows).find(|row| row.name == name).unwrap();
+        let answer = Answer { when: "at RCPT", code, text: format!("{code} said") };
+        let delivered = delivered.then(|| "mail".into());
+        let observed = Observed { answer, id: None, reasons: reasons.to_vec(), delivered };
+        Outcome { row, ptr: vec![], observed: Some(Ok(observed)) }
+    }
+
+    #[test]
+    fn whatever_differs_from_what_was_expected_is_marked_and_said() {
+        let rows = [
+            ("no_mx", 550, vec![Reason::NoMx], false, "✓ reject at RCPT\nno_mx"),
+            ("no_mx", 450, vec![Reason::NoMx], false, "✗ defer at RCPT\nno_mx\nexpected reject no_mx"),
+            ("no_mx", 550, vec![], false, "✗ reject at RCPT\nexpected reject no_mx"),
+            (
+                "no_mx",
+                550,
+                vec![Reason::NoMx],
+                true,
+                "✗ reject at RCPT\nno_mx\nyet delivered\nexpected reject no_mx",
+            ),
+            ("no_mx", 250, vec![], true, "✗ accept\nexpected reject no_mx"),
+            ("no_ptr", 250, vec![Reason::NoPtr], true, "✓ accept\ntag no_ptr"),
+            ("no_ptr", 250, vec![], true, "✗ accept\nexpected accept no_ptr"),
+            ("valid", 250, vec![], true, "✓ accept"),
+            ("valid", 250, vec![], false, "✗ accept\nnot in the Maildir\nexpected accept"),
+        ];
+        for (name, code, reasons, delivered, expected) in rows {
+            let outcome = outcome(name, code, &reasons, delivered);
+            assert_eq!(cells(1, &outcome)[3], expected, "{name} {code}");
+            assert_eq!(outcome.is_wrong(), expected.contains(WRONG), "{name} {code}");
+            let summary = summary(&[outcome], Colour(false));
+            assert!(summary.contains(if expected.contains(WRONG) {
+                "1 not as expected"
+            } else {
+                "all as expected"
+            }));
+        }
+    }
+
+    #[test]
+    fn no_answer_is_wrong_and_a_machine_without_ipv6_is_not() {
+        let mut outcome = outcome("ipv6", 250, &[], true);
+        outcome.observed = Some(Err("refused".to_owned()));
+        assert!(outcome.is_wrong());
+        assert_eq!(cells(1, &outcome)[3], "✗ no answer\nexpected accept");
+        outcome.observed = None;
+        assert!(!outcome.is_wrong());
+        assert!(summary(&[outcome], Colour(false)).starts_with("0 messages (1 skipped)"));
+    }
+
+    #[test]
+    fn only_verdicts_are_coloured_and_only_when_wanted() {
+        let line = "✓ reject at RCPT  550 reject";
+        assert_eq!(Colour(false).verdicts(line), line);
+        assert_eq!(Colour(true).verdicts(line), "\x1b[31m✓ reject\x1b[0m at RCPT  550 reject");
+    }
+}

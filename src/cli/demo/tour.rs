@@ -112,7 +112,7 @@ pub(super) fn chapters() -> Vec<Chapter> {
         ),
         chapter("A strict gate (helo exists = reject, ptr exists = reject)", "", strict()),
         chapter(
-            "A company with two lines (strict gate: mail_from matches = reject)",
+            "A company with two Internet lines (strict gate: mail_from matches = reject)",
             "Its MX host has the address of line 1 only. Before the last message it adds line 2, and the TTL passes.",
             company(),
         ),
@@ -239,13 +239,16 @@ fn strict() -> Vec<Row> {
                 Reject(Reason::NoSuchDomain),
             ))
         },
-        at(sends(
-            "ptr_missing",
-            v4(0, 29),
-            "a client without a PTR record",
-            "ann@no-ptr.test",
-            Reject(Reason::NoPtr),
-        )),
+        Row {
+            helo: Some("mail.no-ptr.test"),
+            ..at(sends(
+                "ptr_missing",
+                v4(0, 29),
+                "a client without a PTR record",
+                "ann@no-ptr.test",
+                Reject(Reason::NoPtr),
+            ))
+        },
         at(sends(
             "ptr_not_confirmed",
             v4(0, 30),
