@@ -31,13 +31,31 @@ pub enum Reason {
     MalformedHeader,
     /// DNS is in trouble.
     DnsError,
+    /// No rule of ours: the recipient is outside `relay.domains`, or routed through them.
+    RelayingDenied,
+    /// The next hop can't be reached, or doesn't want to talk to us.
+    RelayUnreachable,
+    /// The next hop broke off, was silent, or talked nonsense.
+    RelayLost,
+    /// Bare CR, bare LF or NUL.
+    BadOctet,
+}
+
+/// The three digits of a reply.
+#[derive(Debug, Clone, Copy)]
+enum Code {
+    /// 550 for reject, 450 for defer.
+    ByAction,
+    /// Always these.
+    Always(u16),
 }
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
 struct Row {
     name: &'static str,
-    /// Subject and detail of the enhanced code; the class follows from the action.
+    code: Code,
+    /// Subject and detail of the enhanced code; the class is that of the code.
     status: (u16, u16),
     /// Reads on after the domain: "spoof.test HAS NO MX RECORD"; empty where the subject is a sentence already.
     text: &'static str,
@@ -46,7 +64,7 @@ struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::NoSuchDomain,
         Self::NoMx,
         Self::MxUnresolvable,
@@ -58,78 +76,121 @@ impl Reason {
         Self::InvalidDomain,
         Self::MalformedHeader,
         Self::DnsError,
+        Self::RelayingDenied,
+        Self::RelayUnreachable,
+        Self::RelayLost,
+        Self::BadOctet,
     ];
 
     fn row(self, identity: Identity) -> Row {
-        let (name, status, text, help) = match self {
+        let (name, code, status, text, help) = match self {
             Self::NoSuchDomain => (
                 "no_such_domain",
+                Code::ByAction,
                 bad_domain(identity),
                 "does not exist",
                 "DNS says that there is no such domain (NXDOMAIN). Check the spelling of the sender's address.",
             ),
             Self::NoMx => (
                 "no_mx",
+                Code::ByAction,
                 bad_domain(identity),
                 "has no MX record",
                 "The domain exists but takes no mail. Publish an MX record for it.",
             ),
             Self::MxUnresolvable => (
                 "mx_unresolvable",
+                Code::ByAction,
                 bad_domain(identity),
                 "has no MX host with an address",
                 "No host that the MX records name has an A or AAAA record. Correct the host names or add the addresses.",
             ),
             Self::MxUnroutable => (
                 "mx_unroutable",
+                Code::ByAction,
                 bad_domain(identity),
                 "has MX hosts with unroutable addresses only",
                 "The MX hosts have private, loopback or otherwise unreachable addresses. Publish public ones.",
             ),
             Self::NullMx => (
                 "null_mx",
+                Code::ByAction,
                 (7, 27),
                 "has a null MX and takes no mail",
                 "The domain declares that it takes no mail (RFC 7505), so it can't be a sender's.",
             ),
             Self::NotAnExchanger => (
                 "not_an_exchanger",
+                Code::ByAction,
                 (7, 1),
                 "does not name your address among its mail exchangers",
                 "The client is none of the domain's MX hosts. Send through one, or add the line's address to an MX host.",
             ),
             Self::NoPtr => (
                 "no_ptr",
+                Code::ByAction,
                 (7, 25),
                 "has no PTR record",
                 "The client's address has no name. Ask its provider for a PTR record.",
             ),
             Self::PtrNotConfirmed => (
                 "ptr_not_confirmed",
+                Code::ByAction,
                 (7, 25),
                 "has no PTR name that leads back to it",
                 "None of the PTR names resolves to the client's address. Make PTR and A/AAAA agree.",
             ),
             Self::InvalidDomain => (
                 "invalid_domain",
-                bad_domain(identity),
+                Code::ByAction,
+                if identity == Identity::MailFrom { (1, 8) } else { (7, 1) },
                 "is not a domain that can have an MX record",
                 "The sender's domain is an address literal, a single label or not a name at all.",
             ),
             Self::MalformedHeader => (
                 "malformed_header",
+                Code::ByAction,
                 (6, 0),
                 "",
                 "The message needs exactly one From: field and at most one Reply-To:, each with valid addresses (RFC 5322 3.6).",
             ),
             Self::DnsError => (
                 "dns_error",
+                Code::Always(451),
                 (4, 3),
                 "can't be looked up now",
                 "DNS did not answer, so nothing is known about the domain. Sending again later is right.",
             ),
+            Self::RelayingDenied => (
+                "relaying_denied",
+                Code::Always(550),
+                (7, 1),
+                "relaying denied",
+                "The recipient's domain is not in relay.domains, or the local part holds a route of its own.",
+            ),
+            Self::RelayUnreachable => (
+                "relay_unreachable",
+                Code::Always(451),
+                (4, 1),
+                "the mail server behind can't be reached, try again later",
+                "The next hop refused the connection, its greeting or XCLIENT. The log of this time says which.",
+            ),
+            Self::RelayLost => (
+                "relay_lost",
+                Code::Always(451),
+                (4, 2),
+                "the connection to the mail server behind was lost, try again later",
+                "The next hop closed the connection, was silent for too long, or answered what is no SMTP.",
+            ),
+            Self::BadOctet => (
+                "bad_octet",
+                Code::Always(521),
+                (5, 2),
+                "is not allowed, lines end in CRLF; closing connection",
+                "A bare CR, a bare LF or a NUL came in. The sending software is broken, or tries to smuggle mail.",
+            ),
         };
-        Row { name, status, text, help }
+        Row { name, code, status, text, help }
     }
 
     /// The name in logs, metrics and Authentication-Results.
@@ -162,13 +223,11 @@ impl Reason {
         suffix: &str,
     ) -> Reply {
         let row = self.row(identity);
-        let permanent = action == Action::Reject && self != Self::DnsError;
-        let code = match (self, permanent) {
-            (Self::DnsError, _) => 451,
-            (_, true) => 550,
-            (_, false) => 450,
+        let code = match row.code {
+            Code::Always(code) => code,
+            Code::ByAction if action == Action::Reject => 550,
+            Code::ByAction => 450,
         };
-        let (class, (sub, detail)) = (if permanent { 5 } else { 4 }, row.status);
         let text = if row.text.is_empty() {
             format!("{subject}{suffix}")
         } else if subject == domain || domain.is_empty() {
@@ -176,8 +235,25 @@ impl Reason {
         } else {
             format!("<{subject}>: {domain} {}{suffix}", row.text)
         };
-        Reply::new(code, Enhanced(class, sub, detail), text)
+        reply(code, row.status, text)
     }
+
+    /// The reply for a reason that no rule gives: `subject` goes before the text, the id or nothing behind it.
+    #[must_use]
+    pub fn plain_reply(self, subject: &str, suffix: &str) -> Reply {
+        let row = self.row(Identity::MailFrom);
+        let code = match row.code {
+            Code::Always(code) => code,
+            Code::ByAction => 450,
+        };
+        let space = if subject.is_empty() { "" } else { " " };
+        reply(code, row.status, format!("{subject}{space}{}{suffix}", row.text))
+    }
+}
+
+fn reply(code: u16, (subject, detail): (u16, u16), text: String) -> Reply {
+    let class = if code < 500 { 4 } else { 5 };
+    Reply::new(code, Enhanced(class, subject, detail), text)
 }
 
 /// The status of a domain that can't take mail: 1.8 (bad sender's system address) for the envelope sender only.
@@ -232,6 +308,12 @@ mod tests {
                 Ptr,
                 Action::Reject,
                 "550 5.7.25 <a@spoof.test>: spoof.test has no MX record (id X)",
+            ),
+            (
+                Reason::InvalidDomain,
+                Ptr,
+                Action::Reject,
+                "550 5.7.1 <a@spoof.test>: spoof.test is not a domain that can have an MX record (id X)",
             ),
             (
                 Reason::DnsError,

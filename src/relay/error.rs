@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use crate::policy::reason::Reason;
 use crate::relay::reply_parser::Malformed;
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -30,6 +31,9 @@ pub enum RelayError {
          relay.domains and relay.identity = \"auto\""
     )]
     NoXclient,
+    /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
+    #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
+    NoSmtputf8,
     /// `relay.max_connections` are in use.
     #[error("all {0} connections to the relay are in use (relay.max_connections)")]
     Busy(usize),
@@ -85,10 +89,14 @@ impl RelayError {
     pub fn reply(&self) -> Reply {
         match self {
             Self::Rejected { reply, .. } => reply.clone(),
-            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => Reply::new(
+            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => {
+                Reason::RelayUnreachable.plain_reply("", "")
+            }
+            // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
+            Self::NoSmtputf8 => Reply::new(
                 451,
-                Enhanced(4, 4, 1),
-                "The mail server behind cannot be reached, try again later",
+                Enhanced(4, 6, 7),
+                "The mail server behind does not take SMTPUTF8 now, try again later",
             ),
             Self::Busy(_) => Reply::new(
                 451,
@@ -100,11 +108,7 @@ impl RelayError {
             | Self::Garbage { .. }
             | Self::OutOfPlace { .. }
             | Self::Closing { .. }
-            | Self::OutOfStep(_) => Reply::new(
-                451,
-                Enhanced(4, 4, 2),
-                "The connection to the mail server behind was lost, try again later",
-            ),
+            | Self::OutOfStep(_) => Reason::RelayLost.plain_reply("", ""),
             Self::Folder(error) if is_out_of_room(error) => {
                 Reply::new(452, Enhanced(4, 3, 1), "Insufficient system storage, try again later")
             }
@@ -171,6 +175,7 @@ mod tests {
             (RelayError::Unreachable("refused".into()), "451 4.4.1"),
             (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
+            (RelayError::NoSmtputf8, "451 4.6.7"),
             (RelayError::Busy(1), "451 4.3.2"),
             (RelayError::Silent(stage), "451 4.4.2"),
             (RelayError::Closed(stage), "451 4.4.2"),
