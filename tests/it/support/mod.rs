@@ -1,6 +1,7 @@
 //! What several tests share: settings from `KEY=VALUE` lines, a gate and a door made of them, files of cases.
 
 pub(crate) mod daemon;
+pub(crate) mod log;
 pub(crate) mod pattern;
 
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use rmxd::reverse_mx::ReverseMx;
 const BASE: [(&str, &str); 4] = [
     ("hostname", "gate.test"),
     ("relay.domains", "here.test"),
-    ("dns.timeout", "1s"),
+    ("dns.timeout", "2s"),
     ("dns.private_addresses", "accept"),
 ];
 
