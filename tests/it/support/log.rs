@@ -12,7 +12,8 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     pub(crate) fn start(&self) -> tracing::subscriber::DefaultGuard {
         let sink = self.clone();
-        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || sink.clone());
+        let subscriber =
+            tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || sink.clone());
         tracing::subscriber::set_default(subscriber.finish())
     }
 
