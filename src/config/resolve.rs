@@ -285,9 +285,6 @@ fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settin
     let limits = &raw.limits;
     let socket = |text: &str| text.parse::<SocketAddr>().map_err(|_syntax| SOCKET_WANTED.to_owned());
     let listen = reader.list("listen.smtp", &raw.listen.smtp, socket);
-    if raw.listen.smtp.is_empty() {
-        reader.refuse("listen.smtp", format!("is empty: each {SOCKET_WANTED}"));
-    }
     let per_client = reader.count("limits.connections_per_client", limits.connections_per_client, 1..=MOST);
     server::Settings {
         listen: listen.unwrap_or_default(),
