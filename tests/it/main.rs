@@ -18,6 +18,7 @@ mod layers;
 mod limits;
 #[cfg(test)]
 mod serve;
+mod starttls;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
