@@ -14,7 +14,7 @@ use crate::gate::Gate;
 use crate::relay::{NextHop, Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
 use crate::server::{self, ListenError, Listener, Moved, Server};
-use crate::tls;
+use crate::tls::{self, Acceptor};
 
 /// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
 /// too, so this matters for quiet hours only.
@@ -30,7 +30,7 @@ pub(super) struct Daemon {
     dns: Dns,
     gate: Arc<Gate>,
     relay: Probed,
-    tls: Option<tls::Acceptor>,
+    tls: Option<Acceptor>,
     server: Server,
     stop: CancellationToken,
 }
@@ -73,9 +73,9 @@ impl Daemon {
         let dns = Dns::new(settings.dns.clone())?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
-        let tls = settings.tls.clone().map(tls::Acceptor::load).transpose()?;
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
+        let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         let relay = Probed::new(&settings).await?;
         let stop = CancellationToken::new();
         let door = door(&settings, &gate, &relay, tls.as_ref());
@@ -96,7 +96,7 @@ impl Daemon {
         let gate = self.gate.renewed(settings.gate.clone(), reverse_mx, deadline(&settings));
         let tls = settings.tls.clone().map(|tls| match &self.tls {
             Some(before) => before.renewed(tls),
-            None => tls::Acceptor::load(tls),
+            None => Acceptor::load(tls),
         });
         let tls = tls.transpose()?;
         let other =
@@ -128,7 +128,7 @@ impl Daemon {
     }
 }
 
-fn door(settings: &Settings, gate: &Arc<Gate>, relay: &Probed, tls: Option<&tls::Acceptor>) -> Door {
+fn door(settings: &Settings, gate: &Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
     Door {
         settings: Arc::new(settings.door.clone()),
         session: Arc::new(settings.session.clone()),
