@@ -5,6 +5,14 @@
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod systemd;
