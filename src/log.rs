@@ -6,7 +6,9 @@
 //! rest is done on the way out.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
 
 use tracing::field::{Field, Visit};
 use tracing::subscriber::set_global_default;
@@ -108,6 +110,15 @@ impl Log {
             Err("log.format: another format takes effect at the next start".to_owned())
         }
     }
+}
+
+/// As [`start`], as text and into a file.
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_in(file: File, settings: &Settings) -> Result<(), String> {
+    let subscriber = text(filter(&settings.level)?, Mutex::new(file)).with_ansi(false).finish();
+    set_global_default(subscriber).map_err(|error| error.to_string())
 }
 
 /// <https://no-color.org>: set, and not empty.

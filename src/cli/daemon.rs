@@ -20,14 +20,13 @@ use crate::server::{self, ListenError, Listener, Moved, Server};
 const PROBE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(15));
 
 /// How long the start, or a reload, waits for a relay that takes the connection and then says nothing.
-const FIRST_PROBE: Duration = Duration::from_secs(20);
+const FIRST_PROBE: Duration = Duration::from_secs(5);
 
 /// A running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
     settings: Settings,
     dns: Dns,
-    gate: Arc<Gate>,
     relay: Probed,
     server: Server,
     stop: CancellationToken,
@@ -73,14 +72,14 @@ impl Daemon {
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let relay = Probed::new(&settings).await?;
         let stop = CancellationToken::new();
-        let door = door(&settings, &gate, &relay);
+        let door = door(&settings, gate, &relay);
         let server = Server::start(settings.server.clone(), door, listeners, stop.clone())?;
-        Ok(Self { settings, dns, gate, relay, server, stop })
+        Ok(Self { settings, dns, relay, server, stop })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
-    /// otherwise goes on: the cache of DNS (unless `dns.servers` changed), the ids, the counts of connections, and the
-    /// relay with its connections. While an old relay or resolver still has connections to serve, its limits count
+    /// otherwise goes on: the cache of DNS (unless `dns.servers` changed), the counts of connections, and the relay with
+    /// its connections. While an old relay or resolver still has connections to serve, its limits count
     /// beside those of the new one.
     ///
     /// # Errors
@@ -88,13 +87,13 @@ impl Daemon {
     pub(super) async fn reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-        let gate = self.gate.renewed(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
         let other =
             if settings.relay == self.settings.relay { None } else { Some(Probed::new(&settings).await?) };
-        let door = door(&settings, &gate, other.as_ref().unwrap_or(&self.relay));
+        let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay));
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
-        (self.settings, self.dns, self.gate) = (settings, dns, gate);
+        (self.settings, self.dns) = (settings, dns);
         if let Some(relay) = other {
             self.relay = relay;
         }
@@ -118,11 +117,11 @@ impl Daemon {
     }
 }
 
-fn door(settings: &Settings, gate: &Arc<Gate>, relay: &Probed) -> Door {
+fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed) -> Door {
     Door {
         settings: Arc::new(settings.door.clone()),
         session: Arc::new(settings.session.clone()),
-        gate: Arc::clone(gate),
+        gate,
         relay: relay.relay.clone(),
     }
 }

@@ -195,6 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             if self.stop.is_cancelled() && self.is_idle() {
                 return Ok(Input::Stopping);
             }
+            // Not within the select below: a write that was broken off would be done again.
+            self.wire.flush().await?;
             let idle = self.is_idle();
             let more = self.wire.more(self.door.settings.command_timeout);
             let read = tokio::select! {

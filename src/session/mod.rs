@@ -116,6 +116,9 @@ pub struct Session {
     transaction: Option<Transaction>,
     /// Of the MAIL that is being answered.
     smtputf8: bool,
+    /// The last MAIL, or a RCPT of the open transaction, was refused: what a pipelining client had sent behind it
+    /// (RFC 2920 3.1) is out of order through no fault of the client's.
+    refused: bool,
     errors: usize,
 }
 
@@ -144,7 +147,7 @@ impl Session {
     /// A session whose banner was not sent yet.
     #[must_use]
     pub fn new(settings: Arc<Settings>, offer: Offer) -> Self {
-        Self { settings, offer, hello: None, transaction: None, smtputf8: false, errors: 0 }
+        Self { settings, offer, hello: None, transaction: None, smtputf8: false, refused: false, errors: 0 }
     }
 
     /// The banner (RFC 5321 4.2).
@@ -166,6 +169,7 @@ impl Session {
             Event::LineTooLong => self.error(replies::line_too_long()),
             Event::Fault(fault) => Effect::Close(replies::fault(fault)),
             Event::SenderAnswered(reply) => {
+                self.refused = !reply.is_positive();
                 if reply.is_positive() {
                     let smtputf8 = self.smtputf8;
                     self.transaction = Some(Transaction { accepted: 0, smtputf8, chunks: Chunks::None });
@@ -173,8 +177,9 @@ impl Session {
                 Effect::Reply(reply)
             }
             Event::RecipientAnswered(reply) => {
-                if let Some(transaction) = self.transaction.as_mut().filter(|_| reply.is_positive()) {
-                    transaction.accepted += 1;
+                match &mut self.transaction {
+                    Some(transaction) if reply.is_positive() => transaction.accepted += 1,
+                    _ => self.refused = true,
                 }
                 Effect::Reply(reply)
             }
@@ -246,7 +251,7 @@ impl Session {
 
     fn recipient(&mut self, path: ForwardPath, parameters: RcptParameters) -> Effect {
         match &self.transaction {
-            None => self.error(replies::out_of_order("send MAIL FROM first")),
+            None => self.out_of_order(replies::out_of_order("send MAIL FROM first")),
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message has begun"))
             }
@@ -263,11 +268,11 @@ impl Session {
 
     fn data(&mut self) -> Effect {
         match &self.transaction {
-            None => self.error(replies::out_of_order("send MAIL FROM and RCPT TO first")),
+            None => self.out_of_order(replies::out_of_order("send MAIL FROM and RCPT TO first")),
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message came in chunks"))
             }
-            Some(transaction) if transaction.accepted == 0 => self.error(replies::no_recipients()),
+            Some(transaction) if transaction.accepted == 0 => self.out_of_order(replies::no_recipients()),
             Some(_) => Effect::Message,
         }
     }
@@ -285,7 +290,7 @@ impl Session {
                 return Effect::Chunk { octets, last };
             }
         };
-        match self.error(refusal) {
+        match self.out_of_order(refusal) {
             Effect::Reply(reply) => Effect::Discard { octets, reply },
             other => other,
         }
@@ -301,6 +306,11 @@ impl Session {
             _ => self.transaction = None,
         }
         Effect::Reply(reply)
+    }
+
+    /// An error, unless a refusal of ours led to it.
+    fn out_of_order(&mut self, reply: Reply) -> Effect {
+        if self.refused { Effect::Reply(reply) } else { self.error(reply) }
     }
 
     /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.

@@ -100,6 +100,35 @@ fn errors_of_protocol_end_the_session_and_only_those() {
 }
 
 #[test]
+fn what_is_pipelined_behind_a_refusal_counts_as_no_error() {
+    let refusal = || Reply::new(550, Enhanced(5, 1, 8), "no");
+    let mut session = session(9, 1);
+    say(&mut session, "EHLO c.test");
+    for _ in 0..5 {
+        assert!(matches!(session.step(Event::Line(b"MAIL FROM:<u@bad.test>")), Effect::Sender(..)));
+        session.step(Event::SenderAnswered(refusal()));
+        dialogue(
+            &mut session,
+            &[("RCPT TO:<v@here.test>", "503"), ("DATA", "503"), ("BDAT 3 LAST", "503 3 discarded")],
+        );
+    }
+    dialogue(&mut session, &[MAIL]);
+    assert!(matches!(session.step(Event::Line(b"RCPT TO:<v@here.test>")), Effect::Recipient(..)));
+    session.step(Event::RecipientAnswered(refusal()));
+    dialogue(
+        &mut session,
+        &[
+            ("DATA", "554"),
+            ("DATA", "554"),
+            ("RSET", "250"),
+            MAIL,
+            ("MAIL FROM:<>", "503"),
+            ("DATA", "421 close"),
+        ],
+    );
+}
+
+#[test]
 fn what_ends_a_connection_says_why() {
     let mut session = session(9, 9);
     let rows = [
