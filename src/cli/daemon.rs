@@ -14,6 +14,7 @@ use crate::gate::Gate;
 use crate::relay::{NextHop, Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
 use crate::server::{self, ListenError, Listener, Moved, Server};
+use crate::tls::{self, Acceptor};
 
 /// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
 /// too, so this matters for quiet hours only.
@@ -28,6 +29,7 @@ pub(super) struct Daemon {
     settings: Settings,
     dns: Dns,
     relay: Probed,
+    tls: Option<Acceptor>,
     server: Server,
     stop: CancellationToken,
 }
@@ -46,6 +48,8 @@ pub(super) enum StartError {
     Dns(#[from] SetupError),
     #[error("{0}")]
     Listen(#[from] ListenError),
+    #[error("{0}")]
+    Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(RelayError),
 }
@@ -70,11 +74,12 @@ impl Daemon {
         let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
+        let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         let relay = Probed::new(&settings).await?;
         let stop = CancellationToken::new();
-        let door = door(&settings, gate, &relay);
+        let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners, stop.clone())?;
-        Ok(Self { settings, dns, relay, server, stop })
+        Ok(Self { settings, dns, relay, tls, server, stop })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -90,10 +95,14 @@ impl Daemon {
         let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
         let other =
             if settings.relay == self.settings.relay { None } else { Some(Probed::new(&settings).await?) };
-        let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay));
+        let tls = match &settings.tls {
+            same if *same == self.settings.tls => self.tls.clone(),
+            other => other.clone().map(Acceptor::load).transpose()?,
+        };
+        let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
-        (self.settings, self.dns) = (settings, dns);
+        (self.settings, self.dns, self.tls) = (settings, dns, tls);
         if let Some(relay) = other {
             self.relay = relay;
         }
@@ -117,12 +126,13 @@ impl Daemon {
     }
 }
 
-fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed) -> Door {
+fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
     Door {
         settings: Arc::new(settings.door.clone()),
         session: Arc::new(settings.session.clone()),
         gate,
         relay: relay.relay.clone(),
+        tls: tls.cloned(),
     }
 }
 

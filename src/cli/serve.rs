@@ -101,6 +101,7 @@ fn exit_of(error: &StartError) -> Exit {
         StartError::Listen(server::ListenError::Bind { .. }) => Exit::Temporary,
         StartError::Listen(server::ListenError::Passed { .. } | server::ListenError::Nowhere)
         | StartError::Dns(_)
+        | StartError::Tls(_)
         | StartError::Relay(_) => Exit::Config,
     }
 }

@@ -25,6 +25,8 @@ mod reload;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod starttls;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod systemd;

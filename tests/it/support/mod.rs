@@ -50,6 +50,7 @@ pub(crate) fn door(settings: &Settings, dns: SocketAddr) -> Door {
         session: Arc::new(settings.session.clone()),
         gate: gate(settings, dns, Clock::running()),
         relay: Relay::new(settings.relay.clone()),
+        tls: None,
     }
 }
 
