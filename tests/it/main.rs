@@ -7,9 +7,13 @@ mod check;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod daemon;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod dialogues;
+#[cfg(test)]
+mod drain;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
@@ -17,10 +21,14 @@ mod layers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod starttls;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod verdicts;
