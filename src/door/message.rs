@@ -7,6 +7,7 @@
 use std::time::SystemTime;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::door::Door;
 use crate::door::transaction::Transaction;
@@ -267,14 +268,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<'_, S> {
     }
 
     /// The next piece of the message, read from the socket where the buffer holds none; it stays in the buffer until
-    /// it is taken.
+    /// it is taken. The time-out is for each read (RFC 5321 4.5.3.2.5: "data block"), the session's for all of them.
     async fn step(&mut self) -> Result<DataStep, Broken> {
         loop {
             let step = self.reader.next(self.wire.input());
             match step.event {
                 DataEvent::Fault(fault) => return Err(Broken::Fault(fault)),
                 DataEvent::More if step.consumed == 0 => {
-                    self.wire.more(self.door.settings.data_timeout).await.map_err(Broken::Ended)?;
+                    let until = Instant::now() + self.door.settings.data_timeout;
+                    self.wire.more(until).await.map_err(Broken::Ended)?;
                 }
                 DataEvent::More | DataEvent::Again | DataEvent::End => return Ok(step),
             }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::message::{self, Received};
@@ -152,8 +153,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         }
     }
 
-    /// The next line, from the buffer or the socket.
+    /// The next line, from the buffer or the socket. The time-out is for the whole line (RFC 5321 4.5.3.2.7): octets
+    /// that come one by one don't prolong it.
     async fn input(&mut self) -> Result<Input, Ended> {
+        let until = Instant::now() + self.door.settings.command_timeout;
         loop {
             match self.reader.next(self.wire.input()) {
                 CommandStep::Line { length, consumed } => return Ok(Input::Line { length, consumed }),
@@ -168,9 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                 return Ok(Input::Stopping);
             }
             let idle = self.transaction.is_none();
-            let more = self.wire.more(self.door.settings.command_timeout);
             let read = tokio::select! {
-                read = more => read,
+                read = self.wire.more(until) => read,
                 () = self.stop.cancelled(), if idle => return Ok(Input::Stopping),
             };
             match read {

@@ -1,7 +1,8 @@
 //! The client's socket: what was read and not yet understood, what is answered and not yet sent, and until when.
 //!
 //! Answers to pipelined commands leave together (RFC 2920 3.2): they are sent before the next read that may wait.
-//! Every read has a deadline, the earlier of the step's own and the session's.
+//! Every read has a deadline, the earlier of the step's own and the session's; a client that always has octets ready
+//! doesn't get around it. A client that doesn't take its replies is cut off: it can't be told so.
 
 use std::io;
 use std::time::Duration;
@@ -35,13 +36,18 @@ pub(super) enum Ended {
 pub(super) struct Wire<S> {
     stream: S,
     input: BytesMut,
-    output: Vec<u8>,
+    output: BytesMut,
     session_end: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S, session: Duration) -> Self {
-        Self { stream, input: BytesMut::new(), output: Vec::new(), session_end: Instant::now() + session }
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            session_end: Instant::now() + session,
+        }
     }
 
     /// What was read and not yet taken off.
@@ -56,31 +62,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Queues a reply.
     pub(super) fn answer(&mut self, reply: &Reply) {
-        reply.write_to(&mut self.output);
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        self.output.extend_from_slice(&wire);
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued. May be cancelled: what was sent is taken off at once.
     pub(super) async fn flush(&mut self) -> Result<(), Ended> {
         if self.output.is_empty() {
             return Ok(());
         }
         let end = self.session_end.min(Instant::now() + WRITE_TIMEOUT);
-        let written = timeout_at(end, self.stream.write_all(&self.output)).await;
-        self.output.clear();
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Ended::Gone),
-            Err(_elapsed) => Err(Ended::TimedOut),
+        let written = timeout_at(end, async {
+            while !self.output.is_empty() {
+                if self.stream.write_buf(&mut self.output).await? == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+            }
+            self.stream.flush().await
+        });
+        match written.await {
+            Ok(Ok(())) => {
+                self.output = BytesMut::new(); // an idle connection holds no buffer
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(Ended::Gone),
         }
     }
 
-    /// Sends what is queued and reads more; at least one octet, or why not.
-    pub(super) async fn more(&mut self, wait: Duration) -> Result<(), Ended> {
+    /// Sends what is queued and reads more, until then or the end of the session; at least one octet, or why not.
+    /// May be cancelled.
+    pub(super) async fn more(&mut self, until: Instant) -> Result<(), Ended> {
         self.flush().await?;
         if self.input.is_empty() {
-            self.input = BytesMut::new(); // an idle connection holds no buffer
+            self.input = BytesMut::new();
         }
-        let end = self.session_end.min(Instant::now() + wait);
+        let end = self.session_end.min(until);
+        if end <= Instant::now() {
+            return Err(Ended::TimedOut); // timeout_at alone would still read what is ready
+        }
         self.input.reserve(READ);
         match timeout_at(end, self.stream.read_buf(&mut self.input)).await {
             Ok(Ok(0) | Err(_)) => Err(Ended::Gone),
