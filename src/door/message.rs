@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::door::Door;
 use crate::door::transaction::Transaction;
 use crate::door::wire::{Ended, Wire};
-use crate::gate::{Facts, Guest};
+use crate::gate::{Facts, Guest, Id};
 use crate::message::authentication_results::{
     Iprev, IprevResult, authentication_results, without_own_results,
 };
@@ -56,18 +56,29 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     context.wire.answer(&Reply::plain(354, "end data with <CRLF>.<CRLF>"));
+    let id = transaction.id();
     let mut incoming = Incoming {
         reader: DataReader::new(context.door.settings.bare_newline),
         door: context.door,
         wire: context.wire,
+        id,
         octets: 0,
         ended: false,
     };
-    match transfer(&mut incoming, context.guest, transaction).await {
-        Ok(reply) => Ok(Received::Answer(reply)),
-        Err(Broken::Fault(fault)) => Ok(Received::Fault(fault)),
-        Err(Broken::Ended(Ended::TimedOut)) => Ok(Received::TimedOut),
-        Err(Broken::Ended(Ended::Gone)) => Err(Ended::Gone),
+    let broken = match transfer(&mut incoming, context.guest, transaction).await {
+        Ok(reply) => return Ok(Received::Answer(reply)),
+        Err(broken) => broken,
+    };
+    let what = match broken {
+        Broken::Fault(fault) => fault.name(),
+        Broken::Ended(Ended::TimedOut) => "waited too long",
+        Broken::Ended(Ended::Gone) => "the client has gone",
+    };
+    tracing::info!(target: "rmxd::delivery", %id, octets = incoming.octets, "broken off: {what}");
+    match broken {
+        Broken::Fault(fault) => Ok(Received::Fault(fault)),
+        Broken::Ended(Ended::TimedOut) => Ok(Received::TimedOut),
+        Broken::Ended(Ended::Gone) => Err(Ended::Gone),
     }
 }
 
@@ -81,7 +92,11 @@ where
 {
     let head = incoming.head().await?;
     let admitted = match head {
-        Head::TooBig => Err(too_big("the header is", incoming.door.settings.header_block)),
+        Head::TooBig => {
+            let reply = too_big("the header is", incoming.door.settings.header_block, incoming.id);
+            tracing::info!(target: "rmxd::delivery", id = %incoming.id, %reply, "refused");
+            Err(reply)
+        }
         Head::Complete { block, rest } => {
             let block = unstuffed(&block).into_owned();
             judge(incoming.door, guest, &mut transaction, &block).await.map(|trace| (trace, block, rest))
@@ -94,7 +109,7 @@ where
             return incoming.swallow(reply).await;
         }
     };
-    let (id, hostname) = (transaction.id(), incoming.door.session.hostname.as_str());
+    let (id, hostname) = (incoming.id, incoming.door.session.hostname.as_str());
     let opened = async {
         let mut relay = transaction.into_relay()?;
         relay.data().await?;
@@ -120,11 +135,11 @@ async fn judge(
 ) -> Result<Vec<u8>, Reply> {
     let header = header::read(block);
     if header.received > MAX_RECEIVED {
-        return Err(Reply::new(
-            554,
-            Enhanced(5, 4, 6),
-            format!("more than {MAX_RECEIVED} Received: fields, a mail loop"),
-        ));
+        let id = transaction.id();
+        let text = format!("more than {MAX_RECEIVED} Received: fields, a mail loop (id {id})");
+        let reply = Reply::new(554, Enhanced(5, 4, 6), text);
+        tracing::info!(target: "rmxd::delivery", %id, %reply, "refused");
+        return Err(reply);
     }
     let decision = if transaction.judged() {
         transaction.inspection.header(guest, &header).await
@@ -181,8 +196,8 @@ fn addresses(field: &Field) -> String {
     }
 }
 
-fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
-    Reply::new(552, Enhanced(5, 3, 4), format!("{what} larger than {limit} octets"))
+fn too_big(what: &str, limit: impl std::fmt::Display, id: Id) -> Reply {
+    Reply::new(552, Enhanced(5, 3, 4), format!("{what} larger than {limit} octets (id {id})"))
 }
 
 enum Head {
@@ -199,6 +214,7 @@ struct Incoming<'a, S> {
     reader: DataReader,
     door: &'a Door,
     wire: &'a mut Wire<S>,
+    id: Id,
     /// Octets so far, dot-stuffed.
     octets: u64,
     ended: bool,
@@ -248,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<'_, S> {
         }
         if self.is_too_big() {
             drop(relay);
-            return self.swallow(too_big("the message is", self.door.settings.message)).await;
+            return self.swallow(too_big("the message is", self.door.settings.message, self.id)).await;
         }
         Ok(relay.finish().await)
     }

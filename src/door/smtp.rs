@@ -127,6 +127,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     }
                     Effect::Close(reply) => {
                         self.end_transaction().await;
+                        if reply.code() != 221 && !self.stop.is_cancelled() {
+                            tracing::info!(target: "rmxd::door", client = %self.client.ip(), %reply, "closing");
+                        }
                         self.wire.answer(&reply);
                         return Ok(());
                     }

@@ -88,7 +88,12 @@ impl Transaction {
 
     /// The answer to one RCPT.
     pub(super) async fn recipient(&mut self, door: &Door, guest: &mut Guest, path: ForwardPath) -> Reply {
-        if let Some(reply) = foreign(door, &path) {
+        if let Some(what) = foreign(door, &path) {
+            let reply = Reply::new(550, Enhanced(5, 7, 1), format!("<{path}>: {what} (id {})", self.id()));
+            tracing::info!(
+                target: "rmxd::door", id = %self.id(), client = %self.client.ip(), helo = self.helo(),
+                mail_from = %format_args!("<{}>", self.path), rcpt = %path, "{what}"
+            );
             return reply;
         }
         let exempt = door.gate.exempts_recipient(&path);
@@ -190,21 +195,17 @@ impl Transaction {
     }
 }
 
-/// A recipient that rmxd itself refuses (DESIGN 1.6): outside `relay.domains`, or routed through a domain in it.
-fn foreign(door: &Door, path: &ForwardPath) -> Option<Reply> {
+/// Why rmxd itself refuses a recipient (DESIGN 1.6): outside `relay.domains`, or routed through a domain in it.
+fn foreign(door: &Door, path: &ForwardPath) -> Option<&'static str> {
     let ours = &door.settings.recipient_domains;
     let domain = path.domain()?;
     if ours.is_empty() {
         return None;
     }
-    let refuse = |text: String| Some(Reply::new(550, Enhanced(5, 7, 1), text));
     if !domain.name().is_some_and(|name| ours.iter().any(|pattern| pattern.covers(name))) {
-        return refuse(format!("<{path}>: relaying denied"));
+        return Some("relaying denied");
     }
-    if path.local().contains(['%', '!', '@']) {
-        return refuse(format!("<{path}>: routing within the local part is not allowed"));
-    }
-    None
+    path.local().contains(['%', '!', '@']).then_some("routing within the local part is not allowed")
 }
 
 fn client_name(names: Option<&ClientNames>) -> ClientName {

@@ -32,7 +32,17 @@ use rmxd::zone::{Behaviour, Name, Server, Zone};
 use crate::support::{self, case_files};
 
 const COLUMNS: [&str; 11] = [
-    "client", "helo", "mail_from", "rcpt", "from", "reply_to", "header", "answer", "cause", "findings", "dns",
+    "client",
+    "helo",
+    "mail_from",
+    "rcpt",
+    "from",
+    "reply_to",
+    "header",
+    "answer",
+    "cause",
+    "findings",
+    "dns",
 ];
 
 /// What stands in no column.
@@ -240,7 +250,8 @@ async fn an_expired_answer_carries_an_accept_while_dns_fails_and_never_a_5xx() {
         for mail_from in ["a@good.test", "a@nomx.test", "a@nowhere.test", "a@bulk.test"] {
             let seen = again(&gate, mail_from).await;
             let cause = seen.decision.cause.as_ref().map_or("", |cause| cause.reason.name());
-            let stale = |finding: &Finding| finding.evidence.iter().any(|it| it.freshness == Freshness::Stale);
+            let stale =
+                |finding: &Finding| finding.evidence.iter().any(|it| it.freshness == Freshness::Stale);
             let stale = seen.inspection.findings().iter().any(stale);
             verdicts.push((seen.decision.verdict, cause, stale));
         }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rmxd::relay::NextHop;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,12 +29,10 @@ struct Player {
 /// Plays a script; the error begins with the number of the line.
 pub(super) async fn play(script: &str, dns: SocketAddr) -> Result<(), String> {
     let relay = Relay::start().await;
-    let of = |sign: &'static str| {
-        script.lines().filter_map(move |line| line.strip_prefix(sign)).map(str::trim)
-    };
-    let mut settings = support::settings(of("="));
-    let (host, port) = (relay.address.ip().to_string(), relay.address.port());
-    settings.relay.next_hop = NextHop::Smtp { host, port };
+    let of =
+        |sign: &'static str| script.lines().filter_map(move |line| line.strip_prefix(sign)).map(str::trim);
+    let next_hop = format!("relay.next_hop=smtp://{}", relay.address);
+    let settings = support::settings(of("=").chain([next_hop.as_str()]));
     let client = SocketAddr::new(of("@").next().unwrap_or("127.0.0.10").parse().unwrap(), 40_000);
     let door = support::door(&settings, dns);
 
@@ -70,7 +67,9 @@ impl Player {
             done.unwrap_or_else(|_elapsed| Err("nothing came".to_owned()))
                 .map_err(|what| format!("{}: {what}", at + 1))?;
         }
-        timeout(PATIENCE, self.end()).await.unwrap_or_else(|_elapsed| Err("no end".to_owned()))
+        timeout(PATIENCE, self.end())
+            .await
+            .unwrap_or_else(|_elapsed| Err("no end".to_owned()))
             .map_err(|what| format!("at the end: {what}"))
     }
 
@@ -101,7 +100,8 @@ impl Player {
             ("C:", text) => return self.sends(&(unescape(text) + "\r\n")).await,
             _ => {
                 let times = sign.strip_prefix("C*").and_then(|rest| rest.strip_suffix(':'));
-                let times: usize = times.and_then(|times| times.parse().ok()).ok_or("not a line of a script")?;
+                let times: usize =
+                    times.and_then(|times| times.parse().ok()).ok_or("not a line of a script")?;
                 return self.sends(&(unescape(text) + "\r\n").repeat(times)).await;
             }
         }
