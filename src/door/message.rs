@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::door::Door;
 use crate::door::transaction::Transaction;
-use crate::door::wire::{Ended, Wire};
+use crate::door::wire::{Ended, MESSAGE_READ, Wire};
 use crate::gate::{Facts, Guest, Id};
 use crate::message::authentication_results::{
     Iprev, IprevResult, authentication_results, without_own_results,
@@ -292,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<'_, S> {
                 DataEvent::Fault(fault) => return Err(Broken::Fault(fault)),
                 DataEvent::More if step.consumed == 0 => {
                     let until = Instant::now() + self.door.settings.data_timeout;
-                    self.wire.more(until).await.map_err(Broken::Ended)?;
+                    self.wire.more(MESSAGE_READ, until).await.map_err(Broken::Ended)?;
                 }
                 DataEvent::More | DataEvent::Again | DataEvent::End => return Ok(step),
             }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::door::message::{self, Received};
 use crate::door::transaction::Transaction;
-use crate::door::wire::{Ended, Wire};
+use crate::door::wire::{COMMAND_READ, Ended, Wire};
 use crate::door::{Settings, message::Context};
 use crate::gate::{Gate, Guest};
 use crate::policy::rule::RejectAt;
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             }
             let idle = self.transaction.is_none();
             let read = tokio::select! {
-                read = self.wire.more(until) => read,
+                read = self.wire.more(COMMAND_READ, until) => read,
                 () = self.stop.cancelled(), if idle => return Ok(Input::Stopping),
             };
             match read {

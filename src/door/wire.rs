@@ -13,8 +13,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::smtp::reply::Reply;
 
-/// How much is read at once.
-const READ: usize = 16 * 1024;
+/// How much of a message is read at once.
+pub(super) const MESSAGE_READ: usize = 16 * 1024;
+/// How much is read at once where a command is awaited: every idle connection holds as much.
+pub(super) const COMMAND_READ: usize = 1024;
 /// After a close a client's unread octets are taken in for a moment: a reset would lose the last reply on its way.
 const LINGER: Duration = Duration::from_secs(2);
 /// But not more than these.
@@ -91,17 +93,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Sends what is queued and reads more, until then or the end of the session; at least one octet, or why not.
-    /// May be cancelled.
-    pub(super) async fn more(&mut self, until: Instant) -> Result<(), Ended> {
+    /// There is room for `room` octets at least. May be cancelled.
+    pub(super) async fn more(&mut self, room: usize, until: Instant) -> Result<(), Ended> {
         self.flush().await?;
         if self.input.is_empty() {
-            self.input = BytesMut::new();
+            self.input = BytesMut::new(); // it may be a large one
         }
         let end = self.session_end.min(until);
         if end <= Instant::now() {
             return Err(Ended::TimedOut); // timeout_at alone would still read what is ready
         }
-        self.input.reserve(READ);
+        self.input.reserve(room);
         match timeout_at(end, self.stream.read_buf(&mut self.input)).await {
             Ok(Ok(0) | Err(_)) => Err(Ended::Gone),
             Ok(Ok(_)) => Ok(()),
@@ -119,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let mut taken = 0;
             while taken < LINGER_OCTETS {
                 self.input.clear();
-                self.input.reserve(READ);
+                self.input.reserve(MESSAGE_READ);
                 match self.stream.read_buf(&mut self.input).await? {
                     0 => break,
                     octets => taken += octets,
