@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::dns::{Dns, SetupError};
 use crate::door::Door;
 use crate::gate::Gate;
-use crate::relay::{NextHop, Relay, RelayError};
+use crate::relay::{NextHop, Relay, RelayError, Stage};
 use crate::reverse_mx::ReverseMx;
 use crate::server;
 
@@ -58,7 +59,9 @@ impl Daemon {
             listeners.push(bound.map_err(|error| StartError::Listen { address: *address, error })?);
         }
         let relay = Relay::new(settings.relay.clone());
-        let reached = match relay.probe().await {
+        // One that takes the connection and says nothing must not hold up the start for relay.reply_timeout.
+        let probe = timeout(settings.relay.connect_timeout, relay.probe()).await;
+        let reached = match probe.unwrap_or(Err(RelayError::Silent(Stage::Greeting))) {
             Ok(_) => true,
             Err(error) if is_final(&settings.relay.next_hop, &error) => return Err(StartError::Relay(error)),
             Err(error) => {

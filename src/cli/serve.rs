@@ -55,7 +55,14 @@ async fn serve(settings: &Settings) -> Exit {
                 return Exit::Temporary;
             }
         };
-    let daemon = match Daemon::start(settings).await {
+    let started = tokio::select! {
+        started = Daemon::start(settings) => started,
+        () = either(&mut terminate, &mut interrupt) => {
+            tracing::info!("stopped while starting");
+            return Exit::Done;
+        }
+    };
+    let daemon = match started {
         Ok(daemon) => daemon,
         Err(error) => {
             tracing::error!("{error}");
