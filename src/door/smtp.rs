@@ -13,7 +13,7 @@ use crate::door::{Settings, message::Context};
 use crate::gate::{Gate, Guest};
 use crate::policy::reason::Reason;
 use crate::policy::rule::RejectAt;
-use crate::relay::Relay;
+use crate::relay::{Relay, Visit};
 use crate::session::{self, Effect, Event, Offer, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
@@ -49,6 +49,7 @@ impl Door {
             guest: self.gate.guest(client.ip()),
             client,
             transaction: None,
+            visit: self.relay.visit(),
             stop,
         };
         connection.wire.answer(&session.greeting());
@@ -78,6 +79,7 @@ struct Connection<'a, S> {
     guest: Guest,
     client: SocketAddr,
     transaction: Option<Transaction>,
+    visit: Visit,
     stop: CancellationToken,
 }
 
@@ -137,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                transaction.recipient(self.door, &mut self.guest, path).await
+                                transaction.recipient(self.door, &mut self.guest, &mut self.visit, path).await
                             }
                             None => no_transaction(),
                         };

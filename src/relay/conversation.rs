@@ -1,8 +1,9 @@
-//! One connection to a relay that isn't trusted: a command out, one reply in, each under a deadline.
+//! One connection to a relay that isn't trusted: commands out, a reply to each in, each under a deadline.
 //!
-//! No pipelining: the relay is near, and one reply per command leaves little to get out of step with. Once anything
-//! fails, or a caller drops a call before its end, the connection is of no more use and says so at every later call:
-//! a reply is never taken for the answer to another command.
+//! Commands are queued and leave when the first of their answers is asked for: all in one write where the relay offers
+//! PIPELINING (RFC 2920), else one by one. Replies are counted. Once anything fails, or a caller drops a call before its
+//! end, the connection is of no more use and says so at every later call: a reply is never taken for the answer to
+//! another command.
 
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
@@ -14,11 +15,13 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::reply_parser::ReplyParser;
+use crate::relay::reply_parser::{Malformed, ReplyParser};
 use crate::smtp::reply::Reply;
 
 /// Codes that say "done".
 pub(super) const DONE: RangeInclusive<u16> = 250..=259;
+/// RSET has one answer (RFC 5321 4.3.2).
+const RESET: RangeInclusive<u16> = 250..=250;
 /// The banner, also after XCLIENT.
 pub(super) const READY: RangeInclusive<u16> = 220..=220;
 /// The answer to DATA.
@@ -28,12 +31,22 @@ pub(super) const GO_AHEAD: RangeInclusive<u16> = 354..=354;
 const READ_SIZE: usize = 2048;
 /// "Service not available, closing" at any time (RFC 5321 3.8).
 const CLOSING: u16 = 421;
+/// For the answer to a RSET that was sent before: it should have come long ago.
+const RESET_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection and where it stands.
 #[derive(Debug)]
 pub(super) struct Conversation {
     stream: TcpStream,
     parser: ReplyParser,
+    /// What was read behind a reply while more are due.
+    heard: Vec<u8>,
+    /// Command lines that wait to be sent, and how many.
+    queue: Vec<u8>,
+    queued: usize,
+    /// Replies that the relay owes us.
+    due: usize,
+    pipelining: bool,
     /// For each reply, and for each write that makes no progress.
     patience: Duration,
     /// Set while a call runs, and left set by one that doesn't end well.
@@ -41,40 +54,99 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// Reads the banner of a fresh connection.
-    pub(super) async fn open(stream: TcpStream, patience: Duration) -> Result<Self, RelayError> {
-        let mut conversation = Self { stream, parser: ReplyParser::default(), patience, engaged: true };
-        let reply = conversation.reply(Stage::Banner, &[]).await?;
-        conversation.settle(Stage::Banner, reply, &READY)?;
+    /// Sends what goes before everything else (a PROXY header, or nothing) and reads the banner.
+    pub(super) async fn open(
+        mut stream: TcpStream,
+        header: &[u8],
+        patience: Duration,
+    ) -> Result<Self, RelayError> {
+        if !header.is_empty() {
+            let sent = stream.write_all(header).await;
+            sent.map_err(|_gone| RelayError::Closed(Stage::Banner))?;
+        }
+        let mut conversation = Self {
+            stream,
+            parser: ReplyParser::default(),
+            heard: Vec::new(),
+            queue: Vec::new(),
+            queued: 0,
+            due: 1,
+            pipelining: false,
+            patience,
+            engaged: false,
+        };
+        conversation.answer(Stage::Banner, &READY).await?;
         Ok(conversation)
     }
 
-    /// Sends a command and awaits its reply. A code of `expected` is `Ok`; 4xx and 5xx are
+    /// Whether queued commands may leave in one write.
+    pub(super) fn set_pipelining(&mut self, offered: bool) {
+        self.pipelining = offered;
+    }
+
+    /// Queues a command, without CRLF.
+    pub(super) fn queue(&mut self, line: &str) {
+        self.queue.extend_from_slice(line.as_bytes());
+        self.queue.extend_from_slice(b"\r\n");
+        self.queued += 1;
+    }
+
+    /// The answer to the first command that has none yet. A code of `expected` is `Ok`; 4xx and 5xx are
     /// [`RelayError::Rejected`], after which the conversation may go on.
+    pub(super) async fn answer(
+        &mut self,
+        stage: Stage,
+        expected: &RangeInclusive<u16>,
+    ) -> Result<Reply, RelayError> {
+        self.engage(stage)?;
+        if self.due == 0 {
+            self.send_queue(stage).await?;
+        }
+        let reply = self.reply(stage).await?;
+        self.due -= 1;
+        if self.due == 0 && !self.heard.is_empty() {
+            return Err(RelayError::Garbage { stage, what: Malformed::Surplus });
+        }
+        self.settle(stage, reply, expected)
+    }
+
+    /// Sends a command and awaits its reply, as [`Self::answer`] gives it.
     pub(super) async fn command(
         &mut self,
         stage: Stage,
         line: &str,
         expected: &RangeInclusive<u16>,
     ) -> Result<Reply, RelayError> {
-        self.engage(stage)?;
-        if self.has_unread() {
-            return Err(self.overheard(stage, &[]).await);
+        if !self.is_free() {
+            return Err(RelayError::OutOfStep(stage));
         }
-        let wire = format!("{line}\r\n");
-        match timeout(self.patience, self.stream.write_all(wire.as_bytes())).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(self.overheard(stage, &[]).await),
-            Err(_) => return Err(RelayError::Silent(stage)),
+        self.queue(line);
+        self.answer(stage, expected).await
+    }
+
+    /// Forgets commands that weren't sent, and reads the answers to those that were: nothing that says "done" may be
+    /// among them. Whether the conversation can go on.
+    pub(super) async fn give_up_queue(&mut self, stage: Stage) -> bool {
+        self.queue.clear();
+        self.queued = 0;
+        while self.due > 0 {
+            if !matches!(self.answer(stage, &DONE).await, Err(RelayError::Rejected { .. })) {
+                self.engaged = true;
+            }
+            if self.engaged {
+                return false;
+            }
         }
-        let reply = self.reply(stage, &[]).await?;
-        self.settle(stage, reply, expected)
+        !self.engaged
     }
 
     /// Sends a piece of the message. A relay that answers before the end has made up its mind: its 4xx or 5xx counts.
     /// Reading goes on while writing, so that a relay that stops taking the message to say so is heard.
     pub(super) async fn send(&mut self, mut octets: &[u8]) -> Result<(), RelayError> {
-        self.engage(Stage::Message)?;
+        if !self.is_free() {
+            return Err(RelayError::OutOfStep(Stage::Message));
+        }
+        self.engaged = true;
         let mut early = [0; READ_SIZE];
         while !octets.is_empty() {
             let (mut reader, mut writer) = self.stream.split();
@@ -87,11 +159,11 @@ impl Conversation {
             match event {
                 Event::Heard(0) => return Err(RelayError::Closed(Stage::Message)),
                 Event::Heard(count) => {
-                    let heard = early.get(..count).unwrap_or_default();
-                    return Err(self.overheard(Stage::Message, heard).await);
+                    self.heard.extend_from_slice(early.get(..count).unwrap_or_default());
+                    return Err(self.overheard(Stage::Message).await);
                 }
                 // the write failed; the relay's reason may be there to be read
-                Event::Sent(0) => return Err(self.overheard(Stage::Message, &[]).await),
+                Event::Sent(0) => return Err(self.overheard(Stage::Message).await),
                 Event::Sent(count) => octets = octets.get(count..).unwrap_or_default(),
             }
         }
@@ -99,15 +171,72 @@ impl Conversation {
         Ok(())
     }
 
-    /// Says QUIT, if the relay waits for a command, and closes. The 221 isn't awaited: it would change nothing.
+    /// Sends the last piece of the message, which ends with the dot line, and awaits the answer to the whole. Whatever
+    /// the relay said before is no answer to it.
+    pub(super) async fn end(&mut self, octets: &[u8]) -> Result<Reply, RelayError> {
+        if self.has_unread() {
+            self.engage(Stage::End)?;
+            return Err(self.overheard(Stage::End).await);
+        }
+        self.send(octets).await?;
+        self.due = 1;
+        self.answer(Stage::End, &DONE).await
+    }
+
+    /// Sends RSET, whose answer [`Self::is_ready`] awaits. Whether that could be done at once.
+    pub(super) fn reset(&mut self) -> bool {
+        const COMMAND: &[u8] = b"RSET\r\n";
+        let sent = self.is_free() && self.stream.try_write(COMMAND).is_ok_and(|count| count == COMMAND.len());
+        self.due = usize::from(sent);
+        sent
+    }
+
+    /// Whether the relay waits for a command: RSET, where one was sent, is done, the connection is there, and nothing
+    /// was said that nobody asked for.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        if self.due == 1 {
+            let reset = timeout(RESET_PATIENCE, self.answer(Stage::Reset, &RESET)).await;
+            if !matches!(reset, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        self.is_free() && !self.has_unread()
+    }
+
+    /// Says QUIT, if the relay waits for a command or is about to, and closes. The 221 isn't awaited: it would change
+    /// nothing.
     pub(super) fn quit(self) {
-        if !self.engaged && self.stream.try_write(b"QUIT\r\n").is_err() {
+        if !self.engaged && self.queued == 0 && self.stream.try_write(b"QUIT\r\n").is_err() {
             tracing::debug!(target: "rmxd::relay", "QUIT could not be sent");
         }
     }
 
+    /// Whether no call is under way or broken, nothing waits to be sent, and no reply is due.
+    pub(super) fn is_free(&self) -> bool {
+        !self.engaged && self.due == 0 && self.queued == 0
+    }
+
     fn engage(&mut self, stage: Stage) -> Result<(), RelayError> {
         if std::mem::replace(&mut self.engaged, true) { Err(RelayError::OutOfStep(stage)) } else { Ok(()) }
+    }
+
+    /// Sends all that is queued, or the first line of it to a relay that takes one at a time.
+    async fn send_queue(&mut self, stage: Stage) -> Result<(), RelayError> {
+        let (octets, lines) = match memchr::memchr(b'\n', &self.queue) {
+            None => return Err(RelayError::OutOfStep(stage)),
+            Some(_) if self.pipelining => (self.queue.len(), self.queued),
+            Some(at) => (at + 1, 1),
+        };
+        let wire = self.queue.get(..octets).unwrap_or_default();
+        match timeout(self.patience, self.stream.write_all(wire)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(self.overheard(stage).await),
+            Err(_) => return Err(RelayError::Silent(stage)),
+        }
+        self.queue.drain(..octets);
+        self.queued -= lines;
+        self.due = lines;
+        Ok(())
     }
 
     /// Whether the relay said something, or closed, while nothing was asked. The system is asked directly: what
@@ -120,10 +249,11 @@ impl Conversation {
     }
 
     /// What an unasked-for reply, or the end of the connection, means.
-    async fn overheard(&mut self, stage: Stage, heard: &[u8]) -> RelayError {
-        match self.reply(stage, heard).await {
+    async fn overheard(&mut self, stage: Stage) -> RelayError {
+        match self.reply(stage).await {
             Err(error) => error,
             Ok(reply) => match (stage, reply.code()) {
+                _ if !self.heard.is_empty() => RelayError::Garbage { stage, what: Malformed::Surplus },
                 (_, CLOSING) => RelayError::Closing { stage, reply },
                 (Stage::Message | Stage::End, 400..=599) => RelayError::Rejected { stage, reply },
                 _ => RelayError::OutOfPlace { stage, reply },
@@ -131,21 +261,26 @@ impl Conversation {
         }
     }
 
-    /// Reads one reply, of which `heard` was read already.
-    async fn reply(&mut self, stage: Stage, heard: &[u8]) -> Result<Reply, RelayError> {
+    /// Reads one reply, from what was read already or the socket.
+    async fn reply(&mut self, stage: Stage) -> Result<Reply, RelayError> {
         let garbage = |what| RelayError::Garbage { stage, what };
-        let (stream, parser) = (&mut self.stream, &mut self.parser);
+        let (stream, parser, heard) = (&mut self.stream, &mut self.parser, &mut self.heard);
         let read = async {
-            if let Some(reply) = parser.feed(heard).map_err(garbage)? {
+            if let Some((reply, rest)) = parser.feed(heard).map_err(garbage)? {
+                let used = heard.len() - rest.len();
+                heard.drain(..used);
                 return Ok(reply);
             }
+            heard.clear();
             let mut buffer = [0; READ_SIZE];
             loop {
                 let count = stream.read(&mut buffer).await.unwrap_or(0);
                 if count == 0 {
                     return Err(RelayError::Closed(stage));
                 }
-                if let Some(reply) = parser.feed(buffer.get(..count).unwrap_or_default()).map_err(garbage)? {
+                let octets = buffer.get(..count).unwrap_or_default();
+                if let Some((reply, rest)) = parser.feed(octets).map_err(garbage)? {
+                    heard.extend_from_slice(rest);
                     return Ok(reply);
                 }
             }

@@ -31,6 +31,12 @@ pub enum RelayError {
          relay.domains and relay.identity = \"auto\""
     )]
     NoXclient,
+    /// XFORWARD is asked for and isn't offered to us.
+    #[error(
+        "the relay does not offer XFORWARD to this host: list this host in the relay's smtpd_authorized_xforward_hosts \
+         (Postfix), or set relay.identity = \"auto\""
+    )]
+    NoXforward,
     /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
     #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
     NoSmtputf8,
@@ -84,12 +90,23 @@ pub enum RelayError {
 }
 
 impl RelayError {
+    /// Whether waiting can't mend it: the relay's configuration or ours has to change.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::NoXclient | Self::NoXforward)
+    }
+
+    /// Whether the relay ended the connection, with 421 or without a word.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Closing { .. })
+    }
+
     /// What the client is told.
     #[must_use]
     pub fn reply(&self) -> Reply {
         match self {
             Self::Rejected { reply, .. } => reply.clone(),
-            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => {
+            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient | Self::NoXforward => {
                 Reason::RelayUnreachable.plain_reply("", "")
             }
             // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
@@ -136,6 +153,10 @@ pub enum Stage {
     Greeting,
     /// XCLIENT.
     Xclient,
+    /// XFORWARD.
+    Xforward,
+    /// RSET, before a connection is used again.
+    Reset,
     /// MAIL FROM.
     Mail,
     /// RCPT TO.
@@ -154,6 +175,8 @@ impl fmt::Display for Stage {
             Self::Banner => "the banner",
             Self::Greeting => "EHLO",
             Self::Xclient => "XCLIENT",
+            Self::Xforward => "XFORWARD",
+            Self::Reset => "RSET",
             Self::Mail => "MAIL",
             Self::Rcpt => "RCPT",
             Self::Data => "DATA",
@@ -175,6 +198,7 @@ mod tests {
             (RelayError::Unreachable("refused".into()), "451 4.4.1"),
             (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
+            (RelayError::NoXforward, "451 4.4.1"),
             (RelayError::NoSmtputf8, "451 4.6.7"),
             (RelayError::Busy(1), "451 4.3.2"),
             (RelayError::Silent(stage), "451 4.4.2"),
