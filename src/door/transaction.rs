@@ -12,11 +12,11 @@ use crate::gate::{Facts, Guest, Id, Inspection};
 use crate::policy::decide::{Decision, Permit};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
-use crate::relay::{self, ClientInfo, ClientName, Envelope, Recipient, Visit};
+use crate::relay::{self, ClientInfo, ClientName, Envelope, RcptParameters, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
-use crate::smtp::command::{Body, MailParameters};
+use crate::smtp::command::{self, Body, MailParameters};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// One transaction. Dropping it closes the relay's side without a message.
@@ -24,7 +24,7 @@ use crate::smtp::reply::{Enhanced, Reply};
 pub(super) struct Transaction {
     pub(super) inspection: Inspection,
     pub(super) path: ReversePath,
-    parameters: MailParameters,
+    pub(super) parameters: MailParameters,
     pub(super) client: SocketAddr,
     pub(super) hello: Option<Hello>,
     /// Those that were accepted; only the first is remembered by name.
@@ -94,6 +94,7 @@ impl Transaction {
         guest: &mut Guest,
         visit: &mut Visit,
         path: ForwardPath,
+        parameters: &command::RcptParameters,
     ) -> Reply {
         if is_foreign(door, &path) {
             tracing::info!(target: "rmxd::relaying", id = %self.id(), client = %self.client.ip(), rcpt = %path,
@@ -113,7 +114,11 @@ impl Transaction {
         let Some(permit) = permit else {
             return Reply::new(451, Enhanced(4, 3, 0), "no decision was made");
         };
-        let reply = self.ask_relay(guest, visit, permit, Recipient::new(&path)).await;
+        let parameters = RcptParameters {
+            notify: parameters.notify.as_deref(),
+            orcpt: parameters.orcpt.as_deref(),
+        };
+        let reply = self.ask_relay(guest, visit, permit, Recipient { path: &path, parameters }).await;
         if reply.is_positive() {
             self.accepted += 1;
             self.judged |= !exempt;
@@ -160,6 +165,9 @@ impl Transaction {
         let envelope = Envelope {
             size: self.parameters.size,
             eight_bit: self.parameters.body == Some(Body::EightBitMime),
+            smtputf8: self.parameters.smtputf8,
+            ret: self.parameters.ret.as_deref(),
+            envid: self.parameters.envid.as_deref(),
             ..Envelope::new(&client, &self.path, id.as_str())
         };
         visit.begin(permit, envelope, first).await
@@ -170,12 +178,13 @@ impl Transaction {
         self.judged
     }
 
-    /// The relay's side, which is open once a recipient was accepted.
-    pub(super) fn into_relay(self) -> Result<relay::Transaction, Reply> {
-        match self.relay {
+    /// The relay's side, which is open once a recipient was accepted; nobody else gets it afterwards.
+    pub(super) fn take_relay(&mut self) -> Result<relay::Transaction, Reply> {
+        let not_asked = || Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked");
+        match std::mem::replace(&mut self.relay, Next::Failed(not_asked())) {
             Next::Open(relay) => Ok(relay),
             Next::Failed(reply) => Err(reply),
-            Next::NotYet => Err(Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked")),
+            Next::NotYet => Err(not_asked()),
         }
     }
 
