@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                let (guest, visit) = (&mut self.guest, &mut self.visit);
+                                let (guest, visit) = (&mut self.guest, &self.visit);
                                 transaction.recipient(self.door, guest, visit, path, &parameters).await
                             }
                             None => no_transaction(),

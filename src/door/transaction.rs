@@ -92,7 +92,7 @@ impl Transaction {
         &mut self,
         door: &Door,
         guest: &mut Guest,
-        visit: &mut Visit,
+        visit: &Visit,
         path: ForwardPath,
         parameters: &command::RcptParameters,
     ) -> Reply {
@@ -114,10 +114,8 @@ impl Transaction {
         let Some(permit) = permit else {
             return Reply::new(451, Enhanced(4, 3, 0), "no decision was made");
         };
-        let parameters = RcptParameters {
-            notify: parameters.notify.as_deref(),
-            orcpt: parameters.orcpt.as_deref(),
-        };
+        let parameters =
+            RcptParameters { notify: parameters.notify.as_deref(), orcpt: parameters.orcpt.as_deref() };
         let reply = self.ask_relay(guest, visit, permit, Recipient { path: &path, parameters }).await;
         if reply.is_positive() {
             self.accepted += 1;
@@ -130,7 +128,7 @@ impl Transaction {
     async fn ask_relay(
         &mut self,
         guest: &mut Guest,
-        visit: &mut Visit,
+        visit: &Visit,
         permit: Permit,
         recipient: Recipient<'_>,
     ) -> Reply {
@@ -151,7 +149,7 @@ impl Transaction {
     async fn open(
         &self,
         guest: &mut Guest,
-        visit: &mut Visit,
+        visit: &Visit,
         permit: Permit,
         first: Recipient<'_>,
     ) -> Result<(relay::Transaction, Reply), Reply> {

@@ -54,11 +54,7 @@ pub(super) enum Next {
 }
 
 impl Connection {
-    pub(super) fn new(
-        mut conversation: Conversation,
-        offered: Capabilities,
-        introduced: Introduced,
-    ) -> Self {
+    pub(super) fn new(mut conversation: Conversation, offered: Capabilities, introduced: Introduced) -> Self {
         conversation.set_pipelining(offered.pipelining);
         Self { conversation, offered, introduced, stained: false, opened: Instant::now(), uses: 0 }
     }

@@ -21,8 +21,7 @@ mod xforward;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -185,7 +184,6 @@ pub struct Relay {
 struct Inner {
     hop: Hop,
     known: watch::Sender<Capabilities>,
-    visits: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -206,7 +204,7 @@ impl Relay {
                 (Hop::Smtp(SmtpHop::new(host, *port, &settings)), Capabilities::unknown())
             }
         };
-        Self { inner: Arc::new(Inner { hop, known: watch::Sender::new(known), visits: AtomicU64::new(0) }) }
+        Self { inner: Arc::new(Inner { hop, known: watch::Sender::new(known) }) }
     }
 
     /// Tries whether a transaction could be had: a relay is connected to and greeted, a Maildir created and
@@ -231,8 +229,7 @@ impl Relay {
     /// What one client's session has of the next hop. It costs nothing before the first transaction.
     #[must_use]
     pub fn visit(&self) -> Visit {
-        let number = self.inner.visits.fetch_add(1, Ordering::Relaxed);
-        Visit { inner: Arc::clone(&self.inner), number, used: false }
+        Visit { inner: Arc::clone(&self.inner), key: Some(Arc::new(())) }
     }
 }
 
@@ -241,8 +238,8 @@ impl Relay {
 #[derive(Debug)]
 pub struct Visit {
     inner: Arc<Inner>,
-    number: u64,
-    used: bool,
+    /// Taken when this is dropped. Its transactions and connections see then that nobody comes back for them.
+    key: Option<Arc<()>>,
 }
 
 impl Visit {
@@ -251,33 +248,38 @@ impl Visit {
     /// # Errors
     /// The reply for the client when there is no transaction, whatever the recipient.
     pub async fn begin(
-        &mut self,
+        &self,
         _permit: Permit,
         envelope: Envelope<'_>,
         first: Recipient<'_>,
     ) -> Result<(Transaction, Reply), Reply> {
-        self.used = true;
         let (leg, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
                 (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
             }
-            Hop::Smtp(hop) => match hop.begin(self.number, &envelope, &first, &self.inner.known).await {
-                Ok((transaction, answer)) => {
-                    (Leg::Smtp(Box::new(transaction)), answer.unwrap_or_else(|error| told(envelope.id, &error)))
-                }
+            Hop::Smtp(hop) => match hop.begin(&self.key(), &envelope, &first, &self.inner.known).await {
+                Ok((transaction, answer)) => (
+                    Leg::Smtp(Box::new(transaction)),
+                    answer.unwrap_or_else(|error| told(envelope.id, &error)),
+                ),
                 Err(error) => return Err(told(envelope.id, &error)),
             },
         };
         Ok((Transaction { leg, id: CompactString::new(envelope.id), failure: None }, reply))
     }
+
+    fn key(&self) -> Weak<()> {
+        self.key.as_ref().map(Arc::downgrade).unwrap_or_default()
+    }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
+        let known_elsewhere = self.key.take().is_some_and(|key| Arc::weak_count(&key) > 0);
         if let Hop::Smtp(hop) = &self.inner.hop
-            && self.used
+            && known_elsewhere
         {
-            hop.forget(self.number);
+            hop.forget();
         }
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
 }
 
+/// Tells one visit from another; whether it goes on can be seen.
+pub(super) type VisitKey = Weak<()>;
+
 #[derive(Debug, Default)]
 struct Waiting {
     /// The one that has waited longest is the first.
@@ -43,7 +46,7 @@ struct Waiting {
 struct Parked {
     connection: Connection,
     /// Who may have it; `None` = anyone.
-    visit: Option<u64>,
+    visit: Option<VisitKey>,
     until: Instant,
 }
 
@@ -64,11 +67,11 @@ impl Pool {
     }
 
     /// A connection that waits and may be used for this client's transaction; the one used last, if there are more.
-    pub(super) fn take(&self, visit: u64, client: &ClientInfo) -> Option<Connection> {
+    pub(super) fn take(&self, visit: &VisitKey, client: &ClientInfo) -> Option<Connection> {
         let mut unsuitable = Vec::new();
         let mut waiting = self.waiting();
         let found = loop {
-            let mine = |parked: &Parked| parked.visit.is_none_or(|owner| owner == visit);
+            let mine = |parked: &Parked| parked.visit.as_ref().is_none_or(|owner| owner.ptr_eq(visit));
             let Some(at) = waiting.connections.iter().rposition(mine) else { break None };
             let parked = waiting.connections.remove(at);
             if parked.until > Instant::now() && parked.connection.suits(client) {
@@ -90,37 +93,36 @@ impl Pool {
         evicted.into_iter().for_each(Parked::quit);
     }
 
-    /// Takes a connection back after a transaction of `visit`; `undo` when that ended without a message. The slot goes
-    /// last: until then there is no room for another.
-    pub(super) fn give_back(self: &Arc<Self>, mut connection: Connection, undo: bool, visit: u64, slot: Slot) {
+    /// Takes a connection back after a transaction of `visit`; `undo` when that ended without a message. The slot is
+    /// given back last: until then there is no room for another connection.
+    pub(super) fn give_back(
+        self: &Arc<Self>,
+        mut connection: Connection,
+        undo: bool,
+        visit: VisitKey,
+        _slot: Slot,
+    ) {
         let visit = match connection.next(undo) {
-            Next::End => {
-                connection.quit();
-                return drop(slot);
-            }
+            Next::End => return connection.quit(),
             Next::SameVisit => Some(visit),
             Next::Anyone => None,
         };
         let mut waiting = self.waiting();
-        let shared = waiting.connections.iter().filter(|parked| parked.visit.is_none()).count();
-        if visit.is_none() && shared >= MOST_SHARED {
+        if !waiting.has_use_for(visit.as_ref()) {
             drop(waiting);
-            connection.quit();
-            return drop(slot);
+            return connection.quit();
         }
         waiting.connections.push(Parked { connection, visit, until: Instant::now() + IDLE });
         if !std::mem::replace(&mut waiting.watched, true) {
             tokio::spawn(watch(Arc::downgrade(self)));
         }
-        drop(waiting);
-        drop(slot);
     }
 
-    /// The visit has ended: nobody can use its connections any more.
-    pub(super) fn forget(&self, visit: u64) {
+    /// Closes the connections of visits that have ended.
+    pub(super) fn forget(&self) {
         let mut waiting = self.waiting();
-        let left = waiting.connections.extract_if(.., |parked| parked.visit == Some(visit));
-        let left: Vec<Parked> = left.collect();
+        let over = |parked: &mut Parked| parked.visit.as_ref().is_some_and(is_over);
+        let left: Vec<Parked> = waiting.connections.extract_if(.., over).collect();
         drop(waiting);
         left.into_iter().for_each(Parked::quit);
     }
@@ -147,6 +149,20 @@ impl Drop for Pool {
         let waiting = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
         waiting.connections.drain(..).for_each(Parked::quit);
     }
+}
+
+impl Waiting {
+    /// Whether a connection for this visit, or for anyone, is worth keeping.
+    fn has_use_for(&self, visit: Option<&VisitKey>) -> bool {
+        match visit {
+            Some(visit) => !is_over(visit),
+            None => self.connections.iter().filter(|parked| parked.visit.is_none()).count() < MOST_SHARED,
+        }
+    }
+}
+
+fn is_over(visit: &VisitKey) -> bool {
+    visit.strong_count() == 0
 }
 
 impl Parked {

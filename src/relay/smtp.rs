@@ -16,7 +16,7 @@ use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttrib
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{Conversation, DONE, READY};
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::pool::Pool;
+use crate::relay::pool::{Pool, VisitKey};
 use crate::relay::transaction::{SmtpTransaction, open};
 use crate::relay::{ClientIdentity, ClientInfo, Envelope, Recipient, Settings, attribute, proxy, xclient};
 use crate::smtp::reply::Reply;
@@ -57,7 +57,7 @@ impl SmtpHop {
     /// Opens a transaction: connection, introduction, MAIL, and the first RCPT, whose answer is given too.
     pub(super) async fn begin(
         &self,
-        visit: u64,
+        visit: &VisitKey,
         envelope: &Envelope<'_>,
         first: &Recipient<'_>,
         known: &watch::Sender<Capabilities>,
@@ -77,7 +77,8 @@ impl SmtpHop {
             };
             match open(&mut connection, envelope, first).await {
                 Ok(answer) => {
-                    let transaction = SmtpTransaction::new(connection, slot, Arc::clone(&self.pool), visit);
+                    let transaction =
+                        SmtpTransaction::new(connection, slot, Arc::clone(&self.pool), visit.clone());
                     return Ok((transaction, answer));
                 }
                 Err(error) if error.is_end() && !fresh => {
@@ -86,20 +87,20 @@ impl SmtpHop {
                 }
                 Err(error) => {
                     let undo = !matches!(error, RelayError::NoSmtputf8);
-                    self.pool.give_back(connection, undo, visit, slot);
+                    self.pool.give_back(connection, undo, visit.clone(), slot);
                     return Err(error);
                 }
             }
         }
     }
 
-    /// The visit has ended.
-    pub(super) fn forget(&self, visit: u64) {
-        self.pool.forget(visit);
+    /// A visit has ended.
+    pub(super) fn forget(&self) {
+        self.pool.forget();
     }
 
     /// A connection that waited, is still there and takes this message.
-    async fn reusable(&self, visit: u64, envelope: &Envelope<'_>) -> Option<Connection> {
+    async fn reusable(&self, visit: &VisitKey, envelope: &Envelope<'_>) -> Option<Connection> {
         while let Some(mut connection) = self.pool.take(visit, envelope.client) {
             let able = connection.offered.smtputf8 || !envelope.smtputf8;
             if able && connection.conversation.is_ready().await {

@@ -15,7 +15,7 @@ use crate::relay::capabilities::Capabilities;
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{DONE, GO_AHEAD};
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::pool::{Pool, Slot};
+use crate::relay::pool::{Pool, Slot, VisitKey};
 use crate::relay::smtp::refused;
 use crate::relay::{Envelope, Recipient, xforward};
 use crate::smtp::reply::Reply;
@@ -107,7 +107,7 @@ pub(super) struct SmtpTransaction {
     message: Option<Message>,
     slot: Slot,
     pool: Arc<Pool>,
-    visit: u64,
+    visit: VisitKey,
 }
 
 /// A message on its way.
@@ -121,7 +121,7 @@ struct Message {
 }
 
 impl SmtpTransaction {
-    pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, visit: u64) -> Self {
+    pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, visit: VisitKey) -> Self {
         Self { connection, message: None, slot, pool, visit }
     }
 

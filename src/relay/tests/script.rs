@@ -2,7 +2,7 @@
 //!
 //! `S text` says it (`|` stands for CRLF, one is added), `C text` hears exactly that line, `M text` hears exactly that
 //! message with its dot line, `TAKE n` hears n octets whatever they are, `SIP n` the same slowly, `FLOOD n` says n octets of one
-//! line, `STALL` leaves everything unread until the client is done, `REST text` hears exactly that and the end of the
+//! line, `PAUSE n` waits n milliseconds, `STALL` leaves everything unread until the client is done, `REST text` hears exactly that and the end of the
 //! connection. After the last step the relay closes.
 
 use std::net::SocketAddr;
@@ -109,6 +109,7 @@ async fn play(stream: TcpStream, script: &str, gone: &Notify) {
                 }
                 assert!(left > 0, "the client drank it all");
             }
+            "PAUSE" => sleep(Duration::from_millis(text.parse().unwrap())).await,
             "STALL" => gone.notified().await,
             "REST" => {
                 let mut heard = Vec::new();
