@@ -38,7 +38,7 @@ pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision
         target: "rmxd::decision",
         id = %inspection.id(),
         verdict = decision.verdict.name(),
-        mode = decision.mode.name(),
+        mode = inspection.mode().name(),
         identity = finding.map(|finding| finding.identity.name()),
         rule = finding.map(|finding| finding.rule.name()),
         rung = finding.and_then(rung).map(Rung::name),

@@ -46,7 +46,7 @@ pub struct Gate {
     settings: Settings,
     reverse_mx: ReverseMx,
     deadline: Duration,
-    ids: Ids,
+    ids: Arc<Ids>,
 }
 
 impl Gate {
@@ -54,7 +54,13 @@ impl Gate {
     /// temperror.
     #[must_use]
     pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
-        Arc::new(Self { settings, reverse_mx, deadline, ids: Ids::new() })
+        Arc::new(Self { settings, reverse_mx, deadline, ids: Arc::new(Ids::new()) })
+    }
+
+    /// A gate for those who come from now on; its ids go on where these are, so that none is given twice.
+    #[must_use]
+    pub fn renewed(&self, settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
+        Arc::new(Self { settings, reverse_mx, deadline, ids: Arc::clone(&self.ids) })
     }
 
     /// The operator's policy.

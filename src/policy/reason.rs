@@ -244,9 +244,9 @@ impl Reason {
         let row = self.row(Identity::MailFrom);
         let code = match row.code {
             Code::Always(code) => code,
-            Code::ByAction => 450,
+            Code::ByAction => 550,
         };
-        let space = if subject.is_empty() { "" } else { " " };
+        let space = if subject.is_empty() || row.text.is_empty() { "" } else { " " };
         reply(code, row.status, format!("{subject}{space}{}{suffix}", row.text))
     }
 }

@@ -5,24 +5,32 @@
 //! end, the connection is of no more use and says so at every later call: a reply is never taken for the answer to
 //! another command.
 
+use std::future::poll_fn;
+use std::io;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::task::unconstrained;
+use tokio::time::timeout;
 
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::reply_parser::{Malformed, ReplyParser};
 use crate::smtp::reply::Reply;
+use crate::tls::Stream;
 
 /// Codes that say "done".
 pub(super) const DONE: RangeInclusive<u16> = 250..=259;
 /// RSET has one answer (RFC 5321 4.3.2).
 const RESET: RangeInclusive<u16> = 250..=250;
-/// The banner, also after XCLIENT.
+/// The banner, also after XCLIENT; the answer to STARTTLS.
 pub(super) const READY: RangeInclusive<u16> = 220..=220;
 /// The answer to DATA.
 pub(super) const GO_AHEAD: RangeInclusive<u16> = 354..=354;
@@ -31,13 +39,13 @@ pub(super) const GO_AHEAD: RangeInclusive<u16> = 354..=354;
 const READ_SIZE: usize = 2048;
 /// "Service not available, closing" at any time (RFC 5321 3.8).
 const CLOSING: u16 = 421;
-/// For the answer to a RSET that was sent before: it should have come long ago.
-const RESET_PATIENCE: Duration = Duration::from_secs(1);
+/// For a connection that has waited to show that it can be used: what it waits for should have come long ago.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection and where it stands.
 #[derive(Debug)]
 pub(super) struct Conversation {
-    stream: TcpStream,
+    stream: Stream<TcpStream>,
     parser: ReplyParser,
     /// What was read behind a reply while more are due.
     heard: Vec<u8>,
@@ -65,7 +73,7 @@ impl Conversation {
             sent.map_err(|_gone| RelayError::Closed(Stage::Banner))?;
         }
         let mut conversation = Self {
-            stream,
+            stream: Stream::Plain(stream),
             parser: ReplyParser::default(),
             heard: Vec::new(),
             queue: Vec::new(),
@@ -140,6 +148,27 @@ impl Conversation {
         !self.engaged
     }
 
+    /// STARTTLS and the handshake, within `limit`; then the relay is to be greeted anew (RFC 3207 4.2). After
+    /// [`RelayError::Rejected`] the conversation may go on in plain text.
+    pub(super) async fn start_tls(
+        &mut self,
+        host: &str,
+        address: IpAddr,
+        limit: Duration,
+    ) -> Result<(), RelayError> {
+        self.command(Stage::StartTls, "STARTTLS", &READY).await?;
+        self.engage(Stage::StartTls)?;
+        // What came behind the 220 came in plain text, from anybody: it must not be heard as an answer given by TLS.
+        if self.has_unread().await {
+            return Err(self.overheard(Stage::StartTls).await);
+        }
+        let late = |_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "not done in time"));
+        let done = timeout(limit, self.stream.connect(host, address)).await.unwrap_or_else(late);
+        done.map_err(RelayError::Handshake)?;
+        self.engaged = false;
+        Ok(())
+    }
+
     /// Sends a piece of the message. A relay that answers before the end has made up its mind: its 4xx or 5xx counts.
     /// Reading goes on while writing, so that a relay that stops taking the message to say so is heard.
     pub(super) async fn send(&mut self, mut octets: &[u8]) -> Result<(), RelayError> {
@@ -149,14 +178,8 @@ impl Conversation {
         self.engaged = true;
         let mut early = [0; READ_SIZE];
         while !octets.is_empty() {
-            let (mut reader, mut writer) = self.stream.split();
-            let event = tokio::select! {
-                biased;
-                heard = reader.read(&mut early) => Event::Heard(heard.unwrap_or(0)),
-                sent = writer.write(octets) => Event::Sent(sent.unwrap_or(0)),
-                () = sleep(self.patience) => return Err(RelayError::Silent(Stage::Message)),
-            };
-            match event {
+            let event = timeout(self.patience, hear_or_send(&mut self.stream, &mut early, octets));
+            match event.await.map_err(|_elapsed| RelayError::Silent(Stage::Message))? {
                 Event::Heard(0) => return Err(RelayError::Closed(Stage::Message)),
                 Event::Heard(count) => {
                     self.heard.extend_from_slice(early.get(..count).unwrap_or_default());
@@ -174,19 +197,26 @@ impl Conversation {
     /// Sends the last piece of the message, which ends with the dot line, and awaits the answer to the whole. Whatever
     /// the relay said before is no answer to it.
     pub(super) async fn end(&mut self, octets: &[u8]) -> Result<Reply, RelayError> {
-        if self.has_unread() {
-            self.engage(Stage::End)?;
+        self.engage(Stage::End)?;
+        if self.has_unread().await {
             return Err(self.overheard(Stage::End).await);
         }
+        self.engaged = false;
         self.send(octets).await?;
+        self.engaged = true;
+        match timeout(self.patience, self.stream.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(self.overheard(Stage::End).await),
+            Err(_) => return Err(RelayError::Silent(Stage::End)),
+        }
+        self.engaged = false;
         self.due = 1;
         self.answer(Stage::End, &DONE).await
     }
 
     /// Sends RSET, whose answer [`Self::is_ready`] awaits. Whether that could be done at once.
     pub(super) fn reset(&mut self) -> bool {
-        const COMMAND: &[u8] = b"RSET\r\n";
-        let sent = self.is_free() && self.stream.try_write(COMMAND).is_ok_and(|count| count == COMMAND.len());
+        let sent = self.is_free() && self.send_at_once(b"RSET\r\n", false);
         self.due = usize::from(sent);
         sent
     }
@@ -194,19 +224,17 @@ impl Conversation {
     /// Whether the relay waits for a command: RSET, where one was sent, is done, the connection is there, and nothing
     /// was said that nobody asked for.
     pub(super) async fn is_ready(&mut self) -> bool {
-        if self.due == 1 {
-            let reset = timeout(RESET_PATIENCE, self.answer(Stage::Reset, &RESET)).await;
-            if !matches!(reset, Ok(Ok(_))) {
-                return false;
-            }
-        }
-        self.is_free() && !self.has_unread()
+        let ready = async {
+            let reset = self.due == 0 || self.answer(Stage::Reset, &RESET).await.is_ok();
+            reset && self.is_free() && !self.has_unread().await
+        };
+        timeout(READY_PATIENCE, ready).await.unwrap_or(false)
     }
 
     /// Says QUIT, if the relay waits for a command or is about to, and closes. The 221 isn't awaited: it would change
     /// nothing.
-    pub(super) fn quit(self) {
-        if !self.engaged && self.queued == 0 && self.stream.try_write(b"QUIT\r\n").is_err() {
+    pub(super) fn quit(mut self) {
+        if !self.engaged && self.queued == 0 && !self.send_at_once(b"QUIT\r\n", true) {
             tracing::debug!(target: "rmxd::relay", "QUIT could not be sent");
         }
     }
@@ -227,8 +255,12 @@ impl Conversation {
             Some(_) if self.pipelining => (self.queue.len(), self.queued),
             Some(at) => (at + 1, 1),
         };
-        let wire = self.queue.get(..octets).unwrap_or_default();
-        match timeout(self.patience, self.stream.write_all(wire)).await {
+        let (stream, wire) = (&mut self.stream, self.queue.get(..octets).unwrap_or_default());
+        let written = timeout(self.patience, async {
+            stream.write_all(wire).await?;
+            stream.flush().await // TLS may hold octets back when the socket is full
+        });
+        match written.await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(self.overheard(stage).await),
             Err(_) => return Err(RelayError::Silent(stage)),
@@ -239,13 +271,37 @@ impl Conversation {
         Ok(())
     }
 
-    /// Whether the relay said something, or closed, while nothing was asked. The system is asked directly: what
-    /// tokio knows of the socket may be older, and before the final dot a stray 250 must not go unseen.
-    fn has_unread(&self) -> bool {
-        match SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]) {
-            Ok(_) => true,
-            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-        }
+    /// Sends octets, as the last ones or not, if that can be done without waiting.
+    fn send_at_once(&mut self, octets: &[u8], last: bool) -> bool {
+        let sent = async {
+            self.stream.write_all(octets).await?;
+            if last { self.stream.shutdown().await } else { self.stream.flush().await }
+        };
+        matches!(unconstrained(sent).now_or_never(), Some(Ok(())))
+    }
+
+    /// Whether the relay said something while nothing was asked, or closed. The system is asked directly: what tokio
+    /// knows of the socket may be older, and before the final dot a stray 250 must not go unseen. Under TLS what lies in
+    /// the socket may be no word of the relay (a session ticket), so there it is taken in.
+    async fn has_unread(&mut self) -> bool {
+        let (stream, taken_in) = (&mut self.stream, &mut self.heard);
+        let look = async {
+            loop {
+                if matches!(stream, Stream::Tls(_)) {
+                    let mut heard = [0; READ_SIZE];
+                    if let Some(read) = unconstrained(stream.read(&mut heard)).now_or_never() {
+                        taken_in.extend_from_slice(heard.get(..read.unwrap_or(0)).unwrap_or_default());
+                        return true;
+                    }
+                }
+                match (&*stream, stream.below()) {
+                    (_, Some(socket)) if !has_octets(socket) => return false,
+                    (Stream::Tls(_), Some(socket)) if socket.readable().await.is_ok() => {}
+                    _ => return true,
+                }
+            }
+        };
+        timeout(self.patience, look).await.unwrap_or(true)
     }
 
     /// What an unasked-for reply, or the end of the connection, means.
@@ -309,6 +365,26 @@ impl Conversation {
             _ => Err(RelayError::OutOfPlace { stage, reply }),
         }
     }
+}
+
+/// Whether there is something to read, be it the end.
+fn has_octets(socket: &TcpStream) -> bool {
+    match SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Whichever comes first, hearing before sending.
+async fn hear_or_send(stream: &mut Stream<TcpStream>, early: &mut [u8], octets: &[u8]) -> Event {
+    poll_fn(|context| {
+        let mut heard = ReadBuf::new(early);
+        if let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(context, &mut heard) {
+            return Poll::Ready(Event::Heard(read.map_or(0, |()| heard.filled().len())));
+        }
+        Pin::new(&mut *stream).poll_write(context, octets).map(|sent| Event::Sent(sent.unwrap_or(0)))
+    })
+    .await
 }
 
 enum Event {

@@ -37,6 +37,12 @@ pub enum RelayError {
          (Postfix), or set relay.identity = \"auto\""
     )]
     NoXforward,
+    /// `relay.tls` is `required`, and the relay doesn't offer STARTTLS.
+    #[error("the relay does not offer STARTTLS to this host, and relay.tls is \"required\"")]
+    NoTls,
+    /// No TLS came about after STARTTLS; the connection is of no more use.
+    #[error("the TLS handshake with the relay failed: {0}")]
+    Handshake(io::Error),
     /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
     #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
     NoSmtputf8,
@@ -106,9 +112,12 @@ impl RelayError {
     pub fn reply(&self) -> Reply {
         match self {
             Self::Rejected { reply, .. } => reply.clone(),
-            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient | Self::NoXforward => {
-                Reason::RelayUnreachable.plain_reply("", "")
-            }
+            Self::Unreachable(_)
+            | Self::Refused { .. }
+            | Self::NoXclient
+            | Self::NoXforward
+            | Self::NoTls
+            | Self::Handshake(_) => Reason::RelayUnreachable.plain_reply("", ""),
             // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
             Self::NoSmtputf8 => Reply::new(
                 451,
@@ -151,6 +160,8 @@ pub enum Stage {
     Banner,
     /// EHLO or HELO.
     Greeting,
+    /// STARTTLS.
+    StartTls,
     /// XCLIENT.
     Xclient,
     /// XFORWARD.
@@ -174,6 +185,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Banner => "the banner",
             Self::Greeting => "EHLO",
+            Self::StartTls => "STARTTLS",
             Self::Xclient => "XCLIENT",
             Self::Xforward => "XFORWARD",
             Self::Reset => "RSET",
@@ -199,6 +211,8 @@ mod tests {
             (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
             (RelayError::NoXforward, "451 4.4.1"),
+            (RelayError::NoTls, "451 4.4.1"),
+            (RelayError::Handshake(io::ErrorKind::InvalidData.into()), "451 4.4.1"),
             (RelayError::NoSmtputf8, "451 4.6.7"),
             (RelayError::Busy(1), "451 4.3.2"),
             (RelayError::Silent(stage), "451 4.4.2"),

@@ -3,7 +3,7 @@
 //! Where the relay offers XCLIENT, it learns there who the client is and judges by its own rules as if it stood on
 //! port 25 itself; where that is required and not offered, nothing is sent to it (DESIGN 1.6). A connection is used
 //! again where that is safe, and if it turns out to be gone before the relay has answered MAIL, once more with a fresh
-//! one; from then on what goes wrong is the client's to try again. No TLS, no authentication.
+//! one; from then on what goes wrong is the client's to try again. No authentication.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use crate::relay::conversation::{Conversation, DONE, READY};
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::pool::{Pool, VisitKey};
 use crate::relay::transaction::{SmtpTransaction, open};
-use crate::relay::{ClientIdentity, ClientInfo, Envelope, Recipient, Settings, attribute, proxy, xclient};
+use crate::relay::{
+    ClientIdentity, ClientInfo, Envelope, Recipient, Settings, Tls, attribute, proxy, xclient,
+};
 use crate::smtp::reply::Reply;
 
 /// How to reach the relay, and its connections.
@@ -175,7 +177,40 @@ impl SmtpHop {
         Err(failure)
     }
 
+    /// A connection, with TLS as `relay.tls` says; the relay is to be greeted (anew).
     async fn open(
+        &self,
+        address: SocketAddr,
+        client: Option<&ClientInfo>,
+    ) -> Result<Conversation, RelayError> {
+        let mut conversation = self.dial(address, client).await?;
+        let required = match self.settings.tls {
+            Tls::None => return Ok(conversation),
+            Tls::Opportunistic => false,
+            Tls::Required => true,
+        };
+        if !greet(&mut conversation, &self.settings.hostname, true).await?.starttls {
+            if required {
+                conversation.quit();
+                return Err(RelayError::NoTls);
+            }
+            return Ok(conversation);
+        }
+        // a relay that hangs in the handshake must leave time for plain text
+        let limit = self.settings.connect_timeout / 3;
+        match conversation.start_tls(&self.host, address.ip(), limit).await {
+            Ok(()) => Ok(conversation),
+            Err(RelayError::Rejected { .. }) if !required => Ok(conversation),
+            Err(error @ RelayError::Handshake(_)) if !required => {
+                tracing::warn!(target: "rmxd::relay", %error, "going on in plain text (relay.tls is opportunistic)");
+                self.dial(address, client).await
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// A connection whose banner was read; where a PROXY header is said, that was first.
+    async fn dial(
         &self,
         address: SocketAddr,
         client: Option<&ClientInfo>,

@@ -6,6 +6,7 @@ mod folder;
 mod pool;
 mod robot;
 mod script;
+mod starttls;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ fn settings(next_hop: NextHop) -> Settings {
         reply_timeout: PATIENCE,
         xclient_required: false,
         hostname: "gate.test".into(),
+        tls: crate::relay::Tls::None,
     }
 }
 
