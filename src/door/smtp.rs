@@ -14,7 +14,7 @@ use crate::door::transaction::Transaction;
 use crate::door::wire::{COMMAND_READ, Ended, Wire};
 use crate::gate::{Gate, Guest};
 use crate::policy::rule::RejectAt;
-use crate::relay::Relay;
+use crate::relay::{Relay, Visit};
 use crate::session::{self, Effect, Event, Offer, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
@@ -53,6 +53,7 @@ impl Door {
             guest: self.gate.guest(client.ip()),
             client,
             transaction: None,
+            visit: self.relay.visit(),
             chunked: None,
             stop,
         };
@@ -89,6 +90,7 @@ struct Connection<'a, S> {
     guest: Guest,
     client: SocketAddr,
     transaction: Option<Transaction>,
+    visit: Visit,
     /// The transaction's message, where it comes in chunks and some are still to come.
     chunked: Option<Chunked>,
     stop: CancellationToken,
@@ -154,7 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                transaction.recipient(self.door, &mut self.guest, path, &parameters).await
+                                let (guest, visit) = (&mut self.guest, &self.visit);
+                                transaction.recipient(self.door, guest, visit, path, &parameters).await
                             }
                             None => no_transaction(),
                         };
