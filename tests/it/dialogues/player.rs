@@ -7,6 +7,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHal
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use rmxd::relay::NextHop;
+
 use crate::support::log::Log;
 use crate::support::relay::Relay;
 use crate::support::{self, pattern};
