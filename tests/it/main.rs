@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
