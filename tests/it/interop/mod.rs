@@ -13,4 +13,5 @@ mod zone;
 
 mod gate_before_postfix;
 mod postfix_alone;
+mod smuggling;
 mod thousand_messages;

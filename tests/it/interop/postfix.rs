@@ -30,6 +30,11 @@ pub(crate) struct Postfix {
 impl Postfix {
     /// Starts one, or says why it can't be had.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// Starts one with `more` lines in its main.cf.
+    pub(crate) fn start_with(more: &str) -> Option<Self> {
         let program = peers::program("postfix")?;
         let Some(owner) = numeric_id("/etc/passwd", "postfix") else {
             peers::missing("there is no user postfix");
@@ -41,7 +46,7 @@ impl Postfix {
             return None;
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
-        lay_out(folder.path(), address.port(), owner);
+        lay_out(folder.path(), address.port(), owner, more);
         let mut postfix = Self { program, folder, address, running: false, fences: 0 };
         postfix.start_again();
         Some(postfix)
@@ -160,7 +165,7 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// The folders with their owners, main.cf and master.cf.
-fn lay_out(folder: &Path, port: u16, owner: u32) {
+fn lay_out(folder: &Path, port: u16, owner: u32, more: &str) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     for (name, uid) in [("etc", 0), ("queue", 0), ("log", 0), ("data", owner), ("mail", NOBODY)] {
         let path = folder.join(name);
@@ -168,7 +173,8 @@ fn lay_out(folder: &Path, port: u16, owner: u32) {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         chown(&path, Some(uid), None).unwrap();
     }
-    fs::write(folder.join("etc/main.cf"), main_cf(&folder.display().to_string())).unwrap();
+    let main_cf = main_cf(&folder.display().to_string()) + more;
+    fs::write(folder.join("etc/main.cf"), main_cf).unwrap();
     fs::write(folder.join("etc/master.cf"), master_cf(port)).unwrap();
 }
 
