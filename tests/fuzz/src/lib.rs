@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod command;
+pub mod door;
 pub mod framing;
 pub mod header;
 pub mod reply;
@@ -13,9 +14,10 @@ pub mod session;
 mod wire;
 
 /// The targets by name, for whoever plays a corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, fn(&[u8])); 7] = [
     ("address", address::check),
     ("command", command::check),
+    ("door", door::check),
     ("framing", framing::check),
     ("header", header::check),
     ("reply", reply::check),
