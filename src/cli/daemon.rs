@@ -57,6 +57,7 @@ impl Daemon {
             let bound = server::bind(*address);
             listeners.push(bound.map_err(|error| StartError::Listen { address: *address, error })?);
         }
+        server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         let relay = Relay::new(settings.relay.clone());
         let reached = match relay.probe().await {
             Ok(_) => true,

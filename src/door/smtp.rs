@@ -1,6 +1,6 @@
 //! Drives one SMTP session over one connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,6 +19,7 @@ use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::smtp::xclient::Xclient;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ impl Door {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let session = Session::new(Arc::clone(&self.session), self.offer());
+        let session = Session::new(Arc::clone(&self.session), self.offer(client.ip()));
         let mut connection = Connection {
             door: self,
             wire: Wire::new(stream, self.settings.session),
@@ -51,16 +52,19 @@ impl Door {
             transaction: None,
             stop,
         };
-        connection.wire.answer(&session.greeting());
         if connection.run(session).await.is_ok() {
             connection.wire.close().await;
         }
     }
 
-    fn offer(&self) -> Offer {
+    fn offer(&self, client: IpAddr) -> Offer {
         let relay = self.relay.capabilities();
         let limit = self.settings.message;
-        Offer { size: relay.size.map_or(limit, |size| size.min(limit)), eight_bit_mime: relay.eight_bit_mime }
+        Offer {
+            size: relay.size.map_or(limit, |size| size.min(limit)),
+            eight_bit_mime: relay.eight_bit_mime,
+            xclient: self.settings.trusts_xclient(client),
+        }
     }
 }
 
@@ -93,6 +97,14 @@ enum Input {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     /// Until the session closes (then the last reply is queued) or the client is gone.
     async fn run(&mut self, mut session: Session) -> Result<(), Ended> {
+        if self.speaks_early().await? {
+            tracing::info!(target: "rmxd::session", client = %self.client.ip(), "spoke before the banner");
+            if let Effect::Close(reply) = session.step(Event::SpokeEarly) {
+                self.wire.answer(&reply);
+            }
+            return Ok(());
+        }
+        self.wire.answer(&session.greeting());
         loop {
             let mut effect = match self.input().await? {
                 Input::Line { length, consumed } => {
@@ -148,9 +160,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         Received::Fault(fault) => self.fault(&mut session, fault),
                         Received::TimedOut => session.step(Event::TimedOut),
                     },
+                    Effect::Client(announced) => session.step(self.announced(&announced)),
                 };
             }
         }
+    }
+
+    /// Holds the banner back; true as soon as the client says something.
+    async fn speaks_early(&mut self) -> Result<bool, Ended> {
+        let delay = self.door.settings.banner_delay;
+        if delay.is_zero() {
+            return Ok(false);
+        }
+        let read = tokio::select! {
+            read = self.wire.more(delay) => read,
+            () = self.stop.cancelled() => return Ok(false),
+        };
+        match read {
+            Ok(()) => Ok(true),
+            Err(Ended::TimedOut) => Ok(false),
+            Err(Ended::Gone) => Err(Ended::Gone),
+        }
+    }
+
+    /// From now on a gateway speaks for another client. Its name is not believed: DNS is asked again.
+    fn announced(&mut self, announced: &Xclient) -> Event<'static> {
+        let gateway = self.client;
+        let address = announced.address.unwrap_or(gateway.ip());
+        let unchanged = if announced.address.is_none() { gateway.port() } else { 0 };
+        self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
+        self.guest = self.door.gate.guest(address);
+        tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
+        Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
     }
 
     /// What tries to smuggle is worth a line in the log.
@@ -161,6 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
 
     /// The next line, from the buffer or the socket.
     async fn input(&mut self) -> Result<Input, Ended> {
+        if self.wire.is_queue_full() {
+            self.wire.flush().await?;
+        }
         loop {
             match self.reader.next(self.wire.input()) {
                 CommandStep::Line { length, consumed } => return Ok(Input::Line { length, consumed }),

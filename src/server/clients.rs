@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::policy::client::client_network;
 
 /// Counts connections; holds only clients that have one.
 #[derive(Debug)]
@@ -24,9 +26,9 @@ impl Clients {
         Arc::new(Self { limit, open: Mutex::default() })
     }
 
-    /// A place for one more connection of this address (canonical), unless it has its share already.
+    /// A place for one more connection of this address, unless it has its share already.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let client = network(address);
+        let client = client_network(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(client).or_default();
         if *count >= self.limit {
@@ -50,16 +52,6 @@ impl Drop for Place {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +63,7 @@ mod tests {
         let first = clients.enter(address("192.0.2.1")).unwrap();
         let _second = clients.enter(address("192.0.2.1")).unwrap();
         assert!(clients.enter(address("192.0.2.1")).is_none());
+        assert!(clients.enter(address("::ffff:192.0.2.1")).is_none(), "IPv4-mapped is the same client");
         assert!(clients.enter(address("192.0.2.2")).is_some());
         drop(first);
         assert!(clients.enter(address("192.0.2.1")).is_some());

@@ -1,19 +1,24 @@
 //! Listeners: who gets a connection, how many at one time, and how the daemon ends.
 //!
 //! An error of accept() (no descriptors left) is waited out, never the end of the daemon. A panic in one connection is
-//! caught, logged, and harms no other. After `stop` no connection is taken any more; open ones may finish
+//! caught, counted, logged, and harms no other. A trusted proxy's connection counts for the client that it announces. After `stop` no connection is taken any more; open ones may finish
 //! their transaction until the drain time is over.
 
 mod clients;
+mod contained;
+mod descriptors;
+mod proxy;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +26,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::door::{Door, refuse_connection};
 use crate::server::clients::{Clients, Place};
+use crate::server::contained::Panics;
+pub use crate::server::descriptors::raise_descriptor_limit;
 
 /// Connections that wait to be accepted, for the kernel.
 const BACKLOG: i32 = 1024;
@@ -38,6 +45,10 @@ pub struct Settings {
     pub connections: usize,
     /// Connections of one client at one time: an IPv4 address, an IPv6 /64.
     pub connections_per_client: usize,
+    /// Who must say by a PROXY header whom it speaks for.
+    pub trusted_proxy: Vec<IpNet>,
+    /// Who may speak for others by XCLIENT, and is therefore not held to `connections_per_client`.
+    pub trusted_xclient: Vec<IpNet>,
     /// How long open connections may go on after SIGTERM.
     pub drain: Duration,
 }
@@ -66,14 +77,7 @@ pub async fn run(
     door: Door,
     stop: CancellationToken,
 ) -> usize {
-    let server = Arc::new(Server {
-        places: Arc::new(Semaphore::new(settings.connections)),
-        clients: Clients::new(settings.connections_per_client),
-        refusals: Arc::new(Semaphore::new(REFUSALS)),
-        connections: TaskTracker::new(),
-        door,
-        stop: stop.clone(),
-    });
+    let server = Arc::new(Server::new(&settings, door, stop));
     let loops = TaskTracker::new();
     for listener in listeners {
         loops.spawn(accept_loop(listener, Arc::clone(&server)));
@@ -93,12 +97,15 @@ struct Server {
     clients: Arc<Clients>,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
+    panics: Panics,
     door: Door,
     stop: CancellationToken,
+    trusted_proxy: Vec<IpNet>,
+    trusted_xclient: Vec<IpNet>,
 }
 
 async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
-    let mut wait = BACK_OFF.0;
+    let mut back_off = BackOff::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -106,46 +113,122 @@ async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
         };
         match accepted {
             Ok((stream, client)) => {
-                wait = BACK_OFF.0;
+                back_off.reset();
                 server.admit(stream, client);
             }
             Err(error) => {
+                let wait = back_off.next();
                 tracing::warn!(%error, "accept failed, waiting {} ms", wait.as_millis());
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(BACK_OFF.1);
+                rest(wait, &server.stop).await;
             }
         }
     }
 }
 
+async fn rest(wait: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// How long to wait after an error of accept().
+#[derive(Debug)]
+struct BackOff(Duration);
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self(BACK_OFF.0)
+    }
+}
+
+impl BackOff {
+    fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (wait * 2).min(BACK_OFF.1);
+        wait
+    }
+
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Why there is no room, as the client is told.
+const FULL: &str = "too many connections, try again later";
+const CLIENT_FULL: &str = "too many connections from your address, try again later";
+
 impl Server {
+    fn new(settings: &Settings, door: Door, stop: CancellationToken) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(settings.connections)),
+            clients: Clients::new(settings.connections_per_client),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            connections: TaskTracker::new(),
+            panics: Panics::default(),
+            door,
+            stop,
+            trusted_proxy: settings.trusted_proxy.clone(),
+            trusted_xclient: settings.trusted_xclient.clone(),
+        }
+    }
+
     /// Serves a client if there is room for it, else says why not.
-    fn admit(self: &Arc<Self>, stream: TcpStream, client: SocketAddr) {
-        let address = client.ip().to_canonical();
-        match self.room_for(address) {
-            Ok(room) => self.serve(stream, client, room),
-            Err(why) => self.refuse(stream, address, why),
-        }
-    }
-
-    fn room_for(&self, address: IpAddr) -> Result<(OwnedSemaphorePermit, Place), &'static str> {
-        let place =
-            self.clients.enter(address).ok_or("too many connections from your address, try again later")?;
-        let permit = Arc::clone(&self.places).try_acquire_owned();
-        let permit = permit.map_err(|_full| "too many connections, try again later")?;
-        Ok((permit, place))
-    }
-
-    fn serve(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, room: (OwnedSemaphorePermit, Place)) {
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, %client, "TCP_NODELAY");
+            tracing::debug!(%error, client = %peer, "TCP_NODELAY");
         }
+        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+            return self.refuse(stream, peer.ip(), FULL);
+        };
+        if contains(&self.trusted_proxy, peer.ip()) {
+            let server = Arc::clone(self);
+            self.connections.spawn(async move { server.behind_proxy(stream, peer, permit).await });
+            return;
+        }
+        match self.place_for(peer.ip()) {
+            Ok(place) => self.serve(stream, peer, (permit, place)),
+            Err(why) => self.refuse(stream, peer.ip(), why),
+        }
+    }
+
+    /// A client's share; gateways that speak for many clients have no bound of their own.
+    fn place_for(&self, address: IpAddr) -> Result<Option<Place>, &'static str> {
+        if contains(&self.trusted_xclient, address) {
+            return Ok(None);
+        }
+        self.clients.enter(address).map(Some).ok_or(CLIENT_FULL)
+    }
+
+    /// Learns from a trusted proxy whom it speaks for; everything after that is about the client announced.
+    async fn behind_proxy(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        proxy: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let client = match proxy::client(&mut stream, proxy).await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(proxy = %proxy.ip(), %error, "closed: a trusted proxy must announce its client");
+                return;
+            }
+        };
+        match self.place_for(client.ip()) {
+            Ok(place) => self.serve(stream, client, (permit, place)),
+            Err(why) => self.refuse(stream, client.ip(), why),
+        }
+    }
+
+    fn serve<S>(self: &Arc<Self>, stream: S, client: SocketAddr, room: (OwnedSemaphorePermit, Option<Place>))
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let server = Arc::clone(self);
         self.connections.spawn(async move {
             let session = server.door.serve(stream, client, server.stop.clone());
-            if AssertUnwindSafe(session).catch_unwind().await.is_err() {
-                tracing::error!(%client, "a connection ended in a panic");
-            }
+            server.panics.contain(client, session).await;
             drop(room);
         });
     }
@@ -161,4 +244,8 @@ impl Server {
             drop(permit);
         });
     }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }

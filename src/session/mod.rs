@@ -14,9 +14,11 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
-use crate::smtp::command::{Command, MailParameters};
+use crate::smtp::command::{Command, CommandError, MailParameters};
+use crate::smtp::foreign::is_foreign;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
+use crate::smtp::xclient::Xclient;
 
 /// What the dialogue needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Offer {
     pub size: u64,
     /// 8BITMIME (RFC 6152).
     pub eight_bit_mime: bool,
+    /// XCLIENT: this client may say whom it speaks for.
+    pub xclient: bool,
 }
 
 /// How the client introduced itself.
@@ -62,6 +66,13 @@ pub enum Event<'a> {
     RecipientAnswered(Reply),
     /// Outcome of [`Effect::Message`].
     MessageAnswered(Reply),
+    /// Outcome of [`Effect::Client`]; whether the client announced may in turn say XCLIENT.
+    ClientAnnounced {
+        /// [`Offer::xclient`] from now on.
+        xclient: bool,
+    },
+    /// The client spoke before the banner.
+    SpokeEarly,
     /// The client was silent for too long.
     TimedOut,
     /// The daemon ends.
@@ -85,6 +96,8 @@ pub enum Effect {
     Recipient(ForwardPath),
     /// 354, then receive the message: [`Event::MessageAnswered`].
     Message,
+    /// From now on the session is another client's: [`Event::ClientAnnounced`].
+    Client(Xclient),
 }
 
 /// One SMTP session.
@@ -93,8 +106,17 @@ pub struct Session {
     settings: Arc<Settings>,
     offer: Offer,
     hello: Option<Hello>,
+    /// What XCLIENT said of the client's own greeting; the gateway's doesn't count then.
+    announced: Announced,
     transaction: Option<Transaction>,
     errors: usize,
+}
+
+/// The greeting of a client that a gateway speaks for.
+#[derive(Debug, Default)]
+struct Announced {
+    helo: Option<CompactString>,
+    extended: Option<bool>,
 }
 
 /// One mail transaction (RFC 5321 3.3), open since its sender was accepted.
@@ -107,7 +129,7 @@ impl Session {
     /// A session whose banner was not sent yet.
     #[must_use]
     pub fn new(settings: Arc<Settings>, offer: Offer) -> Self {
-        Self { settings, offer, hello: None, transaction: None, errors: 0 }
+        Self { settings, offer, hello: None, announced: Announced::default(), transaction: None, errors: 0 }
     }
 
     /// The banner (RFC 5321 4.2).
@@ -144,12 +166,20 @@ impl Session {
                 self.transaction = None;
                 Effect::Reply(reply)
             }
+            Event::ClientAnnounced { xclient } => {
+                self.offer.xclient = xclient;
+                Effect::Reply(self.greeting())
+            }
+            Event::SpokeEarly => Effect::Close(replies::spoke_early()),
             Event::TimedOut => Effect::Close(replies::timed_out(&self.settings.hostname)),
             Event::ShuttingDown => Effect::Close(replies::shutting_down(&self.settings.hostname)),
         }
     }
 
     fn command(&mut self, line: &[u8]) -> Effect {
+        if is_foreign(line) {
+            return Effect::Close(replies::not_smtp());
+        }
         match Command::parse(line) {
             Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
             Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
@@ -163,6 +193,7 @@ impl Session {
             Ok(Command::Noop) => Effect::Reply(replies::ok()),
             Ok(Command::Quit) => Effect::Close(replies::bye(&self.settings.hostname)),
             Ok(Command::Vrfy) => Effect::Reply(replies::no_verify()),
+            Ok(Command::Xclient(arguments)) => self.xclient(&arguments),
             Ok(Command::Help) => Effect::Reply(replies::help()),
             Err(error) => self.error(replies::bad_command(&error)),
         }
@@ -175,9 +206,31 @@ impl Session {
         } else {
             Reply::plain(250, self.settings.hostname.to_string())
         };
-        self.hello = Some(hello);
+        self.hello = Some(Hello {
+            argument: self.announced.helo.clone().unwrap_or(hello.argument),
+            extended: self.announced.extended.unwrap_or(hello.extended),
+        });
         self.transaction = None;
         Effect::Hello(reply)
+    }
+
+    /// The session goes back to where it was at the banner, for the client announced (XCLIENT_README).
+    fn xclient(&mut self, arguments: &str) -> Effect {
+        if !self.offer.xclient {
+            return self.error(replies::bad_command(&CommandError::NotImplemented));
+        }
+        if self.transaction.is_some() {
+            return self.error(replies::out_of_order("a transaction is open"));
+        }
+        match Xclient::parse(arguments) {
+            Err(error) => self.error(replies::bad_xclient(&error)),
+            Ok(announced) => {
+                self.hello = None;
+                self.announced.helo = announced.helo.clone().or(self.announced.helo.take());
+                self.announced.extended = announced.extended.or(self.announced.extended);
+                Effect::Client(announced)
+            }
+        }
     }
 
     fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Effect {

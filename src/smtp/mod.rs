@@ -6,6 +6,8 @@
 pub mod address;
 pub mod command;
 pub mod escape;
+pub mod foreign;
 pub mod framing;
 pub mod pattern;
 pub mod reply;
+pub mod xclient;
