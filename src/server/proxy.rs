@@ -71,9 +71,10 @@ fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoClient>
         return Err(NoClient::Invalid);
     }
     let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
+    let ended_v1 = begins(V1) && octets.contains(&b'\n');
     let (header, length) = match ProxyHeader::parse(octets, config) {
         Ok(parsed) => parsed,
-        Err(Error::BufferTooShort) if octets.len() < MOST => return Ok(None),
+        Err(Error::BufferTooShort) if octets.len() < MOST && !ended_v1 => return Ok(None),
         Err(_) => return Err(NoClient::Invalid),
     };
     if begins(V1) && length > MOST_V1 {
