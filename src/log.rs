@@ -6,7 +6,9 @@
 //! rest is done on the way out.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
 
 use tracing::field::{Field, Visit};
 use tracing::subscriber::set_global_default;
@@ -73,6 +75,15 @@ pub fn start(settings: &Settings) -> Result<(), String> {
         Format::Json => set_global_default(json(filter, io::stderr).finish()),
     };
     started.map_err(|error| error.to_string())
+}
+
+/// As [`start`], as text and into a file.
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_in(file: File, settings: &Settings) -> Result<(), String> {
+    let subscriber = text(filter(&settings.level)?, Mutex::new(file)).with_ansi(false).finish();
+    set_global_default(subscriber).map_err(|error| error.to_string())
 }
 
 /// <https://no-color.org>: set, and not empty.

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod config;
 mod daemon;
+pub mod demo;
 pub mod serve;
 pub mod zone;
 
@@ -25,7 +26,7 @@ const DEFAULT_FILE: &str = "/etc/rmxd/rmxd.toml";
 pub enum Exit {
     /// Done, or the verdict is accept.
     Done = 0,
-    /// The verdict is reject.
+    /// The verdict is reject; a message of the demo was not judged as expected.
     Reject = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
@@ -54,6 +55,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Zone(zone::Args),
+    Demo(demo::Args),
     /// Validate or show the configuration.
     Config(config::Args),
 }
@@ -65,6 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Serve(arguments) => serve::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
+            Command::Demo(arguments) => demo::run(&arguments),
             Command::Config(arguments) => config::run(arguments),
         },
         Err(error) => {

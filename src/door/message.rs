@@ -1,16 +1,13 @@
-//! Receives one message: header block held back and judged, body streamed to the relay in one pass.
+//! One message on its way in: the header block held back and judged, the body streamed to the relay in one pass.
 //!
-//! Memory is bounded by the header block's limit and one read buffer. Whatever refuses the message, it is read to its
-//! end first (RFC 5321 4.2.5: DATA has two replies, and the second comes behind the final dot). The relay's final dot
-//! is sent when the client's was seen; if the client breaks off, the relay's connection is closed without one.
+//! Memory is bounded by the header block's limit. Whatever refuses the message, the rest of it is taken and thrown away
+//! (RFC 5321 4.2.5: DATA has two replies, and the second comes behind the final dot). The relay's final dot is sent when
+//! the client's end was seen; if the client breaks off, the value is dropped and the relay's connection closed without.
 
 use std::time::SystemTime;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::door::Door;
 use crate::door::transaction::Transaction;
-use crate::door::wire::{Ended, Wire};
 use crate::gate::{Facts, Guest};
 use crate::message::authentication_results::{
     Iprev, IprevResult, authentication_results, without_own_results,
@@ -18,96 +15,138 @@ use crate::message::authentication_results::{
 use crate::message::header::{self, Field};
 use crate::message::trace::{self, Protocol};
 use crate::policy::decide;
+use crate::policy::reason::Reason;
 use crate::relay;
 use crate::reverse_mx::{ClientNames, NamesOutcome};
-use crate::smtp::framing::{DataEvent, DataReader, DataStep, Fault, stuffed, unstuffed};
+use crate::smtp::framing::{stuffed, unstuffed};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// More Received: fields than these mean a loop (RFC 5321 6.3).
 const MAX_RECEIVED: usize = 100;
 
-/// What a connection lends to a message.
-pub(super) struct Context<'a, S> {
-    pub(super) door: &'a Door,
-    pub(super) guest: &'a mut Guest,
-    pub(super) wire: &'a mut Wire<S>,
+/// A message of a transaction. Dropping it delivers nothing.
+#[derive(Debug)]
+pub(super) struct Message {
+    transaction: Transaction,
+    stage: Stage,
+    /// Octets so far, dot-stuffed.
+    octets: u64,
 }
 
-/// How the reception ended.
-pub(super) enum Received {
-    /// The message was read to its end; this is the answer to it.
-    Answer(Reply),
-    /// An octet that has no place in SMTP; nothing was delivered.
-    Fault(Fault),
-    /// The client was silent too long; nothing was delivered.
-    TimedOut,
+#[derive(Debug)]
+enum Stage {
+    /// The header block as far as it came, dot-stuffed.
+    Head(Vec<u8>),
+    /// Judged and good; the relay takes the body.
+    Body(relay::Transaction),
+    /// What the client is told at the end.
+    Refused(Reply),
+    /// Answered.
+    Over,
 }
 
-/// Why the reception can't go on.
-enum Broken {
-    Fault(Fault),
-    Ended(Ended),
-}
-
-/// Answers 354 and receives the message of a transaction.
-pub(super) async fn receive<S>(context: Context<'_, S>, transaction: Transaction) -> Result<Received, Ended>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    context.wire.answer(&Reply::plain(354, "end data with <CRLF>.<CRLF>"));
-    let mut incoming = Incoming {
-        reader: DataReader::new(context.door.settings.bare_newline),
-        door: context.door,
-        wire: context.wire,
-        octets: 0,
-        ended: false,
-    };
-    match transfer(&mut incoming, context.guest, transaction).await {
-        Ok(reply) => Ok(Received::Answer(reply)),
-        Err(Broken::Fault(fault)) => Ok(Received::Fault(fault)),
-        Err(Broken::Ended(Ended::TimedOut)) => Ok(Received::TimedOut),
-        Err(Broken::Ended(Ended::Gone)) => Err(Ended::Gone),
+impl Drop for Message {
+    /// A message that was accepted and never ended is in the log as such.
+    fn drop(&mut self) {
+        if !matches!(self.stage, Stage::Over) {
+            let id = self.transaction.id();
+            tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, "broken off by the client, not delivered");
+        }
     }
 }
 
-async fn transfer<S>(
-    incoming: &mut Incoming<'_, S>,
-    guest: &mut Guest,
-    mut transaction: Transaction,
-) -> Result<Reply, Broken>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let head = incoming.head().await?;
-    let admitted = match head {
-        Head::TooBig => Err(too_big("the header is", incoming.door.settings.header_block)),
-        Head::Complete { block, rest } => {
-            let block = unstuffed(&block).into_owned();
-            judge(incoming.door, guest, &mut transaction, &block).await.map(|trace| (trace, block, rest))
+impl Message {
+    /// The message of a transaction that has recipients.
+    pub(super) fn new(transaction: Transaction) -> Self {
+        Self { transaction, stage: Stage::Head(Vec::new()), octets: 0 }
+    }
+
+    /// Why nothing more of the message counts, where that is so.
+    pub(super) fn refusal(&self) -> Option<&Reply> {
+        match &self.stage {
+            Stage::Refused(reply) => Some(reply),
+            Stage::Head(_) | Stage::Body(_) | Stage::Over => None,
         }
-    };
-    let (trace, block, rest) = match admitted {
-        Ok(admitted) => admitted,
-        Err(reply) => {
-            transaction.abandon().await;
-            return incoming.swallow(reply).await;
+    }
+
+    /// Takes the next octets: strict CRLF, dot-stuffed; of all so far, `stuffing` are dots that transparency added.
+    pub(super) async fn take(&mut self, door: &Door, guest: &mut Guest, octets: &[u8], stuffing: u64) {
+        self.octets += octets.len() as u64;
+        // RFC 1870 5: dots that transparency added don't count.
+        if self.refusal().is_none() && self.octets - stuffing > door.settings.message {
+            self.refuse(self.too_big("message", door.settings.message)).await;
         }
-    };
-    let (id, hostname) = (transaction.id(), incoming.door.session.hostname.as_str());
-    let opened = async {
-        let mut relay = transaction.into_relay()?;
-        relay.data().await?;
-        relay.write(&trace).await?;
-        relay.write(&stuffed(&without_own_results(&block, hostname))).await?;
-        relay.write(&rest).await?;
-        Ok(relay)
-    };
-    let reply = match opened.await {
-        Ok(relay) => incoming.stream(relay).await?,
-        Err(reply) => incoming.swallow(reply).await?,
-    };
-    tracing::info!(target: "rmxd::delivery", %id, octets = incoming.octets, reply = %reply, "answered");
-    Ok(reply)
+        match &mut self.stage {
+            Stage::Refused(_) | Stage::Over => {}
+            Stage::Body(relay) => {
+                if let Err(reply) = relay.write(octets).await {
+                    self.stage = Stage::Refused(reply);
+                }
+            }
+            Stage::Head(block) => {
+                let seen = block.len();
+                block.extend_from_slice(octets);
+                let end = header_end(block, seen);
+                if end.unwrap_or(block.len()) > door.settings.header_block {
+                    self.refuse(self.too_big("header", door.settings.header_block)).await;
+                } else if let Some(end) = end {
+                    let rest = block.split_off(end);
+                    let block = std::mem::take(block);
+                    self.judge(door, guest, block, rest).await;
+                }
+            }
+        }
+    }
+
+    /// The message has ended, on a CRLF; the answer to it.
+    pub(super) async fn finish(mut self, door: &Door, guest: &mut Guest) -> Reply {
+        if let Stage::Head(block) = &mut self.stage {
+            let block = std::mem::take(block);
+            self.judge(door, guest, block, Vec::new()).await;
+        }
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let reply = match stage {
+            Stage::Body(relay) => relay.finish().await,
+            Stage::Refused(reply) => reply,
+            Stage::Head(_) | Stage::Over => Reply::new(451, Enhanced(4, 3, 0), "the message was not judged"),
+        };
+        let id = self.transaction.id();
+        tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, reply = %reply, "answered");
+        reply
+    }
+
+    /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
+    async fn judge(&mut self, door: &Door, guest: &mut Guest, block: Vec<u8>, rest: Vec<u8>) {
+        let block = unstuffed(&block).into_owned();
+        let trace = match judge(door, guest, &mut self.transaction, &block).await {
+            Ok(trace) => trace,
+            Err(reply) => return self.refuse(reply).await,
+        };
+        let opened = async {
+            let mut relay = self.transaction.take_relay()?;
+            relay.data().await?;
+            let block = without_own_results(&block, door.session.hostname.as_str());
+            relay.write(&[&trace, &*stuffed(&block), &rest].concat()).await?;
+            Ok(relay)
+        };
+        self.stage = match opened.await {
+            Ok(relay) => Stage::Body(relay),
+            Err(reply) => Stage::Refused(reply),
+        };
+    }
+
+    fn too_big(&self, what: &str, limit: impl std::fmt::Display) -> Reply {
+        let id = self.transaction.id();
+        Reply::new(552, Enhanced(5, 3, 4), format!("the {what} is larger than {limit} octets (id {id})"))
+    }
+
+    /// Nothing more goes to the relay; before DATA it is left in good order.
+    async fn refuse(&mut self, reply: Reply) {
+        self.stage = Stage::Refused(reply);
+        if let Ok(relay) = self.transaction.take_relay() {
+            relay.abandon().await;
+        }
+    }
 }
 
 /// The verdict on the header block, and the trace fields that go before it.
@@ -118,12 +157,15 @@ async fn judge(
     block: &[u8],
 ) -> Result<Vec<u8>, Reply> {
     let header = header::read(block);
+    let id = transaction.id();
+    if block.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
+        // Behind our own trace fields it would become a part of them: a forged result in our name. Nobody is exempt.
+        let subject = "the header begins with a continuation line";
+        return Err(Reason::MalformedHeader.plain_reply(subject, &format!(" (id {id})")));
+    }
     if header.received > MAX_RECEIVED {
-        return Err(Reply::new(
-            554,
-            Enhanced(5, 4, 6),
-            format!("more than {MAX_RECEIVED} Received: fields, a mail loop"),
-        ));
+        let text = format!("more than {MAX_RECEIVED} Received: fields, a mail loop (id {id})");
+        return Err(Reply::new(554, Enhanced(5, 4, 6), text));
     }
     let decision = if transaction.judged() {
         transaction.inspection.header(guest, &header).await
@@ -145,12 +187,17 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
     let client = transaction.client.ip();
     let names = guest.names().await;
     let esmtp = transaction.hello.as_ref().is_some_and(|hello| hello.extended);
+    let protocol = match (esmtp, transaction.parameters.smtputf8) {
+        (_, true) => Protocol::Utf8Smtp,
+        (true, false) => Protocol::Esmtp,
+        (false, false) => Protocol::Smtp,
+    };
     let received = trace::Received {
         helo: transaction.helo(),
         ptr: names.as_ref().and_then(ClientNames::first),
         client,
         by: hostname,
-        protocol: if esmtp { Protocol::Esmtp } else { Protocol::Smtp },
+        protocol,
         id: id.as_str(),
         recipient: transaction.first.as_ref().filter(|_| transaction.accepted == 1),
         at: SystemTime::now(),
@@ -177,120 +224,6 @@ fn addresses(field: &Field) -> String {
         Field::Authors(authors) => {
             authors.iter().map(|author| author.address.as_str()).collect::<Vec<_>>().join(", ")
         }
-    }
-}
-
-fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
-    Reply::new(552, Enhanced(5, 3, 4), format!("{what} larger than {limit} octets"))
-}
-
-enum Head {
-    /// The header block as it came (dot-stuffed), without the empty line; `rest` is what was read behind it.
-    Complete {
-        block: Vec<u8>,
-        rest: Vec<u8>,
-    },
-    TooBig,
-}
-
-/// A message on its way in.
-struct Incoming<'a, S> {
-    reader: DataReader,
-    door: &'a Door,
-    wire: &'a mut Wire<S>,
-    /// Octets so far, dot-stuffed.
-    octets: u64,
-    ended: bool,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<'_, S> {
-    /// Up to the empty line, or to the end of a message that has none.
-    async fn head(&mut self) -> Result<Head, Broken> {
-        let limit = self.door.settings.header_block;
-        let mut block: Vec<u8> = Vec::new();
-        while !self.ended {
-            let seen = block.len();
-            let step = self.step().await?;
-            block.extend_from_slice(self.content(step));
-            block.extend_from_slice(step.insert);
-            self.take(step);
-            if let Some(end) = header_end(&block, seen) {
-                let rest = block.split_off(end);
-                return Ok(if block.len() > limit { Head::TooBig } else { Head::Complete { block, rest } });
-            }
-            if block.len() > limit {
-                return Ok(Head::TooBig);
-            }
-        }
-        Ok(Head::Complete { block, rest: Vec::new() })
-    }
-
-    /// The body to the relay, straight from the read buffer, then the final dot; the relay's answer.
-    async fn stream(&mut self, mut relay: relay::Transaction) -> Result<Reply, Broken> {
-        while !self.ended && !self.is_too_big() {
-            let step = self.step().await?;
-            let mut failed = None;
-            for part in [self.content(step), step.insert] {
-                if part.is_empty() {
-                    continue;
-                }
-                if let Err(reply) = relay.write(part).await {
-                    failed = Some(reply);
-                    break;
-                }
-            }
-            self.take(step);
-            if let Some(reply) = failed {
-                drop(relay);
-                return self.swallow(reply).await;
-            }
-        }
-        if self.is_too_big() {
-            drop(relay);
-            return self.swallow(too_big("the message is", self.door.settings.message)).await;
-        }
-        Ok(relay.finish().await)
-    }
-
-    /// Reads to the end of the message and throws it away.
-    async fn swallow(&mut self, reply: Reply) -> Result<Reply, Broken> {
-        while !self.ended {
-            let step = self.step().await?;
-            self.take(step);
-        }
-        Ok(reply)
-    }
-
-    /// RFC 1870 5: dots that transparency added don't count.
-    fn is_too_big(&self) -> bool {
-        self.octets - self.reader.stuffing() > self.door.settings.message
-    }
-
-    /// The next piece of the message, read from the socket where the buffer holds none; it stays in the buffer until
-    /// it is taken.
-    async fn step(&mut self) -> Result<DataStep, Broken> {
-        loop {
-            let step = self.reader.next(self.wire.input());
-            match step.event {
-                DataEvent::Fault(fault) => return Err(Broken::Fault(fault)),
-                DataEvent::More if step.consumed == 0 => {
-                    self.wire.more(self.door.settings.data_timeout).await.map_err(Broken::Ended)?;
-                }
-                DataEvent::More | DataEvent::Again | DataEvent::End => return Ok(step),
-            }
-        }
-    }
-
-    /// The octets of the buffer that a step gives.
-    fn content(&self, step: DataStep) -> &[u8] {
-        self.wire.input().get(..step.content).unwrap_or_default()
-    }
-
-    /// Takes a step off the buffer; must be called once for each.
-    fn take(&mut self, step: DataStep) {
-        self.octets += (step.content + step.insert.len()) as u64;
-        self.ended = step.event == DataEvent::End;
-        self.wire.take(step.consumed);
     }
 }
 

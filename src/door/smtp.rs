@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::door::message::{self, Received};
+use crate::door::Settings;
+use crate::door::incoming::{Chunked, Received, Source};
+use crate::door::message::Message;
 use crate::door::transaction::Transaction;
 use crate::door::wire::{Ended, Wire};
-use crate::door::{Settings, message::Context};
 use crate::gate::{Gate, Guest};
 use crate::policy::reason::Reason;
 use crate::policy::rule::RejectAt;
@@ -50,6 +51,7 @@ impl Door {
             guest: self.gate.guest(client.ip()),
             client,
             transaction: None,
+            chunked: None,
             stop,
         };
         if connection.run(session).await.is_ok() {
@@ -64,6 +66,8 @@ impl Door {
             size: relay.size.map_or(limit, |size| size.min(limit)),
             eight_bit_mime: relay.eight_bit_mime,
             xclient: self.settings.trusts_xclient(client),
+            smtputf8: relay.smtputf8,
+            dsn: relay.dsn,
         }
     }
 }
@@ -82,6 +86,8 @@ struct Connection<'a, S> {
     guest: Guest,
     client: SocketAddr,
     transaction: Option<Transaction>,
+    /// The transaction's message, where it comes in chunks and some are still to come.
+    chunked: Option<Chunked>,
     stop: CancellationToken,
 }
 
@@ -146,19 +152,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         let reply = self.sender(&session, path, parameters).await;
                         session.step(Event::SenderAnswered(reply))
                     }
-                    Effect::Recipient(path) => {
+                    Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                transaction.recipient(self.door, &mut self.guest, path).await
+                                transaction.recipient(self.door, &mut self.guest, path, &parameters).await
                             }
                             None => no_transaction(),
                         };
                         session.step(Event::RecipientAnswered(reply))
                     }
-                    Effect::Message => match self.message().await? {
-                        Received::Answer(reply) => session.step(Event::MessageAnswered(reply)),
-                        Received::Fault(fault) => self.fault(&mut session, fault),
-                        Received::TimedOut => session.step(Event::TimedOut),
+                    Effect::Message => {
+                        let received = self.message().await?;
+                        self.received(&mut session, received, Event::MessageAnswered)
+                    }
+                    Effect::Chunk { octets, last } => {
+                        let received = self.chunk(octets, last).await?;
+                        self.received(&mut session, received, Event::ChunkAnswered)
+                    }
+                    Effect::Discard { octets, reply } => match self.source().discard(octets).await? {
+                        None => Effect::Reply(reply),
+                        Some(received) => self.received(&mut session, received, Event::ChunkAnswered),
                     },
                     Effect::Client(announced) => session.step(self.announced(&announced)),
                 };
@@ -194,6 +207,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
     }
 
+    /// Outside of a transaction.
+    fn is_idle(&self) -> bool {
+        self.transaction.is_none() && self.chunked.is_none()
+    }
+
     /// What tries to smuggle is worth a line in the log.
     fn fault(&self, session: &mut Session, fault: Fault) -> Effect {
         tracing::info!(target: "rmxd::session", client = %self.client.ip(), reason = Reason::BadOctet.name(), "{}", fault.name());
@@ -215,10 +233,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                 CommandStep::Fault(fault) => return Ok(Input::Fault(fault)),
                 CommandStep::More { discard } => self.wire.take(discard),
             }
-            if self.stop.is_cancelled() && self.transaction.is_none() {
+            if self.stop.is_cancelled() && self.is_idle() {
                 return Ok(Input::Stopping);
             }
-            let idle = self.transaction.is_none();
+            let idle = self.is_idle();
             let more = self.wire.more(self.door.settings.command_timeout);
             let read = tokio::select! {
                 read = more => read,
@@ -246,14 +264,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     }
 
     async fn message(&mut self) -> Result<Received, Ended> {
-        let Some(transaction) = self.transaction.take() else {
-            return Ok(Received::Answer(no_transaction()));
+        match self.transaction.take() {
+            Some(transaction) => self.source().data(Message::new(transaction)).await,
+            None => Ok(Received::Answer(no_transaction())),
+        }
+    }
+
+    async fn chunk(&mut self, octets: u64, last: bool) -> Result<Received, Ended> {
+        let chunked = match (self.chunked.take(), self.transaction.take()) {
+            (Some(chunked), _) => chunked,
+            (None, Some(transaction)) => Chunked::new(Message::new(transaction)),
+            (None, None) => return Ok(Received::Answer(no_transaction())),
         };
-        let context = Context { door: self.door, guest: &mut self.guest, wire: &mut self.wire };
-        message::receive(context, transaction).await
+        let (received, chunked) = self.source().chunk(chunked, octets, last).await?;
+        self.chunked = chunked;
+        Ok(received)
+    }
+
+    fn source(&mut self) -> Source<'_, S> {
+        Source { door: self.door, guest: &mut self.guest, wire: &mut self.wire }
+    }
+
+    fn received(
+        &self,
+        session: &mut Session,
+        received: Received,
+        answered: fn(Reply) -> Event<'static>,
+    ) -> Effect {
+        match received {
+            Received::Answer(reply) => session.step(answered(reply)),
+            Received::Fault(fault) => self.fault(session, fault),
+            Received::TimedOut => session.step(Event::TimedOut),
+        }
     }
 
     async fn end_transaction(&mut self) {
+        self.chunked = None;
         if let Some(transaction) = self.transaction.take() {
             transaction.abandon().await;
         }

@@ -12,11 +12,11 @@ use crate::gate::{Facts, Guest, Id, Inspection};
 use crate::policy::decide::{Decision, Permit};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
-use crate::relay::{self, ClientInfo, ClientName, Envelope};
+use crate::relay::{self, ClientInfo, ClientName, Envelope, RcptParameters};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
-use crate::smtp::command::{Body, MailParameters};
+use crate::smtp::command::{self, Body, MailParameters};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// One transaction. Dropping it closes the relay's side without a message.
@@ -24,7 +24,7 @@ use crate::smtp::reply::{Enhanced, Reply};
 pub(super) struct Transaction {
     pub(super) inspection: Inspection,
     pub(super) path: ReversePath,
-    parameters: MailParameters,
+    pub(super) parameters: MailParameters,
     pub(super) client: SocketAddr,
     pub(super) hello: Option<Hello>,
     /// Those that were accepted; only the first is remembered by name.
@@ -88,7 +88,13 @@ impl Transaction {
     }
 
     /// The answer to one RCPT.
-    pub(super) async fn recipient(&mut self, door: &Door, guest: &mut Guest, path: ForwardPath) -> Reply {
+    pub(super) async fn recipient(
+        &mut self,
+        door: &Door,
+        guest: &mut Guest,
+        path: ForwardPath,
+        parameters: &command::RcptParameters,
+    ) -> Reply {
         if is_foreign(door, &path) {
             tracing::info!(target: "rmxd::relaying", id = %self.id(), client = %self.client.ip(), rcpt = %path,
                 reason = Reason::RelayingDenied.name(), "rejected");
@@ -107,7 +113,7 @@ impl Transaction {
         let Some(permit) = permit else {
             return Reply::new(451, Enhanced(4, 3, 0), "no decision was made");
         };
-        let reply = self.ask_relay(door, guest, permit, &path).await;
+        let reply = self.ask_relay(door, guest, permit, &path, parameters).await;
         if reply.is_positive() {
             self.accepted += 1;
             self.judged |= !exempt;
@@ -122,12 +128,19 @@ impl Transaction {
         guest: &mut Guest,
         permit: Permit,
         path: &ForwardPath,
+        parameters: &command::RcptParameters,
     ) -> Reply {
         if let Next::NotYet = self.relay {
             self.relay = self.open(door, guest, permit).await;
         }
         match &mut self.relay {
-            Next::Open(relay) => relay.rcpt(path).await,
+            Next::Open(relay) => {
+                let parameters = RcptParameters {
+                    notify: parameters.notify.as_deref(),
+                    orcpt: parameters.orcpt.as_deref(),
+                };
+                relay.rcpt(path, &parameters).await
+            }
             Next::Failed(reply) => reply.clone(),
             Next::NotYet => Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked"),
         }
@@ -142,11 +155,12 @@ impl Transaction {
         };
         let id = self.id();
         let envelope = Envelope {
-            client: &client,
-            reverse_path: &self.path,
             size: self.parameters.size,
             eight_bit: self.parameters.body == Some(Body::EightBitMime),
-            id: id.as_str(),
+            smtputf8: self.parameters.smtputf8,
+            ret: self.parameters.ret.as_deref(),
+            envid: self.parameters.envid.as_deref(),
+            ..Envelope::new(&client, &self.path, id.as_str())
         };
         match door.relay.begin(permit, envelope).await {
             Ok(transaction) => Next::Open(transaction),
@@ -159,12 +173,13 @@ impl Transaction {
         self.judged
     }
 
-    /// The relay's side, which is open once a recipient was accepted.
-    pub(super) fn into_relay(self) -> Result<relay::Transaction, Reply> {
-        match self.relay {
+    /// The relay's side, which is open once a recipient was accepted; nobody else gets it afterwards.
+    pub(super) fn take_relay(&mut self) -> Result<relay::Transaction, Reply> {
+        let not_asked = || Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked");
+        match std::mem::replace(&mut self.relay, Next::Failed(not_asked())) {
             Next::Open(relay) => Ok(relay),
             Next::Failed(reply) => Err(reply),
-            Next::NotYet => Err(Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked")),
+            Next::NotYet => Err(not_asked()),
         }
     }
 

@@ -52,7 +52,7 @@ impl Capabilities {
 
     /// What a Maildir takes: anything, as long as there is room.
     pub(super) fn maildir() -> Self {
-        Self { eight_bit_mime: true, enhanced: true, pipelining: true, ..Self::default() }
+        Self { eight_bit_mime: true, enhanced: true, pipelining: true, smtputf8: true, ..Self::default() }
     }
 
     /// Reads the text of a positive answer to EHLO; its first line is the greeting.

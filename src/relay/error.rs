@@ -31,6 +31,9 @@ pub enum RelayError {
          relay.domains and relay.identity = \"auto\""
     )]
     NoXclient,
+    /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
+    #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
+    NoSmtputf8,
     /// `relay.max_connections` are in use.
     #[error("all {0} connections to the relay are in use (relay.max_connections)")]
     Busy(usize),
@@ -89,6 +92,12 @@ impl RelayError {
             Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => {
                 Reason::RelayUnreachable.plain_reply("", "")
             }
+            // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
+            Self::NoSmtputf8 => Reply::new(
+                451,
+                Enhanced(4, 6, 7),
+                "The mail server behind does not take SMTPUTF8 now, try again later",
+            ),
             Self::Busy(_) => Reply::new(
                 451,
                 Enhanced(4, 3, 2),
@@ -166,6 +175,7 @@ mod tests {
             (RelayError::Unreachable("refused".into()), "451 4.4.1"),
             (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
+            (RelayError::NoSmtputf8, "451 4.6.7"),
             (RelayError::Busy(1), "451 4.3.2"),
             (RelayError::Silent(stage), "451 4.4.2"),
             (RelayError::Closed(stage), "451 4.4.2"),

@@ -99,7 +99,7 @@ pub enum ClientName {
     TempUnknown,
 }
 
-/// What opens a transaction.
+/// What opens a transaction. Values of parameters are as the client gave them, and checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'a> {
     /// Who sends it to us.
@@ -110,8 +110,40 @@ pub struct Envelope<'a> {
     pub size: Option<u64>,
     /// Whether the client said BODY=8BITMIME.
     pub eight_bit: bool,
+    /// Whether the client said SMTPUTF8 (RFC 6531): a relay that can't take it gets nothing.
+    pub smtputf8: bool,
+    /// RET (RFC 3461 4.3); sent where the relay offers DSN.
+    pub ret: Option<&'a str>,
+    /// ENVID (RFC 3461 4.4), still in xtext; sent where the relay offers DSN.
+    pub envid: Option<&'a str>,
     /// The transaction's id, for the log.
     pub id: &'a str,
+}
+
+impl<'a> Envelope<'a> {
+    /// Without parameters.
+    #[must_use]
+    pub fn new(client: &'a ClientInfo, reverse_path: &'a ReversePath, id: &'a str) -> Self {
+        Self {
+            client,
+            reverse_path,
+            size: None,
+            eight_bit: false,
+            smtputf8: false,
+            ret: None,
+            envid: None,
+            id,
+        }
+    }
+}
+
+/// RCPT's parameters (RFC 3461 4), as the client gave them, and checked; sent where the relay offers DSN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RcptParameters<'a> {
+    /// NOTIFY.
+    pub notify: Option<&'a str>,
+    /// ORCPT, still in xtext.
+    pub orcpt: Option<&'a str>,
 }
 
 /// The next hop. Cheap to clone; all clones share the limits and what is known of the relay.
@@ -200,11 +232,11 @@ enum Leg {
 
 impl Transaction {
     /// The relay's answer for this recipient, made printable and bounded.
-    pub async fn rcpt(&mut self, path: &ForwardPath) -> Reply {
+    pub async fn rcpt(&mut self, path: &ForwardPath, parameters: &RcptParameters<'_>) -> Reply {
         match &mut self.leg {
             Leg::Maildir(_) => Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"),
             Leg::Smtp(transaction) => {
-                transaction.rcpt(path).await.unwrap_or_else(|error| told(&self.id, &error))
+                transaction.rcpt(path, parameters).await.unwrap_or_else(|error| told(&self.id, &error))
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::relay::capabilities::{Capabilities, XclientAttributes};
 use crate::relay::conversation::{Conversation, DONE, GO_AHEAD, READY};
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::{ClientIdentity, ClientInfo, Envelope, Settings, xclient};
+use crate::relay::{ClientIdentity, ClientInfo, Envelope, RcptParameters, Settings, xclient};
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::Reply;
 
@@ -60,7 +60,7 @@ impl SmtpHop {
             .ok_or_else(busy)?;
         let mut conversation = self.connect().await?;
         match self.introduce(&mut conversation, envelope, known).await {
-            Ok(()) => Ok(SmtpTransaction { conversation, tail: None, _slot: slot }),
+            Ok(offered) => Ok(SmtpTransaction { conversation, dsn: offered.dsn, tail: None, _slot: slot }),
             Err(error) => {
                 conversation.quit();
                 Err(error)
@@ -73,13 +73,16 @@ impl SmtpHop {
         conversation: &mut Conversation,
         envelope: &Envelope<'_>,
         known: &watch::Sender<Capabilities>,
-    ) -> Result<(), RelayError> {
+    ) -> Result<Capabilities, RelayError> {
         let mut offered = self.learn(conversation, known).await?;
         if let Some(attributes) = self.usable_xclient(&offered)? {
             offered = self.impersonate(conversation, envelope.client, attributes).await?;
         }
+        if envelope.smtputf8 && !offered.smtputf8 {
+            return Err(RelayError::NoSmtputf8);
+        }
         conversation.command(Stage::Mail, &mail_command(envelope, &offered), &DONE).await?;
-        Ok(())
+        Ok(offered)
     }
 
     /// Tries each address of the host, each with its share of the time that is left.
@@ -175,7 +178,7 @@ fn refused(error: RelayError) -> RelayError {
     }
 }
 
-/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152).
+/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461).
 fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
     let mut command = format!("MAIL FROM:<{}>", envelope.reverse_path);
     if let Some(size) = envelope.size.filter(|_| offered.size_parameter) {
@@ -183,6 +186,26 @@ fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
     }
     if envelope.eight_bit && offered.eight_bit_mime {
         command.push_str(" BODY=8BITMIME");
+    }
+    if envelope.smtputf8 {
+        command.push_str(" SMTPUTF8");
+    }
+    for (name, value) in [(" RET=", envelope.ret), (" ENVID=", envelope.envid)] {
+        if let Some(value) = value.filter(|_| offered.dsn) {
+            command.push_str(name);
+            command.push_str(value);
+        }
+    }
+    command
+}
+
+fn rcpt_command(path: &ForwardPath, parameters: &RcptParameters<'_>, dsn: bool) -> String {
+    let mut command = format!("RCPT TO:<{path}>");
+    for (name, value) in [(" NOTIFY=", parameters.notify), (" ORCPT=", parameters.orcpt)] {
+        if let Some(value) = value.filter(|_| dsn) {
+            command.push_str(name);
+            command.push_str(value);
+        }
     }
     command
 }
@@ -192,6 +215,8 @@ fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
 #[derive(Debug)]
 pub(super) struct SmtpTransaction {
     conversation: Conversation,
+    /// Whether the relay takes RCPT's parameters.
+    dsn: bool,
     /// The last two octets of the message so far, once the relay has said 354. The dot needs CRLF before it.
     tail: Option<[u8; 2]>,
     _slot: OwnedSemaphorePermit,
@@ -199,11 +224,15 @@ pub(super) struct SmtpTransaction {
 
 impl SmtpTransaction {
     /// The relay's answer to RCPT; only 25x and its own 4xx and 5xx are `Ok` or [`RelayError::Rejected`].
-    pub(super) async fn rcpt(&mut self, path: &ForwardPath) -> Result<Reply, RelayError> {
+    pub(super) async fn rcpt(
+        &mut self,
+        path: &ForwardPath,
+        parameters: &RcptParameters<'_>,
+    ) -> Result<Reply, RelayError> {
         if self.tail.is_some() {
             return Err(RelayError::OutOfStep(Stage::Rcpt));
         }
-        self.conversation.command(Stage::Rcpt, &format!("RCPT TO:<{path}>"), &DONE).await
+        self.conversation.command(Stage::Rcpt, &rcpt_command(path, parameters, self.dsn), &DONE).await
     }
 
     pub(super) async fn data(&mut self) -> Result<(), RelayError> {

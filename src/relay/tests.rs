@@ -8,7 +8,9 @@ mod script;
 use std::time::Duration;
 
 use crate::policy::decide::{Permit, exempt};
-use crate::relay::{ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Relay, Settings, Transaction};
+use crate::relay::{
+    ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, RcptParameters, Relay, Settings, Transaction,
+};
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
 
@@ -56,9 +58,7 @@ async fn begin(relay: &Relay) -> Result<Transaction, Reply> {
 
 async fn begin_as(relay: &Relay, client: &ClientInfo) -> Result<Transaction, Reply> {
     let reverse_path = &sender("a@good.test");
-    relay
-        .begin(permit(), Envelope { client, reverse_path, size: None, eight_bit: false, id: "4KXN7Q2M" })
-        .await
+    relay.begin(permit(), Envelope::new(client, reverse_path, "4KXN7Q2M")).await
 }
 
 /// Sends one message to one recipient as the door would; the step at which it ended, and the client's reply.
@@ -67,7 +67,7 @@ async fn deliver(relay: &Relay, message: &[&[u8]]) -> String {
         Ok(transaction) => transaction,
         Err(reply) => return format!("MAIL {reply}"),
     };
-    let reply = transaction.rcpt(&recipient("u@relay.test")).await;
+    let reply = transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await;
     if !reply.is_positive() {
         transaction.abandon().await;
         return format!("RCPT {reply}");

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
-use crate::smtp::command::{Command, CommandError, MailParameters};
+use crate::smtp::command::{Command, CommandError, MailParameters, RcptParameters};
 use crate::smtp::foreign::is_foreign;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
@@ -40,6 +40,10 @@ pub struct Offer {
     pub eight_bit_mime: bool,
     /// XCLIENT: this client may say whom it speaks for.
     pub xclient: bool,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
 }
 
 /// How the client introduced itself.
@@ -73,13 +77,15 @@ pub enum Event<'a> {
     },
     /// The client spoke before the banner.
     SpokeEarly,
+    /// Outcome of [`Effect::Chunk`].
+    ChunkAnswered(Reply),
     /// The client was silent for too long.
     TimedOut,
     /// The daemon ends.
     ShuttingDown,
 }
 
-/// What is to be done. Each effect has one outcome: the next line for the first four, else the event named.
+/// What is to be done. Each effect has one outcome: the event that is named, else the next line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Answer, then wait for the next line.
@@ -93,11 +99,25 @@ pub enum Effect {
     /// A transaction wants to begin: [`Event::SenderAnswered`].
     Sender(ReversePath, MailParameters),
     /// A recipient for the open transaction: [`Event::RecipientAnswered`].
-    Recipient(ForwardPath),
+    Recipient(ForwardPath, RcptParameters),
     /// 354, then receive the message: [`Event::MessageAnswered`].
     Message,
     /// From now on the session is another client's: [`Event::ClientAnnounced`].
     Client(Xclient),
+    /// Receive so many octets of the message, which may end with them: [`Event::ChunkAnswered`].
+    Chunk {
+        /// Octets that follow the command.
+        octets: u64,
+        /// The message ends with them.
+        last: bool,
+    },
+    /// Throw so many octets away, then answer: a chunk that has no place (RFC 3030 2).
+    Discard {
+        /// Octets that follow the command.
+        octets: u64,
+        /// The answer.
+        reply: Reply,
+    },
 }
 
 /// One SMTP session.
@@ -109,6 +129,8 @@ pub struct Session {
     /// What XCLIENT said of the client's own greeting; the gateway's doesn't count then.
     announced: Announced,
     transaction: Option<Transaction>,
+    /// Of the MAIL that is being answered.
+    smtputf8: bool,
     errors: usize,
 }
 
@@ -120,16 +142,39 @@ struct Announced {
 }
 
 /// One mail transaction (RFC 5321 3.3), open since its sender was accepted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Transaction {
     accepted: usize,
+    smtputf8: bool,
+    chunks: Chunks,
+}
+
+/// How far a message in chunks has come (RFC 3030 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunks {
+    None,
+    /// Some were taken; recipients and DATA come too late.
+    Open {
+        /// The one under way is the last.
+        last: bool,
+    },
+    /// One was refused; only RSET and the like help.
+    Failed,
 }
 
 impl Session {
     /// A session whose banner was not sent yet.
     #[must_use]
     pub fn new(settings: Arc<Settings>, offer: Offer) -> Self {
-        Self { settings, offer, hello: None, announced: Announced::default(), transaction: None, errors: 0 }
+        Self {
+            settings,
+            offer,
+            hello: None,
+            announced: Announced::default(),
+            transaction: None,
+            smtputf8: false,
+            errors: 0,
+        }
     }
 
     /// The banner (RFC 5321 4.2).
@@ -152,7 +197,8 @@ impl Session {
             Event::Fault(fault) => Effect::Close(replies::fault(fault)),
             Event::SenderAnswered(reply) => {
                 if reply.is_positive() {
-                    self.transaction = Some(Transaction::default());
+                    let smtputf8 = self.smtputf8;
+                    self.transaction = Some(Transaction { accepted: 0, smtputf8, chunks: Chunks::None });
                 }
                 Effect::Reply(reply)
             }
@@ -171,6 +217,7 @@ impl Session {
                 Effect::Reply(self.greeting())
             }
             Event::SpokeEarly => Effect::Close(replies::spoke_early()),
+            Event::ChunkAnswered(reply) => self.chunk_answered(reply),
             Event::TimedOut => Effect::Close(replies::timed_out(&self.settings.hostname)),
             Event::ShuttingDown => Effect::Close(replies::shutting_down(&self.settings.hostname)),
         }
@@ -184,8 +231,9 @@ impl Session {
             Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
             Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
             Ok(Command::Mail(path, parameters)) => self.mail(path, parameters),
-            Ok(Command::Rcpt(path)) => self.recipient(path),
+            Ok(Command::Rcpt(path, parameters)) => self.recipient(path, parameters),
             Ok(Command::Data) => self.data(),
+            Ok(Command::Bdat { octets, last }) => self.chunk(octets, last),
             Ok(Command::Rset) => {
                 self.transaction = None;
                 Effect::Reset(replies::ok())
@@ -195,6 +243,7 @@ impl Session {
             Ok(Command::Vrfy) => Effect::Reply(replies::no_verify()),
             Ok(Command::Xclient(arguments)) => self.xclient(&arguments),
             Ok(Command::Help) => Effect::Reply(replies::help()),
+            Err(CommandError::ChunkSize) => Effect::Close(replies::bad_command(&CommandError::ChunkSize)),
             Err(error) => self.error(replies::bad_command(&error)),
         }
     }
@@ -240,31 +289,79 @@ impl Session {
         if self.transaction.is_some() {
             return self.error(replies::out_of_order("a transaction is open already"));
         }
-        if parameters.body.is_some() && !self.offer.eight_bit_mime {
-            return self.error(replies::parameter_not_offered("BODY"));
+        let not_offered = [
+            ("BODY", parameters.body.is_some() && !self.offer.eight_bit_mime),
+            ("SMTPUTF8", parameters.smtputf8 && !self.offer.smtputf8),
+            ("RET", parameters.ret.is_some() && !self.offer.dsn),
+            ("ENVID", parameters.envid.is_some() && !self.offer.dsn),
+        ];
+        if let Some((name, _)) = not_offered.into_iter().find(|(_, missing)| *missing) {
+            return self.error(replies::parameter_not_offered(name));
         }
         if parameters.size.is_some_and(|size| size > self.offer.size) {
             return Effect::Reply(replies::too_big(self.offer.size));
         }
+        self.smtputf8 = parameters.smtputf8;
         Effect::Sender(path, parameters)
     }
 
-    fn recipient(&mut self, path: ForwardPath) -> Effect {
+    fn recipient(&mut self, path: ForwardPath, parameters: RcptParameters) -> Effect {
         match &self.transaction {
             None => self.error(replies::out_of_order("send MAIL FROM first")),
+            Some(transaction) if transaction.chunks != Chunks::None => {
+                self.error(replies::out_of_order("the message has begun"))
+            }
             Some(transaction) if transaction.accepted >= self.settings.recipients => {
                 Effect::Reply(replies::too_many_recipients())
             }
-            Some(_) => Effect::Recipient(path),
+            Some(transaction) if parameters.utf8 && !transaction.smtputf8 => self.error(replies::not_ascii()),
+            Some(_) if parameters.asks_dsn() && !self.offer.dsn => {
+                self.error(replies::parameter_not_offered("NOTIFY"))
+            }
+            Some(_) => Effect::Recipient(path, parameters),
         }
     }
 
     fn data(&mut self) -> Effect {
         match &self.transaction {
             None => self.error(replies::out_of_order("send MAIL FROM and RCPT TO first")),
+            Some(transaction) if transaction.chunks != Chunks::None => {
+                self.error(replies::out_of_order("the message came in chunks"))
+            }
             Some(transaction) if transaction.accepted == 0 => self.error(replies::no_recipients()),
             Some(_) => Effect::Message,
         }
+    }
+
+    /// The octets of a chunk come whatever the answer is.
+    fn chunk(&mut self, octets: u64, last: bool) -> Effect {
+        let refusal = match &mut self.transaction {
+            None => replies::out_of_order("send MAIL FROM and RCPT TO first"),
+            Some(Transaction { chunks: Chunks::Failed, .. }) => {
+                replies::out_of_order("an earlier chunk was refused")
+            }
+            Some(Transaction { accepted: 0, .. }) => replies::no_recipients(),
+            Some(transaction) => {
+                transaction.chunks = Chunks::Open { last };
+                return Effect::Chunk { octets, last };
+            }
+        };
+        match self.error(refusal) {
+            Effect::Reply(reply) => Effect::Discard { octets, reply },
+            other => other,
+        }
+    }
+
+    fn chunk_answered(&mut self, reply: Reply) -> Effect {
+        match &mut self.transaction {
+            Some(transaction) if transaction.chunks == (Chunks::Open { last: false }) => {
+                if !reply.is_positive() {
+                    transaction.chunks = Chunks::Failed;
+                }
+            }
+            _ => self.transaction = None,
+        }
+        Effect::Reply(reply)
     }
 
     /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.

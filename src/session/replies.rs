@@ -22,23 +22,32 @@ pub(super) fn no_verify() -> Reply {
 }
 
 pub(super) fn help() -> Reply {
-    Reply::new(214, Enhanced(2, 0, 0), "HELO EHLO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP")
+    Reply::new(214, Enhanced(2, 0, 0), "HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP")
 }
 
 pub(super) fn extended_hello(hostname: &DomainName, offer: Offer) -> Reply {
-    let eight_bit = if offer.eight_bit_mime { "8BITMIME\n" } else { "" };
-    let xclient = if offer.xclient { format!("XCLIENT {}\n", xclient::ATTRIBUTES) } else { String::new() };
-    Reply::plain(
-        250,
-        format!("{hostname}\nPIPELINING\nSIZE {}\n{eight_bit}{xclient}ENHANCEDSTATUSCODES", offer.size),
-    )
+    let mut text = format!("{hostname}\nPIPELINING\nSIZE {}\nCHUNKING\n", offer.size);
+    for (offered, keyword) in
+        [(offer.eight_bit_mime, "8BITMIME\n"), (offer.smtputf8, "SMTPUTF8\n"), (offer.dsn, "DSN\n")]
+    {
+        if offered {
+            text.push_str(keyword);
+        }
+    }
+    if offer.xclient {
+        text.push_str("XCLIENT ");
+        text.push_str(xclient::ATTRIBUTES);
+        text.push('\n');
+    }
+    text.push_str("ENHANCEDSTATUSCODES");
+    Reply::plain(250, text)
 }
 
 pub(super) fn bad_command(error: &CommandError) -> Reply {
     let (code, enhanced) = match error {
         CommandError::Unknown => (500, Enhanced(5, 5, 1)),
         CommandError::NotImplemented => (502, Enhanced(5, 5, 1)),
-        CommandError::Syntax(_) => (501, Enhanced(5, 5, 2)),
+        CommandError::Syntax(_) | CommandError::ChunkSize => (501, Enhanced(5, 5, 2)),
         CommandError::ReversePath(_) => (501, Enhanced(5, 1, 7)),
         CommandError::ForwardPath(_) => (501, Enhanced(5, 1, 3)),
         CommandError::NotAscii => (553, Enhanced(5, 6, 7)),
@@ -75,6 +84,11 @@ pub(super) fn no_recipients() -> Reply {
 
 pub(super) fn line_too_long() -> Reply {
     Reply::new(500, Enhanced(5, 5, 2), "line too long")
+}
+
+/// RFC 6531 3.5.
+pub(super) fn not_ascii() -> Reply {
+    bad_command(&CommandError::NotAscii)
 }
 
 /// RFC 1870 6.1.

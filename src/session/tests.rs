@@ -5,7 +5,8 @@ use crate::smtp::reply::Enhanced;
 
 fn session(recipients: usize, errors: usize) -> Session {
     let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients, errors };
-    Session::new(Arc::new(settings), Offer { size: 1000, eight_bit_mime: true, xclient: false })
+    let offer = Offer { size: 1000, eight_bit_mime: true, smtputf8: true, dsn: true, xclient: false };
+    Session::new(Arc::new(settings), offer)
 }
 
 /// What a line leads to, with every effect answered positively; the codes, and `close` where the session ends.
@@ -19,9 +20,11 @@ fn say(session: &mut Session, line: &str) -> String {
             }
             Effect::Close(reply) => return format!("{} close", reply.code()),
             Effect::Sender(..) => session.step(Event::SenderAnswered(good())),
-            Effect::Recipient(_) => session.step(Event::RecipientAnswered(good())),
+            Effect::Recipient(..) => session.step(Event::RecipientAnswered(good())),
             Effect::Message => session.step(Event::MessageAnswered(good())),
             Effect::Client(_) => session.step(Event::ClientAnnounced { xclient: false }),
+            Effect::Chunk { .. } => session.step(Event::ChunkAnswered(good())),
+            Effect::Discard { octets, reply } => return format!("{} {octets} discarded", reply.code()),
         };
     }
 }
@@ -76,7 +79,7 @@ fn a_refused_sender_opens_no_transaction() {
 fn a_refused_recipient_does_not_count() {
     let mut session = session(9, 9);
     dialogue(&mut session, &[EHLO, MAIL]);
-    assert!(matches!(session.step(Event::Line(b"RCPT TO:<v@here.test>")), Effect::Recipient(_)));
+    assert!(matches!(session.step(Event::Line(b"RCPT TO:<v@here.test>")), Effect::Recipient(..)));
     session.step(Event::RecipientAnswered(Reply::new(550, Enhanced(5, 1, 1), "no")));
     assert_eq!(say(&mut session, "DATA"), "554");
 }
@@ -120,11 +123,16 @@ fn what_ends_a_connection_says_why() {
 #[test]
 fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
     let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients: 1, errors: 1 };
-    let mut session =
-        Session::new(Arc::new(settings), Offer { size: 77, eight_bit_mime: false, xclient: false });
+    let mut session = Session::new(
+        Arc::new(settings),
+        Offer { size: 77, eight_bit_mime: false, smtputf8: false, dsn: false, xclient: false },
+    );
     let Effect::Hello(reply) = session.step(Event::Line(b"EHLO c.test")) else { panic!("no greeting") };
-    assert_eq!(reply.text(), "gate.test\nPIPELINING\nSIZE 77\nENHANCEDSTATUSCODES");
-    assert_eq!(say(&mut session, "MAIL FROM:<u@good.test> BODY=8BITMIME"), "555");
+    assert_eq!(reply.text(), "gate.test\nPIPELINING\nSIZE 77\nCHUNKING\nENHANCEDSTATUSCODES");
+    for parameter in ["BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=a"] {
+        session.errors = 0;
+        assert_eq!(say(&mut session, &format!("MAIL FROM:<u@good.test> {parameter}")), "555", "{parameter}");
+    }
     let Effect::Hello(reply) = session.step(Event::Line(b"HELO c.test")) else { panic!("no greeting") };
     assert_eq!((reply.text(), session.hello().map(|hello| hello.extended)), ("gate.test", Some(false)));
 }
@@ -183,4 +191,45 @@ fn the_greeting_announced_counts_before_the_gateways() {
     let mut session = gateway();
     say(&mut session, "XCLIENT HELO=[UNAVAILABLE] ADDR=192.0.2.7");
     assert_eq!(hello(&mut session, "EHLO gateway.test"), Some(("gateway.test".to_owned(), true)));
+}
+
+#[test]
+fn chunks_make_a_message_and_what_has_no_place_is_discarded_by_its_count() {
+    dialogue(&mut session(9, 9), &[EHLO, MAIL, RCPT, ("BDAT 10", "250"), ("BDAT 0 LAST", "250"), MAIL]);
+    dialogue(
+        &mut session(9, 99),
+        &[EHLO, ("BDAT 12 LAST", "503 12 discarded"), MAIL, ("BDAT 7", "554 7 discarded")],
+    );
+    dialogue(
+        &mut session(9, 99),
+        &[EHLO, MAIL, RCPT, ("BDAT 10", "250"), ("DATA", "503"), RCPT_LATE, ("BDAT 1 LAST", "250")],
+    );
+    dialogue(&mut session(9, 9), &[EHLO, ("BDAT x", "501 close")]);
+}
+
+const RCPT_LATE: (&str, &str) = ("RCPT TO:<v@here.test>", "503");
+
+#[test]
+fn after_a_refused_chunk_the_rest_of_the_message_is_discarded() {
+    let mut session = session(9, 9);
+    dialogue(&mut session, &[EHLO, MAIL, RCPT]);
+    assert!(matches!(session.step(Event::Line(b"BDAT 5")), Effect::Chunk { octets: 5, last: false }));
+    session.step(Event::ChunkAnswered(Reply::new(550, Enhanced(5, 7, 1), "no")));
+    dialogue(
+        &mut session,
+        &[("BDAT 5", "503 5 discarded"), ("BDAT 9 LAST", "503 9 discarded"), ("RSET", "250"), MAIL],
+    );
+}
+
+#[test]
+fn addresses_beyond_ascii_need_smtputf8() {
+    dialogue(
+        &mut session(9, 99),
+        &[EHLO, MAIL, ("RCPT TO:<\u{fc}@here.test>", "553"), ("RCPT TO:<u@h\u{fc}r.test>", "553")],
+    );
+    dialogue(&mut session(9, 9), &[EHLO, ("MAIL FROM:<\u{fc}@good.test>", "553")]);
+    dialogue(
+        &mut session(9, 9),
+        &[EHLO, ("MAIL FROM:<u@good.test> SMTPUTF8", "250"), ("RCPT TO:<\u{fc}@here.test>", "250")],
+    );
 }

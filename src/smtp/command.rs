@@ -9,6 +9,10 @@ use crate::smtp::address::{AddressError, ForwardPath, ReversePath};
 
 /// Longest HELO argument (RFC 5321 4.5.3.1.2).
 const MAX_HELO: usize = 255;
+/// Longest ENVID (RFC 3461 4.4).
+const MAX_ENVID: usize = 100;
+/// Longest ORCPT (RFC 3461 4.2).
+const MAX_ORCPT: usize = 500;
 
 /// A command with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +23,17 @@ pub enum Command {
     Ehlo(CompactString),
     /// MAIL FROM.
     Mail(ReversePath, MailParameters),
-    /// RCPT TO; no parameter is known in this version.
-    Rcpt(ForwardPath),
+    /// RCPT TO.
+    Rcpt(ForwardPath, RcptParameters),
     /// DATA.
     Data,
+    /// BDAT (RFC 3030 2): so many octets follow at once.
+    Bdat {
+        /// Octets of the chunk.
+        octets: u64,
+        /// The message ends with it.
+        last: bool,
+    },
     /// RSET.
     Rset,
     /// NOOP, with or without argument.
@@ -38,12 +49,37 @@ pub enum Command {
 }
 
 /// What may stand behind the reverse path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailParameters {
     /// SIZE in octets (RFC 1870).
     pub size: Option<u64>,
     /// BODY (RFC 6152).
     pub body: Option<Body>,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// RET, `FULL` or `HDRS` (RFC 3461 4.3).
+    pub ret: Option<CompactString>,
+    /// ENVID in xtext (RFC 3461 4.4).
+    pub envid: Option<CompactString>,
+}
+
+/// What may stand behind the forward path.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RcptParameters {
+    /// NOTIFY: `NEVER`, or of `SUCCESS,FAILURE,DELAY` (RFC 3461 4.1).
+    pub notify: Option<CompactString>,
+    /// ORCPT: address type and address in xtext (RFC 3461 4.2).
+    pub orcpt: Option<CompactString>,
+    /// The path was written with octets above 127, which a transaction without SMTPUTF8 can't have (RFC 6531 3.5).
+    pub utf8: bool,
+}
+
+impl RcptParameters {
+    /// Whether a parameter of DSN is given.
+    #[must_use]
+    pub fn asks_dsn(&self) -> bool {
+        self.notify.is_some() || self.orcpt.is_some()
+    }
 }
 
 /// BODY (RFC 6152 2).
@@ -76,6 +112,9 @@ pub enum CommandError {
     /// An address with octets above 127, without SMTPUTF8: 553 (RFC 6531 3.5).
     #[error("the address is not ASCII")]
     NotAscii,
+    /// How many octets follow isn't known, so the connection can't go on: 501.
+    #[error("syntax: BDAT octets [LAST]")]
+    ChunkSize,
     /// 555.
     #[error("parameter {0} not known")]
     UnknownParameter(CompactString),
@@ -100,6 +139,7 @@ impl Command {
             b"MAIL" => mail(rest),
             b"RCPT" => rcpt(rest),
             b"DATA" => bare(rest, Self::Data),
+            b"BDAT" => bdat(rest),
             b"RSET" => bare(rest, Self::Rset),
             b"QUIT" => bare(rest, Self::Quit),
             b"NOOP" => Ok(Self::Noop),
@@ -107,9 +147,7 @@ impl Command {
             b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY user")),
             b"VRFY" => Ok(Self::Vrfy),
             b"XCLIENT" => Ok(Self::Xclient(CompactString::from_utf8_lossy(rest))),
-            b"EXPN" | b"STARTTLS" | b"AUTH" | b"BDAT" | b"ETRN" | b"TURN" => {
-                Err(CommandError::NotImplemented)
-            }
+            b"EXPN" | b"STARTTLS" | b"AUTH" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -127,22 +165,47 @@ fn hello(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError
     }
 }
 
+fn bdat(rest: &[u8]) -> Result<Command, CommandError> {
+    let mut words = rest.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let octets = words.next().filter(|word| word.len() <= 18 && word.iter().all(u8::is_ascii_digit));
+    let octets = octets.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+    let last = match words.next() {
+        None => Some(false),
+        Some(word) if word.eq_ignore_ascii_case(b"LAST") => Some(true),
+        Some(_) => None,
+    };
+    match (octets, last, words.next()) {
+        (Some(octets), Some(last), None) => Ok(Command::Bdat { octets, last }),
+        _ => Err(CommandError::ChunkSize),
+    }
+}
+
 fn mail(rest: &[u8]) -> Result<Command, CommandError> {
     const USAGE: &str = "MAIL FROM:<address>";
     let (inner, rest) = path(rest, b"FROM:", USAGE)?;
     let path = ReversePath::parse(inner).map_err(CommandError::ReversePath)?;
     let mut parameters = MailParameters::default();
-    for parameter in parameters_of(rest, USAGE)? {
-        match (parameter.name.as_str(), parameter.value) {
-            ("SIZE", Some(value)) if parameters.size.is_none() => {
-                parameters.size = Some(size(&parameter.name, value)?)
+    for Parameter { name, value } in parameters_of(rest, USAGE)? {
+        let fits = match (name.as_str(), value) {
+            ("SIZE", Some(value)) => size(value).is_some_and(|size| once(&mut parameters.size, size)),
+            ("BODY", Some(value)) => body(value).is_some_and(|body| once(&mut parameters.body, body)),
+            ("SMTPUTF8", None) => !std::mem::replace(&mut parameters.smtputf8, true),
+            ("RET", Some(value)) => {
+                let value = value.to_ascii_uppercase();
+                matches!(value.as_str(), "FULL" | "HDRS") && once(&mut parameters.ret, value.into())
             }
-            ("BODY", Some(value)) if parameters.body.is_none() => {
-                parameters.body = Some(body(&parameter.name, value)?)
+            ("ENVID", Some(value)) => {
+                is_xtext(value) && value.len() <= MAX_ENVID && once(&mut parameters.envid, value.into())
             }
-            ("SIZE" | "BODY", _) => return Err(CommandError::BadParameter(parameter.name)),
-            _ => return Err(CommandError::UnknownParameter(parameter.name)),
+            ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => false,
+            _ => return Err(CommandError::UnknownParameter(name)),
+        };
+        if !fits {
+            return Err(CommandError::BadParameter(name));
         }
+    }
+    if !inner.is_ascii() && !parameters.smtputf8 {
+        return Err(CommandError::NotAscii);
     }
     Ok(Command::Mail(path, parameters))
 }
@@ -151,25 +214,63 @@ fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     const USAGE: &str = "RCPT TO:<address>";
     let (inner, rest) = path(rest, b"TO:", USAGE)?;
     let path = ForwardPath::parse(inner).map_err(CommandError::ForwardPath)?;
-    match parameters_of(rest, USAGE)?.into_iter().next() {
-        None => Ok(Command::Rcpt(path)),
-        Some(parameter) => Err(CommandError::UnknownParameter(parameter.name)),
+    let mut parameters = RcptParameters { utf8: !inner.is_ascii(), ..RcptParameters::default() };
+    for Parameter { name, value } in parameters_of(rest, USAGE)? {
+        let fits = match (name.as_str(), value) {
+            ("NOTIFY", Some(value)) => {
+                let value = value.to_ascii_uppercase();
+                is_notify(&value) && once(&mut parameters.notify, value.into())
+            }
+            ("ORCPT", Some(value)) => is_orcpt(value) && once(&mut parameters.orcpt, value.into()),
+            ("NOTIFY" | "ORCPT", None) => false,
+            _ => return Err(CommandError::UnknownParameter(name)),
+        };
+        if !fits {
+            return Err(CommandError::BadParameter(name));
+        }
     }
+    Ok(Command::Rcpt(path, parameters))
+}
+
+/// Sets what may be given once.
+fn once<T>(place: &mut Option<T>, value: T) -> bool {
+    place.replace(value).is_none()
+}
+
+/// xtext (RFC 3461 4): `+` stands before two hexadecimal digits; the other characters that it excludes can't be here.
+fn is_xtext(value: &str) -> bool {
+    let mut parts = value.split('+');
+    parts.next();
+    parts.all(|part| {
+        part.bytes().take(2).filter(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F')).count() == 2
+    })
+}
+
+fn is_notify(value: &str) -> bool {
+    value == "NEVER" || value.split(',').all(|word| matches!(word, "SUCCESS" | "FAILURE" | "DELAY"))
+}
+
+fn is_orcpt(value: &str) -> bool {
+    value.len() <= MAX_ORCPT
+        && value.split_once(';').is_some_and(|(kind, address)| {
+            let atom =
+                !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            atom && !address.is_empty() && (is_xtext(address) || kind.eq_ignore_ascii_case("utf-8"))
+        })
 }
 
 /// Size-value (RFC 1870 3): 1 to 20 digits. More than 64 bits is more than any limit.
-fn size(name: &CompactString, value: &str) -> Result<u64, CommandError> {
-    if (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(value.parse().unwrap_or(u64::MAX));
-    }
-    Err(CommandError::BadParameter(name.clone()))
+fn size(value: &str) -> Option<u64> {
+    let valid = (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
+    valid.then(|| value.parse().unwrap_or(u64::MAX))
 }
 
-fn body(name: &CompactString, value: &str) -> Result<Body, CommandError> {
+/// BINARYMIME is not offered.
+fn body(value: &str) -> Option<Body> {
     match value.to_ascii_uppercase().as_str() {
-        "7BIT" => Ok(Body::SevenBit),
-        "8BITMIME" => Ok(Body::EightBitMime),
-        _ => Err(CommandError::BadParameter(name.clone())),
+        "7BIT" => Some(Body::SevenBit),
+        "8BITMIME" => Some(Body::EightBitMime),
+        _ => None,
     }
 }
 
@@ -179,10 +280,7 @@ fn path<'a>(rest: &'a [u8], keyword: &[u8], usage: &'static str) -> Result<(&'a 
     if !head.eq_ignore_ascii_case(keyword) {
         return Err(CommandError::Syntax(usage));
     }
-    if !tail.is_ascii() {
-        return Err(CommandError::NotAscii);
-    }
-    let tail = std::str::from_utf8(tail).map_err(|_not_ascii| CommandError::NotAscii)?;
+    let tail = std::str::from_utf8(tail).map_err(|_no_utf8| CommandError::Syntax(usage))?;
     let tail = tail.trim_start_matches(' ').strip_prefix('<').ok_or(CommandError::Syntax(usage))?;
     let (mut quoted, mut escaped) = (false, false);
     let end = tail.bytes().position(|byte| {
@@ -236,7 +334,10 @@ mod tests {
             Ok(Command::Mail(path, parameters)) => {
                 format!("mail <{path}> {:?} {:?}", parameters.size, parameters.body)
             }
-            Ok(Command::Rcpt(path)) => format!("rcpt <{path}>"),
+            Ok(Command::Rcpt(path, parameters)) if !parameters.asks_dsn() => format!("rcpt <{path}>"),
+            Ok(Command::Rcpt(path, parameters)) => {
+                format!("rcpt <{path}> {:?} {:?}", parameters.notify, parameters.orcpt)
+            }
             Ok(command) => format!("{command:?}"),
             Err(error) => error.to_string(),
         }
@@ -268,7 +369,14 @@ mod tests {
             ("MAIL TO:<u@good.test>", "syntax: MAIL FROM:<address>"),
             ("MAIL", "syntax: MAIL FROM:<address>"),
             ("MAIL FROM:<u@good.test> COLOUR=blue", "parameter COLOUR not known"),
-            ("MAIL FROM:<u@good.test> SMTPUTF8", "parameter SMTPUTF8 not known"),
+            ("MAIL FROM:<u@good.test> SMTPUTF8", "mail <u@good.test> None None"),
+            ("MAIL FROM:<\u{fc}@b\u{fc}cher.test> SMTPUTF8", "mail <\u{fc}@xn--bcher-kva.test> None None"),
+            ("MAIL FROM:<u@good.test> SMTPUTF8=1", "parameter SMTPUTF8 has no valid value"),
+            ("MAIL FROM:<u@good.test> RET=HDRS ENVID=abc+2B1", "mail <u@good.test> None None"),
+            ("MAIL FROM:<u@good.test> RET=SOME", "parameter RET has no valid value"),
+            ("MAIL FROM:<u@good.test> ENVID=a+2", "parameter ENVID has no valid value"),
+            ("MAIL FROM:<u@good.test> ENVID=a+2b", "parameter ENVID has no valid value"),
+            ("MAIL FROM:<u@good.test> BODY=BINARYMIME", "parameter BODY has no valid value"),
             ("MAIL FROM:<u@good.test> BODY=9BIT", "parameter BODY has no valid value"),
             ("MAIL FROM:<u@good.test> SIZE=ten", "parameter SIZE has no valid value"),
             ("MAIL FROM:<u@good.test> SIZE", "parameter SIZE has no valid value"),
@@ -276,7 +384,20 @@ mod tests {
             ("MAIL FROM:<u@b\u{fc}cher.test>", "the address is not ASCII"),
             ("RCPT TO:<Postmaster>", "rcpt <Postmaster>"),
             ("RCPT TO:<>", "the local part is not valid"),
-            ("RCPT TO:<u@good.test> NOTIFY=NEVER", "parameter NOTIFY not known"),
+            (
+                "RCPT TO:<u@good.test> NOTIFY=success,delay ORCPT=rfc822;u+2Bx@good.test",
+                "rcpt <u@good.test> Some(\"SUCCESS,DELAY\") Some(\"rfc822;u+2Bx@good.test\")",
+            ),
+            ("RCPT TO:<u@good.test> NOTIFY=NEVER,DELAY", "parameter NOTIFY has no valid value"),
+            ("RCPT TO:<u@good.test> NOTIFY=", "syntax: RCPT TO:<address>"),
+            ("RCPT TO:<u@good.test> ORCPT=u@good.test", "parameter ORCPT has no valid value"),
+            ("RCPT TO:<u@good.test> SIZE=1", "parameter SIZE not known"),
+            ("BDAT 12 last", "Bdat { octets: 12, last: true }"),
+            ("BDAT 0", "Bdat { octets: 0, last: false }"),
+            ("BDAT", "syntax: BDAT octets [LAST]"),
+            ("BDAT -1", "syntax: BDAT octets [LAST]"),
+            ("BDAT 1 LAST x", "syntax: BDAT octets [LAST]"),
+            ("BDAT 9999999999999999999", "syntax: BDAT octets [LAST]"),
             ("DATA now", "syntax: this command takes no argument"),
             ("NOOP now", "Noop"),
             ("VRFY", "syntax: VRFY user"),

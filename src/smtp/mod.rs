@@ -4,6 +4,7 @@
 //! the field is harmlessly sloppy (a space after `MAIL FROM:`, underscores in domains).
 
 pub mod address;
+pub mod chunk;
 pub mod command;
 pub mod escape;
 pub mod foreign;

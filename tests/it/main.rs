@@ -3,8 +3,22 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers of tests may panic as tests do.
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod dialogues;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod serve;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod verdicts;

@@ -2,7 +2,9 @@
 
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{IMPATIENCE, begin, begin_as, client, deliver, permit, recipient, sender};
-use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, RelayError};
+use crate::relay::{
+    Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, RcptParameters, RelayError,
+};
 
 const XCLIENT: &str = "\
 S 220 relay.test ESMTP
@@ -60,12 +62,12 @@ async fn each_recipient_has_its_own_answer() {
     let client = &client();
     let relay = scripted.relay();
     let reverse_path = &sender("");
-    let envelope = Envelope { client, reverse_path, size: None, eight_bit: false, id: "1" };
+    let envelope = Envelope::new(client, reverse_path, "1");
     let mut transaction = relay.begin(permit(), envelope).await.unwrap();
     let mut replies = Vec::new();
     for path in ["a@relay.test", "b@relay.test", "\"c d\"@relay.test", "Postmaster"] {
         let mut wire = Vec::new();
-        transaction.rcpt(&recipient(path)).await.write_to(&mut wire);
+        transaction.rcpt(&recipient(path), &RcptParameters::default()).await.write_to(&mut wire);
         replies.push(String::from_utf8(wire).unwrap());
     }
     assert_eq!(
@@ -102,7 +104,7 @@ async fn mail_has_only_parameters_that_the_relay_offers() {
         ]))
         .await;
         let (client, reverse_path) = (&client(), &sender("a@good.test"));
-        let envelope = Envelope { client, reverse_path, size, eight_bit, id: "1" };
+        let envelope = Envelope { size, eight_bit, ..Envelope::new(client, reverse_path, "1") };
         let relay = scripted.relay();
         relay.begin(permit(), envelope).await.unwrap().abandon().await;
         scripted.played().await;
@@ -189,7 +191,7 @@ async fn what_the_relay_offers_after_xclient_is_what_mail_uses() {
     ]))
     .await;
     let (client, reverse_path) = (&client(), &sender("a@good.test"));
-    let envelope = Envelope { client, reverse_path, size: Some(7), eight_bit: true, id: "1" };
+    let envelope = Envelope { size: Some(7), eight_bit: true, ..Envelope::new(client, reverse_path, "1") };
     scripted.relay().begin(permit(), envelope).await.unwrap().abandon().await;
     scripted.played().await;
 }
@@ -272,13 +274,69 @@ async fn dropped_or_abandoned_within_the_message_the_connection_closes_without_a
         ]))
         .await;
         let mut transaction = begin(&scripted.relay()).await.unwrap();
-        assert!(transaction.rcpt(&recipient("u@relay.test")).await.is_positive());
+        assert!(transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await.is_positive());
         transaction.data().await.unwrap();
         transaction.write(b"half\r\n").await.unwrap();
         if abandon {
             transaction.abandon().await;
         } else {
             drop(transaction);
+        }
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
+    let rows = [
+        ("DSN", " RET=HDRS ENVID=QQ+2B314159", " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;u+2Bv@relay.test"),
+        ("SIZE", "", ""),
+    ];
+    for (offered, of_mail, of_rcpt) in rows {
+        let scripted = ScriptedRelay::play(&scripts(&[
+            "S 220 relay.test ESMTP\nC EHLO gate.test",
+            &format!("S 250-relay.test|250 {offered}"),
+            &format!("C MAIL FROM:<a@good.test>{of_mail}\nS 250 Ok"),
+            &format!("C RCPT TO:<u@relay.test>{of_rcpt}\nS 250 Ok"),
+            "C RCPT TO:<v@relay.test>\nS 250 Ok\nREST QUIT",
+        ]))
+        .await;
+        let (client, reverse_path) = (&client(), &sender("a@good.test"));
+        let envelope = Envelope {
+            ret: Some("HDRS"),
+            envid: Some("QQ+2B314159"),
+            ..Envelope::new(client, reverse_path, "1")
+        };
+        let mut transaction = scripted.relay().begin(permit(), envelope).await.unwrap();
+        let parameters =
+            RcptParameters { notify: Some("SUCCESS,FAILURE"), orcpt: Some("rfc822;u+2Bv@relay.test") };
+        assert!(transaction.rcpt(&recipient("u@relay.test"), &parameters).await.is_positive());
+        let none = RcptParameters::default();
+        assert!(transaction.rcpt(&recipient("v@relay.test"), &none).await.is_positive());
+        transaction.abandon().await;
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn smtputf8_is_said_or_the_transaction_is_none() {
+    for (offered, rest) in
+        [("SMTPUTF8", "C MAIL FROM:<a@good.test> SMTPUTF8\nS 250 Ok\nREST QUIT"), ("DSN", "REST QUIT")]
+    {
+        let scripted = ScriptedRelay::play(&scripts(&[
+            "S 220 relay.test ESMTP\nC EHLO gate.test",
+            &format!("S 250-relay.test|250 {offered}"),
+            rest,
+        ]))
+        .await;
+        let (client, reverse_path) = (&client(), &sender("a@good.test"));
+        let envelope = Envelope { smtputf8: true, ..Envelope::new(client, reverse_path, "1") };
+        match scripted.relay().begin(permit(), envelope).await {
+            Ok(transaction) => {
+                assert_eq!(offered, "SMTPUTF8");
+                transaction.abandon().await;
+            }
+            Err(reply) => assert!(reply.to_string().starts_with("451 4.6.7 "), "{reply}"),
         }
         scripted.played().await;
     }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::relay::tests::script::ScriptedRelay;
 use crate::relay::tests::{IMPATIENCE, begin, deliver, recipient, settings};
-use crate::relay::{NextHop, Relay};
+use crate::relay::{NextHop, RcptParameters, Relay};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 /// The message in a script.
@@ -200,7 +200,7 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
     let scripted =
         ScriptedRelay::play(&[broken_at(4, "S 354 go\nTAKE 20\nS 250 2.0.0 queued as 0\nREST")]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();
-    assert!(transaction.rcpt(&recipient("u@relay.test")).await.is_positive());
+    assert!(transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await.is_positive());
     transaction.data().await.unwrap();
     transaction.write(MESSAGE).await.unwrap();
     tokio::time::sleep(IMPATIENCE).await;
@@ -214,8 +214,11 @@ async fn a_call_broken_off_leaves_no_reply_for_the_next_one() {
     let scripted = ScriptedRelay::play(&[broken_at(3, "REST")]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();
     let path = recipient("u@relay.test");
-    assert!(timeout(IMPATIENCE, transaction.rcpt(&path)).await.is_err(), "the relay does not answer");
-    let reply = transaction.rcpt(&path).await;
+    assert!(
+        timeout(IMPATIENCE, transaction.rcpt(&path, &RcptParameters::default())).await.is_err(),
+        "the relay does not answer"
+    );
+    let reply = transaction.rcpt(&path, &RcptParameters::default()).await;
     assert!(reply.to_string().starts_with("451 4.4.2 "), "{reply}");
     assert!(transaction.data().await.is_err());
     drop(transaction);

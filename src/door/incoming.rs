@@ -1,0 +1,143 @@
+//! Where a message comes from: the octets behind DATA up to the final dot, or chunk by chunk behind BDAT (RFC 3030).
+//!
+//! Both give the same [`Message`] the same kind of octets. In-line means that nothing is read ahead: the client is read
+//! as fast as the relay takes it.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::door::Door;
+use crate::door::message::Message;
+use crate::door::wire::{Ended, Wire};
+use crate::gate::Guest;
+use crate::smtp::chunk::ChunkEncoder;
+use crate::smtp::framing::{DataEvent, DataReader, Fault};
+use crate::smtp::reply::{Enhanced, Reply};
+
+/// How the reception ended.
+pub(super) enum Received {
+    /// What was announced was read to its end; this is the answer to it.
+    Answer(Reply),
+    /// An octet that has no place in SMTP; nothing was delivered.
+    Fault(Fault),
+    /// The client was silent too long; nothing was delivered.
+    TimedOut,
+}
+
+/// What a connection lends to a message.
+pub(super) struct Source<'a, S> {
+    pub(super) door: &'a Door,
+    pub(super) guest: &'a mut Guest,
+    pub(super) wire: &'a mut Wire<S>,
+}
+
+/// A message that comes in chunks; between two of them the client is answered.
+#[derive(Debug)]
+pub(super) struct Chunked {
+    message: Message,
+    encoder: ChunkEncoder,
+}
+
+impl Chunked {
+    pub(super) fn new(message: Message) -> Self {
+        Self { message, encoder: ChunkEncoder::default() }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
+    /// Answers 354 and receives up to the final dot.
+    pub(super) async fn data(mut self, mut message: Message) -> Result<Received, Ended> {
+        self.wire.answer(&Reply::plain(354, "end data with <CRLF>.<CRLF>"));
+        let mut reader = DataReader::new(self.door.settings.bare_newline);
+        loop {
+            let step = reader.next(self.wire.input());
+            if let DataEvent::Fault(fault) = step.event {
+                return Ok(Received::Fault(fault));
+            }
+            let content = self.wire.input().get(..step.content).unwrap_or_default();
+            for part in [content, step.insert] {
+                if !part.is_empty() {
+                    message.take(self.door, self.guest, part, reader.stuffing()).await;
+                }
+            }
+            self.wire.take(step.consumed);
+            match step.event {
+                DataEvent::End => return Ok(Received::Answer(message.finish(self.door, self.guest).await)),
+                DataEvent::More => match self.more().await? {
+                    Some(received) => return Ok(received),
+                    None => continue,
+                },
+                DataEvent::Again | DataEvent::Fault(_) => {}
+            }
+        }
+    }
+
+    /// Receives one chunk; the message is given back unless it ended or broke off.
+    pub(super) async fn chunk(
+        mut self,
+        mut chunked: Chunked,
+        octets: u64,
+        last: bool,
+    ) -> Result<(Received, Option<Chunked>), Ended> {
+        let mut left = octets;
+        let mut data = Vec::new();
+        while left > 0 {
+            if self.wire.input().is_empty()
+                && let Some(received) = self.more().await?
+            {
+                return Ok((received, None));
+            }
+            let piece = self.piece(left);
+            data.clear();
+            if let Err(fault) = chunked.encoder.push(piece, &mut data) {
+                return Ok((Received::Fault(fault), None));
+            }
+            let taken = piece.len();
+            self.wire.take(taken);
+            left -= taken as u64;
+            chunked.message.take(self.door, self.guest, &data, chunked.encoder.stuffing()).await;
+        }
+        if !last {
+            let taken = || Reply::new(250, Enhanced(2, 0, 0), format!("{octets} octets taken"));
+            let reply = chunked.message.refusal().cloned().unwrap_or_else(taken);
+            return Ok((Received::Answer(reply), Some(chunked)));
+        }
+        data.clear();
+        if let Err(fault) = chunked.encoder.finish(&mut data) {
+            return Ok((Received::Fault(fault), None));
+        }
+        let Chunked { mut message, encoder } = chunked;
+        message.take(self.door, self.guest, &data, encoder.stuffing()).await;
+        Ok((Received::Answer(message.finish(self.door, self.guest).await), None))
+    }
+
+    /// Throws octets away; how it ended where that isn't well.
+    pub(super) async fn discard(mut self, octets: u64) -> Result<Option<Received>, Ended> {
+        let mut left = octets;
+        while left > 0 {
+            if self.wire.input().is_empty()
+                && let Some(received) = self.more().await?
+            {
+                return Ok(Some(received));
+            }
+            let taken = self.piece(left).len();
+            self.wire.take(taken);
+            left -= taken as u64;
+        }
+        Ok(None)
+    }
+
+    /// What the buffer holds of the octets that are left.
+    fn piece(&self, left: u64) -> &[u8] {
+        let input = self.wire.input();
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+        input.get(..length).unwrap_or_default()
+    }
+
+    async fn more(&mut self) -> Result<Option<Received>, Ended> {
+        match self.wire.more(self.door.settings.data_timeout).await {
+            Ok(()) => Ok(None),
+            Err(Ended::TimedOut) => Ok(Some(Received::TimedOut)),
+            Err(Ended::Gone) => Err(Ended::Gone),
+        }
+    }
+}
