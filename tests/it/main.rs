@@ -11,6 +11,8 @@ mod demo;
 #[cfg(test)]
 mod dialogues;
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
