@@ -85,9 +85,10 @@ struct Connection<'a, S> {
     reader: CommandReader,
     guest: Guest,
     client: SocketAddr,
-    transaction: Option<Transaction>,
+    /// Boxed, as all is that an idle client doesn't need.
+    transaction: Option<Box<Transaction>>,
     /// The transaction's message, where it comes in chunks and some are still to come.
-    chunked: Option<Chunked>,
+    chunked: Option<Box<Chunked>>,
     stop: CancellationToken,
 }
 
@@ -149,27 +150,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         return Ok(());
                     }
                     Effect::Sender(path, parameters) => {
-                        let reply = self.sender(&session, path, parameters).await;
+                        let reply = Box::pin(self.sender(&session, path, parameters)).await;
                         session.step(Event::SenderAnswered(reply))
                     }
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                transaction.recipient(self.door, &mut self.guest, path, &parameters).await
+                                let asked =
+                                    transaction.recipient(self.door, &mut self.guest, path, &parameters);
+                                Box::pin(asked).await
                             }
                             None => no_transaction(),
                         };
                         session.step(Event::RecipientAnswered(reply))
                     }
                     Effect::Message => {
-                        let received = self.message().await?;
+                        let received = Box::pin(self.message()).await?;
                         self.received(&mut session, received, Event::MessageAnswered)
                     }
                     Effect::Chunk { octets, last } => {
-                        let received = self.chunk(octets, last).await?;
+                        let received = Box::pin(self.chunk(octets, last)).await?;
                         self.received(&mut session, received, Event::ChunkAnswered)
                     }
-                    Effect::Discard { octets, reply } => match self.source().discard(octets).await? {
+                    Effect::Discard { octets, reply } => match Box::pin(self.source().discard(octets)).await?
+                    {
                         None => Effect::Reply(reply),
                         Some(received) => self.received(&mut session, received, Event::ChunkAnswered),
                     },
@@ -259,25 +263,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         {
             return refusal;
         }
-        self.transaction = Some(transaction);
+        self.transaction = Some(Box::new(transaction));
         Reply::new(250, Enhanced(2, 1, 0), "sender ok")
     }
 
     async fn message(&mut self) -> Result<Received, Ended> {
         match self.transaction.take() {
-            Some(transaction) => self.source().data(Message::new(transaction)).await,
+            Some(transaction) => self.source().data(Message::new(*transaction)).await,
             None => Ok(Received::Answer(no_transaction())),
         }
     }
 
     async fn chunk(&mut self, octets: u64, last: bool) -> Result<Received, Ended> {
         let chunked = match (self.chunked.take(), self.transaction.take()) {
-            (Some(chunked), _) => chunked,
-            (None, Some(transaction)) => Chunked::new(Message::new(transaction)),
+            (Some(chunked), _) => *chunked,
+            (None, Some(transaction)) => Chunked::new(Message::new(*transaction)),
             (None, None) => return Ok(Received::Answer(no_transaction())),
         };
         let (received, chunked) = self.source().chunk(chunked, octets, last).await?;
-        self.chunked = chunked;
+        self.chunked = chunked.map(Box::new);
         Ok(received)
     }
 
@@ -301,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     async fn end_transaction(&mut self) {
         self.chunked = None;
         if let Some(transaction) = self.transaction.take() {
-            transaction.abandon().await;
+            Box::pin(transaction.abandon()).await;
         }
     }
 }

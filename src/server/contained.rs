@@ -14,11 +14,19 @@ pub(super) struct Panics(AtomicU64);
 impl Panics {
     /// Runs a connection to its end, whatever that is. What the connection shares with others is either immutable,
     /// atomic, or behind a lock whose poison is looked through, so that nothing half done is seen by them.
-    pub(super) async fn contain(&self, client: SocketAddr, connection: impl Future<Output = ()>) {
-        if let Err(panic) = AssertUnwindSafe(connection).catch_unwind().await {
-            let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::error!(%client, panic = message(panic.as_ref()), count, "a connection ended in a panic");
-        }
+    ///
+    /// Not an `async fn`, which would hold the connection twice: as its argument and as what it awaits.
+    pub(super) fn contain(
+        &self,
+        client: SocketAddr,
+        connection: impl Future<Output = ()>,
+    ) -> impl Future<Output = ()> {
+        AssertUnwindSafe(connection).catch_unwind().map(move |outcome| {
+            if let Err(panic) = outcome {
+                let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+                tracing::error!(%client, panic = message(panic.as_ref()), count, "a connection ended in a panic");
+            }
+        })
     }
 
     /// How many so far.

@@ -225,12 +225,20 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let server = Arc::clone(self);
-        self.connections.spawn(async move {
-            let session = server.door.serve(stream, client, server.stop.clone());
-            server.panics.contain(client, session).await;
-            drop(room);
-        });
+        self.connections.spawn(Arc::clone(self).connection(stream, client, room));
+    }
+
+    /// One connection's whole task. Its size is what an idle client costs, so nothing large is held on the way.
+    async fn connection<S>(
+        self: Arc<Self>,
+        stream: S,
+        client: SocketAddr,
+        _room: (OwnedSemaphorePermit, Option<Place>),
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let stop = self.stop.clone();
+        self.panics.contain(client, self.door.serve(stream, client, stop)).await;
     }
 
     fn refuse(&self, stream: TcpStream, address: IpAddr, why: &'static str) {

@@ -225,3 +225,13 @@ async fn the_errors_of_accept_are_waited_out_and_the_wait_ends_with_the_daemon()
     rest(Duration::from_secs(60), &stop).await;
     assert!(began.elapsed() < Duration::from_secs(1));
 }
+
+#[tokio::test]
+async fn an_idle_client_costs_a_small_task() {
+    let (server, _folder) = server(&[]);
+    let (_client, stream) = duplex(64);
+    let permit = Arc::clone(&server.places).try_acquire_owned().expect("a place");
+    let address = "192.0.2.7:1".parse().unwrap();
+    let task = size_of_val(&Arc::clone(&server).connection(stream, address, (permit, None)));
+    assert!(task <= 2048, "{task} octets: what has grown belongs into a box");
+}

@@ -101,7 +101,8 @@ async fn without_descriptors_the_daemon_waits_and_goes_on() {
     sleep(Duration::from_secs(3)).await;
     assert!(said() < 30, "it backs off, but said {} times that accept failed", said());
     drop(crowd);
-    let mut client = Client::greeted(IpAddr::V4(Ipv4Addr::LOCALHOST), daemon.address(), "mail.good.test").await;
+    let mut client =
+        Client::greeted(IpAddr::V4(Ipv4Addr::LOCALHOST), daemon.address(), "mail.good.test").await;
     let delivered = client.deliver("a@good.test", "user@here.test", MESSAGE).await;
     assert_eq!(delivered.code, 250, "{}", delivered.text);
 }

@@ -4,4 +4,3 @@
 
 mod crowd;
 mod daemon;
-
