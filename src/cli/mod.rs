@@ -4,6 +4,7 @@ pub mod check;
 pub mod config;
 mod daemon;
 pub mod demo;
+mod notify;
 pub mod serve;
 pub mod zone;
 
@@ -95,11 +96,19 @@ impl ConfigSource {
     /// # Errors
     /// [`Exit::Config`].
     pub fn load(&self, drain: Duration) -> Result<Loaded, Exit> {
-        let flags = Flags { set: self.set.clone(), drain };
-        load(self.file().as_deref(), std::env::vars_os(), &flags).map_err(|problems| {
+        self.read(drain).map_err(|problems| {
             report(&problems);
             Exit::Config
         })
+    }
+
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// All problems.
+    pub fn read(&self, drain: Duration) -> Result<Loaded, Vec<Problem>> {
+        let flags = Flags { set: self.set.clone(), drain };
+        load(self.file().as_deref(), std::env::vars_os(), &flags)
     }
 
     /// The file that is read.

@@ -187,10 +187,13 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
     let client = transaction.client.ip();
     let names = guest.names().await;
     let esmtp = transaction.hello.as_ref().is_some_and(|hello| hello.extended);
-    let protocol = match (esmtp, transaction.parameters.smtputf8) {
-        (_, true) => Protocol::Utf8Smtp,
-        (true, false) => Protocol::Esmtp,
-        (false, false) => Protocol::Smtp,
+    let tls = transaction.tls.map(|negotiated| negotiated.to_string());
+    let protocol = match (esmtp, transaction.parameters.smtputf8, &tls) {
+        (_, true, Some(_)) => Protocol::Utf8Smtps,
+        (_, true, None) => Protocol::Utf8Smtp,
+        (true, false, Some(_)) => Protocol::Esmtps,
+        (true, false, None) => Protocol::Esmtp,
+        (false, false, _) => Protocol::Smtp,
     };
     let received = trace::Received {
         helo: transaction.helo(),
@@ -198,6 +201,7 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
         client,
         by: hostname,
         protocol,
+        tls: tls.as_deref(),
         id: id.as_str(),
         recipient: transaction.first.as_ref().filter(|_| transaction.accepted == 1),
         at: SystemTime::now(),

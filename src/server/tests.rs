@@ -17,7 +17,7 @@ const OFF: [&str; 5] =
     ["ptr.exists", "mail_from.exists", "mail_from.matches", "from.exists", "reply_to.exists"];
 
 /// A server with these settings over the defaults, without look-ups.
-fn server(assignments: &[(&str, &str)]) -> (Arc<Server>, TempDir) {
+fn server(assignments: &[(&str, &str)]) -> (Arc<Shared>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut set = vec![
         ("hostname".to_owned(), "gate.test".to_owned()),
@@ -34,8 +34,10 @@ fn server(assignments: &[(&str, &str)]) -> (Arc<Server>, TempDir) {
         session: Arc::new(settings.session.clone()),
         gate: Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx.clone()), deadline),
         relay: Relay::new(settings.relay.clone()),
+        tls: None,
     };
-    (Arc::new(Server::new(&settings.server, door, CancellationToken::new())), folder)
+    let server = Server::start(settings.server.clone(), door, Vec::new(), CancellationToken::new()).unwrap();
+    (Arc::clone(&server.shared), folder)
 }
 
 async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {
@@ -51,13 +53,20 @@ async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// Connects, lets the server admit it, says `first`, and gives the first line that comes.
-async fn first_line(server: &Arc<Server>, first: &[u8]) -> (String, TcpStream) {
-    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+async fn first_line(server: &Arc<Shared>, first: &[u8]) -> (String, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
     server.admit(stream, peer);
     client.write_all(first).await.unwrap();
     (line(&mut client).await, client)
+}
+
+/// Waits until so many connections are left.
+async fn remain(server: &Shared, left: usize) {
+    while server.connections.len() > left {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Panics when the client says the word.
@@ -97,9 +106,10 @@ async fn a_panic_ends_one_connection_is_counted_and_gives_its_place_back() {
     let address: SocketAddr = "192.0.2.7:1".parse().unwrap();
     let connect = || {
         let (client, stream) = duplex(4096);
-        let permit = Arc::clone(&server.places).try_acquire_owned().expect("a place");
-        let place = server.place_for(address.ip()).expect("a place of its own");
-        server.serve(Mine(stream), address, (permit, place));
+        let current = Arc::clone(&server.current.borrow());
+        let seat = server.seat(&current.settings).expect("a seat");
+        let place = server.place(&current.settings, address.ip()).expect("a place of its own");
+        server.serve(current, Mine(stream), address, (seat, place));
         client
     };
     let (mut victim, mut other) = (connect(), connect());
@@ -109,9 +119,7 @@ async fn a_panic_ends_one_connection_is_counted_and_gives_its_place_back() {
         assert!(line(&mut bad).await.starts_with("220 "));
         bad.write_all(b"boom\r\n").await.unwrap();
         assert_eq!(line(&mut bad).await, "closed after \"\"");
-        while server.places.available_permits() == 0 {
-            tokio::task::yield_now().await;
-        }
+        remain(&server, 2).await;
         assert_eq!(server.panics.count(), count);
     }
     for stream in [&mut victim, &mut other] {
@@ -131,7 +139,6 @@ async fn who_finds_no_room_is_told_why_and_room_comes_back() {
     ];
     for (key, expected) in rows {
         let (server, _folder) = server(&[(key, "2")]);
-        let limit = server.places.available_permits();
         let (one, first) = first_line(&server, b"").await;
         let (two, _second) = first_line(&server, b"").await;
         assert_eq!((one.as_str(), two.as_str()), ("220 gate.test ESMTP rmxd", "220 gate.test ESMTP rmxd"));
@@ -139,9 +146,7 @@ async fn who_finds_no_room_is_told_why_and_room_comes_back() {
         assert_eq!(refused, expected);
         assert_eq!(line(&mut third).await, "closed after \"\"");
         drop(first);
-        while server.places.available_permits() < limit - 1 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        remain(&server, 1).await;
         assert!(first_line(&server, b"").await.0.starts_with("220 "), "{key}");
     }
 }
@@ -166,14 +171,11 @@ async fn behind_a_trusted_proxy_the_announced_address_is_counted() {
 #[tokio::test]
 async fn a_trusted_proxy_must_announce_and_nobody_else_can() {
     let (server, _folder) = super::tests::server(&[("trusted.proxy", "127.0.0.1")]);
-    let limit = server.places.available_permits();
     for octets in [&b"EHLO c.test\r\n"[..], b"PROXY TCP5 a b c d\r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\0"] {
         let (line, _) = first_line(&server, octets).await;
         assert_eq!(line, "closed after \"\"", "{}", octets.escape_ascii());
     }
-    while server.places.available_permits() < limit {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    remain(&server, 0).await;
     let (server, _folder) = super::tests::server(&[("trusted.proxy", "192.0.2.0/24")]);
     let header = b"PROXY TCP4 192.0.2.7 127.0.0.1 4321 25\r\n";
     let (banner, mut client) = first_line(&server, header).await;
@@ -210,28 +212,12 @@ async fn who_speaks_before_the_banner_is_refused_and_who_waits_is_not() {
 }
 
 #[tokio::test]
-async fn the_errors_of_accept_are_waited_out_and_the_wait_ends_with_the_daemon() {
-    let stop = CancellationToken::new();
-    let mut back_off = BackOff::default();
-    let mut waits = Vec::new();
-    for _ in 0..9 {
-        waits.push(back_off.next().as_millis());
-    }
-    assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-    back_off.reset();
-    assert_eq!(back_off.next().as_millis(), 10);
-    stop.cancel();
-    let began = tokio::time::Instant::now();
-    rest(Duration::from_secs(60), &stop).await;
-    assert!(began.elapsed() < Duration::from_secs(1));
-}
-
-#[tokio::test]
 async fn an_idle_client_costs_a_small_task() {
     let (server, _folder) = server(&[]);
     let (_client, stream) = duplex(64);
-    let permit = Arc::clone(&server.places).try_acquire_owned().expect("a place");
+    let current = Arc::clone(&server.current.borrow());
+    let seat = server.seat(&current.settings).expect("a seat");
     let address = "192.0.2.7:1".parse().unwrap();
-    let task = size_of_val(&Arc::clone(&server).connection(stream, address, (permit, None)));
+    let task = size_of_val(&Arc::clone(&server).connection(current, stream, address, (seat, None)));
     assert!(task <= 2048, "{task} octets: what has grown belongs into a box");
 }

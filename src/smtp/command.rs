@@ -46,6 +46,8 @@ pub enum Command {
     Help,
     /// XCLIENT with its arguments as they came: who may not say it is answered alike whatever they are.
     Xclient(CompactString),
+    /// STARTTLS (RFC 3207).
+    StartTls,
 }
 
 /// What may stand behind the reverse path.
@@ -142,12 +144,13 @@ impl Command {
             b"BDAT" => bdat(rest),
             b"RSET" => bare(rest, Self::Rset),
             b"QUIT" => bare(rest, Self::Quit),
+            b"STARTTLS" => bare(rest, Self::StartTls),
             b"NOOP" => Ok(Self::Noop),
             b"HELP" => Ok(Self::Help),
             b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY user")),
             b"VRFY" => Ok(Self::Vrfy),
             b"XCLIENT" => Ok(Self::Xclient(CompactString::from_utf8_lossy(rest))),
-            b"EXPN" | b"STARTTLS" | b"AUTH" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
+            b"EXPN" | b"AUTH" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -399,6 +402,8 @@ mod tests {
             ("BDAT 1 LAST x", "syntax: BDAT octets [LAST]"),
             ("BDAT 9999999999999999999", "syntax: BDAT octets [LAST]"),
             ("DATA now", "syntax: this command takes no argument"),
+            ("starttls", "StartTls"),
+            ("STARTTLS now", "syntax: this command takes no argument"),
             ("NOOP now", "Noop"),
             ("VRFY", "syntax: VRFY user"),
             ("XCLIENT ADDR=192.0.2.7 COLOUR=blue", "Xclient(\"ADDR=192.0.2.7 COLOUR=blue\")"),

@@ -7,9 +7,13 @@ mod check;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod daemon;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod dialogues;
+#[cfg(test)]
+mod drain;
 #[cfg(test)]
 mod edge;
 #[cfg(test)]
@@ -19,8 +23,14 @@ mod layers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod starttls;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod verdicts;

@@ -115,10 +115,10 @@ async fn start_gate(policy: Policy, port: u16, zone: SocketAddr, folder: &Path) 
             .map_err(|error| format!("{}: {error}", file.display()))?;
         let loaded = config::load(Some(&file), [], &Flags { drain: DRAIN, ..Flags::default() });
         let settings = loaded.map_err(|problems| lines(&problems))?.settings;
-        match Daemon::start(&settings).await {
+        match Daemon::start(settings, Vec::new()).await {
             Ok(daemon) => return Ok(daemon),
             // Somebody else took the port meanwhile.
-            Err(StartError::Listen { .. }) if attempts.next().is_some() => {}
+            Err(StartError::Listen(_)) if attempts.next().is_some() => {}
             Err(error) => return Err(error.to_string()),
         }
     }

@@ -6,11 +6,12 @@
 
 pub(crate) mod client;
 mod gate;
-mod mail;
+pub(crate) mod mail;
 pub(crate) mod peers;
 mod postfix;
 pub(crate) mod zone;
 
 mod gate_before_postfix;
 mod postfix_alone;
+mod starttls;
 mod thousand_messages;

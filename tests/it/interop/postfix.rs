@@ -30,6 +30,11 @@ pub(crate) struct Postfix {
 impl Postfix {
     /// Starts one, or says why it can't be had.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(|_| "smtpd_tls_security_level = none\n".to_owned())
+    }
+
+    /// The same, with more lines for its main.cf, made for the folder that they may name files in.
+    pub(crate) fn start_with(main_cf: impl FnOnce(&Path) -> String) -> Option<Self> {
         let program = peers::program("postfix")?;
         let Some(owner) = numeric_id("/etc/passwd", "postfix") else {
             peers::missing("there is no user postfix");
@@ -42,6 +47,10 @@ impl Postfix {
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
         lay_out(folder.path(), address.port(), owner);
+        let more = main_cf(folder.path());
+        let file = folder.path().join("etc/main.cf");
+        let whole = fs::read_to_string(&file).unwrap() + &more;
+        fs::write(file, whole).unwrap();
         let mut postfix = Self { program, folder, address, running: false, fences: 0 };
         postfix.start_again();
         Some(postfix)
@@ -198,7 +207,6 @@ notify_classes =
 smtpd_authorized_xclient_hosts = 127.0.0.0/8
 smtpd_relay_restrictions = reject_unauth_destination
 smtpd_peername_lookup = no
-smtpd_tls_security_level = none
 local_header_rewrite_clients =
 recipient_delimiter = +
 
@@ -233,6 +241,7 @@ error    unix  - - n - - error
 retry    unix  - - n - - error
 virtual  unix  - n n - - virtual
 anvil    unix  - - n - 1 anvil
+tlsmgr   unix  - - n - 1 tlsmgr
 postlog  unix-dgram n - n - 1 postlogd
 "
     )
