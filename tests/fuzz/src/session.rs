@@ -88,6 +88,7 @@ impl Connection {
             dsn: settings & 8 == 0,
             // Whether octets lie behind STARTTLS depends on the split, and so must the outcome.
             starttls: false,
+            xclient: false,
         };
         let hostname = DomainName::parse("gate.test").unwrap();
         let session =
@@ -235,7 +236,7 @@ impl Connection {
                 self.count_error(&reply);
                 self.answer(&reply);
             }
-            Effect::StartTls(_) | Effect::Listen => panic!("TLS was not offered"),
+            Effect::StartTls(_) | Effect::Listen | Effect::Client(_) => panic!("this was not offered"),
             Effect::Hello(reply) => {
                 self.allowed.greeted = true;
                 self.end_transaction();
