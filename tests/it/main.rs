@@ -17,6 +17,8 @@ mod layers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod serve;
 mod starttls;
 #[cfg(test)]
