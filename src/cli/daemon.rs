@@ -28,7 +28,6 @@ const FIRST_PROBE: Duration = Duration::from_secs(5);
 pub(super) struct Daemon {
     settings: Settings,
     dns: Dns,
-    gate: Arc<Gate>,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
@@ -78,14 +77,14 @@ impl Daemon {
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         let relay = Probed::new(&settings).await?;
         let stop = CancellationToken::new();
-        let door = door(&settings, &gate, &relay, tls.as_ref());
+        let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners, stop.clone())?;
-        Ok(Self { settings, dns, gate, relay, tls, server, stop })
+        Ok(Self { settings, dns, relay, tls, server, stop })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
-    /// otherwise goes on: the cache of DNS (unless `dns.servers` changed), the ids, the counts of connections, and the
-    /// relay with its connections. While an old relay or resolver still has connections to serve, its limits count
+    /// otherwise goes on: the cache of DNS (unless `dns.servers` changed), the counts of connections, and the relay with
+    /// its connections. While an old relay or resolver still has connections to serve, its limits count
     /// beside those of the new one.
     ///
     /// # Errors
@@ -93,17 +92,18 @@ impl Daemon {
     pub(super) async fn reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-        let gate = self.gate.renewed(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let tls = settings.tls.clone().map(|tls| match &self.tls {
+            Some(before) => before.renewed(tls),
+            None => Acceptor::load(tls),
+        });
+        let tls = tls.transpose()?;
         let other =
             if settings.relay == self.settings.relay { None } else { Some(Probed::new(&settings).await?) };
-        let tls = match &settings.tls {
-            same if *same == self.settings.tls => self.tls.clone(),
-            other => other.clone().map(Acceptor::load).transpose()?,
-        };
-        let door = door(&settings, &gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
+        let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
-        (self.settings, self.dns, self.gate, self.tls) = (settings, dns, gate, tls);
+        (self.settings, self.dns, self.tls) = (settings, dns, tls);
         if let Some(relay) = other {
             self.relay = relay;
         }
@@ -127,11 +127,11 @@ impl Daemon {
     }
 }
 
-fn door(settings: &Settings, gate: &Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
+fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
     Door {
         settings: Arc::new(settings.door.clone()),
         session: Arc::new(settings.session.clone()),
-        gate: Arc::clone(gate),
+        gate,
         relay: relay.relay.clone(),
         tls: tls.cloned(),
     }

@@ -84,13 +84,14 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
         let settings = daemon.settings();
         tracing::info!(%address, hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "listening");
     }
-    notify::ready(&status(&daemon));
+    notify::ready(&status(&daemon)).await;
     while signals.reload_or_stop().await == Wanted::Reload {
-        notify::reloading();
+        notify::reloading().await;
         tokio::select! {
-            () = reload(args, &mut daemon, log) => notify::ready(&status(&daemon)),
+            () = reload(args, &mut daemon, log) => {}
             () = signals.stop() => break,
         }
+        notify::ready(&status(&daemon)).await;
     }
     drain(daemon, &mut signals).await
 }
@@ -147,7 +148,7 @@ async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
 
 async fn drain(daemon: Daemon, signals: &mut Signals) -> Exit {
     let time = daemon.settings().server.drain;
-    notify::stopping(time);
+    notify::stopping(time).await;
     tracing::info!("draining for at most {}", humantime::format_duration(time));
     tokio::select! {
         cut_off = daemon.drain() => match cut_off {

@@ -102,8 +102,10 @@ impl Transaction {
         parameters: &command::RcptParameters,
     ) -> Reply {
         if is_foreign(door, &path) {
-            tracing::info!(target: "rmxd::relaying", id = %self.id(), client = %self.client.ip(), rcpt = %path,
-                reason = Reason::RelayingDenied.name(), "rejected");
+            tracing::info!(
+                target: "rmxd::door", id = %self.id(), client = %self.client.ip(), helo = self.helo(),
+                mail_from = %format_args!("<{}>", self.path), rcpt = %path, "{}", Reason::RelayingDenied.text()
+            );
             return Reason::RelayingDenied
                 .plain_reply(&format!("<{path}>:"), &format!(" (id {})", self.id()));
         }

@@ -10,8 +10,6 @@ mod guest;
 mod id;
 mod inspection;
 mod pending;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,7 +44,7 @@ pub struct Gate {
     settings: Settings,
     reverse_mx: ReverseMx,
     deadline: Duration,
-    ids: Arc<Ids>,
+    ids: Ids,
 }
 
 impl Gate {
@@ -54,13 +52,7 @@ impl Gate {
     /// temperror.
     #[must_use]
     pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
-        Arc::new(Self { settings, reverse_mx, deadline, ids: Arc::new(Ids::new()) })
-    }
-
-    /// A gate for those who come from now on; its ids go on where these are, so that none is given twice.
-    #[must_use]
-    pub fn renewed(&self, settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
-        Arc::new(Self { settings, reverse_mx, deadline, ids: Arc::clone(&self.ids) })
+        Arc::new(Self { settings, reverse_mx, deadline, ids: Ids::new() })
     }
 
     /// The operator's policy.

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 pub use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
 pub use crate::relay::error::{RelayError, Stage};
-pub use crate::relay::reply_parser::Malformed;
+pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};

@@ -16,7 +16,7 @@ const MAX_REPLY: usize = 32 * 1024;
 
 /// Collects one reply after another.
 #[derive(Debug, Default)]
-pub(super) struct ReplyParser {
+pub struct ReplyParser {
     line: Vec<u8>,
     code: Option<u16>,
     text: Vec<String>,
@@ -25,7 +25,10 @@ pub(super) struct ReplyParser {
 
 impl ReplyParser {
     /// Takes what was read; gives the reply when it is complete, with what follows it.
-    pub(super) fn feed<'a>(&mut self, mut octets: &'a [u8]) -> Result<Option<(Reply, &'a [u8])>, Malformed> {
+    ///
+    /// # Errors
+    /// In what way the octets are no reply; the connection is of no more use then.
+    pub fn feed<'a>(&mut self, mut octets: &'a [u8]) -> Result<Option<(Reply, &'a [u8])>, Malformed> {
         while !octets.is_empty() {
             let end = memchr::memchr(b'\n', octets).map_or(octets.len(), |at| at + 1);
             let (piece, rest) = octets.split_at_checked(end).unwrap_or((octets, &[]));

@@ -7,9 +7,15 @@ mod check;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod dialogues;
+#[cfg(test)]
+mod drain;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
@@ -19,9 +25,14 @@ mod limits;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod serve;
+#[cfg(test)]
 mod starttls;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod verdicts;

@@ -64,6 +64,12 @@ struct Memory {
     heard: String,
 }
 
+impl Memory {
+    fn is_quiet(&self) -> bool {
+        self.open == 0 || self.accepted.len() == self.dots && self.dots > 0
+    }
+}
+
 impl Relay {
     pub(super) async fn start(fault: Fault, pipelining: bool) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
@@ -131,10 +137,7 @@ impl Relay {
     /// Waits until no connection is amid a transaction any more: each is closed, or has ended its message and waits.
     pub(super) async fn all_closed(&self) {
         for _ in 0..1000 {
-            let memory = self.memory.lock().unwrap();
-            let done = memory.open == 0 || memory.accepted.len() == memory.dots && memory.dots > 0;
-            drop(memory);
-            if done {
+            if self.memory.lock().unwrap().is_quiet() {
                 return;
             }
             sleep(Duration::from_millis(10)).await;
@@ -257,7 +260,7 @@ impl Session {
             Fault::ClosesAt(at) if at == step => return None,
             Fault::SaysAt(at, said) if at == step => said,
             Fault::FloodsAt(at) if at == step => {
-                let piece = [b'2'; 64 * 1024];
+                let piece = vec![b'2'; 64 * 1024];
                 for _ in 0..160 {
                     self.stream.write_all(&piece).await.ok()?;
                 }
