@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{Daemon, Home, configuration, free_address};
+use crate::daemon::{Daemon, Home, configuration, free_address, refused};
 use crate::interop::client::Client;
 use crate::interop::mail;
 use crate::interop::zone::Zone;
@@ -132,14 +132,6 @@ async fn addresses_come_and_go_and_the_log_level_changes() {
     refused(second).await;
     assert!(!daemon.log().contains(&format!("not listening any more address={second}")));
     Client::greeted(CLIENT, first, "a.test").await;
-}
-
-/// Waits until nobody listens there.
-async fn refused(address: SocketAddr) {
-    crate::interop::peers::eventually("a closed port", crate::daemon::SOON, || {
-        std::net::TcpStream::connect(address).is_err().then_some(())
-    })
-    .await;
 }
 
 /// Connections at one time, each of an address of its own.
