@@ -93,12 +93,13 @@ impl Daemon {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let tls = settings.tls.clone().map(|tls| match &self.tls {
+            Some(before) => before.renewed(tls),
+            None => Acceptor::load(tls),
+        });
+        let tls = tls.transpose()?;
         let other =
             if settings.relay == self.settings.relay { None } else { Some(Probed::new(&settings).await?) };
-        let tls = match &settings.tls {
-            same if *same == self.settings.tls => self.tls.clone(),
-            other => other.clone().map(Acceptor::load).transpose()?,
-        };
         let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
@@ -162,7 +163,7 @@ impl Probed {
 
 /// Whether waiting can't help.
 fn is_final(next_hop: &NextHop, error: &RelayError) -> bool {
-    matches!(error, RelayError::NoXclient) || matches!(next_hop, NextHop::Maildir(_))
+    error.is_final() || matches!(next_hop, NextHop::Maildir(_))
 }
 
 async fn keep_probing(relay: Relay, mut reached: bool, stop: CancellationToken) {

@@ -321,6 +321,7 @@ impl Session {
     fn secured(&mut self) -> Effect {
         self.hello = None;
         self.transaction = None;
+        self.refused = false;
         self.offer.starttls = false;
         self.secured = true;
         Effect::Listen

@@ -37,6 +37,11 @@ struct Inner {
     certificate: Arc<Current>,
     files: Mutex<Fingerprint>,
     looked: Mutex<Instant>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     done: AtomicU64,
     failed: AtomicU64,
 }
@@ -56,6 +61,18 @@ impl Acceptor {
     /// # Errors
     /// Names the configuration key, the file and what is wrong.
     pub fn load(settings: Settings) -> Result<Self, LoadError> {
+        Self::counting(settings, Arc::default())
+    }
+
+    /// The same for other settings, with counts that go on. The files are read anew.
+    ///
+    /// # Errors
+    /// As for [`Self::load`]; then this one is as it was.
+    pub fn renewed(&self, settings: Settings) -> Result<Self, LoadError> {
+        Self::counting(settings, Arc::clone(&self.inner.counts))
+    }
+
+    fn counting(settings: Settings, counts: Arc<Counts>) -> Result<Self, LoadError> {
         let files = Mutex::new(Fingerprint::of(&settings));
         let certificate = Arc::new(Current(RwLock::new(Arc::new(certificate::load(&settings)?))));
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
@@ -64,8 +81,7 @@ impl Acceptor {
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&certificate) as _;
         let config = Arc::new(builder.with_no_client_auth().with_cert_resolver(resolver));
         let looked = Mutex::new(Instant::now());
-        let (done, failed) = Default::default();
-        let inner = Inner { settings, config, certificate, files, looked, done, failed };
+        let inner = Inner { settings, config, certificate, files, looked, counts };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -73,7 +89,7 @@ impl Acceptor {
     #[must_use]
     pub fn handshakes(&self) -> Handshakes {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Handshakes { done: count(&self.inner.done), failed: count(&self.inner.failed) }
+        Handshakes { done: count(&self.inner.counts.done), failed: count(&self.inner.counts.failed) }
     }
 
     /// The handshake. It has no time limit of its own; dropping it breaks it off.
@@ -81,7 +97,7 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let counted = Counted { inner: &self.inner, done: false };
+        let counted = Counted { counts: &self.inner.counts, done: false };
         self.look().await;
         let stream = TlsAcceptor::from(Arc::clone(&self.inner.config)).accept(stream).await?;
         counted.done();
@@ -129,7 +145,7 @@ impl Inner {
 
 /// A handshake that counts as failed unless it says otherwise, also where it is dropped.
 struct Counted<'a> {
-    inner: &'a Inner,
+    counts: &'a Counts,
     done: bool,
 }
 
@@ -141,7 +157,7 @@ impl Counted<'_> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        let count = if self.done { &self.inner.done } else { &self.inner.failed };
+        let count = if self.done { &self.counts.done } else { &self.counts.failed };
         count.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -2,21 +2,17 @@
 //! look-up.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rmxd::config::{Flags, load};
-use rmxd::dns::Dns;
 use rmxd::door::Door;
-use rmxd::gate::Gate;
-use rmxd::relay::Relay;
-use rmxd::reverse_mx::ReverseMx;
-use rmxd::tls::{Acceptor, Handshakes, Stream};
+use rmxd::tls::{Handshakes, Stream};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::support;
 
 struct Setup {
     folder: TempDir,
@@ -30,26 +26,14 @@ impl Setup {
         let pair = rcgen::generate_simple_self_signed(["gate.test".to_owned()]).unwrap();
         std::fs::write(file("cert.pem"), pair.cert.pem()).unwrap();
         std::fs::write(file("key.pem"), pair.signing_key.serialize_pem()).unwrap();
-        let set = [
-            ("hostname", "gate.test".to_owned()),
-            ("relay.next_hop", format!("maildir:{}", file("mail"))),
-            ("exempt.clients", "127.0.0.0/8".to_owned()),
-            ("dns.servers", "127.0.0.1:9".to_owned()),
-            ("limits.command_timeout", "7s".to_owned()),
-            ("tls.certificate", file("cert.pem")),
-            ("tls.key", file("key.pem")),
-        ];
-        let set = set.map(|(key, value)| (key.to_owned(), value)).to_vec();
-        let settings = load(None, [], &Flags { set, ..Flags::default() }).unwrap().settings;
-        let dns = Dns::new(settings.dns).unwrap();
-        let gate = Gate::new(settings.gate, ReverseMx::new(dns, settings.reverse_mx), Duration::from_secs(5));
-        let door = Door {
-            settings: Arc::new(settings.door),
-            session: Arc::new(settings.session),
-            gate,
-            relay: Relay::new(settings.relay),
-            tls: settings.tls.map(|tls| Acceptor::load(tls).unwrap()),
-        };
+        let settings = support::settings([
+            format!("relay.next_hop=maildir:{}", file("mail")).as_str(),
+            "exempt.clients=127.0.0.0/8",
+            "limits.command_timeout=7s",
+            &format!("tls.certificate={}", file("cert.pem")),
+            &format!("tls.key={}", file("key.pem")),
+        ]);
+        let door = support::door(&settings, "127.0.0.1:9".parse().unwrap());
         door.relay.probe().await.unwrap(); // makes the Maildir
         Self { folder, door }
     }
@@ -108,7 +92,7 @@ impl Client {
     /// Sends a line; the code of the answer.
     async fn say(&mut self, line: &str) -> String {
         self.send(&format!("{line}\r\n")).await;
-        self.reply().await[0][..3].to_owned()
+        self.reply().await[0].get(..3).unwrap().to_owned()
     }
 
     async fn start_tls(&mut self) {
@@ -227,12 +211,12 @@ async fn starttls_may_end_a_group_of_commands() {
     let mut client = setup.client().await;
     client.send("EHLO c.test\r\nNOOP\r\nSTARTTLS\r\n").await;
     for code in ["250", "250", "220"] {
-        assert_eq!(client.reply().await[0][..3], *code);
+        assert!(client.reply().await[0].starts_with(code));
     }
     client.handshake().await;
     client.send("EHLO c.test\r\nMAIL FROM:<u@good.test>\r\nNOOP\r\n").await;
     for code in ["250", "250", "250"] {
-        assert_eq!(client.reply().await[0][..3], *code);
+        assert!(client.reply().await[0].starts_with(code));
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod daemon;
 pub(crate) mod log;
 pub(crate) mod pattern;
+pub(crate) mod relay;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use rmxd::door::Door;
 use rmxd::gate::Gate;
 use rmxd::relay::Relay;
 use rmxd::reverse_mx::ReverseMx;
+use rmxd::tls::Acceptor;
 
 /// What differs from the built-in defaults: clients of the tests stand on loopback, and nobody waits for long.
 const BASE: [(&str, &str); 4] = [
@@ -50,7 +52,7 @@ pub(crate) fn door(settings: &Settings, dns: SocketAddr) -> Door {
         session: Arc::new(settings.session.clone()),
         gate: gate(settings, dns, Clock::running()),
         relay: Relay::new(settings.relay.clone()),
-        tls: None,
+        tls: settings.tls.clone().map(|tls| Acceptor::load(tls).unwrap()),
     }
 }
 
