@@ -17,6 +17,8 @@ pub mod reverse_mx;
 
 pub mod gate;
 
+pub mod tls;
+
 pub mod relay;
 
 pub mod door;

@@ -6,7 +6,9 @@
 //! rest is done on the way out.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
 
 use tracing::field::{Field, Visit};
 use tracing::subscriber::set_global_default;
@@ -14,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::{self, FormatFields, Writer};
 use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
+use tracing_subscriber::reload;
 
 use crate::smtp::escape::{OneLine, is_hazard};
 
@@ -59,20 +62,63 @@ pub fn filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(level).map_err(|_detail| wrong())
 }
 
+/// The log of the process.
+pub struct Log {
+    format: Format,
+    set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
 /// Starts logging for the whole process; the first call counts.
 ///
 /// # Errors
 /// When the level can't be read, or logging was started before.
-pub fn start(settings: &Settings) -> Result<(), String> {
+pub fn start(settings: &Settings) -> Result<Log, String> {
     let filter = filter(&settings.level)?;
-    let started = match settings.format {
+    let (started, set_filter): (_, Box<dyn Fn(_) -> _ + Send + Sync>) = match settings.format {
         Format::Text => {
             let colour = io::stderr().is_terminal() && !is_set("NO_COLOR");
-            set_global_default(text(filter, io::stderr).with_ansi(colour).finish())
+            let builder = text(filter, io::stderr).with_ansi(colour).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (set_global_default(builder.finish()), Box::new(move |filter| handle.reload(filter)))
         }
-        Format::Json => set_global_default(json(filter, io::stderr).finish()),
+        Format::Json => {
+            let builder = json(filter, io::stderr).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (set_global_default(builder.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
     };
-    started.map_err(|error| error.to_string())
+    started.map_err(|error| error.to_string())?;
+    Ok(Log { format: settings.format, set_filter })
+}
+
+impl Log {
+    /// Takes on another level. The format is chosen at the start only.
+    ///
+    /// # Errors
+    /// What stays as it was.
+    pub fn change(&self, settings: &Settings) -> Result<(), String> {
+        (self.set_filter)(filter(&settings.level)?).map_err(|error| format!("log.level: {error}"))?;
+        if settings.format == self.format {
+            Ok(())
+        } else {
+            Err("log.format: another format takes effect at the next start".to_owned())
+        }
+    }
+}
+
+/// As [`start`], as text and into a file.
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_in(file: File, settings: &Settings) -> Result<(), String> {
+    let subscriber = text(filter(&settings.level)?, Mutex::new(file)).with_ansi(false).finish();
+    set_global_default(subscriber).map_err(|error| error.to_string())
 }
 
 /// <https://no-color.org>: set, and not empty.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::{ConfigSource, Exit, print};
 use crate::config::{DRAIN, Entry, Value};
+use crate::tls;
 
 /// `rmxd config`.
 #[derive(Debug, clap::Args)]
@@ -38,17 +39,24 @@ struct Show {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     let done = match args.what {
-        What::Check(Check { source }) => source.load(DRAIN).map(|_| {
-            let file =
-                source.file().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
-            print(&format!("{file}: ok\n"))
-        }),
+        What::Check(Check { source }) => check(&source),
         What::Show(Show { source, json }) => source.load(DRAIN).map(|loaded| {
             let entries: Vec<Entry> = loaded.entries.into_iter().map(masked).collect();
             print(&if json { as_json(&entries) } else { as_toml(&entries) })
         }),
     };
     done.unwrap_or_else(|exit: Exit| exit).into()
+}
+
+/// The certificate is read as well: a file that isn't there would stop the start, and a wrong key is found sooner here.
+fn check(source: &ConfigSource) -> Result<Exit, Exit> {
+    let loaded = source.load(DRAIN)?;
+    if let Some(Err(error)) = loaded.settings.tls.map(tls::Acceptor::load) {
+        eprintln!("{error}");
+        return Err(Exit::Config);
+    }
+    let file = source.file().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
+    Ok(print(&format!("{file}: ok\n")))
 }
 
 const MASK: &str = "***";

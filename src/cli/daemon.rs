@@ -1,12 +1,11 @@
 //! Starts everything that a configuration describes, for `rmxd serve` and `rmxd demo` alike.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Settings;
 use crate::dns::{Dns, SetupError};
@@ -14,83 +13,151 @@ use crate::door::Door;
 use crate::gate::Gate;
 use crate::relay::{NextHop, Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
-use crate::server;
+use crate::server::{self, ListenError, Listener, Moved, Server};
+use crate::tls::{self, Acceptor};
 
 /// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
 /// too, so this matters for quiet hours only.
 const PROBE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(15));
 
+/// How long the start, or a reload, waits for a relay that takes the connection and then says nothing.
+const FIRST_PROBE: Duration = Duration::from_secs(5);
+
 /// A running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    addresses: Vec<SocketAddr>,
+    settings: Settings,
+    dns: Dns,
+    relay: Probed,
+    tls: Option<Acceptor>,
+    server: Server,
     stop: CancellationToken,
-    server: JoinHandle<usize>,
 }
 
-/// Why a daemon can't start.
+/// A relay that is asked from time to time whether it is there, for as long as this lives.
+#[derive(Debug)]
+struct Probed {
+    relay: Relay,
+    _prober: DropGuard,
+}
+
+/// Why a daemon can't start, or can't go over to other settings.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error("dns.servers: {0}")]
     Dns(#[from] SetupError),
-    #[error("listen.smtp: {address}: {error}")]
-    Listen { address: SocketAddr, error: io::Error },
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    #[error("{0}")]
+    Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(RelayError),
 }
 
 /// What decides, without listeners: `rmxd check` needs no more.
 pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, SetupError> {
-    let dns = Dns::new(settings.dns.clone())?;
-    // The longest way: MX, then its host, then the same for the organisational domain, side by side with nothing.
-    let deadline = settings.dns.timeout * 3;
-    Ok(Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx.clone()), deadline))
+    let reverse_mx = ReverseMx::new(Dns::new(settings.dns.clone())?, settings.reverse_mx.clone());
+    Ok(Gate::new(settings.gate.clone(), reverse_mx, deadline(settings)))
+}
+
+/// The longest way: MX, then its host, then the same for the organisational domain, side by side with nothing.
+fn deadline(settings: &Settings) -> Duration {
+    settings.dns.timeout * 3
 }
 
 impl Daemon {
     /// Binds, learns what the relay can take, and serves. A relay that is down is no obstacle; one that would make an
     /// open relay of us is (DESIGN 1.6), and so is a Maildir that can't be written.
-    pub(super) async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let gate = gate(settings)?;
-        let mut listeners = Vec::new();
-        for address in &settings.server.listen {
-            let bound = server::bind(*address);
-            listeners.push(bound.map_err(|error| StartError::Listen { address: *address, error })?);
-        }
-        let relay = Relay::new(settings.relay.clone());
-        let reached = match relay.probe().await {
-            Ok(_) => true,
-            Err(error) if is_final(&settings.relay.next_hop, &error) => return Err(StartError::Relay(error)),
-            Err(error) => {
-                tracing::warn!(%error, "the relay can't be used yet; mail is deferred until it can");
-                false
-            }
-        };
+    pub(super) async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
+        let dns = Dns::new(settings.dns.clone())?;
+        let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
+        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
+        let listeners = server::listeners(&settings.server.listen, passed)?;
+        let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
+        let relay = Probed::new(&settings).await?;
         let stop = CancellationToken::new();
-        tokio::spawn(keep_probing(relay.clone(), reached, stop.clone()));
-        let door = Door {
-            settings: Arc::new(settings.door.clone()),
-            session: Arc::new(settings.session.clone()),
-            gate,
-            relay,
-        };
-        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let server = tokio::spawn(server::run(settings.server.clone(), listeners, door, stop.clone()));
-        Ok(Self { addresses, stop, server })
+        let door = door(&settings, gate, &relay, tls.as_ref());
+        let server = Server::start(settings.server.clone(), door, listeners, stop.clone())?;
+        Ok(Self { settings, dns, relay, tls, server, stop })
+    }
+
+    /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
+    /// otherwise goes on: the cache of DNS (unless `dns.servers` changed), the counts of connections, and the relay with
+    /// its connections. While an old relay or resolver still has connections to serve, its limits count
+    /// beside those of the new one.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`]; then nothing has changed. The same when the future is dropped before its end.
+    pub(super) async fn reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
+        let dns = self.dns.renewed(settings.dns.clone()).await?;
+        let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
+        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let tls = settings.tls.clone().map(|tls| match &self.tls {
+            Some(before) => before.renewed(tls),
+            None => Acceptor::load(tls),
+        });
+        let tls = tls.transpose()?;
+        let other =
+            if settings.relay == self.settings.relay { None } else { Some(Probed::new(&settings).await?) };
+        let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
+        let moved = self.server.reload(settings.server.clone(), door)?;
+        // From here on nothing fails or waits.
+        (self.settings, self.dns, self.tls) = (settings, dns, tls);
+        if let Some(relay) = other {
+            self.relay = relay;
+        }
+        Ok(moved)
+    }
+
+    /// What new connections are served by.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Where it listens.
-    pub(super) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.server.addresses()
     }
 
     /// Takes no new connections and waits for the open ones; how many were cut off at the end.
     pub(super) async fn drain(self) -> usize {
         self.stop.cancel();
-        self.server.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the server died");
-            0
-        })
+        self.server.drain().await
+    }
+}
+
+fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
+    Door {
+        settings: Arc::new(settings.door.clone()),
+        session: Arc::new(settings.session.clone()),
+        gate,
+        relay: relay.relay.clone(),
+        tls: tls.cloned(),
+    }
+}
+
+impl Probed {
+    /// Tries the relay once, and goes on doing so.
+    async fn new(settings: &Settings) -> Result<Self, StartError> {
+        let relay = Relay::new(settings.relay.clone());
+        let reached = match timeout(settings.relay.connect_timeout + FIRST_PROBE, relay.probe()).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) if is_final(&settings.relay.next_hop, &error) => {
+                return Err(StartError::Relay(error));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the relay can't be used yet; mail is deferred until it can");
+                false
+            }
+            Err(_elapsed) => {
+                tracing::warn!("the relay doesn't answer; mail is deferred until it does");
+                false
+            }
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(keep_probing(relay.clone(), reached, stop.clone()));
+        Ok(Self { relay, _prober: stop.drop_guard() })
     }
 }
 

@@ -3,6 +3,8 @@
 pub mod check;
 pub mod config;
 mod daemon;
+pub mod demo;
+mod notify;
 pub mod serve;
 pub mod zone;
 
@@ -25,7 +27,7 @@ const DEFAULT_FILE: &str = "/etc/rmxd/rmxd.toml";
 pub enum Exit {
     /// Done, or the verdict is accept.
     Done = 0,
-    /// The verdict is reject.
+    /// The verdict is reject; a message of the demo was not judged as expected.
     Reject = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
@@ -54,6 +56,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Zone(zone::Args),
+    Demo(demo::Args),
     /// Validate or show the configuration.
     Config(config::Args),
 }
@@ -65,6 +68,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Serve(arguments) => serve::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
+            Command::Demo(arguments) => demo::run(&arguments),
             Command::Config(arguments) => config::run(arguments),
         },
         Err(error) => {
@@ -92,11 +96,19 @@ impl ConfigSource {
     /// # Errors
     /// [`Exit::Config`].
     pub fn load(&self, drain: Duration) -> Result<Loaded, Exit> {
-        let flags = Flags { set: self.set.clone(), drain };
-        load(self.file().as_deref(), std::env::vars_os(), &flags).map_err(|problems| {
+        self.read(drain).map_err(|problems| {
             report(&problems);
             Exit::Config
         })
+    }
+
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// All problems.
+    pub fn read(&self, drain: Duration) -> Result<Loaded, Vec<Problem>> {
+        let flags = Flags { set: self.set.clone(), drain };
+        load(self.file().as_deref(), std::env::vars_os(), &flags)
     }
 
     /// The file that is read.

@@ -1,18 +1,21 @@
-//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first drains, a second one stops at once.
+//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first drains, a second one stops at once; SIGHUP reloads.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::daemon::{Daemon, StartError};
-use crate::cli::{ConfigSource, Exit};
-use crate::config::{DRAIN, Settings};
-use crate::log;
+use crate::cli::{ConfigSource, Exit, notify};
+use crate::config::{DRAIN, Loaded, Settings};
+use crate::log::{self, Log};
+use crate::server::{self, Listener};
 
 /// Run the daemon
 ///
-/// SIGTERM or SIGINT: no new connections, open transactions may finish; a second one stops at once.
+/// SIGTERM or SIGINT: no new connections, open transactions may finish; a second one stops at once. SIGHUP: reads the
+/// configuration again; a broken one is logged and changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -28,14 +31,25 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };
-    if let Err(what) = log::start(&loaded.settings.log) {
-        eprintln!("rmxd: {what}");
-        return Exit::Config.into();
-    }
+    let log = match log::start(&loaded.settings.log) {
+        Ok(log) => log,
+        Err(what) => {
+            eprintln!("rmxd: {what}");
+            return Exit::Config.into();
+        }
+    };
+    // Here, as there are no threads yet.
+    let passed = match server::passed() {
+        Ok(passed) => passed,
+        Err(error) => {
+            tracing::error!("{error}");
+            return Exit::Config.into();
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime {
         Ok(runtime) => {
-            let exit = runtime.block_on(serve(&loaded.settings));
+            let exit = runtime.block_on(serve(args, loaded.settings, &log, passed));
             runtime.shutdown_timeout(Duration::from_millis(100));
             exit.into()
         }
@@ -46,43 +60,142 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-async fn serve(settings: &Settings) -> Exit {
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(%error, "signals can't be received");
-                return Exit::Temporary;
-            }
-        };
-    let daemon = match Daemon::start(settings).await {
+async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>) -> Exit {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "signals can't be received");
+            return Exit::Temporary;
+        }
+    };
+    notify::keep_alive();
+    let started = tokio::select! {
+        started = Daemon::start(settings, passed) => started,
+        () = signals.stop() => return Exit::Done,
+    };
+    let mut daemon = match started {
         Ok(daemon) => daemon,
         Err(error) => {
             tracing::error!("{error}");
-            return match error {
-                StartError::Listen { .. } => Exit::Temporary,
-                StartError::Dns(_) | StartError::Relay(_) => Exit::Config,
-            };
+            return exit_of(&error);
         }
     };
     for address in daemon.addresses() {
+        let settings = daemon.settings();
         tracing::info!(%address, hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "listening");
     }
-    either(&mut terminate, &mut interrupt).await;
-    tracing::info!("draining for at most {} s", settings.server.drain.as_secs());
+    notify::ready(&status(&daemon)).await;
+    while signals.reload_or_stop().await == Wanted::Reload {
+        notify::reloading().await;
+        tokio::select! {
+            () = reload(args, &mut daemon, log) => {}
+            () = signals.stop() => break,
+        }
+        notify::ready(&status(&daemon)).await;
+    }
+    drain(daemon, &mut signals).await
+}
+
+fn exit_of(error: &StartError) -> Exit {
+    match error {
+        StartError::Listen(server::ListenError::Bind { .. }) => Exit::Temporary,
+        StartError::Listen(server::ListenError::Passed { .. } | server::ListenError::Nowhere)
+        | StartError::Dns(_)
+        | StartError::Tls(_)
+        | StartError::Relay(_) => Exit::Config,
+    }
+}
+
+fn status(daemon: &Daemon) -> String {
+    let addresses: Vec<_> = daemon.addresses().iter().map(ToString::to_string).collect();
+    format!("listening on {}, mode {}", addresses.join(", "), daemon.settings().gate.policy.mode.name())
+}
+
+/// Everything or nothing. May be broken off at any time; then it was nothing.
+async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
+    let Loaded { settings, .. } = match args.source.read(args.drain.into()) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            for problem in &problems {
+                tracing::error!("{problem}");
+            }
+            tracing::error!(problems = problems.len(), "not reloaded, the configuration stays as it was");
+            return;
+        }
+    };
+    let wanted = settings.log.clone();
+    match daemon.reload(settings).await {
+        Ok(moved) => {
+            for address in &moved.opened {
+                tracing::info!(%address, "listening");
+            }
+            for address in &moved.closed {
+                tracing::info!(%address, "not listening any more");
+            }
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            tracing::error!("not reloaded, the configuration stays as it was");
+            return;
+        }
+    }
+    if let Err(what) = log.change(&wanted) {
+        tracing::warn!("{what}");
+    }
+    let settings = daemon.settings();
+    tracing::info!(hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "reloaded");
+}
+
+async fn drain(daemon: Daemon, signals: &mut Signals) -> Exit {
+    let time = daemon.settings().server.drain;
+    notify::stopping(time).await;
+    tracing::info!("draining for at most {}", humantime::format_duration(time));
     tokio::select! {
         cut_off = daemon.drain() => match cut_off {
             0 => tracing::info!("drained"),
             open => tracing::warn!(open, "the drain time is over, connections were cut off"),
         },
-        () = either(&mut terminate, &mut interrupt) => tracing::warn!("stopped while draining"),
+        () = signals.stop() => tracing::warn!("stopped while draining"),
     }
     Exit::Done
 }
 
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What the operator wants.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// Received from the start on: by default it would end us, and one during a reload makes for another one after it.
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    async fn reload_or_stop(&mut self) -> Wanted {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Wanted::Stop,
+            _ = self.interrupt.recv() => Wanted::Stop,
+            _ = self.hangup.recv() => Wanted::Reload,
+        }
     }
 }

@@ -20,12 +20,7 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
             reader.refuse(key, format!("{items:?} is not available in this version: []"));
         }
     }
-    let texts = [
-        ("listen.admin", &raw.listen.admin),
-        ("tls.certificate", &raw.tls.certificate),
-        ("tls.key", &raw.tls.key),
-        ("history.path", &raw.history.path),
-    ];
+    let texts = [("listen.admin", &raw.listen.admin), ("history.path", &raw.history.path)];
     for (key, text) in texts {
         if !text.is_empty() {
             reader.refuse(key, format!("{text:?} is not available in this version: \"\""));
@@ -35,7 +30,6 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
         // Not shown: the URL may hold a password.
         reader.refuse("cluster.redis", "is not available in this version: \"\"");
     }
-    reader.choice_with_later("relay.tls", &raw.relay.tls, &[("none", ())], &["opportunistic", "required"]);
     let delay = reader.duration("limits.banner_delay", &raw.limits.banner_delay);
     if delay.is_some_and(|delay| !delay.is_zero()) {
         let text = &raw.limits.banner_delay;
@@ -56,12 +50,6 @@ fn check_values(raw: &Raw, reader: &mut Reader<'_>) {
         );
     }
     reader.time("history.keep", &raw.history.keep);
-    if raw.tls.certificate.is_empty() != raw.tls.key.is_empty() {
-        reader.refuse_together(
-            &["tls.certificate", "tls.key"],
-            "tls.certificate and tls.key go together: both or neither",
-        );
-    }
     check_admin(raw, reader);
 }
 

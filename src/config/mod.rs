@@ -23,7 +23,7 @@ use crate::config::keys::Keys;
 use crate::config::layer::Layer;
 use crate::config::reader::Reader;
 use crate::smtp::address::DomainName;
-use crate::{dns, door, gate, log, relay, reverse_mx, server, session};
+use crate::{dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 pub use crate::config::keys::Value;
 pub use crate::config::problem::{Origin, Problem};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub relay: relay::Settings,
     /// Listeners.
     pub server: server::Settings,
+    /// Our certificate; `None` = STARTTLS is not offered.
+    pub tls: Option<tls::Settings>,
     /// The log.
     pub log: log::Settings,
 }
@@ -265,6 +267,7 @@ mod tests {
                 reply_timeout: minutes(5),
                 xclient_required: false,
                 hostname: "mx.example.com".to_owned(),
+                tls: relay::Tls::None,
             },
             server: server::Settings {
                 listen: vec!["127.0.0.1:2525".parse().unwrap()],
@@ -272,6 +275,7 @@ mod tests {
                 connections_per_client: 50,
                 drain: Duration::from_secs(30),
             },
+            tls: None,
             log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
         };
         assert_eq!(with(&[("hostname", "MX.example.com")]), Ok(expected));

@@ -8,14 +8,14 @@ use compact_str::CompactString;
 use ipnet::IpNet;
 
 use crate::config::problem::Problem;
-use crate::config::raw::Raw;
+use crate::config::raw::{self, Raw};
 use crate::config::reader::Reader;
 use crate::config::{Settings, later, rules};
 use crate::reverse_mx::PrivateAddresses;
 use crate::smtp::address::{DomainName, Mailbox};
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
-use crate::{dns, door, gate, log, relay, reverse_mx, server, session};
+use crate::{dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 /// What a socket address looks like.
 pub(super) const SOCKET_WANTED: &str =
@@ -49,11 +49,12 @@ pub(super) fn resolve(
     let reverse_mx = reverse_mx(raw, reading);
     let dns = dns(raw, reading);
     let server = server(raw, drain, reading);
+    let tls = tls(&raw.tls, reading);
     let log = log_settings(raw, reading);
     let problems = reader.into_problems();
     match (hostname, session, relay, reverse_mx, log) {
         (Some(hostname), Some(session), Some(relay), Some(reverse_mx), Some(log)) if problems.is_empty() => {
-            Ok(Settings { hostname, session, door, gate, reverse_mx, dns, relay, server, log })
+            Ok(Settings { hostname, session, door, gate, reverse_mx, dns, relay, server, tls, log })
         }
         _ => Err(problems),
     }
@@ -82,6 +83,12 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
     let words = [("auto", Auto), ("xclient", Xclient), ("none", Nothing)];
     let identity =
         reader.choice_with_later("relay.identity", &raw.relay.identity, &words, &["xforward", "proxy-v2"]);
+    let words = [
+        ("none", relay::Tls::None),
+        ("opportunistic", relay::Tls::Opportunistic),
+        ("required", relay::Tls::Required),
+    ];
+    let tls = reader.choice("relay.tls", &raw.relay.tls, &words);
     let next_hop = reader.parsed("relay.next_hop", next_hop(&raw.relay.next_hop));
     let max_connections = reader.count("relay.max_connections", raw.relay.max_connections, 1..=MOST);
     let connect_timeout = reader.time("relay.connect_timeout", &raw.relay.connect_timeout);
@@ -95,6 +102,12 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
              rmxd's own host, so that without a list this would be an open relay",
         );
     }
+    if tls == Some(relay::Tls::Required) && matches!(next_hop, Some(relay::NextHop::Maildir(_))) {
+        reader.refuse_together(
+            &["relay.tls", "relay.next_hop"],
+            "relay.tls \"required\" needs an SMTP next hop: a Maildir has no connection to encrypt",
+        );
+    }
     Some(relay::Settings {
         next_hop: next_hop?,
         identity: identity?,
@@ -103,6 +116,7 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
         reply_timeout: reply_timeout?,
         xclient_required,
         hostname: hostname?.as_str().to_owned(),
+        tls: tls?,
     })
 }
 
@@ -271,15 +285,27 @@ fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settin
     let limits = &raw.limits;
     let socket = |text: &str| text.parse::<SocketAddr>().map_err(|_syntax| SOCKET_WANTED.to_owned());
     let listen = reader.list("listen.smtp", &raw.listen.smtp, socket);
-    if raw.listen.smtp.is_empty() {
-        reader.refuse("listen.smtp", format!("is empty: each {SOCKET_WANTED}"));
-    }
     let per_client = reader.count("limits.connections_per_client", limits.connections_per_client, 1..=MOST);
     server::Settings {
         listen: listen.unwrap_or_default(),
         connections: reader.count("limits.connections", limits.connections, 1..=MOST).unwrap_or_default(),
         connections_per_client: per_client.unwrap_or_default(),
         drain,
+    }
+}
+
+fn tls(raw: &raw::Tls, reader: &mut Reader<'_>) -> Option<tls::Settings> {
+    let raw::Tls { certificate, key } = raw;
+    match (certificate.is_empty(), key.is_empty()) {
+        (true, true) => None,
+        (false, false) => Some(tls::Settings { certificate: certificate.into(), key: key.into() }),
+        (true, false) | (false, true) => {
+            reader.refuse_together(
+                &["tls.certificate", "tls.key"],
+                "tls.certificate and tls.key go together: both or neither",
+            );
+            None
+        }
     }
 }
 

@@ -21,6 +21,8 @@ use crate::smtp::address::DomainName;
 const OVERHEAD: usize = 360;
 /// How long trouble is remembered: long enough to spare a struggling server, short enough to be forgotten at once.
 const TROUBLE_HELD: Duration = Duration::from_secs(5);
+/// Entries that are copied before others get their turn.
+const COPIED_AT_ONCE: usize = 256;
 
 /// What an entry is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -99,6 +101,22 @@ impl Cache {
             })
             .build_with_hasher(RandomState::default());
         Self { store, settings, clock }
+    }
+
+    /// The same answers by other settings, which bind the answers to come. While the memory stays as it is, both are
+    /// one store; else this is a copy, as moka's bound is for good.
+    pub(super) async fn renewed(&self, settings: CacheSettings) -> Self {
+        if settings.memory == self.settings.memory {
+            return Self { store: self.store.clone(), settings, clock: self.clock.clone() };
+        }
+        let renewed = Self::new(settings, self.clock.clone());
+        for (count, (key, entry)) in self.store.iter().enumerate() {
+            renewed.store.insert((*key).clone(), entry).await;
+            if count % COPIED_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        renewed
     }
 
     /// The answer, if one is held that has not expired. Gives the question back.

@@ -80,7 +80,7 @@ pub struct Dns(Arc<Inner>);
 struct Inner {
     cache: Cache,
     servers: Servers,
-    under_way: Semaphore,
+    under_way: Arc<Semaphore>,
     clock: Clock,
     settings: Settings,
 }
@@ -121,10 +121,33 @@ impl Dns {
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
             servers: Servers::new(&settings.servers, settings.timeout, clock.clone())?,
-            under_way: Semaphore::new(MAX_UNDER_WAY),
+            under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             clock,
             settings,
         })))
+    }
+
+    /// The same by other settings. What is held stays, with the times that it was given; but other servers may answer
+    /// otherwise, so with them nothing does. Questions under way end by the settings that they began with.
+    ///
+    /// # Errors
+    /// As [`Dns::new`].
+    pub async fn renewed(&self, mut settings: Settings) -> Result<Self, SetupError> {
+        if settings.servers.is_empty() {
+            settings.servers = resolver::system_servers()?;
+        }
+        let Inner { cache, under_way, clock, settings: before, .. } = &*self.0;
+        if settings == *before {
+            return Ok(self.clone());
+        }
+        let servers = Servers::new(&settings.servers, settings.timeout, clock.clone())?;
+        let cache = if settings.servers == before.servers {
+            cache.renewed(settings.cache.clone()).await
+        } else {
+            Cache::new(settings.cache.clone(), clock.clone())
+        };
+        let (under_way, clock) = (Arc::clone(under_way), clock.clone());
+        Ok(Self(Arc::new(Inner { cache, servers, under_way, clock, settings })))
     }
 
     /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`].

@@ -82,6 +82,43 @@ async fn an_answer_is_kept_for_its_ttl() {
 }
 
 #[tokio::test]
+async fn what_is_held_outlives_other_settings_but_not_other_servers() {
+    let zone = "good.test 100 MX 10 m.test";
+    let (server, other) = (TestServer::start(zone).await, TestServer::start(zone).await);
+    let (dns, clock) = server.dns();
+    mx(&dns, "good.test").await;
+    mx(&dns, "gone.test").await;
+    clock.advance(SECOND);
+    server.asked();
+    let cache = |change: fn(&mut CacheSettings)| {
+        let mut settings = settings(&[server.address()]);
+        change(&mut settings.cache);
+        settings
+    };
+    let rows = [
+        cache(|_| {}),
+        Settings { timeout: 3 * SECOND, ..cache(|_| {}) },
+        cache(|cache| cache.max_ttl = 50 * SECOND),
+        cache(|cache| cache.memory = 1 << 20),
+    ];
+    for settings in rows {
+        let renewed = dns.renewed(settings.clone()).await.unwrap();
+        let held = mx(&renewed, "good.test").await.evidence;
+        assert_eq!((held.freshness, held.ttl_left), (Freshness::Cached, 99 * SECOND), "{settings:?}");
+        assert_eq!(text(&mx(&renewed, "below.gone.test").await), "cached NXDOMAIN", "{settings:?}");
+        assert_eq!(server.asked(), Vec::<String>::new());
+        let name = format!("long{}.test", settings.cache.max_ttl.as_secs());
+        server.set(&format!("{name} 900 MX 10 m.test"));
+        let expected = settings.cache.max_ttl.min(900 * SECOND);
+        assert_eq!(mx(&renewed, &name).await.evidence.ttl_left, expected, "{settings:?}");
+        server.asked();
+    }
+    let elsewhere = dns.renewed(settings(&[other.address()])).await.unwrap();
+    assert_eq!(mx(&elsewhere, "good.test").await.evidence.freshness, Freshness::Fresh);
+    assert_eq!((server.asked().len(), other.asked().len()), (0, 1));
+}
+
+#[tokio::test]
 async fn absence_is_kept_by_the_soa_and_shortly_without() {
     let server = TestServer::start("txt.test TXT x\nnosoa.test TXT x\nnosoa.test NOSOA").await;
     let (dns, clock) = server.dns();

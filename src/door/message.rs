@@ -15,6 +15,7 @@ use crate::message::authentication_results::{
 use crate::message::header::{self, Field};
 use crate::message::trace::{self, Protocol};
 use crate::policy::decide;
+use crate::policy::reason::Reason;
 use crate::relay;
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::smtp::framing::{stuffed, unstuffed};
@@ -40,6 +41,18 @@ enum Stage {
     Body(relay::Transaction),
     /// What the client is told at the end.
     Refused(Reply),
+    /// Answered.
+    Over,
+}
+
+impl Drop for Message {
+    /// A message that was accepted and never ended is in the log as such.
+    fn drop(&mut self) {
+        if !matches!(self.stage, Stage::Over) {
+            let id = self.transaction.id();
+            tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, "broken off by the client, not delivered");
+        }
+    }
 }
 
 impl Message {
@@ -52,7 +65,7 @@ impl Message {
     pub(super) fn refusal(&self) -> Option<&Reply> {
         match &self.stage {
             Stage::Refused(reply) => Some(reply),
-            Stage::Head(_) | Stage::Body(_) => None,
+            Stage::Head(_) | Stage::Body(_) | Stage::Over => None,
         }
     }
 
@@ -61,10 +74,10 @@ impl Message {
         self.octets += octets.len() as u64;
         // RFC 1870 5: dots that transparency added don't count.
         if self.refusal().is_none() && self.octets - stuffing > door.settings.message {
-            self.refuse(too_big("the message is", door.settings.message)).await;
+            self.refuse(self.too_big("message", door.settings.message)).await;
         }
         match &mut self.stage {
-            Stage::Refused(_) => {}
+            Stage::Refused(_) | Stage::Over => {}
             Stage::Body(relay) => {
                 if let Err(reply) = relay.write(octets).await {
                     self.stage = Stage::Refused(reply);
@@ -75,7 +88,7 @@ impl Message {
                 block.extend_from_slice(octets);
                 let end = header_end(block, seen);
                 if end.unwrap_or(block.len()) > door.settings.header_block {
-                    self.refuse(too_big("the header is", door.settings.header_block)).await;
+                    self.refuse(self.too_big("header", door.settings.header_block)).await;
                 } else if let Some(end) = end {
                     let rest = block.split_off(end);
                     let block = std::mem::take(block);
@@ -91,12 +104,13 @@ impl Message {
             let block = std::mem::take(block);
             self.judge(door, guest, block, Vec::new()).await;
         }
-        let id = self.transaction.id();
-        let reply = match self.stage {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let reply = match stage {
             Stage::Body(relay) => relay.finish().await,
             Stage::Refused(reply) => reply,
-            Stage::Head(_) => Reply::new(451, Enhanced(4, 3, 0), "the message was not judged"),
+            Stage::Head(_) | Stage::Over => Reply::new(451, Enhanced(4, 3, 0), "the message was not judged"),
         };
+        let id = self.transaction.id();
         tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, reply = %reply, "answered");
         reply
     }
@@ -121,6 +135,11 @@ impl Message {
         };
     }
 
+    fn too_big(&self, what: &str, limit: impl std::fmt::Display) -> Reply {
+        let id = self.transaction.id();
+        Reply::new(552, Enhanced(5, 3, 4), format!("the {what} is larger than {limit} octets (id {id})"))
+    }
+
     /// Nothing more goes to the relay; before DATA it is left in good order.
     async fn refuse(&mut self, reply: Reply) {
         self.stage = Stage::Refused(reply);
@@ -138,12 +157,15 @@ async fn judge(
     block: &[u8],
 ) -> Result<Vec<u8>, Reply> {
     let header = header::read(block);
+    let id = transaction.id();
+    if block.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
+        // Behind our own trace fields it would become a part of them: a forged result in our name. Nobody is exempt.
+        let subject = "the header begins with a continuation line";
+        return Err(Reason::MalformedHeader.plain_reply(subject, &format!(" (id {id})")));
+    }
     if header.received > MAX_RECEIVED {
-        return Err(Reply::new(
-            554,
-            Enhanced(5, 4, 6),
-            format!("more than {MAX_RECEIVED} Received: fields, a mail loop"),
-        ));
+        let text = format!("more than {MAX_RECEIVED} Received: fields, a mail loop (id {id})");
+        return Err(Reply::new(554, Enhanced(5, 4, 6), text));
     }
     let decision = if transaction.judged() {
         transaction.inspection.header(guest, &header).await
@@ -165,10 +187,13 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
     let client = transaction.client.ip();
     let names = guest.names().await;
     let esmtp = transaction.hello.as_ref().is_some_and(|hello| hello.extended);
-    let protocol = match (esmtp, transaction.parameters.smtputf8) {
-        (_, true) => Protocol::Utf8Smtp,
-        (true, false) => Protocol::Esmtp,
-        (false, false) => Protocol::Smtp,
+    let tls = transaction.tls.map(|negotiated| negotiated.to_string());
+    let protocol = match (esmtp, transaction.parameters.smtputf8, &tls) {
+        (_, true, Some(_)) => Protocol::Utf8Smtps,
+        (_, true, None) => Protocol::Utf8Smtp,
+        (true, false, Some(_)) => Protocol::Esmtps,
+        (true, false, None) => Protocol::Esmtp,
+        (false, false, _) => Protocol::Smtp,
     };
     let received = trace::Received {
         helo: transaction.helo(),
@@ -176,6 +201,7 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
         client,
         by: hostname,
         protocol,
+        tls: tls.as_deref(),
         id: id.as_str(),
         recipient: transaction.first.as_ref().filter(|_| transaction.accepted == 1),
         at: SystemTime::now(),
@@ -203,10 +229,6 @@ fn addresses(field: &Field) -> String {
             authors.iter().map(|author| author.address.as_str()).collect::<Vec<_>>().join(", ")
         }
     }
-}
-
-fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
-    Reply::new(552, Enhanced(5, 3, 4), format!("{what} larger than {limit} octets"))
 }
 
 /// Where the header block ends: behind the last CRLF before the empty line. `seen` octets were looked at before.

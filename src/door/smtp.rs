@@ -20,6 +20,7 @@ use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::tls;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Door {
     pub gate: Arc<Gate>,
     /// Where accepted mail goes.
     pub relay: Relay,
+    /// Our certificate; with one, STARTTLS is offered.
+    pub tls: Option<tls::Acceptor>,
 }
 
 impl Door {
@@ -67,6 +70,7 @@ impl Door {
             eight_bit_mime: relay.eight_bit_mime,
             smtputf8: relay.smtputf8,
             dsn: relay.dsn,
+            starttls: self.tls.is_some(),
         }
     }
 }
@@ -121,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         self.wire.answer(&reply);
                         break;
                     }
+                    Effect::Listen => break,
                     Effect::Hello(reply) => {
                         self.end_transaction().await;
                         let argument =
@@ -164,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         None => Effect::Reply(reply),
                         Some(received) => self.received(&mut session, received, Event::ChunkAnswered),
                     },
+                    Effect::StartTls(ready) => session.step(self.start_tls(&ready).await?),
                 };
             }
         }
@@ -195,6 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             if self.stop.is_cancelled() && self.is_idle() {
                 return Ok(Input::Stopping);
             }
+            // Not within the select below: a write that was broken off would be done again.
+            self.wire.flush().await?;
             let idle = self.is_idle();
             let more = self.wire.more(self.door.settings.command_timeout);
             let read = tokio::select! {
@@ -212,7 +220,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     async fn sender(&mut self, session: &Session, path: ReversePath, parameters: MailParameters) -> Reply {
         let inspection = self.guest.inspect(&path);
         let hello = session.hello().cloned();
-        let mut transaction = Transaction::new(inspection, path, parameters, self.client, hello);
+        let mut transaction =
+            Transaction::new(inspection, path, parameters, self.client, hello, self.wire.tls());
         if self.door.gate.policy().reject_at == RejectAt::Mail
             && let Some(refusal) = transaction.refusal(self.door, &mut self.guest, None).await
         {
@@ -254,6 +263,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             Received::Answer(reply) => session.step(answered(reply)),
             Received::Fault(fault) => self.fault(session, fault),
             Received::TimedOut => session.step(Event::TimedOut),
+        }
+    }
+
+    /// CVE-2011-0411: what is in the buffer by now came in plain text, and must not be taken for what comes by TLS.
+    async fn start_tls(&mut self, ready: &Reply) -> Result<Event<'static>, Ended> {
+        let Some(acceptor) = &self.door.tls else {
+            return Ok(Event::TlsUnavailable);
+        };
+        if !self.wire.input().is_empty() {
+            tracing::info!(target: "rmxd::session", client = %self.client.ip(), "plain text behind STARTTLS");
+            return Ok(Event::PlainTextBehindStartTls);
+        }
+        self.end_transaction().await;
+        self.wire.answer(ready);
+        match self.wire.start_tls(acceptor, self.door.settings.command_timeout).await {
+            Ok(()) => Ok(Event::TlsStarted),
+            Err(error) => {
+                tracing::info!(target: "rmxd::session", client = %self.client.ip(), %error, "TLS handshake failed");
+                Err(Ended::Gone)
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use crate::session::Hello;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::command::{self, Body, MailParameters};
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::tls::Negotiated;
 
 /// One transaction. Dropping it closes the relay's side without a message.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Transaction {
     pub(super) parameters: MailParameters,
     pub(super) client: SocketAddr,
     pub(super) hello: Option<Hello>,
+    /// How it is encrypted; `None` = not.
+    pub(super) tls: Option<Negotiated>,
     /// Those that were accepted; only the first is remembered by name.
     pub(super) accepted: usize,
     pub(super) first: Option<ForwardPath>,
@@ -52,6 +55,7 @@ impl Transaction {
         parameters: MailParameters,
         client: SocketAddr,
         hello: Option<Hello>,
+        tls: Option<Negotiated>,
     ) -> Self {
         Self {
             inspection,
@@ -59,6 +63,7 @@ impl Transaction {
             parameters,
             client,
             hello,
+            tls,
             accepted: 0,
             first: None,
             judged: false,

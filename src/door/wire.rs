@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::smtp::reply::Reply;
+use crate::tls::{Acceptor, Negotiated, Stream};
 
 /// How much is read at once.
 const READ: usize = 16 * 1024;
@@ -33,7 +34,7 @@ pub(super) enum Ended {
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Wire<S> {
-    stream: S,
+    stream: Stream<S>,
     input: BytesMut,
     output: Vec<u8>,
     session_end: Instant,
@@ -41,7 +42,12 @@ pub(super) struct Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S, session: Duration) -> Self {
-        Self { stream, input: BytesMut::new(), output: Vec::new(), session_end: Instant::now() + session }
+        Self {
+            stream: Stream::Plain(stream),
+            input: BytesMut::new(),
+            output: Vec::new(),
+            session_end: Instant::now() + session,
+        }
     }
 
     /// What was read and not yet taken off.
@@ -65,7 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Ok(());
         }
         let end = self.session_end.min(Instant::now() + WRITE_TIMEOUT);
-        let written = timeout_at(end, self.stream.write_all(&self.output)).await;
+        let written = timeout_at(end, async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await // TLS may hold octets back when the socket is full
+        });
+        let written = written.await;
         self.output.clear();
         match written {
             Ok(Ok(())) => Ok(()),
@@ -87,6 +97,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Ok(Ok(_)) => Ok(()),
             Err(_elapsed) => Err(Ended::TimedOut),
         }
+    }
+
+    /// Sends what is queued, then does the handshake. The caller has made sure that no input is left from before it.
+    pub(super) async fn start_tls(&mut self, acceptor: &Acceptor, wait: Duration) -> io::Result<()> {
+        let end = self.session_end.min(Instant::now() + wait);
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "not done in time");
+        self.flush().await.map_err(|ended| match ended {
+            Ended::TimedOut => late(),
+            Ended::Gone => io::ErrorKind::BrokenPipe.into(),
+        })?;
+        timeout_at(end, self.stream.accept(acceptor)).await.unwrap_or_else(|_elapsed| Err(late()))
+    }
+
+    /// What the handshake agreed on, if there was one.
+    pub(super) fn tls(&self) -> Option<Negotiated> {
+        self.stream.negotiated()
     }
 
     /// Sends what is queued and closes, so that the last reply arrives.

@@ -2,6 +2,7 @@
 //!
 //! Everything that came from the network is escaped, so that one decision is one line.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -37,7 +38,7 @@ pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision
         target: "rmxd::decision",
         id = %inspection.id(),
         verdict = decision.verdict.name(),
-        mode = decision.mode.name(),
+        mode = inspection.mode().name(),
         identity = finding.map(|finding| finding.identity.name()),
         rule = finding.map(|finding| finding.rule.name()),
         rung = finding.and_then(rung).map(Rung::name),
@@ -86,9 +87,11 @@ fn rung(finding: &Finding) -> Option<Rung> {
     }
 }
 
+/// Questions that were asked now; several findings may rest on the same one.
 fn queries(findings: &[Finding]) -> usize {
     let evidence = findings.iter().flat_map(|finding| &finding.evidence);
-    evidence.filter(|evidence| evidence.freshness == Freshness::Fresh).count()
+    let fresh = evidence.filter(|evidence| evidence.freshness == Freshness::Fresh);
+    fresh.map(|evidence| &evidence.question).collect::<HashSet<_>>().len()
 }
 
 /// `MX spoof.test: NXDOMAIN (cached, ttl 55s, age 5s)`, one after the other.

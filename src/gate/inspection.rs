@@ -17,7 +17,7 @@ use crate::policy::decide::{Decision, decide, exempt};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::Rule;
+use crate::policy::rule::{Mode, Rule};
 use crate::smtp::address::ReversePath;
 
 /// One transaction. Dropping it ends the look-ups that only it waits for.
@@ -56,6 +56,11 @@ impl Inspection {
     #[must_use]
     pub fn id(&self) -> Id {
         self.id
+    }
+
+    /// The mode of the policy, also where the decision is an exemption.
+    pub(super) fn mode(&self) -> Mode {
+        self.gate.policy().mode
     }
 
     /// How long ago the transaction began.

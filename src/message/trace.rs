@@ -57,6 +57,8 @@ pub struct Received<'a> {
     pub by: &'a DomainName,
     /// How the message came.
     pub protocol: Protocol,
+    /// TLS version and cipher, in words that need no escaping.
+    pub tls: Option<&'a str>,
     /// The id of the transaction.
     pub id: &'a str,
     /// The recipient, if there is exactly one: with more, a blind copy would show (RFC 5321 7.2).
@@ -73,6 +75,9 @@ impl Received<'_> {
         field.word(&helo_word(self.helo));
         field.word(&format!("({}", self.ptr.map_or("unknown", DomainName::as_str)));
         field.word(&format!("{})", address_literal(self.client)));
+        if let Some(tls) = self.tls {
+            field.line(&format!("(using {tls})"));
+        }
         field.line("by");
         for word in [self.by.as_str(), "with", self.protocol.name(), "id", &safe_word(self.id)] {
             field.word(word);
@@ -163,6 +168,7 @@ mod tests {
             client: client.parse().unwrap(),
             by: &name("gate.relay.test"),
             protocol: Protocol::Esmtp,
+            tls: None,
             id: "4KXN7Q2M",
             recipient: recipient.as_ref(),
             at: UNIX_EPOCH + Duration::from_secs(1_795_413_600),
@@ -184,6 +190,29 @@ mod tests {
             "Received: from [IPv6:::1] (unknown [IPv6:::1])\r\n\
              \tby gate.relay.test with ESMTP id 4KXN7Q2M;\r\n\
              \tMon, 23 Nov 2026 06:00:00 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn received_tells_how_it_was_encrypted() {
+        let field = Received {
+            helo: "h.test",
+            ptr: None,
+            client: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
+            by: &name("gate.relay.test"),
+            protocol: Protocol::Esmtps,
+            tls: Some("TLSv1.2 with cipher TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+            id: "4KXN7Q2M",
+            recipient: None,
+            at: UNIX_EPOCH,
+        };
+        let text = String::from_utf8(field.to_bytes()).unwrap();
+        assert_eq!(
+            text,
+            "Received: from h.test (unknown [IPv6:2001:db8:1111:2222:3333:4444:5555:6666])\r\n\
+             \t(using TLSv1.2 with cipher TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256)\r\n\
+             \tby gate.relay.test with ESMTPS id 4KXN7Q2M;\r\n\
+             \tThu, 1 Jan 1970 00:00:00 +0000\r\n"
         );
     }
 

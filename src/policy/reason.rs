@@ -143,7 +143,7 @@ impl Reason {
             Self::InvalidDomain => (
                 "invalid_domain",
                 Code::ByAction,
-                bad_domain(identity),
+                if identity == Identity::MailFrom { (1, 8) } else { (7, 1) },
                 "is not a domain that can have an MX record",
                 "The sender's domain is an address literal, a single label or not a name at all.",
             ),
@@ -244,9 +244,9 @@ impl Reason {
         let row = self.row(Identity::MailFrom);
         let code = match row.code {
             Code::Always(code) => code,
-            Code::ByAction => 450,
+            Code::ByAction => 550,
         };
-        let space = if subject.is_empty() { "" } else { " " };
+        let space = if subject.is_empty() || row.text.is_empty() { "" } else { " " };
         reply(code, row.status, format!("{subject}{space}{}{suffix}", row.text))
     }
 }
@@ -308,6 +308,12 @@ mod tests {
                 Ptr,
                 Action::Reject,
                 "550 5.7.25 <a@spoof.test>: spoof.test has no MX record (id X)",
+            ),
+            (
+                Reason::InvalidDomain,
+                Ptr,
+                Action::Reject,
+                "550 5.7.1 <a@spoof.test>: spoof.test is not a domain that can have an MX record (id X)",
             ),
             (
                 Reason::DnsError,

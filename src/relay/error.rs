@@ -31,6 +31,12 @@ pub enum RelayError {
          relay.domains and relay.identity = \"auto\""
     )]
     NoXclient,
+    /// `relay.tls` is `required`, and the relay doesn't offer STARTTLS.
+    #[error("the relay does not offer STARTTLS to this host, and relay.tls is \"required\"")]
+    NoTls,
+    /// No TLS came about after STARTTLS; the connection is of no more use.
+    #[error("the TLS handshake with the relay failed: {0}")]
+    Handshake(io::Error),
     /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
     #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
     NoSmtputf8,
@@ -89,9 +95,11 @@ impl RelayError {
     pub fn reply(&self) -> Reply {
         match self {
             Self::Rejected { reply, .. } => reply.clone(),
-            Self::Unreachable(_) | Self::Refused { .. } | Self::NoXclient => {
-                Reason::RelayUnreachable.plain_reply("", "")
-            }
+            Self::Unreachable(_)
+            | Self::Refused { .. }
+            | Self::NoXclient
+            | Self::NoTls
+            | Self::Handshake(_) => Reason::RelayUnreachable.plain_reply("", ""),
             // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
             Self::NoSmtputf8 => Reply::new(
                 451,
@@ -134,6 +142,8 @@ pub enum Stage {
     Banner,
     /// EHLO or HELO.
     Greeting,
+    /// STARTTLS.
+    StartTls,
     /// XCLIENT.
     Xclient,
     /// MAIL FROM.
@@ -153,6 +163,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Banner => "the banner",
             Self::Greeting => "EHLO",
+            Self::StartTls => "STARTTLS",
             Self::Xclient => "XCLIENT",
             Self::Mail => "MAIL",
             Self::Rcpt => "RCPT",
@@ -175,6 +186,8 @@ mod tests {
             (RelayError::Unreachable("refused".into()), "451 4.4.1"),
             (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
+            (RelayError::NoTls, "451 4.4.1"),
+            (RelayError::Handshake(io::ErrorKind::InvalidData.into()), "451 4.4.1"),
             (RelayError::NoSmtputf8, "451 4.6.7"),
             (RelayError::Busy(1), "451 4.3.2"),
             (RelayError::Silent(stage), "451 4.4.2"),

@@ -56,6 +56,17 @@ pub enum ClientIdentity {
     None,
 }
 
+/// Whether the connection to the relay is encrypted. Its certificate isn't checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// Never.
+    None,
+    /// Where the relay offers STARTTLS and the handshake works (RFC 7435), else not.
+    Opportunistic,
+    /// Always; to a relay that can't, no mail goes.
+    Required,
+}
+
 /// `[relay]` as the next hop needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -73,6 +84,8 @@ pub struct Settings {
     pub xclient_required: bool,
     /// Our own name, for EHLO.
     pub hostname: String,
+    /// Encryption.
+    pub tls: Tls,
 }
 
 /// Who the client is.

@@ -2,7 +2,7 @@
 //!
 //! Where the relay offers XCLIENT, it learns there who the client is and judges by its own rules as if it stood on
 //! port 25 itself; where that is required and not offered, nothing is sent to it (DESIGN 1.6). Connections aren't
-//! kept for the next client: what XCLIENT said sticks to one. No TLS, no authentication, no pipelining.
+//! kept for the next client: what XCLIENT said sticks to one. No authentication, no pipelining.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::relay::capabilities::{Capabilities, XclientAttributes};
 use crate::relay::conversation::{Conversation, DONE, GO_AHEAD, READY};
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::{ClientIdentity, ClientInfo, Envelope, RcptParameters, Settings, xclient};
+use crate::relay::{ClientIdentity, ClientInfo, Envelope, RcptParameters, Settings, Tls, xclient};
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::Reply;
 
@@ -109,7 +109,36 @@ impl SmtpHop {
         Err(failure)
     }
 
+    /// A connection, with TLS as `relay.tls` says; the relay is to be greeted (anew).
     async fn open(&self, address: SocketAddr) -> Result<Conversation, RelayError> {
+        let mut conversation = self.dial(address).await?;
+        let required = match self.settings.tls {
+            Tls::None => return Ok(conversation),
+            Tls::Opportunistic => false,
+            Tls::Required => true,
+        };
+        if !greet(&mut conversation, &self.settings.hostname, true).await?.starttls {
+            if required {
+                conversation.quit();
+                return Err(RelayError::NoTls);
+            }
+            return Ok(conversation);
+        }
+        // a relay that hangs in the handshake must leave time for plain text
+        let limit = self.settings.connect_timeout / 3;
+        match conversation.start_tls(&self.host, address.ip(), limit).await {
+            Ok(()) => Ok(conversation),
+            Err(RelayError::Rejected { .. }) if !required => Ok(conversation),
+            Err(error @ RelayError::Handshake(_)) if !required => {
+                tracing::warn!(target: "rmxd::relay", %error, "going on in plain text (relay.tls is opportunistic)");
+                self.dial(address).await
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// A connection whose banner was read.
+    async fn dial(&self, address: SocketAddr) -> Result<Conversation, RelayError> {
         let unreachable = |error| RelayError::Unreachable(format!("{address}: {error}"));
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;

@@ -4,6 +4,7 @@ mod dialogue;
 mod faults;
 mod folder;
 mod script;
+mod starttls;
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ fn settings(next_hop: NextHop) -> Settings {
         reply_timeout: PATIENCE,
         xclient_required: false,
         hostname: "gate.test".into(),
+        tls: crate::relay::Tls::None,
     }
 }
 

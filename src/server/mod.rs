@@ -1,11 +1,14 @@
 //! Listeners: who gets a connection, how many at one time, and how the daemon ends.
 //!
 //! An error of accept() (no descriptors left) is waited out, never the end of the daemon. A panic in one connection is
-//! caught, logged, and harms no other. After `stop` no connection is taken any more; open ones may finish
-//! their transaction until the drain time is over.
+//! caught, logged, and harms no other. A reload swaps what new connections are served by and leaves the open ones
+//! alone. After `stop` no connection is taken any more; open ones may finish their transaction until the drain time
+//! is over.
 
 mod clients;
+mod listeners;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -13,17 +16,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::door::{Door, refuse_connection};
-use crate::server::clients::{Clients, Place};
+use crate::server::clients::{Clients, Place, Seat, Total};
+use crate::server::listeners::Registered;
+pub use crate::server::listeners::{ListenError, Listener, passed};
 
-/// Connections that wait to be accepted, for the kernel.
-const BACKLOG: i32 = 1024;
 /// After an error of accept(): the first wait, doubled up to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// Clients that are being told that there is no room, at one time; more are just closed.
@@ -32,7 +34,7 @@ const REFUSALS: usize = 64;
 /// What the listeners need of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Addresses to listen on.
+    /// Addresses to listen on, besides the sockets that were passed.
     pub listen: Vec<SocketAddr>,
     /// Connections at one time.
     pub connections: usize,
@@ -42,67 +44,157 @@ pub struct Settings {
     pub drain: Duration,
 }
 
-/// Binds a listener; `[::]` takes IPv4 as well.
+/// A running server. Dropped without [`Server::drain`], it goes on until `stop` is cancelled.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    open: Vec<Open>,
+    loops: TaskTracker,
+}
+
+/// A listener that is served.
+#[derive(Debug)]
+struct Open {
+    address: SocketAddr,
+    /// [`Listener::bound_as`].
+    bound_as: Option<SocketAddr>,
+    close: CancellationToken,
+}
+
+/// What a reload changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Addresses that are listened on now.
+    pub opened: Vec<SocketAddr>,
+    /// Addresses that are not listened on any more.
+    pub closed: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// Serves these listeners until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// The runtime can't take a listener.
+    pub fn start(
+        settings: Settings,
+        door: Door,
+        listeners: Vec<Listener>,
+        stop: CancellationToken,
+    ) -> Result<Self, ListenError> {
+        let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
+        let shared = Arc::new(Shared {
+            current: watch::Sender::new(Arc::new(Current { settings, door })),
+            total: Arc::default(),
+            clients: Arc::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            connections: TaskTracker::new(),
+            stop,
+        });
+        let mut server = Self { shared, open: Vec::new(), loops: TaskTracker::new() };
+        for listener in listeners {
+            server.serve(listener);
+        }
+        Ok(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.open.iter().map(|open| open.address).collect()
+    }
+
+    /// From now on new connections are served by these settings and this door; open ones end as they began. The
+    /// counts of connections go on.
+    ///
+    /// # Errors
+    /// A new address can't be listened on, or none would be left; nothing is changed then.
+    pub fn reload(&mut self, settings: Settings, door: Door) -> Result<Moved, ListenError> {
+        let held: Vec<_> = self.open.iter().map(|open| open.bound_as.unwrap_or(open.address)).collect();
+        let bound = bind_missing(&settings.listen, &held)?;
+        let bound = bound.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
+        let wanted: HashSet<SocketAddr> = settings.listen.iter().copied().collect();
+        let is_kept = |open: &Open| open.bound_as.is_none_or(|address| wanted.contains(&address));
+        if bound.is_empty() && !self.open.iter().any(is_kept) {
+            return Err(ListenError::Nowhere);
+        }
+        self.shared.current.send_replace(Arc::new(Current { settings, door }));
+        let mut moved = Moved::default();
+        for closed in self.open.extract_if(.., |open| !is_kept(open)) {
+            closed.close.cancel();
+            moved.closed.push(closed.address);
+        }
+        for listener in bound {
+            moved.opened.push(listener.address);
+            self.serve(listener);
+        }
+        Ok(moved)
+    }
+
+    /// Waits until `stop` is cancelled and all connections have ended, at most `settings.drain` after it. Returns how
+    /// many were still open then.
+    pub async fn drain(self) -> usize {
+        self.loops.close();
+        self.loops.wait().await;
+        let connections = &self.shared.connections;
+        connections.close();
+        let drain = self.shared.current.borrow().settings.drain;
+        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+            return connections.len();
+        }
+        0
+    }
+
+    fn serve(&mut self, listener: Registered) {
+        let close = self.shared.stop.child_token();
+        self.open.push(Open { address: listener.address, bound_as: listener.bound_as, close: close.clone() });
+        self.loops.spawn(accept_loop(listener, close, Arc::clone(&self.shared)));
+    }
+}
+
+/// All that is to be listened on: what was passed, and `wanted` as far as that isn't among it.
 ///
 /// # Errors
-/// Those of the socket; the address is in use, or not ours, or the port is privileged.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+/// An address can't be bound, or there is nothing to listen on.
+pub fn listeners(wanted: &[SocketAddr], passed: Vec<Listener>) -> Result<Vec<Listener>, ListenError> {
+    let held: Vec<_> = passed.iter().map(Listener::address).collect();
+    let mut listeners = passed;
+    listeners.extend(bind_missing(wanted, &held)?);
+    if listeners.is_empty() { Err(ListenError::Nowhere) } else { Ok(listeners) }
 }
 
-/// Serves all listeners until `stop` is cancelled, then waits for open connections, at most `settings.drain`.
-/// Returns how many were still open then.
-pub async fn run(
-    settings: Settings,
-    listeners: Vec<TcpListener>,
-    door: Door,
-    stop: CancellationToken,
-) -> usize {
-    let server = Arc::new(Server {
-        places: Arc::new(Semaphore::new(settings.connections)),
-        clients: Clients::new(settings.connections_per_client),
-        refusals: Arc::new(Semaphore::new(REFUSALS)),
-        connections: TaskTracker::new(),
-        door,
-        stop: stop.clone(),
-    });
-    let loops = TaskTracker::new();
-    for listener in listeners {
-        loops.spawn(accept_loop(listener, Arc::clone(&server)));
-    }
-    loops.close();
-    loops.wait().await;
-    server.connections.close();
-    if tokio::time::timeout(settings.drain, server.connections.wait()).await.is_err() {
-        return server.connections.len();
-    }
-    0
+/// Binds those that are not held yet: all or none.
+fn bind_missing(wanted: &[SocketAddr], held: &[SocketAddr]) -> Result<Vec<Listener>, ListenError> {
+    let missing = wanted.iter().filter(|address| !held.contains(address));
+    missing.map(|address| Listener::bind(*address)).collect()
 }
 
+/// What new connections are served by.
 #[derive(Debug)]
-struct Server {
-    places: Arc<Semaphore>,
+struct Current {
+    settings: Settings,
+    door: Door,
+}
+
+/// What all listeners share.
+#[derive(Debug)]
+struct Shared {
+    current: watch::Sender<Arc<Current>>,
+    total: Arc<Total>,
     clients: Arc<Clients>,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
-    door: Door,
     stop: CancellationToken,
 }
 
-async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
+/// Accepts until `close` is cancelled. What waits to be accepted then is taken if the socket is our own, as it would be
+/// reset with it; else it waits for who comes after us.
+async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc<Shared>) {
+    let Registered { socket: listener, bound_as, .. } = listener;
     let mut wait = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = server.stop.cancelled() => return,
+            () = close.cancelled() => break,
         };
         match accepted {
             Ok((stream, client)) => {
@@ -111,38 +203,67 @@ async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed, waiting {} ms", wait.as_millis());
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = close.cancelled() => break,
+                }
                 wait = (wait * 2).min(BACK_OFF.1);
             }
         }
     }
+    if bound_as.is_some()
+        && let Err(error) = take_waiting(listener, &server)
+    {
+        tracing::warn!(%error, "closing a listener");
+    }
 }
 
-impl Server {
+/// By the system's own accept(), as tokio's knows only of those connections that it was woken for.
+fn take_waiting(listener: TcpListener, server: &Arc<Shared>) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    loop {
+        match listener.accept() {
+            Ok((stream, client)) => {
+                stream.set_nonblocking(true)?;
+                server.admit(TcpStream::from_std(stream)?, client);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The places that a connection takes; dropping them gives them back.
+type Room = (Seat, Place);
+
+impl Shared {
     /// Serves a client if there is room for it, else says why not.
     fn admit(self: &Arc<Self>, stream: TcpStream, client: SocketAddr) {
         let address = client.ip().to_canonical();
-        match self.room_for(address) {
-            Ok(room) => self.serve(stream, client, room),
-            Err(why) => self.refuse(stream, address, why),
+        let current = Arc::clone(&self.current.borrow());
+        match self.room_for(address, &current.settings) {
+            Ok(room) => self.serve(current, stream, client, room),
+            Err(why) => self.refuse(&current, stream, address, why),
         }
     }
 
-    fn room_for(&self, address: IpAddr) -> Result<(OwnedSemaphorePermit, Place), &'static str> {
-        let place =
-            self.clients.enter(address).ok_or("too many connections from your address, try again later")?;
-        let permit = Arc::clone(&self.places).try_acquire_owned();
-        let permit = permit.map_err(|_full| "too many connections, try again later")?;
-        Ok((permit, place))
+    fn room_for(&self, address: IpAddr, limits: &Settings) -> Result<Room, &'static str> {
+        if self.stop.is_cancelled() {
+            return Err("is shutting down, try again later");
+        }
+        let place = self.clients.enter(address, limits.connections_per_client);
+        let place = place.ok_or("too many connections from your address, try again later")?;
+        let seat = self.total.enter(limits.connections).ok_or("too many connections, try again later")?;
+        Ok((seat, place))
     }
 
-    fn serve(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, room: (OwnedSemaphorePermit, Place)) {
+    fn serve(self: &Arc<Self>, current: Arc<Current>, stream: TcpStream, client: SocketAddr, room: Room) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %client, "TCP_NODELAY");
         }
-        let server = Arc::clone(self);
+        let stop = self.stop.clone();
         self.connections.spawn(async move {
-            let session = server.door.serve(stream, client, server.stop.clone());
+            let session = current.door.serve(stream, client, stop);
             if AssertUnwindSafe(session).catch_unwind().await.is_err() {
                 tracing::error!(%client, "a connection ended in a panic");
             }
@@ -150,12 +271,12 @@ impl Server {
         });
     }
 
-    fn refuse(&self, stream: TcpStream, address: IpAddr, why: &'static str) {
+    fn refuse(&self, current: &Current, stream: TcpStream, address: IpAddr, why: &'static str) {
         tracing::info!(client = %address, "{why}");
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else {
             return;
         };
-        let hostname = self.door.session.hostname.clone();
+        let hostname = current.door.session.hostname.clone();
         self.connections.spawn(async move {
             refuse_connection(stream, hostname.as_str(), why).await;
             drop(permit);

@@ -40,6 +40,8 @@ pub struct Offer {
     pub smtputf8: bool,
     /// DSN (RFC 3461).
     pub dsn: bool,
+    /// STARTTLS (RFC 3207); after it, it is offered no more.
+    pub starttls: bool,
 }
 
 /// How the client introduced itself.
@@ -66,6 +68,12 @@ pub enum Event<'a> {
     RecipientAnswered(Reply),
     /// Outcome of [`Effect::Message`].
     MessageAnswered(Reply),
+    /// Outcome of [`Effect::StartTls`]: the handshake was done.
+    TlsStarted,
+    /// Outcome of [`Effect::StartTls`]: octets came behind the command, before any handshake.
+    PlainTextBehindStartTls,
+    /// Outcome of [`Effect::StartTls`]: there is nothing to do it with.
+    TlsUnavailable,
     /// Outcome of [`Effect::Chunk`].
     ChunkAnswered(Reply),
     /// The client was silent for too long.
@@ -79,6 +87,8 @@ pub enum Event<'a> {
 pub enum Effect {
     /// Answer, then wait for the next line.
     Reply(Reply),
+    /// Wait for the next line; there is nothing to answer.
+    Listen,
     /// The client introduced itself; no transaction is open. Answer.
     Hello(Reply),
     /// The transaction is over without a message. Answer.
@@ -91,6 +101,9 @@ pub enum Effect {
     Recipient(ForwardPath, RcptParameters),
     /// 354, then receive the message: [`Event::MessageAnswered`].
     Message,
+    /// If nothing came behind the command, answer and do the handshake, which ends an open transaction:
+    /// [`Event::TlsStarted`] or one of the other two. A handshake that fails ends the connection without a word.
+    StartTls(Reply),
     /// Receive so many octets of the message, which may end with them: [`Event::ChunkAnswered`].
     Chunk {
         /// Octets that follow the command.
@@ -114,8 +127,12 @@ pub struct Session {
     offer: Offer,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
+    secured: bool,
     /// Of the MAIL that is being answered.
     smtputf8: bool,
+    /// The last MAIL, or a RCPT of the open transaction, was refused: what a pipelining client had sent behind it
+    /// (RFC 2920 3.1) is out of order through no fault of the client's.
+    refused: bool,
     errors: usize,
 }
 
@@ -144,7 +161,16 @@ impl Session {
     /// A session whose banner was not sent yet.
     #[must_use]
     pub fn new(settings: Arc<Settings>, offer: Offer) -> Self {
-        Self { settings, offer, hello: None, transaction: None, smtputf8: false, errors: 0 }
+        Self {
+            settings,
+            offer,
+            hello: None,
+            transaction: None,
+            secured: false,
+            smtputf8: false,
+            refused: false,
+            errors: 0,
+        }
     }
 
     /// The banner (RFC 5321 4.2).
@@ -166,6 +192,7 @@ impl Session {
             Event::LineTooLong => self.error(replies::line_too_long()),
             Event::Fault(fault) => Effect::Close(replies::fault(fault)),
             Event::SenderAnswered(reply) => {
+                self.refused = !reply.is_positive();
                 if reply.is_positive() {
                     let smtputf8 = self.smtputf8;
                     self.transaction = Some(Transaction { accepted: 0, smtputf8, chunks: Chunks::None });
@@ -173,8 +200,9 @@ impl Session {
                 Effect::Reply(reply)
             }
             Event::RecipientAnswered(reply) => {
-                if let Some(transaction) = self.transaction.as_mut().filter(|_| reply.is_positive()) {
-                    transaction.accepted += 1;
+                match &mut self.transaction {
+                    Some(transaction) if reply.is_positive() => transaction.accepted += 1,
+                    _ => self.refused = true,
                 }
                 Effect::Reply(reply)
             }
@@ -182,6 +210,9 @@ impl Session {
                 self.transaction = None;
                 Effect::Reply(reply)
             }
+            Event::TlsStarted => self.secured(),
+            Event::PlainTextBehindStartTls => Effect::Close(replies::plain_text_behind_starttls()),
+            Event::TlsUnavailable => Effect::Reply(replies::tls_unavailable()),
             Event::ChunkAnswered(reply) => self.chunk_answered(reply),
             Event::TimedOut => Effect::Close(replies::timed_out(&self.settings.hostname)),
             Event::ShuttingDown => Effect::Close(replies::shutting_down(&self.settings.hostname)),
@@ -204,6 +235,7 @@ impl Session {
             Ok(Command::Quit) => Effect::Close(replies::bye(&self.settings.hostname)),
             Ok(Command::Vrfy) => Effect::Reply(replies::no_verify()),
             Ok(Command::Help) => Effect::Reply(replies::help()),
+            Ok(Command::StartTls) => self.start_tls(),
             Err(CommandError::ChunkSize) => Effect::Close(replies::bad_command(&CommandError::ChunkSize)),
             Err(error) => self.error(replies::bad_command(&error)),
         }
@@ -246,7 +278,7 @@ impl Session {
 
     fn recipient(&mut self, path: ForwardPath, parameters: RcptParameters) -> Effect {
         match &self.transaction {
-            None => self.error(replies::out_of_order("send MAIL FROM first")),
+            None => self.out_of_order(replies::out_of_order("send MAIL FROM first")),
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message has begun"))
             }
@@ -263,13 +295,36 @@ impl Session {
 
     fn data(&mut self) -> Effect {
         match &self.transaction {
-            None => self.error(replies::out_of_order("send MAIL FROM and RCPT TO first")),
+            None => self.out_of_order(replies::out_of_order("send MAIL FROM and RCPT TO first")),
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message came in chunks"))
             }
-            Some(transaction) if transaction.accepted == 0 => self.error(replies::no_recipients()),
+            Some(transaction) if transaction.accepted == 0 => self.out_of_order(replies::no_recipients()),
             Some(_) => Effect::Message,
         }
+    }
+
+    fn start_tls(&mut self) -> Effect {
+        if self.secured {
+            return self.error(replies::out_of_order("TLS is in use already"));
+        }
+        if !self.offer.starttls {
+            return self.error(replies::bad_command(&CommandError::NotImplemented));
+        }
+        if !self.hello.as_ref().is_some_and(|hello| hello.extended) {
+            return self.error(replies::out_of_order("send EHLO first"));
+        }
+        Effect::StartTls(replies::ready_for_tls())
+    }
+
+    /// RFC 3207 4.2: what was said before the handshake is forgotten, since anybody may have said it.
+    fn secured(&mut self) -> Effect {
+        self.hello = None;
+        self.transaction = None;
+        self.refused = false;
+        self.offer.starttls = false;
+        self.secured = true;
+        Effect::Listen
     }
 
     /// The octets of a chunk come whatever the answer is.
@@ -285,7 +340,7 @@ impl Session {
                 return Effect::Chunk { octets, last };
             }
         };
-        match self.error(refusal) {
+        match self.out_of_order(refusal) {
             Effect::Reply(reply) => Effect::Discard { octets, reply },
             other => other,
         }
@@ -301,6 +356,11 @@ impl Session {
             _ => self.transaction = None,
         }
         Effect::Reply(reply)
+    }
+
+    /// An error, unless a refusal of ours led to it.
+    fn out_of_order(&mut self, reply: Reply) -> Effect {
+        if self.refused { Effect::Reply(reply) } else { self.error(reply) }
     }
 
     /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.

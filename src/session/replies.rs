@@ -26,9 +26,12 @@ pub(super) fn help() -> Reply {
 
 pub(super) fn extended_hello(hostname: &DomainName, offer: Offer) -> Reply {
     let mut text = format!("{hostname}\nPIPELINING\nSIZE {}\nCHUNKING\n", offer.size);
-    for (offered, keyword) in
-        [(offer.eight_bit_mime, "8BITMIME\n"), (offer.smtputf8, "SMTPUTF8\n"), (offer.dsn, "DSN\n")]
-    {
+    for (offered, keyword) in [
+        (offer.eight_bit_mime, "8BITMIME\n"),
+        (offer.smtputf8, "SMTPUTF8\n"),
+        (offer.dsn, "DSN\n"),
+        (offer.starttls, "STARTTLS\n"),
+    ] {
         if offered {
             text.push_str(keyword);
         }
@@ -57,6 +60,20 @@ pub(super) fn parameter_not_offered(name: &str) -> Reply {
 
 pub(super) fn out_of_order(text: &'static str) -> Reply {
     Reply::new(503, Enhanced(5, 5, 1), text)
+}
+
+pub(super) fn ready_for_tls() -> Reply {
+    Reply::new(220, Enhanced(2, 0, 0), "ready to start TLS")
+}
+
+/// CVE-2011-0411: whoever can put octets into the plain text could have them obeyed as the client's own.
+pub(super) fn plain_text_behind_starttls() -> Reply {
+    Reply::new(554, Enhanced(5, 5, 1), "nothing may follow STARTTLS before the handshake; closing connection")
+}
+
+/// RFC 3207 4.
+pub(super) fn tls_unavailable() -> Reply {
+    Reply::new(454, Enhanced(4, 7, 0), "TLS is not available now")
 }
 
 pub(super) fn no_recipients() -> Reply {

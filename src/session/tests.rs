@@ -5,7 +5,8 @@ use crate::smtp::reply::Enhanced;
 
 fn session(recipients: usize, errors: usize) -> Session {
     let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients, errors };
-    Session::new(Arc::new(settings), Offer { size: 1000, eight_bit_mime: true, smtputf8: true, dsn: true })
+    let offer = Offer { size: 1000, eight_bit_mime: true, smtputf8: true, dsn: true, starttls: true };
+    Session::new(Arc::new(settings), offer)
 }
 
 /// What a line leads to, with every effect answered positively; the codes, and `close` where the session ends.
@@ -18,9 +19,14 @@ fn say(session: &mut Session, line: &str) -> String {
                 return reply.code().to_string();
             }
             Effect::Close(reply) => return format!("{} close", reply.code()),
+            Effect::Listen => return "listens".to_owned(),
             Effect::Sender(..) => session.step(Event::SenderAnswered(good())),
             Effect::Recipient(..) => session.step(Event::RecipientAnswered(good())),
             Effect::Message => session.step(Event::MessageAnswered(good())),
+            Effect::StartTls(reply) => {
+                assert_eq!(reply.to_string(), "220 2.0.0 ready to start TLS");
+                session.step(Event::TlsStarted)
+            }
             Effect::Chunk { .. } => session.step(Event::ChunkAnswered(good())),
             Effect::Discard { octets, reply } => return format!("{} {octets} discarded", reply.code()),
         };
@@ -100,6 +106,35 @@ fn errors_of_protocol_end_the_session_and_only_those() {
 }
 
 #[test]
+fn what_is_pipelined_behind_a_refusal_counts_as_no_error() {
+    let refusal = || Reply::new(550, Enhanced(5, 1, 8), "no");
+    let mut session = session(9, 1);
+    say(&mut session, "EHLO c.test");
+    for _ in 0..5 {
+        assert!(matches!(session.step(Event::Line(b"MAIL FROM:<u@bad.test>")), Effect::Sender(..)));
+        session.step(Event::SenderAnswered(refusal()));
+        dialogue(
+            &mut session,
+            &[("RCPT TO:<v@here.test>", "503"), ("DATA", "503"), ("BDAT 3 LAST", "503 3 discarded")],
+        );
+    }
+    dialogue(&mut session, &[MAIL]);
+    assert!(matches!(session.step(Event::Line(b"RCPT TO:<v@here.test>")), Effect::Recipient(..)));
+    session.step(Event::RecipientAnswered(refusal()));
+    dialogue(
+        &mut session,
+        &[
+            ("DATA", "554"),
+            ("DATA", "554"),
+            ("RSET", "250"),
+            MAIL,
+            ("MAIL FROM:<>", "503"),
+            ("DATA", "421 close"),
+        ],
+    );
+}
+
+#[test]
 fn what_ends_a_connection_says_why() {
     let mut session = session(9, 9);
     let rows = [
@@ -120,10 +155,8 @@ fn what_ends_a_connection_says_why() {
 #[test]
 fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
     let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients: 1, errors: 1 };
-    let mut session = Session::new(
-        Arc::new(settings),
-        Offer { size: 77, eight_bit_mime: false, smtputf8: false, dsn: false },
-    );
+    let offer = Offer { size: 77, eight_bit_mime: false, smtputf8: false, dsn: false, starttls: false };
+    let mut session = Session::new(Arc::new(settings), offer);
     let Effect::Hello(reply) = session.step(Event::Line(b"EHLO c.test")) else { panic!("no greeting") };
     assert_eq!(reply.text(), "gate.test\nPIPELINING\nSIZE 77\nCHUNKING\nENHANCEDSTATUSCODES");
     for parameter in ["BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=a"] {
@@ -132,6 +165,48 @@ fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
     }
     let Effect::Hello(reply) = session.step(Event::Line(b"HELO c.test")) else { panic!("no greeting") };
     assert_eq!((reply.text(), session.hello().map(|hello| hello.extended)), ("gate.test", Some(false)));
+}
+
+const TLS: (&str, &str) = ("STARTTLS", "listens");
+
+/// RFC 3207 4.2.
+#[test]
+fn after_the_handshake_nothing_is_left_of_what_was_said_before() {
+    dialogue(&mut session(9, 99), &[EHLO, TLS, ("MAIL FROM:<u@good.test>", "503"), EHLO, MAIL, RCPT]);
+    dialogue(
+        &mut session(9, 99),
+        &[EHLO, MAIL, RCPT, TLS, ("DATA", "503"), ("RCPT TO:<v@here.test>", "503"), EHLO, ("DATA", "503")],
+    );
+    let mut session = session(9, 9);
+    let offers = |session: &mut Session| match session.step(Event::Line(b"EHLO c.test")) {
+        Effect::Hello(reply) => reply.text().lines().any(|line| line == "STARTTLS"),
+        other => panic!("no greeting: {other:?}"),
+    };
+    assert!(offers(&mut session));
+    dialogue(&mut session, &[TLS]);
+    assert!(!offers(&mut session));
+}
+
+#[test]
+fn starttls_has_its_place() {
+    dialogue(&mut session(9, 99), &[("STARTTLS", "503"), ("HELO c.test", "250"), ("STARTTLS", "503")]);
+    dialogue(&mut session(9, 99), &[EHLO, ("STARTTLS now", "501"), TLS, EHLO, ("STARTTLS", "503"), MAIL]);
+    dialogue(&mut session(9, 1), &[EHLO, TLS, ("STARTTLS", "503"), ("STARTTLS", "421 close")]);
+    let mut without = session(9, 9);
+    without.offer.starttls = false;
+    dialogue(&mut without, &[EHLO, ("STARTTLS", "502"), MAIL]);
+}
+
+#[test]
+fn starttls_that_cannot_be_had_is_answered_in_plain_text() {
+    let mut session = session(9, 9);
+    say(&mut session, "EHLO c.test");
+    say(&mut session, "MAIL FROM:<u@good.test>");
+    let Effect::Reply(reply) = session.step(Event::TlsUnavailable) else { panic!("no answer") };
+    assert_eq!(reply.to_string(), "454 4.7.0 TLS is not available now");
+    assert_eq!(say(&mut session, "RCPT TO:<v@here.test>"), "250");
+    let Effect::Close(reply) = session.step(Event::PlainTextBehindStartTls) else { panic!("not closed") };
+    assert!(reply.to_string().starts_with("554 5.5.1 nothing may follow STARTTLS"), "{reply}");
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub enum Command {
     Vrfy,
     /// HELP.
     Help,
+    /// STARTTLS (RFC 3207).
+    StartTls,
 }
 
 /// What may stand behind the reverse path.
@@ -140,11 +142,12 @@ impl Command {
             b"BDAT" => bdat(rest),
             b"RSET" => bare(rest, Self::Rset),
             b"QUIT" => bare(rest, Self::Quit),
+            b"STARTTLS" => bare(rest, Self::StartTls),
             b"NOOP" => Ok(Self::Noop),
             b"HELP" => Ok(Self::Help),
             b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY user")),
             b"VRFY" => Ok(Self::Vrfy),
-            b"EXPN" | b"STARTTLS" | b"AUTH" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
+            b"EXPN" | b"AUTH" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -396,6 +399,8 @@ mod tests {
             ("BDAT 1 LAST x", "syntax: BDAT octets [LAST]"),
             ("BDAT 9999999999999999999", "syntax: BDAT octets [LAST]"),
             ("DATA now", "syntax: this command takes no argument"),
+            ("starttls", "StartTls"),
+            ("STARTTLS now", "syntax: this command takes no argument"),
             ("NOOP now", "Noop"),
             ("VRFY", "syntax: VRFY user"),
             ("EXPN staff", "command not implemented"),

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crates that one place only may name.
-const BEHIND: [(&str, &str); 3] = [
+const BEHIND: [(&str, &str); 5] = [
     ("mail_parser", "src/message/"),
     ("hickory_resolver", "src/dns/resolver.rs"),
     ("moka", "src/dns/cache.rs"),
+    ("rustls", "src/tls/"),
+    ("tokio_rustls", "src/tls/"),
 ];
 
 /// What may stand at the top: what DESIGN 7 names, and what convention puts there.
@@ -283,13 +285,15 @@ fn the_checker_sees_what_points_up() {
 
 #[test]
 fn the_checker_sees_a_foreign_crate_out_of_its_place() {
-    let rows: [(&str, &str, &[&str]); 6] = [
+    let rows: [(&str, &str, &[&str]); 8] = [
         ("src/message/parse.rs", "use mail_parser::X;", &[]),
         ("src/door/smtp.rs", "fn f(m: mail_parser::Message) {}", &["mail_parser"]),
         ("src/dns/resolver.rs", "use hickory_resolver::X;", &[]),
         ("src/dns/cache.rs", "use hickory_resolver::X; use moka::future::Cache;", &["hickory_resolver"]),
         ("src/dns/mod.rs", "// not moka", &[]),
         ("src/gate.rs", "use moka as m;", &["moka"]),
+        ("src/tls/stream.rs", "use tokio_rustls::TlsStream;", &[]),
+        ("src/door/wire.rs", "use rustls::Error; use tokio_rustls::TlsStream;", &["rustls", "tokio_rustls"]),
     ];
     for (path, text, expected) in rows {
         assert_eq!(trespass(path, text), expected, "{path}: {text}");

@@ -3,10 +3,34 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers of tests may panic as tests do.
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod dialogues;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod serve;
+#[cfg(test)]
+mod starttls;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod systemd;
+#[cfg(test)]
+mod verdicts;

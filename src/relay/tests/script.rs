@@ -2,7 +2,7 @@
 //!
 //! `S text` says it (`|` stands for CRLF, one is added), `C text` hears exactly that line, `M text` hears exactly that
 //! message with its dot line, `TAKE n` hears n octets whatever they are, `SIP n` the same slowly, `FLOOD n` says n octets of one
-//! line, `STALL` leaves everything unread until the client is done, `REST text` hears exactly that and the end of the
+//! line, `TLS` is the handshake, `SWALLOW` hears whatever comes, `STALL` leaves everything unread until the client is done, `REST text` hears exactly that and the end of the
 //! connection. After the last step the relay closes.
 
 use std::net::SocketAddr;
@@ -17,6 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::relay::tests::settings;
 use crate::relay::{NextHop, Relay, Settings};
+use crate::tls::tests::Files;
+use crate::tls::{Acceptor, Stream};
 
 /// The greeting that most scripts begin with.
 pub(super) const HELLO: &str = "\
@@ -37,10 +39,11 @@ impl ScriptedRelay {
         let scripts = scripts.to_vec();
         let gone = Arc::new(Notify::new());
         let told = Arc::clone(&gone);
+        let acceptor = Files::new().acceptor();
         let playing = tokio::spawn(async move {
             for script in scripts {
                 let (stream, _) = listener.accept().await.unwrap();
-                play(stream, &script, &told).await;
+                play(stream, &script, &acceptor, &told).await;
             }
         });
         Self { address, playing, gone }
@@ -67,8 +70,8 @@ impl ScriptedRelay {
     }
 }
 
-async fn play(stream: TcpStream, script: &str, gone: &Notify) {
-    let mut stream = BufReader::with_capacity(4096, stream);
+async fn play(stream: TcpStream, script: &str, acceptor: &Acceptor, gone: &Notify) {
+    let mut stream = BufReader::with_capacity(4096, Stream::Plain(stream));
     for step in script.lines() {
         let (verb, text) = step.split_once(' ').unwrap_or((step, ""));
         match verb {
@@ -76,6 +79,7 @@ async fn play(stream: TcpStream, script: &str, gone: &Notify) {
                 // the client may be gone already: whether that is right is the client's test
                 let said = format!("{}\r\n", text.replace('|', "\r\n"));
                 let _gone = stream.write_all(said.as_bytes()).await;
+                let _gone = stream.flush().await;
             }
             "C" => {
                 let mut line = String::new();
@@ -108,6 +112,13 @@ async fn play(stream: TcpStream, script: &str, gone: &Notify) {
                     left -= piece.len();
                 }
                 assert!(left > 0, "the client drank it all");
+            }
+            "TLS" => {
+                assert!(stream.buffer().is_empty(), "plain text behind STARTTLS");
+                stream.get_mut().accept(acceptor).await.unwrap();
+            }
+            "SWALLOW" => {
+                let _reset = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             }
             "STALL" => gone.notified().await,
             "REST" => {

@@ -64,6 +64,7 @@ fn said(command: &Command) -> String {
         Command::Quit => "QUIT".to_owned(),
         Command::Vrfy => "VRFY x".to_owned(),
         Command::Help => "HELP".to_owned(),
+        Command::StartTls => "STARTTLS".to_owned(),
     }
 }
 

@@ -109,6 +109,7 @@ fn door(settings: u8, relay: SocketAddr) -> Door {
         session: Arc::new(loaded.session.clone()),
         gate: Gate::new(loaded.gate.clone(), reverse_mx, Duration::from_secs(5)),
         relay: Relay::new(hop),
+        tls: None,
     }
 }
 

@@ -53,6 +53,20 @@ impl Client {
         Self { stream: BufReader::new(stream) }
     }
 
+    /// Over a connection that stands already; what it has sent may have been read in part.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Whether the other side has closed; nothing else may come.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let read = timeout(REPLY, self.stream.fill_buf()).await.expect("an end");
+        read.map_or(true, |octets| {
+            assert!(octets.is_empty(), "{:?}", String::from_utf8_lossy(octets));
+            true
+        })
+    }
+
     /// Connects, reads the greeting and says EHLO; both must be accepted.
     pub(crate) async fn greeted(from: IpAddr, to: SocketAddr, name: &str) -> Self {
         let mut client = Self::connect(from, to).await;

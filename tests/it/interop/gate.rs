@@ -23,6 +23,11 @@ pub(crate) struct Gate {
 impl Gate {
     /// Starts one with the default policy; `more` is TOML that goes below (`[policy]`, `[limits]`). Waits for its greeting.
     pub(crate) async fn start(zone: &Zone, postfix: &Postfix, more: &str) -> Self {
+        Self::start_with(zone, postfix, more, &[]).await
+    }
+
+    /// The same, with `KEY=VALUE` over what the file says.
+    pub(crate) async fn start_with(zone: &Zone, postfix: &Postfix, more: &str, set: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("rmxd-gate-").tempdir().unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
         let file = folder.path().join("rmxd.toml");
@@ -36,6 +41,7 @@ impl Gate {
             .arg("serve")
             .arg("--config")
             .arg(&file)
+            .args(set.iter().flat_map(|assignment| ["--set", assignment]))
             .env("NO_COLOR", "1")
             .current_dir(folder.path())
             .stdin(Stdio::null())

@@ -4,14 +4,15 @@
 //! touched. A peer that isn't installed is named and its tests are skipped; with `RMXD_REQUIRE_PEERS=1`,
 //! which `tests/run` sets, that is a failure.
 
-mod client;
+pub(crate) mod client;
 mod gate;
-mod mail;
-mod peers;
+pub(crate) mod mail;
+pub(crate) mod peers;
 mod postfix;
-mod zone;
+pub(crate) mod zone;
 
 mod gate_before_postfix;
 mod postfix_alone;
 mod smuggling;
+mod starttls;
 mod thousand_messages;

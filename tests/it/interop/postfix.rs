@@ -30,11 +30,11 @@ pub(crate) struct Postfix {
 impl Postfix {
     /// Starts one, or says why it can't be had.
     pub(crate) fn start() -> Option<Self> {
-        Self::start_with("")
+        Self::start_with(|_| "smtpd_tls_security_level = none\n".to_owned())
     }
 
-    /// Starts one with `more` lines in its main.cf.
-    pub(crate) fn start_with(more: &str) -> Option<Self> {
+    /// The same, with more lines for its main.cf, made for the folder that they may name files in.
+    pub(crate) fn start_with(main_cf: impl FnOnce(&Path) -> String) -> Option<Self> {
         let program = peers::program("postfix")?;
         let Some(owner) = numeric_id("/etc/passwd", "postfix") else {
             peers::missing("there is no user postfix");
@@ -46,7 +46,11 @@ impl Postfix {
             return None;
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
-        lay_out(folder.path(), address.port(), owner, more);
+        lay_out(folder.path(), address.port(), owner);
+        let more = main_cf(folder.path());
+        let file = folder.path().join("etc/main.cf");
+        let whole = fs::read_to_string(&file).unwrap() + &more;
+        fs::write(file, whole).unwrap();
         let mut postfix = Self { program, folder, address, running: false, fences: 0 };
         postfix.start_again();
         Some(postfix)
@@ -165,7 +169,7 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// The folders with their owners, main.cf and master.cf.
-fn lay_out(folder: &Path, port: u16, owner: u32, more: &str) {
+fn lay_out(folder: &Path, port: u16, owner: u32) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     for (name, uid) in [("etc", 0), ("queue", 0), ("log", 0), ("data", owner), ("mail", NOBODY)] {
         let path = folder.join(name);
@@ -173,8 +177,7 @@ fn lay_out(folder: &Path, port: u16, owner: u32, more: &str) {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         chown(&path, Some(uid), None).unwrap();
     }
-    let main_cf = main_cf(&folder.display().to_string()) + more;
-    fs::write(folder.join("etc/main.cf"), main_cf).unwrap();
+    fs::write(folder.join("etc/main.cf"), main_cf(&folder.display().to_string())).unwrap();
     fs::write(folder.join("etc/master.cf"), master_cf(port)).unwrap();
 }
 
@@ -204,7 +207,6 @@ notify_classes =
 smtpd_authorized_xclient_hosts = 127.0.0.0/8
 smtpd_relay_restrictions = reject_unauth_destination
 smtpd_peername_lookup = no
-smtpd_tls_security_level = none
 local_header_rewrite_clients =
 recipient_delimiter = +
 
@@ -239,6 +241,7 @@ error    unix  - - n - - error
 retry    unix  - - n - - error
 virtual  unix  - n n - - virtual
 anvil    unix  - - n - 1 anvil
+tlsmgr   unix  - - n - 1 tlsmgr
 postlog  unix-dgram n - n - 1 postlogd
 "
     )

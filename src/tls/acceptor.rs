@@ -1,0 +1,179 @@
+//! Our side of a client's handshake, with a certificate that follows its files.
+//!
+//! The files are looked at on a handshake, at most once a second, so that a renewed certificate needs no reload of
+//! the daemon. Files that can't be used (half of a renewal, a wrong key) change nothing: the log says so once, and the
+//! certificate that was there stays in use.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::tls::certificate::{self, Fingerprint, LoadError};
+use crate::tls::{Settings, provider};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Makes TLS of a client's connection. Cheap to clone; all clones share the certificate and the counts.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    config: Arc<ServerConfig>,
+    certificate: Arc<Current>,
+    files: Mutex<Fingerprint>,
+    looked: Mutex<Instant>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    done: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Handshakes since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshakes {
+    /// Those that made TLS of the connection.
+    pub done: u64,
+    /// Those that failed or were broken off.
+    pub failed: u64,
+}
+
+impl Acceptor {
+    /// Reads the certificate and its key.
+    ///
+    /// # Errors
+    /// Names the configuration key, the file and what is wrong.
+    pub fn load(settings: Settings) -> Result<Self, LoadError> {
+        Self::counting(settings, Arc::default())
+    }
+
+    /// The same for other settings, with counts that go on. The files are read anew.
+    ///
+    /// # Errors
+    /// As for [`Self::load`]; then this one is as it was.
+    pub fn renewed(&self, settings: Settings) -> Result<Self, LoadError> {
+        Self::counting(settings, Arc::clone(&self.inner.counts))
+    }
+
+    fn counting(settings: Settings, counts: Arc<Counts>) -> Result<Self, LoadError> {
+        let files = Mutex::new(Fingerprint::of(&settings));
+        let certificate = Arc::new(Current(RwLock::new(Arc::new(certificate::load(&settings)?))));
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let builder =
+            builder.map_err(|error| certificate::error("tls", Path::new("rustls"), error.to_string()))?;
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&certificate) as _;
+        let config = Arc::new(builder.with_no_client_auth().with_cert_resolver(resolver));
+        let looked = Mutex::new(Instant::now());
+        let inner = Inner { settings, config, certificate, files, looked, counts };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// How many handshakes there were.
+    #[must_use]
+    pub fn handshakes(&self) -> Handshakes {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Handshakes { done: count(&self.inner.counts.done), failed: count(&self.inner.counts.failed) }
+    }
+
+    /// The handshake. It has no time limit of its own; dropping it breaks it off.
+    pub(super) async fn handshake<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let counted = Counted { counts: &self.inner.counts, done: false };
+        self.look().await;
+        let stream = TlsAcceptor::from(Arc::clone(&self.inner.config)).accept(stream).await?;
+        counted.done();
+        Ok(stream)
+    }
+
+    /// Takes on changed files, if it is time to look. Whoever comes meanwhile goes on with what there is.
+    async fn look(&self) {
+        {
+            let mut looked = self.inner.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.elapsed() < LOOK {
+                return;
+            }
+            *looked = Instant::now();
+        }
+        let inner = Arc::clone(&self.inner);
+        if let Err(error) = tokio::task::spawn_blocking(move || inner.refresh()).await {
+            tracing::error!(target: "rmxd::tls", %error, "the certificate files were not looked at");
+        }
+    }
+}
+
+impl Inner {
+    fn refresh(&self) {
+        // Before they are read: what changes while they are is seen the next time.
+        let found = Fingerprint::of(&self.settings);
+        let known = {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *files, found.clone())
+        };
+        if known == found {
+            return;
+        }
+        match certificate::load(&self.settings) {
+            Ok(certificate) => {
+                self.certificate.replace(certificate);
+                tracing::info!(target: "rmxd::tls", certificate = %self.settings.certificate.display(),
+                    "a new certificate is in use");
+            }
+            Err(error) => tracing::error!(target: "rmxd::tls", %error,
+                "the certificate files have changed but can't be used; the old certificate stays in use"),
+        }
+    }
+}
+
+/// A handshake that counts as failed unless it says otherwise, also where it is dropped.
+struct Counted<'a> {
+    counts: &'a Counts,
+    done: bool,
+}
+
+impl Counted<'_> {
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let count = if self.done { &self.counts.done } else { &self.counts.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The certificate in use, whatever name the client asks for (SNI): there is one.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl Current {
+    fn replace(&self, certificate: CertifiedKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certificate);
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}

@@ -1,0 +1,61 @@
+//! TLS for STARTTLS (RFC 3207), towards clients and towards the relay: the only place that names rustls.
+//!
+//! [`Stream`] is a connection that begins in plain text and becomes TLS once, never back. [`Acceptor`] has our
+//! certificate and follows its files as they change. TLS 1.2 and 1.3 with rustls's own choice of ciphers, nothing
+//! older. No certificate of a peer is checked: a client's says nothing about its mail, and for the relay there is no
+//! key that would name whom to trust, so that TLS keeps listeners out, not an impostor in the relay's place.
+
+mod acceptor;
+mod certificate;
+mod connector;
+mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::{CipherSuite, CommonState, ProtocolVersion};
+
+pub use crate::tls::acceptor::{Acceptor, Handshakes};
+pub use crate::tls::certificate::LoadError;
+pub use crate::tls::stream::Stream;
+
+/// `[tls]`: where our certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// PEM: our certificate first, then those that lead to a root.
+    pub certificate: PathBuf,
+    /// PEM: its private key, not encrypted.
+    pub key: PathBuf,
+}
+
+/// What a handshake agreed on; shown as `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Negotiated {
+    version: ProtocolVersion,
+    cipher: CipherSuite,
+}
+
+impl Negotiated {
+    fn of(state: &CommonState) -> Option<Self> {
+        let cipher = state.negotiated_cipher_suite()?.suite();
+        Some(Self { version: state.protocol_version()?, cipher })
+    }
+}
+
+impl fmt::Display for Negotiated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = if self.version == ProtocolVersion::TLSv1_2 { "TLSv1.2" } else { "TLSv1.3" };
+        // IANA's names have no version in them, rustls's for TLS 1.3 do
+        let cipher = self.cipher.as_str().unwrap_or("unknown");
+        let (prefix, cipher) = cipher.strip_prefix("TLS13_").map_or(("", cipher), |rest| ("TLS_", rest));
+        write!(f, "{version} with cipher {prefix}{cipher}")
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}

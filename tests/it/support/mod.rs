@@ -1,0 +1,66 @@
+//! What several tests share: settings from `KEY=VALUE` lines, a gate and a door made of them, files of cases.
+
+pub(crate) mod daemon;
+pub(crate) mod log;
+pub(crate) mod pattern;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rmxd::config::{DRAIN, Flags, Settings, load};
+use rmxd::dns::{Clock, Dns};
+use rmxd::door::Door;
+use rmxd::gate::Gate;
+use rmxd::relay::Relay;
+use rmxd::reverse_mx::ReverseMx;
+use rmxd::tls::Acceptor;
+
+/// What differs from the built-in defaults: clients of the tests stand on loopback, and nobody waits for long.
+const BASE: [(&str, &str); 4] = [
+    ("hostname", "gate.test"),
+    ("relay.domains", "here.test"),
+    ("dns.timeout", "2s"),
+    ("dns.private_addresses", "accept"),
+];
+
+/// Settings from lines such as `policy.mode=monitor` (a list is parted by commas) over the defaults of the tests.
+pub(crate) fn settings<'a>(lines: impl IntoIterator<Item = &'a str>) -> Settings {
+    let mut set: Vec<_> = BASE.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    for line in lines {
+        let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("{line} is not KEY=VALUE"));
+        set.push((key.trim().to_owned(), value.trim().to_owned()));
+    }
+    let loaded = load(None, [], &Flags { set, drain: DRAIN });
+    loaded.unwrap_or_else(|problems| panic!("{problems:?}")).settings
+}
+
+/// A gate with a cache of its own that asks this name server.
+pub(crate) fn gate(settings: &Settings, dns: SocketAddr, clock: Clock) -> Arc<Gate> {
+    let mut asked = settings.dns.clone();
+    asked.servers = vec![dns];
+    let dns = Dns::with_clock(asked, clock).unwrap();
+    let deadline = settings.dns.timeout * 3;
+    Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx.clone()), deadline)
+}
+
+/// A door before a gate of its own, with the next hop that the settings name.
+pub(crate) fn door(settings: &Settings, dns: SocketAddr) -> Door {
+    Door {
+        settings: Arc::new(settings.door.clone()),
+        session: Arc::new(settings.session.clone()),
+        gate: gate(settings, dns, Clock::running()),
+        relay: Relay::new(settings.relay.clone()),
+        tls: settings.tls.clone().map(|tls| Acceptor::load(tls).unwrap()),
+    }
+}
+
+/// The files with this ending in a folder below `tests/it`, by name.
+pub(crate) fn case_files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(folder);
+    let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|it| it == ending)).collect();
+    files.sort();
+    assert!(!files.is_empty(), "nothing in {}", folder.display());
+    files
+}

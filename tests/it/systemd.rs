@@ -1,0 +1,270 @@
+//! The units in `systemd/`, and what the daemon and the service manager have to say to each other: readiness, reloads,
+//! keep-alives, and sockets that outlive a restart.
+//!
+//! No service manager is needed or touched: `systemd-analyze` reads the files, and the test plays the manager's part.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, Home, SOON, binary, configuration, free_address};
+use crate::interop::client::{Client, on_the_wire};
+use crate::interop::zone::Zone;
+use crate::interop::{mail, peers};
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The units as they are shipped, but for the program's path; with `rmxd.service.d` or without.
+fn units(with_drop_in: bool) -> TempDir {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let folder = tempfile::tempdir().unwrap();
+    let service = fs::read_to_string(shipped.join("rmxd.service")).unwrap();
+    assert!(service.contains("/usr/bin/rmxd"));
+    fs::write(folder.path().join("rmxd.service"), service.replace("/usr/bin/rmxd", binary())).unwrap();
+    fs::copy(shipped.join("rmxd.socket"), folder.path().join("rmxd.socket")).unwrap();
+    if with_drop_in {
+        fs::create_dir(folder.path().join("rmxd.service.d")).unwrap();
+        let name = "rmxd.service.d/socket.conf";
+        fs::copy(shipped.join(name), folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+async fn analyze(program: &Path, arguments: &[&str], units: &[PathBuf]) -> (bool, String) {
+    let mut command = Command::new(program);
+    let output = peers::run(command.args(arguments).args(units), Vec::new(), SOON).await;
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[tokio::test]
+async fn systemd_finds_nothing_wrong_with_the_units() {
+    let Some(program) = peers::program("systemd-analyze") else { return };
+    for with_drop_in in [false, true] {
+        let units = units(with_drop_in);
+        let paths = ["rmxd.service", "rmxd.socket"].map(|name| units.path().join(name));
+        let (good, said) = analyze(&program, &["verify"], &paths).await;
+        assert!(good, "{said}");
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("rmxd")).collect();
+        assert!(ours.is_empty(), "{ours:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_service_is_exposed_as_little_as_a_mail_server_can_be() {
+    let Some(program) = peers::program("systemd-analyze") else { return };
+    for with_drop_in in [false, true] {
+        let units = units(with_drop_in);
+        let paths = [units.path().join("rmxd.service")];
+        // the threshold is in tenths
+        let arguments = ["security", "--offline=true", "--no-pager", "--threshold=15"];
+        let (good, said) = analyze(&program, &arguments, &paths).await;
+        assert!(good && said.contains("Overall exposure level"), "{said}");
+    }
+}
+
+/// The service manager's end of `NOTIFY_SOCKET`.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(home: &Home) -> Self {
+        let path = home.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        Self { socket, path }
+    }
+
+    /// The next word that isn't a keep-alive, by lines.
+    fn told(&self) -> Vec<String> {
+        loop {
+            let words = self.next();
+            if words != ["WATCHDOG=1"] {
+                return words;
+            }
+        }
+    }
+
+    /// Waits for keep-alives that are sent from now on.
+    fn keep_alives(&self, count: usize) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0; 4096]).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+        for _ in 0..count {
+            assert_eq!(self.next(), ["WATCHDOG=1"]);
+        }
+    }
+
+    fn next(&self) -> Vec<String> {
+        let mut word = [0; 4096];
+        let length = self.socket.recv(&mut word).expect("a word in time");
+        String::from_utf8_lossy(&word[..length]).lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told_what_happens() {
+    let (zone, address, home) = (Zone::start().await, free_address(), Home::new());
+    let manager = Manager::new(&home);
+    let text = |name: &str| configuration(name, &[address], zone.address(), "");
+    home.configure(&text("gate.test"));
+    let mut command = home.command(binary());
+    command.args(["serve", "--drain", "20s", "--config"]).arg(home.file());
+    command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "40000");
+    let mut daemon = Daemon::spawn(command, home).await;
+    let ready = ["READY=1".to_owned(), format!("STATUS=listening on {address}, mode enforce")];
+    assert_eq!(manager.told(), ready);
+    manager.keep_alives(5);
+
+    for text in [text("other.test"), "broken".to_owned()] {
+        daemon.home().configure(&text);
+        daemon.signal("HUP");
+        let told = manager.told();
+        assert_eq!(told[0], "RELOADING=1");
+        let time = told[1].strip_prefix("MONOTONIC_USEC=").expect("a time");
+        assert!(time.parse::<u64>().unwrap() > 0);
+        assert_eq!(manager.told(), ready);
+    }
+
+    let mut client = Client::greeted(CLIENT, address, "mail.good.test").await;
+    assert_eq!(client.command("MAIL FROM:<a@good.test>").await.code, 250);
+    daemon.signal("TERM");
+    let stopping = ["STOPPING=1", "STATUS=draining for at most 20s", "EXTEND_TIMEOUT_USEC=30000000"];
+    assert_eq!(manager.told(), stopping);
+    manager.keep_alives(5);
+    // a manager that doesn't read any more, until its queue is full, stops nothing
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.command("QUIT").await.code, 221);
+    assert_eq!(daemon.ended(SOON).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_starts_the_daemon_by_socket_activation() {
+    let Some(program) = peers::program("systemd-socket-activate") else { return };
+    let (zone, address, home) = (Zone::start().await, free_address(), Home::new());
+    home.configure(&configuration("gate.test", &[], zone.address(), ""));
+    let mut command = home.command(program.to_str().unwrap());
+    command.args(["-E", "NO_COLOR=1", "-l", &address.to_string(), binary(), "serve", "--config"]);
+    command.arg(home.file());
+    let connecting = tokio::spawn(async move {
+        peers::eventually("a socket", SOON, || std::net::TcpStream::connect(address).ok()).await
+    });
+    // what listens before the first connection is systemd-socket-activate, which becomes rmxd then
+    let mut daemon = Daemon::spawn(command, home).await;
+    drop(connecting.await.unwrap());
+    assert!(daemon.log().contains(&format!(": listening address={address} ")), "{}", daemon.log());
+    let mut client = Client::greeted(CLIENT, address, "mail.good.test").await;
+    let log = daemon.reload().await;
+    assert!(log.contains("reloaded"), "{log}");
+    let reply = client.deliver("a@good.test", "user@relay.test", &mail::message(1, 100)).await;
+    assert_eq!(reply.code, 250, "{}", reply.text);
+    drop(client);
+    assert_eq!(daemon.terminate().await.messages().len(), 1);
+}
+
+/// `rmxd serve` with a socket passed as the service manager does it.
+fn activated(home: &Home, socket: impl Into<OwnedFd>) -> Command {
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config \"$1\"";
+    let mut command = home.command("sh");
+    command.args(["-c", script, binary()]).arg(home.file()).stdin(Stdio::from(socket.into()));
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_is_lost_over_a_restart_when_the_socket_is_held() {
+    let zone = Zone::start().await;
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = held.local_addr().unwrap();
+    // that the configuration names the address too is no reason to bind it again
+    let text = |name: &str, listen: &[SocketAddr]| configuration(name, listen, zone.address(), "");
+    let mut home = Home::new();
+    let mut queued: Vec<Client> = Vec::new();
+    for (name, listen) in [("first.test", vec![]), ("second.test", vec![address]), ("third.test", vec![])] {
+        home.configure(&text(name, &listen));
+        let mut daemon = Daemon::spawn(activated(&home, held.try_clone().unwrap()), home).await;
+        for client in &mut queued {
+            let greeting = client.reply().await;
+            assert!(greeting.text.starts_with(&format!("220 {name} ")), "{}", greeting.text);
+            assert_eq!(client.command("EHLO mail.good.test").await.code, 250);
+            let reply = client.deliver("a@good.test", "user@relay.test", &mail::message(1, 100)).await;
+            assert_eq!(reply.code, 250, "{}", reply.text);
+            assert_eq!(client.command("QUIT").await.code, 221);
+        }
+        queued.clear();
+
+        let mut middle = Client::greeted(CLIENT, address, "mail.good.test").await;
+        for line in ["MAIL FROM:<a@good.test>", "RCPT TO:<user@relay.test>", "DATA"] {
+            assert!(middle.command(line).await.is_positive());
+        }
+        daemon.signal("TERM");
+        let drains = |log: &str| log.rsplit_once(name).is_some_and(|(_, rest)| rest.contains("draining"));
+        peers::eventually("the drain", SOON, || drains(&daemon.log()).then_some(())).await;
+        queued.push(Client::connect(CLIENT, address).await);
+        middle.send(&on_the_wire(&mail::message(1, 100))).await;
+        assert_eq!(middle.reply().await.code, 250);
+        assert_eq!(middle.reply().await.code, 421);
+        drop(middle);
+        assert_eq!(daemon.ended(SOON).await.code(), Some(0));
+        queued.push(Client::connect(CLIENT, address).await);
+        home = daemon.into_home();
+    }
+    // three in the middle of a message at the end, two that waited at each of two restarts
+    assert_eq!(home.messages().len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
+    let datagram = UnixDatagram::unbound().unwrap();
+    let stream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let connected = std::net::TcpStream::connect(stream.local_addr().unwrap()).unwrap();
+    let rows: [(Option<OwnedFd>, &str); 3] = [
+        (None, "listen.smtp is empty, and the service manager (rmxd.socket) passed no socket either"),
+        (
+            Some(datagram.into()),
+            "socket 1 of those that the service manager passed: fd 3 is not a valid tcp socket",
+        ),
+        (Some(connected.into()), "socket 1 of those that the service manager passed: it doesn't listen"),
+    ];
+    for (socket, expected) in rows {
+        let home = Home::new();
+        home.configure(&configuration("gate.test", &[], free_address(), ""));
+        let mut command = match socket {
+            Some(socket) => activated(&home, socket),
+            None => {
+                let mut command = home.command(binary());
+                command.args(["serve", "--config"]).arg(home.file());
+                command
+            }
+        };
+        let mut child = command.spawn().unwrap();
+        let status = peers::eventually("its end", SOON, || child.try_wait().unwrap()).await;
+        assert_eq!(status.code(), Some(78), "{expected}");
+        assert!(home.log().contains(expected), "{expected}: {}", home.log());
+    }
+}
+
+/// Before the service manager is told that it is ready, a start must not take longer than it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_start_that_waits_for_the_relay() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let home = Home::new();
+    let relay = silent.local_addr().unwrap();
+    let more = format!("[relay]\nnext_hop = \"smtp://{relay}\"\nconnect_timeout = \"1h\"");
+    home.configure(&configuration("gate.test", &[free_address()], free_address(), &more));
+    let mut command = home.command(binary());
+    let mut child = command.args(["serve", "--config"]).arg(home.file()).spawn().unwrap();
+    // it has come to the relay
+    let accepted = tokio::task::spawn_blocking(move || silent.accept()).await.unwrap();
+    peers::signal(child.id(), "TERM");
+    let status = peers::eventually("its end", Duration::from_secs(10), || child.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(0));
+    drop(accepted);
+}
