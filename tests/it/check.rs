@@ -217,7 +217,7 @@ fn the_json_has_the_facts_of_the_tree() {
     for (name, value) in facts {
         assert_eq!(json[name], value, "{name}");
     }
-    assert_eq!(json["ptr"][0], "host12.access.provider.test");
+    assert_eq!(json["ptr"][0], "host12.dsl.provider.test");
     let findings = json["findings"].as_array().unwrap();
     let told: Vec<String> = findings
         .iter()
@@ -237,7 +237,7 @@ fn the_json_has_the_facts_of_the_tree() {
     assert_eq!(
         told,
         [
-            "ptr exists host12.access.provider.test pass organization -",
+            "ptr exists host12.dsl.provider.test pass organization -",
             "mail_from exists nomx.test fail - no_mx",
             "mail_from matches nomx.test fail - not_an_exchanger",
             "from exists good.test pass mx -",
