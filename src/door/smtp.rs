@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Settings;
@@ -12,9 +13,8 @@ use crate::door::message::Message;
 use crate::door::transaction::Transaction;
 use crate::door::wire::{Ended, Wire};
 use crate::gate::{Gate, Guest};
-use crate::policy::reason::Reason;
 use crate::policy::rule::RejectAt;
-use crate::relay::Relay;
+use crate::relay::{Relay, Visit};
 use crate::session::{self, Effect, Event, Offer, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
@@ -54,6 +54,7 @@ impl Door {
             guest: self.gate.guest(client.ip()),
             client,
             transaction: None,
+            visit: self.relay.visit(),
             chunked: None,
             stop,
         };
@@ -91,6 +92,7 @@ struct Connection<'a, S> {
     client: SocketAddr,
     /// Boxed, as all is that an idle client doesn't need.
     transaction: Option<Box<Transaction>>,
+    visit: Visit,
     /// The transaction's message, where it comes in chunks and some are still to come.
     chunked: Option<Box<Chunked>>,
     stop: CancellationToken,
@@ -125,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     effect
                 }
                 Input::TooLong => session.step(Event::LineTooLong),
-                Input::Fault(fault) => self.fault(&mut session, fault),
+                Input::Fault(fault) => session.step(Event::Fault(fault)),
                 Input::TimedOut => session.step(Event::TimedOut),
                 Input::Stopping => session.step(Event::ShuttingDown),
             };
@@ -151,6 +153,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     }
                     Effect::Close(reply) => {
                         self.end_transaction().await;
+                        if reply.code() != 221 && !self.stop.is_cancelled() {
+                            tracing::info!(target: "rmxd::door", client = %self.client.ip(), %reply, "closing");
+                        }
                         self.wire.answer(&reply);
                         return Ok(());
                     }
@@ -161,8 +166,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                let asked =
-                                    transaction.recipient(self.door, &mut self.guest, path, &parameters);
+                                let (guest, visit) = (&mut self.guest, &self.visit);
+                                let asked = transaction.recipient(self.door, guest, visit, path, &parameters);
                                 Box::pin(asked).await
                             }
                             None => no_transaction(),
@@ -196,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             return Ok(false);
         }
         let read = tokio::select! {
-            read = self.wire.more(delay) => read,
+            read = self.wire.more(Instant::now() + delay) => read,
             () = self.stop.cancelled() => return Ok(false),
         };
         match read {
@@ -213,6 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let unchanged = if announced.address.is_none() { gateway.port() } else { 0 };
         self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
         self.guest = self.door.gate.guest(address);
+        self.visit = self.door.relay.visit();
         tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
         Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
     }
@@ -222,17 +228,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         self.transaction.is_none() && self.chunked.is_none()
     }
 
-    /// What tries to smuggle is worth a line in the log.
-    fn fault(&self, session: &mut Session, fault: Fault) -> Effect {
-        tracing::info!(target: "rmxd::session", client = %self.client.ip(), reason = Reason::BadOctet.name(), "{}", fault.name());
-        session.step(Event::Fault(fault))
-    }
-
-    /// The next line, from the buffer or the socket.
+    /// The next line, from the buffer or the socket. The time-out is for the whole line (RFC 5321 4.5.3.2.7): octets
+    /// that come one by one don't prolong it.
     async fn input(&mut self) -> Result<Input, Ended> {
         if self.wire.is_queue_full() {
             self.wire.flush().await?;
         }
+        let until = Instant::now() + self.door.settings.command_timeout;
         loop {
             match self.reader.next(self.wire.input()) {
                 CommandStep::Line { length, consumed } => return Ok(Input::Line { length, consumed }),
@@ -246,12 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             if self.stop.is_cancelled() && self.is_idle() {
                 return Ok(Input::Stopping);
             }
-            // Not within the select below: a write that was broken off would be done again.
-            self.wire.flush().await?;
             let idle = self.is_idle();
-            let more = self.wire.more(self.door.settings.command_timeout);
             let read = tokio::select! {
-                read = more => read,
+                read = self.wire.more(until) => read,
                 () = self.stop.cancelled(), if idle => return Ok(Input::Stopping),
             };
             match read {
@@ -306,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     ) -> Effect {
         match received {
             Received::Answer(reply) => session.step(answered(reply)),
-            Received::Fault(fault) => self.fault(session, fault),
+            Received::Fault(fault) => session.step(Event::Fault(fault)),
             Received::TimedOut => session.step(Event::TimedOut),
         }
     }

@@ -1,8 +1,9 @@
 //! The client's socket: what was read and not yet understood, what is answered and not yet sent, and until when.
 //!
 //! Answers to pipelined commands leave together (RFC 2920 3.2): they are sent before the next read that may wait.
-//! Every read has a deadline, the earlier of the step's own and the session's. While it waits, a connection holds no
-//! buffer: what came is read to the stack first, so that ten thousand idle clients cost ten thousand times nothing.
+//! Every read has a deadline, the earlier of the step's own and the session's; a client that always has octets ready
+//! doesn't get around it. A client that doesn't take its replies is cut off: it can't be told so. While it waits, a
+//! connection holds no buffer: what came is read to the stack first, so that an idle client costs next to nothing.
 
 use std::future::poll_fn;
 use std::io;
@@ -43,7 +44,7 @@ pub(super) enum Ended {
 pub(super) struct Wire<S> {
     stream: Stream<S>,
     input: BytesMut,
-    output: Vec<u8>,
+    output: BytesMut,
     session_end: Instant,
 }
 
@@ -52,7 +53,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self {
             stream: Stream::Plain(stream),
             input: BytesMut::new(),
-            output: Vec::new(),
+            output: BytesMut::new(),
             session_end: Instant::now() + session,
         }
     }
@@ -75,32 +76,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Queues a reply.
     pub(super) fn answer(&mut self, reply: &Reply) {
-        reply.write_to(&mut self.output);
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        self.output.extend_from_slice(&wire);
     }
 
-    /// Sends what is queued. A client that doesn't take it in time is gone: a reply may have been cut off in the
-    /// middle, and nothing can be said behind that.
+    /// Sends what is queued. May be cancelled: what was sent is taken off at once. A client that doesn't take it in
+    /// time is gone: a reply may have been cut off in the middle, and nothing can be said behind that.
     pub(super) async fn flush(&mut self) -> Result<(), Ended> {
         if self.output.is_empty() {
             return Ok(());
         }
         let end = self.session_end.min(Instant::now() + WRITE_TIMEOUT);
         let written = timeout_at(end, async {
-            self.stream.write_all(&self.output).await?;
+            while !self.output.is_empty() {
+                if self.stream.write_buf(&mut self.output).await? == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+            }
             self.stream.flush().await // TLS may hold octets back when the socket is full
         });
-        let written = written.await;
-        self.output.clear();
-        match written {
-            Ok(Ok(())) => Ok(()),
+        match written.await {
+            Ok(Ok(())) => {
+                self.output = BytesMut::new(); // an idle connection holds no buffer
+                Ok(())
+            }
             Ok(Err(_)) | Err(_) => Err(Ended::Gone),
         }
     }
 
-    /// Sends what is queued and reads more; at least one octet, or why not.
-    pub(super) async fn more(&mut self, wait: Duration) -> Result<(), Ended> {
+    /// Sends what is queued and reads more, until then or the end of the session; at least one octet, or why not.
+    /// May be cancelled.
+    pub(super) async fn more(&mut self, until: Instant) -> Result<(), Ended> {
         self.flush().await?;
-        let end = self.session_end.min(Instant::now() + wait);
+        let end = self.session_end.min(until);
+        if end <= Instant::now() {
+            return Err(Ended::TimedOut); // timeout_at alone would still read what is ready
+        }
         match timeout_at(end, self.read()).await {
             Ok(Ok(0) | Err(_)) => Err(Ended::Gone),
             Ok(Ok(_)) => Ok(()),
@@ -135,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.input = BytesMut::new();
         }
         if self.output.is_empty() {
-            self.output = Vec::new();
+            self.output = BytesMut::new();
         }
     }
 
@@ -186,6 +198,10 @@ mod tests {
     use super::*;
     use crate::smtp::reply::Enhanced;
 
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
     #[tokio::test]
     async fn a_connection_that_waits_holds_no_buffer() {
         let (mut client, stream) = duplex(1 << 20);
@@ -193,12 +209,12 @@ mod tests {
         client.write_all(&[b'x'; 3 * READ]).await.unwrap();
         let mut came = 0;
         while came < 3 * READ {
-            wire.more(Duration::from_secs(5)).await.unwrap();
+            wire.more(soon()).await.unwrap();
             came += wire.input().len();
             wire.take(usize::MAX);
         }
         wire.answer(&Reply::new(250, Enhanced(2, 0, 0), "ok"));
-        let waited = timeout(Duration::from_millis(20), wire.more(Duration::from_secs(5))).await;
+        let waited = timeout(Duration::from_millis(20), wire.more(soon())).await;
         assert!(waited.is_err(), "nothing came, so it waits");
         assert_eq!((wire.input.capacity(), wire.output.capacity()), (0, 0));
         let mut reply = [0; 14];
@@ -211,13 +227,13 @@ mod tests {
         let (mut client, stream) = duplex(64);
         let mut wire = Wire::new(stream, Duration::from_secs(60));
         client.write_all(b"EHL").await.unwrap();
-        wire.more(Duration::from_secs(5)).await.unwrap();
-        assert_eq!(wire.more(Duration::from_millis(10)).await, Err(Ended::TimedOut));
+        wire.more(soon()).await.unwrap();
+        assert_eq!(wire.more(Instant::now() + Duration::from_millis(10)).await, Err(Ended::TimedOut));
         client.write_all(b"O c\r\n").await.unwrap();
-        wire.more(Duration::from_secs(5)).await.unwrap();
+        wire.more(soon()).await.unwrap();
         assert_eq!(wire.input(), b"EHLO c\r\n");
         drop(client);
-        assert_eq!(wire.more(Duration::from_secs(5)).await, Err(Ended::Gone));
+        assert_eq!(wire.more(soon()).await, Err(Ended::Gone));
     }
 
     #[tokio::test(start_paused = true)]

@@ -117,6 +117,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn dots_that_were_added_are_counted() {
+        let (mut encoder, mut out) = (ChunkEncoder::default(), Vec::new());
+        for (piece, expected) in [(&b".a\r\n..b\r"[..], 2), (b"\n", 2), (b".", 3), (b".\r\nc.\r\n", 3)] {
+            assert_eq!(encoder.push(piece, &mut out), Ok(()));
+            assert_eq!(encoder.stuffing(), expected, "{piece:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_split_gives_the_same_and_no_end_of_data(input in "[.a\r\n]{0,20}(\r\n[.a]{0,2}\r\n){0,4}", cut in 0usize..40) {

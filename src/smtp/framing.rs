@@ -281,6 +281,7 @@ mod tests {
         items: Vec<Vec<u8>>,
         ended: bool,
         fault: Option<Fault>,
+        stuffing: u64,
     }
 
     fn commands(parts: &[&[u8]], limit: usize, mode: BareNewline) -> Seen {
@@ -300,6 +301,7 @@ mod tests {
                     }
                     CommandStep::More { discard } => {
                         buffer.drain(..discard);
+                        assert!(buffer.len() <= limit, "{} octets are held", buffer.len());
                         break;
                     }
                     CommandStep::Fault(fault) => {
@@ -337,6 +339,7 @@ mod tests {
             }
         }
         seen.items.push(content);
+        seen.stuffing = reader.stuffing();
         (seen, buffer)
     }
 
@@ -366,11 +369,14 @@ mod tests {
     #[test]
     fn a_line_too_long_is_one_error_and_its_tail_is_no_command() {
         let long = [b"NOOP ".to_vec(), vec![b'a'; 70_000], b"\r\nQUIT\r\n".to_vec()].concat();
-        let pieces: Vec<&[u8]> = long.chunks(1000).collect();
-        assert_eq!(
-            commands(&pieces, 512, BareNewline::Reject).items,
-            [b"TOO LONG".to_vec(), b"QUIT".to_vec()]
-        );
+        for size in [1, 1000, long.len()] {
+            let pieces: Vec<&[u8]> = long.chunks(size).collect();
+            assert_eq!(
+                commands(&pieces, 512, BareNewline::Reject).items,
+                [b"TOO LONG".to_vec(), b"QUIT".to_vec()],
+                "in pieces of {size}"
+            );
+        }
         let exact = [vec![b'a'; 510], b"\r\n".to_vec()].concat();
         assert_eq!(commands(&[&exact], 512, BareNewline::Reject).items, [vec![b'a'; 510]]);
         let over = [vec![b'a'; 511], b"\r\n".to_vec()].concat();
@@ -416,6 +422,7 @@ mod tests {
             let (seen, _) = message(&[input], BareNewline::Normalize);
             assert!(seen.ended && seen.fault.is_none(), "{input:?}");
             assert_eq!(seen.items, [content.to_vec()], "{input:?}");
+            assert_eq!(seen.stuffing, 0, "{input:?}: the client stuffed no dot");
         }
         assert_eq!(message(&[b"a\rb\r\n.\r\n"], BareNewline::Normalize).0.fault, Some(Fault::BareCr));
     }
@@ -426,8 +433,59 @@ mod tests {
         reader.next(b"..one\r\n...two\r\nx.\r\n");
         assert_eq!(reader.stuffing(), 2);
         assert_eq!(&*unstuffed(b"..one\r\nx\r\n.y\r\n"), b".one\r\nx\r\ny\r\n");
+        assert_eq!(&*unstuffed(b"x\r\n.y\r\n"), b"x\r\ny\r\n");
         assert_eq!(&*stuffed(b".one\r\nx\r\n"), b"..one\r\nx\r\n");
+        assert_eq!(&*stuffed(b"x\r\n.y\r\n"), b"x\r\n..y\r\n");
         assert!(matches!(unstuffed(b"no dot\r\n"), Cow::Borrowed(_)));
+    }
+
+    /// All inputs of up to six octets that matter.
+    fn short_inputs() -> impl Iterator<Item = Vec<u8>> {
+        const OCTETS: [u8; 5] = *b".\r\na\0";
+        let input = |length: u32, number: usize| -> Vec<u8> {
+            (0..length).map(|place| OCTETS[number / 5_usize.pow(place) % 5]).collect()
+        };
+        (0..=6).flat_map(move |length| (0..5_usize.pow(length)).map(move |number| input(length, number)))
+    }
+
+    /// Where the first octet is that has no place in a message.
+    fn first_fault(input: &[u8], mode: BareNewline) -> Option<usize> {
+        (0..input.len()).find(|&at| match input[at] {
+            b'\r' => input.get(at + 1).is_some_and(|next| *next != b'\n'),
+            b'\n' => mode == BareNewline::Reject && (at == 0 || input[at - 1] != b'\r'),
+            octet => octet == 0,
+        })
+    }
+
+    #[test]
+    fn every_short_message_ends_at_crlf_dot_crlf_or_at_its_first_fault_in_every_split() {
+        for input in short_inputs() {
+            // the CRLF of DATA counts (RFC 5321 4.1.1.4)
+            let framed = [b"\r\n", input.as_slice()].concat();
+            let end = framed.windows(5).position(|window| window == b"\r\n.\r\n").map(|at| at + 3);
+            for mode in [BareNewline::Reject, BareNewline::Normalize] {
+                let fault = first_fault(&input, mode);
+                let end = end.filter(|end| fault.is_none_or(|fault| fault >= *end));
+                let (seen, rest) = message(&[&input], mode);
+                assert_eq!(
+                    (seen.ended, seen.fault.is_some()),
+                    (end.is_some(), end.is_none() && fault.is_some()),
+                    "{input:?}"
+                );
+                if let Some(end) = end {
+                    assert_eq!(rest, input[end..], "{input:?}");
+                }
+                let whole = (seen, rest);
+                assert_eq!(message(&input.chunks(1).collect::<Vec<_>>(), mode), whole, "{input:?}");
+                for cut in 1..input.len() {
+                    assert_eq!(
+                        message(&[&input[..cut], &input[cut..]], mode),
+                        whole,
+                        "{input:?} cut at {cut}"
+                    );
+                }
+            }
+        }
     }
 
     /// Octets that matter, many of them.

@@ -7,6 +7,8 @@ mod check;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod daemon;
 #[cfg(test)]
 mod demo;

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -96,6 +96,15 @@ impl Client {
                 return Reply { code, text: lines.join("\n") };
             }
         }
+    }
+
+    /// All that still comes until the server closes.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let read = timeout(REPLY, self.stream.read_to_end(&mut rest)).await;
+        let rest = String::from_utf8_lossy(&rest).into_owned();
+        assert!(read.is_ok(), "not closed within {REPLY:?}; so far: {rest:?}");
+        rest
     }
 
     /// Sends a line and reads the reply.

@@ -13,5 +13,6 @@ pub(crate) mod zone;
 
 mod gate_before_postfix;
 mod postfix_alone;
+mod smuggling;
 mod starttls;
 mod thousand_messages;

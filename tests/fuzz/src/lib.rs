@@ -1,0 +1,25 @@
+//! What must hold for every input, as functions that panic where it doesn't.
+//!
+//! One module for each fuzz target; a target gives each of its inputs to `check`. `tests/it/corpus.rs` includes this
+//! file as a module and gives the committed corpus to the same functions, on stable Rust and without cargo-fuzz. The
+//! first octets of an input choose settings and how the rest is cut into reads, so that a corpus file is the whole case.
+
+pub mod address;
+pub mod command;
+pub mod door;
+pub mod framing;
+pub mod header;
+pub mod reply;
+pub mod session;
+mod wire;
+
+/// The targets by name, for whoever plays a corpus.
+pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+    ("address", address::check),
+    ("command", command::check),
+    ("door", door::check),
+    ("framing", framing::check),
+    ("header", header::check),
+    ("reply", reply::check),
+    ("session", session::check),
+];

@@ -1,0 +1,355 @@
+//! A whole session: what a client sends, in any cut, against the dialogue with a script for what it can't know.
+//!
+//! Input: an octet of settings, one for the cuts, six for the outcomes of effects, then what the client sends. The
+//! driver here does what the door does, with vectors for sockets, and keeps a second account of what is allowed.
+
+use std::sync::Arc;
+
+use rmxd::session::{Effect, Event, Offer, Session, Settings};
+use rmxd::smtp::address::DomainName;
+use rmxd::smtp::chunk::ChunkEncoder;
+use rmxd::smtp::framing::{BareNewline, CommandReader, CommandStep, DataEvent, DataReader, Fault};
+use rmxd::smtp::reply::{Enhanced, Reply};
+
+use super::wire::{assert_message, reply_codes, splits};
+
+const LINE: usize = 512;
+const RECIPIENTS: usize = 3;
+const ERRORS: usize = 5;
+const SIZE: u64 = 5000;
+
+pub fn check(input: &[u8]) {
+    let Some(([settings, seed, outcomes @ ..], octets)) = input.split_first_chunk::<8>() else { return };
+    let runs = splits(octets, *seed).map(|pieces| {
+        let mut connection = Connection::new(*settings, outcomes);
+        for piece in pieces {
+            connection.receive(piece);
+        }
+        connection.assert_answered();
+        connection.seen
+    });
+    assert_eq!(runs[0], runs[1], "octet by octet");
+    assert_eq!(runs[0], runs[2], "cut");
+}
+
+/// What can be seen from outside.
+#[derive(Debug, PartialEq, Eq, Default)]
+struct Seen {
+    /// What the client reads.
+    output: Vec<u8>,
+    /// What was asked of gate and relay.
+    effects: Vec<String>,
+    /// What the relay took, as the octets between DATA and the final dot.
+    messages: Vec<Vec<u8>>,
+    closed: bool,
+}
+
+/// What the octets that come next are.
+enum Place {
+    Commands,
+    Data { reader: DataReader, content: Vec<u8> },
+    Chunk { left: u64, last: bool },
+    Discard { left: u64, reply: Reply },
+}
+
+/// What the dialogue is allowed, by its own reading of the rules.
+#[derive(Default)]
+struct Allowed {
+    greeted: bool,
+    /// A sender was accepted, and so many recipients.
+    open: Option<usize>,
+    chunk_refused: bool,
+    errors: usize,
+}
+
+struct Connection {
+    session: Session,
+    offer: Offer,
+    reader: CommandReader,
+    mode: BareNewline,
+    outcomes: Vec<u8>,
+    buffer: Vec<u8>,
+    place: Place,
+    /// The message as far as it came, where it comes in chunks.
+    chunked: Option<(ChunkEncoder, Vec<u8>)>,
+    allowed: Allowed,
+    /// Replies that the client is owed for what it has sent.
+    owed: usize,
+    seen: Seen,
+}
+
+impl Connection {
+    fn new(settings: u8, outcomes: &[u8]) -> Self {
+        let mode = if settings & 1 == 0 { BareNewline::Reject } else { BareNewline::Normalize };
+        let offer = Offer {
+            size: SIZE,
+            eight_bit_mime: settings & 2 == 0,
+            smtputf8: settings & 4 == 0,
+            dsn: settings & 8 == 0,
+            // Whether octets lie behind STARTTLS depends on the split, and so must the outcome.
+            starttls: false,
+            xclient: settings & 16 != 0,
+        };
+        let hostname = DomainName::parse("gate.test").unwrap();
+        let session =
+            Session::new(Arc::new(Settings { hostname, recipients: RECIPIENTS, errors: ERRORS }), offer);
+        let mut seen = Seen::default();
+        session.greeting().write_to(&mut seen.output);
+        Self {
+            session,
+            offer,
+            reader: CommandReader::new(LINE, mode),
+            mode,
+            outcomes: outcomes.to_vec(),
+            buffer: Vec::new(),
+            place: Place::Commands,
+            chunked: None,
+            allowed: Allowed::default(),
+            owed: 1,
+            seen,
+        }
+    }
+
+    fn receive(&mut self, octets: &[u8]) {
+        self.buffer.extend_from_slice(octets);
+        while !self.seen.closed && self.step() {}
+        if !self.seen.closed {
+            assert!(self.buffer.len() <= LINE, "{} octets are held", self.buffer.len());
+        }
+    }
+
+    /// Works on the front of the buffer; false when more is needed.
+    fn step(&mut self) -> bool {
+        match std::mem::replace(&mut self.place, Place::Commands) {
+            Place::Commands => self.command(),
+            Place::Data { reader, content } => self.data(reader, content),
+            Place::Chunk { left, last } => self.chunk(left, last),
+            Place::Discard { left, reply } => {
+                let taken = self.take_up_to(left).len() as u64;
+                if taken < left {
+                    self.place = Place::Discard { left: left - taken, reply };
+                    return false;
+                }
+                self.answer(&reply);
+                true
+            }
+        }
+    }
+
+    fn command(&mut self) -> bool {
+        match self.reader.next(&self.buffer) {
+            CommandStep::Line { length, consumed } => {
+                let taken: Vec<u8> = self.buffer.drain(..consumed).collect();
+                self.owed += 1;
+                let effect = self.session.step(Event::Line(&taken[..length]));
+                self.carry_out(effect);
+                true
+            }
+            CommandStep::TooLong { consumed } => {
+                self.buffer.drain(..consumed);
+                self.owed += 1;
+                let effect = self.session.step(Event::LineTooLong);
+                self.carry_out(effect);
+                true
+            }
+            CommandStep::More { discard } => {
+                self.buffer.drain(..discard);
+                false
+            }
+            CommandStep::Fault(fault) => {
+                self.owed += 1;
+                self.fault(fault)
+            }
+        }
+    }
+
+    fn data(&mut self, mut reader: DataReader, mut content: Vec<u8>) -> bool {
+        let step = reader.next(&self.buffer);
+        content.extend_from_slice(&self.buffer[..step.content]);
+        content.extend_from_slice(step.insert);
+        self.buffer.drain(..step.consumed);
+        match step.event {
+            DataEvent::Again | DataEvent::More => {
+                self.place = Place::Data { reader, content };
+                step.event == DataEvent::Again
+            }
+            DataEvent::Fault(fault) => self.fault(fault),
+            DataEvent::End => {
+                let reply = self.message_taken(content);
+                self.answered(Event::MessageAnswered(reply.clone()), &reply);
+                true
+            }
+        }
+    }
+
+    fn chunk(&mut self, left: u64, last: bool) -> bool {
+        let octets = self.take_up_to(left);
+        let (encoder, content) = self.chunked.as_mut().expect("a chunk without a message");
+        if let Err(fault) = encoder.push(&octets, content) {
+            return self.fault(fault);
+        }
+        let left = left - octets.len() as u64;
+        if left > 0 {
+            self.place = Place::Chunk { left, last };
+            return false;
+        }
+        let reply = if last {
+            if let Err(fault) = encoder.finish(content) {
+                return self.fault(fault);
+            }
+            let content = std::mem::take(content);
+            self.message_taken(content)
+        } else {
+            let reply = self.outcome();
+            self.allowed.chunk_refused |= !reply.is_positive();
+            reply
+        };
+        self.answered(Event::ChunkAnswered(reply.clone()), &reply);
+        true
+    }
+
+    /// The message went to the relay, which answers; the transaction is over.
+    fn message_taken(&mut self, content: Vec<u8>) -> Reply {
+        assert_message(&content);
+        self.seen.messages.push(content);
+        self.end_transaction();
+        self.outcome()
+    }
+
+    /// The answer takes the place of the one that the client waits for, be it in the middle of a message.
+    fn fault(&mut self, fault: Fault) -> bool {
+        let effect = self.session.step(Event::Fault(fault));
+        assert!(matches!(&effect, Effect::Close(reply) if reply.code() == 521), "{effect:?}");
+        self.carry_out(effect);
+        false
+    }
+
+    fn take_up_to(&mut self, octets: u64) -> Vec<u8> {
+        let length = usize::try_from(octets).unwrap_or(usize::MAX).min(self.buffer.len());
+        self.buffer.drain(..length).collect()
+    }
+
+    /// What a line led to.
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply(reply) => {
+                self.count_error(&reply);
+                self.answer(&reply);
+            }
+            Effect::StartTls(_) | Effect::Listen => panic!("TLS was not offered"),
+            Effect::Client(_) => {
+                assert!(self.offer.xclient, "XCLIENT of a stranger");
+                assert!(
+                    self.allowed.open.is_none() && self.chunked.is_none(),
+                    "XCLIENT within a transaction"
+                );
+                self.allowed.greeted = false;
+                self.offer.xclient = false;
+                let effect = self.session.step(Event::ClientAnnounced { xclient: false });
+                assert!(matches!(&effect, Effect::Reply(reply) if reply.code() == 220), "{effect:?}");
+                self.carry_out(effect);
+            }
+            Effect::Hello(reply) => {
+                self.allowed.greeted = true;
+                self.end_transaction();
+                self.answer(&reply);
+            }
+            Effect::Reset(reply) => {
+                self.end_transaction();
+                self.answer(&reply);
+            }
+            Effect::Close(reply) => {
+                self.answer(&reply);
+                self.seen.closed = true;
+            }
+            Effect::Sender(path, parameters) => {
+                assert!(self.allowed.greeted && self.allowed.open.is_none(), "a sender out of order");
+                assert!(parameters.size.is_none_or(|size| size <= SIZE), "{parameters:?}");
+                assert!(self.offer.eight_bit_mime || parameters.body.is_none(), "{parameters:?}");
+                assert!(self.offer.smtputf8 || !parameters.smtputf8, "{parameters:?}");
+                assert!(
+                    self.offer.dsn || parameters.ret.is_none() && parameters.envid.is_none(),
+                    "{parameters:?}"
+                );
+                self.seen.effects.push(format!("sender <{path}> {parameters:?}"));
+                let reply = self.outcome();
+                if reply.is_positive() {
+                    self.allowed.open = Some(0);
+                }
+                self.answered(Event::SenderAnswered(reply.clone()), &reply);
+            }
+            Effect::Recipient(path, parameters) => {
+                let accepted = self.allowed.open.expect("a recipient without a sender");
+                assert!(accepted < RECIPIENTS && self.chunked.is_none(), "a recipient out of order");
+                assert!(self.offer.dsn || !parameters.asks_dsn(), "{parameters:?}");
+                assert!(self.offer.smtputf8 || !parameters.utf8, "{parameters:?}");
+                self.seen.effects.push(format!("recipient <{path}> {parameters:?}"));
+                let reply = self.outcome();
+                self.allowed.open = Some(accepted + usize::from(reply.is_positive()));
+                self.answered(Event::RecipientAnswered(reply.clone()), &reply);
+            }
+            Effect::Message => {
+                self.assert_has_recipient();
+                assert!(self.chunked.is_none(), "DATA within a message in chunks");
+                self.answer(&Reply::plain(354, "go ahead"));
+                self.owed += 1;
+                self.place = Place::Data { reader: DataReader::new(self.mode), content: Vec::new() };
+            }
+            Effect::Chunk { octets, last } => {
+                self.assert_has_recipient();
+                assert!(!self.allowed.chunk_refused, "a chunk behind one that was refused");
+                self.chunked.get_or_insert_default();
+                self.place = Place::Chunk { left: octets, last };
+            }
+            Effect::Discard { octets, reply } => {
+                self.count_error(&reply);
+                self.place = Place::Discard { left: octets, reply };
+            }
+        }
+    }
+
+    fn assert_has_recipient(&self) {
+        assert!(self.allowed.open.is_some_and(|accepted| accepted > 0), "a message without a recipient");
+    }
+
+    /// What the gate or the relay said becomes the client's answer, word for word.
+    fn answered(&mut self, event: Event<'_>, reply: &Reply) {
+        assert_eq!(self.session.step(event), Effect::Reply(reply.clone()));
+        self.answer(reply);
+    }
+
+    /// Errors of protocol are the replies that the dialogue gives by itself; a message that is too big is none.
+    fn count_error(&mut self, reply: &Reply) {
+        self.allowed.errors += usize::from(!reply.is_positive() && ![452, 552].contains(&reply.code()));
+        assert!(self.allowed.errors <= ERRORS, "{} errors", self.allowed.errors);
+    }
+
+    fn end_transaction(&mut self) {
+        self.allowed.open = None;
+        self.allowed.chunk_refused = false;
+        self.chunked = None;
+    }
+
+    fn answer(&mut self, reply: &Reply) {
+        assert!(!self.seen.closed);
+        reply.write_to(&mut self.seen.output);
+    }
+
+    /// What gate or relay say, by the script.
+    fn outcome(&mut self) -> Reply {
+        self.outcomes.rotate_left(1);
+        match self.outcomes.last().copied().unwrap_or_default() % 8 {
+            6 => Reply::new(450, Enhanced(4, 2, 0), "later\nor never"),
+            7 => Reply::plain(550, "no\r\n250 yes\0"),
+            _ => Reply::new(250, Enhanced(2, 0, 0), "ok"),
+        }
+    }
+
+    /// One reply for each command, two for DATA, and one for the connection; none for what has not come to its end.
+    fn assert_answered(&self) {
+        let under_way = !self.seen.closed && !matches!(self.place, Place::Commands);
+        let codes = reply_codes(&self.seen.output);
+        assert_eq!(codes.len(), self.owed - usize::from(under_way), "{}", self.seen.output.escape_ascii());
+        assert_eq!(codes.first(), Some(&220));
+    }
+}
