@@ -90,9 +90,9 @@ struct Connection<'a, S> {
     reader: CommandReader,
     guest: Guest,
     client: SocketAddr,
+    visit: Visit,
     /// Boxed, as all is that an idle client doesn't need.
     transaction: Option<Box<Transaction>>,
-    visit: Visit,
     /// The transaction's message, where it comes in chunks and some are still to come.
     chunked: Option<Box<Chunked>>,
     stop: CancellationToken,
