@@ -199,6 +199,10 @@ mod tests {
     use super::*;
     use crate::smtp::reply::Enhanced;
 
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
     #[tokio::test]
     async fn a_connection_that_waits_holds_no_buffer() {
         let (mut client, stream) = duplex(1 << 20);
@@ -206,13 +210,12 @@ mod tests {
         client.write_all(&[b'x'; 3 * READ]).await.unwrap();
         let mut came = 0;
         while came < 3 * READ {
-            wire.more(Instant::now() + Duration::from_secs(5)).await.unwrap();
+            wire.more(soon()).await.unwrap();
             came += wire.input().len();
             wire.take(usize::MAX);
         }
         wire.answer(&Reply::new(250, Enhanced(2, 0, 0), "ok"));
-        let waited =
-            timeout(Duration::from_millis(20), wire.more(Instant::now() + Duration::from_secs(5))).await;
+        let waited = timeout(Duration::from_millis(20), wire.more(soon())).await;
         assert!(waited.is_err(), "nothing came, so it waits");
         assert_eq!((wire.input.capacity(), wire.output.capacity()), (0, 0));
         let mut reply = [0; 14];
@@ -225,13 +228,13 @@ mod tests {
         let (mut client, stream) = duplex(64);
         let mut wire = Wire::new(stream, Duration::from_secs(60));
         client.write_all(b"EHL").await.unwrap();
-        wire.more(Instant::now() + Duration::from_secs(5)).await.unwrap();
+        wire.more(soon()).await.unwrap();
         assert_eq!(wire.more(Instant::now() + Duration::from_millis(10)).await, Err(Ended::TimedOut));
         client.write_all(b"O c\r\n").await.unwrap();
-        wire.more(Instant::now() + Duration::from_secs(5)).await.unwrap();
+        wire.more(soon()).await.unwrap();
         assert_eq!(wire.input(), b"EHLO c\r\n");
         drop(client);
-        assert_eq!(wire.more(Instant::now() + Duration::from_secs(5)).await, Err(Ended::Gone));
+        assert_eq!(wire.more(soon()).await, Err(Ended::Gone));
     }
 
     #[tokio::test(start_paused = true)]

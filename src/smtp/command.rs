@@ -149,7 +149,7 @@ impl Command {
             b"HELP" => Ok(Self::Help),
             b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY user")),
             b"VRFY" => Ok(Self::Vrfy),
-            b"XCLIENT" => Ok(Self::Xclient(CompactString::from_utf8_lossy(rest))),
+            b"XCLIENT" => printable(rest, "XCLIENT NAME=value ...").map(Self::Xclient),
             b"EXPN" | b"AUTH" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
             _ => Err(CommandError::Unknown),
         }
@@ -158,6 +158,16 @@ impl Command {
 
 fn bare(rest: &[u8], command: Command) -> Result<Command, CommandError> {
     if rest.is_empty() { Ok(command) } else { Err(CommandError::Syntax("this command takes no argument")) }
+}
+
+/// Visible ASCII and blanks.
+fn printable(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
+    let valid = rest.iter().all(|octet| matches!(octet, b' '..=b'~'));
+    std::str::from_utf8(rest)
+        .ok()
+        .filter(|_| valid)
+        .map(CompactString::new)
+        .ok_or(CommandError::Syntax(usage))
 }
 
 fn hello(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {

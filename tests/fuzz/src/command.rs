@@ -65,7 +65,10 @@ fn said(command: &Command) -> String {
         Command::Vrfy => "VRFY x".to_owned(),
         Command::Help => "HELP".to_owned(),
         Command::StartTls => "STARTTLS".to_owned(),
-        Command::Xclient(arguments) => format!("XCLIENT {arguments}"),
+        Command::Xclient(arguments) => {
+            assert!(arguments.bytes().all(|octet| matches!(octet, b' '..=b'~')), "{arguments:?}");
+            format!("XCLIENT {arguments}")
+        }
     }
 }
 

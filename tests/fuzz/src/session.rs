@@ -90,7 +90,7 @@ impl Connection {
             smtputf8: settings & 4 == 0,
             dsn: settings & 8 == 0,
             starttls: settings & 16 == 0,
-            xclient: false,
+            xclient: settings & 32 != 0,
         };
         let hostname = DomainName::parse("gate.test").unwrap();
         let session =
@@ -238,7 +238,18 @@ impl Connection {
                 self.count_error(&reply);
                 self.answer(&reply);
             }
-            Effect::Client(_) => panic!("this was not offered"),
+            Effect::Client(_) => {
+                assert!(self.offer.xclient, "XCLIENT of a stranger");
+                assert!(
+                    self.allowed.open.is_none() && self.chunked.is_none(),
+                    "XCLIENT within a transaction"
+                );
+                self.allowed.greeted = false;
+                self.offer.xclient = false;
+                let effect = self.session.step(Event::ClientAnnounced { xclient: false });
+                assert!(matches!(&effect, Effect::Reply(reply) if reply.code() == 220), "{effect:?}");
+                self.carry_out(effect);
+            }
             Effect::Hello(reply) => {
                 self.allowed.greeted = true;
                 self.end_transaction();
