@@ -7,8 +7,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHal
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use rmxd::relay::NextHop;
-
 use crate::support::log::Log;
 use crate::support::relay::Relay;
 use crate::support::{self, pattern};
@@ -33,9 +31,8 @@ pub(super) async fn play(script: &str, dns: SocketAddr) -> Result<(), String> {
     let relay = Relay::start().await;
     let of =
         |sign: &'static str| script.lines().filter_map(move |line| line.strip_prefix(sign)).map(str::trim);
-    let mut settings = support::settings(of("="));
-    let (host, port) = (relay.address.ip().to_string(), relay.address.port());
-    settings.relay.next_hop = NextHop::Smtp { host, port };
+    let next_hop = format!("relay.next_hop=smtp://{}", relay.address);
+    let settings = support::settings(of("=").chain([next_hop.as_str()]));
     let client = SocketAddr::new(of("@").next().unwrap_or("127.0.0.10").parse().unwrap(), 40_000);
     let door = support::door(&settings, dns);
 
