@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::door::Door;
 use crate::door::message::Message;
-use crate::door::wire::{Ended, MESSAGE_READ, Wire};
+use crate::door::wire::{Ended, Wire};
 use crate::gate::Guest;
 use crate::smtp::chunk::ChunkEncoder;
 use crate::smtp::framing::{DataEvent, DataReader, Fault};
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
     }
 
     async fn more(&mut self) -> Result<Option<Received>, Ended> {
-        match self.wire.more(MESSAGE_READ, Instant::now() + self.door.settings.data_timeout).await {
+        match self.wire.more(Instant::now() + self.door.settings.data_timeout).await {
             Ok(()) => Ok(None),
             Err(Ended::TimedOut) => Ok(Some(Received::TimedOut)),
             Err(Ended::Gone) => Err(Ended::Gone),

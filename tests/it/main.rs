@@ -17,6 +17,8 @@ mod dialogues;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;

@@ -65,6 +65,7 @@ fn said(command: &Command) -> String {
         Command::Vrfy => "VRFY x".to_owned(),
         Command::Help => "HELP".to_owned(),
         Command::StartTls => "STARTTLS".to_owned(),
+        Command::Xclient(arguments) => format!("XCLIENT {arguments}"),
     }
 }
 

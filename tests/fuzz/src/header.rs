@@ -112,15 +112,15 @@ fn trace(settings: u8, block: &[u8], header: &Header) -> Vec<u8> {
         client,
         by: &ours,
         protocol: if settings & 2 == 0 { Protocol::Esmtp } else { Protocol::Utf8Smtps },
-        tls: None,
+        tls: (settings & 4 != 0).then_some("TLSv1.3 with cipher TLS13_AES_256_GCM_SHA384"),
         id: second,
         recipient: recipient.as_ref(),
         at: UNIX_EPOCH + Duration::from_secs(u64::from(settings) << 24),
     };
-    let received = received.to_bytes();
-    assert_fields(&received, &["Received"]);
-    let text = String::from_utf8(received).unwrap();
-    assert_eq!(["(", ")", ";"].map(|mark| text.matches(mark).count()), [1, 1, 1], "{text:?}");
+    let text = String::from_utf8(received.to_bytes()).unwrap();
+    assert_fields(text.as_bytes(), &["Received"]);
+    let comments = 1 + usize::from(received.tls.is_some());
+    assert_eq!(["(", ")", ";"].map(|mark| text.matches(mark).count()), [comments, comments, 1], "{text:?}");
 
     let outcome = match settings >> 2 & 3 {
         0 => Outcome::Pass(Rung::Mx),
