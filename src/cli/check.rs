@@ -18,7 +18,7 @@ use crate::smtp::address::{Domain, Mailbox};
 /// Make one decision and show its evidence: every record asked, rung by rung
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Identities that are not given are not judged. Exit codes: 0 accept, 1 reject, 75 defer (DNS trouble), 64 wrong usage,
+Identities that are not given are not judged; with --message, a From: that is missing or malformed is. Exit codes: 0 accept, 1 reject, 75 defer (DNS trouble), 64 wrong usage,
 78 configuration error. In monitor mode the verdict is shown as it would be enforced.")]
 pub struct Args {
     #[command(flatten)]
@@ -82,9 +82,13 @@ async fn decide(args: &Args, gate: &Arc<Gate>, header: &Header) -> (String, Verd
         guest.hello(helo);
     }
     let mut inspection = guest.inspect(args.mail_from.as_ref().unwrap_or(&ReversePath::Null));
-    let decision = inspection.header(&mut guest, header).await;
-    let names = guest.names().await;
-    let report = report::Report { gate, names: names.as_ref(), inspection: &inspection, decision: &decision };
+    // The daemon answers at RCPT, before it has seen the header; all findings are shown nevertheless.
+    let envelope = inspection.envelope(&mut guest).await;
+    let whole = inspection.header(&mut guest, header).await;
+    let decision = if envelope.refuses() { envelope } else { whole };
+    let (names, exempt) = (guest.names().await, guest.is_exempt());
+    let report =
+        report::Report { gate, names: names.as_ref(), inspection: &inspection, decision: &decision, exempt };
     let text = if args.json { report.json(args.client) } else { report.tree(args.client) };
     (text, decision.verdict)
 }

@@ -163,7 +163,7 @@ impl Probed {
 
 /// Whether waiting can't help.
 fn is_final(next_hop: &NextHop, error: &RelayError) -> bool {
-    matches!(error, RelayError::NoXclient) || matches!(next_hop, NextHop::Maildir(_))
+    error.is_final() || matches!(next_hop, NextHop::Maildir(_))
 }
 
 async fn keep_probing(relay: Relay, mut reached: bool, stop: CancellationToken) {

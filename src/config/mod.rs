@@ -309,6 +309,25 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_name_the_client_has_its_word() {
+        use ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
+        let words = [
+            ("auto", Auto),
+            ("xclient", Xclient),
+            ("xforward", Xforward),
+            ("proxy-v2", ProxyV2),
+            ("none", Nothing),
+        ];
+        for (word, identity) in words {
+            let hop = ("relay.next_hop", "smtp://127.0.0.1:10025");
+            let own_list = [hop, ("relay.identity", word), ("relay.domains", "example.com")];
+            assert_eq!(with(&own_list).unwrap().relay.identity, identity);
+            let allowed = with(&[hop, ("relay.identity", word)]).is_ok();
+            assert_eq!(allowed, matches!(identity, Auto | Xclient), "{word} without relay.domains");
+        }
+    }
+
+    #[test]
     fn next_hops_are_read() {
         let smtp = |host: &str, port| NextHop::Smtp { host: host.to_owned(), port };
         let rows = [

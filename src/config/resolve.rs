@@ -79,10 +79,15 @@ fn hostname(text: &str, system_name: impl FnOnce() -> String, reader: &mut Reade
 }
 
 fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> Option<relay::Settings> {
-    use relay::ClientIdentity::{Auto, None as Nothing, Xclient};
-    let words = [("auto", Auto), ("xclient", Xclient), ("none", Nothing)];
-    let identity =
-        reader.choice_with_later("relay.identity", &raw.relay.identity, &words, &["xforward", "proxy-v2"]);
+    use relay::ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
+    let words = [
+        ("auto", Auto),
+        ("xclient", Xclient),
+        ("xforward", Xforward),
+        ("proxy-v2", ProxyV2),
+        ("none", Nothing),
+    ];
+    let identity = reader.choice("relay.identity", &raw.relay.identity, &words);
     let words = [
         ("none", relay::Tls::None),
         ("opportunistic", relay::Tls::Opportunistic),
@@ -95,11 +100,13 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
     let reply_timeout = reader.time("relay.reply_timeout", &raw.relay.reply_timeout);
     let xclient_required =
         matches!(next_hop, Some(relay::NextHop::Smtp { .. })) && raw.relay.domains.is_empty();
-    if xclient_required && identity == Some(Nothing) {
+    if let Some(why) = identity.filter(|_| xclient_required).and_then(needs_domains) {
         reader.refuse_together(
             &["relay.identity", "relay.domains", "relay.next_hop"],
-            "relay.identity \"none\" with an SMTP next hop needs relay.domains: the relay takes every client for \
-             rmxd's own host, so that without a list this would be an open relay",
+            format!(
+                "relay.identity {:?} with an SMTP next hop needs relay.domains: {why}",
+                raw.relay.identity
+            ),
         );
     }
     if tls == Some(relay::Tls::Required) && matches!(next_hop, Some(relay::NextHop::Maildir(_))) {
@@ -118,6 +125,25 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
         hostname: hostname?.as_str().to_owned(),
         tls: tls?,
     })
+}
+
+/// DESIGN 1.6: only XCLIENT, which the relay must have offered, stands in for a list of one's own.
+fn needs_domains(identity: relay::ClientIdentity) -> Option<&'static str> {
+    use relay::ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
+    match identity {
+        Auto | Xclient => None,
+        Nothing => Some(
+            "the relay takes every client for rmxd's own host, so that without a list this would be an open relay",
+        ),
+        Xforward => Some(
+            "XFORWARD is for the relay's log, and its restrictions still see rmxd's own host, so that without a list \
+             this would be an open relay",
+        ),
+        ProxyV2 => Some(
+            "nothing shows whether the relay believes the PROXY header, and if it doesn't, without a list this would be \
+             an open relay",
+        ),
+    }
 }
 
 fn next_hop(text: &str) -> Result<relay::NextHop, String> {

@@ -4,10 +4,11 @@
 //! as fast as the relay takes it.
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::door::Door;
 use crate::door::message::Message;
-use crate::door::wire::{Ended, Wire};
+use crate::door::wire::{Ended, MESSAGE_READ, Wire};
 use crate::gate::Guest;
 use crate::smtp::chunk::ChunkEncoder;
 use crate::smtp::framing::{DataEvent, DataReader, Fault};
@@ -51,6 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         loop {
             let step = reader.next(self.wire.input());
             if let DataEvent::Fault(fault) = step.event {
+                message.break_off(fault.name());
                 return Ok(Received::Fault(fault));
             }
             let content = self.wire.input().get(..step.content).unwrap_or_default();
@@ -62,10 +64,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             self.wire.take(step.consumed);
             match step.event {
                 DataEvent::End => return Ok(Received::Answer(message.finish(self.door, self.guest).await)),
-                DataEvent::More => match self.more().await? {
-                    Some(received) => return Ok(received),
-                    None => continue,
-                },
+                DataEvent::More => {
+                    if let Some(received) = self.more().await? {
+                        message.break_off("waited too long");
+                        return Ok(received);
+                    }
+                }
                 DataEvent::Again | DataEvent::Fault(_) => {}
             }
         }
@@ -84,11 +88,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             if self.wire.input().is_empty()
                 && let Some(received) = self.more().await?
             {
+                chunked.message.break_off("waited too long");
                 return Ok((received, None));
             }
             let piece = self.piece(left);
             data.clear();
             if let Err(fault) = chunked.encoder.push(piece, &mut data) {
+                chunked.message.break_off(fault.name());
                 return Ok((Received::Fault(fault), None));
             }
             let taken = piece.len();
@@ -103,6 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         }
         data.clear();
         if let Err(fault) = chunked.encoder.finish(&mut data) {
+            chunked.message.break_off(fault.name());
             return Ok((Received::Fault(fault), None));
         }
         let Chunked { mut message, encoder } = chunked;
@@ -134,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
     }
 
     async fn more(&mut self) -> Result<Option<Received>, Ended> {
-        match self.wire.more(self.door.settings.data_timeout).await {
+        match self.wire.more(MESSAGE_READ, Instant::now() + self.door.settings.data_timeout).await {
             Ok(()) => Ok(None),
             Err(Ended::TimedOut) => Ok(Some(Received::TimedOut)),
             Err(Ended::Gone) => Err(Ended::Gone),

@@ -46,12 +46,9 @@ enum Stage {
 }
 
 impl Drop for Message {
-    /// A message that was accepted and never ended is in the log as such.
+    /// A message that never ended is in the log as such.
     fn drop(&mut self) {
-        if !matches!(self.stage, Stage::Over) {
-            let id = self.transaction.id();
-            tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, "broken off by the client, not delivered");
-        }
+        self.break_off("the client has gone");
     }
 }
 
@@ -113,6 +110,14 @@ impl Message {
         let id = self.transaction.id();
         tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, reply = %reply, "answered");
         reply
+    }
+
+    /// The message won't end; nothing of it is delivered.
+    pub(super) fn break_off(&mut self, why: &str) {
+        if !matches!(std::mem::replace(&mut self.stage, Stage::Over), Stage::Over) {
+            let id = self.transaction.id();
+            tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, "broken off: {why}");
+        }
     }
 
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Settings;
 use crate::door::incoming::{Chunked, Received, Source};
 use crate::door::message::Message;
 use crate::door::transaction::Transaction;
-use crate::door::wire::{Ended, Wire};
+use crate::door::wire::{COMMAND_READ, Ended, Wire};
 use crate::gate::{Gate, Guest};
-use crate::policy::reason::Reason;
 use crate::policy::rule::RejectAt;
-use crate::relay::Relay;
+use crate::relay::{Relay, Visit};
 use crate::session::{self, Effect, Event, Offer, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
@@ -53,6 +53,7 @@ impl Door {
             guest: self.gate.guest(client.ip()),
             client,
             transaction: None,
+            visit: self.relay.visit(),
             chunked: None,
             stop,
         };
@@ -89,6 +90,7 @@ struct Connection<'a, S> {
     guest: Guest,
     client: SocketAddr,
     transaction: Option<Transaction>,
+    visit: Visit,
     /// The transaction's message, where it comes in chunks and some are still to come.
     chunked: Option<Chunked>,
     stop: CancellationToken,
@@ -115,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     effect
                 }
                 Input::TooLong => session.step(Event::LineTooLong),
-                Input::Fault(fault) => self.fault(&mut session, fault),
+                Input::Fault(fault) => session.step(Event::Fault(fault)),
                 Input::TimedOut => session.step(Event::TimedOut),
                 Input::Stopping => session.step(Event::ShuttingDown),
             };
@@ -141,6 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     }
                     Effect::Close(reply) => {
                         self.end_transaction().await;
+                        if reply.code() != 221 && !self.stop.is_cancelled() {
+                            tracing::info!(target: "rmxd::door", client = %self.client.ip(), %reply, "closing");
+                        }
                         self.wire.answer(&reply);
                         return Ok(());
                     }
@@ -151,7 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                transaction.recipient(self.door, &mut self.guest, path, &parameters).await
+                                let (guest, visit) = (&mut self.guest, &self.visit);
+                                transaction.recipient(self.door, guest, visit, path, &parameters).await
                             }
                             None => no_transaction(),
                         };
@@ -180,14 +186,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         self.transaction.is_none() && self.chunked.is_none()
     }
 
-    /// What tries to smuggle is worth a line in the log.
-    fn fault(&self, session: &mut Session, fault: Fault) -> Effect {
-        tracing::info!(target: "rmxd::session", client = %self.client.ip(), reason = Reason::BadOctet.name(), "{}", fault.name());
-        session.step(Event::Fault(fault))
-    }
-
-    /// The next line, from the buffer or the socket.
+    /// The next line, from the buffer or the socket. The time-out is for the whole line (RFC 5321 4.5.3.2.7): octets
+    /// that come one by one don't prolong it.
     async fn input(&mut self) -> Result<Input, Ended> {
+        let until = Instant::now() + self.door.settings.command_timeout;
         loop {
             match self.reader.next(self.wire.input()) {
                 CommandStep::Line { length, consumed } => return Ok(Input::Line { length, consumed }),
@@ -201,12 +203,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             if self.stop.is_cancelled() && self.is_idle() {
                 return Ok(Input::Stopping);
             }
-            // Not within the select below: a write that was broken off would be done again.
-            self.wire.flush().await?;
             let idle = self.is_idle();
-            let more = self.wire.more(self.door.settings.command_timeout);
             let read = tokio::select! {
-                read = more => read,
+                read = self.wire.more(COMMAND_READ, until) => read,
                 () = self.stop.cancelled(), if idle => return Ok(Input::Stopping),
             };
             match read {
@@ -261,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     ) -> Effect {
         match received {
             Received::Answer(reply) => session.step(answered(reply)),
-            Received::Fault(fault) => self.fault(session, fault),
+            Received::Fault(fault) => session.step(Event::Fault(fault)),
             Received::TimedOut => session.step(Event::TimedOut),
         }
     }

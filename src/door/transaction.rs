@@ -12,7 +12,7 @@ use crate::gate::{Facts, Guest, Id, Inspection};
 use crate::policy::decide::{Decision, Permit};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
-use crate::relay::{self, ClientInfo, ClientName, Envelope, RcptParameters};
+use crate::relay::{self, ClientInfo, ClientName, Envelope, RcptParameters, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
@@ -97,12 +97,15 @@ impl Transaction {
         &mut self,
         door: &Door,
         guest: &mut Guest,
+        visit: &Visit,
         path: ForwardPath,
         parameters: &command::RcptParameters,
     ) -> Reply {
         if is_foreign(door, &path) {
-            tracing::info!(target: "rmxd::relaying", id = %self.id(), client = %self.client.ip(), rcpt = %path,
-                reason = Reason::RelayingDenied.name(), "rejected");
+            tracing::info!(
+                target: "rmxd::door", id = %self.id(), client = %self.client.ip(), helo = self.helo(),
+                mail_from = %format_args!("<{}>", self.path), rcpt = %path, "{}", Reason::RelayingDenied.text()
+            );
             return Reason::RelayingDenied
                 .plain_reply(&format!("<{path}>:"), &format!(" (id {})", self.id()));
         }
@@ -118,7 +121,9 @@ impl Transaction {
         let Some(permit) = permit else {
             return Reply::new(451, Enhanced(4, 3, 0), "no decision was made");
         };
-        let reply = self.ask_relay(door, guest, permit, &path, parameters).await;
+        let parameters =
+            RcptParameters { notify: parameters.notify.as_deref(), orcpt: parameters.orcpt.as_deref() };
+        let reply = self.ask_relay(guest, visit, permit, Recipient { path: &path, parameters }).await;
         if reply.is_positive() {
             self.accepted += 1;
             self.judged |= !exempt;
@@ -129,29 +134,32 @@ impl Transaction {
 
     async fn ask_relay(
         &mut self,
-        door: &Door,
         guest: &mut Guest,
+        visit: &Visit,
         permit: Permit,
-        path: &ForwardPath,
-        parameters: &command::RcptParameters,
+        recipient: Recipient<'_>,
     ) -> Reply {
-        if let Next::NotYet = self.relay {
-            self.relay = self.open(door, guest, permit).await;
-        }
         match &mut self.relay {
-            Next::Open(relay) => {
-                let parameters = RcptParameters {
-                    notify: parameters.notify.as_deref(),
-                    orcpt: parameters.orcpt.as_deref(),
-                };
-                relay.rcpt(path, &parameters).await
-            }
+            Next::Open(relay) => relay.rcpt(recipient).await,
             Next::Failed(reply) => reply.clone(),
-            Next::NotYet => Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked"),
+            Next::NotYet => {
+                let (relay, reply) = match self.open(guest, visit, permit, recipient).await {
+                    Ok((transaction, reply)) => (Next::Open(transaction), reply),
+                    Err(reply) => (Next::Failed(reply.clone()), reply),
+                };
+                self.relay = relay;
+                reply
+            }
         }
     }
 
-    async fn open(&self, door: &Door, guest: &mut Guest, permit: Permit) -> Next {
+    async fn open(
+        &self,
+        guest: &mut Guest,
+        visit: &Visit,
+        permit: Permit,
+        first: Recipient<'_>,
+    ) -> Result<(relay::Transaction, Reply), Reply> {
         let client = ClientInfo {
             address: self.client,
             name: client_name(guest.names().await.as_ref()),
@@ -167,10 +175,7 @@ impl Transaction {
             envid: self.parameters.envid.as_deref(),
             ..Envelope::new(&client, &self.path, id.as_str())
         };
-        match door.relay.begin(permit, envelope).await {
-            Ok(transaction) => Next::Open(transaction),
-            Err(reply) => Next::Failed(reply),
-        }
+        visit.begin(permit, envelope, first).await
     }
 
     /// Whether the message is judged: some recipient of it is not exempt.

@@ -1,7 +1,8 @@
 //! The client's socket: what was read and not yet understood, what is answered and not yet sent, and until when.
 //!
 //! Answers to pipelined commands leave together (RFC 2920 3.2): they are sent before the next read that may wait.
-//! Every read has a deadline, the earlier of the step's own and the session's.
+//! Every read has a deadline, the earlier of the step's own and the session's; a client that always has octets ready
+//! doesn't get around it. A client that doesn't take its replies is cut off: it can't be told so.
 
 use std::io;
 use std::time::Duration;
@@ -13,8 +14,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::smtp::reply::Reply;
 use crate::tls::{Acceptor, Negotiated, Stream};
 
-/// How much is read at once.
-const READ: usize = 16 * 1024;
+/// How much of a message is read at once.
+pub(super) const MESSAGE_READ: usize = 16 * 1024;
+/// How much is read at once where a command is awaited: every idle connection holds as much.
+pub(super) const COMMAND_READ: usize = 1024;
 /// After a close a client's unread octets are taken in for a moment: a reset would lose the last reply on its way.
 const LINGER: Duration = Duration::from_secs(2);
 /// But not more than these.
@@ -36,7 +39,7 @@ pub(super) enum Ended {
 pub(super) struct Wire<S> {
     stream: Stream<S>,
     input: BytesMut,
-    output: Vec<u8>,
+    output: BytesMut,
     session_end: Instant,
 }
 
@@ -45,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self {
             stream: Stream::Plain(stream),
             input: BytesMut::new(),
-            output: Vec::new(),
+            output: BytesMut::new(),
             session_end: Instant::now() + session,
         }
     }
@@ -62,36 +65,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Queues a reply.
     pub(super) fn answer(&mut self, reply: &Reply) {
-        reply.write_to(&mut self.output);
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        self.output.extend_from_slice(&wire);
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued. May be cancelled: what was sent is taken off at once.
     pub(super) async fn flush(&mut self) -> Result<(), Ended> {
         if self.output.is_empty() {
             return Ok(());
         }
         let end = self.session_end.min(Instant::now() + WRITE_TIMEOUT);
         let written = timeout_at(end, async {
-            self.stream.write_all(&self.output).await?;
+            while !self.output.is_empty() {
+                if self.stream.write_buf(&mut self.output).await? == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+            }
             self.stream.flush().await // TLS may hold octets back when the socket is full
         });
-        let written = written.await;
-        self.output.clear();
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Ended::Gone),
-            Err(_elapsed) => Err(Ended::TimedOut),
+        match written.await {
+            Ok(Ok(())) => {
+                self.output = BytesMut::new(); // an idle connection holds no buffer
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(Ended::Gone),
         }
     }
 
-    /// Sends what is queued and reads more; at least one octet, or why not.
-    pub(super) async fn more(&mut self, wait: Duration) -> Result<(), Ended> {
+    /// Sends what is queued and reads more, until then or the end of the session; at least one octet, or why not.
+    /// There is room for `room` octets at least. May be cancelled.
+    pub(super) async fn more(&mut self, room: usize, until: Instant) -> Result<(), Ended> {
         self.flush().await?;
         if self.input.is_empty() {
-            self.input = BytesMut::new(); // an idle connection holds no buffer
+            self.input = BytesMut::new(); // it may be a large one
         }
-        let end = self.session_end.min(Instant::now() + wait);
-        self.input.reserve(READ);
+        let end = self.session_end.min(until);
+        if end <= Instant::now() {
+            return Err(Ended::TimedOut); // timeout_at alone would still read what is ready
+        }
+        self.input.reserve(room);
         match timeout_at(end, self.stream.read_buf(&mut self.input)).await {
             Ok(Ok(0) | Err(_)) => Err(Ended::Gone),
             Ok(Ok(_)) => Ok(()),
@@ -125,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let mut taken = 0;
             while taken < LINGER_OCTETS {
                 self.input.clear();
-                self.input.reserve(READ);
+                self.input.reserve(MESSAGE_READ);
                 match self.stream.read_buf(&mut self.input).await? {
                     0 => break,
                     octets => taken += octets,

@@ -47,6 +47,12 @@ impl Guest {
         self.client
     }
 
+    /// Whether the client is exempt: nothing is looked up for it.
+    #[must_use]
+    pub fn is_exempt(&self) -> bool {
+        self.exempt
+    }
+
     /// The client introduced itself; the look-up starts now, if one is asked for.
     pub fn hello(&mut self, argument: &str) {
         let rules = &self.gate.policy().helo;

@@ -10,8 +10,6 @@ mod guest;
 mod id;
 mod inspection;
 mod pending;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

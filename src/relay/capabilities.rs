@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub pipelining: bool,
     /// XCLIENT with the attributes that may be sent; `None` = not offered to us.
     pub xclient: Option<XclientAttributes>,
+    /// XFORWARD with the attributes that may be sent; `None` = not offered to us.
+    pub xforward: Option<XforwardAttributes>,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
     /// DSN (RFC 3461).
@@ -41,6 +43,25 @@ pub struct XclientAttributes {
     pub proto: bool,
     /// HELO: how it greeted.
     pub helo: bool,
+}
+
+/// The XFORWARD attributes that the relay takes, of those that rmxd has a value for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct XforwardAttributes {
+    /// NAME: the confirmed name of the client.
+    pub name: bool,
+    /// ADDR: its address.
+    pub addr: bool,
+    /// PORT: its port.
+    pub port: bool,
+    /// PROTO: SMTP or ESMTP.
+    pub proto: bool,
+    /// HELO: how it greeted.
+    pub helo: bool,
+    /// IDENT: our id of the transaction.
+    pub ident: bool,
+    /// SOURCE: that the client is none of ours.
+    pub source: bool,
 }
 
 impl Capabilities {
@@ -69,6 +90,7 @@ impl Capabilities {
                 "ENHANCEDSTATUSCODES" => found.enhanced = true,
                 "PIPELINING" => found.pipelining = true,
                 "XCLIENT" => found.xclient = Some(XclientAttributes::parse(words)),
+                "XFORWARD" => found.xforward = Some(XforwardAttributes::parse(words)),
                 "SMTPUTF8" => found.smtputf8 = true,
                 "DSN" => found.dsn = true,
                 "CHUNKING" => found.chunking = true,
@@ -97,13 +119,32 @@ impl XclientAttributes {
     }
 }
 
+impl XforwardAttributes {
+    fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
+        let mut found = Self::default();
+        for word in words {
+            match word.to_ascii_uppercase().as_str() {
+                "NAME" => found.name = true,
+                "ADDR" => found.addr = true,
+                "PORT" => found.port = true,
+                "PROTO" => found.proto = true,
+                "HELO" => found.helo = true,
+                "IDENT" => found.ident = true,
+                "SOURCE" => found.source = true,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn keywords_are_read_in_any_case_and_the_greeting_is_none_of_them() {
-        let text = "DSN greets you\nPIPELINING\nsize 10240000\nVRFY\nETRN\nXCLIENT NAME addr PROTO LOGIN\n8BitMime\nSTARTTLS\n";
+        let text = "DSN greets you\nPIPELINING\nsize 10240000\nVRFY\nETRN\nXCLIENT NAME addr PROTO LOGIN\nXFORWARD ADDR Ident\n8BitMime\nSTARTTLS\n";
         let expected = Capabilities {
             size: Some(10_240_000),
             size_parameter: true,
@@ -111,6 +152,7 @@ mod tests {
             pipelining: true,
             starttls: true,
             xclient: Some(XclientAttributes { name: true, addr: true, proto: true, ..Default::default() }),
+            xforward: Some(XforwardAttributes { addr: true, ident: true, ..Default::default() }),
             ..Capabilities::default()
         };
         assert_eq!(Capabilities::parse(text), expected);

@@ -1,8 +1,9 @@
-//! One connection to a relay that isn't trusted: a command out, one reply in, each under a deadline.
+//! One connection to a relay that isn't trusted: commands out, a reply to each in, each under a deadline.
 //!
-//! No pipelining: the relay is near, and one reply per command leaves little to get out of step with. Once anything
-//! fails, or a caller drops a call before its end, the connection is of no more use and says so at every later call:
-//! a reply is never taken for the answer to another command.
+//! Commands are queued and leave when the first of their answers is asked for: all in one write where the relay offers
+//! PIPELINING (RFC 2920), else one by one. Replies are counted. Once anything fails, or a caller drops a call before its
+//! end, the connection is of no more use and says so at every later call: a reply is never taken for the answer to
+//! another command.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,12 +22,14 @@ use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::reply_parser::ReplyParser;
+use crate::relay::reply_parser::{Malformed, ReplyParser};
 use crate::smtp::reply::Reply;
 use crate::tls::Stream;
 
 /// Codes that say "done".
 pub(super) const DONE: RangeInclusive<u16> = 250..=259;
+/// RSET has one answer (RFC 5321 4.3.2).
+const RESET: RangeInclusive<u16> = 250..=250;
 /// The banner, also after XCLIENT; the answer to STARTTLS.
 pub(super) const READY: RangeInclusive<u16> = 220..=220;
 /// The answer to DATA.
@@ -36,12 +39,22 @@ pub(super) const GO_AHEAD: RangeInclusive<u16> = 354..=354;
 const READ_SIZE: usize = 2048;
 /// "Service not available, closing" at any time (RFC 5321 3.8).
 const CLOSING: u16 = 421;
+/// For a connection that has waited to show that it can be used: what it waits for should have come long ago.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection and where it stands.
 #[derive(Debug)]
 pub(super) struct Conversation {
     stream: Stream<TcpStream>,
     parser: ReplyParser,
+    /// What was read behind a reply while more are due.
+    heard: Vec<u8>,
+    /// Command lines that wait to be sent, and how many.
+    queue: Vec<u8>,
+    queued: usize,
+    /// Replies that the relay owes us.
+    due: usize,
+    pipelining: bool,
     /// For each reply, and for each write that makes no progress.
     patience: Duration,
     /// Set while a call runs, and left set by one that doesn't end well.
@@ -49,40 +62,90 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// Reads the banner of a fresh connection.
-    pub(super) async fn open(stream: TcpStream, patience: Duration) -> Result<Self, RelayError> {
-        let (stream, parser) = (Stream::Plain(stream), ReplyParser::default());
-        let mut conversation = Self { stream, parser, patience, engaged: true };
-        let reply = conversation.reply(Stage::Banner, &[]).await?;
-        conversation.settle(Stage::Banner, reply, &READY)?;
+    /// Sends what goes before everything else (a PROXY header, or nothing) and reads the banner.
+    pub(super) async fn open(
+        mut stream: TcpStream,
+        header: &[u8],
+        patience: Duration,
+    ) -> Result<Self, RelayError> {
+        if !header.is_empty() {
+            let sent = stream.write_all(header).await;
+            sent.map_err(|_gone| RelayError::Closed(Stage::Banner))?;
+        }
+        let mut conversation = Self {
+            stream: Stream::Plain(stream),
+            parser: ReplyParser::default(),
+            heard: Vec::new(),
+            queue: Vec::new(),
+            queued: 0,
+            due: 1,
+            pipelining: false,
+            patience,
+            engaged: false,
+        };
+        conversation.answer(Stage::Banner, &READY).await?;
         Ok(conversation)
     }
 
-    /// Sends a command and awaits its reply. A code of `expected` is `Ok`; 4xx and 5xx are
+    /// Whether queued commands may leave in one write.
+    pub(super) fn set_pipelining(&mut self, offered: bool) {
+        self.pipelining = offered;
+    }
+
+    /// Queues a command, without CRLF.
+    pub(super) fn queue(&mut self, line: &str) {
+        self.queue.extend_from_slice(line.as_bytes());
+        self.queue.extend_from_slice(b"\r\n");
+        self.queued += 1;
+    }
+
+    /// The answer to the first command that has none yet. A code of `expected` is `Ok`; 4xx and 5xx are
     /// [`RelayError::Rejected`], after which the conversation may go on.
+    pub(super) async fn answer(
+        &mut self,
+        stage: Stage,
+        expected: &RangeInclusive<u16>,
+    ) -> Result<Reply, RelayError> {
+        self.engage(stage)?;
+        if self.due == 0 {
+            self.send_queue(stage).await?;
+        }
+        let reply = self.reply(stage).await?;
+        self.due -= 1;
+        if self.due == 0 && !self.heard.is_empty() {
+            return Err(RelayError::Garbage { stage, what: Malformed::Surplus });
+        }
+        self.settle(stage, reply, expected)
+    }
+
+    /// Sends a command and awaits its reply, as [`Self::answer`] gives it.
     pub(super) async fn command(
         &mut self,
         stage: Stage,
         line: &str,
         expected: &RangeInclusive<u16>,
     ) -> Result<Reply, RelayError> {
-        self.engage(stage)?;
-        if let Some(heard) = self.unread().await {
-            return Err(self.overheard(stage, &heard).await);
+        if !self.is_free() {
+            return Err(RelayError::OutOfStep(stage));
         }
-        let wire = format!("{line}\r\n");
-        let stream = &mut self.stream;
-        let written = timeout(self.patience, async {
-            stream.write_all(wire.as_bytes()).await?;
-            stream.flush().await // TLS may hold octets back when the socket is full
-        });
-        match written.await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(self.overheard(stage, &[]).await),
-            Err(_) => return Err(RelayError::Silent(stage)),
+        self.queue(line);
+        self.answer(stage, expected).await
+    }
+
+    /// Forgets commands that weren't sent, and reads the answers to those that were: nothing that says "done" may be
+    /// among them. Whether the conversation can go on.
+    pub(super) async fn give_up_queue(&mut self, stage: Stage) -> bool {
+        self.queue.clear();
+        self.queued = 0;
+        while self.due > 0 {
+            if !matches!(self.answer(stage, &DONE).await, Err(RelayError::Rejected { .. })) {
+                self.engaged = true;
+            }
+            if self.engaged {
+                return false;
+            }
         }
-        let reply = self.reply(stage, &[]).await?;
-        self.settle(stage, reply, expected)
+        !self.engaged
     }
 
     /// STARTTLS and the handshake, within `limit`; then the relay is to be greeted anew (RFC 3207 4.2). After
@@ -96,8 +159,8 @@ impl Conversation {
         self.command(Stage::StartTls, "STARTTLS", &READY).await?;
         self.engage(Stage::StartTls)?;
         // What came behind the 220 came in plain text, from anybody: it must not be heard as an answer given by TLS.
-        if let Some(heard) = self.unread().await {
-            return Err(self.overheard(Stage::StartTls, &heard).await);
+        if self.has_unread().await {
+            return Err(self.overheard(Stage::StartTls).await);
         }
         let late = |_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "not done in time"));
         let done = timeout(limit, self.stream.connect(host, address)).await.unwrap_or_else(late);
@@ -109,18 +172,21 @@ impl Conversation {
     /// Sends a piece of the message. A relay that answers before the end has made up its mind: its 4xx or 5xx counts.
     /// Reading goes on while writing, so that a relay that stops taking the message to say so is heard.
     pub(super) async fn send(&mut self, mut octets: &[u8]) -> Result<(), RelayError> {
-        self.engage(Stage::Message)?;
+        if !self.is_free() {
+            return Err(RelayError::OutOfStep(Stage::Message));
+        }
+        self.engaged = true;
         let mut early = [0; READ_SIZE];
         while !octets.is_empty() {
             let event = timeout(self.patience, hear_or_send(&mut self.stream, &mut early, octets));
             match event.await.map_err(|_elapsed| RelayError::Silent(Stage::Message))? {
                 Event::Heard(0) => return Err(RelayError::Closed(Stage::Message)),
                 Event::Heard(count) => {
-                    let heard = early.get(..count).unwrap_or_default();
-                    return Err(self.overheard(Stage::Message, heard).await);
+                    self.heard.extend_from_slice(early.get(..count).unwrap_or_default());
+                    return Err(self.overheard(Stage::Message).await);
                 }
                 // the write failed; the relay's reason may be there to be read
-                Event::Sent(0) => return Err(self.overheard(Stage::Message, &[]).await),
+                Event::Sent(0) => return Err(self.overheard(Stage::Message).await),
                 Event::Sent(count) => octets = octets.get(count..).unwrap_or_default(),
             }
         }
@@ -128,52 +194,122 @@ impl Conversation {
         Ok(())
     }
 
-    /// Says QUIT, if the relay waits for a command, and closes. The 221 isn't awaited: it would change nothing.
-    pub(super) fn quit(mut self) {
-        if self.engaged {
-            return;
+    /// Sends the last piece of the message, which ends with the dot line, and awaits the answer to the whole. Whatever
+    /// the relay said before is no answer to it.
+    pub(super) async fn end(&mut self, octets: &[u8]) -> Result<Reply, RelayError> {
+        self.engage(Stage::End)?;
+        if self.has_unread().await {
+            return Err(self.overheard(Stage::End).await);
         }
-        let said = async {
-            self.stream.write_all(b"QUIT\r\n").await?;
-            self.stream.shutdown().await
+        self.engaged = false;
+        self.send(octets).await?;
+        self.engaged = true;
+        match timeout(self.patience, self.stream.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(self.overheard(Stage::End).await),
+            Err(_) => return Err(RelayError::Silent(Stage::End)),
+        }
+        self.engaged = false;
+        self.due = 1;
+        self.answer(Stage::End, &DONE).await
+    }
+
+    /// Sends RSET, whose answer [`Self::is_ready`] awaits. Whether that could be done at once.
+    pub(super) fn reset(&mut self) -> bool {
+        let sent = self.is_free() && self.send_at_once(b"RSET\r\n", false);
+        self.due = usize::from(sent);
+        sent
+    }
+
+    /// Whether the relay waits for a command: RSET, where one was sent, is done, the connection is there, and nothing
+    /// was said that nobody asked for.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        let ready = async {
+            let reset = self.due == 0 || self.answer(Stage::Reset, &RESET).await.is_ok();
+            reset && self.is_free() && !self.has_unread().await
         };
-        if !matches!(unconstrained(said).now_or_never(), Some(Ok(()))) {
+        timeout(READY_PATIENCE, ready).await.unwrap_or(false)
+    }
+
+    /// Says QUIT, if the relay waits for a command or is about to, and closes. The 221 isn't awaited: it would change
+    /// nothing.
+    pub(super) fn quit(mut self) {
+        if !self.engaged && self.queued == 0 && !self.send_at_once(b"QUIT\r\n", true) {
             tracing::debug!(target: "rmxd::relay", "QUIT could not be sent");
         }
+    }
+
+    /// Whether no call is under way or broken, nothing waits to be sent, and no reply is due.
+    pub(super) fn is_free(&self) -> bool {
+        !self.engaged && self.due == 0 && self.queued == 0
     }
 
     fn engage(&mut self, stage: Stage) -> Result<(), RelayError> {
         if std::mem::replace(&mut self.engaged, true) { Err(RelayError::OutOfStep(stage)) } else { Ok(()) }
     }
 
-    /// What the relay said while nothing was asked, as far as it was taken in, or that it closed. The system is asked
-    /// directly: what tokio knows of the socket may be older, and before the final dot a stray 250 must not go unseen.
-    /// Under TLS what lies in the socket may be no word of the relay (a session ticket), so there it is taken in.
-    async fn unread(&mut self) -> Option<Vec<u8>> {
-        let stream = &mut self.stream;
+    /// Sends all that is queued, or the first line of it to a relay that takes one at a time.
+    async fn send_queue(&mut self, stage: Stage) -> Result<(), RelayError> {
+        let (octets, lines) = match memchr::memchr(b'\n', &self.queue) {
+            None => return Err(RelayError::OutOfStep(stage)),
+            Some(_) if self.pipelining => (self.queue.len(), self.queued),
+            Some(at) => (at + 1, 1),
+        };
+        let (stream, wire) = (&mut self.stream, self.queue.get(..octets).unwrap_or_default());
+        let written = timeout(self.patience, async {
+            stream.write_all(wire).await?;
+            stream.flush().await // TLS may hold octets back when the socket is full
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(self.overheard(stage).await),
+            Err(_) => return Err(RelayError::Silent(stage)),
+        }
+        self.queue.drain(..octets);
+        self.queued -= lines;
+        self.due = lines;
+        Ok(())
+    }
+
+    /// Sends octets, as the last ones or not, if that can be done without waiting.
+    fn send_at_once(&mut self, octets: &[u8], last: bool) -> bool {
+        let sent = async {
+            self.stream.write_all(octets).await?;
+            if last { self.stream.shutdown().await } else { self.stream.flush().await }
+        };
+        matches!(unconstrained(sent).now_or_never(), Some(Ok(())))
+    }
+
+    /// Whether the relay said something while nothing was asked, or closed. The system is asked directly: what tokio
+    /// knows of the socket may be older, and before the final dot a stray 250 must not go unseen. Under TLS what lies in
+    /// the socket may be no word of the relay (a session ticket), so there it is taken in.
+    async fn has_unread(&mut self) -> bool {
+        let (stream, taken_in) = (&mut self.stream, &mut self.heard);
         let look = async {
             loop {
                 if matches!(stream, Stream::Tls(_)) {
                     let mut heard = [0; READ_SIZE];
                     if let Some(read) = unconstrained(stream.read(&mut heard)).now_or_never() {
-                        return Some(heard.get(..read.unwrap_or(0)).unwrap_or_default().to_vec());
+                        taken_in.extend_from_slice(heard.get(..read.unwrap_or(0)).unwrap_or_default());
+                        return true;
                     }
                 }
                 match (&*stream, stream.below()) {
-                    (_, Some(socket)) if !has_octets(socket) => return None,
+                    (_, Some(socket)) if !has_octets(socket) => return false,
                     (Stream::Tls(_), Some(socket)) if socket.readable().await.is_ok() => {}
-                    _ => return Some(Vec::new()),
+                    _ => return true,
                 }
             }
         };
-        timeout(self.patience, look).await.unwrap_or(Some(Vec::new()))
+        timeout(self.patience, look).await.unwrap_or(true)
     }
 
     /// What an unasked-for reply, or the end of the connection, means.
-    async fn overheard(&mut self, stage: Stage, heard: &[u8]) -> RelayError {
-        match self.reply(stage, heard).await {
+    async fn overheard(&mut self, stage: Stage) -> RelayError {
+        match self.reply(stage).await {
             Err(error) => error,
             Ok(reply) => match (stage, reply.code()) {
+                _ if !self.heard.is_empty() => RelayError::Garbage { stage, what: Malformed::Surplus },
                 (_, CLOSING) => RelayError::Closing { stage, reply },
                 (Stage::Message | Stage::End, 400..=599) => RelayError::Rejected { stage, reply },
                 _ => RelayError::OutOfPlace { stage, reply },
@@ -181,21 +317,26 @@ impl Conversation {
         }
     }
 
-    /// Reads one reply, of which `heard` was read already.
-    async fn reply(&mut self, stage: Stage, heard: &[u8]) -> Result<Reply, RelayError> {
+    /// Reads one reply, from what was read already or the socket.
+    async fn reply(&mut self, stage: Stage) -> Result<Reply, RelayError> {
         let garbage = |what| RelayError::Garbage { stage, what };
-        let (stream, parser) = (&mut self.stream, &mut self.parser);
+        let (stream, parser, heard) = (&mut self.stream, &mut self.parser, &mut self.heard);
         let read = async {
-            if let Some(reply) = parser.feed(heard).map_err(garbage)? {
+            if let Some((reply, rest)) = parser.feed(heard).map_err(garbage)? {
+                let used = heard.len() - rest.len();
+                heard.drain(..used);
                 return Ok(reply);
             }
+            heard.clear();
             let mut buffer = [0; READ_SIZE];
             loop {
                 let count = stream.read(&mut buffer).await.unwrap_or(0);
                 if count == 0 {
                     return Err(RelayError::Closed(stage));
                 }
-                if let Some(reply) = parser.feed(buffer.get(..count).unwrap_or_default()).map_err(garbage)? {
+                let octets = buffer.get(..count).unwrap_or_default();
+                if let Some((reply, rest)) = parser.feed(octets).map_err(garbage)? {
+                    heard.extend_from_slice(rest);
                     return Ok(reply);
                 }
             }

@@ -31,6 +31,12 @@ pub enum RelayError {
          relay.domains and relay.identity = \"auto\""
     )]
     NoXclient,
+    /// XFORWARD is asked for and isn't offered to us.
+    #[error(
+        "the relay does not offer XFORWARD to this host: list this host in the relay's smtpd_authorized_xforward_hosts \
+         (Postfix), or set relay.identity = \"auto\""
+    )]
+    NoXforward,
     /// `relay.tls` is `required`, and the relay doesn't offer STARTTLS.
     #[error("the relay does not offer STARTTLS to this host, and relay.tls is \"required\"")]
     NoTls,
@@ -90,6 +96,17 @@ pub enum RelayError {
 }
 
 impl RelayError {
+    /// Whether waiting can't mend it: the relay's configuration or ours has to change.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::NoXclient | Self::NoXforward)
+    }
+
+    /// Whether the relay ended the connection, with 421 or without a word.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Closing { .. })
+    }
+
     /// What the client is told.
     #[must_use]
     pub fn reply(&self) -> Reply {
@@ -98,6 +115,7 @@ impl RelayError {
             Self::Unreachable(_)
             | Self::Refused { .. }
             | Self::NoXclient
+            | Self::NoXforward
             | Self::NoTls
             | Self::Handshake(_) => Reason::RelayUnreachable.plain_reply("", ""),
             // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
@@ -146,6 +164,10 @@ pub enum Stage {
     StartTls,
     /// XCLIENT.
     Xclient,
+    /// XFORWARD.
+    Xforward,
+    /// RSET, before a connection is used again.
+    Reset,
     /// MAIL FROM.
     Mail,
     /// RCPT TO.
@@ -165,6 +187,8 @@ impl fmt::Display for Stage {
             Self::Greeting => "EHLO",
             Self::StartTls => "STARTTLS",
             Self::Xclient => "XCLIENT",
+            Self::Xforward => "XFORWARD",
+            Self::Reset => "RSET",
             Self::Mail => "MAIL",
             Self::Rcpt => "RCPT",
             Self::Data => "DATA",
@@ -186,6 +210,7 @@ mod tests {
             (RelayError::Unreachable("refused".into()), "451 4.4.1"),
             (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
+            (RelayError::NoXforward, "451 4.4.1"),
             (RelayError::NoTls, "451 4.4.1"),
             (RelayError::Handshake(io::ErrorKind::InvalidData.into()), "451 4.4.1"),
             (RelayError::NoSmtputf8, "451 4.6.7"),

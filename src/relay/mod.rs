@@ -1,33 +1,40 @@
 //! Next hops: where accepted mail goes, and what becomes of it there.
 //!
-//! [`Relay::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. What the relay says
+//! [`Visit::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. What the relay says
 //! of a message or recipient is the client's answer; what goes wrong between us and the relay is 451, and 2xx is said
 //! only where the relay said it (or the Maildir has the file on disk). Nothing is queued: the client is the queue.
 
+mod attribute;
 mod capabilities;
+mod connection;
 mod conversation;
 mod error;
 mod maildir;
+mod pool;
+mod proxy;
 mod reply_parser;
 mod smtp;
+mod transaction;
 mod unstuff;
 mod xclient;
+mod xforward;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use compact_str::CompactString;
 use tokio::sync::watch;
 
-pub use crate::relay::capabilities::{Capabilities, XclientAttributes};
+pub use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
 pub use crate::relay::error::{RelayError, Stage};
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
-use crate::relay::smtp::{SmtpHop, SmtpTransaction};
+use crate::relay::smtp::SmtpHop;
+use crate::relay::transaction::SmtpTransaction;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -48,10 +55,14 @@ pub enum NextHop {
 /// How the relay learns who the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientIdentity {
-    /// XCLIENT where the relay offers it, else nothing.
+    /// XCLIENT where the relay offers it, else XFORWARD where it offers that, else nothing.
     Auto,
     /// XCLIENT; a relay without it is not used.
     Xclient,
+    /// XFORWARD, for the relay's log; a relay without it is not used.
+    Xforward,
+    /// A PROXY header, version 2, before everything else. Nothing tells whether the relay expects one.
+    ProxyV2,
     /// Nothing is said.
     None,
 }
@@ -159,6 +170,23 @@ pub struct RcptParameters<'a> {
     pub orcpt: Option<&'a str>,
 }
 
+/// A recipient as the client named it.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipient<'a> {
+    /// Its address.
+    pub path: &'a ForwardPath,
+    /// What RCPT said besides.
+    pub parameters: RcptParameters<'a>,
+}
+
+impl<'a> Recipient<'a> {
+    /// Without parameters.
+    #[must_use]
+    pub fn new(path: &'a ForwardPath) -> Self {
+        Self { path, parameters: RcptParameters::default() }
+    }
+}
+
 /// The next hop. Cheap to clone; all clones share the limits and what is known of the relay.
 #[derive(Debug, Clone)]
 pub struct Relay {
@@ -211,19 +239,61 @@ impl Relay {
         self.inner.known.borrow().clone()
     }
 
-    /// Opens a transaction, up to and with MAIL.
+    /// What one client's session has of the next hop. It costs nothing before the first transaction.
+    #[must_use]
+    pub fn visit(&self) -> Visit {
+        Visit { inner: Arc::clone(&self.inner), key: Some(Arc::new(())) }
+    }
+}
+
+/// One client's session at the next hop: a connection on which the relay knows the client is kept for its next
+/// transaction, and closed when this is dropped.
+#[derive(Debug)]
+pub struct Visit {
+    inner: Arc<Inner>,
+    /// Taken when this is dropped. Its transactions and connections see then that nobody comes back for them.
+    key: Option<Arc<()>>,
+}
+
+impl Visit {
+    /// Opens a transaction, up to and with the first recipient; the reply is the one for that.
     ///
     /// # Errors
-    /// The reply for the client.
-    pub async fn begin(&self, _permit: Permit, envelope: Envelope<'_>) -> Result<Transaction, Reply> {
-        let leg = match &self.inner.hop {
-            Hop::Maildir(maildir) => Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))),
-            Hop::Smtp(hop) => match hop.begin(&envelope, &self.inner.known).await {
-                Ok(transaction) => Leg::Smtp(Box::new(transaction)),
+    /// The reply for the client when there is no transaction, whatever the recipient.
+    pub async fn begin(
+        &self,
+        _permit: Permit,
+        envelope: Envelope<'_>,
+        first: Recipient<'_>,
+    ) -> Result<(Transaction, Reply), Reply> {
+        let (leg, reply) = match &self.inner.hop {
+            Hop::Maildir(maildir) => {
+                (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
+            }
+            Hop::Smtp(hop) => match hop.begin(&self.key(), &envelope, &first, &self.inner.known).await {
+                Ok((transaction, answer)) => (
+                    Leg::Smtp(Box::new(transaction)),
+                    answer.unwrap_or_else(|error| told(envelope.id, &error)),
+                ),
                 Err(error) => return Err(told(envelope.id, &error)),
             },
         };
-        Ok(Transaction { leg, id: CompactString::new(envelope.id), failure: None })
+        Ok((Transaction { leg, id: CompactString::new(envelope.id), failure: None }, reply))
+    }
+
+    fn key(&self) -> Weak<()> {
+        self.key.as_ref().map(Arc::downgrade).unwrap_or_default()
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let known_elsewhere = self.key.take().is_some_and(|key| Arc::weak_count(&key) > 0);
+        if let Hop::Smtp(hop) = &self.inner.hop
+            && known_elsewhere
+        {
+            hop.forget();
+        }
     }
 }
 
@@ -245,11 +315,11 @@ enum Leg {
 
 impl Transaction {
     /// The relay's answer for this recipient, made printable and bounded.
-    pub async fn rcpt(&mut self, path: &ForwardPath, parameters: &RcptParameters<'_>) -> Reply {
+    pub async fn rcpt(&mut self, recipient: Recipient<'_>) -> Reply {
         match &mut self.leg {
-            Leg::Maildir(_) => Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"),
+            Leg::Maildir(_) => maildir_takes(),
             Leg::Smtp(transaction) => {
-                transaction.rcpt(path, parameters).await.unwrap_or_else(|error| told(&self.id, &error))
+                transaction.rcpt(&recipient).await.unwrap_or_else(|error| told(&self.id, &error))
             }
         }
     }
@@ -295,7 +365,7 @@ impl Transaction {
         done.unwrap_or_else(|error| told(&self.id, &error))
     }
 
-    /// Gives up. Before DATA the relay is told QUIT; it isn't waited for.
+    /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
     pub async fn abandon(self) {
         if let Leg::Smtp(transaction) = self.leg {
             transaction.abandon();
@@ -307,11 +377,16 @@ impl Transaction {
     }
 }
 
+/// A Maildir doesn't look at recipients.
+fn maildir_takes() -> Reply {
+    Reply::new(250, Enhanced(2, 1, 5), "Recipient ok")
+}
+
 /// The reply for the client; the log learns the reason, which the client is not told.
 fn told(id: &str, error: &RelayError) -> Reply {
     match error {
         RelayError::Rejected { .. } => tracing::debug!(target: "rmxd::relay", id, %error, "relay refused"),
-        RelayError::NoXclient => tracing::error!(target: "rmxd::relay", id, %error, "no transaction"),
+        _ if error.is_final() => tracing::error!(target: "rmxd::relay", id, %error, "no transaction"),
         _ => tracing::warn!(target: "rmxd::relay", id, %error, "transaction failed"),
     }
     error.reply()

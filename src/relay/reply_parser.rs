@@ -2,8 +2,8 @@
 //!
 //! Lines end with CRLF and nothing else: a stray CR or LF may come from text that the relay echoes, and must not
 //! make a second reply of it. All lines bear one code. A line, the number of lines and the whole are bounded, and
-//! nothing is held beyond the bound. One reply is expected at a time, since we don't pipeline: what follows it
-//! belongs to no command of ours. The text is made printable here, so that logs get no control characters either.
+//! nothing is held beyond the bound. What follows a reply is given back: whether another is due, the conversation
+//! knows. The text is made printable here, so that logs get no control characters either.
 
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -24,11 +24,11 @@ pub struct ReplyParser {
 }
 
 impl ReplyParser {
-    /// Takes what was read; gives the reply when it is complete.
+    /// Takes what was read; gives the reply when it is complete, with what follows it.
     ///
     /// # Errors
     /// In what way the octets are no reply; the connection is of no more use then.
-    pub fn feed(&mut self, mut octets: &[u8]) -> Result<Option<Reply>, Malformed> {
+    pub fn feed<'a>(&mut self, mut octets: &'a [u8]) -> Result<Option<(Reply, &'a [u8])>, Malformed> {
         while !octets.is_empty() {
             let end = memchr::memchr(b'\n', octets).map_or(octets.len(), |at| at + 1);
             let (piece, rest) = octets.split_at_checked(end).unwrap_or((octets, &[]));
@@ -39,8 +39,7 @@ impl ReplyParser {
             }
             self.line.extend_from_slice(piece);
             if piece.ends_with(b"\n") && self.end_line()? {
-                let reply = std::mem::take(self).into_reply();
-                return if octets.is_empty() { Ok(reply) } else { Err(Malformed::Surplus) };
+                return Ok(std::mem::take(self).into_reply().map(|reply| (reply, octets)));
             }
         }
         Ok(None)
@@ -141,8 +140,8 @@ pub enum Malformed {
     /// The lines of one reply bear different codes.
     #[error("the lines bear different codes")]
     CodesDiffer,
-    /// Octets after the end of the reply.
-    #[error("more than one reply to one command")]
+    /// Octets after the end of the last reply that was due.
+    #[error("more replies than commands")]
     Surplus,
 }
 
@@ -151,7 +150,19 @@ mod tests {
     use super::*;
 
     fn read(octets: &[u8]) -> Result<Option<Reply>, Malformed> {
-        ReplyParser::default().feed(octets)
+        Ok(ReplyParser::default().feed(octets)?.map(|(reply, rest)| {
+            assert!(rest.is_empty(), "{rest:?}");
+            reply
+        }))
+    }
+
+    #[test]
+    fn what_follows_a_reply_is_given_back() {
+        let mut parser = ReplyParser::default();
+        let (reply, rest) = parser.feed(b"250 a\r\n550-b\r\n5").unwrap().unwrap();
+        assert_eq!((reply, rest), (Reply::plain(250, "a"), &b"550-b\r\n5"[..]));
+        assert_eq!(parser.feed(rest), Ok(None));
+        assert_eq!(parser.feed(b"50 c\r\n"), Ok(Some((Reply::plain(550, "b\nc"), &b""[..]))));
     }
 
     #[test]
@@ -178,14 +189,15 @@ mod tests {
         for at in 1..wire.len() {
             let mut parser = ReplyParser::default();
             assert_eq!(parser.feed(&wire[..at]), Ok(None), "{at}");
-            assert_eq!(parser.feed(&wire[at..]), Ok(Some(Reply::plain(250, "relay.test\nSIZE 100\nDSN"))));
-            assert_eq!(parser.feed(b"221 bye\r\n"), Ok(Some(Reply::plain(221, "bye"))));
+            let (reply, rest) = parser.feed(&wire[at..]).unwrap().unwrap();
+            assert_eq!((reply, rest), (Reply::plain(250, "relay.test\nSIZE 100\nDSN"), &b""[..]));
+            assert_eq!(parser.feed(b"221 bye\r\n"), Ok(Some((Reply::plain(221, "bye"), &b""[..]))));
         }
     }
 
     #[test]
     fn what_is_no_reply_is_told_apart() {
-        let rows: [(&[u8], Malformed); 15] = [
+        let rows: [(&[u8], Malformed); 13] = [
             (b"250 ok\n", Malformed::LineEnd),
             (b"250 a\rb\r\n", Malformed::LineEnd),
             (b"550 x\n250 ok\r\n", Malformed::LineEnd),
@@ -198,8 +210,6 @@ mod tests {
             (b"250_ok\r\n", Malformed::Code),
             (b"HTTP/1.1 400 Bad Request\r\n", Malformed::Code),
             (b"250-a\r\n550 b\r\n", Malformed::CodesDiffer),
-            (b"250 a\r\n250 b\r\n", Malformed::Surplus),
-            (b"250 a\r\n2", Malformed::Surplus),
             (&[b'2'; MAX_LINE + 1], Malformed::TooLong),
         ];
         for (wire, malformed) in rows {

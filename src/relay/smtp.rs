@@ -1,66 +1,127 @@
-//! A relay spoken to by SMTP: one connection for each transaction, opened only when one is permitted.
+//! A relay spoken to by SMTP, contacted only when a transaction is permitted.
 //!
 //! Where the relay offers XCLIENT, it learns there who the client is and judges by its own rules as if it stood on
-//! port 25 itself; where that is required and not offered, nothing is sent to it (DESIGN 1.6). Connections aren't
-//! kept for the next client: what XCLIENT said sticks to one. No authentication, no pipelining.
+//! port 25 itself; where that is required and not offered, nothing is sent to it (DESIGN 1.6). A connection is used
+//! again where that is safe, and if it turns out to be gone before the relay has answered MAIL, once more with a fresh
+//! one; from then on what goes wrong is the client's to try again. No authentication.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::relay::capabilities::{Capabilities, XclientAttributes};
-use crate::relay::conversation::{Conversation, DONE, GO_AHEAD, READY};
+use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
+use crate::relay::connection::{Connection, Introduced};
+use crate::relay::conversation::{Conversation, DONE, READY};
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::{ClientIdentity, ClientInfo, Envelope, RcptParameters, Settings, Tls, xclient};
-use crate::smtp::address::ForwardPath;
+use crate::relay::pool::{Pool, VisitKey};
+use crate::relay::transaction::{SmtpTransaction, open};
+use crate::relay::{
+    ClientIdentity, ClientInfo, Envelope, Recipient, Settings, Tls, attribute, proxy, xclient,
+};
 use crate::smtp::reply::Reply;
 
-/// How to reach the relay, and how much of it is in use.
+/// How to reach the relay, and its connections.
 #[derive(Debug)]
 pub(super) struct SmtpHop {
     host: String,
     port: u16,
     settings: Settings,
-    slots: Arc<Semaphore>,
+    pool: Arc<Pool>,
+}
+
+/// How the client is made known on a connection.
+enum Means {
+    Nothing,
+    Xclient(XclientAttributes),
+    Xforward(XforwardAttributes),
 }
 
 impl SmtpHop {
     pub(super) fn new(host: &str, port: u16, settings: &Settings) -> Self {
-        let slots = settings.max_connections.clamp(1, Semaphore::MAX_PERMITS);
-        Self {
-            host: host.to_owned(),
-            port,
-            settings: settings.clone(),
-            slots: Arc::new(Semaphore::new(slots)),
+        let pool = Arc::new(Pool::new(settings.max_connections));
+        Self { host: host.to_owned(), port, settings: settings.clone(), pool }
+    }
+
+    /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take. When all
+    /// connections are in use, those tell.
+    pub(super) async fn probe(&self, known: &watch::Sender<Capabilities>) -> Result<(), RelayError> {
+        let Some(_slot) = self.pool.slot(self.settings.connect_timeout).await else { return Ok(()) };
+        self.pool.make_room();
+        let mut conversation = self.connect(None).await?;
+        let offered = self.learn(&mut conversation, &self.settings.hostname, true, known).await;
+        conversation.quit();
+        self.means(&offered?).map(drop)
+    }
+
+    /// Opens a transaction: connection, introduction, MAIL, and the first RCPT, whose answer is given too.
+    pub(super) async fn begin(
+        &self,
+        visit: &VisitKey,
+        envelope: &Envelope<'_>,
+        first: &Recipient<'_>,
+        known: &watch::Sender<Capabilities>,
+    ) -> Result<(SmtpTransaction, Result<Reply, RelayError>), RelayError> {
+        let slot = self.pool.slot(self.settings.connect_timeout).await;
+        let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
+        let mut fresh = false;
+        loop {
+            let waiting = if fresh { None } else { self.reusable(visit, envelope).await };
+            let mut connection = match waiting {
+                Some(connection) => connection,
+                None => {
+                    fresh = true;
+                    self.pool.make_room();
+                    self.establish(envelope.client, known).await?
+                }
+            };
+            match open(&mut connection, envelope, first).await {
+                Ok(answer) => {
+                    let transaction =
+                        SmtpTransaction::new(connection, slot, Arc::clone(&self.pool), visit.clone());
+                    return Ok((transaction, answer));
+                }
+                Err(error) if error.is_end() && !fresh => {
+                    tracing::debug!(target: "rmxd::relay", id = envelope.id, %error, "connected once more");
+                    fresh = true;
+                }
+                Err(error) => {
+                    let undo = !matches!(error, RelayError::NoSmtputf8);
+                    self.pool.give_back(connection, undo, visit.clone(), slot);
+                    return Err(error);
+                }
+            }
         }
     }
 
-    /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take.
-    pub(super) async fn probe(&self, known: &watch::Sender<Capabilities>) -> Result<(), RelayError> {
-        let mut conversation = self.connect().await?;
-        let offered = self.learn(&mut conversation, known).await;
-        conversation.quit();
-        self.usable_xclient(&offered?).map(drop)
+    /// A visit has ended.
+    pub(super) fn forget(&self) {
+        self.pool.forget();
     }
 
-    /// Opens a transaction: connection, XCLIENT, MAIL.
-    pub(super) async fn begin(
+    /// A connection that waited, is still there and takes this message.
+    async fn reusable(&self, visit: &VisitKey, envelope: &Envelope<'_>) -> Option<Connection> {
+        while let Some(mut connection) = self.pool.take(visit, envelope.client) {
+            let able = connection.offered.smtputf8 || !envelope.smtputf8;
+            if able && connection.conversation.is_ready().await {
+                return Some(connection);
+            }
+            connection.quit();
+        }
+        None
+    }
+
+    /// A new connection, on which the relay knows what it is to know of the client.
+    async fn establish(
         &self,
-        envelope: &Envelope<'_>,
+        client: &ClientInfo,
         known: &watch::Sender<Capabilities>,
-    ) -> Result<SmtpTransaction, RelayError> {
-        let busy = || RelayError::Busy(self.settings.max_connections);
-        let slot = timeout(self.settings.connect_timeout, Arc::clone(&self.slots).acquire_owned())
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(busy)?;
-        let mut conversation = self.connect().await?;
-        match self.introduce(&mut conversation, envelope, known).await {
-            Ok(offered) => Ok(SmtpTransaction { conversation, dsn: offered.dsn, tail: None, _slot: slot }),
+    ) -> Result<Connection, RelayError> {
+        let mut conversation = self.connect(Some(client)).await?;
+        match self.introduce(&mut conversation, client, known).await {
+            Ok((offered, introduced)) => Ok(Connection::new(conversation, offered, introduced)),
             Err(error) => {
                 conversation.quit();
                 Err(error)
@@ -71,22 +132,29 @@ impl SmtpHop {
     async fn introduce(
         &self,
         conversation: &mut Conversation,
-        envelope: &Envelope<'_>,
+        client: &ClientInfo,
         known: &watch::Sender<Capabilities>,
-    ) -> Result<Capabilities, RelayError> {
-        let mut offered = self.learn(conversation, known).await?;
-        if let Some(attributes) = self.usable_xclient(&offered)? {
-            offered = self.impersonate(conversation, envelope.client, attributes).await?;
+    ) -> Result<(Capabilities, Introduced), RelayError> {
+        let named = || Introduced::As(Box::new(client.clone()));
+        if self.settings.identity == ClientIdentity::ProxyV2 {
+            // it is the client's connection already, and so is the greeting
+            let name = attribute::greeting_name(client).unwrap_or_else(|| self.settings.hostname.clone());
+            let offered = self.learn(conversation, &name, client.esmtp, known).await?;
+            self.means(&offered)?;
+            return Ok((offered, named()));
         }
-        if envelope.smtputf8 && !offered.smtputf8 {
-            return Err(RelayError::NoSmtputf8);
-        }
-        conversation.command(Stage::Mail, &mail_command(envelope, &offered), &DONE).await?;
-        Ok(offered)
+        let offered = self.learn(conversation, &self.settings.hostname, true, known).await?;
+        Ok(match self.means(&offered)? {
+            Means::Nothing => (offered, Introduced::Nobody),
+            Means::Xforward(attributes) => (offered, Introduced::ByTransaction(attributes)),
+            Means::Xclient(attributes) => {
+                (self.impersonate(conversation, client, attributes).await?, named())
+            }
+        })
     }
 
     /// Tries each address of the host, each with its share of the time that is left.
-    async fn connect(&self) -> Result<Conversation, RelayError> {
+    async fn connect(&self, client: Option<&ClientInfo>) -> Result<Conversation, RelayError> {
         let deadline = Instant::now() + self.settings.connect_timeout;
         let target = format!("{}:{}", self.host, self.port);
         let found = timeout_at(deadline, lookup_host((self.host.as_str(), self.port)))
@@ -98,7 +166,7 @@ impl SmtpHop {
         for (share, address) in (1..=u32::try_from(addresses.len()).unwrap_or(u32::MAX)).rev().zip(addresses)
         {
             let time = deadline.saturating_duration_since(Instant::now()) / share;
-            match timeout(time, self.open(address)).await {
+            match timeout(time, self.open(address, client)).await {
                 Ok(Ok(conversation)) => return Ok(conversation),
                 Ok(Err(error)) => failure = error,
                 Err(_elapsed) => {
@@ -110,8 +178,12 @@ impl SmtpHop {
     }
 
     /// A connection, with TLS as `relay.tls` says; the relay is to be greeted (anew).
-    async fn open(&self, address: SocketAddr) -> Result<Conversation, RelayError> {
-        let mut conversation = self.dial(address).await?;
+    async fn open(
+        &self,
+        address: SocketAddr,
+        client: Option<&ClientInfo>,
+    ) -> Result<Conversation, RelayError> {
+        let mut conversation = self.dial(address, client).await?;
         let required = match self.settings.tls {
             Tls::None => return Ok(conversation),
             Tls::Opportunistic => false,
@@ -131,42 +203,61 @@ impl SmtpHop {
             Err(RelayError::Rejected { .. }) if !required => Ok(conversation),
             Err(error @ RelayError::Handshake(_)) if !required => {
                 tracing::warn!(target: "rmxd::relay", %error, "going on in plain text (relay.tls is opportunistic)");
-                self.dial(address).await
+                self.dial(address, client).await
             }
             Err(error) => Err(refused(error)),
         }
     }
 
-    /// A connection whose banner was read.
-    async fn dial(&self, address: SocketAddr) -> Result<Conversation, RelayError> {
+    /// A connection whose banner was read; where a PROXY header is said, that was first.
+    async fn dial(
+        &self,
+        address: SocketAddr,
+        client: Option<&ClientInfo>,
+    ) -> Result<Conversation, RelayError> {
         let unreachable = |error| RelayError::Unreachable(format!("{address}: {error}"));
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
-        Conversation::open(stream, self.settings.reply_timeout).await.map_err(refused)
+        let header = match self.settings.identity {
+            ClientIdentity::ProxyV2 => proxy::header(client.map(|client| client.address), address)?,
+            _ => Vec::new(),
+        };
+        Conversation::open(stream, &header, self.settings.reply_timeout).await.map_err(refused)
     }
 
-    /// Greets in our own name; what the relay offers then is what our clients are told.
+    /// Greets; what the relay offers then is what our clients are told. (One that was greeted with HELO offers nothing
+    /// to anyone, which says nothing of the relay.)
     async fn learn(
         &self,
         conversation: &mut Conversation,
+        name: &str,
+        esmtp: bool,
         known: &watch::Sender<Capabilities>,
     ) -> Result<Capabilities, RelayError> {
-        let offered = greet(conversation, &self.settings.hostname, true).await?;
+        let offered = greet(conversation, name, esmtp).await?;
         known.send_if_modified(|known| {
-            let differs = *known != offered;
-            known.clone_from(&offered);
+            let differs = esmtp && *known != offered;
+            if differs {
+                known.clone_from(&offered);
+            }
             differs
         });
         Ok(offered)
     }
 
-    /// The attributes to send, `None` when XCLIENT isn't to be used, an error when it has to be and can't.
-    fn usable_xclient(&self, offered: &Capabilities) -> Result<Option<XclientAttributes>, RelayError> {
-        let required = self.settings.xclient_required || self.settings.identity == ClientIdentity::Xclient;
-        match offered.xclient.filter(|attributes| attributes.addr) {
-            None if required => Err(RelayError::NoXclient),
-            Some(_) if !required && self.settings.identity == ClientIdentity::None => Ok(None),
-            attributes => Ok(attributes),
+    /// How the client is to be made known, or an error when that has to be and can't.
+    fn means(&self, offered: &Capabilities) -> Result<Means, RelayError> {
+        use ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
+        let xclient = offered.xclient.filter(|attributes| attributes.addr).map(Means::Xclient);
+        let xforward = offered.xforward.map(Means::Xforward);
+        match self.settings.identity {
+            // with proxy-v2 the relay took the client's address at its word already
+            ProxyV2 if self.settings.xclient_required => Err(RelayError::NoXclient),
+            _ if self.settings.xclient_required => xclient.ok_or(RelayError::NoXclient),
+            Xclient => xclient.ok_or(RelayError::NoXclient),
+            Xforward => xforward.ok_or(RelayError::NoXforward),
+            Auto => Ok(xclient.or(xforward).unwrap_or(Means::Nothing)),
+            ProxyV2 | Nothing => Ok(Means::Nothing),
         }
     }
 
@@ -181,7 +272,7 @@ impl SmtpHop {
         for command in xclient::commands(client, attributes) {
             conversation.command(Stage::Xclient, &command, &READY).await.map_err(refused)?;
         }
-        let name = xclient::greeting_name(client).unwrap_or_else(|| self.settings.hostname.clone());
+        let name = attribute::greeting_name(client).unwrap_or_else(|| self.settings.hostname.clone());
         greet(conversation, &name, client.esmtp).await
     }
 }
@@ -199,105 +290,10 @@ async fn greet(conversation: &mut Conversation, name: &str, esmtp: bool) -> Resu
 }
 
 /// What the relay says before MAIL is said to us, not to the client: it must not become the client's 5xx.
-fn refused(error: RelayError) -> RelayError {
+pub(super) fn refused(error: RelayError) -> RelayError {
     match error {
         RelayError::Rejected { stage, reply }
         | RelayError::Closing { stage: stage @ Stage::Banner, reply } => RelayError::Refused { stage, reply },
         other => other,
-    }
-}
-
-/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461).
-fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
-    let mut command = format!("MAIL FROM:<{}>", envelope.reverse_path);
-    if let Some(size) = envelope.size.filter(|_| offered.size_parameter) {
-        command.push_str(&format!(" SIZE={size}"));
-    }
-    if envelope.eight_bit && offered.eight_bit_mime {
-        command.push_str(" BODY=8BITMIME");
-    }
-    if envelope.smtputf8 {
-        command.push_str(" SMTPUTF8");
-    }
-    for (name, value) in [(" RET=", envelope.ret), (" ENVID=", envelope.envid)] {
-        if let Some(value) = value.filter(|_| offered.dsn) {
-            command.push_str(name);
-            command.push_str(value);
-        }
-    }
-    command
-}
-
-fn rcpt_command(path: &ForwardPath, parameters: &RcptParameters<'_>, dsn: bool) -> String {
-    let mut command = format!("RCPT TO:<{path}>");
-    for (name, value) in [(" NOTIFY=", parameters.notify), (" ORCPT=", parameters.orcpt)] {
-        if let Some(value) = value.filter(|_| dsn) {
-            command.push_str(name);
-            command.push_str(value);
-        }
-    }
-    command
-}
-
-/// A transaction at the relay. Dropping it closes the connection; amid the message that is without a dot, so that
-/// the relay throws away what it has (RFC 5321 4.1.1.10).
-#[derive(Debug)]
-pub(super) struct SmtpTransaction {
-    conversation: Conversation,
-    /// Whether the relay takes RCPT's parameters.
-    dsn: bool,
-    /// The last two octets of the message so far, once the relay has said 354. The dot needs CRLF before it.
-    tail: Option<[u8; 2]>,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl SmtpTransaction {
-    /// The relay's answer to RCPT; only 25x and its own 4xx and 5xx are `Ok` or [`RelayError::Rejected`].
-    pub(super) async fn rcpt(
-        &mut self,
-        path: &ForwardPath,
-        parameters: &RcptParameters<'_>,
-    ) -> Result<Reply, RelayError> {
-        if self.tail.is_some() {
-            return Err(RelayError::OutOfStep(Stage::Rcpt));
-        }
-        self.conversation.command(Stage::Rcpt, &rcpt_command(path, parameters, self.dsn), &DONE).await
-    }
-
-    pub(super) async fn data(&mut self) -> Result<(), RelayError> {
-        if self.tail.is_some() {
-            return Err(RelayError::OutOfStep(Stage::Data));
-        }
-        self.conversation.command(Stage::Data, "DATA", &GO_AHEAD).await?;
-        self.tail = Some(*b"\r\n");
-        Ok(())
-    }
-
-    pub(super) async fn write(&mut self, stuffed: &[u8]) -> Result<(), RelayError> {
-        let tail = self.tail.as_mut().ok_or(RelayError::OutOfStep(Stage::Message))?;
-        *tail = match (*tail, stuffed) {
-            (_, [.., before, last]) => [*before, *last],
-            ([_, before], [last]) => [before, *last],
-            (tail, []) => tail,
-        };
-        self.conversation.send(stuffed).await
-    }
-
-    /// The final dot. Without CRLF before it the relay would wait for more and take the dot for text; then the
-    /// connection is closed instead.
-    pub(super) async fn finish(mut self) -> Result<Reply, RelayError> {
-        if self.tail != Some(*b"\r\n") {
-            return Err(RelayError::OutOfStep(Stage::End));
-        }
-        let answer = self.conversation.command(Stage::End, ".", &DONE).await;
-        self.conversation.quit();
-        answer
-    }
-
-    /// Leaves politely where the relay waits for a command, else just closes.
-    pub(super) fn abandon(self) {
-        if self.tail.is_none() {
-            self.conversation.quit();
-        }
     }
 }

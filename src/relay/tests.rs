@@ -3,6 +3,8 @@
 mod dialogue;
 mod faults;
 mod folder;
+mod pool;
+mod robot;
 mod script;
 mod starttls;
 
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use crate::policy::decide::{Permit, exempt};
 use crate::relay::{
-    ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, RcptParameters, Relay, Settings, Transaction,
+    ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Recipient, Relay, Settings, Transaction, Visit,
 };
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
@@ -54,22 +56,35 @@ fn recipient(path: &str) -> ForwardPath {
     ForwardPath::parse(path).unwrap()
 }
 
+/// MAIL and RCPT in the name of [`client`], in a visit of its own.
 async fn begin(relay: &Relay) -> Result<Transaction, Reply> {
-    begin_as(relay, &client()).await
+    begin_as(&relay.visit(), &client()).await
 }
 
-async fn begin_as(relay: &Relay, client: &ClientInfo) -> Result<Transaction, Reply> {
+async fn begin_as(visit: &Visit, client: &ClientInfo) -> Result<Transaction, Reply> {
     let reverse_path = &sender("a@good.test");
-    relay.begin(permit(), Envelope::new(client, reverse_path, "4KXN7Q2M")).await
+    begin_with(visit, Envelope::new(client, reverse_path, "4KXN7Q2M")).await
+}
+
+async fn begin_with(visit: &Visit, envelope: Envelope<'_>) -> Result<Transaction, Reply> {
+    let path = recipient("u@relay.test");
+    let (transaction, reply) = visit.begin(permit(), envelope, Recipient::new(&path)).await?;
+    assert!(reply.is_positive(), "{reply}");
+    Ok(transaction)
 }
 
 /// Sends one message to one recipient as the door would; the step at which it ended, and the client's reply.
 async fn deliver(relay: &Relay, message: &[&[u8]]) -> String {
-    let mut transaction = match begin(relay).await {
-        Ok(transaction) => transaction,
+    deliver_as(&relay.visit(), &client(), message).await
+}
+
+async fn deliver_as(visit: &Visit, client: &ClientInfo, message: &[&[u8]]) -> String {
+    let (reverse_path, path) = (&sender("a@good.test"), recipient("u@relay.test"));
+    let envelope = Envelope::new(client, reverse_path, "4KXN7Q2M");
+    let (mut transaction, reply) = match visit.begin(permit(), envelope, Recipient::new(&path)).await {
+        Ok(begun) => begun,
         Err(reply) => return format!("MAIL {reply}"),
     };
-    let reply = transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await;
     if !reply.is_positive() {
         transaction.abandon().await;
         return format!("RCPT {reply}");

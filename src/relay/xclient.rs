@@ -4,37 +4,32 @@
 //! is sent after ADDR is refused as unauthorised; the order that its README suggests does not work. Only attributes
 //! that the relay names are sent.
 
-use std::net::{IpAddr, SocketAddr};
-
+use crate::relay::ClientInfo;
+use crate::relay::attribute::{self, MAX_LINE};
 use crate::relay::capabilities::XclientAttributes;
-use crate::relay::{ClientInfo, ClientName};
-
-/// Longest command line with CRLF (RFC 5321 4.5.3.1.4).
-const MAX_LINE: usize = 512;
-/// Longest value that Postfix takes (XCLIENT_README, note 1); it counts the encoded form.
-const MAX_VALUE: usize = 255;
 
 /// The commands that introduce the client, without CRLF: one, or two where one would be too long.
 pub(super) fn commands(client: &ClientInfo, offered: XclientAttributes) -> Vec<String> {
     let mut session = String::new();
     if offered.proto {
-        session.push_str(if client.esmtp { " PROTO=ESMTP" } else { " PROTO=SMTP" });
+        session.push_str(" PROTO=");
+        session.push_str(attribute::protocol(client));
     }
     if offered.helo {
         session.push_str(" HELO=");
-        session.push_str(&helo(&client.helo));
+        session.push_str(&attribute::helo(&client.helo));
     }
     let mut origin = String::new();
     if offered.name {
         origin.push_str(" NAME=");
-        origin.push_str(&name(&client.name));
+        origin.push_str(&attribute::name(&client.name));
     }
     if offered.port {
         origin.push_str(&format!(" PORT={}", client.address.port()));
     }
     if offered.addr {
         origin.push_str(" ADDR=");
-        origin.push_str(&address(client.address));
+        origin.push_str(&attribute::address(client.address));
     }
     let verb = "XCLIENT";
     if verb.len() + session.len() + origin.len() + 2 <= MAX_LINE {
@@ -44,65 +39,11 @@ pub(super) fn commands(client: &ClientInfo, offered: XclientAttributes) -> Vec<S
     }
 }
 
-/// The name to greet with once the relay takes us for the client: Postfix records this one, not XCLIENT's HELO.
-/// What can't stand in a command is replaced; `None` when there is nothing to say.
-pub(super) fn greeting_name(client: &ClientInfo) -> Option<String> {
-    let name: String = client
-        .helo
-        .chars()
-        .map(|char| if matches!(char, '!'..='~') { char } else { '?' })
-        .take(MAX_VALUE)
-        .collect();
-    (!name.is_empty()).then_some(name)
-}
-
-fn name(name: &ClientName) -> String {
-    match name {
-        // Postfix refuses a name that looks like an address, and with it the whole command
-        ClientName::Confirmed(name) if !name.is_ip_text() => xtext(name.as_str().as_bytes()),
-        ClientName::Confirmed(_) | ClientName::Unknown => "[UNAVAILABLE]".to_owned(),
-        ClientName::TempUnknown => "[TEMPUNAVAIL]".to_owned(),
-    }
-}
-
-fn address(address: SocketAddr) -> String {
-    match address.ip().to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("IPV6:{address}"),
-    }
-}
-
-fn helo(given: &str) -> String {
-    if given.is_empty() {
-        return "[UNAVAILABLE]".to_owned();
-    }
-    let mut encoded = String::new();
-    for octet in given.bytes() {
-        let next = xtext(&[octet]);
-        if encoded.len() + next.len() > MAX_VALUE {
-            break;
-        }
-        encoded.push_str(&next);
-    }
-    encoded
-}
-
-/// xtext (RFC 3461 4): printable ASCII without `+` and `=` stays, the rest is `+` and two upper-case hex digits.
-fn xtext(octets: &[u8]) -> String {
-    let mut out = String::with_capacity(octets.len());
-    for &octet in octets {
-        if matches!(octet, b'!'..=b'~') && octet != b'+' && octet != b'=' {
-            out.push(char::from(octet));
-        } else {
-            out.push_str(&format!("+{octet:02X}"));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::ClientName;
+    use crate::relay::attribute::MAX_VALUE;
     use crate::smtp::address::DomainName;
 
     const ALL: XclientAttributes =
@@ -159,14 +100,5 @@ mod tests {
             assert!((253..=MAX_VALUE).contains(&value.len()), "{value}");
             assert!(lines[1].ends_with(" ADDR=IPV6:2001:db8::1"));
         }
-    }
-
-    #[test]
-    fn the_greeting_repeats_the_clients_name_as_one_harmless_word() {
-        let greeting = |helo: &str| greeting_name(&client("192.0.2.7:1", ClientName::Unknown, helo));
-        assert_eq!(greeting("good.test").as_deref(), Some("good.test"));
-        assert_eq!(greeting("a b\r\nRSET").as_deref(), Some("a?b??RSET"));
-        assert_eq!(greeting(""), None);
-        assert_eq!(greeting(&"h".repeat(999)).map(|name| name.len()), Some(MAX_VALUE));
     }
 }

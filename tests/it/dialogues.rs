@@ -5,7 +5,7 @@
 //!   = KEY=VALUE       configuration, over the defaults of the tests; before anything else
 //!   @ ADDRESS         where the client stands, 127.0.0.10 if nothing is said; before anything else
 //!   R: LINE => REPLY  what the relay answers to a line that begins like this, from now on; `connect` stands for the
-//!                     connection; the reply may also be `(close)`. What no such line is for is answered 250, DATA 354
+//!                     connection; the reply may also be `(close)` or `(silence)`. What no such line is for is answered 250, DATA 354
 //!   C: TEXT           the client sends a line; `C*9: TEXT` sends it nine times, `C| TEXT` sends it without CRLF
 //!   C: (gone)         the client closes its connection
 //!   S: TEXT           the next line that the client gets; `S: ...` passes over the lines of a reply up to its last
@@ -19,7 +19,6 @@
 //! was not contacted. The sample zones are served.
 
 mod player;
-mod relay;
 
 use rmxd::zone::{Server, Zone};
 

@@ -1,15 +1,22 @@
 //! What is said to a relay that behaves.
 
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
-use crate::relay::tests::{IMPATIENCE, begin, begin_as, client, deliver, permit, recipient, sender};
+use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
 use crate::relay::{
-    Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, RcptParameters, RelayError,
+    Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, RcptParameters, Recipient, RelayError,
 };
+use crate::smtp::reply::Reply;
 
 const XCLIENT: &str = "\
 S 220 relay.test ESMTP
 C EHLO gate.test
 S 250-relay.test|250-SIZE 100000|250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN|250 8BITMIME";
+
+fn wire(reply: &Reply) -> String {
+    let mut wire = Vec::new();
+    reply.write_to(&mut wire);
+    String::from_utf8(wire).unwrap()
+}
 
 fn scripts(parts: &[&str]) -> [String; 1] {
     [parts.join("\n")]
@@ -39,7 +46,7 @@ async fn a_message_that_does_not_end_its_line_gets_no_dot() {
     let scripted = ScriptedRelay::play(&scripts(&[
         HELLO,
         "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go",
-        "TAKE 10\nREST",
+        "REST",
     ]))
     .await;
     let reply = deliver(&scripted.relay(), &[b"half\r", b"\n", b"x\r\n.", b""]).await;
@@ -63,12 +70,12 @@ async fn each_recipient_has_its_own_answer() {
     let relay = scripted.relay();
     let reverse_path = &sender("");
     let envelope = Envelope::new(client, reverse_path, "1");
-    let mut transaction = relay.begin(permit(), envelope).await.unwrap();
-    let mut replies = Vec::new();
-    for path in ["a@relay.test", "b@relay.test", "\"c d\"@relay.test", "Postmaster"] {
-        let mut wire = Vec::new();
-        transaction.rcpt(&recipient(path), &RcptParameters::default()).await.write_to(&mut wire);
-        replies.push(String::from_utf8(wire).unwrap());
+    let paths = ["a@relay.test", "b@relay.test", "\"c d\"@relay.test", "Postmaster"].map(recipient);
+    let first = Recipient::new(&paths[0]);
+    let (mut transaction, reply) = relay.visit().begin(permit(), envelope, first).await.unwrap();
+    let mut replies = vec![wire(&reply)];
+    for path in &paths[1..] {
+        replies.push(wire(&transaction.rcpt(Recipient::new(path)).await));
     }
     assert_eq!(
         replies,
@@ -100,13 +107,14 @@ async fn mail_has_only_parameters_that_the_relay_offers() {
             "S 220 relay.test ESMTP\nC EHLO gate.test",
             &format!("S 250-relay.test|250-{offered}"),
             &format!("C MAIL FROM:<a@good.test>{parameters}"),
-            "S 250 2.1.0 Ok\nREST QUIT",
+            "S 250 2.1.0 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
         ]))
         .await;
         let (client, reverse_path) = (&client(), &sender("a@good.test"));
         let envelope = Envelope { size, eight_bit, ..Envelope::new(client, reverse_path, "1") };
         let relay = scripted.relay();
-        relay.begin(permit(), envelope).await.unwrap().abandon().await;
+        begin_with(&relay.visit(), envelope).await.unwrap().abandon().await;
+        drop(relay);
         scripted.played().await;
     }
 }
@@ -115,12 +123,13 @@ async fn mail_has_only_parameters_that_the_relay_offers() {
 async fn a_relay_without_ehlo_is_greeted_with_helo() {
     let scripted = ScriptedRelay::play(&scripts(&[
         "S 220 relay.test\nC EHLO gate.test\nS 502 what\nC HELO gate.test\nS 250 relay.test",
-        "C MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT",
+        "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
     ]))
     .await;
     let relay = scripted.relay();
     begin(&relay).await.unwrap().abandon().await;
     assert_eq!(relay.capabilities(), Capabilities::default());
+    drop(relay);
     scripted.played().await;
 }
 
@@ -129,7 +138,7 @@ async fn capabilities_follow_the_latest_greeting() {
     let hello = |keyword: &str| format!("S 220 relay.test\nC EHLO gate.test\nS 250-relay.test|250 {keyword}");
     let scripted = ScriptedRelay::play(&[
         format!("{}\nREST QUIT", hello("SIZE 1000")),
-        format!("{}\nC MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT", hello("SMTPUTF8")),
+        format!("{}\nC MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT", hello("SMTPUTF8")),
     ])
     .await;
     let relay = scripted.relay();
@@ -138,6 +147,7 @@ async fn capabilities_follow_the_latest_greeting() {
     assert!(!relay.capabilities().eight_bit_mime);
     begin(&relay.clone()).await.unwrap().abandon().await;
     assert_eq!(relay.capabilities(), Capabilities { smtputf8: true, ..Capabilities::default() });
+    drop(relay);
     scripted.played().await;
 }
 
@@ -171,11 +181,11 @@ async fn the_relay_learns_the_client_by_xclient() {
             XCLIENT,
             &format!("C XCLIENT {attributes}\nS 220 relay.test ESMTP"),
             &format!("C {greeting}\nS 250-relay.test|250 SIZE 5"),
-            "C MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT",
+            "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
         ]))
         .await;
         let relay = scripted.relay();
-        begin_as(&relay, &client).await.unwrap().abandon().await;
+        begin_as(&relay.visit(), &client).await.unwrap().abandon().await;
         assert_eq!(relay.capabilities().size, Some(100_000), "our clients are told what the relay offers us");
         scripted.played().await;
     }
@@ -187,12 +197,12 @@ async fn what_the_relay_offers_after_xclient_is_what_mail_uses() {
         XCLIENT,
         "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7\nS 220 relay.test",
         "C EHLO helo.good.test\nS 250-relay.test|250 SIZE",
-        "C MAIL FROM:<a@good.test> SIZE=7\nS 250 Ok\nREST QUIT",
+        "C MAIL FROM:<a@good.test> SIZE=7\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
     ]))
     .await;
     let (client, reverse_path) = (&client(), &sender("a@good.test"));
     let envelope = Envelope { size: Some(7), eight_bit: true, ..Envelope::new(client, reverse_path, "1") };
-    scripted.relay().begin(permit(), envelope).await.unwrap().abandon().await;
+    begin_with(&scripted.relay().visit(), envelope).await.unwrap().abandon().await;
     scripted.played().await;
 }
 
@@ -241,27 +251,12 @@ S 250-relay.test|250 XCLIENT NAME PROTO HELO";
 async fn xclient_is_used_only_where_it_is_wanted_and_offered() {
     for (identity, hello) in [(ClientIdentity::Auto, HELLO), (ClientIdentity::None, XCLIENT)] {
         let scripted =
-            ScriptedRelay::play(&scripts(&[hello, "C MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT"])).await;
+            ScriptedRelay::play(&scripts(&[hello, "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT"])).await;
         let relay = scripted.relay_with(|settings| settings.identity = identity);
         begin(&relay).await.unwrap().abandon().await;
+        drop(relay);
         scripted.played().await;
     }
-}
-
-#[tokio::test]
-async fn connections_to_the_relay_are_bounded() {
-    let script = format!("{HELLO}\nC MAIL FROM:<a@good.test>\nS 250 Ok\nREST QUIT");
-    let scripted = ScriptedRelay::play(&[script.clone(), script]).await;
-    let relay = scripted.relay_with(|settings| {
-        settings.max_connections = 1;
-        settings.connect_timeout = IMPATIENCE * 2;
-    });
-    let first = begin(&relay).await.unwrap();
-    let reply = begin(&relay.clone()).await.unwrap_err();
-    assert!(reply.to_string().starts_with("451 4.3.2 "), "{reply}");
-    first.abandon().await;
-    begin(&relay).await.unwrap().abandon().await;
-    scripted.played().await;
 }
 
 #[tokio::test]
@@ -270,13 +265,12 @@ async fn dropped_or_abandoned_within_the_message_the_connection_closes_without_a
         let scripted = ScriptedRelay::play(&scripts(&[
             HELLO,
             "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go",
-            "REST half",
+            "TAKE 18000\nREST",
         ]))
         .await;
         let mut transaction = begin(&scripted.relay()).await.unwrap();
-        assert!(transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await.is_positive());
         transaction.data().await.unwrap();
-        transaction.write(b"half\r\n").await.unwrap();
+        transaction.write(&b"half\r\n".repeat(3000)).await.unwrap();
         if abandon {
             transaction.abandon().await;
         } else {
@@ -298,7 +292,7 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
             &format!("S 250-relay.test|250 {offered}"),
             &format!("C MAIL FROM:<a@good.test>{of_mail}\nS 250 Ok"),
             &format!("C RCPT TO:<u@relay.test>{of_rcpt}\nS 250 Ok"),
-            "C RCPT TO:<v@relay.test>\nS 250 Ok\nREST QUIT",
+            "C RCPT TO:<v@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
         ]))
         .await;
         let (client, reverse_path) = (&client(), &sender("a@good.test"));
@@ -307,12 +301,14 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
             envid: Some("QQ+2B314159"),
             ..Envelope::new(client, reverse_path, "1")
         };
-        let mut transaction = scripted.relay().begin(permit(), envelope).await.unwrap();
         let parameters =
             RcptParameters { notify: Some("SUCCESS,FAILURE"), orcpt: Some("rfc822;u+2Bv@relay.test") };
-        assert!(transaction.rcpt(&recipient("u@relay.test"), &parameters).await.is_positive());
-        let none = RcptParameters::default();
-        assert!(transaction.rcpt(&recipient("v@relay.test"), &none).await.is_positive());
+        let (first, second) = (recipient("u@relay.test"), recipient("v@relay.test"));
+        let first = Recipient { path: &first, parameters };
+        let (mut transaction, reply) =
+            scripted.relay().visit().begin(permit(), envelope, first).await.unwrap();
+        assert!(reply.is_positive());
+        assert!(transaction.rcpt(Recipient::new(&second)).await.is_positive());
         transaction.abandon().await;
         scripted.played().await;
     }
@@ -320,9 +316,13 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
 
 #[tokio::test]
 async fn smtputf8_is_said_or_the_transaction_is_none() {
-    for (offered, rest) in
-        [("SMTPUTF8", "C MAIL FROM:<a@good.test> SMTPUTF8\nS 250 Ok\nREST QUIT"), ("DSN", "REST QUIT")]
-    {
+    for (offered, rest) in [
+        (
+            "SMTPUTF8",
+            "C MAIL FROM:<a@good.test> SMTPUTF8\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
+        ),
+        ("DSN", "REST QUIT"),
+    ] {
         let scripted = ScriptedRelay::play(&scripts(&[
             "S 220 relay.test ESMTP\nC EHLO gate.test",
             &format!("S 250-relay.test|250 {offered}"),
@@ -331,7 +331,7 @@ async fn smtputf8_is_said_or_the_transaction_is_none() {
         .await;
         let (client, reverse_path) = (&client(), &sender("a@good.test"));
         let envelope = Envelope { smtputf8: true, ..Envelope::new(client, reverse_path, "1") };
-        match scripted.relay().begin(permit(), envelope).await {
+        match begin_with(&scripted.relay().visit(), envelope).await {
             Ok(transaction) => {
                 assert_eq!(offered, "SMTPUTF8");
                 transaction.abandon().await;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::relay::tests::script::ScriptedRelay;
 use crate::relay::tests::{IMPATIENCE, begin, deliver, recipient, settings};
-use crate::relay::{NextHop, RcptParameters, Relay};
+use crate::relay::{NextHop, Recipient, Relay};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 /// The message in a script.
@@ -144,6 +144,7 @@ async fn every_address_of_the_host_is_tried() {
     // ::1 comes first in most hosts files, and nobody listens there
     let relay = Relay::new(settings(NextHop::Smtp { host: "localhost".into(), port }));
     assert_eq!(deliver(&relay, &[MESSAGE]).await, "END 250 2.0.0 queued as 1");
+    drop(relay);
     scripted.played().await;
 }
 
@@ -154,6 +155,7 @@ async fn amid_the_message(fault: &str, reply_timeout: Duration) -> String {
     let piece = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n".repeat(1024);
     let message = vec![piece.as_slice(); 256]; // 16 MiB: more than any socket buffer holds
     let reply = timeout(Duration::from_secs(20), deliver(&relay, &message)).await.expect("no deadlock");
+    drop(relay);
     scripted.played().await;
     reply
 }
@@ -198,9 +200,8 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
 
     // said later, when 354 was read already
     let scripted =
-        ScriptedRelay::play(&[broken_at(4, "S 354 go\nTAKE 20\nS 250 2.0.0 queued as 0\nREST")]).await;
+        ScriptedRelay::play(&[broken_at(4, "S 354 go\nPAUSE 100\nS 250 2.0.0 queued as 0\nREST")]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();
-    assert!(transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await.is_positive());
     transaction.data().await.unwrap();
     transaction.write(MESSAGE).await.unwrap();
     tokio::time::sleep(IMPATIENCE).await;
@@ -211,16 +212,15 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
 
 #[tokio::test]
 async fn a_call_broken_off_leaves_no_reply_for_the_next_one() {
-    let scripted = ScriptedRelay::play(&[broken_at(3, "REST")]).await;
+    let script = broken_at(4, "REST").replace("C DATA", "C RCPT TO:<v@relay.test>");
+    let scripted = ScriptedRelay::play(&[script]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();
-    let path = recipient("u@relay.test");
-    assert!(
-        timeout(IMPATIENCE, transaction.rcpt(&path, &RcptParameters::default())).await.is_err(),
-        "the relay does not answer"
-    );
-    let reply = transaction.rcpt(&path, &RcptParameters::default()).await;
+    let path = recipient("v@relay.test");
+    let unanswered = timeout(IMPATIENCE, transaction.rcpt(Recipient::new(&path))).await;
+    assert!(unanswered.is_err(), "the relay does not answer");
+    let reply = transaction.rcpt(Recipient::new(&path)).await;
     assert!(reply.to_string().starts_with("451 4.4.2 "), "{reply}");
     assert!(transaction.data().await.is_err());
-    drop(transaction);
+    transaction.abandon().await;
     scripted.played().await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::relay::tests::{IMPATIENCE, begin, deliver, recipient, settings};
-use crate::relay::{NextHop, RcptParameters, Relay, Settings};
+use crate::relay::{NextHop, Recipient, Relay, Settings};
 
 /// Names the folder on a tiny file system, in the process that was started to fill it.
 const TINY_DISK: &str = "RMXD_TEST_TINY_DISK";
@@ -92,7 +92,8 @@ async fn nothing_is_written_before_data_and_nothing_stays_of_a_message_not_finis
     relay.probe().await.unwrap();
     for pieces in 0..3 {
         let mut transaction = begin(&relay).await.unwrap();
-        assert!(transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await.is_positive());
+        let path = recipient("v@relay.test");
+        assert!(transaction.rcpt(Recipient::new(&path)).await.is_positive());
         assert!(files(home.path(), "tmp").is_empty());
         transaction.data().await.unwrap();
         assert_eq!(files(home.path(), "tmp").len(), 1);

@@ -2,7 +2,8 @@
 //!
 //! `S text` says it (`|` stands for CRLF, one is added), `C text` hears exactly that line, `M text` hears exactly that
 //! message with its dot line, `TAKE n` hears n octets whatever they are, `SIP n` the same slowly, `FLOOD n` says n octets of one
-//! line, `TLS` is the handshake, `SWALLOW` hears whatever comes, `STALL` leaves everything unread until the client is done, `REST text` hears exactly that and the end of the
+//! line, `PAUSE n` waits n milliseconds, `TLS` is the handshake, `SWALLOW` hears whatever comes, `STALL` leaves everything
+//! unread until the client is done, `REST text` hears exactly that and the end of the
 //! connection. After the last step the relay closes.
 
 use std::net::SocketAddr;
@@ -113,6 +114,7 @@ async fn play(stream: TcpStream, script: &str, acceptor: &Acceptor, gone: &Notif
                 }
                 assert!(left > 0, "the client drank it all");
             }
+            "PAUSE" => sleep(Duration::from_millis(text.parse().unwrap())).await,
             "TLS" => {
                 assert!(stream.buffer().is_empty(), "plain text behind STARTTLS");
                 stream.get_mut().accept(acceptor).await.unwrap();

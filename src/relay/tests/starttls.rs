@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::relay::tests::script::ScriptedRelay;
-use crate::relay::tests::{IMPATIENCE, begin, deliver, recipient};
-use crate::relay::{RcptParameters, Relay, Tls};
+use crate::relay::tests::{IMPATIENCE, begin, deliver};
+use crate::relay::{Capabilities, Relay, Tls};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 const BANNER: &str = "S 220 relay.test ESMTP\nC EHLO gate.test";
@@ -25,22 +25,40 @@ fn relay(scripted: &ScriptedRelay, tls: Tls) -> Relay {
     scripted.relay_with(|settings| settings.tls = tls)
 }
 
-async fn delivered(scripts: &[String], tls: Tls) -> (Relay, String) {
+/// What the relay is known to offer after a message, and how that ended.
+async fn delivered(scripts: &[String], tls: Tls) -> (Capabilities, String) {
     let scripted = ScriptedRelay::play(scripts).await;
     let relay = relay(&scripted, tls);
     let reply = deliver(&relay, &[MESSAGE]).await;
+    let offered = relay.capabilities();
+    drop(relay);
     scripted.played().await;
-    (relay, reply)
+    (offered, reply)
 }
 
 #[tokio::test]
 async fn a_relay_that_offers_tls_is_greeted_again_and_given_the_message_by_tls() {
     for tls in [Tls::Opportunistic, Tls::Required] {
         let script = script(&[BANNER, OFFER, "S 220 go\nTLS", AGAIN, DELIVERY]);
-        let (relay, reply) = delivered(&[script], tls).await;
+        let (offered, reply) = delivered(&[script], tls).await;
         assert_eq!(reply, "END 250 2.0.0 queued");
-        assert_eq!(relay.capabilities().size, Some(2000), "what was offered in plain text is forgotten");
+        assert_eq!(offered.size, Some(2000), "what was offered in plain text is forgotten");
     }
+}
+
+#[tokio::test]
+async fn a_connection_by_tls_is_used_again_and_reset_like_any_other() {
+    let twice = DELIVERY.replace("\nREST QUIT", "");
+    let given_up =
+        "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok";
+    let script = script(&[BANNER, OFFER, "S 220 go\nTLS", AGAIN, &twice, given_up, DELIVERY]);
+    let scripted = ScriptedRelay::play(&[script]).await;
+    let relay = relay(&scripted, Tls::Required);
+    assert_eq!(deliver(&relay, &[MESSAGE]).await, "END 250 2.0.0 queued");
+    begin(&relay).await.unwrap().abandon().await;
+    assert_eq!(deliver(&relay, &[MESSAGE]).await, "END 250 2.0.0 queued");
+    drop(relay);
+    scripted.played().await;
 }
 
 #[tokio::test]
@@ -81,6 +99,7 @@ async fn after_a_failed_handshake_a_new_connection_is_plain_only_where_that_is_a
             });
             let reply = deliver(&relay, &[MESSAGE]).await;
             assert!(reply.starts_with(expected), "{failure}: {reply}");
+            drop(relay);
             scripted.played().await;
         }
     }
@@ -91,9 +110,9 @@ async fn after_a_failed_handshake_a_new_connection_is_plain_only_where_that_is_a
 async fn plain_text_behind_the_220_ends_the_connection() {
     for tls in [Tls::Opportunistic, Tls::Required] {
         let script = script(&[BANNER, OFFER, "S 220 go|250-relay.test|250 XCLIENT ADDR\nREST"]);
-        let (relay, reply) = delivered(&[script], tls).await;
+        let (offered, reply) = delivered(&[script], tls).await;
         assert!(reply.starts_with("MAIL 451 4.4.2 "), "{reply}");
-        assert!(relay.capabilities().xclient.is_none());
+        assert!(offered.xclient.is_none());
     }
 }
 
@@ -105,14 +124,14 @@ async fn by_tls_too_no_reply_is_taken_for_that_of_another_step() {
         ("S 421 4.3.2 bye", "END 451 4.4.2 "),
         ("S 552 5.3.4 too big", "END 552 5.3.4 too big"),
     ] {
-        let upto = "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go\nTAKE 20";
-        let rest = if said.is_empty() { "M .\nS 250 2.0.0 queued\nREST QUIT" } else { said };
+        let upto = "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go\nTAKE 20000";
+        let rest = if said.is_empty() { "M Subject: x||body|.\nS 250 2.0.0 queued\nREST QUIT" } else { said };
         let script = script(&[BANNER, OFFER, "S 220 go\nTLS", AGAIN, upto, rest]);
         let scripted = ScriptedRelay::play(&[script]).await;
         let mut transaction = begin(&relay(&scripted, Tls::Required)).await.unwrap();
-        assert!(transaction.rcpt(&recipient("u@relay.test"), &RcptParameters::default()).await.is_positive());
         transaction.data().await.unwrap();
-        transaction.write(MESSAGE).await.unwrap();
+        transaction.write(&b"0123456789abcdefgh\r\n".repeat(1000)).await.unwrap();
+        transaction.write(MESSAGE).await.unwrap(); // which is held until the end
         sleep(IMPATIENCE).await;
         let reply = format!("END {}", transaction.finish().await);
         assert!(reply.starts_with(expected), "{said}: {reply}");
@@ -140,6 +159,7 @@ async fn large_messages_go_by_tls_to_slow_readers_and_those_that_stop_are_given_
         });
         let reply = timeout(Duration::from_secs(30), deliver(&relay, &message)).await.expect("no deadlock");
         assert!(reply.starts_with(expected), "{end}: {reply}");
+        drop(relay);
         scripted.played().await;
     }
 }

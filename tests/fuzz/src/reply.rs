@@ -33,7 +33,8 @@ fn read(pieces: &[&[u8]]) -> Result<Option<Reply>, Malformed> {
     for piece in pieces {
         match parser.feed(piece) {
             Ok(None) => {}
-            done => return done,
+            Ok(Some((reply, _behind))) => return Ok(Some(reply)),
+            Err(malformed) => return Err(malformed),
         }
     }
     Ok(None)

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rmxd::relay::NextHop;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::relay::Relay;
+use rmxd::relay::NextHop;
+
 use crate::support::log::Log;
+use crate::support::relay::Relay;
 use crate::support::{self, pattern};
 
 /// For anything that is expected; far more than it takes.

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use super::pattern::{Found, matches};
 
-/// What this thread logs, one JSON object a line.
+/// What rmxd's modules log on this thread, one JSON object a line.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub(crate) fn start(&self) -> tracing::subscriber::DefaultGuard {
         let sink = self.clone();
-        let subscriber =
-            tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || sink.clone());
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter("rmxd=debug");
+        let subscriber = subscriber.with_writer(move || sink.clone());
         tracing::subscriber::set_default(subscriber.finish())
     }
 

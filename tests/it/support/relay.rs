@@ -8,19 +8,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Answers by the beginning of a line; the latest that fits counts.
-pub(super) type Rules = Arc<Mutex<Vec<(String, String)>>>;
+pub(crate) type Rules = Arc<Mutex<Vec<(String, String)>>>;
 
 /// One listening relay.
-pub(super) struct Relay {
-    pub(super) address: SocketAddr,
-    pub(super) rules: Rules,
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    pub(crate) rules: Rules,
     /// `(connect)`, lines, `(close)`.
-    pub(super) seen: UnboundedReceiver<String>,
+    pub(crate) seen: UnboundedReceiver<String>,
 }
 
 impl Relay {
-    pub(super) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub(crate) async fn start() -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub(crate) async fn at(place: SocketAddr) -> Self {
+        let listener = TcpListener::bind(place).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, seen) = unbounded_channel();
         let rules = Rules::default();
@@ -46,7 +50,7 @@ async fn serve(stream: TcpStream, rules: Rules, tell: UnboundedSender<String>) {
                 break;
             }
             data = reply.starts_with("354");
-            if stream.write_all(format!("{reply}\r\n").as_bytes()).await.is_err() {
+            if reply != "(silence)" && stream.write_all(format!("{reply}\r\n").as_bytes()).await.is_err() {
                 break;
             }
         }

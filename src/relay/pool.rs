@@ -1,0 +1,179 @@
+//! Connections to the relay: how many there are, and those that wait to be used again.
+//!
+//! Whoever has a slot may have one connection in use. Those that wait have none, but make way for whoever needs a new
+//! one, so that all together they are never more than `relay.max_connections`. Each waits for a bounded time. A
+//! connection on which the relay knows a client is given to nobody but the visit that left it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::relay::ClientInfo;
+use crate::relay::connection::{Connection, Next};
+
+/// How long a connection waits unused. The relay would close it by itself after minutes (Postfix: 300 s).
+pub(super) const IDLE: Duration = Duration::from_secs(30);
+/// How many wait for anyone; each keeps a process of the relay busy.
+const MOST_SHARED: usize = 16;
+
+/// The connections of one next hop.
+#[derive(Debug)]
+pub(super) struct Pool {
+    slots: Arc<Semaphore>,
+    waiting: Mutex<Waiting>,
+}
+
+/// The right to have a connection in use.
+#[derive(Debug)]
+pub(super) struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Tells one visit from another; whether it goes on can be seen.
+pub(super) type VisitKey = Weak<()>;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The one that has waited longest is the first.
+    connections: Vec<Parked>,
+    /// Whether somebody looks after their time.
+    watched: bool,
+}
+
+#[derive(Debug)]
+struct Parked {
+    connection: Connection,
+    /// Who may have it; `None` = anyone.
+    visit: Option<VisitKey>,
+    until: Instant,
+}
+
+impl Pool {
+    pub(super) fn new(most: usize) -> Self {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        Self { slots: Arc::new(Semaphore::new(most)), waiting: Mutex::default() }
+    }
+
+    /// A slot, if one gets free in time; first come, first served.
+    pub(super) async fn slot(&self, patience: Duration) -> Option<Slot> {
+        let slots = Arc::clone(&self.slots);
+        let permit = match Arc::clone(&slots).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_taken) => timeout(patience, slots.acquire_owned()).await.ok()?.ok()?,
+        };
+        Some(Slot { _permit: permit })
+    }
+
+    /// A connection that waits and may be used for this client's transaction; the one used last, if there are more.
+    pub(super) fn take(&self, visit: &VisitKey, client: &ClientInfo) -> Option<Connection> {
+        let mut unsuitable = Vec::new();
+        let mut waiting = self.waiting();
+        let found = loop {
+            let mine = |parked: &Parked| parked.visit.as_ref().is_none_or(|owner| owner.ptr_eq(visit));
+            let Some(at) = waiting.connections.iter().rposition(mine) else { break None };
+            let parked = waiting.connections.remove(at);
+            if parked.until > Instant::now() && parked.connection.suits(client) {
+                break Some(parked.connection);
+            }
+            unsuitable.push(parked);
+        };
+        drop(waiting);
+        unsuitable.into_iter().for_each(Parked::quit);
+        found
+    }
+
+    /// Makes room for one more connection, to whoever has a slot for it.
+    pub(super) fn make_room(&self) {
+        let mut waiting = self.waiting();
+        let surplus = waiting.connections.len().saturating_sub(self.slots.available_permits());
+        let evicted: Vec<Parked> = waiting.connections.drain(..surplus).collect();
+        drop(waiting);
+        evicted.into_iter().for_each(Parked::quit);
+    }
+
+    /// Takes a connection back after a transaction of `visit`; `undo` when that ended without a message. The slot is
+    /// given back last: until then there is no room for another connection.
+    pub(super) fn give_back(
+        self: &Arc<Self>,
+        mut connection: Connection,
+        undo: bool,
+        visit: VisitKey,
+        _slot: Slot,
+    ) {
+        let visit = match connection.next(undo) {
+            Next::End => return connection.quit(),
+            Next::SameVisit => Some(visit),
+            Next::Anyone => None,
+        };
+        let mut waiting = self.waiting();
+        if !waiting.has_use_for(visit.as_ref()) {
+            drop(waiting);
+            return connection.quit();
+        }
+        waiting.connections.push(Parked { connection, visit, until: Instant::now() + IDLE });
+        if !std::mem::replace(&mut waiting.watched, true) {
+            tokio::spawn(watch(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes the connections of visits that have ended.
+    pub(super) fn forget(&self) {
+        let mut waiting = self.waiting();
+        let over = |parked: &mut Parked| parked.visit.as_ref().is_some_and(is_over);
+        let left: Vec<Parked> = waiting.connections.extract_if(.., over).collect();
+        drop(waiting);
+        left.into_iter().for_each(Parked::quit);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes what has waited long enough. When the next one will have, or `None` when nothing waits.
+    fn expire(&self) -> Option<Instant> {
+        let mut waiting = self.waiting();
+        let now = Instant::now();
+        let expired: Vec<Parked> = waiting.connections.extract_if(.., |parked| parked.until <= now).collect();
+        let next = waiting.connections.iter().map(|parked| parked.until).min();
+        waiting.watched = next.is_some();
+        drop(waiting);
+        expired.into_iter().for_each(Parked::quit);
+        next
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let waiting = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
+        waiting.connections.drain(..).for_each(Parked::quit);
+    }
+}
+
+impl Waiting {
+    /// Whether a connection for this visit, or for anyone, is worth keeping.
+    fn has_use_for(&self, visit: Option<&VisitKey>) -> bool {
+        match visit {
+            Some(visit) => !is_over(visit),
+            None => self.connections.iter().filter(|parked| parked.visit.is_none()).count() < MOST_SHARED,
+        }
+    }
+}
+
+fn is_over(visit: &VisitKey) -> bool {
+    visit.strong_count() == 0
+}
+
+impl Parked {
+    fn quit(self) {
+        self.connection.quit();
+    }
+}
+
+/// Closes connections in their time, as long as any wait.
+async fn watch(pool: Weak<Pool>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.expire()) {
+        sleep_until(next).await;
+    }
+}

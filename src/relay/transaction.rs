@@ -1,0 +1,193 @@
+//! One transaction on a connection to the relay: MAIL with the first RCPT, more recipients, the message.
+//!
+//! MAIL and the first RCPT leave in one write where the relay takes that (and XFORWARD with them). Small pieces of the
+//! message are held for a moment, so that a short one leaves in one write with its dot. A transaction whose end the
+//! relay has confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the
+//! relay throws away what it has (RFC 5321 4.1.1.10).
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::relay::capabilities::Capabilities;
+use crate::relay::connection::{Connection, Introduced};
+use crate::relay::conversation::{DONE, GO_AHEAD};
+use crate::relay::error::{RelayError, Stage};
+use crate::relay::pool::{Pool, Slot, VisitKey};
+use crate::relay::smtp::refused;
+use crate::relay::{Envelope, Recipient, xforward};
+use crate::smtp::reply::Reply;
+
+/// What is held of the message before it is sent.
+const HELD: usize = 16 * 1024;
+/// How long, once the next piece comes. A slow client's message must not look like silence to the relay.
+const HELD_FOR: Duration = Duration::from_secs(1);
+
+/// Says MAIL and the first RCPT, and gives the answer to RCPT. An error means that there is no transaction; it is the
+/// relay's answer to MAIL where that is one.
+pub(super) async fn open(
+    connection: &mut Connection,
+    envelope: &Envelope<'_>,
+    first: &Recipient<'_>,
+) -> Result<Result<Reply, RelayError>, RelayError> {
+    if envelope.smtputf8 && !connection.offered.smtputf8 {
+        return Err(RelayError::NoSmtputf8);
+    }
+    let introductions = match connection.introduced {
+        Introduced::ByTransaction(offered) => xforward::commands(envelope, offered),
+        Introduced::Nobody | Introduced::As(_) => Vec::new(),
+    };
+    let conversation = &mut connection.conversation;
+    introductions.iter().for_each(|line| conversation.queue(line));
+    conversation.queue(&mail_command(envelope, &connection.offered));
+    conversation.queue(&rcpt_command(first, connection.offered.dsn));
+    for _ in introductions {
+        conversation.answer(Stage::Xforward, &DONE).await.map_err(refused)?;
+    }
+    if let Err(error) = conversation.answer(Stage::Mail, &DONE).await {
+        connection.stained = true;
+        if matches!(error, RelayError::Rejected { .. }) {
+            conversation.give_up_queue(Stage::Rcpt).await;
+        }
+        return Err(error);
+    }
+    let answer = conversation.answer(Stage::Rcpt, &DONE).await;
+    connection.stained |= answer.is_err();
+    Ok(answer)
+}
+
+/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461).
+fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
+    let mut command = String::with_capacity(128);
+    push(&mut command, format_args!("MAIL FROM:<{}>", envelope.reverse_path));
+    if let Some(size) = envelope.size.filter(|_| offered.size_parameter) {
+        push(&mut command, format_args!(" SIZE={size}"));
+    }
+    if envelope.eight_bit && offered.eight_bit_mime {
+        command.push_str(" BODY=8BITMIME");
+    }
+    if envelope.smtputf8 {
+        command.push_str(" SMTPUTF8");
+    }
+    for (name, value) in [(" RET=", envelope.ret), (" ENVID=", envelope.envid)] {
+        if let Some(value) = value.filter(|_| offered.dsn) {
+            command.push_str(name);
+            command.push_str(value);
+        }
+    }
+    command
+}
+
+fn rcpt_command(recipient: &Recipient<'_>, dsn: bool) -> String {
+    let mut command = String::with_capacity(128);
+    push(&mut command, format_args!("RCPT TO:<{}>", recipient.path));
+    let parameters = recipient.parameters;
+    for (name, value) in [(" NOTIFY=", parameters.notify), (" ORCPT=", parameters.orcpt)] {
+        if let Some(value) = value.filter(|_| dsn) {
+            command.push_str(name);
+            command.push_str(value);
+        }
+    }
+    command
+}
+
+/// A string takes anything.
+fn push(command: &mut String, text: std::fmt::Arguments<'_>) {
+    let written = command.write_fmt(text);
+    debug_assert!(written.is_ok(), "a Display that fails");
+}
+
+/// A transaction at the relay.
+#[derive(Debug)]
+pub(super) struct SmtpTransaction {
+    connection: Connection,
+    /// Once the relay has said 354.
+    message: Option<Message>,
+    slot: Slot,
+    pool: Arc<Pool>,
+    visit: VisitKey,
+}
+
+/// A message on its way.
+#[derive(Debug)]
+struct Message {
+    /// The last two octets so far. The dot needs CRLF before it.
+    tail: [u8; 2],
+    held: Vec<u8>,
+    /// When something was sent last.
+    sent: Instant,
+}
+
+impl SmtpTransaction {
+    pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, visit: VisitKey) -> Self {
+        Self { connection, message: None, slot, pool, visit }
+    }
+
+    /// The relay's answer to RCPT; only 25x and its own 4xx and 5xx are `Ok` or [`RelayError::Rejected`].
+    pub(super) async fn rcpt(&mut self, recipient: &Recipient<'_>) -> Result<Reply, RelayError> {
+        if self.message.is_some() {
+            return Err(RelayError::OutOfStep(Stage::Rcpt));
+        }
+        let command = rcpt_command(recipient, self.connection.offered.dsn);
+        let answer = self.connection.conversation.command(Stage::Rcpt, &command, &DONE).await;
+        self.connection.stained |= answer.is_err();
+        answer
+    }
+
+    pub(super) async fn data(&mut self) -> Result<(), RelayError> {
+        if self.message.is_some() {
+            return Err(RelayError::OutOfStep(Stage::Data));
+        }
+        let answer = self.connection.conversation.command(Stage::Data, "DATA", &GO_AHEAD).await;
+        self.connection.stained |= answer.is_err();
+        answer?;
+        self.message = Some(Message { tail: *b"\r\n", held: Vec::new(), sent: Instant::now() });
+        Ok(())
+    }
+
+    pub(super) async fn write(&mut self, stuffed: &[u8]) -> Result<(), RelayError> {
+        let message = self.message.as_mut().ok_or(RelayError::OutOfStep(Stage::Message))?;
+        message.tail = match (message.tail, stuffed) {
+            (_, [.., before, last]) => [*before, *last],
+            ([_, before], [last]) => [before, *last],
+            (tail, []) => tail,
+        };
+        let conversation = &mut self.connection.conversation;
+        if stuffed.len() <= HELD {
+            message.held.extend_from_slice(stuffed);
+            if message.held.len() <= HELD && message.sent.elapsed() < HELD_FOR {
+                return Ok(());
+            }
+            conversation.send(&message.held).await?;
+        } else {
+            conversation.send(&message.held).await?;
+            conversation.send(stuffed).await?;
+        }
+        message.held.clear();
+        message.sent = Instant::now();
+        Ok(())
+    }
+
+    /// The rest of the message and the final dot. Without CRLF before it the relay would wait for more and take the dot
+    /// for text; then the connection is closed instead.
+    pub(super) async fn finish(mut self) -> Result<Reply, RelayError> {
+        let Some(Message { tail: [b'\r', b'\n'], mut held, .. }) = self.message.take() else {
+            return Err(RelayError::OutOfStep(Stage::End));
+        };
+        held.extend_from_slice(b".\r\n");
+        let answer = self.connection.conversation.end(&held).await;
+        self.connection.stained |= answer.is_err();
+        // a message that was taken leaves nothing behind (RFC 5321 4.1.1.4); of one that wasn't, RSET makes sure
+        self.pool.give_back(self.connection, answer.is_err(), self.visit, self.slot);
+        answer
+    }
+
+    /// Ends it without a message: by RSET where the relay waits for a command, else by closing.
+    pub(super) fn abandon(self) {
+        if self.message.is_none() {
+            self.pool.give_back(self.connection, true, self.visit, self.slot);
+        }
+    }
+}
