@@ -289,11 +289,11 @@ impl Conversation {
         let (stream, buffer, taken_in) = (&mut self.stream, &mut self.buffer, &mut self.heard);
         let look = async {
             loop {
-                if matches!(stream, Stream::Tls(_)) {
-                    if let Some(read) = unconstrained(stream.read(buffer)).now_or_never() {
-                        taken_in.extend_from_slice(buffer.get(..read.unwrap_or(0)).unwrap_or_default());
-                        return true;
-                    }
+                if matches!(stream, Stream::Tls(_))
+                    && let Some(read) = unconstrained(stream.read(buffer)).now_or_never()
+                {
+                    taken_in.extend_from_slice(buffer.get(..read.unwrap_or(0)).unwrap_or_default());
+                    return true;
                 }
                 match (&*stream, stream.below()) {
                     (_, Some(socket)) if !has_octets(socket) => return false,
