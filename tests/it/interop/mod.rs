@@ -13,6 +13,8 @@ pub(crate) mod zone;
 
 mod gate_before_postfix;
 mod postfix_alone;
+mod relay_connections;
+mod relay_faults;
 mod smuggling;
 mod starttls;
 mod thousand_messages;

@@ -1,0 +1,108 @@
+//! How a real Postfix sees the connections to it: how many there are, and whom each names.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::client::Client;
+use super::gate::Gate;
+use super::mail;
+use super::postfix::Postfix;
+use super::zone::Zone;
+
+const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
+const SOON: Duration = Duration::from_secs(20);
+/// Without XCLIENT rmxd needs a list of its own.
+const OURS: &str = "relay.domains=relay.test";
+
+/// Sends messages in one session; all must be taken.
+async fn send(gate: &Gate, numbers: std::ops::Range<usize>) {
+    let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
+    for number in numbers {
+        let reply = client.deliver("a@good.test", "user@relay.test", &mail::message(number, 1_000)).await;
+        assert_eq!(reply.code, 250, "{}", reply.text);
+    }
+    assert_eq!(client.command("QUIT").await.code, 221);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_xclient_a_session_has_one_connection_in_the_clients_name() {
+    let Some(mut postfix) = Postfix::start() else { return };
+    let zone = Zone::start().await;
+    let gate = Gate::start(&zone, &postfix, "").await;
+    let before = postfix.connections().await;
+    send(&gate, 0..3).await;
+    send(&gate, 3..5).await;
+    assert_eq!(postfix.connections().await - before, 2, "{}", postfix.log());
+    postfix.wait_for_messages("user", 5, SOON).await;
+    assert_eq!(postfix.log().matches("client=mail.good.test[127.0.0.10]").count(), 5, "{}", postfix.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_is_named_all_sessions_share_a_connection() {
+    let Some(mut postfix) = Postfix::start() else { return };
+    let zone = Zone::start().await;
+    let gate = Gate::start_with(&zone, &postfix, "", &["relay.identity=none", OURS]).await;
+    let before = postfix.connections().await;
+    for number in 0..5 {
+        send(&gate, number..number + 1).await;
+    }
+    // one that is given up, and one whose sender is refused in its header
+    let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
+    assert_eq!(client.command("MAIL FROM:<b@good.test>").await.code, 250);
+    assert_eq!(client.command("RCPT TO:<other@relay.test>").await.code, 250);
+    assert_eq!(client.command("RSET").await.code, 250);
+    let reply = client.deliver("a@good.test", "other@relay.test", b"From: a@nowhere.test\r\n\r\nx\r\n").await;
+    assert_eq!(reply.code, 550, "{}", reply.text);
+    send(&gate, 5..6).await;
+    assert_eq!(postfix.connections().await - before, 1, "{}", postfix.log());
+    postfix.wait_for_messages("user", 6, SOON).await;
+    postfix.wait_for_empty_queue().await;
+    assert_eq!((postfix.mailbox("user").len(), postfix.mailbox("other").len()), (6, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_xforward_the_log_names_each_client_on_a_shared_connection() {
+    let main_cf = |_: &std::path::Path| {
+        "smtpd_tls_security_level = none\nsmtpd_authorized_xclient_hosts =\n\
+         smtpd_authorized_xforward_hosts = 127.0.0.0/8\n"
+            .to_owned()
+    };
+    let Some(mut postfix) = Postfix::start_with(main_cf) else { return };
+    let zone = Zone::start().await;
+    for identity in ["relay.identity=auto", "relay.identity=xforward"] {
+        let gate = Gate::start_with(&zone, &postfix, "", &[identity, OURS]).await;
+        let before = postfix.connections().await;
+        let logged = postfix.log().len();
+        send(&gate, 0..2).await;
+        send(&gate, 2..3).await;
+        assert_eq!(postfix.connections().await - before, 1, "{}", postfix.log());
+        let log = postfix.log();
+        let of_this = log.get(logged..).unwrap();
+        let lines: Vec<&str> = of_this.lines().filter(|line| line.contains("orig_client=")).collect();
+        assert_eq!(lines.len(), 3, "{of_this}");
+        for line in lines {
+            assert!(line.contains("client=unknown[127.0.0.1]"), "{line}");
+            assert!(line.contains("orig_client=mail.good.test[127.0.0.10]"), "{line}");
+            let id = line.split("orig_queue_id=").nth(1).unwrap().split(',').next().unwrap();
+            assert!(gate.log().contains(id), "{id} is in Postfix's log only");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_a_proxy_header_postfix_takes_the_client_for_its_own() {
+    let main_cf = |_: &std::path::Path| {
+        "smtpd_tls_security_level = none\nsmtpd_authorized_xclient_hosts =\n\
+         smtpd_upstream_proxy_protocol = haproxy\n"
+            .to_owned()
+    };
+    let Some(postfix) = Postfix::start_with(main_cf) else { return };
+    let zone = Zone::start().await;
+    let gate = Gate::start_with(&zone, &postfix, "", &["relay.identity=proxy-v2", OURS]).await;
+    send(&gate, 0..2).await;
+    send(&gate, 2..3).await;
+    postfix.wait_for_messages("user", 3, SOON).await;
+    let log = postfix.log();
+    assert_eq!(log.matches("client=unknown[127.0.0.10]").count(), 3, "{log}");
+    assert_eq!(log.matches(": connect from unknown[127.0.0.10]").count(), 2, "{log}");
+}
