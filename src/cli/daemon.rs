@@ -75,6 +75,7 @@ impl Daemon {
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
+        server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         let relay = Probed::new(&settings).await?;
         let stop = CancellationToken::new();
         let door = door(&settings, gate, &relay, tls.as_ref());
@@ -103,6 +104,7 @@ impl Daemon {
         let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
+        server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         (self.settings, self.dns, self.tls) = (settings, dns, tls);
         if let Some(relay) = other {
             self.relay = relay;

@@ -12,8 +12,6 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
         ("listen.milter", &raw.listen.milter),
         ("listen.policy", &raw.listen.policy),
         ("exempt.files", &raw.exempt.files),
-        ("trusted.proxy", &raw.trusted.proxy),
-        ("trusted.xclient", &raw.trusted.xclient),
     ];
     for (key, items) in lists {
         if !items.is_empty() {
@@ -29,11 +27,6 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
     if !raw.cluster.redis.is_empty() {
         // Not shown: the URL may hold a password.
         reader.refuse("cluster.redis", "is not available in this version: \"\"");
-    }
-    let delay = reader.duration("limits.banner_delay", &raw.limits.banner_delay);
-    if delay.is_some_and(|delay| !delay.is_zero()) {
-        let text = &raw.limits.banner_delay;
-        reader.refuse("limits.banner_delay", format!("{text:?} is not available in this version: \"0s\""));
     }
     check_values(raw, reader);
 }

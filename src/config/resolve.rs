@@ -22,6 +22,8 @@ pub(super) const SOCKET_WANTED: &str =
     "must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"";
 /// The header block is held in memory (DESIGN 1.5), so that its bound has one of its own.
 const MOST_HEADER: u64 = 16 << 20;
+/// A client waits five minutes for the banner (RFC 5321 4.5.3.2.1).
+const MOST_BANNER_DELAY: Duration = Duration::from_secs(240);
 /// Far above what is useful, far below what overflows.
 const MOST_OCTETS: u64 = 1 << 50;
 /// The same for counts; it is also below what a semaphore can count to.
@@ -231,6 +233,17 @@ fn help_url(text: &str, reader: &mut Reader<'_>) -> String {
 fn door(raw: &Raw, recipient_domains: Vec<DomainPattern>, reader: &mut Reader<'_>) -> door::Settings {
     let limits = &raw.limits;
     let words = [("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)];
+    let banner_delay = reader.duration("limits.banner_delay", &limits.banner_delay).unwrap_or_default();
+    if banner_delay > MOST_BANNER_DELAY {
+        reader.refuse(
+            "limits.banner_delay",
+            format!(
+                "{:?} is not allowed: at most 4 minutes, since clients wait \
+            for the banner no longer than 5 (RFC 5321 4.5.3.2.1)",
+                limits.banner_delay
+            ),
+        );
+    }
     let header_block = reader.size("limits.header_block", &limits.header_block, MOST_HEADER);
     door::Settings {
         // RFC 5321 4.5.3.1.4: 512 octets must be taken; a line is held in memory whole.
@@ -242,6 +255,8 @@ fn door(raw: &Raw, recipient_domains: Vec<DomainPattern>, reader: &mut Reader<'_
         command_timeout: reader.time("limits.command_timeout", &limits.command_timeout).unwrap_or_default(),
         data_timeout: reader.time("limits.data_timeout", &limits.data_timeout).unwrap_or_default(),
         session: reader.time("limits.session", &limits.session).unwrap_or_default(),
+        banner_delay,
+        trusted_xclient: reader.list("trusted.xclient", &raw.trusted.xclient, network).unwrap_or_default(),
         bare_newline: reader
             .choice("limits.bare_newline", &limits.bare_newline, &words)
             .unwrap_or(BareNewline::Reject),
@@ -316,6 +331,9 @@ fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settin
         listen: listen.unwrap_or_default(),
         connections: reader.count("limits.connections", limits.connections, 1..=MOST).unwrap_or_default(),
         connections_per_client: per_client.unwrap_or_default(),
+        trusted_proxy: reader.list("trusted.proxy", &raw.trusted.proxy, network).unwrap_or_default(),
+        // The same as the door's, where its items are judged.
+        trusted_xclient: raw.trusted.xclient.iter().filter_map(|item| network(item).ok()).collect(),
         drain,
     }
 }

@@ -5,6 +5,7 @@
 //! server within one deadline, `resolver` is one exchange with one server. What an answer means is not judged here.
 
 mod alias;
+mod askers;
 mod cache;
 mod clock;
 mod failover;
@@ -15,7 +16,7 @@ pub(crate) mod test_server;
 mod tests;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::alias::{Resolved, resolve};
+use crate::dns::askers::Askers;
 use crate::dns::cache::{Cache, Entry, Held};
 use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
@@ -33,6 +35,9 @@ pub use crate::dns::clock::Clock;
 /// Questions under way at once: each can hold three sockets while a server is silent, and random sub-domains must
 /// drown neither the server nor our file descriptors.
 const MAX_UNDER_WAY: usize = 512;
+/// Those of one client; past it a question waits for one of the same client's to end, and when that takes half of
+/// `dns.timeout`, it is [`Trouble::Busy`].
+const MAX_PER_CLIENT: usize = 64;
 
 /// `[dns]` as the resolver and the cache need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +86,7 @@ struct Inner {
     cache: Cache,
     servers: Servers,
     under_way: Arc<Semaphore>,
+    askers: Arc<Askers>,
     clock: Clock,
     settings: Settings,
 }
@@ -122,6 +128,7 @@ impl Dns {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
             servers: Servers::new(&settings.servers, settings.timeout, clock.clone())?,
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+            askers: Askers::new(MAX_PER_CLIENT),
             clock,
             settings,
         })))
@@ -136,7 +143,7 @@ impl Dns {
         if settings.servers.is_empty() {
             settings.servers = resolver::system_servers()?;
         }
-        let Inner { cache, under_way, clock, settings: before, .. } = &*self.0;
+        let Inner { cache, under_way, askers, clock, settings: before, .. } = &*self.0;
         if settings == *before {
             return Ok(self.clone());
         }
@@ -146,12 +153,13 @@ impl Dns {
         } else {
             Cache::new(settings.cache.clone(), clock.clone())
         };
-        let (under_way, clock) = (Arc::clone(under_way), clock.clone());
-        Ok(Self(Arc::new(Inner { cache, servers, under_way, clock, settings })))
+        let (under_way, askers, clock) = (Arc::clone(under_way), Arc::clone(askers), clock.clone());
+        Ok(Self(Arc::new(Inner { cache, servers, under_way, askers, clock, settings })))
     }
 
-    /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`].
-    pub async fn ask(&self, question: Question) -> Lookup {
+    /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`]. It is
+    /// `client` on whose account the question is asked.
+    pub async fn ask(&self, question: Question, client: IpAddr) -> Lookup {
         let (question, held) = self.0.cache.fresh(question).await;
         if let Some(entry) = held {
             return self.0.lookup(question, entry, Freshness::Cached, Duration::ZERO);
@@ -163,7 +171,7 @@ impl Dns {
         // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
         let inner = Arc::clone(&self.0);
         let theirs = question.clone();
-        let task = tokio::spawn(async move { inner.ask_once(theirs).await });
+        let task = tokio::spawn(async move { inner.ask_once(theirs, client).await });
         match task.await {
             Ok(entry) => {
                 let waited = entry.latest.received >= began;
@@ -177,11 +185,18 @@ impl Dns {
 }
 
 impl Inner {
-    async fn ask_once(&self, question: Question) -> Entry {
+    async fn ask_once(&self, question: Question, client: IpAddr) -> Entry {
         let deadline = Instant::now() + self.settings.timeout;
+        // A question that began too late would fail for want of time, and that is held against the domain.
+        let patience = deadline - self.settings.timeout / 2;
+        // Before the cache is asked to wait for others: they must not wait for this client's place.
+        let asker = self.askers.of(client);
+        let Ok(Ok(_place)) = timeout_at(patience, asker.under_way.acquire()).await else {
+            return self.cache.busy(question).await;
+        };
         let asked = question.clone();
         let ask = Box::pin(async move {
-            match timeout_at(deadline, self.under_way.acquire()).await {
+            match timeout_at(patience, self.under_way.acquire()).await {
                 Ok(Ok(_permit)) => resolve(&self.servers, &asked, deadline).await,
                 Ok(Err(_)) | Err(_) => Resolved::trouble(Trouble::Busy),
             }

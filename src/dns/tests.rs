@@ -9,6 +9,8 @@ use super::*;
 use crate::policy::evidence::{RecordType, Records, Target};
 use crate::smtp::address::DomainName;
 
+/// On whose account it is asked, where that doesn't matter.
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const SECOND: Duration = Duration::from_secs(1);
 
 fn question(rtype: RecordType, name: &str) -> Question {
@@ -16,11 +18,11 @@ fn question(rtype: RecordType, name: &str) -> Question {
 }
 
 async fn mx(dns: &Dns, name: &str) -> Lookup {
-    dns.ask(question(RecordType::Mx, name)).await
+    dns.ask(question(RecordType::Mx, name), CLIENT).await
 }
 
 async fn a(dns: &Dns, name: &str) -> Lookup {
-    dns.ask(question(RecordType::A, name)).await
+    dns.ask(question(RecordType::A, name), CLIENT).await
 }
 
 fn text(lookup: &Lookup) -> String {
@@ -48,7 +50,7 @@ async fn each_type_is_answered_in_plain_data() {
         (RecordType::Mx, "gone.test", "NXDOMAIN"),
     ];
     for (rtype, name, expected) in rows {
-        let lookup = dns.ask(question(rtype, name)).await;
+        let lookup = dns.ask(question(rtype, name), CLIENT).await;
         assert_eq!(lookup.evidence.answer.to_string(), expected, "{name}");
         assert_eq!(lookup.evidence.question, question(rtype, name));
         assert_eq!(lookup.stale, None);
@@ -386,4 +388,32 @@ async fn without_servers_the_system_is_asked_for_them_or_the_error_says_so() {
         ),
         Err(error) => assert!(error.to_string().starts_with("dns.servers is empty"), "{error}"),
     }
+}
+
+#[tokio::test]
+async fn a_client_with_a_thousand_names_leaves_room_for_the_others() {
+    let names: Vec<String> = (0..MAX_UNDER_WAY * 2).map(|nth| format!("n{nth}.slow.test")).collect();
+    let zone: String = names.iter().map(|name| format!("{name} DROP\n")).collect();
+    let server =
+        TestServer::start(&format!("{zone}good.test MX 10 mail.good.test\nwarm.test MX 10 m.test")).await;
+    let (dns, _) = server.dns();
+    mx(&dns, "warm.test").await;
+    server.asked();
+    let flood = {
+        let dns = dns.clone();
+        tokio::spawn(async move { join_all(names.iter().map(|name| mx(&dns, name))).await })
+    };
+    tokio::time::sleep(SECOND / 4).await;
+    let under_way: std::collections::HashSet<String> = server.asked().into_iter().collect();
+    assert!((1..=MAX_PER_CLIENT).contains(&under_way.len()), "{} questions are under way", under_way.len());
+    let other = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    let began = Instant::now();
+    let found = dns.ask(question(RecordType::Mx, "good.test"), other).await;
+    assert_eq!(text(&found), "fresh 10 mail.good.test");
+    assert_eq!(text(&mx(&dns, "warm.test").await), "cached 10 m.test", "its own warm answers are there too");
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+    let flood = flood.await.unwrap();
+    let busy = flood.iter().filter(|lookup| text(lookup).ends_with("too many questions under way")).count();
+    assert!(busy >= MAX_UNDER_WAY, "{busy} of {} were too many", flood.len());
+    assert_eq!(text(&mx(&dns, "n0.good.test").await), "fresh NXDOMAIN", "afterwards it may ask again");
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::door::Door;
 use crate::door::message::Message;
-use crate::door::wire::{Ended, MESSAGE_READ, Wire};
+use crate::door::wire::{Ended, Wire};
 use crate::gate::Guest;
 use crate::smtp::chunk::ChunkEncoder;
 use crate::smtp::framing::{DataEvent, DataReader, Fault};
@@ -65,6 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             match step.event {
                 DataEvent::End => return Ok(Received::Answer(message.finish(self.door, self.guest).await)),
                 DataEvent::More => {
+                    message.flush().await;
                     if let Some(received) = self.more().await? {
                         message.break_off("waited too long");
                         return Ok(received);
@@ -85,11 +86,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         let mut left = octets;
         let mut data = Vec::new();
         while left > 0 {
-            if self.wire.input().is_empty()
-                && let Some(received) = self.more().await?
-            {
-                chunked.message.break_off("waited too long");
-                return Ok((received, None));
+            if self.wire.input().is_empty() {
+                chunked.message.flush().await;
+                if let Some(received) = self.more().await? {
+                    chunked.message.break_off("waited too long");
+                    return Ok((received, None));
+                }
             }
             let piece = self.piece(left);
             data.clear();
@@ -103,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             chunked.message.take(self.door, self.guest, &data, chunked.encoder.stuffing()).await;
         }
         if !last {
+            chunked.message.flush().await;
             let taken = || Reply::new(250, Enhanced(2, 0, 0), format!("{octets} octets taken"));
             let reply = chunked.message.refusal().cloned().unwrap_or_else(taken);
             return Ok((Received::Answer(reply), Some(chunked)));
@@ -141,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
     }
 
     async fn more(&mut self) -> Result<Option<Received>, Ended> {
-        match self.wire.more(MESSAGE_READ, Instant::now() + self.door.settings.data_timeout).await {
+        match self.wire.more(Instant::now() + self.door.settings.data_timeout).await {
             Ok(()) => Ok(None),
             Err(Ended::TimedOut) => Ok(Some(Received::TimedOut)),
             Err(Ended::Gone) => Err(Ended::Gone),

@@ -95,6 +95,15 @@ impl Message {
         }
     }
 
+    /// Nothing more of the message is at hand: what was taken so far is to reach the relay.
+    pub(super) async fn flush(&mut self) {
+        if let Stage::Body(relay) = &mut self.stage
+            && let Err(reply) = relay.flush().await
+        {
+            self.stage = Stage::Refused(reply);
+        }
+    }
+
     /// The message has ended, on a CRLF; the answer to it.
     pub(super) async fn finish(mut self, door: &Door, guest: &mut Guest) -> Reply {
         if let Stage::Head(block) = &mut self.stage {

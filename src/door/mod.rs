@@ -9,7 +9,10 @@ mod smtp;
 mod transaction;
 mod wire;
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 pub use crate::door::smtp::{Door, refuse_connection};
 use crate::smtp::framing::BareNewline;
@@ -30,8 +33,19 @@ pub struct Settings {
     pub data_timeout: Duration,
     /// For the whole connection.
     pub session: Duration,
+    /// How long the banner is held back; who speaks before it is refused. Zero: not at all.
+    pub banner_delay: Duration,
+    /// Who may say by XCLIENT whom it speaks for.
+    pub trusted_xclient: Vec<IpNet>,
     /// Bare LF.
     pub bare_newline: BareNewline,
     /// Recipient domains accepted; empty = the relay decides.
     pub recipient_domains: Vec<DomainPattern>,
+}
+
+impl Settings {
+    /// Whether a client (canonical address) may say XCLIENT.
+    fn trusts_xclient(&self, client: IpAddr) -> bool {
+        self.trusted_xclient.iter().any(|network| network.contains(&client))
+    }
 }

@@ -1,6 +1,6 @@
 //! Drives one SMTP session over one connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,7 +11,7 @@ use crate::door::Settings;
 use crate::door::incoming::{Chunked, Received, Source};
 use crate::door::message::Message;
 use crate::door::transaction::Transaction;
-use crate::door::wire::{COMMAND_READ, Ended, Wire};
+use crate::door::wire::{Ended, Wire};
 use crate::gate::{Gate, Guest};
 use crate::policy::rule::RejectAt;
 use crate::relay::{Relay, Visit};
@@ -20,6 +20,7 @@ use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::smtp::xclient::Xclient;
 use crate::tls;
 
 /// What all connections share.
@@ -45,7 +46,7 @@ impl Door {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let session = Session::new(Arc::clone(&self.session), self.offer());
+        let session = Session::new(Arc::clone(&self.session), self.offer(client.ip()));
         let mut connection = Connection {
             door: self,
             wire: Wire::new(stream, self.settings.session),
@@ -57,18 +58,18 @@ impl Door {
             chunked: None,
             stop,
         };
-        connection.wire.answer(&session.greeting());
         if connection.run(session).await.is_ok() {
             connection.wire.close().await;
         }
     }
 
-    fn offer(&self) -> Offer {
+    fn offer(&self, client: IpAddr) -> Offer {
         let relay = self.relay.capabilities();
         let limit = self.settings.message;
         Offer {
             size: relay.size.map_or(limit, |size| size.min(limit)),
             eight_bit_mime: relay.eight_bit_mime,
+            xclient: self.settings.trusts_xclient(client),
             smtputf8: relay.smtputf8,
             dsn: relay.dsn,
             starttls: self.tls.is_some(),
@@ -89,10 +90,11 @@ struct Connection<'a, S> {
     reader: CommandReader,
     guest: Guest,
     client: SocketAddr,
-    transaction: Option<Transaction>,
     visit: Visit,
+    /// Boxed, as all is that an idle client doesn't need.
+    transaction: Option<Box<Transaction>>,
     /// The transaction's message, where it comes in chunks and some are still to come.
-    chunked: Option<Chunked>,
+    chunked: Option<Box<Chunked>>,
     stop: CancellationToken,
 }
 
@@ -108,6 +110,14 @@ enum Input {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     /// Until the session closes (then the last reply is queued) or the client is gone.
     async fn run(&mut self, mut session: Session) -> Result<(), Ended> {
+        if self.speaks_early().await? {
+            tracing::info!(target: "rmxd::session", client = %self.client.ip(), "spoke before the banner");
+            if let Effect::Close(reply) = session.step(Event::SpokeEarly) {
+                self.wire.answer(&reply);
+            }
+            return Ok(());
+        }
+        self.wire.answer(&session.greeting());
         loop {
             let mut effect = match self.input().await? {
                 Input::Line { length, consumed } => {
@@ -150,35 +160,67 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         return Ok(());
                     }
                     Effect::Sender(path, parameters) => {
-                        let reply = self.sender(&session, path, parameters).await;
+                        let reply = Box::pin(self.sender(&session, path, parameters)).await;
                         session.step(Event::SenderAnswered(reply))
                     }
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
                                 let (guest, visit) = (&mut self.guest, &self.visit);
-                                transaction.recipient(self.door, guest, visit, path, &parameters).await
+                                let asked = transaction.recipient(self.door, guest, visit, path, &parameters);
+                                Box::pin(asked).await
                             }
                             None => no_transaction(),
                         };
                         session.step(Event::RecipientAnswered(reply))
                     }
                     Effect::Message => {
-                        let received = self.message().await?;
+                        let received = Box::pin(self.message()).await?;
                         self.received(&mut session, received, Event::MessageAnswered)
                     }
                     Effect::Chunk { octets, last } => {
-                        let received = self.chunk(octets, last).await?;
+                        let received = Box::pin(self.chunk(octets, last)).await?;
                         self.received(&mut session, received, Event::ChunkAnswered)
                     }
-                    Effect::Discard { octets, reply } => match self.source().discard(octets).await? {
+                    Effect::Discard { octets, reply } => match Box::pin(self.source().discard(octets)).await?
+                    {
                         None => Effect::Reply(reply),
                         Some(received) => self.received(&mut session, received, Event::ChunkAnswered),
                     },
-                    Effect::StartTls(ready) => session.step(self.start_tls(&ready).await?),
+                    Effect::Client(announced) => session.step(self.announced(&announced)),
+                    Effect::StartTls(ready) => session.step(Box::pin(self.start_tls(&ready)).await?),
                 };
             }
         }
+    }
+
+    /// Holds the banner back; true as soon as the client says something.
+    async fn speaks_early(&mut self) -> Result<bool, Ended> {
+        let delay = self.door.settings.banner_delay;
+        if delay.is_zero() {
+            return Ok(false);
+        }
+        let read = tokio::select! {
+            read = self.wire.more(Instant::now() + delay) => read,
+            () = self.stop.cancelled() => return Ok(false),
+        };
+        match read {
+            Ok(()) => Ok(true),
+            Err(Ended::TimedOut) => Ok(false),
+            Err(Ended::Gone) => Err(Ended::Gone),
+        }
+    }
+
+    /// From now on a gateway speaks for another client. Its name is not believed: DNS is asked again.
+    fn announced(&mut self, announced: &Xclient) -> Event<'static> {
+        let gateway = self.client;
+        let address = announced.address.unwrap_or(gateway.ip());
+        let unchanged = if announced.address.is_none() { gateway.port() } else { 0 };
+        self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
+        self.guest = self.door.gate.guest(address);
+        self.visit = self.door.relay.visit();
+        tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
+        Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
     }
 
     /// Outside of a transaction.
@@ -189,6 +231,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     /// The next line, from the buffer or the socket. The time-out is for the whole line (RFC 5321 4.5.3.2.7): octets
     /// that come one by one don't prolong it.
     async fn input(&mut self) -> Result<Input, Ended> {
+        if self.wire.is_queue_full() {
+            self.wire.flush().await?;
+        }
         let until = Instant::now() + self.door.settings.command_timeout;
         loop {
             match self.reader.next(self.wire.input()) {
@@ -205,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             }
             let idle = self.is_idle();
             let read = tokio::select! {
-                read = self.wire.more(COMMAND_READ, until) => read,
+                read = self.wire.more(until) => read,
                 () = self.stop.cancelled(), if idle => return Ok(Input::Stopping),
             };
             match read {
@@ -226,25 +271,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         {
             return refusal;
         }
-        self.transaction = Some(transaction);
+        self.transaction = Some(Box::new(transaction));
         Reply::new(250, Enhanced(2, 1, 0), "sender ok")
     }
 
     async fn message(&mut self) -> Result<Received, Ended> {
         match self.transaction.take() {
-            Some(transaction) => self.source().data(Message::new(transaction)).await,
+            Some(transaction) => self.source().data(Message::new(*transaction)).await,
             None => Ok(Received::Answer(no_transaction())),
         }
     }
 
     async fn chunk(&mut self, octets: u64, last: bool) -> Result<Received, Ended> {
         let chunked = match (self.chunked.take(), self.transaction.take()) {
-            (Some(chunked), _) => chunked,
-            (None, Some(transaction)) => Chunked::new(Message::new(transaction)),
+            (Some(chunked), _) => *chunked,
+            (None, Some(transaction)) => Chunked::new(Message::new(*transaction)),
             (None, None) => return Ok(Received::Answer(no_transaction())),
         };
         let (received, chunked) = self.source().chunk(chunked, octets, last).await?;
-        self.chunked = chunked;
+        self.chunked = chunked.map(Box::new);
         Ok(received)
     }
 
@@ -288,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     async fn end_transaction(&mut self) {
         self.chunked = None;
         if let Some(transaction) = self.transaction.take() {
-            transaction.abandon().await;
+            Box::pin(transaction.abandon()).await;
         }
     }
 }

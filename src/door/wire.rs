@@ -2,22 +2,28 @@
 //!
 //! Answers to pipelined commands leave together (RFC 2920 3.2): they are sent before the next read that may wait.
 //! Every read has a deadline, the earlier of the step's own and the session's; a client that always has octets ready
-//! doesn't get around it. A client that doesn't take its replies is cut off: it can't be told so.
+//! doesn't get around it. A client that doesn't take its replies is cut off: it can't be told so. While it waits, a
+//! connection holds no buffer: what came is read to the stack first, so that ten thousand idle clients cost ten thousand
+//! times nothing.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::smtp::reply::Reply;
 use crate::tls::{Acceptor, Negotiated, Stream};
 
-/// How much of a message is read at once.
-pub(super) const MESSAGE_READ: usize = 16 * 1024;
-/// How much is read at once where a command is awaited: every idle connection holds as much.
-pub(super) const COMMAND_READ: usize = 1024;
+/// How much is read at once.
+const READ: usize = 16 * 1024;
+/// Replies that are queued before they are sent even though more commands are at hand.
+const QUEUE: usize = 16 * 1024;
 /// After a close a client's unread octets are taken in for a moment: a reset would lose the last reply on its way.
 const LINGER: Duration = Duration::from_secs(2);
 /// But not more than these.
@@ -63,6 +69,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.input.advance(octets.min(self.input.len()));
     }
 
+    /// Whether so much is queued that it should be sent first: a client that pipelines and never reads must not fill
+    /// our memory.
+    pub(super) fn is_queue_full(&self) -> bool {
+        self.output.len() >= QUEUE
+    }
+
     /// Queues a reply.
     pub(super) fn answer(&mut self, reply: &Reply) {
         let mut wire = Vec::new();
@@ -70,7 +82,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.output.extend_from_slice(&wire);
     }
 
-    /// Sends what is queued. May be cancelled: what was sent is taken off at once.
+    /// Sends what is queued. May be cancelled: what was sent is taken off at once. A client that doesn't take it in time
+    /// is gone: a reply may have been cut off in the middle, and nothing can be said behind that.
     pub(super) async fn flush(&mut self) -> Result<(), Ended> {
         if self.output.is_empty() {
             return Ok(());
@@ -94,21 +107,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Sends what is queued and reads more, until then or the end of the session; at least one octet, or why not.
-    /// There is room for `room` octets at least. May be cancelled.
-    pub(super) async fn more(&mut self, room: usize, until: Instant) -> Result<(), Ended> {
+    /// May be cancelled.
+    pub(super) async fn more(&mut self, until: Instant) -> Result<(), Ended> {
         self.flush().await?;
-        if self.input.is_empty() {
-            self.input = BytesMut::new(); // it may be a large one
-        }
         let end = self.session_end.min(until);
         if end <= Instant::now() {
             return Err(Ended::TimedOut); // timeout_at alone would still read what is ready
         }
-        self.input.reserve(room);
-        match timeout_at(end, self.stream.read_buf(&mut self.input)).await {
+        match timeout_at(end, self.read()).await {
             Ok(Ok(0) | Err(_)) => Err(Ended::Gone),
             Ok(Ok(_)) => Ok(()),
             Err(_elapsed) => Err(Ended::TimedOut),
+        }
+    }
+
+    /// Reads what there is behind the input; 0 at the end.
+    async fn read(&mut self) -> io::Result<usize> {
+        poll_fn(|context| self.poll_read(context)).await
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut space);
+        match Pin::new(&mut self.stream).poll_read(context, &mut read) {
+            Poll::Ready(Ok(())) => {
+                self.input.extend_from_slice(read.filled());
+                Poll::Ready(Ok(read.filled().len()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.give_back();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The buffers that hold nothing.
+    fn give_back(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        if self.output.is_empty() {
+            self.output = BytesMut::new();
         }
     }
 
@@ -138,8 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let mut taken = 0;
             while taken < LINGER_OCTETS {
                 self.input.clear();
-                self.input.reserve(MESSAGE_READ);
-                match self.stream.read_buf(&mut self.input).await? {
+                match self.read().await? {
                     0 => break,
                     octets => taken += octets,
                 }
@@ -150,5 +189,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if let Ok(Err(error)) = drained {
             tracing::trace!(%error, "the client was gone before the close");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+    use crate::smtp::reply::Enhanced;
+
+    #[tokio::test]
+    async fn a_connection_that_waits_holds_no_buffer() {
+        let (mut client, stream) = duplex(1 << 20);
+        let mut wire = Wire::new(stream, Duration::from_secs(60));
+        client.write_all(&[b'x'; 3 * READ]).await.unwrap();
+        let mut came = 0;
+        while came < 3 * READ {
+            wire.more(Instant::now() + Duration::from_secs(5)).await.unwrap();
+            came += wire.input().len();
+            wire.take(usize::MAX);
+        }
+        wire.answer(&Reply::new(250, Enhanced(2, 0, 0), "ok"));
+        let waited =
+            timeout(Duration::from_millis(20), wire.more(Instant::now() + Duration::from_secs(5))).await;
+        assert!(waited.is_err(), "nothing came, so it waits");
+        assert_eq!((wire.input.capacity(), wire.output.capacity()), (0, 0));
+        let mut reply = [0; 14];
+        client.read_exact(&mut reply).await.unwrap();
+        assert_eq!(&reply, b"250 2.0.0 ok\r\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_understood_yet_stays_while_more_is_awaited() {
+        let (mut client, stream) = duplex(64);
+        let mut wire = Wire::new(stream, Duration::from_secs(60));
+        client.write_all(b"EHL").await.unwrap();
+        wire.more(Instant::now() + Duration::from_secs(5)).await.unwrap();
+        assert_eq!(wire.more(Instant::now() + Duration::from_millis(10)).await, Err(Ended::TimedOut));
+        client.write_all(b"O c\r\n").await.unwrap();
+        wire.more(Instant::now() + Duration::from_secs(5)).await.unwrap();
+        assert_eq!(wire.input(), b"EHLO c\r\n");
+        drop(client);
+        assert_eq!(wire.more(Instant::now() + Duration::from_secs(5)).await, Err(Ended::Gone));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_no_reply_is_given_up() {
+        let (_client, stream) = duplex(16);
+        let mut wire = Wire::new(stream, Duration::from_secs(600));
+        wire.answer(&Reply::new(250, Enhanced(2, 0, 0), "more than the pipe can hold"));
+        let began = Instant::now();
+        assert_eq!(wire.flush().await, Err(Ended::Gone));
+        assert_eq!(began.elapsed(), WRITE_TIMEOUT);
     }
 }

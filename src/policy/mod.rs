@@ -3,6 +3,7 @@
 //! [`evidence`] is what DNS said, [`finding`] what one rule made of it for one identity, [`decide`] the one place
 //! that turns findings into a verdict, and [`reason`] the one table from a reason to reply, log name and help.
 
+pub mod client;
 pub mod decide;
 pub mod evidence;
 pub mod finding;

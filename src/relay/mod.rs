@@ -336,7 +336,8 @@ impl Transaction {
         self.keep(done)
     }
 
-    /// Passes on a piece of the message: strict CRLF, still dot-stuffed, split anywhere, without the final dot.
+    /// Passes on a piece of the message: strict CRLF, still dot-stuffed, split anywhere, without the final dot. Small
+    /// pieces are collected until [`Self::flush`] or [`Self::finish`].
     ///
     /// # Errors
     /// The reply for the client at the end of its message; nothing that is written after it counts.
@@ -347,6 +348,22 @@ impl Transaction {
         let done = match &mut self.leg {
             Leg::Smtp(transaction) => transaction.write(stuffed).await,
             Leg::Maildir(transaction) => transaction.write(stuffed).await,
+        };
+        self.keep(done)
+    }
+
+    /// Sends what was written so far: to be called before a wait for more of the message, so that the relay doesn't
+    /// take a slow client's pause for silence of ours.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub async fn flush(&mut self) -> Result<(), Reply> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let done = match &mut self.leg {
+            Leg::Smtp(transaction) => transaction.flush().await,
+            Leg::Maildir(_) => Ok(()),
         };
         self.keep(done)
     }

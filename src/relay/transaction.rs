@@ -1,15 +1,11 @@
 //! One transaction on a connection to the relay: MAIL with the first RCPT, more recipients, the message.
 //!
 //! MAIL and the first RCPT leave in one write where the relay takes that (and XFORWARD with them). Small pieces of the
-//! message are held for a moment, so that a short one leaves in one write with its dot. A transaction whose end the
-//! relay has confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the
+//! message are collected, so that a short one leaves in one write with its dot. A transaction whose end the relay has confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the
 //! relay throws away what it has (RFC 5321 4.1.1.10).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::relay::capabilities::Capabilities;
 use crate::relay::connection::{Connection, Introduced};
@@ -20,10 +16,8 @@ use crate::relay::smtp::refused;
 use crate::relay::{Envelope, Recipient, xforward};
 use crate::smtp::reply::Reply;
 
-/// What is held of the message before it is sent.
-const HELD: usize = 16 * 1024;
-/// How long, once the next piece comes. A slow client's message must not look like silence to the relay.
-const HELD_FOR: Duration = Duration::from_secs(1);
+/// What is collected of the message before it is sent.
+const HELD: usize = 8 * 1024;
 
 /// Says MAIL and the first RCPT, and gives the answer to RCPT. An error means that there is no transaction; it is the
 /// relay's answer to MAIL where that is one.
@@ -115,9 +109,8 @@ pub(super) struct SmtpTransaction {
 struct Message {
     /// The last two octets so far. The dot needs CRLF before it.
     tail: [u8; 2],
+    /// What is still to be sent.
     held: Vec<u8>,
-    /// When something was sent last.
-    sent: Instant,
 }
 
 impl SmtpTransaction {
@@ -143,7 +136,7 @@ impl SmtpTransaction {
         let answer = self.connection.conversation.command(Stage::Data, "DATA", &GO_AHEAD).await;
         self.connection.stained |= answer.is_err();
         answer?;
-        self.message = Some(Message { tail: *b"\r\n", held: Vec::new(), sent: Instant::now() });
+        self.message = Some(Message { tail: *b"\r\n", held: Vec::new() });
         Ok(())
     }
 
@@ -154,19 +147,22 @@ impl SmtpTransaction {
             ([_, before], [last]) => [before, *last],
             (tail, []) => tail,
         };
-        let conversation = &mut self.connection.conversation;
-        if stuffed.len() <= HELD {
+        if message.held.len() + stuffed.len() <= HELD {
             message.held.extend_from_slice(stuffed);
-            if message.held.len() <= HELD && message.sent.elapsed() < HELD_FOR {
-                return Ok(());
-            }
-            conversation.send(&message.held).await?;
-        } else {
-            conversation.send(&message.held).await?;
-            conversation.send(stuffed).await?;
+            return Ok(());
         }
-        message.held.clear();
-        message.sent = Instant::now();
+        self.flush().await?;
+        self.connection.conversation.send(stuffed).await
+    }
+
+    /// Sends what was collected of the message.
+    pub(super) async fn flush(&mut self) -> Result<(), RelayError> {
+        if let Some(message) = &mut self.message
+            && !message.held.is_empty()
+        {
+            self.connection.conversation.send(&message.held).await?;
+            message.held.clear();
+        }
         Ok(())
     }
 

@@ -145,7 +145,7 @@ impl ReverseMx {
         if domain.is_single_label() || domain.is_ip_text() {
             return (Outcome::Fail(Reason::InvalidDomain), Vec::new());
         }
-        let mut trail = Trail::new(&self.dns);
+        let mut trail = Trail::new(&self.dns, client);
         let outcome = match rule {
             Rule::Exists => exists::exists(&mut trail, &self.settings, domain, &rules.exists_by).await,
             Rule::Matches => {

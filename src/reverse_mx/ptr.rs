@@ -51,7 +51,7 @@ pub enum NamesOutcome {
 
 pub(super) async fn names_of(dns: &Dns, client: IpAddr) -> ClientNames {
     let client = client.to_canonical();
-    let mut trail = Trail::new(dns);
+    let mut trail = Trail::new(dns, client);
     let found = match reverse_name(client) {
         Some(name) => Some(trail.ask(&name, RecordType::Ptr).await),
         None => None,

@@ -36,12 +36,14 @@ pub(super) enum Start {
 /// The look-ups of one finding.
 pub(super) struct Trail<'a> {
     dns: &'a Dns,
+    client: IpAddr,
     evidence: Vec<Evidence>,
 }
 
 impl<'a> Trail<'a> {
-    pub(super) fn new(dns: &'a Dns) -> Self {
-        Self { dns, evidence: Vec::new() }
+    /// On this client's account.
+    pub(super) fn new(dns: &'a Dns, client: IpAddr) -> Self {
+        Self { dns, client, evidence: Vec::new() }
     }
 
     /// What was seen, in the order of asking.
@@ -55,7 +57,7 @@ impl<'a> Trail<'a> {
         if let Some(seen) = self.evidence.iter().rfind(known) {
             return Arc::clone(&seen.answer);
         }
-        let seen = look_up(self.dns, Question { name: name.clone(), rtype }).await;
+        let seen = look_up(self.dns, Question { name: name.clone(), rtype }, self.client).await;
         let answer = answer_of(&seen);
         self.evidence.extend(seen);
         answer
@@ -69,10 +71,10 @@ impl<'a> Trail<'a> {
         mut enough: impl FnMut(&Question, &Answer) -> bool,
     ) {
         let mut waiting = questions.iter().enumerate();
-        let dns = self.dns;
+        let (dns, client) = (self.dns, self.client);
         let ask = |(at, question): (usize, &Question)| {
             let question = question.clone();
-            async move { (at, look_up(dns, question).await) }
+            async move { (at, look_up(dns, question, client).await) }
         };
         let mut seen = Vec::new();
         let mut pending = FuturesUnordered::new();
@@ -150,8 +152,8 @@ pub(super) fn family(address: IpAddr) -> RecordType {
 /// The evidence of one look-up: one piece, or trouble and then what is held from before.
 type Seen = smallvec::SmallVec<[Evidence; 1]>;
 
-async fn look_up(dns: &Dns, question: Question) -> Seen {
-    let lookup = dns.ask(question).await;
+async fn look_up(dns: &Dns, question: Question, client: IpAddr) -> Seen {
+    let lookup = dns.ask(question, client).await;
     std::iter::once(lookup.evidence).chain(lookup.stale).collect()
 }
 

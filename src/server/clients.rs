@@ -5,9 +5,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::policy::client::client_network;
 
 /// Counts all connections.
 #[derive(Debug, Default)]
@@ -46,9 +48,9 @@ pub(super) struct Place {
 }
 
 impl Clients {
-    /// A place for one more connection of this address (canonical), unless it has `limit` of them already.
+    /// A place for one more connection of this address, unless it has `limit` of them already.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Place> {
-        let client = network(address);
+        let client = client_network(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(client).or_default();
         if *count >= limit {
@@ -68,16 +70,6 @@ impl Drop for Place {
             if *count.get() == 0 {
                 count.remove();
             }
-        }
-    }
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
     }
 }
@@ -109,6 +101,7 @@ mod tests {
         let first = clients.enter(address("192.0.2.1"), 2).unwrap();
         let _second = clients.enter(address("192.0.2.1"), 2).unwrap();
         assert!(clients.enter(address("192.0.2.1"), 2).is_none());
+        assert!(clients.enter(address("::ffff:192.0.2.1"), 2).is_none(), "IPv4-mapped is the same client");
         assert!(clients.enter(address("192.0.2.2"), 2).is_some());
         drop(first);
         assert!(clients.enter(address("192.0.2.1"), 2).is_some());

@@ -1,21 +1,26 @@
 //! Listeners: who gets a connection, how many at one time, and how the daemon ends.
 //!
 //! An error of accept() (no descriptors left) is waited out, never the end of the daemon. A panic in one connection is
-//! caught, logged, and harms no other. A reload swaps what new connections are served by and leaves the open ones
+//! caught, counted, logged, and harms no other. A trusted proxy's connection counts for the client that it announces. A reload swaps what new connections are served by and leaves the open ones
 //! alone. After `stop` no connection is taken any more; open ones may finish their transaction until the drain time
 //! is over.
 
 mod clients;
+mod contained;
+mod descriptors;
 mod listeners;
+pub mod proxy;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +28,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::door::{Door, refuse_connection};
 use crate::server::clients::{Clients, Place, Seat, Total};
+use crate::server::contained::Panics;
+pub use crate::server::descriptors::raise_descriptor_limit;
 use crate::server::listeners::Registered;
 pub use crate::server::listeners::{ListenError, Listener, passed};
 
@@ -40,6 +47,10 @@ pub struct Settings {
     pub connections: usize,
     /// Connections of one client at one time: an IPv4 address, an IPv6 /64.
     pub connections_per_client: usize,
+    /// Who must say by a PROXY header whom it speaks for.
+    pub trusted_proxy: Vec<IpNet>,
+    /// Who may speak for others by XCLIENT, and is therefore not held to `connections_per_client`.
+    pub trusted_xclient: Vec<IpNet>,
     /// How long open connections may go on after SIGTERM.
     pub drain: Duration,
 }
@@ -88,6 +99,7 @@ impl Server {
             clients: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
+            panics: Panics::default(),
             stop,
         });
         let mut server = Self { shared, open: Vec::new(), loops: TaskTracker::new() };
@@ -183,6 +195,7 @@ struct Shared {
     clients: Arc<Clients>,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
+    panics: Panics,
     stop: CancellationToken,
 }
 
@@ -233,42 +246,84 @@ fn take_waiting(listener: TcpListener, server: &Arc<Shared>) -> io::Result<()> {
     }
 }
 
-/// The places that a connection takes; dropping them gives them back.
-type Room = (Seat, Place);
+/// The places that a connection takes; dropping them gives them back. Gateways have no share of their own.
+type Room = (Seat, Option<Place>);
+
+/// Why there is no room, as the client is told.
+const STOPPING: &str = "is shutting down, try again later";
+const FULL: &str = "too many connections, try again later";
+const CLIENT_FULL: &str = "too many connections from your address, try again later";
 
 impl Shared {
     /// Serves a client if there is room for it, else says why not.
-    fn admit(self: &Arc<Self>, stream: TcpStream, client: SocketAddr) {
-        let address = client.ip().to_canonical();
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let current = Arc::clone(&self.current.borrow());
-        match self.room_for(address, &current.settings) {
-            Ok(room) => self.serve(current, stream, client, room),
-            Err(why) => self.refuse(&current, stream, address, why),
-        }
-    }
-
-    fn room_for(&self, address: IpAddr, limits: &Settings) -> Result<Room, &'static str> {
-        if self.stop.is_cancelled() {
-            return Err("is shutting down, try again later");
-        }
-        let place = self.clients.enter(address, limits.connections_per_client);
-        let place = place.ok_or("too many connections from your address, try again later")?;
-        let seat = self.total.enter(limits.connections).ok_or("too many connections, try again later")?;
-        Ok((seat, place))
-    }
-
-    fn serve(self: &Arc<Self>, current: Arc<Current>, stream: TcpStream, client: SocketAddr, room: Room) {
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, %client, "TCP_NODELAY");
+            tracing::debug!(%error, client = %peer, "TCP_NODELAY");
         }
-        let stop = self.stop.clone();
-        self.connections.spawn(async move {
-            let session = current.door.serve(stream, client, stop);
-            if AssertUnwindSafe(session).catch_unwind().await.is_err() {
-                tracing::error!(%client, "a connection ended in a panic");
+        let seat = self.seat(&current.settings);
+        match seat {
+            Ok(seat) if contains(&current.settings.trusted_proxy, peer.ip()) => {
+                self.connections.spawn(Arc::clone(self).behind_proxy(current, stream, peer, seat));
             }
-            drop(room);
-        });
+            Ok(seat) => self.seated(current, stream, peer, seat),
+            Err(why) => self.refuse(&current, stream, peer.ip(), why),
+        }
+    }
+
+    fn seat(&self, limits: &Settings) -> Result<Seat, &'static str> {
+        if self.stop.is_cancelled() {
+            return Err(STOPPING);
+        }
+        self.total.enter(limits.connections).ok_or(FULL)
+    }
+
+    /// Learns from a trusted proxy whom it speaks for; everything after that is about the client announced.
+    async fn behind_proxy(
+        self: Arc<Self>,
+        current: Arc<Current>,
+        mut stream: TcpStream,
+        proxy: SocketAddr,
+        seat: Seat,
+    ) {
+        match proxy::client(&mut stream, proxy).await {
+            Ok(client) => self.seated(current, stream, client, seat),
+            Err(error) => {
+                tracing::warn!(proxy = %proxy.ip(), %error, "closed: a trusted proxy must announce its client");
+            }
+        }
+    }
+
+    /// Serves a client that is within the total, unless it has its share already.
+    fn seated(self: &Arc<Self>, current: Arc<Current>, stream: TcpStream, client: SocketAddr, seat: Seat) {
+        match self.place(&current.settings, client.ip()) {
+            Ok(place) => self.serve(current, stream, client, (seat, place)),
+            Err(why) => self.refuse(&current, stream, client.ip(), why),
+        }
+    }
+
+    fn place(&self, limits: &Settings, client: IpAddr) -> Result<Option<Place>, &'static str> {
+        if contains(&limits.trusted_xclient, client) {
+            return Ok(None);
+        }
+        self.clients.enter(client, limits.connections_per_client).map(Some).ok_or(CLIENT_FULL)
+    }
+
+    fn serve<S>(self: &Arc<Self>, current: Arc<Current>, stream: S, client: SocketAddr, room: Room)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.connections.spawn(Arc::clone(self).connection(current, stream, client, room));
+    }
+
+    /// One connection's whole task. Its size is what an idle client costs, so nothing large is held on the way.
+    async fn connection<S>(self: Arc<Self>, current: Arc<Current>, stream: S, client: SocketAddr, _room: Room)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let stop = self.stop.clone();
+        self.panics.contain(client, current.door.serve(stream, client, stop)).await;
     }
 
     fn refuse(&self, current: &Current, stream: TcpStream, address: IpAddr, why: &'static str) {
@@ -282,4 +337,8 @@ impl Shared {
             drop(permit);
         });
     }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }

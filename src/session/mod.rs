@@ -15,8 +15,10 @@ use compact_str::CompactString;
 
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters, RcptParameters};
+use crate::smtp::foreign::is_foreign;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
+use crate::smtp::xclient::Xclient;
 
 /// What the dialogue needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Offer {
     pub size: u64,
     /// 8BITMIME (RFC 6152).
     pub eight_bit_mime: bool,
+    /// XCLIENT: this client may say whom it speaks for.
+    pub xclient: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
     /// DSN (RFC 3461).
@@ -68,6 +72,13 @@ pub enum Event<'a> {
     RecipientAnswered(Reply),
     /// Outcome of [`Effect::Message`].
     MessageAnswered(Reply),
+    /// Outcome of [`Effect::Client`]; whether the client announced may in turn say XCLIENT.
+    ClientAnnounced {
+        /// [`Offer::xclient`] from now on.
+        xclient: bool,
+    },
+    /// The client spoke before the banner.
+    SpokeEarly,
     /// Outcome of [`Effect::StartTls`]: the handshake was done.
     TlsStarted,
     /// Outcome of [`Effect::StartTls`]: octets came behind the command, before any handshake.
@@ -101,6 +112,8 @@ pub enum Effect {
     Recipient(ForwardPath, RcptParameters),
     /// 354, then receive the message: [`Event::MessageAnswered`].
     Message,
+    /// From now on the session is another client's: [`Event::ClientAnnounced`].
+    Client(Xclient),
     /// If nothing came behind the command, answer and do the handshake, which ends an open transaction:
     /// [`Event::TlsStarted`] or one of the other two. A handshake that fails ends the connection without a word.
     StartTls(Reply),
@@ -126,6 +139,8 @@ pub struct Session {
     settings: Arc<Settings>,
     offer: Offer,
     hello: Option<Hello>,
+    /// What XCLIENT said of the client's own greeting; the gateway's doesn't count then.
+    announced: Announced,
     transaction: Option<Transaction>,
     secured: bool,
     /// Of the MAIL that is being answered.
@@ -134,6 +149,13 @@ pub struct Session {
     /// (RFC 2920 3.1) is out of order through no fault of the client's.
     refused: bool,
     errors: usize,
+}
+
+/// The greeting of a client that a gateway speaks for.
+#[derive(Debug, Default)]
+struct Announced {
+    helo: Option<CompactString>,
+    extended: Option<bool>,
 }
 
 /// One mail transaction (RFC 5321 3.3), open since its sender was accepted.
@@ -165,6 +187,7 @@ impl Session {
             settings,
             offer,
             hello: None,
+            announced: Announced::default(),
             transaction: None,
             secured: false,
             smtputf8: false,
@@ -210,6 +233,11 @@ impl Session {
                 self.transaction = None;
                 Effect::Reply(reply)
             }
+            Event::ClientAnnounced { xclient } => {
+                self.offer.xclient = xclient;
+                Effect::Reply(self.greeting())
+            }
+            Event::SpokeEarly => Effect::Close(replies::spoke_early()),
             Event::TlsStarted => self.secured(),
             Event::PlainTextBehindStartTls => Effect::Close(replies::plain_text_behind_starttls()),
             Event::TlsUnavailable => Effect::Reply(replies::tls_unavailable()),
@@ -220,6 +248,9 @@ impl Session {
     }
 
     fn command(&mut self, line: &[u8]) -> Effect {
+        if is_foreign(line) {
+            return Effect::Close(replies::not_smtp());
+        }
         match Command::parse(line) {
             Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
             Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
@@ -234,6 +265,7 @@ impl Session {
             Ok(Command::Noop) => Effect::Reply(replies::ok()),
             Ok(Command::Quit) => Effect::Close(replies::bye(&self.settings.hostname)),
             Ok(Command::Vrfy) => Effect::Reply(replies::no_verify()),
+            Ok(Command::Xclient(arguments)) => self.xclient(&arguments),
             Ok(Command::Help) => Effect::Reply(replies::help()),
             Ok(Command::StartTls) => self.start_tls(),
             Err(CommandError::ChunkSize) => Effect::Close(replies::bad_command(&CommandError::ChunkSize)),
@@ -248,9 +280,31 @@ impl Session {
         } else {
             Reply::plain(250, self.settings.hostname.to_string())
         };
-        self.hello = Some(hello);
+        self.hello = Some(Hello {
+            argument: self.announced.helo.clone().unwrap_or(hello.argument),
+            extended: self.announced.extended.unwrap_or(hello.extended),
+        });
         self.transaction = None;
         Effect::Hello(reply)
+    }
+
+    /// The session goes back to where it was at the banner, for the client announced (XCLIENT_README).
+    fn xclient(&mut self, arguments: &str) -> Effect {
+        if !self.offer.xclient {
+            return self.error(replies::bad_command(&CommandError::NotImplemented));
+        }
+        if self.transaction.is_some() {
+            return self.error(replies::out_of_order("a transaction is open"));
+        }
+        match Xclient::parse(arguments) {
+            Err(error) => self.error(replies::bad_xclient(&error)),
+            Ok(announced) => {
+                self.hello = None;
+                self.announced.helo = announced.helo.clone().or(self.announced.helo.take());
+                self.announced.extended = announced.extended.or(self.announced.extended);
+                Effect::Client(announced)
+            }
+        }
     }
 
     fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Effect {
@@ -321,6 +375,7 @@ impl Session {
     fn secured(&mut self) -> Effect {
         self.hello = None;
         self.transaction = None;
+        self.announced = Announced::default();
         self.refused = false;
         self.offer.starttls = false;
         self.secured = true;

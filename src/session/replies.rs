@@ -6,6 +6,7 @@ use crate::smtp::address::DomainName;
 use crate::smtp::command::CommandError;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::smtp::xclient::{self, XclientError};
 
 pub(super) fn ok() -> Reply {
     Reply::new(250, Enhanced(2, 0, 0), "ok")
@@ -36,6 +37,11 @@ pub(super) fn extended_hello(hostname: &DomainName, offer: Offer) -> Reply {
             text.push_str(keyword);
         }
     }
+    if offer.xclient {
+        text.push_str("XCLIENT ");
+        text.push_str(xclient::ATTRIBUTES);
+        text.push('\n');
+    }
     text.push_str("ENHANCEDSTATUSCODES");
     Reply::plain(250, text)
 }
@@ -52,6 +58,19 @@ pub(super) fn bad_command(error: &CommandError) -> Reply {
         CommandError::BadParameter(_) => (501, Enhanced(5, 5, 4)),
     };
     Reply::new(code, enhanced, error.to_string())
+}
+
+pub(super) fn bad_xclient(error: &XclientError) -> Reply {
+    Reply::new(501, Enhanced(5, 5, 4), error.to_string())
+}
+
+pub(super) fn not_smtp() -> Reply {
+    Reply::new(554, Enhanced(5, 5, 1), "this is a mail server, not a web server; closing connection")
+}
+
+/// RFC 5321 4.3.1: a client waits for the banner.
+pub(super) fn spoke_early() -> Reply {
+    Reply::new(554, Enhanced(5, 5, 1), "you spoke before the banner; closing connection")
 }
 
 pub(super) fn parameter_not_offered(name: &str) -> Reply {

@@ -5,7 +5,8 @@ use crate::smtp::reply::Enhanced;
 
 fn session(recipients: usize, errors: usize) -> Session {
     let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients, errors };
-    let offer = Offer { size: 1000, eight_bit_mime: true, smtputf8: true, dsn: true, starttls: true };
+    let offer =
+        Offer { size: 1000, eight_bit_mime: true, smtputf8: true, dsn: true, starttls: true, xclient: false };
     Session::new(Arc::new(settings), offer)
 }
 
@@ -23,6 +24,7 @@ fn say(session: &mut Session, line: &str) -> String {
             Effect::Sender(..) => session.step(Event::SenderAnswered(good())),
             Effect::Recipient(..) => session.step(Event::RecipientAnswered(good())),
             Effect::Message => session.step(Event::MessageAnswered(good())),
+            Effect::Client(_) => session.step(Event::ClientAnnounced { xclient: false }),
             Effect::StartTls(reply) => {
                 assert_eq!(reply.to_string(), "220 2.0.0 ready to start TLS");
                 session.step(Event::TlsStarted)
@@ -142,6 +144,7 @@ fn what_ends_a_connection_says_why() {
             Event::Fault(Fault::BareLf),
             "521 5.5.2 bare LF is not allowed, lines end in CRLF; closing connection",
         ),
+        (Event::SpokeEarly, "554 5.5.1 you spoke before the banner; closing connection"),
         (Event::TimedOut, "421 4.4.2 gate.test waited too long, closing connection"),
         (Event::ShuttingDown, "421 4.3.2 gate.test is shutting down, closing connection"),
     ];
@@ -155,7 +158,14 @@ fn what_ends_a_connection_says_why() {
 #[test]
 fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
     let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients: 1, errors: 1 };
-    let offer = Offer { size: 77, eight_bit_mime: false, smtputf8: false, dsn: false, starttls: false };
+    let offer = Offer {
+        size: 77,
+        eight_bit_mime: false,
+        smtputf8: false,
+        dsn: false,
+        starttls: false,
+        xclient: false,
+    };
     let mut session = Session::new(Arc::new(settings), offer);
     let Effect::Hello(reply) = session.step(Event::Line(b"EHLO c.test")) else { panic!("no greeting") };
     assert_eq!(reply.text(), "gate.test\nPIPELINING\nSIZE 77\nCHUNKING\nENHANCEDSTATUSCODES");
@@ -207,6 +217,62 @@ fn starttls_that_cannot_be_had_is_answered_in_plain_text() {
     assert_eq!(say(&mut session, "RCPT TO:<v@here.test>"), "250");
     let Effect::Close(reply) = session.step(Event::PlainTextBehindStartTls) else { panic!("not closed") };
     assert!(reply.to_string().starts_with("554 5.5.1 nothing may follow STARTTLS"), "{reply}");
+}
+
+#[test]
+fn http_ends_the_session_at_once() {
+    for line in ["GET / HTTP/1.1", "post /x HTTP/1.1", "CONNECT mx.test:25 HTTP/1.1", "Host: mx.test"] {
+        dialogue(&mut session(9, 99), &[(line, "554 close")]);
+        dialogue(&mut session(9, 99), &[EHLO, MAIL, (line, "554 close")]);
+    }
+}
+
+/// Of a gateway that is trusted.
+fn gateway() -> Session {
+    let mut gateway = session(9, 99);
+    gateway.offer.xclient = true;
+    gateway
+}
+
+#[test]
+fn xclient_is_for_those_who_were_offered_it_and_nobody_else() {
+    let offers = |session: &mut Session| match session.step(Event::Line(b"EHLO c.test")) {
+        Effect::Hello(reply) => reply.text().contains("\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN"),
+        other => panic!("{other:?}"),
+    };
+    let mut stranger = session(9, 99);
+    assert!(!offers(&mut stranger));
+    dialogue(&mut stranger, &[("XCLIENT ADDR=192.0.2.7", "502"), ("XCLIENT", "502"), MAIL]);
+    let mut gateway = gateway();
+    assert!(offers(&mut gateway));
+    // the client announced is not trusted: what it says in turn is not obeyed
+    dialogue(&mut gateway, &[("XCLIENT ADDR=192.0.2.7", "220"), ("XCLIENT ADDR=192.0.2.8", "502")]);
+    assert!(!offers(&mut gateway));
+}
+
+#[test]
+fn xclient_goes_back_to_the_banner_and_not_within_a_transaction() {
+    dialogue(
+        &mut gateway(),
+        &[EHLO, MAIL, ("XCLIENT ADDR=192.0.2.7", "503"), RCPT, ("DATA", "250"), ("XCLIENT PORT=1", "220")],
+    );
+    dialogue(&mut gateway(), &[EHLO, ("XCLIENT ADDR=192.0.2.7", "220"), ("MAIL FROM:<u@good.test>", "503")]);
+    dialogue(&mut gateway(), &[("XCLIENT ADDR=unknown", "501"), ("XCLIENT", "501"), EHLO, MAIL]);
+}
+
+#[test]
+fn the_greeting_announced_counts_before_the_gateways() {
+    let mut session = gateway();
+    let hello = |session: &mut Session, line: &str| {
+        say(session, line);
+        session.hello().map(|hello| (hello.argument.to_string(), hello.extended))
+    };
+    say(&mut session, "XCLIENT HELO=c.test PROTO=SMTP ADDR=192.0.2.7");
+    assert_eq!(session.hello(), None);
+    assert_eq!(hello(&mut session, "EHLO gateway.test"), Some(("c.test".to_owned(), false)));
+    let mut session = gateway();
+    say(&mut session, "XCLIENT HELO=[UNAVAILABLE] ADDR=192.0.2.7");
+    assert_eq!(hello(&mut session, "EHLO gateway.test"), Some(("gateway.test".to_owned(), true)));
 }
 
 #[test]

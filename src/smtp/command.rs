@@ -44,6 +44,8 @@ pub enum Command {
     Vrfy,
     /// HELP.
     Help,
+    /// XCLIENT with its arguments as they came: who may not say it is answered alike whatever they are.
+    Xclient(CompactString),
     /// STARTTLS (RFC 3207).
     StartTls,
 }
@@ -147,6 +149,7 @@ impl Command {
             b"HELP" => Ok(Self::Help),
             b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY user")),
             b"VRFY" => Ok(Self::Vrfy),
+            b"XCLIENT" => Ok(Self::Xclient(CompactString::from_utf8_lossy(rest))),
             b"EXPN" | b"AUTH" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
             _ => Err(CommandError::Unknown),
         }
@@ -403,6 +406,7 @@ mod tests {
             ("STARTTLS now", "syntax: this command takes no argument"),
             ("NOOP now", "Noop"),
             ("VRFY", "syntax: VRFY user"),
+            ("XCLIENT ADDR=192.0.2.7 COLOUR=blue", "Xclient(\"ADDR=192.0.2.7 COLOUR=blue\")"),
             ("EXPN staff", "command not implemented"),
             ("FROB x", "command not known"),
             ("", "command not known"),

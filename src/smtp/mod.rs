@@ -7,6 +7,8 @@ pub mod address;
 pub mod chunk;
 pub mod command;
 pub mod escape;
+pub mod foreign;
 pub mod framing;
 pub mod pattern;
 pub mod reply;
+pub mod xclient;

@@ -178,6 +178,12 @@ pub(crate) fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()))
 }
 
+/// Waits until nobody listens there.
+pub(crate) async fn refused(address: SocketAddr) {
+    peers::eventually("a closed port", SOON, || std::net::TcpStream::connect(address).is_err().then_some(()))
+        .await;
+}
+
 /// A configuration with the Maildir `mail`; `more` is TOML that goes below.
 pub(crate) fn configuration(hostname: &str, listen: &[SocketAddr], dns: SocketAddr, more: &str) -> String {
     let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::daemon::{Daemon, SOON, configuration, free_address};
+use crate::daemon::{Daemon, SOON, configuration, free_address, refused};
 use crate::interop::client::{Client, on_the_wire};
 use crate::interop::mail;
 use crate::interop::zone::Zone;
@@ -43,7 +43,7 @@ async fn after_sigterm_a_transaction_is_finished_and_an_idle_client_is_told_to_g
         (421, "421 4.3.2 gate.test is shutting down, closing connection")
     );
     assert!(idle.is_closed().await);
-    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "a new connection was taken");
+    refused(address).await;
 
     assert_eq!(between.command("RCPT TO:<user@relay.test>").await.code, 250);
     assert_eq!(between.command("DATA").await.code, 354);

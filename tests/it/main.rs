@@ -17,11 +17,15 @@ mod dialogues;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod relay;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{Daemon, Home, configuration, free_address};
+use crate::daemon::{Daemon, Home, configuration, free_address, refused};
 use crate::interop::client::Client;
 use crate::interop::mail;
 use crate::interop::zone::Zone;
@@ -134,12 +134,31 @@ async fn addresses_come_and_go_and_the_log_level_changes() {
     Client::greeted(CLIENT, first, "a.test").await;
 }
 
-/// Waits until nobody listens there.
-async fn refused(address: SocketAddr) {
-    crate::interop::peers::eventually("a closed port", crate::daemon::SOON, || {
-        std::net::TcpStream::connect(address).is_err().then_some(())
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_at_an_address_that_is_given_up_is_served_still() {
+    const WAITING: usize = 500;
+    let zone = Zone::start().await;
+    let (given_up, kept) = (free_address(), free_address());
+    let text = |listen: &[SocketAddr]| {
+        configuration("gate.test", listen, zone.address(), "[limits]\nconnections_per_client = 1000")
+    };
+    let daemon = Daemon::start(&text(&[given_up, kept]), &[]).await;
+    daemon.home().configure(&text(&[kept]));
+    daemon.signal("STOP");
+    let mut waiting = Vec::new();
+    for _ in 0..WAITING {
+        waiting.push(Client::connect(CLIENT, given_up).await);
+    }
+    daemon.signal("HUP");
+    daemon.signal("CONT");
+    for client in &mut waiting {
+        assert_eq!(client.reply().await.code, 220);
+    }
+    refused(given_up).await;
+    for mut client in waiting {
+        assert_eq!(client.command("QUIT").await.code, 221);
+    }
+    daemon.terminate().await;
 }
 
 /// Connections at one time, each of an address of its own.

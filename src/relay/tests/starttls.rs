@@ -131,7 +131,7 @@ async fn by_tls_too_no_reply_is_taken_for_that_of_another_step() {
         let mut transaction = begin(&relay(&scripted, Tls::Required)).await.unwrap();
         transaction.data().await.unwrap();
         transaction.write(&b"0123456789abcdefgh\r\n".repeat(1000)).await.unwrap();
-        transaction.write(MESSAGE).await.unwrap(); // which is held until the end
+        transaction.write(MESSAGE).await.unwrap(); // which is collected until the end
         sleep(IMPATIENCE).await;
         let reply = format!("END {}", transaction.finish().await);
         assert!(reply.starts_with(expected), "{said}: {reply}");

@@ -90,6 +90,7 @@ impl Connection {
             smtputf8: settings & 4 == 0,
             dsn: settings & 8 == 0,
             starttls: settings & 16 == 0,
+            xclient: settings & 32 != 0,
         };
         let hostname = DomainName::parse("gate.test").unwrap();
         let session =
@@ -286,6 +287,15 @@ impl Connection {
                 self.place = Place::Data { reader: DataReader::new(self.mode), content: Vec::new() };
             }
             Effect::StartTls(reply) => self.start_tls(&reply),
+            Effect::Client(announced) => {
+                assert!(self.offer.xclient && self.allowed.open.is_none(), "XCLIENT out of order");
+                self.seen.effects.push(format!("{announced:?}"));
+                self.offer.xclient = self.outcome().is_positive();
+                self.allowed.greeted = false;
+                let effect = self.session.step(Event::ClientAnnounced { xclient: self.offer.xclient });
+                assert_eq!(effect, Effect::Reply(self.session.greeting()));
+                self.carry_out(effect);
+            }
             Effect::Listen => panic!("nothing was answered"),
             Effect::Chunk { octets, last } => {
                 self.assert_has_recipient();
