@@ -437,7 +437,7 @@ mod tests {
         assert_eq!(Mailbox::parse(&format!("{local}@good.test")), Err(AddressError::LocalPart));
         let domain = format!("{}.test", ["d".repeat(60).as_str(); 4].join("."));
         assert_eq!(ReversePath::parse(&format!("llllllll@{domain}")), Err(AddressError::TooLong));
-        // 247 octets, and with A-labels 264
+        // 247 octets with its brackets, and 265 with A-labels
         let domain =
             format!("b\u{fc}cher.b\u{fc}cher.b\u{fc}cher.{}", ["d".repeat(55).as_str(); 3].join("."));
         assert!(DomainName::parse_unicode(&domain).is_ok());
