@@ -9,7 +9,7 @@ mod clients;
 mod contained;
 mod descriptors;
 mod listeners;
-mod proxy;
+pub mod proxy;
 #[cfg(test)]
 mod tests;
 

@@ -9,17 +9,19 @@ pub mod command;
 pub mod door;
 pub mod framing;
 pub mod header;
+pub mod proxy;
 pub mod reply;
 pub mod session;
 mod wire;
 
 /// The targets by name, for whoever plays a corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, fn(&[u8])); 8] = [
     ("address", address::check),
     ("command", command::check),
     ("door", door::check),
     ("framing", framing::check),
     ("header", header::check),
+    ("proxy", proxy::check),
     ("reply", reply::check),
     ("session", session::check),
 ];
