@@ -1,7 +1,7 @@
 //! What the operator writes, turned into settings that the layers own. Knows everybody, known by `cli` only.
 //!
 //! Four layers: built-in defaults < file < environment `RMXD__SECTION__KEY` < flags. Each is checked for names and kinds
-//! where it stands ([`layer`]), the crate `config` merges them into one raw value ([`raw`]), and [`resolve`] reads that
+//! where it stands (`layer`), the crate `config` merges them into one raw value (`raw`), and `resolve` reads that
 //! into [`Settings`]. Whatever can fail, fails here, at start, with all problems at once; nothing is guessed or ignored.
 
 mod document;

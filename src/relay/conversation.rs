@@ -47,6 +47,8 @@ const READY_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Conversation {
     stream: Stream<TcpStream>,
     parser: ReplyParser,
+    /// What was read last; here and not in the calls, whose size every client's connection pays for.
+    buffer: Vec<u8>,
     /// What was read behind a reply while more are due.
     heard: Vec<u8>,
     /// Command lines that wait to be sent, and how many.
@@ -75,6 +77,7 @@ impl Conversation {
         let mut conversation = Self {
             stream: Stream::Plain(stream),
             parser: ReplyParser::default(),
+            buffer: vec![0; READ_SIZE],
             heard: Vec::new(),
             queue: Vec::new(),
             queued: 0,
@@ -176,13 +179,12 @@ impl Conversation {
             return Err(RelayError::OutOfStep(Stage::Message));
         }
         self.engaged = true;
-        let mut early = [0; READ_SIZE];
         while !octets.is_empty() {
-            let event = timeout(self.patience, hear_or_send(&mut self.stream, &mut early, octets));
+            let event = timeout(self.patience, hear_or_send(&mut self.stream, &mut self.buffer, octets));
             match event.await.map_err(|_elapsed| RelayError::Silent(Stage::Message))? {
                 Event::Heard(0) => return Err(RelayError::Closed(Stage::Message)),
                 Event::Heard(count) => {
-                    self.heard.extend_from_slice(early.get(..count).unwrap_or_default());
+                    self.heard.extend_from_slice(self.buffer.get(..count).unwrap_or_default());
                     return Err(self.overheard(Stage::Message).await);
                 }
                 // the write failed; the relay's reason may be there to be read
@@ -284,15 +286,14 @@ impl Conversation {
     /// knows of the socket may be older, and before the final dot a stray 250 must not go unseen. Under TLS what lies in
     /// the socket may be no word of the relay (a session ticket), so there it is taken in.
     async fn has_unread(&mut self) -> bool {
-        let (stream, taken_in) = (&mut self.stream, &mut self.heard);
+        let (stream, buffer, taken_in) = (&mut self.stream, &mut self.buffer, &mut self.heard);
         let look = async {
             loop {
-                if matches!(stream, Stream::Tls(_)) {
-                    let mut heard = [0; READ_SIZE];
-                    if let Some(read) = unconstrained(stream.read(&mut heard)).now_or_never() {
-                        taken_in.extend_from_slice(heard.get(..read.unwrap_or(0)).unwrap_or_default());
-                        return true;
-                    }
+                if matches!(stream, Stream::Tls(_))
+                    && let Some(read) = unconstrained(stream.read(buffer)).now_or_never()
+                {
+                    taken_in.extend_from_slice(buffer.get(..read.unwrap_or(0)).unwrap_or_default());
+                    return true;
                 }
                 match (&*stream, stream.below()) {
                     (_, Some(socket)) if !has_octets(socket) => return false,
@@ -320,7 +321,8 @@ impl Conversation {
     /// Reads one reply, from what was read already or the socket.
     async fn reply(&mut self, stage: Stage) -> Result<Reply, RelayError> {
         let garbage = |what| RelayError::Garbage { stage, what };
-        let (stream, parser, heard) = (&mut self.stream, &mut self.parser, &mut self.heard);
+        let (stream, parser) = (&mut self.stream, &mut self.parser);
+        let (buffer, heard) = (&mut self.buffer, &mut self.heard);
         let read = async {
             if let Some((reply, rest)) = parser.feed(heard).map_err(garbage)? {
                 let used = heard.len() - rest.len();
@@ -328,9 +330,8 @@ impl Conversation {
                 return Ok(reply);
             }
             heard.clear();
-            let mut buffer = [0; READ_SIZE];
             loop {
-                let count = stream.read(&mut buffer).await.unwrap_or(0);
+                let count = stream.read(buffer).await.unwrap_or(0);
                 if count == 0 {
                     return Err(RelayError::Closed(stage));
                 }

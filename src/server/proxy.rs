@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 const WAIT: Duration = Duration::from_secs(5);
 /// Longest header: version 2 with IPv6 addresses and room for what else it may say (section 2.2 asks for 216, which
 /// Unix sockets need; TLV come on top).
-pub const MOST: usize = 536;
+const MOST: usize = 536;
 /// Longest header of version 1 (section 2.1).
 const MOST_V1: usize = 107;
 /// How version 1 begins.
@@ -28,16 +28,16 @@ const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Why a connection from a trusted proxy can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum NoClient {
-    /// It didn't come in time.
+    /// It is silent.
     #[error("no PROXY header within {} s", WAIT.as_secs())]
     TimedOut,
-    /// What came is none.
+    /// What it says is no header, or not one of a stream.
     #[error("not a PROXY header")]
     Invalid,
-    /// The proxy closed the connection.
+    /// It left.
     #[error("the connection ended within the PROXY header")]
     Gone,
-    /// The socket failed.
+    /// The system says no.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -72,7 +72,7 @@ async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoClient> {
 /// not complete.
 ///
 /// # Errors
-/// It can't become one, or is too long.
+/// [`NoClient::Invalid`], whatever follows.
 pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoClient> {
     let begins = |with: &[u8]| octets.iter().zip(with).all(|(octet, wanted)| octet == wanted);
     if !begins(V1) && !begins(V2) {
@@ -92,12 +92,21 @@ pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoCli
     }
     match header.proxied_address() {
         None => Ok(Some((None, length))),
+        Some(_) if begins(V1) && !has_plain_ports(octets.get(..length).unwrap_or_default()) => {
+            Err(NoClient::Invalid)
+        }
         Some(proxied) if proxied.protocol == Protocol::Stream => {
             let source = proxied.source;
             Ok(Some((Some(SocketAddr::new(source.ip().to_canonical(), source.port())), length)))
         }
         Some(_) => Err(NoClient::Invalid),
     }
+}
+
+/// Whether a line of version 1 ends in two ports as section 2.1 writes them; proxy-header takes signs and zeros too.
+fn has_plain_ports(line: &[u8]) -> bool {
+    let mut ports = line.trim_ascii_end().rsplit(|octet| *octet == b' ').take(2);
+    ports.all(|port| port.iter().all(u8::is_ascii_digit) && (port == b"0" || !port.starts_with(b"0")))
 }
 
 #[cfg(test)]
@@ -140,7 +149,7 @@ mod tests {
         let with_tlv = [&inet(0x21, 0x11)[..15], &[17], &inet(0x21, 0x11)[16..], &[4, 0, 2, 0, 0]].concat();
         let unix = v2(&[&[0x21, 0x31, 0, 216][..], &[b'/'; 216]].concat());
         let endless = v2(&[&[0x21, 0x11, 0xff, 0xff][..], &[0; 600]].concat());
-        let rows: [(&[u8], &str); 24] = [
+        let rows: [(&[u8], &str); 27] = [
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 4321 25\r\nEHLO c.test\r\n", "192.0.2.7:4321 in 40"),
             (b"PROXY TCP6 2001:db8::7 ::1 4321 25\r\n", "[2001:db8::7]:4321 in 36"),
             (b"PROXY TCP6 ::ffff:192.0.2.7 ::1 4321 25\r\n", "192.0.2.7:4321 in 41"),
@@ -161,6 +170,9 @@ mod tests {
             (b"PROXYxTCP4 192.0.2.7 192.0.2.1 4321 25\r\n", invalid),
             (b"PROXY TCP4 2001:db8::7 ::1 4321 25\r\n", invalid),
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 4321 25\nE", invalid),
+            (b"PROXY TCP4 192.0.2.7 192.0.2.1 +321 25\r\n", invalid),
+            (b"PROXY TCP4 192.0.2.7 192.0.2.1 321 025\r\n", invalid),
+            (b"PROXY TCP4 192.0.2.7 192.0.2.1 0 0\r\n", "192.0.2.7:0 in 36"),
             (b"\r\nEHLO c.test\r\n", invalid),
             (&inet(0x21, 0x12), invalid),
             (&inet(0x11, 0x11), invalid),

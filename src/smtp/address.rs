@@ -301,8 +301,22 @@ fn mailbox_of_path(inner: &str) -> Result<Mailbox, AddressError> {
     if inner.len() + 2 > MAX_PATH {
         return Err(AddressError::TooLong);
     }
+    let mailbox = Mailbox::parse(without_route(inner)?)?;
+    let domain = match &mailbox.domain {
+        Domain::Name(name) => name.as_str(),
+        Domain::Literal(text) => text,
+    };
+    // with A-labels the path can be longer than it came, and this is how it goes on
+    if mailbox.local.len() + 1 + domain.len() + 2 > MAX_PATH {
+        return Err(AddressError::TooLong);
+    }
+    Ok(mailbox)
+}
+
+/// What stands behind the source route, if there is one.
+fn without_route(inner: &str) -> Result<&str, AddressError> {
     let Some(route) = inner.strip_prefix('@') else {
-        return Mailbox::parse(inner);
+        return Ok(inner);
     };
     let (hosts, mailbox) = route.split_once(':').ok_or(AddressError::SourceRoute)?;
     let mut hosts = hosts
@@ -312,7 +326,7 @@ fn mailbox_of_path(inner: &str) -> Result<Mailbox, AddressError> {
     if !hosts.all(|host| host.is_some_and(|host| Domain::parse(host).is_ok())) {
         return Err(AddressError::SourceRoute);
     }
-    Mailbox::parse(mailbox)
+    Ok(mailbox)
 }
 
 /// What is wrong with an address.
@@ -423,5 +437,12 @@ mod tests {
         assert_eq!(Mailbox::parse(&format!("{local}@good.test")), Err(AddressError::LocalPart));
         let domain = format!("{}.test", ["d".repeat(60).as_str(); 4].join("."));
         assert_eq!(ReversePath::parse(&format!("llllllll@{domain}")), Err(AddressError::TooLong));
+        // 247 octets, and with A-labels 264
+        let domain =
+            format!("b\u{fc}cher.b\u{fc}cher.b\u{fc}cher.{}", ["d".repeat(55).as_str(); 3].join("."));
+        assert!(DomainName::parse_unicode(&domain).is_ok());
+        let path = format!("{}@{domain}", "l".repeat(53));
+        assert!(path.len() < 254);
+        assert_eq!(ReversePath::parse(&path), Err(AddressError::TooLong));
     }
 }

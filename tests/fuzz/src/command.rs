@@ -3,6 +3,7 @@
 //! Input: the line without its CRLF, as framing gives it (no CR, LF or NUL).
 
 use rmxd::smtp::command::{Body, Command, MailParameters, RcptParameters};
+use rmxd::smtp::xclient::Xclient;
 
 use super::wire::assert_strict;
 
@@ -30,7 +31,7 @@ pub fn check(line: &[u8]) {
         line.escape_ascii().to_string()
     );
     assert!(
-        said.len() <= line.len() + 256,
+        said.len() <= 3 * line.len() + 256,
         "{said:?}: longer than its source by more than A-labels can make it"
     );
 }
@@ -66,10 +67,17 @@ fn said(command: &Command) -> String {
         Command::Help => "HELP".to_owned(),
         Command::StartTls => "STARTTLS".to_owned(),
         Command::Xclient(arguments) => {
-            assert!(arguments.bytes().all(|octet| matches!(octet, b' '..=b'~')), "{arguments:?}");
+            assert_announced(arguments);
             format!("XCLIENT {arguments}")
         }
     }
+}
+
+/// The client that XCLIENT announces, if it does.
+fn assert_announced(arguments: &str) {
+    let Ok(Xclient { address, port: _, helo, extended: _ }) = Xclient::parse(arguments) else { return };
+    assert!(address.is_none_or(|address| address == address.to_canonical()), "{address:?}");
+    assert!(helo.is_none_or(|helo| helo.bytes().all(|octet| octet.is_ascii_graphic())), "{arguments:?}");
 }
 
 fn mail_parameters(parameters: &MailParameters) -> String {

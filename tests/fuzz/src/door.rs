@@ -213,7 +213,7 @@ async fn message(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Ve
         message.extend(line);
     }
     assert_message(&message);
-    assert!(message.starts_with(b"Received: from "), "{}", message.escape_ascii());
+    assert!(message.starts_with(b"Received: from"), "{}", message.escape_ascii());
     let rest = after_field(&message);
     assert!(rest.starts_with(b"Authentication-Results: gate.test;"), "{}", rest.escape_ascii());
     let rest = after_field(rest);

@@ -238,18 +238,6 @@ impl Connection {
                 self.count_error(&reply);
                 self.answer(&reply);
             }
-            Effect::Client(_) => {
-                assert!(self.offer.xclient, "XCLIENT of a stranger");
-                assert!(
-                    self.allowed.open.is_none() && self.chunked.is_none(),
-                    "XCLIENT within a transaction"
-                );
-                self.allowed.greeted = false;
-                self.offer.xclient = false;
-                let effect = self.session.step(Event::ClientAnnounced { xclient: false });
-                assert!(matches!(&effect, Effect::Reply(reply) if reply.code() == 220), "{effect:?}");
-                self.carry_out(effect);
-            }
             Effect::Hello(reply) => {
                 self.allowed.greeted = true;
                 self.end_transaction();
@@ -299,6 +287,15 @@ impl Connection {
                 self.place = Place::Data { reader: DataReader::new(self.mode), content: Vec::new() };
             }
             Effect::StartTls(reply) => self.start_tls(&reply),
+            Effect::Client(announced) => {
+                assert!(self.offer.xclient && self.allowed.open.is_none(), "XCLIENT out of order");
+                self.seen.effects.push(format!("{announced:?}"));
+                self.offer.xclient = self.outcome().is_positive();
+                self.allowed.greeted = false;
+                let effect = self.session.step(Event::ClientAnnounced { xclient: self.offer.xclient });
+                assert_eq!(effect, Effect::Reply(self.session.greeting()));
+                self.carry_out(effect);
+            }
             Effect::Listen => panic!("nothing was answered"),
             Effect::Chunk { octets, last } => {
                 self.assert_has_recipient();
