@@ -81,12 +81,13 @@ impl List<'_> {
         self.end()
     }
 
-    /// `local@domain` without angle brackets; or with them behind it, when both are the same address.
+    /// `local@domain` without angle brackets; or with others in them behind it, when both have the same domain: that is
+    /// all that is judged.
     fn bare(&mut self, words: Words) -> Result<Address, Malformed> {
         let mut address = self.at.address(words)?;
         if self.at.peek() == Some(b'<') {
             let twin = self.at.angle()?;
-            if twin.local != address.local || !twin.domain.eq_ignore_ascii_case(&address.domain) {
+            if !twin.domain.eq_ignore_ascii_case(&address.domain) {
                 return Err(Malformed::Ambiguous);
             }
             address.astray = true;

@@ -68,6 +68,11 @@ pub fn read(block: &[u8]) -> Header {
         let field = Field::Malformed(Malformed::NotAField);
         return Header { from: field.clone(), reply_to: field, received };
     }
+    // Against RFC 5322 3.6.2, but it comes from honest programs and names nobody whom it could pass off as a sender.
+    let reply_to = match reply_to {
+        Occurrence::Once(value) if value.trim_ascii().is_empty() => Occurrence::Never,
+        other => other,
+    };
     let (from, reply_to) = (from.addresses(), reply_to.addresses());
     let (from_confirmed, reply_to_confirmed) = match (&from, &reply_to) {
         (Some(Ok(_)), _) | (_, Some(Ok(_))) => second_reader::confirms(block, ok(&from), ok(&reply_to)),
@@ -350,7 +355,10 @@ mod tests {
             ("From: a@good.test\r\nFrom: b@several.test\r\n", "Repeated", "absent"),
             ("From: a@good.test\r\nSubject: x\r\nfrom : a@good.test\r\n", "Repeated", "absent"),
             ("From: a@good.test\r\nReply-To: a@a.test\r\nReply-To: b@b.test\r\n", "a@good.test", "Repeated"),
-            ("From: a@good.test\r\nReply-To:\r\n", "a@good.test", "Empty"),
+            ("From: a@good.test\r\nReply-To:\r\n", "a@good.test", "absent"),
+            ("From: a@good.test\r\nReply-To: \r\n\t\r\n", "a@good.test", "absent"),
+            ("From: a@good.test\r\nReply-To:\r\nReply-To: b@b.test\r\n", "a@good.test", "Repeated"),
+            ("From: a@good.test\r\nReply-To: nobody:;\r\n", "a@good.test", "Empty"),
             ("From: a@good.test\r\nReply-To: <a@a.test> <b@b.test>\r\n", "a@good.test", "Syntax"),
             ("From: <a@a.test> <b@b.test>\r\nReply-To: b@b.test\r\n", "Syntax", "b@b.test"),
             ("From: a@good.test\r\nno colon here\r\nFrom: <x@nomx.test>\r\n", "NotAField", "NotAField"),

@@ -107,10 +107,18 @@ impl RelayError {
         matches!(self, Self::Closed(_) | Self::Closing { .. })
     }
 
+    /// A refusal that says nothing of the sender or the recipient: the relay finds us out of step (500, 502, 503), or
+    /// wants TLS or a password of us (530, 534, 535, 538; RFC 3207 4, RFC 4954 6).
+    pub(super) fn is_operators_trouble(&self) -> bool {
+        matches!(self, Self::Rejected { reply, .. }
+            if matches!(reply.code(), 500 | 502 | 503 | 530 | 534 | 535 | 538))
+    }
+
     /// What the client is told.
     #[must_use]
     pub fn reply(&self) -> Reply {
         match self {
+            Self::Rejected { .. } if self.is_operators_trouble() => Reason::RelayLost.plain_reply("", ""),
             Self::Rejected { reply, .. } => reply.clone(),
             Self::Unreachable(_)
             | Self::Refused { .. }
@@ -222,6 +230,9 @@ mod tests {
             (RelayError::Closing { stage, reply: Reply::plain(421, "bye") }, "451 4.4.2"),
             (RelayError::OutOfStep(stage), "451 4.4.2"),
             (RelayError::Rejected { stage, reply: said() }, "554 5.7.1"),
+            (RelayError::Rejected { stage, reply: Reply::plain(504, "need a full name") }, "504"),
+            (RelayError::Rejected { stage, reply: Reply::plain(503, "send HELO first") }, "451 4.4.2"),
+            (RelayError::Rejected { stage, reply: Reply::plain(530, "send STARTTLS first") }, "451 4.4.2"),
             (RelayError::Folder(io::ErrorKind::StorageFull.into()), "452 4.3.1"),
             (RelayError::Folder(io::ErrorKind::QuotaExceeded.into()), "452 4.3.1"),
             (RelayError::Folder(io::ErrorKind::FileTooLarge.into()), "452 4.3.1"),

@@ -402,8 +402,12 @@ fn maildir_takes() -> Reply {
 /// The reply for the client; the log learns the reason, which the client is not told.
 fn told(id: &str, error: &RelayError) -> Reply {
     match error {
-        RelayError::Rejected { .. } => tracing::debug!(target: "rmxd::relay", id, %error, "relay refused"),
-        _ if error.is_final() => tracing::error!(target: "rmxd::relay", id, %error, "no transaction"),
+        RelayError::Rejected { .. } if !error.is_operators_trouble() => {
+            tracing::debug!(target: "rmxd::relay", id, %error, "relay refused");
+        }
+        _ if error.is_final() || error.is_operators_trouble() => {
+            tracing::error!(target: "rmxd::relay", id, %error, "no transaction")
+        }
         _ => tracing::warn!(target: "rmxd::relay", id, %error, "transaction failed"),
     }
     error.reply()

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::policy::evidence::Question;
 use crate::policy::finding::Outcome;
 use crate::policy::reason::Reason;
-use crate::policy::rule::Rung;
+use crate::policy::rule::{IdentityRules, Rung};
 use crate::reverse_mx::Settings;
 use crate::reverse_mx::exists::exchangers;
 use crate::reverse_mx::trail::{Start, Trail, addresses, family};
@@ -21,11 +21,15 @@ pub(super) async fn matches(
     trail: &mut Trail<'_>,
     settings: &Settings,
     domain: &DomainName,
-    rungs: &[Rung],
+    rules: &IdentityRules,
     client: IpAddr,
 ) -> Outcome {
-    let client = client.to_canonical();
-    let hosts = exchangers(trail, settings, domain).await.unwrap_or_default();
+    let (client, rungs) = (client.to_canonical(), &rules.matches_by);
+    let hosts = match exchangers(trail, settings, domain).await {
+        // Where the operator lets the domain be its own exchanger (RFC 5321 5.1), it is so here too.
+        Err(Reason::NoMx) if rules.exists_by.contains(&Rung::Address) => vec![domain.clone()],
+        found => found.unwrap_or_default(),
+    };
     let questions = hosts.into_iter().map(|name| Question { name, rtype: family(client) });
     let mut held = vec![false; rungs.len()];
     trail

@@ -148,9 +148,7 @@ impl ReverseMx {
         let mut trail = Trail::new(&self.dns, client);
         let outcome = match rule {
             Rule::Exists => exists::exists(&mut trail, &self.settings, domain, &rules.exists_by).await,
-            Rule::Matches => {
-                matches::matches(&mut trail, &self.settings, domain, &rules.matches_by, client).await
-            }
+            Rule::Matches => matches::matches(&mut trail, &self.settings, domain, rules, client).await,
         };
         (outcome, trail.into_evidence())
     }

@@ -194,6 +194,21 @@ async fn unroutable_exchangers_do_not_count_unless_the_operator_says_so() {
 }
 
 #[tokio::test]
+async fn a_domain_that_may_be_its_own_exchanger_matches_by_its_own_address() {
+    use Rung::{Address, Mx};
+    let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
+    let rows: [(&[Rung], &str, &str); 3] = [
+        (&[Mx, Address], "127.0.0.30", "pass mx"),
+        (&[Mx, Address], "127.0.0.31", "fail not_an_exchanger"),
+        (&[Mx], "127.0.0.30", "fail not_an_exchanger"),
+    ];
+    for (exists_by, client, expected) in rows {
+        let findings = bench.inspect("a-only.test", &rules(exists_by, &[Mx]), client).await;
+        assert_eq!(text(findings[1].outcome), expected, "{exists_by:?} {client}");
+    }
+}
+
+#[tokio::test]
 async fn matches_compares_the_client_with_every_exchanger() {
     use Rung::{Mx, Network};
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;

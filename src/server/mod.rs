@@ -206,8 +206,9 @@ async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc
     let mut wait = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased; // whoever waits in the queue when we stop is for the successor, not to be refused
             () = close.cancelled() => break,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, client)) => {
