@@ -407,11 +407,9 @@ async fn a_client_with_a_thousand_names_leaves_room_for_the_others() {
     let under_way: std::collections::HashSet<String> = server.asked().into_iter().collect();
     assert!((1..=MAX_PER_CLIENT).contains(&under_way.len()), "{} questions are under way", under_way.len());
     let other = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
-    let began = Instant::now();
     let found = dns.ask(question(RecordType::Mx, "good.test"), other).await;
     assert_eq!(text(&found), "fresh 10 mail.good.test");
     assert_eq!(text(&mx(&dns, "warm.test").await), "cached 10 m.test", "its own warm answers are there too");
-    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
     let flood = flood.await.unwrap();
     let busy = flood.iter().filter(|lookup| text(lookup).ends_with("too many questions under way")).count();
     assert!(busy >= MAX_UNDER_WAY, "{busy} of {} were too many", flood.len());

@@ -68,7 +68,8 @@ async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoClient> {
     }
 }
 
-/// The client and the length of the header; `None` while it is not complete.
+/// The client (the proxy itself: `None`) and the length of the header at the front of these octets; `None` while it is
+/// not complete.
 ///
 /// # Errors
 /// [`NoClient::Invalid`], whatever follows.
@@ -77,15 +78,19 @@ pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoCli
     if !begins(V1) && !begins(V2) {
         return Err(NoClient::Invalid);
     }
+    // Of version 1, only the line counts: what is found must not depend on how much of the rest has come.
+    let line_end = memchr::memchr(b'\n', octets).filter(|_| begins(V1)).map(|at| at + 1);
+    let octets = octets.get(..line_end.unwrap_or(octets.len())).unwrap_or_default();
     let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
-    let ended_v1 = begins(V1) && octets.contains(&b'\n');
     let (header, length) = match ProxyHeader::parse(octets, config) {
         Ok(parsed) => parsed,
-        Err(Error::BufferTooShort) if octets.len() < MOST && !ended_v1 => return Ok(None),
+        Err(Error::BufferTooShort) if octets.len() < MOST && line_end.is_none() => return Ok(None),
         Err(_) => return Err(NoClient::Invalid),
     };
     let proxied = header.proxied_address();
-    if begins(V1) && !is_plain_v1(octets.get(..length).unwrap_or_default(), proxied.is_some()) {
+    let whole = octets.get(..length).unwrap_or_default();
+    let plain = if begins(V1) { is_plain_v1(whole, proxied.is_some()) } else { length <= MOST };
+    if !plain {
         return Err(NoClient::Invalid);
     }
     match proxied {
@@ -98,15 +103,11 @@ pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoCli
     }
 }
 
-/// Whether a header of version 1 is as section 2.1 has it; proxy-header is not as strict. A second line end within would
-/// also be read differently when it comes in another piece than the first.
+/// Whether a line is as section 2.1 has it; proxy-header is not as strict.
 fn is_plain_v1(header: &[u8], addressed: bool) -> bool {
     let Some(line) = header.strip_suffix(b"\r\n").filter(|_| header.len() <= MOST_V1) else {
         return false;
     };
-    if line.contains(&b'\n') {
-        return false;
-    }
     if !addressed {
         return line
             .strip_prefix(b"PROXY UNKNOWN")
@@ -193,6 +194,29 @@ mod tests {
         let long = |length: usize| [b"PROXY UNKNOWN ", vec![b'x'; length - 16].as_slice(), b"\r\n"].concat();
         assert_eq!(shown(&long(MOST_V1)), "proxy in 107");
         assert_eq!(shown(&long(MOST_V1 + 1)), invalid);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_header_is_found_as_soon_as_it_is_whole_whatever_follows(
+            version in 0..4_usize,
+            changes in proptest::collection::vec((0..70_usize, proptest::prelude::any::<u8>()), 0..3),
+            behind in proptest::collection::vec(proptest::sample::select(&b"\r\nA \0"[..]), 0..12),
+        ) {
+            let mut octets = match version {
+                0 => inet(0x21, 0x11),
+                1 => inet(0x20, 0x11),
+                2 => b"PROXY TCP4 192.0.2.7 192.0.2.1 4321 25\r\n".to_vec(),
+                _ => b"PROXY UNKNOWN\r\n".to_vec(),
+            };
+            for (at, octet) in changes {
+                let length = octets.len();
+                octets[at % length] = octet;
+            }
+            octets.extend(behind);
+            let first = (0..=octets.len()).map(|length| shown(&octets[..length])).find(|found| found != "more");
+            proptest::prop_assert_eq!(first.unwrap_or_else(|| "more".to_owned()), shown(&octets));
+        }
     }
 
     #[tokio::test]
