@@ -87,14 +87,14 @@ pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoCli
         Err(Error::BufferTooShort) if octets.len() < MOST && line_end.is_none() => return Ok(None),
         Err(_) => return Err(NoClient::Invalid),
     };
-    if length > if begins(V1) { MOST_V1 } else { MOST } {
+    let proxied = header.proxied_address();
+    let whole = octets.get(..length).unwrap_or_default();
+    let plain = if begins(V1) { is_plain_v1(whole, proxied.is_some()) } else { length <= MOST };
+    if !plain {
         return Err(NoClient::Invalid);
     }
-    match header.proxied_address() {
+    match proxied {
         None => Ok(Some((None, length))),
-        Some(_) if begins(V1) && !has_plain_ports(octets.get(..length).unwrap_or_default()) => {
-            Err(NoClient::Invalid)
-        }
         Some(proxied) if proxied.protocol == Protocol::Stream => {
             let source = proxied.source;
             Ok(Some((Some(SocketAddr::new(source.ip().to_canonical(), source.port())), length)))
@@ -103,9 +103,17 @@ pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoCli
     }
 }
 
-/// Whether a line of version 1 ends in two ports as section 2.1 writes them; proxy-header takes signs and zeros too.
-fn has_plain_ports(line: &[u8]) -> bool {
-    let mut ports = line.trim_ascii_end().rsplit(|octet| *octet == b' ').take(2);
+/// Whether a line is as section 2.1 has it; proxy-header is not as strict.
+fn is_plain_v1(header: &[u8], addressed: bool) -> bool {
+    let Some(line) = header.strip_suffix(b"\r\n").filter(|_| header.len() <= MOST_V1) else {
+        return false;
+    };
+    if !addressed {
+        return line
+            .strip_prefix(b"PROXY UNKNOWN")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b" "));
+    }
+    let mut ports = line.rsplit(|octet| *octet == b' ').take(2);
     ports.all(|port| port.iter().all(u8::is_ascii_digit) && (port == b"0" || !port.starts_with(b"0")))
 }
 
@@ -149,7 +157,7 @@ mod tests {
         let with_tlv = [&inet(0x21, 0x11)[..15], &[17], &inet(0x21, 0x11)[16..], &[4, 0, 2, 0, 0]].concat();
         let unix = v2(&[&[0x21, 0x31, 0, 216][..], &[b'/'; 216]].concat());
         let endless = v2(&[&[0x21, 0x11, 0xff, 0xff][..], &[0; 600]].concat());
-        let rows: [(&[u8], &str); 27] = [
+        let rows: [(&[u8], &str); 29] = [
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 4321 25\r\nEHLO c.test\r\n", "192.0.2.7:4321 in 40"),
             (b"PROXY TCP6 2001:db8::7 ::1 4321 25\r\n", "[2001:db8::7]:4321 in 36"),
             (b"PROXY TCP6 ::ffff:192.0.2.7 ::1 4321 25\r\n", "192.0.2.7:4321 in 41"),
@@ -170,6 +178,8 @@ mod tests {
             (b"PROXYxTCP4 192.0.2.7 192.0.2.1 4321 25\r\n", invalid),
             (b"PROXY TCP4 2001:db8::7 ::1 4321 25\r\n", invalid),
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 4321 25\nE", invalid),
+            (b"PROXY UNKNOWN x\ny\r\n", invalid),
+            (b"PROXY UNKNOWNS\r\n", invalid),
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 +321 25\r\n", invalid),
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 321 025\r\n", invalid),
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 0 0\r\n", "192.0.2.7:0 in 36"),
