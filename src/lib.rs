@@ -2,6 +2,20 @@
 //!
 //! The modules in reading order, lowest first: a module imports only from those above it in this list
 //! (`tests/it/layers.rs` reads the list and keeps it so).
+//!
+//! Decisions, and why:
+//! - DNS in trouble is a 4xx, since a wrong 5xx loses mail and a 4xx only delays it. A circle of aliases is trouble too.
+//! - The verdict is given at RCPT by default: the DNS time hides behind the client's next round trip, and the log learns
+//!   the recipient. Only what can refuse is waited for there; what only tags is waited for at the end of the header.
+//! - There is no queue: the relay has one. What it says to a recipient is what the client hears.
+//! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
+//! - There is no trait for DNS: a zone server on loopback tests the real resolver.
+//! - A panic unwinds and is counted: one bad peer must not cut the others.
+//! - A listed MAIL FROM domain exempts the envelope only; From: and Reply-To: each exempt themselves, so that a forged
+//!   envelope opens no way around the check of the visible sender.
+//! - A header that begins with a continuation line is refused for everybody: behind our trace fields it would speak in
+//!   our name.
+//! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;
 
