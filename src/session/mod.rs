@@ -48,6 +48,10 @@ pub struct Offer {
     pub starttls: bool,
 }
 
+/// A client may have sent so many recipients behind a MAIL that is refused (RFC 5321 4.5.3.1.8), or `limits.recipients` if
+/// that is more.
+const PIPELINED_RECIPIENTS: usize = 100;
+
 /// How the client introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -145,9 +149,9 @@ pub struct Session {
     secured: bool,
     /// Of the MAIL that is being answered.
     smtputf8: bool,
-    /// The last MAIL, or a RCPT of the open transaction, was refused: what a pipelining client had sent behind it
-    /// (RFC 2920 3.1) is out of order through no fault of the client's.
-    refused: bool,
+    /// Commands out of order that count as no error: what a pipelining client had sent behind a MAIL or RCPT that was
+    /// refused (RFC 2920 3.1).
+    excused: usize,
     errors: usize,
 }
 
@@ -191,7 +195,7 @@ impl Session {
             transaction: None,
             secured: false,
             smtputf8: false,
-            refused: false,
+            excused: 0,
             errors: 0,
         }
     }
@@ -215,19 +219,22 @@ impl Session {
             Event::LineTooLong => self.error(replies::line_too_long()),
             Event::Fault(fault) => Effect::Close(replies::fault(fault)),
             Event::SenderAnswered(reply) => {
-                self.refused = !reply.is_positive();
                 if reply.is_positive() {
                     let smtputf8 = self.smtputf8;
                     self.transaction = Some(Transaction { accepted: 0, smtputf8, chunks: Chunks::None });
+                    self.excused = 0;
+                    return Effect::Reply(reply);
                 }
-                Effect::Reply(reply)
+                self.refuse(reply)
             }
             Event::RecipientAnswered(reply) => {
                 match &mut self.transaction {
-                    Some(transaction) if reply.is_positive() => transaction.accepted += 1,
-                    _ => self.refused = true,
+                    Some(transaction) if reply.is_positive() => {
+                        transaction.accepted += 1;
+                        Effect::Reply(reply)
+                    }
+                    _ => self.refuse(reply),
                 }
-                Effect::Reply(reply)
             }
             Event::MessageAnswered(reply) => {
                 self.transaction = None;
@@ -324,7 +331,7 @@ impl Session {
             return self.error(replies::parameter_not_offered(name));
         }
         if parameters.size.is_some_and(|size| size > self.offer.size) {
-            return Effect::Reply(replies::too_big(self.offer.size));
+            return self.refuse(replies::too_big(self.offer.size));
         }
         self.smtputf8 = parameters.smtputf8;
         Effect::Sender(path, parameters)
@@ -337,7 +344,7 @@ impl Session {
                 self.error(replies::out_of_order("the message has begun"))
             }
             Some(transaction) if transaction.accepted >= self.settings.recipients => {
-                Effect::Reply(replies::too_many_recipients())
+                self.refuse(replies::too_many_recipients())
             }
             Some(transaction) if parameters.utf8 && !transaction.smtputf8 => self.error(replies::not_ascii()),
             Some(_) if parameters.asks_dsn() && !self.offer.dsn => {
@@ -376,7 +383,7 @@ impl Session {
         self.hello = None;
         self.transaction = None;
         self.announced = Announced::default();
-        self.refused = false;
+        self.excused = 0;
         self.offer.starttls = false;
         self.secured = true;
         Effect::Listen
@@ -413,9 +420,21 @@ impl Session {
         Effect::Reply(reply)
     }
 
+    /// Mail that isn't taken: no error. The recipients and the DATA that may follow it are none either.
+    fn refuse(&mut self, reply: Reply) -> Effect {
+        self.excused = self.settings.recipients.max(PIPELINED_RECIPIENTS) + 1;
+        Effect::Reply(reply)
+    }
+
     /// An error, unless a refusal of ours led to it.
     fn out_of_order(&mut self, reply: Reply) -> Effect {
-        if self.refused { Effect::Reply(reply) } else { self.error(reply) }
+        match self.excused.checked_sub(1) {
+            Some(left) => {
+                self.excused = left;
+                Effect::Reply(reply)
+            }
+            None => self.error(reply),
+        }
     }
 
     /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.
