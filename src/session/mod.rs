@@ -5,6 +5,7 @@
 //! an [`Effect`], and the outcome of that effect is the next [`Event`]. Session and transaction are separate values;
 //! a transaction is ended by dropping it.
 
+mod event;
 mod replies;
 #[cfg(test)]
 mod tests;
@@ -13,10 +14,11 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 
+pub use crate::session::event::{Effect, Event};
+
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters, RcptParameters};
 use crate::smtp::foreign::is_foreign;
-use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
 use crate::smtp::xclient::Xclient;
 
@@ -59,82 +61,6 @@ pub struct Hello {
     pub argument: CompactString,
     /// EHLO, not HELO.
     pub extended: bool,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A command line came, without its CRLF.
-    Line(&'a [u8]),
-    /// A command line was too long.
-    LineTooLong,
-    /// An octet that has no place in SMTP.
-    Fault(Fault),
-    /// Outcome of [`Effect::Sender`].
-    SenderAnswered(Reply),
-    /// Outcome of [`Effect::Recipient`].
-    RecipientAnswered(Reply),
-    /// Outcome of [`Effect::Message`].
-    MessageAnswered(Reply),
-    /// Outcome of [`Effect::Client`]; whether the client announced may in turn say XCLIENT.
-    ClientAnnounced {
-        /// [`Offer::xclient`] from now on.
-        xclient: bool,
-    },
-    /// The client spoke before the banner.
-    SpokeEarly,
-    /// Outcome of [`Effect::StartTls`]: the handshake was done.
-    TlsStarted,
-    /// Outcome of [`Effect::StartTls`]: octets came behind the command, before any handshake.
-    PlainTextBehindStartTls,
-    /// Outcome of [`Effect::StartTls`]: there is nothing to do it with.
-    TlsUnavailable,
-    /// Outcome of [`Effect::Chunk`].
-    ChunkAnswered(Reply),
-    /// The client was silent for too long.
-    TimedOut,
-    /// The daemon ends.
-    ShuttingDown,
-}
-
-/// What is to be done. Each effect has one outcome: the event that is named, else the next line.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Answer, then wait for the next line.
-    Reply(Reply),
-    /// Wait for the next line; there is nothing to answer.
-    Listen,
-    /// The client introduced itself; no transaction is open. Answer.
-    Hello(Reply),
-    /// The transaction is over without a message. Answer.
-    Reset(Reply),
-    /// Answer and close the connection.
-    Close(Reply),
-    /// A transaction wants to begin: [`Event::SenderAnswered`].
-    Sender(ReversePath, MailParameters),
-    /// A recipient for the open transaction: [`Event::RecipientAnswered`].
-    Recipient(ForwardPath, RcptParameters),
-    /// 354, then receive the message: [`Event::MessageAnswered`].
-    Message,
-    /// From now on the session is another client's: [`Event::ClientAnnounced`].
-    Client(Xclient),
-    /// If nothing came behind the command, answer and do the handshake, which ends an open transaction:
-    /// [`Event::TlsStarted`] or one of the other two. A handshake that fails ends the connection without a word.
-    StartTls(Reply),
-    /// Receive so many octets of the message, which may end with them: [`Event::ChunkAnswered`].
-    Chunk {
-        /// Octets that follow the command.
-        octets: u64,
-        /// The message ends with them.
-        last: bool,
-    },
-    /// Throw so many octets away, then answer: a chunk that has no place (RFC 3030 2).
-    Discard {
-        /// Octets that follow the command.
-        octets: u64,
-        /// The answer.
-        reply: Reply,
-    },
 }
 
 /// One SMTP session.
@@ -227,15 +153,13 @@ impl Session {
                 }
                 self.refuse(reply)
             }
-            Event::RecipientAnswered(reply) => {
-                match &mut self.transaction {
-                    Some(transaction) if reply.is_positive() => {
-                        transaction.accepted += 1;
-                        Effect::Reply(reply)
-                    }
-                    _ => self.refuse(reply),
+            Event::RecipientAnswered(reply) => match &mut self.transaction {
+                Some(transaction) if reply.is_positive() => {
+                    transaction.accepted += 1;
+                    Effect::Reply(reply)
                 }
-            }
+                _ => self.refuse(reply),
+            },
             Event::MessageAnswered(reply) => {
                 self.transaction = None;
                 Effect::Reply(reply)

@@ -1,6 +1,7 @@
 //! Dialogues without a socket: lines in, codes out, the outcomes of effects given by the test.
 
 use super::*;
+use crate::smtp::framing::Fault;
 use crate::smtp::reply::Enhanced;
 
 fn session(recipients: usize, errors: usize) -> Session {
