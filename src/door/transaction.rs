@@ -162,7 +162,7 @@ impl Transaction {
     ) -> Result<(relay::Transaction, Reply), Reply> {
         let client = ClientInfo {
             address: self.client,
-            name: client_name(guest.names().await.as_ref()),
+            name: client_name(guest.names().await),
             helo: self.helo().into(),
             esmtp: self.hello.as_ref().is_some_and(|hello| hello.extended),
         };
