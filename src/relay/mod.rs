@@ -8,184 +8,35 @@ mod attribute;
 mod capabilities;
 mod connection;
 mod conversation;
+mod envelope;
 mod error;
 mod maildir;
 mod pool;
 mod proxy;
 mod reply_parser;
+mod settings;
 mod smtp;
 mod transaction;
 mod unstuff;
 mod xclient;
 mod xforward;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use compact_str::CompactString;
 use tokio::sync::watch;
 
 pub use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
+pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, RcptParameters, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
+pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
 use crate::relay::smtp::SmtpHop;
 use crate::relay::transaction::SmtpTransaction;
-use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::reply::{Enhanced, Reply};
-
-/// `relay.next_hop`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NextHop {
-    /// `maildir:PATH`.
-    Maildir(PathBuf),
-    /// `smtp://HOST:PORT`; the host is a name or an address (IPv6 in brackets), the port is 25 when left out.
-    Smtp {
-        /// Name or address, without brackets.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
-}
-
-/// How the relay learns who the client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientIdentity {
-    /// XCLIENT where the relay offers it, else XFORWARD where it offers that, else nothing.
-    Auto,
-    /// XCLIENT; a relay without it is not used.
-    Xclient,
-    /// XFORWARD, for the relay's log; a relay without it is not used.
-    Xforward,
-    /// A PROXY header, version 2, before everything else. Nothing tells whether the relay expects one.
-    ProxyV2,
-    /// Nothing is said.
-    None,
-}
-
-/// Whether the connection to the relay is encrypted. Its certificate isn't checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// Never.
-    None,
-    /// Where the relay offers STARTTLS and the handshake works (RFC 7435), else not.
-    Opportunistic,
-    /// Always; to a relay that can't, no mail goes.
-    Required,
-}
-
-/// `[relay]` as the next hop needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Where mail goes.
-    pub next_hop: NextHop,
-    /// How the relay learns the client.
-    pub identity: ClientIdentity,
-    /// Connections to the relay at one time.
-    pub max_connections: usize,
-    /// For the connection and the greeting.
-    pub connect_timeout: Duration,
-    /// For each reply, and for each write that makes no progress.
-    pub reply_timeout: Duration,
-    /// Whether XCLIENT is needed because rmxd has no list of recipient domains of its own (DESIGN 1.6).
-    pub xclient_required: bool,
-    /// Our own name, for EHLO.
-    pub hostname: String,
-    /// Encryption.
-    pub tls: Tls,
-}
-
-/// Who the client is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientInfo {
-    /// Its address and port.
-    pub address: SocketAddr,
-    /// Its name.
-    pub name: ClientName,
-    /// How it greeted: as given, not to be trusted.
-    pub helo: CompactString,
-    /// Whether it greeted with EHLO.
-    pub esmtp: bool,
-}
-
-/// What is known of the client's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientName {
-    /// The PTR record's name, which has the client's address.
-    Confirmed(DomainName),
-    /// There is none, or it isn't confirmed.
-    Unknown,
-    /// DNS didn't say.
-    TempUnknown,
-}
-
-/// What opens a transaction. Values of parameters are as the client gave them, and checked.
-#[derive(Debug, Clone, Copy)]
-pub struct Envelope<'a> {
-    /// Who sends it to us.
-    pub client: &'a ClientInfo,
-    /// Where bounces go.
-    pub reverse_path: &'a ReversePath,
-    /// SIZE as the client declared it.
-    pub size: Option<u64>,
-    /// Whether the client said BODY=8BITMIME.
-    pub eight_bit: bool,
-    /// Whether the client said SMTPUTF8 (RFC 6531): a relay that can't take it gets nothing.
-    pub smtputf8: bool,
-    /// RET (RFC 3461 4.3); sent where the relay offers DSN.
-    pub ret: Option<&'a str>,
-    /// ENVID (RFC 3461 4.4), still in xtext; sent where the relay offers DSN.
-    pub envid: Option<&'a str>,
-    /// The transaction's id, for the log.
-    pub id: &'a str,
-}
-
-impl<'a> Envelope<'a> {
-    /// Without parameters.
-    #[must_use]
-    pub fn new(client: &'a ClientInfo, reverse_path: &'a ReversePath, id: &'a str) -> Self {
-        Self {
-            client,
-            reverse_path,
-            size: None,
-            eight_bit: false,
-            smtputf8: false,
-            ret: None,
-            envid: None,
-            id,
-        }
-    }
-}
-
-/// RCPT's parameters (RFC 3461 4), as the client gave them, and checked; sent where the relay offers DSN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RcptParameters<'a> {
-    /// NOTIFY.
-    pub notify: Option<&'a str>,
-    /// ORCPT, still in xtext.
-    pub orcpt: Option<&'a str>,
-}
-
-/// A recipient as the client named it.
-#[derive(Debug, Clone, Copy)]
-pub struct Recipient<'a> {
-    /// Its address.
-    pub path: &'a ForwardPath,
-    /// What RCPT said besides.
-    pub parameters: RcptParameters<'a>,
-}
-
-impl<'a> Recipient<'a> {
-    /// Without parameters.
-    #[must_use]
-    pub fn new(path: &'a ForwardPath) -> Self {
-        Self { path, parameters: RcptParameters::default() }
-    }
-}
 
 /// The next hop. Cheap to clone; all clones share the limits and what is known of the relay.
 #[derive(Debug, Clone)]
