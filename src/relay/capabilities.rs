@@ -17,9 +17,9 @@ pub struct Capabilities {
     /// PIPELINING (RFC 2920).
     pub pipelining: bool,
     /// XCLIENT with the attributes that may be sent; `None` = not offered to us.
-    pub xclient: Option<XclientAttributes>,
+    pub xclient: Option<Attributes>,
     /// XFORWARD with the attributes that may be sent; `None` = not offered to us.
-    pub xforward: Option<XforwardAttributes>,
+    pub xforward: Option<Attributes>,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
     /// DSN (RFC 3461).
@@ -30,9 +30,9 @@ pub struct Capabilities {
     pub starttls: bool,
 }
 
-/// The XCLIENT attributes that the relay takes, of those that rmxd has a value for.
+/// The attributes of XCLIENT or XFORWARD that the relay takes, of those that rmxd has a value for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct XclientAttributes {
+pub struct Attributes {
     /// NAME: the confirmed name of the client.
     pub name: bool,
     /// ADDR: its address. Without it XCLIENT is of no use: the relay would go on to take rmxd for the client.
@@ -43,24 +43,9 @@ pub struct XclientAttributes {
     pub proto: bool,
     /// HELO: how it greeted.
     pub helo: bool,
-}
-
-/// The XFORWARD attributes that the relay takes, of those that rmxd has a value for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct XforwardAttributes {
-    /// NAME: the confirmed name of the client.
-    pub name: bool,
-    /// ADDR: its address.
-    pub addr: bool,
-    /// PORT: its port.
-    pub port: bool,
-    /// PROTO: SMTP or ESMTP.
-    pub proto: bool,
-    /// HELO: how it greeted.
-    pub helo: bool,
-    /// IDENT: our id of the transaction.
+    /// IDENT: our id of the transaction; XFORWARD only.
     pub ident: bool,
-    /// SOURCE: that the client is none of ours.
+    /// SOURCE: that the client is none of ours; XFORWARD only.
     pub source: bool,
 }
 
@@ -89,8 +74,8 @@ impl Capabilities {
                 "8BITMIME" => found.eight_bit_mime = true,
                 "ENHANCEDSTATUSCODES" => found.enhanced = true,
                 "PIPELINING" => found.pipelining = true,
-                "XCLIENT" => found.xclient = Some(XclientAttributes::parse(words)),
-                "XFORWARD" => found.xforward = Some(XforwardAttributes::parse(words)),
+                "XCLIENT" => found.xclient = Some(Attributes::parse(words)),
+                "XFORWARD" => found.xforward = Some(Attributes::parse(words)),
                 "SMTPUTF8" => found.smtputf8 = true,
                 "DSN" => found.dsn = true,
                 "CHUNKING" => found.chunking = true,
@@ -102,24 +87,7 @@ impl Capabilities {
     }
 }
 
-impl XclientAttributes {
-    fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
-        let mut found = Self::default();
-        for word in words {
-            match word.to_ascii_uppercase().as_str() {
-                "NAME" => found.name = true,
-                "ADDR" => found.addr = true,
-                "PORT" => found.port = true,
-                "PROTO" => found.proto = true,
-                "HELO" => found.helo = true,
-                _ => {}
-            }
-        }
-        found
-    }
-}
-
-impl XforwardAttributes {
+impl Attributes {
     fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
         let mut found = Self::default();
         for word in words {
@@ -151,8 +119,8 @@ mod tests {
             eight_bit_mime: true,
             pipelining: true,
             starttls: true,
-            xclient: Some(XclientAttributes { name: true, addr: true, proto: true, ..Default::default() }),
-            xforward: Some(XforwardAttributes { addr: true, ident: true, ..Default::default() }),
+            xclient: Some(Attributes { name: true, addr: true, proto: true, ..Default::default() }),
+            xforward: Some(Attributes { addr: true, ident: true, ..Default::default() }),
             ..Capabilities::default()
         };
         assert_eq!(Capabilities::parse(text), expected);

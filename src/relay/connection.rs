@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::relay::ClientInfo;
-use crate::relay::capabilities::{Capabilities, XforwardAttributes};
+use crate::relay::capabilities::{Attributes, Capabilities};
 use crate::relay::conversation::Conversation;
 
 /// How long one is used, from its banner.
@@ -37,7 +37,7 @@ pub(super) enum Introduced {
     /// Us, and nobody else is named.
     Nobody,
     /// Us; whom it logs is said before each MAIL.
-    ByTransaction(XforwardAttributes),
+    ByTransaction(Attributes),
     /// This one.
     As(Box<ClientInfo>),
 }

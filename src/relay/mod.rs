@@ -26,7 +26,7 @@ use std::sync::{Arc, Weak};
 use compact_str::CompactString;
 use tokio::sync::watch;
 
-pub use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
+pub use crate::relay::capabilities::{Attributes, Capabilities};
 pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, RcptParameters, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
+use crate::relay::capabilities::{Attributes, Capabilities};
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{Conversation, DONE, READY};
 use crate::relay::error::{RelayError, Stage};
@@ -35,8 +35,8 @@ pub(super) struct SmtpHop {
 /// How the client is made known on a connection.
 enum Means {
     Nothing,
-    Xclient(XclientAttributes),
-    Xforward(XforwardAttributes),
+    Xclient(Attributes),
+    Xforward(Attributes),
 }
 
 impl SmtpHop {
@@ -267,7 +267,7 @@ impl SmtpHop {
         &self,
         conversation: &mut Conversation,
         client: &ClientInfo,
-        attributes: XclientAttributes,
+        attributes: Attributes,
     ) -> Result<Capabilities, RelayError> {
         for command in xclient::commands(client, attributes) {
             conversation.command(Stage::Xclient, &command, &READY).await.map_err(refused)?;
