@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use compact_str::CompactString;
 
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
+use crate::smtp::command::RcptParameters;
 
 /// Who the client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,28 +69,22 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// RCPT's parameters (RFC 3461 4), as the client gave them, and checked; sent where the relay offers DSN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RcptParameters<'a> {
-    /// NOTIFY.
-    pub notify: Option<&'a str>,
-    /// ORCPT, still in xtext.
-    pub orcpt: Option<&'a str>,
-}
-
 /// A recipient as the client named it.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipient<'a> {
     /// Its address.
     pub path: &'a ForwardPath,
-    /// What RCPT said besides.
-    pub parameters: RcptParameters<'a>,
+    /// What RCPT said besides (RFC 3461 4); sent where the relay offers DSN.
+    pub parameters: &'a RcptParameters,
 }
+
+/// What RCPT says besides when it says nothing.
+static NO_PARAMETERS: RcptParameters = RcptParameters { notify: None, orcpt: None, utf8: false };
 
 impl<'a> Recipient<'a> {
     /// Without parameters.
     #[must_use]
     pub fn new(path: &'a ForwardPath) -> Self {
-        Self { path, parameters: RcptParameters::default() }
+        Self { path, parameters: &NO_PARAMETERS }
     }
 }

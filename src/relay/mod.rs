@@ -27,7 +27,7 @@ use compact_str::CompactString;
 use tokio::sync::watch;
 
 pub use crate::relay::capabilities::{Attributes, Capabilities};
-pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, RcptParameters, Recipient};
+pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};

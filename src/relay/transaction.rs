@@ -1,8 +1,9 @@
 //! One transaction on a connection to the relay: MAIL with the first RCPT, more recipients, the message.
 //!
 //! MAIL and the first RCPT leave in one write where the relay takes that (and XFORWARD with them). Small pieces of the
-//! message are collected, so that a short one leaves in one write with its dot. A transaction whose end the relay has confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the
-//! relay throws away what it has (RFC 5321 4.1.1.10).
+//! message are collected, so that a short one leaves in one write with its dot. A transaction whose end the relay has
+//! confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the relay throws
+//! away what it has (RFC 5321 4.1.1.10).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -78,8 +79,8 @@ fn rcpt_command(recipient: &Recipient<'_>, dsn: bool) -> String {
     let mut command = String::with_capacity(128);
     push(&mut command, format_args!("RCPT TO:<{}>", recipient.path));
     let parameters = recipient.parameters;
-    for (name, value) in [(" NOTIFY=", parameters.notify), (" ORCPT=", parameters.orcpt)] {
-        if let Some(value) = value.filter(|_| dsn) {
+    for (name, value) in [(" NOTIFY=", &parameters.notify), (" ORCPT=", &parameters.orcpt)] {
+        if let Some(value) = value.as_ref().filter(|_| dsn) {
             command.push_str(name);
             command.push_str(value);
         }

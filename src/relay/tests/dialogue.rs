@@ -2,9 +2,8 @@
 
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
-use crate::relay::{
-    Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, RcptParameters, Recipient, RelayError,
-};
+use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, Recipient, RelayError};
+use crate::smtp::command::RcptParameters;
 use crate::smtp::reply::Reply;
 
 const XCLIENT: &str = "\
@@ -301,10 +300,13 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
             envid: Some("QQ+2B314159"),
             ..Envelope::new(client, reverse_path, "1")
         };
-        let parameters =
-            RcptParameters { notify: Some("SUCCESS,FAILURE"), orcpt: Some("rfc822;u+2Bv@relay.test") };
+        let parameters = RcptParameters {
+            notify: Some("SUCCESS,FAILURE".into()),
+            orcpt: Some("rfc822;u+2Bv@relay.test".into()),
+            utf8: false,
+        };
         let (first, second) = (recipient("u@relay.test"), recipient("v@relay.test"));
-        let first = Recipient { path: &first, parameters };
+        let first = Recipient { path: &first, parameters: &parameters };
         let (mut transaction, reply) =
             scripted.relay().visit().begin(permit(), envelope, first).await.unwrap();
         assert!(reply.is_positive());
