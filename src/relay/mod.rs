@@ -15,6 +15,7 @@ mod pool;
 mod proxy;
 mod reply_parser;
 mod settings;
+mod slots;
 mod smtp;
 mod transaction;
 mod unstuff;
@@ -46,6 +47,7 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Inner {
+    settings: Arc<Settings>,
     hop: Hop,
     known: watch::Sender<Capabilities>,
 }
@@ -60,15 +62,32 @@ impl Relay {
     /// A next hop; nothing is contacted or created yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
         let (hop, known) = match &settings.next_hop {
             NextHop::Maildir(path) => {
                 (Hop::Maildir(Maildir::new(path, &settings.hostname)), Capabilities::maildir())
             }
             NextHop::Smtp { host, port } => {
-                (Hop::Smtp(SmtpHop::new(host, *port, &settings)), Capabilities::unknown())
+                (Hop::Smtp(SmtpHop::new(host, *port, Arc::clone(&settings))), Capabilities::unknown())
             }
         };
-        Self { inner: Arc::new(Inner { hop, known: watch::Sender::new(known) }) }
+        Self { inner: Arc::new(Inner { settings, hop, known: watch::Sender::new(known) }) }
+    }
+
+    /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
+    /// both count together, each visit's against its own limit: never are there more than the larger one allows, nor
+    /// more than the new one once the old visits have ended. Another host's connections are its own.
+    #[must_use]
+    pub fn renewed(&self, settings: Settings) -> Self {
+        match &self.inner.hop {
+            Hop::Smtp(hop) if settings.next_hop == self.inner.settings.next_hop => {
+                let settings = Arc::new(settings);
+                let hop = Hop::Smtp(hop.renewed(Arc::clone(&settings)));
+                let known = watch::Sender::new(self.capabilities());
+                Self { inner: Arc::new(Inner { settings, hop, known }) }
+            }
+            Hop::Smtp(_) | Hop::Maildir(_) => Self::new(settings),
+        }
     }
 
     /// Tries whether a transaction could be had: a relay is connected to and greeted, a Maildir created and

@@ -63,3 +63,11 @@ pub struct Settings {
     /// Encryption.
     pub tls: Tls,
 }
+
+impl Settings {
+    /// Whether a connection made by these may serve a session that has the others.
+    pub(super) fn makes_the_same_connections(&self, others: &Self) -> bool {
+        let what = |it: &Self| (it.identity, it.tls, it.xclient_required, it.reply_timeout);
+        what(self) == what(others) && self.next_hop == others.next_hop && self.hostname == others.hostname
+    }
+}

@@ -28,7 +28,7 @@ use crate::smtp::reply::Reply;
 pub(super) struct SmtpHop {
     host: String,
     port: u16,
-    settings: Settings,
+    settings: Arc<Settings>,
     pool: Arc<Pool>,
 }
 
@@ -40,16 +40,20 @@ enum Means {
 }
 
 impl SmtpHop {
-    pub(super) fn new(host: &str, port: u16, settings: &Settings) -> Self {
-        let pool = Arc::new(Pool::new(settings.max_connections));
-        Self { host: host.to_owned(), port, settings: settings.clone(), pool }
+    pub(super) fn new(host: &str, port: u16, settings: Arc<Settings>) -> Self {
+        Self { host: host.to_owned(), port, settings, pool: Arc::default() }
+    }
+
+    /// The same relay by other settings. What is in use by either counts for both.
+    pub(super) fn renewed(&self, settings: Arc<Settings>) -> Self {
+        Self { host: self.host.clone(), port: self.port, settings, pool: Arc::clone(&self.pool) }
     }
 
     /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take. When all
     /// connections are in use, those tell.
     pub(super) async fn probe(&self, known: &watch::Sender<Capabilities>) -> Result<(), RelayError> {
-        let Some(_slot) = self.pool.slot(self.settings.connect_timeout).await else { return Ok(()) };
-        self.pool.make_room();
+        let Some(slot) = self.pool.slot(None, &self.settings).await else { return Ok(()) };
+        self.pool.make_room(&slot);
         let mut conversation = self.connect(None).await?;
         let offered = self.learn(&mut conversation, &self.settings.hostname, true, known).await;
         conversation.quit();
@@ -64,7 +68,7 @@ impl SmtpHop {
         first: &Recipient<'_>,
         known: &watch::Sender<Capabilities>,
     ) -> Result<(SmtpTransaction, Result<Reply, RelayError>), RelayError> {
-        let slot = self.pool.slot(self.settings.connect_timeout).await;
+        let slot = self.pool.slot(Some(envelope.client), &self.settings).await;
         let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
         let mut fresh = false;
         loop {
@@ -73,7 +77,7 @@ impl SmtpHop {
                 Some(connection) => connection,
                 None => {
                     fresh = true;
-                    self.pool.make_room();
+                    self.pool.make_room(&slot);
                     self.establish(envelope.client, known).await?
                 }
             };
@@ -103,7 +107,7 @@ impl SmtpHop {
 
     /// A connection that waited, is still there and takes this message.
     async fn reusable(&self, visit: &VisitKey, envelope: &Envelope<'_>) -> Option<Connection> {
-        while let Some(mut connection) = self.pool.take(visit, envelope.client) {
+        while let Some(mut connection) = self.pool.take(visit, envelope.client, &self.settings) {
             let able = connection.offered.smtputf8 || !envelope.smtputf8;
             if able && connection.conversation.is_ready().await {
                 return Some(connection);
@@ -121,7 +125,9 @@ impl SmtpHop {
     ) -> Result<Connection, RelayError> {
         let mut conversation = self.connect(Some(client)).await?;
         match self.introduce(&mut conversation, client, known).await {
-            Ok((offered, introduced)) => Ok(Connection::new(conversation, offered, introduced)),
+            Ok((offered, introduced)) => {
+                Ok(Connection::new(conversation, offered, introduced, Arc::clone(&self.settings)))
+            }
             Err(error) => {
                 conversation.quit();
                 Err(error)
