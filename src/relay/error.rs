@@ -46,8 +46,11 @@ pub enum RelayError {
     /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
     #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
     NoSmtputf8,
-    /// `relay.max_connections` are in use.
-    #[error("all {0} connections to the relay are in use (relay.max_connections)")]
+    /// `relay.max_connections` are in use, or the client has its share of them.
+    #[error(
+        "no connection to the relay got free in time: of {0} (relay.max_connections), one client may have as many as are \
+         left"
+    )]
     Busy(usize),
     /// No answer, or no progress, in time.
     #[error("the relay was silent at {0}")]
