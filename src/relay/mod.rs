@@ -19,6 +19,7 @@ mod slots;
 mod smtp;
 mod transaction;
 mod unstuff;
+mod verdict;
 mod xclient;
 mod xforward;
 

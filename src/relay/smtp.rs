@@ -18,6 +18,7 @@ use crate::relay::conversation::{Conversation, DONE, READY};
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::pool::{Pool, VisitKey};
 use crate::relay::transaction::{SmtpTransaction, open};
+use crate::relay::verdict::{of_the_client, of_us};
 use crate::relay::{
     ClientIdentity, ClientInfo, Envelope, Recipient, Settings, Tls, attribute, proxy, xclient,
 };
@@ -55,9 +56,11 @@ impl SmtpHop {
         let Some(slot) = self.pool.slot(None, &self.settings).await else { return Ok(()) };
         self.pool.make_room(&slot);
         let mut conversation = self.connect(None).await?;
-        let offered = self.learn(&mut conversation, &self.settings.hostname, true, known).await;
+        let offered = greet(&mut conversation, &self.settings.hostname, true).await;
         conversation.quit();
-        self.means(&offered?).map(drop)
+        let offered = offered.map_err(of_us)?;
+        learn(&offered, known);
+        self.means(&offered).map(drop)
     }
 
     /// Opens a transaction: connection, introduction, MAIL, and the first RCPT, whose answer is given too.
@@ -143,13 +146,16 @@ impl SmtpHop {
     ) -> Result<(Capabilities, Introduced), RelayError> {
         let named = || Introduced::As(Box::new(client.clone()));
         if self.settings.identity == ClientIdentity::ProxyV2 {
-            // it is the client's connection already, and so is the greeting
-            let name = attribute::greeting_name(client).unwrap_or_else(|| self.settings.hostname.clone());
-            let offered = self.learn(conversation, &name, client.esmtp, known).await?;
+            // it is the client's connection already
+            let offered = self.greet_as(conversation, client).await?;
+            if client.esmtp {
+                learn(&offered, known);
+            }
             self.means(&offered)?;
             return Ok((offered, named()));
         }
-        let offered = self.learn(conversation, &self.settings.hostname, true, known).await?;
+        let offered = greet(conversation, &self.settings.hostname, true).await.map_err(of_us)?;
+        learn(&offered, known);
         Ok(match self.means(&offered)? {
             Means::Nothing => (offered, Introduced::Nobody),
             Means::Xforward(attributes) => (offered, Introduced::ByTransaction(attributes)),
@@ -195,7 +201,7 @@ impl SmtpHop {
             Tls::Opportunistic => false,
             Tls::Required => true,
         };
-        if !greet(&mut conversation, &self.settings.hostname, true).await?.starttls {
+        if !greet(&mut conversation, &self.settings.hostname, true).await.map_err(of_us)?.starttls {
             if required {
                 conversation.quit();
                 return Err(RelayError::NoTls);
@@ -211,7 +217,7 @@ impl SmtpHop {
                 tracing::warn!(target: "rmxd::relay", %error, "going on in plain text (relay.tls is opportunistic)");
                 self.dial(address, client).await
             }
-            Err(error) => Err(refused(error)),
+            Err(error) => Err(of_us(error)),
         }
     }
 
@@ -228,27 +234,7 @@ impl SmtpHop {
             ClientIdentity::ProxyV2 => proxy::header(client.map(|client| client.address), address)?,
             _ => Vec::new(),
         };
-        Conversation::open(stream, &header, self.settings.reply_timeout).await.map_err(refused)
-    }
-
-    /// Greets; what the relay offers then is what our clients are told. (One that was greeted with HELO offers nothing
-    /// to anyone, which says nothing of the relay.)
-    async fn learn(
-        &self,
-        conversation: &mut Conversation,
-        name: &str,
-        esmtp: bool,
-        known: &watch::Sender<Capabilities>,
-    ) -> Result<Capabilities, RelayError> {
-        let offered = greet(conversation, name, esmtp).await?;
-        known.send_if_modified(|known| {
-            let differs = esmtp && *known != offered;
-            if differs {
-                known.clone_from(&offered);
-            }
-            differs
-        });
-        Ok(offered)
+        Conversation::open(stream, &header, self.settings.reply_timeout).await.map_err(of_us)
     }
 
     /// How the client is to be made known, or an error when that has to be and can't.
@@ -267,20 +253,47 @@ impl SmtpHop {
         }
     }
 
-    /// XCLIENT, and the greeting again, since the relay starts over after it. It is the client's greeting now, HELO
-    /// or EHLO as it came: Postfix judges and records this one.
+    /// XCLIENT, and the greeting again, since the relay starts over after it. The command that has ADDR is the last; how
+    /// that one is answered may be a verdict on the client.
     async fn impersonate(
         &self,
         conversation: &mut Conversation,
         client: &ClientInfo,
         attributes: Attributes,
     ) -> Result<Capabilities, RelayError> {
-        for command in xclient::commands(client, attributes) {
-            conversation.command(Stage::Xclient, &command, &READY).await.map_err(refused)?;
+        let commands = xclient::commands(client, attributes);
+        for (at, command) in commands.iter().enumerate() {
+            let answer = conversation.command(Stage::Xclient, command, &READY).await;
+            let is_last = at + 1 == commands.len();
+            answer.map_err(|error| if is_last { of_the_client(error, false) } else { of_us(error) })?;
         }
-        let name = attribute::greeting_name(client).unwrap_or_else(|| self.settings.hostname.clone());
-        greet(conversation, &name, client.esmtp).await
+        self.greet_as(conversation, client).await
     }
+
+    /// Greets as the client did, HELO or EHLO: Postfix judges and records this.
+    async fn greet_as(
+        &self,
+        conversation: &mut Conversation,
+        client: &ClientInfo,
+    ) -> Result<Capabilities, RelayError> {
+        let name = attribute::greeting_name(client);
+        let verbatim = name.as_ref().is_some_and(|name| *name == client.helo);
+        let name = name.unwrap_or_else(|| self.settings.hostname.clone());
+        let offered = greet(conversation, &name, client.esmtp).await;
+        offered.map_err(|error| of_the_client(error, verbatim))
+    }
+}
+
+/// What the relay offers is what our clients are told. (One that was greeted with HELO offers nothing to anyone, which
+/// says nothing of the relay.)
+fn learn(offered: &Capabilities, known: &watch::Sender<Capabilities>) {
+    known.send_if_modified(|known| {
+        let differs = known != offered;
+        if differs {
+            known.clone_from(offered);
+        }
+        differs
+    });
 }
 
 /// EHLO, or HELO for a relay that refuses EHLO (RFC 5321 3.2); then there are no extensions.
@@ -288,18 +301,9 @@ async fn greet(conversation: &mut Conversation, name: &str, esmtp: bool) -> Resu
     if esmtp {
         match conversation.command(Stage::Greeting, &format!("EHLO {name}"), &DONE).await {
             Err(RelayError::Rejected { reply, .. }) if reply.code() >= 500 => {}
-            answer => return answer.map(|reply| Capabilities::parse(reply.text())).map_err(refused),
+            answer => return answer.map(|reply| Capabilities::parse(reply.text())),
         }
     }
-    conversation.command(Stage::Greeting, &format!("HELO {name}"), &DONE).await.map_err(refused)?;
+    conversation.command(Stage::Greeting, &format!("HELO {name}"), &DONE).await?;
     Ok(Capabilities::default())
-}
-
-/// What the relay says before MAIL is said to us, not to the client: it must not become the client's 5xx.
-pub(super) fn refused(error: RelayError) -> RelayError {
-    match error {
-        RelayError::Rejected { stage, reply }
-        | RelayError::Closing { stage: stage @ Stage::Banner, reply } => RelayError::Refused { stage, reply },
-        other => other,
-    }
 }

@@ -14,7 +14,7 @@ use crate::relay::conversation::{DONE, GO_AHEAD};
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::pool::{Pool, VisitKey};
 use crate::relay::slots::Slot;
-use crate::relay::smtp::refused;
+use crate::relay::verdict::of_us;
 use crate::relay::{Envelope, Recipient, xforward};
 use crate::smtp::reply::Reply;
 
@@ -40,7 +40,7 @@ pub(super) async fn open(
     conversation.queue(&mail_command(envelope, &connection.offered));
     conversation.queue(&rcpt_command(first, connection.offered.dsn));
     for _ in introductions {
-        conversation.answer(Stage::Xforward, &DONE).await.map_err(refused)?;
+        conversation.answer(Stage::Xforward, &DONE).await.map_err(of_us)?;
     }
     if let Err(error) = conversation.answer(Stage::Mail, &DONE).await {
         connection.stained = true;

@@ -3,6 +3,7 @@
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
 use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, Recipient, RelayError};
+use crate::smtp::address::DomainName;
 use crate::smtp::command::RcptParameters;
 use crate::smtp::reply::Reply;
 
@@ -211,13 +212,88 @@ async fn an_xclient_that_fails_is_no_transaction() {
         ("S 550 5.7.0 Error: insufficient authorization\nREST QUIT", "451 4.4.1 "),
         ("S 250 Ok\nREST", "451 4.4.2 "),
         ("S 421 4.7.0 too many\nREST", "451 4.4.2 "),
-        ("S 220 hi\nC EHLO helo.good.test\nS 450 4.7.1 not now\nREST QUIT", "451 4.4.1 "),
+        ("S 501 5.5.4 Bad PORT syntax\nREST QUIT", "451 4.4.1 "),
+        (
+            "S 220 hi\nC EHLO helo.good.test\nS 500 5.5.2 what\nC HELO helo.good.test\nS 502 5.5.2 what\nREST QUIT",
+            "451 4.4.1 ",
+        ),
+        ("S 220 hi\nC EHLO helo.good.test\nS 421 4.7.1 not now\nREST", "451 4.4.2 "),
         ("S 220 hi", "451 4.4.2 "),
     ] {
         let heard = "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7";
         let scripted = ScriptedRelay::play(&scripts(&[XCLIENT, heard, answers])).await;
         let reply = begin(&scripted.relay()).await.unwrap_err();
         assert!(reply.to_string().starts_with(expected), "{answers}: {reply}");
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn behind_xclient_a_refusal_of_the_client_is_its_answer_and_before_it_none_is() {
+    const REFUSED: &str = "554 5.7.1 <mx.good.test[192.0.2.7]>: Client host rejected: Access denied";
+    const HELO: &str = "550 5.7.1 <helo.good.test>: Helo command rejected: Access denied";
+    const LATER: &str = "450 4.7.1 <helo.good.test>: Helo command rejected: Host not found";
+    const SHORT: &str = "504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname";
+    let named = |helo: &str| ClientInfo { helo: helo.into(), ..client() };
+    let xclient = |helo: &str| {
+        format!("{XCLIENT}\nC XCLIENT PROTO=ESMTP HELO={helo} NAME=mx.good.test PORT=4321 ADDR=192.0.2.7")
+    };
+    let greeting = |helo: &str, said: &str| format!("S 220 relay.test\nC EHLO {helo}\nS {said}");
+    // two commands
+    let long = ClientInfo {
+        name: ClientName::Confirmed(DomainName::parse(&vec!["n".repeat(60); 4].join(".")).unwrap()),
+        ..named(&"x".repeat(255))
+    };
+    let rows = [
+        (named("helo.good.test"), format!("{}\nS {REFUSED}", xclient("helo.good.test")), REFUSED),
+        (
+            named("helo.good.test"),
+            format!(
+                "{}\n{}\nC HELO helo.good.test\nS {HELO}",
+                xclient("helo.good.test"),
+                greeting("helo.good.test", HELO)
+            ),
+            HELO,
+        ),
+        (
+            named("helo.good.test"),
+            format!("{}\n{}", xclient("helo.good.test"), greeting("helo.good.test", LATER)),
+            LATER,
+        ),
+        (
+            named("localhost"),
+            format!(
+                "{}\n{}\nC HELO localhost\nS {SHORT}",
+                xclient("localhost"),
+                greeting("localhost", SHORT)
+            ),
+            SHORT,
+        ),
+        // not its own words
+        (
+            named("a b"),
+            format!("{}\n{}\nC HELO a?b\nS {SHORT}", xclient("a+20b"), greeting("a?b", SHORT)),
+            "451 4.4.1 ",
+        ),
+        // before it, or in the first of two commands, we are the client
+        (named("helo.good.test"), format!("S {REFUSED}"), "451 4.4.1 "),
+        (
+            named("helo.good.test"),
+            format!("S 220 relay.test\nC EHLO gate.test\nS {HELO}\nC HELO gate.test\nS {HELO}"),
+            "451 4.4.1 ",
+        ),
+        (
+            long.clone(),
+            format!("{XCLIENT}\nC XCLIENT PROTO=ESMTP HELO={}\nS {REFUSED}", long.helo),
+            "451 4.4.1 ",
+        ),
+    ];
+    for (client, script, expected) in rows {
+        let at_the_banner = script.lines().count() == 1;
+        let script = format!("{script}\nREST{}", if at_the_banner { "" } else { " QUIT" });
+        let scripted = ScriptedRelay::play(std::slice::from_ref(&script)).await;
+        let reply = begin_as(&scripted.relay().visit(), &client).await.unwrap_err();
+        assert!(reply.to_string().starts_with(expected), "{script}: {reply}");
         scripted.played().await;
     }
 }

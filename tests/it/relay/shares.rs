@@ -41,7 +41,7 @@ async fn stall(from: IpAddr, address: SocketAddr) -> Result<Client, String> {
 async fn beside_a_client_with_many_slow_transactions_anothers_mail_goes_through_at_once() {
     const PATIENCE: Duration = Duration::from_secs(5);
     let (zone, address, relay) = (Zone::start().await, free_address(), Relay::start(Fault::None, true).await);
-    let daemon = Daemon::start(&text(address, &zone, &relay, 10, "5s"), &[]).await;
+    let _daemon = Daemon::start(&text(address, &zone, &relay, 10, "5s"), &[]).await;
     let begun: Vec<_> = (0..20).map(|_| tokio::spawn(stall(SLOW, address))).collect();
     // five and the probe's
     let share = || (relay.connections() == 6).then_some(());
