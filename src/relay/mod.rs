@@ -17,6 +17,7 @@ mod reply_parser;
 mod settings;
 mod slots;
 mod smtp;
+mod told;
 mod transaction;
 mod unstuff;
 mod verdict;
@@ -25,7 +26,6 @@ mod xforward;
 
 use std::sync::{Arc, Weak};
 
-use compact_str::CompactString;
 use tokio::sync::watch;
 
 pub use crate::relay::capabilities::{Attributes, Capabilities};
@@ -37,6 +37,7 @@ pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
 use crate::relay::smtp::SmtpHop;
+use crate::relay::told::Subject;
 use crate::relay::transaction::SmtpTransaction;
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -137,6 +138,7 @@ impl Visit {
         envelope: Envelope<'_>,
         first: Recipient<'_>,
     ) -> Result<(Transaction, Reply), Reply> {
+        let subject = Subject::of(&envelope);
         let (leg, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
                 (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
@@ -144,12 +146,12 @@ impl Visit {
             Hop::Smtp(hop) => match hop.begin(&self.key(), &envelope, &first, &self.inner.known).await {
                 Ok((transaction, answer)) => (
                     Leg::Smtp(Box::new(transaction)),
-                    answer.unwrap_or_else(|error| told(envelope.id, &error)),
+                    answer.unwrap_or_else(|error| subject.told(Some(first.path), &error)),
                 ),
-                Err(error) => return Err(told(envelope.id, &error)),
+                Err(error) => return Err(subject.told(Some(first.path), &error)),
             },
         };
-        Ok((Transaction { leg, id: CompactString::new(envelope.id), failure: None }, reply))
+        Ok((Transaction { leg, subject, failure: None }, reply))
     }
 
     fn key(&self) -> Weak<()> {
@@ -173,7 +175,7 @@ impl Drop for Visit {
 #[derive(Debug)]
 pub struct Transaction {
     leg: Leg,
-    id: CompactString,
+    subject: Subject,
     /// The first failure after DATA was asked for; it stays the answer.
     failure: Option<Reply>,
 }
@@ -190,7 +192,8 @@ impl Transaction {
         match &mut self.leg {
             Leg::Maildir(_) => maildir_takes(),
             Leg::Smtp(transaction) => {
-                transaction.rcpt(&recipient).await.unwrap_or_else(|error| told(&self.id, &error))
+                let answer = transaction.rcpt(&recipient).await;
+                answer.unwrap_or_else(|error| self.subject.told(Some(recipient.path), &error))
             }
         }
     }
@@ -250,7 +253,7 @@ impl Transaction {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
-        done.unwrap_or_else(|error| told(&self.id, &error))
+        done.unwrap_or_else(|error| self.subject.told(None, &error))
     }
 
     /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
@@ -261,27 +264,13 @@ impl Transaction {
     }
 
     fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
-        done.map_err(|error| self.failure.insert(told(&self.id, &error)).clone())
+        done.map_err(|error| self.failure.insert(self.subject.told(None, &error)).clone())
     }
 }
 
 /// A Maildir doesn't look at recipients.
 fn maildir_takes() -> Reply {
     Reply::new(250, Enhanced(2, 1, 5), "Recipient ok")
-}
-
-/// The reply for the client; the log learns the reason, which the client is not told.
-fn told(id: &str, error: &RelayError) -> Reply {
-    match error {
-        RelayError::Rejected { .. } if !error.is_operators_trouble() => {
-            tracing::debug!(target: "rmxd::relay", id, %error, "relay refused");
-        }
-        _ if error.is_final() || error.is_operators_trouble() => {
-            tracing::error!(target: "rmxd::relay", id, %error, "no transaction")
-        }
-        _ => tracing::warn!(target: "rmxd::relay", id, %error, "transaction failed"),
-    }
-    error.reply()
 }
 
 #[cfg(test)]
