@@ -54,7 +54,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// For the connection and the greeting.
     pub connect_timeout: Duration,
-    /// For each reply, and for each write that makes no progress.
+    /// For each reply, and for each write that makes no progress; for the answer to the final dot, twice as long.
     pub reply_timeout: Duration,
     /// Whether XCLIENT is needed because rmxd has no list of recipient domains of its own (DESIGN 1.6).
     pub xclient_required: bool,
