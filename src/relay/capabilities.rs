@@ -3,6 +3,8 @@
 //! Keywords that rmxd has no use for are passed over. A SIZE that is no number counts as no limit: the relay still
 //! has its own say at MAIL and at the end of the message.
 
+use crate::message::trace::MOST_ADDED;
+
 /// What the next hop can take.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
@@ -59,6 +61,13 @@ impl Capabilities {
     /// What a Maildir takes: anything, as long as there is room.
     pub(super) fn maildir() -> Self {
         Self { eight_bit_mime: true, enhanced: true, pipelining: true, smtputf8: true, ..Self::default() }
+    }
+
+    /// The largest message that a client may send for the relay to take it with what rmxd adds: its limit less
+    /// [`MOST_ADDED`], but half of it at least. `None` = no limit is known.
+    #[must_use]
+    pub fn size_for_clients(&self) -> Option<u64> {
+        self.size.map(|size| size.saturating_sub(MOST_ADDED).max(size.div_ceil(2)))
     }
 
     /// Reads the text of a positive answer to EHLO; its first line is the greeting.
@@ -124,6 +133,20 @@ mod tests {
             ..Capabilities::default()
         };
         assert_eq!(Capabilities::parse(text), expected);
+    }
+
+    #[test]
+    fn clients_are_offered_what_leaves_room_for_our_trace_fields() {
+        for (size, offered) in [
+            (None, None),
+            (Some(10_240_000), Some(10_240_000 - MOST_ADDED)),
+            (Some(2 * MOST_ADDED), Some(MOST_ADDED)),
+            (Some(1000), Some(500)),
+            (Some(1), Some(1)),
+            (Some(u64::MAX), Some(u64::MAX - MOST_ADDED)),
+        ] {
+            assert_eq!(Capabilities { size, ..Capabilities::default() }.size_for_clients(), offered);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::message::trace::MOST_ADDED;
 use crate::relay::capabilities::Capabilities;
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{DONE, GO_AHEAD};
@@ -54,12 +55,13 @@ pub(super) async fn open(
     Ok(answer)
 }
 
-/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461).
+/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461). SIZE is that of the
+/// message as the relay gets it.
 fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
     let mut command = String::with_capacity(128);
     push(&mut command, format_args!("MAIL FROM:<{}>", envelope.reverse_path));
     if let Some(size) = envelope.size.filter(|_| offered.size_parameter) {
-        push(&mut command, format_args!(" SIZE={size}"));
+        push(&mut command, format_args!(" SIZE={}", size.saturating_add(MOST_ADDED)));
     }
     if envelope.eight_bit && offered.eight_bit_mime {
         command.push_str(" BODY=8BITMIME");
