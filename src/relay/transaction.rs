@@ -61,7 +61,9 @@ fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
     let mut command = String::with_capacity(128);
     push(&mut command, format_args!("MAIL FROM:<{}>", envelope.reverse_path));
     if let Some(size) = envelope.size.filter(|_| offered.size_parameter) {
-        push(&mut command, format_args!(" SIZE={}", size.saturating_add(MOST_ADDED)));
+        // the most it can be: where only that is past the limit, the relay decides at the end
+        let limit = offered.size.unwrap_or(u64::MAX).max(size);
+        push(&mut command, format_args!(" SIZE={}", size.saturating_add(MOST_ADDED).min(limit)));
     }
     if envelope.eight_bit && offered.eight_bit_mime {
         command.push_str(" BODY=8BITMIME");

@@ -97,6 +97,8 @@ async fn mail_has_only_parameters_that_the_relay_offers() {
     let rows = [
         ("SIZE 100000|250 8BITMIME", Some(4711), true, " SIZE=25191 BODY=8BITMIME"),
         ("SIZE|250 8BITMIME", Some(4711), false, " SIZE=25191"),
+        ("SIZE 20000|250 8BITMIME", Some(4711), false, " SIZE=20000"),
+        ("SIZE 4000|250 8BITMIME", Some(4711), false, " SIZE=4711"),
         ("SIZE 100000|250 8BITMIME", None, false, ""),
         ("SIZE 100000|250 DSN", Some(1), true, " SIZE=20481"),
         ("8BITMIME|250 DSN", Some(1), true, " BODY=8BITMIME"),
