@@ -1,0 +1,5 @@
+//! todo
+use crate::cli::load::summary::Summary;
+pub(super) fn page(_s: &Summary) -> String {
+    String::new()
+}
