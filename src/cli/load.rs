@@ -132,7 +132,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::time)]
     timeout: Duration,
     /// With --self: set a key of the daemon's configuration, as for `rmxd serve`
-    #[arg(long, value_name = "KEY=VALUE", requires = "own")]
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "target")]
     set: Vec<String>,
     /// Print JSON; times are in microseconds
     #[arg(long)]

@@ -157,3 +157,40 @@ pub(super) fn usage(daemon: &DaemonSummary) -> String {
         daemon.dns_questions,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::load::summary::tests::summary;
+
+    #[test]
+    fn the_table_has_a_row_for_each_class_and_one_for_all() {
+        let mut summary = summary();
+        let shown = text(&summary, Colour::NONE);
+        let row = |name: &str| {
+            let line = shown.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{shown}"));
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert!(row("clean").starts_with("clean accept 100 100 0 0 0 0 "), "{shown}");
+        assert!(row("spoofed").starts_with("spoofed reject 100 0 100 0 0 0 "), "{shown}");
+        assert!(row("all").starts_with("all 200 100 100 0 0 0 "), "{shown}");
+        assert!(shown.ends_with("\u{2713} all as expected\n"), "{shown}");
+        summary.problems.push("3 false accepts".to_owned());
+        assert!(text(&summary, Colour::NONE).ends_with("\u{2717} 3 false accepts\n"));
+    }
+
+    #[test]
+    fn times_are_written_with_the_unit_that_fits() {
+        let rows =
+            [(0, "0 us"), (999, "999 us"), (1234, "1.2 ms"), (234_567, "235 ms"), (2_345_678, "2.35 s")];
+        rows.iter().for_each(|(micros, text)| assert_eq!(time(*micros), *text));
+    }
+
+    #[test]
+    fn json_has_the_same_facts() {
+        let value: serde_json::Value = serde_json::from_str(&json(&summary())).unwrap();
+        assert_eq!(value["classes"][1]["class"], "spoofed");
+        assert_eq!(value["classes"][1]["rejected"], 100);
+        assert_eq!(value["problems"], serde_json::json!([]));
+    }
+}

@@ -243,7 +243,8 @@ mod tests {
         let run = run(target, Pace { connections: 100, ..pace() });
         timeout(Duration::from_secs(10), run.play()).await.unwrap();
         assert!(run.is_hopeless());
-        assert_eq!(run.tally().total().total(), run.tally().total().failed);
+        let total = run.tally().total();
+        assert_eq!(total.total(), total.failed);
     }
 
     #[test]

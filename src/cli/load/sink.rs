@@ -163,8 +163,9 @@ mod tests {
         stream.shutdown().await.unwrap();
         let mut replies = String::new();
         stream.read_to_string(&mut replies).await.unwrap();
+        let last = |line: &&str| line.as_bytes()[3] == b' ';
         let codes: Vec<_> =
-            replies.lines().filter(|line| &line[3..4] == " ").map(|line| &line[..3]).collect();
+            replies.lines().filter(last).map(|line| line.split(' ').next().unwrap()).collect();
         let message = ["250", "250", "354", "250"];
         let expected = [&["220", "250", "220", "250"][..], &message, &message, &message[..3]].concat();
         assert_eq!(codes, expected);

@@ -313,3 +313,92 @@ fn daemon(own: &OwnFacts, over_time: &[SliceSummary], sessions: u64) -> DaemonSu
         dns_questions: own.questions,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::cli::load::tally::tests::{failure, outcome, tally};
+
+    fn frame(own: bool) -> Frame {
+        Frame {
+            target: "127.0.0.1:2525".parse().unwrap(),
+            own,
+            seed: 1,
+            connections: 50,
+            rate: None,
+            mix: vec![Class::Clean, Class::Spoofed],
+            expected: PerClass::new(Class::by_default),
+            tolerate_defer: false,
+            tolerate_failure: false,
+        }
+    }
+
+    fn ended() -> Ended {
+        let elapsed = Duration::from_secs(2);
+        Ended { elapsed, interrupted: false, hopeless: false, problems: Vec::new() }
+    }
+
+    fn own(balance: Balance) -> OwnFacts {
+        OwnFacts { balance, questions: 4, usage: Usage::of(Some(std::process::id())) }
+    }
+
+    /// What a small run of --self came to.
+    pub(in crate::cli::load) fn summary() -> Summary {
+        let mut tally = tally();
+        for millis in 1..=100 {
+            let at = Duration::from_millis(20 * millis);
+            tally.message(Class::Spoofed, false, &outcome(550, millis), at);
+            tally.message(Class::Clean, false, &outcome(250, 2 * millis), at);
+            tally.memory(millis << 20, at);
+            tally.session(false);
+            tally.session(false);
+        }
+        frame(true).summary(&tally, ended(), Some(own(Balance::default())))
+    }
+
+    #[test]
+    fn a_run_in_which_all_is_as_expected_has_no_problems() {
+        let summary = summary();
+        assert_eq!(summary.problems, Vec::<String>::new());
+        assert_eq!((summary.sessions, summary.total.accepted, summary.total.rejected), (200, 100, 100));
+        assert!((summary.sessions_per_second - 100.0).abs() < 0.1);
+        let latency = summary.latency.unwrap();
+        assert!(
+            (65_000..70_000).contains(&latency.p50) && (200_000..201_000).contains(&latency.max),
+            "{latency:?}"
+        );
+        let daemon = summary.daemon.unwrap();
+        assert!(daemon.memory_half.unwrap() > 40 << 20 && daemon.memory_before.is_some());
+    }
+
+    #[test]
+    fn whatever_goes_wrong_is_a_problem_of_its_own_and_some_can_be_tolerated() {
+        let of = |class, outcome| {
+            let mut tally = tally();
+            tally.message(class, false, &outcome, Duration::ZERO);
+            tally.session(false);
+            tally
+        };
+        let deferred = || of(Class::Clean, outcome(451, 1));
+        let rows = [
+            (of(Class::Spoofed, outcome(250, 1)), "1 false accepts of class spoofed (expected reject)"),
+            (of(Class::Clean, outcome(550, 1)), "1 false rejects of class clean (expected accept)"),
+            (deferred(), "1 deferred of class clean (expected accept)"),
+            (of(Class::Clean, failure()), "1 sessions without a verdict"),
+            (tally(), "no session was played"),
+        ];
+        for (tally, problem) in rows {
+            assert_eq!(frame(false).summary(&tally, ended(), None).problems, [problem]);
+        }
+        let lenient = Frame { tolerate_defer: true, tolerate_failure: true, ..frame(false) };
+        for tally in [deferred(), of(Class::Clean, failure())] {
+            assert_eq!(lenient.summary(&tally, ended(), None).problems, Vec::<String>::new());
+        }
+        let balance = Balance { lost: 2, doubled: 1, unanswered: 5, ..Balance::default() };
+        let fine = of(Class::Clean, outcome(250, 1));
+        assert_eq!(
+            lenient.summary(&fine, ended(), Some(own(balance))).problems,
+            ["2 messages lost: accepted, and not in the sink", "1 messages twice in the sink"]
+        );
+    }
+}
