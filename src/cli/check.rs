@@ -87,8 +87,7 @@ async fn decide(args: &Args, gate: &Arc<Gate>, header: &Header) -> (String, Verd
     let whole = inspection.header(&mut guest, header).await;
     let decision = if envelope.refuses() { envelope } else { whole };
     let (names, exempt) = (guest.names().await, guest.is_exempt());
-    let report =
-        report::Report { gate, names: names.as_ref(), inspection: &inspection, decision: &decision, exempt };
+    let report = report::Report { gate, names, inspection: &inspection, decision: &decision, exempt };
     let text = if args.json { report.json(args.client) } else { report.tree(args.client) };
     (text, decision.verdict)
 }

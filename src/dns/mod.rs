@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::alias::{Resolved, resolve};
-use crate::dns::askers::Askers;
+use crate::dns::askers::{Askers, Bounds, Ticket};
 use crate::dns::cache::{Cache, Entry, Held};
 use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
@@ -38,6 +38,17 @@ const MAX_UNDER_WAY: usize = 512;
 /// Those of one client; past it a question waits for one of the same client's to end, and when that takes half of
 /// `dns.timeout`, it is [`Trouble::Busy`].
 const MAX_PER_CLIENT: usize = 64;
+/// Questions of one client that wait or are under way; past it they are [`Trouble::Busy`] at once.
+///
+/// One session asks 704 side by side at the very most: PTR 320 (10 names, 2 rules, 16 hosts each), HELO and MAIL FROM
+/// 32 each, From: and Reply-To: 160 each (5 domains). So this is five such sessions, or 80 questions for each of 50
+/// connections. It is also more than could be answered: while a question waits (2.5 s by default), 64 places that take
+/// 50 ms each answer 3200.
+const MAX_OPEN_PER_CLIENT: usize = 4096;
+/// The same for all clients together: it takes as many of them to fill this as to fill the places under way. One that
+/// waits costs 1 KiB with its asker, one that has a place 6 KiB.
+const MAX_OPEN: usize = MAX_OPEN_PER_CLIENT * (MAX_UNDER_WAY / MAX_PER_CLIENT);
+const BOUNDS: Bounds = Bounds { under_way: MAX_PER_CLIENT, open: MAX_OPEN_PER_CLIENT, open_in_all: MAX_OPEN };
 
 /// `[dns]` as the resolver and the cache need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +139,7 @@ impl Dns {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
             servers: Servers::new(&settings.servers, settings.timeout, clock.clone())?,
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
-            askers: Askers::new(MAX_PER_CLIENT),
+            askers: Askers::new(BOUNDS),
             clock,
             settings,
         })))
@@ -168,40 +179,51 @@ impl Dns {
             return self.0.lookup(question, denial, Freshness::Cached, Duration::ZERO);
         }
         let (asked, began) = (Instant::now(), self.0.clock.now());
-        // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
-        let inner = Arc::clone(&self.0);
-        let theirs = question.clone();
-        let task = tokio::spawn(async move { inner.ask_once(theirs, client).await });
-        match task.await {
-            Ok(entry) => {
-                let waited = entry.latest.received >= began;
-                let freshness = if waited { Freshness::Fresh } else { Freshness::Cached };
-                self.0.lookup(question, entry, freshness, asked.elapsed())
+        let entry = match self.0.place(client, asked).await {
+            None => Some(self.0.cache.busy(question.clone()).await),
+            Some(place) => {
+                // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
+                let (inner, theirs) = (Arc::clone(&self.0), question.clone());
+                let task = async move { inner.ask_once(theirs, asked, place).await };
+                // An error: the task panicked, or the runtime is being shut down.
+                tokio::spawn(task).await.ok()
             }
-            // The task panicked, or the runtime is being shut down.
-            Err(_) => broken(question, asked.elapsed()),
-        }
+        };
+        let Some(entry) = entry else {
+            return broken(question, asked.elapsed());
+        };
+        let waited = entry.latest.received >= began;
+        let freshness = if waited { Freshness::Fresh } else { Freshness::Cached };
+        self.0.lookup(question, entry, freshness, asked.elapsed())
     }
 }
 
 impl Inner {
-    async fn ask_once(&self, question: Question, client: IpAddr) -> Entry {
-        let deadline = Instant::now() + self.settings.timeout;
-        // A question that began too late would fail for want of time, and that is held against the domain.
-        let patience = deadline - self.settings.timeout / 2;
-        // Before the cache is asked to wait for others: they must not wait for this client's place.
-        let asker = self.askers.of(client);
-        let Ok(Ok(_place)) = timeout_at(patience, asker.under_way.acquire()).await else {
-            return self.cache.busy(question).await;
-        };
-        let asked = question.clone();
-        let ask = Box::pin(async move {
-            match timeout_at(patience, self.under_way.acquire()).await {
-                Ok(Ok(_permit)) => resolve(&self.servers, &asked, deadline).await,
+    /// One of the client's places. It is the asker who waits for it: nobody else waits for the question yet, so if he
+    /// leaves, it need not be asked. `None` = too many questions, or none of the places was free in time.
+    async fn place(&self, client: IpAddr, asked: Instant) -> Option<Ticket> {
+        let mut ticket = self.askers.admit(client)?;
+        timeout_at(self.patience(asked), ticket.take_place()).await.ok()?;
+        Some(ticket)
+    }
+
+    /// Asks unless another does already. It is after its client's place that a question waits for others: they must not
+    /// wait for that place.
+    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Entry {
+        let name = question.clone();
+        let ask = Box::pin(async {
+            match timeout_at(self.patience(asked), self.under_way.acquire()).await {
+                Ok(Ok(_permit)) => resolve(&self.servers, &name, asked + self.settings.timeout).await,
                 Ok(Err(_)) | Err(_) => Resolved::trouble(Trouble::Busy),
             }
         });
         self.cache.ask_once(question, ask).await
+    }
+
+    /// Until when a question may wait for its turn: one that began later would fail for want of time, and that is held
+    /// against the domain.
+    fn patience(&self, asked: Instant) -> Instant {
+        asked + self.settings.timeout / 2
     }
 
     fn lookup(&self, question: Question, entry: Entry, freshness: Freshness, took: Duration) -> Lookup {

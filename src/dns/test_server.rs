@@ -46,7 +46,7 @@ impl TestServer {
     /// SERVFAIL, REFUSED, DROP, DELAY milliseconds, REFERRAL (NS records only), NOSOA (absence without SOA),
     /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped), FOLDS (over UDP
     /// the question comes back in lower case).
-    /// Labels may hold `\DDD`.
+    /// Labels may hold `\DDD`; what is said of `*.NAME` holds for each name one label below that has no line itself.
     pub(crate) async fn start(zone: &str) -> Self {
         Self::launch(zone, true).await
     }
@@ -163,7 +163,8 @@ impl Zone {
     }
 
     fn lines(&self, name: &Name) -> &[Line] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+        let found = self.0.get(name).or_else(|| self.0.get(&name.clone().into_wildcard()));
+        found.map_or(&[], Vec::as_slice)
     }
 
     fn has(&self, name: &Name, wanted: fn(&Line) -> bool) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::test_server::{NEGATIVE_TTL, TestServer, settings};
@@ -414,4 +415,84 @@ async fn a_client_with_a_thousand_names_leaves_room_for_the_others() {
     let busy = flood.iter().filter(|lookup| text(lookup).ends_with("too many questions under way")).count();
     assert!(busy >= MAX_UNDER_WAY, "{busy} of {} were too many", flood.len());
     assert_eq!(text(&mx(&dns, "n0.good.test").await), "fresh NXDOMAIN", "afterwards it may ask again");
+}
+
+/// Nothing below `slow.test` is answered.
+const SILENT_BUT_FOR_ONE: &str = "*.slow.test DROP\ngood.test MX 10 mail.good.test";
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// Another client asks for the name that is answered.
+async fn another(dns: &Dns) -> String {
+    let other = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    text(&dns.ask(question(RecordType::Mx, "good.test"), other).await)
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_waits_for_any_more_is_not_asked() {
+    let server = TestServer::start(SILENT_BUT_FOR_ONE).await;
+    let (dns, _) = server.dns();
+    let before = tasks();
+    for nth in 0..5_000 {
+        // MAIL and RSET at once, without end
+        assert!(mx(&dns, &format!("n{nth}.slow.test")).now_or_never().is_none());
+        if nth % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(dns.0.askers.open(), (MAX_PER_CLIENT, 1), "those that began are still asked");
+    assert!(tasks() - before <= 4 * MAX_PER_CLIENT, "{} tasks more than {before}", tasks() - before);
+    assert_eq!(another(&dns).await, "fresh 10 mail.good.test");
+    tokio::time::sleep(settings(&[]).timeout + SECOND / 4).await;
+    let asked: std::collections::HashSet<String> = server.asked().into_iter().collect();
+    assert_eq!(asked.len(), MAX_PER_CLIENT + 1);
+    assert_eq!(dns.0.askers.open(), (0, 0));
+    assert_eq!(text(&mx(&dns, "n0.good.test").await), "fresh NXDOMAIN", "afterwards it may ask again");
+}
+
+#[tokio::test]
+async fn of_too_many_questions_that_wait_the_last_are_told_busy_at_once() {
+    let server = TestServer::start(SILENT_BUT_FOR_ONE).await;
+    let patient = Settings { timeout: 20 * SECOND, ..settings(&[server.address()]) };
+    let dns = Dns::new(patient).unwrap();
+    let before = tasks();
+    let (mut waiting, mut busy) = (Vec::new(), 0);
+    for nth in 0..MAX_OPEN_PER_CLIENT + 500 {
+        let dns = dns.clone();
+        let mut asked = Box::pin(async move { mx(&dns, &format!("n{nth}.slow.test")).await });
+        match (&mut asked).now_or_never() {
+            None => waiting.push(asked),
+            Some(lookup) => {
+                assert_eq!(text(&lookup), "fresh too many questions under way");
+                busy += 1;
+            }
+        }
+        if nth % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!((waiting.len(), busy), (MAX_OPEN_PER_CLIENT, 500));
+    assert!(tasks() - before <= 4 * MAX_PER_CLIENT, "{} tasks more than {before}", tasks() - before);
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh too many questions under way");
+    assert_eq!(another(&dns).await, "fresh 10 mail.good.test");
+    assert_eq!(text(&mx(&dns, "good.test").await), "cached 10 mail.good.test", "busy is not remembered");
+    assert_eq!(dns.0.askers.open(), (MAX_OPEN_PER_CLIENT, 1));
+    drop(waiting);
+    assert_eq!(dns.0.askers.open(), (MAX_PER_CLIENT, 1), "those that began are still asked");
+}
+
+#[tokio::test]
+async fn one_who_is_told_busy_has_the_expired_answer() {
+    let server = TestServer::start("good.test 10 MX 10 m.test").await;
+    let (dns, clock) = server.dns();
+    mx(&dns, "good.test").await;
+    clock.advance(10 * SECOND);
+    let all: Vec<_> = (0..MAX_OPEN_PER_CLIENT).map(|_| dns.0.askers.admit(CLIENT).unwrap()).collect();
+    let lookup = mx(&dns, "good.test").await;
+    assert_eq!(text(&lookup), "fresh too many questions under way");
+    assert_eq!(lookup.stale.unwrap().answer.to_string(), "10 m.test");
+    drop(all);
+    assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
 }

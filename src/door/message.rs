@@ -211,7 +211,7 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
     };
     let received = trace::Received {
         helo: transaction.helo(),
-        ptr: names.as_ref().and_then(ClientNames::first),
+        ptr: names.and_then(ClientNames::first),
         client,
         by: hostname,
         protocol,
@@ -220,7 +220,7 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
         recipient: transaction.first.as_ref().filter(|_| transaction.accepted == 1),
         at: SystemTime::now(),
     };
-    let iprev = names.as_ref().map(|names| Iprev { result: iprev_result(&names.outcome), client });
+    let iprev = names.map(|names| Iprev { result: iprev_result(&names.outcome), client });
     let results = authentication_results(hostname, iprev, transaction.findings());
     [received.to_bytes(), results].concat()
 }

@@ -160,9 +160,11 @@ impl Transaction {
         permit: Permit,
         first: Recipient<'_>,
     ) -> Result<(relay::Transaction, Reply), Reply> {
+        // DNS may take its time for the name.
+        let name = if visit.wants_name() { client_name(guest.names().await) } else { ClientName::Unknown };
         let client = ClientInfo {
             address: self.client,
-            name: client_name(guest.names().await.as_ref()),
+            name,
             helo: self.helo().into(),
             esmtp: self.hello.as_ref().is_some_and(|hello| hello.extended),
         };

@@ -3,17 +3,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use compact_str::{CompactString, ToCompactString};
+use compact_str::CompactString;
 
 use crate::gate::Gate;
 use crate::gate::inspection::Inspection;
 use crate::gate::pending::Pending;
+use crate::gate::ptr::Ptr;
 use crate::policy::evidence::Trouble;
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Rule};
-use crate::reverse_mx::{ClientNames, NamesOutcome};
+use crate::reverse_mx::ClientNames;
 use crate::smtp::address::{Domain, DomainName, ReversePath};
 
 /// One connection. Dropping it ends the look-ups that only it waits for.
@@ -22,22 +23,15 @@ pub struct Guest {
     pub(super) gate: Arc<Gate>,
     pub(super) client: IpAddr,
     pub(super) exempt: bool,
-    ptr: Option<Pending<Arc<PtrFindings>>>,
+    ptr: Option<Ptr>,
     helo: Option<Pending<Arc<[Finding]>>>,
-}
-
-/// The client's names and what the rules made of them.
-#[derive(Debug)]
-pub(super) struct PtrFindings {
-    pub(super) names: ClientNames,
-    pub(super) findings: Vec<Finding>,
 }
 
 impl Guest {
     pub(super) fn new(gate: Arc<Gate>, client: IpAddr) -> Self {
         let exempt = gate.settings.exempt.client(client);
         let looks = gate.policy().ptr.looks() && !exempt;
-        let ptr = looks.then(|| Pending::start(inspect_ptr(Arc::clone(&gate), client)));
+        let ptr = looks.then(|| Ptr::start(&gate, client));
         Self { gate, client, exempt, ptr, helo: None }
     }
 
@@ -71,20 +65,23 @@ impl Guest {
     }
 
     /// What is known of the client's names; `None` where the policy doesn't ask for them.
-    pub async fn names(&mut self) -> Option<ClientNames> {
-        Some(self.ptr_findings().await?.names.clone())
+    pub async fn names(&self) -> Option<&ClientNames> {
+        Some(self.ptr.as_ref()?.names().await)
     }
 
     /// The client's names as far as they are known by now.
     #[must_use]
     pub fn names_if_known(&self) -> Option<&ClientNames> {
-        Some(&self.ptr.as_ref()?.value()?.names)
+        self.ptr.as_ref()?.names_if_known()
     }
 
     /// The findings of identity `ptr` or `helo`.
     pub(super) async fn findings(&mut self, identity: Identity) -> Vec<Finding> {
         match identity {
-            Identity::Ptr => self.ptr_findings().await.map(|ptr| ptr.findings.clone()).unwrap_or_default(),
+            Identity::Ptr => match &mut self.ptr {
+                None => Vec::new(),
+                Some(ptr) => ptr.findings(&self.gate.settings.policy.ptr, self.client).await.to_vec(),
+            },
             Identity::Helo => match &mut self.helo {
                 None => Vec::new(),
                 Some(pending) => {
@@ -95,41 +92,6 @@ impl Guest {
             },
             Identity::MailFrom | Identity::From | Identity::ReplyTo => Vec::new(),
         }
-    }
-
-    async fn ptr_findings(&mut self) -> Option<&Arc<PtrFindings>> {
-        let (rules, client) = (&self.gate.settings.policy.ptr, self.client);
-        Some(self.ptr.as_mut()?.wait(|| Arc::new(unknown_names(rules, client))).await)
-    }
-}
-
-async fn inspect_ptr(gate: Arc<Gate>, client: IpAddr) -> Arc<PtrFindings> {
-    let rules = &gate.policy().ptr;
-    let work = async {
-        let names = gate.reverse_mx.names_of(client).await;
-        let exempt = match &names.outcome {
-            NamesOutcome::Confirmed(confirmed) => {
-                confirmed.iter().find(|name| gate.settings.exempt.domain(name))
-            }
-            _ => None,
-        };
-        let findings = match exempt {
-            Some(name) => {
-                all_rules(rules, Identity::Ptr, name.as_str(), name.as_str(), Outcome::None(Absence::Exempt))
-            }
-            None => gate.reverse_mx.inspect_ptr(&names, rules, client).await,
-        };
-        PtrFindings { names, findings }
-    };
-    let found = tokio::time::timeout(gate.deadline, work).await;
-    Arc::new(found.unwrap_or_else(|_elapsed| unknown_names(rules, client)))
-}
-
-fn unknown_names(rules: &IdentityRules, client: IpAddr) -> PtrFindings {
-    let text = client.to_compact_string();
-    PtrFindings {
-        names: ClientNames { outcome: NamesOutcome::TempError(Trouble::Timeout), evidence: Vec::new() },
-        findings: temperror(rules, Identity::Ptr, &text, &text),
     }
 }
 

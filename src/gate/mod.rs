@@ -10,6 +10,9 @@ mod guest;
 mod id;
 mod inspection;
 mod pending;
+mod ptr;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

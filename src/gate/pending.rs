@@ -37,11 +37,6 @@ impl<T: Send + 'static> Pending<T> {
         }
     }
 
-    /// The value, if it is known by now.
-    pub(super) fn value(&self) -> Option<&T> {
-        self.value.as_ref()
-    }
-
     /// The value, once it is there; `lost` makes one where the task died. May be cancelled and called again.
     pub(super) async fn wait(&mut self, lost: impl FnOnce() -> T) -> &T {
         if let Some(task) = &mut self.task {

@@ -256,6 +256,15 @@ pub struct Visit {
 }
 
 impl Visit {
+    /// Whether the next hop may be told the client's name. If not, [`ClientName::Unknown`] will do.
+    #[must_use]
+    pub fn wants_name(&self) -> bool {
+        match &self.inner.hop {
+            Hop::Maildir(_) => false,
+            Hop::Smtp(hop) => hop.wants_name(),
+        }
+    }
+
     /// Opens a transaction, up to and with the first recipient; the reply is the one for that.
     ///
     /// # Errors

@@ -245,6 +245,15 @@ impl SmtpHop {
         Ok(offered)
     }
 
+    /// Whether [`Self::means`] may come to XCLIENT or XFORWARD.
+    pub(super) fn wants_name(&self) -> bool {
+        match self.settings.identity {
+            ClientIdentity::Auto | ClientIdentity::Xclient | ClientIdentity::Xforward => true,
+            ClientIdentity::ProxyV2 => false,
+            ClientIdentity::None => self.settings.xclient_required,
+        }
+    }
+
     /// How the client is to be made known, or an error when that has to be and can't.
     fn means(&self, offered: &Capabilities) -> Result<Means, RelayError> {
         use ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};

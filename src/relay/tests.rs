@@ -102,3 +102,21 @@ async fn deliver_as(visit: &Visit, client: &ClientInfo, message: &[&[u8]]) -> St
     }
     format!("END {}", transaction.finish().await)
 }
+
+#[test]
+fn a_relay_wants_the_clients_name_where_it_may_be_told() {
+    let smtp = || NextHop::Smtp { host: "relay.test".into(), port: 25 };
+    let rows = [
+        (smtp(), ClientIdentity::Auto, false, true),
+        (smtp(), ClientIdentity::Xclient, true, true),
+        (smtp(), ClientIdentity::Xforward, false, true),
+        (smtp(), ClientIdentity::ProxyV2, false, false),
+        (smtp(), ClientIdentity::None, false, false),
+        (smtp(), ClientIdentity::None, true, true),
+        (NextHop::Maildir("mail".into()), ClientIdentity::Auto, false, false),
+    ];
+    for (next_hop, identity, xclient_required, expected) in rows {
+        let relay = Relay::new(Settings { identity, xclient_required, ..settings(next_hop) });
+        assert_eq!(relay.visit().wants_name(), expected, "{identity:?} {xclient_required}");
+    }
+}

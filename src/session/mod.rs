@@ -5,6 +5,7 @@
 //! an [`Effect`], and the outcome of that effect is the next [`Event`]. Session and transaction are separate values;
 //! a transaction is ended by dropping it.
 
+mod event;
 mod replies;
 #[cfg(test)]
 mod tests;
@@ -13,10 +14,11 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 
+pub use crate::session::event::{Effect, Event};
+
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters, RcptParameters};
 use crate::smtp::foreign::is_foreign;
-use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
 use crate::smtp::xclient::Xclient;
 
@@ -48,6 +50,10 @@ pub struct Offer {
     pub starttls: bool,
 }
 
+/// A client may have sent so many recipients behind a MAIL that is refused (RFC 5321 4.5.3.1.8), or `limits.recipients` if
+/// that is more.
+const PIPELINED_RECIPIENTS: usize = 100;
+
 /// How the client introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -55,82 +61,6 @@ pub struct Hello {
     pub argument: CompactString,
     /// EHLO, not HELO.
     pub extended: bool,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A command line came, without its CRLF.
-    Line(&'a [u8]),
-    /// A command line was too long.
-    LineTooLong,
-    /// An octet that has no place in SMTP.
-    Fault(Fault),
-    /// Outcome of [`Effect::Sender`].
-    SenderAnswered(Reply),
-    /// Outcome of [`Effect::Recipient`].
-    RecipientAnswered(Reply),
-    /// Outcome of [`Effect::Message`].
-    MessageAnswered(Reply),
-    /// Outcome of [`Effect::Client`]; whether the client announced may in turn say XCLIENT.
-    ClientAnnounced {
-        /// [`Offer::xclient`] from now on.
-        xclient: bool,
-    },
-    /// The client spoke before the banner.
-    SpokeEarly,
-    /// Outcome of [`Effect::StartTls`]: the handshake was done.
-    TlsStarted,
-    /// Outcome of [`Effect::StartTls`]: octets came behind the command, before any handshake.
-    PlainTextBehindStartTls,
-    /// Outcome of [`Effect::StartTls`]: there is nothing to do it with.
-    TlsUnavailable,
-    /// Outcome of [`Effect::Chunk`].
-    ChunkAnswered(Reply),
-    /// The client was silent for too long.
-    TimedOut,
-    /// The daemon ends.
-    ShuttingDown,
-}
-
-/// What is to be done. Each effect has one outcome: the event that is named, else the next line.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Answer, then wait for the next line.
-    Reply(Reply),
-    /// Wait for the next line; there is nothing to answer.
-    Listen,
-    /// The client introduced itself; no transaction is open. Answer.
-    Hello(Reply),
-    /// The transaction is over without a message. Answer.
-    Reset(Reply),
-    /// Answer and close the connection.
-    Close(Reply),
-    /// A transaction wants to begin: [`Event::SenderAnswered`].
-    Sender(ReversePath, MailParameters),
-    /// A recipient for the open transaction: [`Event::RecipientAnswered`].
-    Recipient(ForwardPath, RcptParameters),
-    /// 354, then receive the message: [`Event::MessageAnswered`].
-    Message,
-    /// From now on the session is another client's: [`Event::ClientAnnounced`].
-    Client(Xclient),
-    /// If nothing came behind the command, answer and do the handshake, which ends an open transaction:
-    /// [`Event::TlsStarted`] or one of the other two. A handshake that fails ends the connection without a word.
-    StartTls(Reply),
-    /// Receive so many octets of the message, which may end with them: [`Event::ChunkAnswered`].
-    Chunk {
-        /// Octets that follow the command.
-        octets: u64,
-        /// The message ends with them.
-        last: bool,
-    },
-    /// Throw so many octets away, then answer: a chunk that has no place (RFC 3030 2).
-    Discard {
-        /// Octets that follow the command.
-        octets: u64,
-        /// The answer.
-        reply: Reply,
-    },
 }
 
 /// One SMTP session.
@@ -145,9 +75,9 @@ pub struct Session {
     secured: bool,
     /// Of the MAIL that is being answered.
     smtputf8: bool,
-    /// The last MAIL, or a RCPT of the open transaction, was refused: what a pipelining client had sent behind it
-    /// (RFC 2920 3.1) is out of order through no fault of the client's.
-    refused: bool,
+    /// Commands out of order that count as no error: what a pipelining client had sent behind a MAIL or RCPT that was
+    /// refused (RFC 2920 3.1).
+    excused: usize,
     errors: usize,
 }
 
@@ -191,7 +121,7 @@ impl Session {
             transaction: None,
             secured: false,
             smtputf8: false,
-            refused: false,
+            excused: 0,
             errors: 0,
         }
     }
@@ -215,20 +145,21 @@ impl Session {
             Event::LineTooLong => self.error(replies::line_too_long()),
             Event::Fault(fault) => Effect::Close(replies::fault(fault)),
             Event::SenderAnswered(reply) => {
-                self.refused = !reply.is_positive();
                 if reply.is_positive() {
                     let smtputf8 = self.smtputf8;
                     self.transaction = Some(Transaction { accepted: 0, smtputf8, chunks: Chunks::None });
+                    self.excused = 0;
+                    return Effect::Reply(reply);
                 }
-                Effect::Reply(reply)
+                self.refuse(reply)
             }
-            Event::RecipientAnswered(reply) => {
-                match &mut self.transaction {
-                    Some(transaction) if reply.is_positive() => transaction.accepted += 1,
-                    _ => self.refused = true,
+            Event::RecipientAnswered(reply) => match &mut self.transaction {
+                Some(transaction) if reply.is_positive() => {
+                    transaction.accepted += 1;
+                    Effect::Reply(reply)
                 }
-                Effect::Reply(reply)
-            }
+                _ => self.refuse(reply),
+            },
             Event::MessageAnswered(reply) => {
                 self.transaction = None;
                 Effect::Reply(reply)
@@ -324,7 +255,7 @@ impl Session {
             return self.error(replies::parameter_not_offered(name));
         }
         if parameters.size.is_some_and(|size| size > self.offer.size) {
-            return Effect::Reply(replies::too_big(self.offer.size));
+            return self.refuse(replies::too_big(self.offer.size));
         }
         self.smtputf8 = parameters.smtputf8;
         Effect::Sender(path, parameters)
@@ -337,7 +268,7 @@ impl Session {
                 self.error(replies::out_of_order("the message has begun"))
             }
             Some(transaction) if transaction.accepted >= self.settings.recipients => {
-                Effect::Reply(replies::too_many_recipients())
+                self.refuse(replies::too_many_recipients())
             }
             Some(transaction) if parameters.utf8 && !transaction.smtputf8 => self.error(replies::not_ascii()),
             Some(_) if parameters.asks_dsn() && !self.offer.dsn => {
@@ -376,7 +307,7 @@ impl Session {
         self.hello = None;
         self.transaction = None;
         self.announced = Announced::default();
-        self.refused = false;
+        self.excused = 0;
         self.offer.starttls = false;
         self.secured = true;
         Effect::Listen
@@ -413,9 +344,21 @@ impl Session {
         Effect::Reply(reply)
     }
 
+    /// Mail that isn't taken: no error. The recipients and the DATA that may follow it are none either.
+    fn refuse(&mut self, reply: Reply) -> Effect {
+        self.excused = self.settings.recipients.max(PIPELINED_RECIPIENTS) + 1;
+        Effect::Reply(reply)
+    }
+
     /// An error, unless a refusal of ours led to it.
     fn out_of_order(&mut self, reply: Reply) -> Effect {
-        if self.refused { Effect::Reply(reply) } else { self.error(reply) }
+        match self.excused.checked_sub(1) {
+            Some(left) => {
+                self.excused = left;
+                Effect::Reply(reply)
+            }
+            None => self.error(reply),
+        }
     }
 
     /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.

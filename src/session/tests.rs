@@ -1,6 +1,7 @@
 //! Dialogues without a socket: lines in, codes out, the outcomes of effects given by the test.
 
 use super::*;
+use crate::smtp::framing::Fault;
 use crate::smtp::reply::Enhanced;
 
 fn session(recipients: usize, errors: usize) -> Session {
@@ -134,6 +135,16 @@ fn what_is_pipelined_behind_a_refusal_counts_as_no_error() {
             ("DATA", "421 close"),
         ],
     );
+}
+
+#[test]
+fn a_sender_refused_for_its_size_excuses_what_was_pipelined_behind_it_but_no_more() {
+    let mut session = session(9, 1);
+    dialogue(&mut session, &[EHLO, ("MAIL FROM:<u@good.test> SIZE=2000", "552")]);
+    for _ in 0..100 {
+        dialogue(&mut session, &[("RCPT TO:<v@here.test>", "503")]);
+    }
+    dialogue(&mut session, &[("DATA", "503"), ("DATA", "503"), ("DATA", "421 close")]);
 }
 
 #[test]

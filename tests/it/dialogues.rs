@@ -20,7 +20,10 @@
 
 mod player;
 
+use std::time::Duration;
+
 use rmxd::zone::{Server, Zone};
+use tokio::time::Instant;
 
 use crate::support::case_files;
 
@@ -53,5 +56,41 @@ async fn a_script_that_is_wrong_fails() {
     for (script, expected) in rows {
         let what = player::play(&script, zone.address()).await.unwrap_err();
         assert!(what.starts_with(expected), "{script}: {what}");
+    }
+}
+
+/// The client's name takes long to be known, or what the rules need for it does.
+const SLOW_NAMES: &str = "$ORIGIN test.
+$TTL 60
+good MX 10 mail.good
+mail.good A 127.0.0.10
+slow A 127.0.0.62
+;! silent slow MX
+$ORIGIN 127.in-addr.arpa.
+;! silent 61.0.0
+62.0.0 PTR slow.test.
+";
+
+#[tokio::test]
+async fn the_relay_waits_for_the_clients_name_only_and_only_if_it_is_told() {
+    let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::parse(SLOW_NAMES, None).unwrap());
+    let zone = zone.await.unwrap();
+    // how the relay learns the client, where that stands, what the relay is told, whether it takes a time-out of DNS
+    let rows = [
+        ("none", "127.0.0.61", "MAIL FROM:<a@good.test>", false),
+        ("xclient", "127.0.0.61", "XCLIENT NAME=[TEMPUNAVAIL] ADDR=127.0.0.61", true),
+        ("xclient", "127.0.0.62", "XCLIENT NAME=slow.test ADDR=127.0.0.62", false),
+    ];
+    for (identity, client, told, slow) in rows {
+        let script = format!(
+            "= relay.identity={identity}\n@ {client}\nR: EHLO => 250-relay.test\\r\\n250 XCLIENT NAME ADDR\n\
+             S: 220 *\nC: HELO x\nS: 250 gate.test\nC: MAIL FROM:<a@good.test>\nS: 250 *\n\
+             C: RCPT TO:<a@here.test>\nR< ...\nR< {told}\nS: 250 *\nR< ..."
+        );
+        let began = Instant::now();
+        player::play(&script, zone.address())
+            .await
+            .unwrap_or_else(|what| panic!("{identity} {client} {what}"));
+        assert_eq!(began.elapsed() > Duration::from_millis(1_500), slow, "{identity} {client}");
     }
 }

@@ -5,20 +5,22 @@
 //! that could be taken for two fields quoted. Callers need not escape. JSON is escaped by serde_json up to C0; the
 //! rest is done on the way out.
 
+mod json;
+mod text;
+
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 
-use tracing::field::{Field, Visit};
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::fmt::format::{self, FormatFields, Writer};
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
 use tracing_subscriber::reload;
 
-use crate::smtp::escape::{OneLine, is_hazard};
+use crate::log::json::Json;
+use crate::log::text::Fields;
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,124 +146,13 @@ where
     builder.flatten_event(true).with_current_span(true).with_span_list(false).with_writer(Json(writer))
 }
 
-/// Writes the message, then `name=value` for each field.
-struct Fields;
-
-impl<'w> FormatFields<'w> for Fields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = FieldWriter { writer, blank: "", result: Ok(()) };
-        fields.record(&mut visitor);
-        visitor.result
-    }
-}
-
-struct FieldWriter<'w> {
-    writer: Writer<'w>,
-    blank: &'static str,
-    result: fmt::Result,
-}
-
-impl FieldWriter<'_> {
-    fn write(&mut self, name: &str, value: fmt::Arguments<'_>) {
-        if self.result.is_ok() {
-            let blank = std::mem::replace(&mut self.blank, " ");
-            self.result = if name == "message" {
-                write!(self.writer, "{blank}{value}")
-            } else {
-                write!(self.writer, "{blank}{name}={value}")
-            };
-        }
-    }
-}
-
-impl Visit for FieldWriter<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = OneLine(format_args!("{value:?}")).to_string();
-        if field.name() == "message" || is_one_word(&text) {
-            self.write(field.name(), format_args!("{text}"));
-        } else {
-            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-            self.write(field.name(), format_args!("\"{quoted}\""));
-        }
-    }
-}
-
-/// Whether a value can't be taken for two fields: no blank, quote or equals sign, or between quotes already.
-fn is_one_word(text: &str) -> bool {
-    let plain = |text: &str| {
-        !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='))
-    };
-    let quoted = |text: &str| {
-        let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))?;
-        let mut escaped = false;
-        for character in inner.chars() {
-            match character {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '"' => return None,
-                _ => {}
-            }
-        }
-        (!escaped).then_some(())
-    };
-    plain(text) || quoted(text).is_some()
-}
-
-/// Makes [`JsonLine`]s.
-struct Json<W>(W);
-
-impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Json<W> {
-    type Writer = JsonLine<W::Writer>;
-
-    fn make_writer(&'w self) -> Self::Writer {
-        JsonLine(self.0.make_writer())
-    }
-}
-
-/// Passes JSON on; hazards above C0 can stand in its strings only, and become `\uNNNN` there (RFC 8259 7).
-struct JsonLine<W>(W);
-
-impl<W: Write> Write for JsonLine<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match std::str::from_utf8(line) {
-            Ok(text) if text.contains(is_json_hazard) => self.0.write_all(escape_json(text).as_bytes())?,
-            Ok(_) | Err(_) => self.0.write_all(line)?,
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-fn is_json_hazard(character: char) -> bool {
-    character > '\u{1f}' && is_hazard(character)
-}
-
-fn escape_json(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if is_json_hazard(character) {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                out.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::smtp::escape::is_hazard;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);

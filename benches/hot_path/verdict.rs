@@ -1,0 +1,52 @@
+//! From a domain to a decision, with every answer in the cache.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use divan::{Bencher, black_box};
+use rmxd::policy::evidence::{Question, RecordType};
+use rmxd::smtp::address::{DomainName, ReversePath};
+
+use crate::session::Stage;
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+
+#[divan::bench(args = ["good.test", "nosuch.test"])]
+fn cache_hit(bencher: Bencher<'_, '_>, name: &str) {
+    let stage = Stage::new("mail");
+    let question = Question { name: DomainName::parse(name).expect("a name"), rtype: RecordType::Mx };
+    stage.runtime.block_on(stage.dns.ask(question.clone(), CLIENT));
+    bencher
+        .with_inputs(|| question.clone())
+        .bench_local_values(|question| stage.runtime.block_on(stage.dns.ask(question, CLIENT)));
+}
+
+/// MAIL FROM to its decision: rule `exists`.
+#[divan::bench(args = ["u@good.test", "u@nosuch.test"])]
+fn mail_from(bencher: Bencher<'_, '_>, sender: &str) {
+    let stage = Stage::new("mail");
+    let path = ReversePath::parse(sender).expect("an address");
+    let judge = || {
+        stage.runtime.block_on(async {
+            let mut guest = stage.gate.guest(CLIENT);
+            let mut inspection = guest.inspect(black_box(&path));
+            inspection.envelope(&mut guest).await
+        })
+    };
+    judge();
+    bencher.bench_local(judge);
+}
+
+/// Findings to a decision.
+#[divan::bench(args = ["u@good.test", "u@nosuch.test"])]
+fn decide(bencher: Bencher<'_, '_>, sender: &str) {
+    let stage = Stage::new("mail");
+    let path = ReversePath::parse(sender).expect("an address");
+    let findings = stage.runtime.block_on(async {
+        let mut guest = stage.gate.guest(CLIENT);
+        let mut inspection = guest.inspect(&path);
+        inspection.envelope(&mut guest).await;
+        inspection.findings().to_vec()
+    });
+    assert!(!findings.is_empty());
+    bencher.bench(|| rmxd::policy::decide::decide(stage.gate.policy(), black_box(&findings)));
+}

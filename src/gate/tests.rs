@@ -1,0 +1,139 @@
+//! The client's names over a real server on loopback: when they are known, and what can't take them away.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::dns::Dns;
+use crate::dns::test_server::{TestServer, settings};
+use crate::message::header::{Field, Header};
+use crate::policy::evidence::Trouble;
+use crate::policy::finding::{Finding, Outcome};
+use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
+use crate::reverse_mx::{self, ClientNames, NamesOutcome, PrivateAddresses};
+use crate::smtp::address::ReversePath;
+
+/// For the names and the findings together.
+const DEADLINE: Duration = Duration::from_millis(1_500);
+/// More than an answer takes, less than the deadline.
+const SOON: Duration = Duration::from_millis(1_000);
+
+/// The name of 127.0.0.10 is confirmed, but its exchanger's name server is silent; 127.0.0.11 has a good name, and of
+/// 127.0.0.12 nothing is to be learned.
+const ZONE: &str = "
+    10.0.0.127.in-addr.arpa PTR mail.lost.test
+    mail.lost.test A 127.0.0.10
+    mail.lost.test MX 10 mx.silent.test
+    mx.silent.test DROP
+    11.0.0.127.in-addr.arpa PTR mail.good.test
+    mail.good.test A 127.0.0.11
+    mail.good.test MX 10 mail.good.test
+    12.0.0.127.in-addr.arpa DROP";
+
+/// A gate that looks at PTR names only.
+async fn gate() -> (Arc<Gate>, TestServer) {
+    let server = TestServer::start(ZONE).await;
+    let rules = |exists| IdentityRules {
+        exists,
+        matches: Action::Off,
+        exists_by: vec![Rung::Mx],
+        matches_by: vec![Rung::Mx],
+    };
+    let policy = Policy {
+        mode: Mode::Enforce,
+        reject_at: RejectAt::Rcpt,
+        on_dns_error: OnDnsError::Defer,
+        malformed: Action::Tag,
+        helo: rules(Action::Off),
+        ptr: rules(Action::Tag),
+        mail_from: rules(Action::Off),
+        from: rules(Action::Off),
+        reply_to: rules(Action::Off),
+    };
+    let by = reverse_mx::Settings {
+        max_mx_hosts: 20,
+        private_addresses: PrivateAddresses::Accept,
+        match_prefix_v4: 24,
+        match_prefix_v6: 64,
+    };
+    let dns = Dns::new(settings(&[server.address()])).unwrap();
+    let settings = Settings { policy, exempt: Exemptions::default(), help_url: String::new() };
+    (Gate::new(settings, ReverseMx::new(dns, by), DEADLINE), server)
+}
+
+fn guest(gate: &Arc<Gate>, client: &str) -> Guest {
+    gate.guest(client.parse().unwrap())
+}
+
+fn first(names: Option<&ClientNames>) -> Option<&str> {
+    names.and_then(ClientNames::first).map(|name| name.as_str())
+}
+
+/// At the end of a header.
+async fn findings(guest: &mut Guest) -> Vec<Finding> {
+    let mut inspection = guest.inspect(&ReversePath::Null);
+    let header = Header { from: Field::Absent, reply_to: Field::Absent, received: 0 };
+    inspection.header(guest, &header).await;
+    inspection.findings().to_vec()
+}
+
+#[tokio::test]
+async fn a_confirmed_name_stays_known_when_the_look_ups_for_it_take_too_long() {
+    let (gate, _server) = gate().await;
+    let mut guest = guest(&gate, "127.0.0.10");
+    let began = Instant::now();
+    let names = timeout(SOON, guest.names()).await;
+    assert_eq!(first(names.expect("the name is known before the deadline")), Some("mail.lost.test"));
+    let found = findings(&mut guest).await;
+    assert!(began.elapsed() >= DEADLINE, "one deadline for both");
+    assert!(began.elapsed() < DEADLINE + SOON, "{:?}", began.elapsed());
+    let shown: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.outcome)).collect();
+    assert_eq!(shown, [("mail.lost.test", Outcome::TempError(Trouble::Timeout))]);
+    assert_eq!(first(guest.names().await), Some("mail.lost.test"));
+    assert_eq!(first(guest.names_if_known()), Some("mail.lost.test"));
+}
+
+#[tokio::test]
+async fn names_are_known_without_being_waited_for() {
+    let (gate, _server) = gate().await;
+    for client in ["127.0.0.10", "127.0.0.11"] {
+        let guest = guest(&gate, client);
+        assert_eq!(guest.names_if_known(), None);
+        assert!(timeout(Duration::ZERO, guest.names()).await.is_err(), "leaving takes nothing away");
+        let known = async {
+            while guest.names_if_known().is_none() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, known).await.expect("they come by themselves");
+        assert!(first(guest.names_if_known()).is_some(), "{client}");
+        assert!(timeout(Duration::ZERO, guest.names()).await.is_ok(), "{client}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_the_names_are_in_trouble_after_the_deadline() {
+    let (gate, _server) = gate().await;
+    let mut guest = guest(&gate, "127.0.0.12");
+    assert!(timeout(SOON, guest.names()).await.is_err());
+    assert_eq!(guest.names_if_known(), None);
+    let names = timeout(DEADLINE, guest.names()).await.expect("the deadline");
+    assert_eq!(names.map(|names| &names.outcome), Some(&NamesOutcome::TempError(Trouble::Timeout)));
+    let found = findings(&mut guest).await;
+    let shown: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.outcome)).collect();
+    assert_eq!(shown, [("127.0.0.12", Outcome::TempError(Trouble::Timeout))]);
+}
+
+#[tokio::test]
+async fn what_the_cache_knows_is_known_at_once_and_without_a_task() {
+    let (gate, _server) = gate().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    findings(&mut guest(&gate, "127.0.0.11")).await;
+    let before = tasks();
+    let mut guest = guest(&gate, "127.0.0.11");
+    assert_eq!(first(guest.names_if_known()), Some("mail.good.test"));
+    assert_eq!(tasks(), before);
+    assert_eq!(findings(&mut guest).await[0].outcome, Outcome::Pass(Rung::Mx));
+    assert_eq!(tasks(), before);
+}
