@@ -62,6 +62,9 @@ fn serve(stream: &TcpStream, answer: fn(&str) -> &'static str) -> Option<()> {
         if !reply.is_empty() {
             output.write_all(format!("{reply}\r\n").as_bytes()).ok()?;
         }
+        if verb == "QUIT" {
+            return None;
+        }
         line.clear();
         if input.read_line(&mut line).ok()? == 0 {
             return None;

@@ -288,7 +288,7 @@ impl<'a> Client<'a> {
     async fn quit(mut self) {
         self.out("QUIT\r\n");
         self.timeout = self.timeout.min(GOODBYE);
-        if self.ask(Stage::Dot).await.is_ok() {
+        if self.ask(Stage::Dot).await.is_ok_and(|reply| reply.code() == 221) {
             self.buffers.input.clear();
             self.buffers.input.reserve(64);
             // Whatever comes: the session is over.

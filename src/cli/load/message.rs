@@ -100,7 +100,8 @@ impl Reader {
             Self::Damaged(_) => {}
             Self::Header(header) => {
                 header.extend_from_slice(octets);
-                let Some(end) = memchr::memmem::find(header, b"\r\n\r\n") else {
+                let end = memchr::memmem::find(header, b"\r\n\r\n");
+                let Some(end) = end.filter(|end| *end <= LONGEST_HEADER) else {
                     if header.len() > LONGEST_HEADER {
                         *self = Self::Damaged(Damage::Foreign);
                     }

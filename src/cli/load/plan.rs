@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use crate::cli::load::class::{Class, PerClass};
-use crate::cli::load::values::{Mix, Pattern, Sizes};
+use crate::cli::load::values::{Mix, Pattern, Sizes, common_divisor};
 use crate::zone::crowd;
 
 /// What all sessions follow from.
@@ -168,13 +168,6 @@ fn scrambled(number: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
-}
-
-fn common_divisor(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 #[cfg(test)]

@@ -33,11 +33,13 @@ pub(super) fn mix(text: &str) -> Result<Mix, String> {
     }
     shares.retain(|(_, share)| *share > 0);
     let sum = shares.iter().fold(0, |sum: u32, (_, share)| sum.saturating_add(*share));
-    if (1..=MOST_SHARES).contains(&sum) {
-        Ok(Mix(shares))
-    } else {
-        Err(format!("the shares make {sum}, which must be 1 to {MOST_SHARES}"))
+    if !(1..=MOST_SHARES).contains(&sum) {
+        return Err(format!("the shares make {sum}, which must be 1 to {MOST_SHARES}"));
     }
+    // 90 and 10 come true exactly every 10 sessions, as 9 and 1 do.
+    let divisor = shares.iter().fold(0, |divisor, (_, share)| common_divisor(divisor, u64::from(*share)));
+    let divisor = u32::try_from(divisor).unwrap_or(1).max(1);
+    Ok(Mix(shares.into_iter().map(|(class, share)| (class, share / divisor)).collect()))
 }
 
 /// Sessions begun a second.
@@ -160,6 +162,14 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     Ok(Pattern { before: before.to_owned(), after: after.map(str::to_owned) })
 }
 
+/// The greatest number that divides both.
+pub(super) fn common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
 /// Appends a number in decimal, without the detour over a string.
 pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
     let start = out.len();
@@ -215,10 +225,7 @@ mod tests {
 
     #[test]
     fn what_is_right_is_read() {
-        assert_eq!(
-            mix("spoofed=90, clean=10,nomx=0"),
-            Ok(Mix(vec![(Class::Spoofed, 90), (Class::Clean, 10)]))
-        );
+        assert_eq!(mix("spoofed=90, clean=20,nomx=0"), Ok(Mix(vec![(Class::Spoofed, 9), (Class::Clean, 2)])));
         assert_eq!((rate("500"), rate("500/s")), (Ok(500), Ok(500)));
         assert_eq!(sizes("4KiB"), Ok(Sizes { least: 4096, most: 4096 }));
         assert_eq!(sizes("1KiB-64KiB"), Ok(Sizes { least: 1024, most: 65_536 }));
