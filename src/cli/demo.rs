@@ -16,12 +16,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
+use crate::cli::colour::Colour;
 use crate::cli::demo::observed::Outcome;
-use crate::cli::demo::stage::{Folder, Stage};
-use crate::cli::demo::table::Colour;
+use crate::cli::demo::stage::Stage;
 use crate::cli::demo::tour::Row;
+use crate::cli::folder::Folder;
+use crate::cli::signals::Signals;
 use crate::cli::{Exit, print};
 
 /// Show all of it on this machine, without a network
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn demo(args: &Args) -> Result<Exit, String> {
     let mut signals = Signals::new().map_err(|error| format!("signals can't be received: {error}"))?;
-    let folder = Folder::new(args.keep.as_deref())?;
+    let folder = Folder::new("demo", args.keep.as_deref())?;
     let stage = tokio::select! {
         stage = Stage::start(&folder) => stage?,
         () = signals.any() => return Ok(Exit::Temporary),
@@ -147,31 +147,6 @@ impl Progress {
         if stderr.is_terminal() {
             // A progress that can't be shown is no loss.
             stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).ok();
-        }
-    }
-}
-
-/// What ends the demo: SIGTERM, Ctrl-C, or the end of its terminal.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
         }
     }
 }

@@ -1,11 +1,15 @@
 //! The command line: one file per command, and what they share: exit codes and where the configuration comes from.
 
 pub mod check;
+mod colour;
 pub mod config;
 mod daemon;
 pub mod demo;
+mod folder;
+pub mod load;
 mod notify;
 pub mod serve;
+mod signals;
 pub mod zone;
 
 use std::ffi::OsString;
@@ -16,7 +20,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::config::{Flags, Loaded, Problem, load};
+use crate::config::{Flags, Loaded, Problem};
 
 /// Where the configuration is when nobody says otherwise.
 const DEFAULT_FILE: &str = "/etc/rmxd/rmxd.toml";
@@ -57,6 +61,7 @@ enum Command {
     Check(check::Args),
     Zone(zone::Args),
     Demo(demo::Args),
+    Load(Box<load::Args>),
     /// Validate or show the configuration.
     Config(config::Args),
 }
@@ -69,6 +74,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Check(arguments) => check::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
+            Command::Load(arguments) => load::run(&arguments),
             Command::Config(arguments) => config::run(arguments),
         },
         Err(error) => {
@@ -108,7 +114,7 @@ impl ConfigSource {
     /// All problems.
     pub fn read(&self, drain: Duration) -> Result<Loaded, Vec<Problem>> {
         let flags = Flags { set: self.set.clone(), drain };
-        load(self.file().as_deref(), std::env::vars_os(), &flags)
+        crate::config::load(self.file().as_deref(), std::env::vars_os(), &flags)
     }
 
     /// The file that is read.

@@ -5,6 +5,7 @@
 //! no DNSSEC, no rate limits. Only this module and its files name hickory-server.
 
 mod answer;
+pub mod crowd;
 mod data;
 mod handler;
 mod master;

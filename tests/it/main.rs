@@ -25,6 +25,8 @@ mod layers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod reload;

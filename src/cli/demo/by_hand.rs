@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use crate::cli::colour::Colour;
 use crate::cli::demo::observed::Outcome;
 use crate::cli::demo::stage::Stage;
-use crate::cli::demo::table::Colour;
 use crate::cli::demo::tour::Policy;
 
 /// For another terminal, while it is up.

@@ -2,15 +2,15 @@
 //!
 //! Each gate is started from a file in the folder, the very one that `rmxd check --config` can be given.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::daemon::{Daemon, StartError};
 use crate::cli::demo::tour::Policy;
+use crate::cli::folder::Folder;
 use crate::config::{self, Flags};
 use crate::log::{self, Log, Output};
 use crate::zone::{Name, RData, RecordType, Server, Zone};
@@ -51,7 +51,7 @@ impl Stage {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let zone = Server::start(loopback, Zone::sample()).await;
         let zone = zone.map_err(|error| format!("the name server: {error}"))?;
-        let folder = folder.path.clone();
+        let folder = folder.path().to_path_buf();
         let log = start_log(&folder.join("log"))?;
         let mut gates = Vec::new();
         for (policy, port) in Policy::ALL.into_iter().zip(PORT..) {
@@ -122,40 +122,6 @@ async fn start_gate(policy: Policy, port: u16, zone: SocketAddr, folder: &Path) 
             // Somebody else took the port meanwhile.
             Err(StartError::Listen(_)) if attempts.next().is_some() => {}
             Err(error) => return Err(error.to_string()),
-        }
-    }
-}
-
-/// A folder of our own, which goes with this value unless it is to be kept.
-pub(super) struct Folder {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Folder {
-    /// # Errors
-    /// It can't be made.
-    pub(super) fn new(keep: Option<&Path>) -> Result<Self, String> {
-        let path = keep.map_or_else(
-            || std::env::temp_dir().join(format!("rmxd-demo-{}", std::process::id())),
-            Path::to_path_buf,
-        );
-        // Nobody else's folder is taken, unless it was named.
-        let made = DirBuilder::new().recursive(keep.is_some()).mode(0o700).create(&path);
-        let path = made
-            .and_then(|()| path.canonicalize())
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self { path, keep: keep.is_some() })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.keep {
-            return;
-        }
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            eprintln!("rmxd demo: {} is left: {error}", self.path.display());
         }
     }
 }

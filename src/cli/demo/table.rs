@@ -1,10 +1,9 @@
 //! The tour as a table for people and as JSON for programs: the same facts in both.
 
-use std::io::{self, IsTerminal};
-
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::json;
 
+use crate::cli::colour::{Colour, RIGHT, WRONG};
 use crate::cli::demo::observed::{Observed, Outcome};
 use crate::cli::demo::stage::Stage;
 use crate::cli::demo::tour::Expected;
@@ -140,38 +139,6 @@ pub(super) fn json(outcomes: &[Outcome]) -> String {
     format!("{:#}\n", serde_json::Value::Array(rows.collect()))
 }
 
-const RIGHT: char = '\u{2713}';
-const WRONG: char = '\u{2717}';
-
-/// Whether the output is coloured.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Colour(bool);
-
-impl Colour {
-    /// On a terminal, unless NO_COLOR is set (<https://no-color.org>).
-    pub(super) fn of_stdout() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self(io::stdout().is_terminal() && !unwanted)
-    }
-
-    pub(super) fn bold(self, text: &str) -> String {
-        if self.0 { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    /// A verdict is known by its mark, which no reply can bear: replies are ASCII.
-    fn verdicts(self, line: &str) -> String {
-        if !self.0 {
-            return line.to_owned();
-        }
-        let mut line = line.replace(WRONG, &format!("\x1b[1;31m{WRONG}\x1b[0m"));
-        for (verdict, paint) in [("accept", 32), ("all as expected", 32), ("reject", 31), ("defer", 33)] {
-            let plain = format!("{RIGHT} {verdict}");
-            line = line.replace(&plain, &format!("\x1b[{paint}m{plain}\x1b[0m"));
-        }
-        line
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +177,7 @@ mod tests {
             let outcome = outcome(name, code, &reasons, delivered);
             assert_eq!(cells(1, &outcome)[3], expected, "{name} {code}");
             assert_eq!(outcome.is_wrong(), expected.contains(WRONG), "{name} {code}");
-            let summary = summary(&[outcome], Colour(false));
+            let summary = summary(&[outcome], Colour::NONE);
             assert!(summary.contains(if expected.contains(WRONG) {
                 "1 not as expected"
             } else {
@@ -227,13 +194,6 @@ mod tests {
         assert_eq!(cells(1, &outcome)[3], "✗ no answer\nexpected accept");
         outcome.observed = None;
         assert!(!outcome.is_wrong());
-        assert!(summary(&[outcome], Colour(false)).starts_with("0 messages (1 skipped)"));
-    }
-
-    #[test]
-    fn only_verdicts_are_coloured_and_only_when_wanted() {
-        let line = "✓ reject at RCPT  550 reject";
-        assert_eq!(Colour(false).verdicts(line), line);
-        assert_eq!(Colour(true).verdicts(line), "\x1b[31m✓ reject\x1b[0m at RCPT  550 reject");
+        assert!(summary(&[outcome], Colour::NONE).starts_with("0 messages (1 skipped)"));
     }
 }

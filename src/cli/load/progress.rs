@@ -1,0 +1,80 @@
+//! The progress bar on a terminal, and the daemon's memory over time: both are looked at while the run goes on.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::interval;
+
+use crate::cli::load::process;
+use crate::cli::load::run::Run;
+
+const LOOK: Duration = Duration::from_millis(200);
+
+const TEMPLATE: &str = "{bar:30} {percent:>3} %  {msg}";
+
+/// Watches until it is aborted.
+pub(super) async fn watch(run: Arc<Run>, pid: Option<u32>) {
+    let bar = Bar::new(&run);
+    let mut ticks = interval(LOOK);
+    loop {
+        ticks.tick().await;
+        let elapsed = run.started.elapsed();
+        let memory = pid.and_then(process::memory);
+        let mut tally = run.tally();
+        if let Some(memory) = memory {
+            tally.memory(memory.now, elapsed);
+        }
+        let (sessions, total) = (tally.sessions, tally.total());
+        drop(tally);
+        let rate = sessions as f64 / elapsed.as_secs_f64().max(0.001);
+        let mut text = format!(
+            "{sessions} sessions, {rate:.0}/s, {} accepted, {} rejected, {} deferred",
+            total.accepted, total.rejected, total.deferred
+        );
+        for (number, what) in [(total.failed, "failed"), (total.wrong(), "WRONG")] {
+            if number > 0 {
+                // Writing to a string can't fail.
+                write!(text, ", {number} {what}").ok();
+            }
+        }
+        bar.show(sessions, elapsed, text);
+    }
+}
+
+/// The bar; it goes when it is dropped.
+struct Bar {
+    bar: ProgressBar,
+    by_time: bool,
+}
+
+impl Bar {
+    fn new(run: &Run) -> Self {
+        let (length, by_time) = match (run.pace.sessions, run.pace.duration) {
+            (Some(sessions), _) => (sessions, false),
+            (None, duration) => (millis(duration.unwrap_or_default()), true),
+        };
+        // Draws nothing where standard error is no terminal.
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            bar.set_style(style);
+        }
+        Self { bar, by_time }
+    }
+
+    fn show(&self, sessions: u64, elapsed: Duration, text: String) {
+        self.bar.set_position(if self.by_time { millis(elapsed) } else { sessions });
+        self.bar.set_message(text);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
