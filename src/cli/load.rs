@@ -104,10 +104,10 @@ pub struct Args {
     /// How many clients of a hundred send octet by octet and read slowly
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     slow: u8,
-    /// Use the same sender names again and again, or a new one each time
+    /// Use the same sender names and client addresses again and again, or a new name each time
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Names::Warm)]
     names: Names,
-    /// How many names there are [default: 1000 warm; cold as many as are needed, at most 1048576 valid ones with --self]
+    /// How many names, and with warm addresses, there are [default: 1000 warm; cold as many as are needed, at most 1048576 valid ones with --self]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     domains: Option<u32>,
     /// A class's sender domain; {n} stands for a number. The address is where its sessions come from. Can be given several times
@@ -262,6 +262,8 @@ async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summa
     }
     let elapsed = run.started.elapsed();
     watch.abort();
+    // The bar is gone before anything is printed; an error says only that it was aborted.
+    watch.await.ok();
     let usage = before.until(pid);
     let mut problems = Vec::new();
     let mut own_facts = None;

@@ -95,24 +95,39 @@ fn hangs_up(verb: &str) -> &'static str {
     if verb == "MAIL" { "" } else { accepts(verb) }
 }
 
+/// Offers PIPELINING, and wants a message even where it has refused the recipient (RFC 2920 3.1).
+fn grudging(verb: &str) -> &'static str {
+    match verb {
+        "EHLO" => "250-x\r\n250 PIPELINING",
+        "RCPT" => "550 5.7.1 no",
+        "." => "554 5.5.1 no recipients",
+        _ => accepts(verb),
+    }
+}
+
+/// Says something that is no reply.
+fn babbles(verb: &str) -> &'static str {
+    if verb == "MAIL" { "hello" } else { accepts(verb) }
+}
+
 #[test]
 fn a_daemon_of_its_own_judges_everybody_rightly_and_loses_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let page = scratch.path().join("report.html");
     let (code, summary) =
-        run_json(&format!("--self --sessions 600 --size 100-9000 --report {}", page.display()));
+        run_json(&format!("--self --sessions 2000 --size 100-9000 --report {}", page.display()));
     assert_eq!(code, Some(0), "{summary:#}");
     assert_eq!(summary["problems"], serde_json::json!([]));
-    assert_eq!((summary["sessions"].as_u64(), summary["total"]["failed"].as_u64()), (Some(600), Some(0)));
+    assert_eq!((summary["sessions"].as_u64(), summary["total"]["failed"].as_u64()), (Some(2000), Some(0)));
     for (name, messages, column) in [
-        ("clean", 90, "accepted"),
-        ("spoofed", 450, "rejected"),
-        ("nomx", 12, "rejected"),
-        ("nullmx", 12, "rejected"),
-        ("foreign", 12, "rejected"),
-        ("badhelo", 6, "rejected"),
-        ("badfrom", 12, "rejected"),
-        ("servfail", 6, "deferred"),
+        ("clean", 300, "accepted"),
+        ("spoofed", 1500, "rejected"),
+        ("nomx", 40, "rejected"),
+        ("nullmx", 40, "rejected"),
+        ("foreign", 40, "rejected"),
+        ("badhelo", 20, "rejected"),
+        ("badfrom", 40, "rejected"),
+        ("servfail", 20, "deferred"),
     ] {
         let row = class(&summary, name);
         assert_eq!((row[column].as_u64(), row["wrong"].as_u64()), (Some(messages), Some(0)), "{row:#}");
@@ -123,7 +138,7 @@ fn a_daemon_of_its_own_judges_everybody_rightly_and_loses_nothing() {
         );
     }
     let delivery = &summary["delivery"];
-    for (what, count) in [("accepted", 90), ("received", 90), ("lost", 0), ("doubled", 0), ("damaged", 0)] {
+    for (what, count) in [("accepted", 300), ("received", 300), ("lost", 0), ("doubled", 0), ("damaged", 0)] {
         assert_eq!(delivery[what], count, "{delivery:#}");
     }
     let daemon = &summary["daemon"];
@@ -195,6 +210,25 @@ fn a_server_that_judges_wrongly_fails_the_run_and_its_errors_are_named() {
     let (code, text, _) = run(&format!("{} --sessions 20", scripted(accepts)));
     assert_eq!(code, Some(1));
     assert!(text.contains("\u{2717} 18 false accepts of class spoofed"), "{text}");
+}
+
+#[test]
+fn the_reply_that_decided_is_told_with_its_place() {
+    let spoofed = "--mix spoofed=1 --sessions 10 --connections 3 --messages 2 --tolerate failure";
+    let rows = [
+        (refuses as fn(&str) -> &'static str, "", "replies", "550 5.7.1 at RCPT", 20),
+        (grudging, "--pipelining", "replies", "550 5.7.1 at RCPT", 20),
+        (grudging, "--slow 100", "replies", "550 5.7.1 at RCPT", 20),
+        (defers, "", "replies", "451 4.4.3 after DATA", 20),
+        (hangs_up, "", "failures", "connection closed at MAIL", 10),
+        (babbles, "", "failures", "not a reply that fits at MAIL", 10),
+    ];
+    for (answer, options, list, told, count) in rows {
+        let (_, summary) = run_json(&format!("{} {spoofed} {options}", scripted(answer)));
+        let name = if list == "replies" { "reply" } else { "failure" };
+        let [only] = summary[list].as_array().unwrap().as_slice() else { panic!("{summary:#}") };
+        assert_eq!((&only[name], &only["count"]), (&told.into(), &count.into()), "{options}");
+    }
 }
 
 #[test]

@@ -27,12 +27,12 @@ pub(super) struct Plan {
     pub(super) recipient: String,
 }
 
-/// Which numbers the names of senders get.
+/// Which numbers the names of senders get, and from how many addresses they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
-    /// These many, again and again.
+    /// These many of both, again and again.
     Warm(u64),
-    /// Each is new, as far as there are any.
+    /// Each name is new, as far as there are any, and any address is used.
     Cold,
 }
 
@@ -97,7 +97,11 @@ impl Plan {
         let address = match sender.address {
             Address::Fixed(address) => Some(address),
             Address::Crowd => u32::try_from(name).ok().map(crowd::address).map(IpAddr::from),
-            Address::Source => self.source(self.hash(For::Address, number)).map(IpAddr::from),
+            Address::Source => {
+                let drawn = self.hash(For::Address, number);
+                let place = if let Names::Warm(names) = self.names { drawn % names.max(1) } else { drawn };
+                self.source(place).map(IpAddr::from)
+            }
         };
         let slow = self.hash(For::Slow, number) % 100 < u64::from(self.slow);
         Some(Session { number, class, sender, name, address, slow })
@@ -145,9 +149,10 @@ impl Plan {
         None
     }
 
-    fn source(&self, hash: u64) -> Option<Ipv4Addr> {
+    /// The address at this place of all sources, which are gone through again where they end.
+    fn source(&self, place: u64) -> Option<Ipv4Addr> {
         let sizes = || self.sources.iter().map(|net| 1u64 << (32 - net.prefix_len().min(32)));
-        let mut at = hash.checked_rem(sizes().sum())?;
+        let mut at = place.checked_rem(sizes().sum())?;
         for (net, size) in self.sources.iter().zip(sizes()) {
             if let Some(offset) = u32::try_from(at).ok().filter(|_| at < size) {
                 return Some(Ipv4Addr::from_bits(net.network().to_bits() | offset));
@@ -242,6 +247,10 @@ pub(super) mod tests {
         let names = |class| facts.iter().filter(move |it| it.0 == class).map(|it| it.1);
         assert_eq!(names(Class::Spoofed).collect::<BTreeSet<_>>().len(), 900);
         assert_eq!(names(Class::Clean).collect::<BTreeSet<_>>().len(), 50);
+        let plan = plan(1, "spoofed=1", Names::Cold);
+        let sources: BTreeSet<_> = (0..5000).map(|number| plan.session(number).unwrap().address).collect();
+        assert_eq!(sources.len(), 257);
+        assert!(sources.contains(&Some("127.201.0.1".parse().unwrap())));
         assert!(names(Class::Clean).all(|name| name < 50));
     }
 
@@ -252,8 +261,8 @@ pub(super) mod tests {
         assert_eq!(names, (0..20).collect());
         let spoofed = facts.iter().filter(|it| it.0 == Class::Spoofed);
         let sources: BTreeSet<_> = spoofed.map(|it| it.2.unwrap().to_string()).collect();
-        assert_eq!(sources.len(), 257);
-        assert!(sources.iter().all(|it| it.starts_with("127.200.0.") || it == "127.201.0.1"));
+        assert_eq!(sources.len(), 20);
+        assert!(sources.iter().all(|it| it.starts_with("127.200.0.")));
         let clean = facts.iter().filter(|it| it.0 == Class::Clean);
         assert!(
             clean.clone().all(|it| it.2 == u32::try_from(it.1).ok().map(crowd::address).map(IpAddr::from))

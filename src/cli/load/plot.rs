@@ -196,7 +196,7 @@ impl Range {
             Scale::Quantile => {
                 let nines = values.into_iter().filter(|value| *value < 1.0).map(nines).fold(1.0, f64::max);
                 // The maximum stands at the right end, a step behind the last quantile.
-                Self { scale, low: 0.0, high: nines.ceil() + 1.0, step: 1.0 }
+                Self { scale, low: 0.0, high: (nines - 1e-6).ceil() + 1.0, step: 1.0 }
             }
         }
     }
