@@ -4,12 +4,14 @@
 //! content: an alias is followed to its end, and what is below no apex does not exist. Nothing is ever
 //! forwarded.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use hickory_server::proto::op::ResponseCode;
 use hickory_server::proto::rr::rdata::SOA;
 use hickory_server::proto::rr::{LowerName, Record};
 
+use super::crowd;
 use super::data::{Behaviour, Node, RecordSet, Zone, ancestors, key};
 use super::{Name, RData, RecordType};
 
@@ -54,7 +56,8 @@ impl Zone {
                 Some(Behaviour::Delay(time)) => after += time,
                 None => {}
             }
-            let (code, found) = match self.node_for(&name) {
+            let node = self.node_for(&name);
+            let (code, found) = match &node {
                 Some(node) => (ResponseCode::NoError, select(node, record_type)),
                 None => (ResponseCode::NXDomain, Selected::Nothing),
             };
@@ -77,8 +80,11 @@ impl Zone {
 
     /// The node that answers for a name: its own, or the wildcard's at its closest encloser (RFC 4592 3.3.1).
     /// `None`: there is no such name.
-    fn node_for(&self, name: &LowerName) -> Option<&Node> {
-        let existing = |name| self.exists(name).then(|| self.node(name).unwrap_or(&EMPTY));
+    fn node_for(&self, name: &LowerName) -> Option<Cow<'_, Node>> {
+        if let Some(node) = crowd::node(self.crowd, name) {
+            return Some(Cow::Owned(node));
+        }
+        let existing = |name| self.exists(name).then(|| Cow::Borrowed(self.node(name).unwrap_or(&EMPTY)));
         if let Some(node) = existing(name) {
             return Some(node);
         }

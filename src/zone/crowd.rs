@@ -1,11 +1,19 @@
 //! A crowd of senders made by number, for load tests: as many valid domains as wanted, each with its own mail exchanger at
 //! its own loopback address, and parents below which any name is bad in one certain way.
 //!
-//! Only the valid ones take memory: spoofed names don't exist, the other bad ones are wildcards.
+//! However many they are, they take no memory and no time to make: a valid domain's records are made when they are asked for,
+//! spoofed names don't exist, and the other bad ones are wildcards.
 
 use std::net::Ipv4Addr;
 
-use super::{Behaviour, Name, RData, RecordType, Zone, rdata};
+use hickory_server::proto::rr::LowerName;
+
+use super::data::{Node, RecordSet};
+use super::{Behaviour, Name, RData, Zone, rdata};
+
+/// All of it is below this one, and the PTR records are in the other zone.
+const APEX: &str = "load.test";
+const REVERSE_APEX: &str = "127.in-addr.arpa";
 
 /// Below it are the valid domains, `d0.ok.load.test` and so on.
 pub const VALID: &str = "ok.load.test";
@@ -29,7 +37,7 @@ pub fn address(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 100, 0, 0).to_bits() + number % MOST)
 }
 
-/// Time to live: longer than any test.
+/// Time to live, of negative answers too: longer than most tests.
 const TTL: u32 = 86_400;
 
 impl Zone {
@@ -37,28 +45,63 @@ impl Zone {
     #[must_use]
     pub fn crowd(valid: u32) -> Self {
         let mut zone = Self::new();
+        zone.crowd = valid.min(MOST);
         let here = RData::A(rdata::A(Ipv4Addr::LOCALHOST));
         insert(&mut zone, CLIENT, here.clone());
         insert(&mut zone, &format!("*.{NO_MX}"), here);
         insert(&mut zone, &format!("*.{NULL_MX}"), RData::MX(rdata::MX::new(0, Name::root())));
+        for apex in [APEX, REVERSE_APEX] {
+            let soa = rdata::SOA::new(Name::root(), Name::root(), 1, 3600, 600, 86_400, TTL);
+            insert(&mut zone, apex, RData::SOA(soa));
+        }
         if let Some(broken) = name(BROKEN) {
             zone.behave(&broken, None, Behaviour::ServFail);
         }
-        for number in 0..valid.min(MOST) {
-            let host = format!("mx{number}.{VALID}");
-            let Some(host_name) = name(&host) else { continue };
-            let address = address(number);
-            insert(&mut zone, &host, RData::A(rdata::A(address)));
-            insert(
-                &mut zone,
-                &format!("d{number}.{VALID}"),
-                RData::MX(rdata::MX::new(10, host_name.clone())),
-            );
-            let reverse = Name::from(address);
-            zone.replace(&reverse, RecordType::PTR, TTL, vec![RData::PTR(rdata::PTR(host_name))]);
-        }
         zone
     }
+}
+
+/// What a name has that belongs to one of the first `valid` domains; made when it is asked for.
+pub(super) fn node(valid: u32, asked: &LowerName) -> Option<Node> {
+    if valid == 0 {
+        return None;
+    }
+    let asked = asked.to_string();
+    let asked = asked.strip_suffix('.').unwrap_or(&asked);
+    if asked == VALID {
+        return Some(Node::new());
+    }
+    let data = if let Some(reversed) = asked.strip_suffix(".in-addr.arpa") {
+        let number = number_of(reversed)?;
+        RData::PTR(rdata::PTR(host(number).filter(|_| number < valid)?))
+    } else {
+        let label = asked.strip_suffix(VALID)?.strip_suffix('.')?;
+        let numbered = |start| label.strip_prefix(start).and_then(plain).filter(|number| *number < valid);
+        match (numbered("mx"), numbered("d")) {
+            (Some(number), _) => RData::A(rdata::A(address(number))),
+            (None, number) => RData::MX(rdata::MX::new(10, host(number?)?)),
+        }
+    };
+    Some(Node::from([(data.record_type(), RecordSet { ttl: TTL, data: vec![data] })]))
+}
+
+/// A number as it is written in names: no sign, no zero before it.
+fn plain(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number: &u32| number.to_string() == text)
+}
+
+/// The number of the domain that an address belongs to, from the front of its PTR name.
+fn number_of(reversed: &str) -> Option<u32> {
+    let mut octets =
+        reversed.splitn(4, '.').map(|octet| plain(octet).and_then(|octet| u8::try_from(octet).ok()));
+    let mut next = || octets.next().flatten();
+    let (d, c, b, a) = (next()?, next()?, next()?, next()?);
+    let first = address(0).to_bits();
+    Ipv4Addr::new(a, b, c, d).to_bits().checked_sub(first).filter(|number| *number < MOST)
+}
+
+fn host(number: u32) -> Option<Name> {
+    name(&format!("mx{number}.{VALID}"))
 }
 
 fn insert(zone: &mut Zone, owner: &str, data: RData) {
@@ -76,6 +119,7 @@ fn name(text: &str) -> Option<Name> {
 mod tests {
     use hickory_server::proto::op::ResponseCode;
 
+    use super::super::RecordType;
     use super::*;
 
     fn ask(zone: &Zone, of: &str, record_type: RecordType) -> (ResponseCode, Vec<String>) {
@@ -91,7 +135,14 @@ mod tests {
             ("d2.ok.load.test", RecordType::MX, ResponseCode::NoError, &["10 mx2.ok.load.test."]),
             ("mx2.ok.load.test", RecordType::A, ResponseCode::NoError, &["127.100.0.2"]),
             ("2.0.100.127.in-addr.arpa", RecordType::PTR, ResponseCode::NoError, &["mx2.ok.load.test."]),
+            ("d2.ok.load.test", RecordType::A, ResponseCode::NoError, &[]),
+            ("mx2.ok.load.test", RecordType::AAAA, ResponseCode::NoError, &[]),
+            ("ok.load.test", RecordType::MX, ResponseCode::NoError, &[]),
             ("d3.ok.load.test", RecordType::MX, ResponseCode::NXDomain, &[]),
+            ("d02.ok.load.test", RecordType::MX, ResponseCode::NXDomain, &[]),
+            ("x.d2.ok.load.test", RecordType::MX, ResponseCode::NXDomain, &[]),
+            ("3.0.100.127.in-addr.arpa", RecordType::PTR, ResponseCode::NXDomain, &[]),
+            ("1.0.0.127.in-addr.arpa", RecordType::PTR, ResponseCode::NXDomain, &[]),
             ("s7.spoof.load.test", RecordType::MX, ResponseCode::NXDomain, &[]),
             ("d7.nomx.load.test", RecordType::MX, ResponseCode::NoError, &[]),
             ("d7.nomx.load.test", RecordType::A, ResponseCode::NoError, &["127.0.0.1"]),
@@ -103,6 +154,20 @@ mod tests {
             let expected: Vec<_> = records.iter().map(|record| (*record).to_owned()).collect();
             assert_eq!(ask(&zone, of, record_type), (code, expected), "{record_type} {of}");
         }
+    }
+
+    #[test]
+    fn the_last_of_very_many_is_there_at_once_and_leads_back_to_itself() {
+        let zone = Zone::crowd(MOST);
+        let last = MOST - 1;
+        let mx = ask(&zone, &format!("d{last}.ok.load.test"), RecordType::MX);
+        assert_eq!(mx, (ResponseCode::NoError, vec![format!("10 mx{last}.ok.load.test.")]));
+        let ptr = ask(&zone, "255.255.115.127.in-addr.arpa", RecordType::PTR);
+        assert_eq!(ptr, (ResponseCode::NoError, vec![format!("mx{last}.ok.load.test.")]));
+        let mut merged = Zone::sample();
+        merged.merge(zone);
+        assert_eq!(ask(&merged, "d0.ok.load.test", RecordType::MX).0, ResponseCode::NoError);
+        assert_eq!(ask(&merged, "good.test", RecordType::MX).0, ResponseCode::NoError);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use super::{Name, RData, RecordType};
 pub struct Zone {
     nodes: BTreeMap<LowerName, Node>,
     behaviours: BTreeMap<LowerName, Vec<(Option<RecordType>, Behaviour)>>,
+    /// How many domains of `crowd` it has; their records are not in `nodes`.
+    pub(super) crowd: u32,
 }
 
 /// The sets of records of one name.
@@ -82,6 +84,7 @@ impl Zone {
 
     /// Takes in everything of `other`. Where both have records of a name and type, or a behaviour, `other` wins.
     pub fn merge(&mut self, other: Self) {
+        self.crowd = self.crowd.max(other.crowd);
         for (name, node) in other.nodes {
             self.nodes.entry(name).or_default().extend(node);
         }

@@ -48,22 +48,14 @@ impl Own {
     /// What can't be started, and why.
     pub(super) async fn start(domains: u32, connections: usize, set: &[String]) -> Result<Self, String> {
         let folder = Folder::new("load", None)?;
-        let zone = tokio::task::spawn_blocking(move || Zone::crowd(domains));
-        let zone = zone.await.map_err(|error| format!("the zones: {error}"))?;
-        let zone = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), zone).await;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let zone = Server::start(loopback, Zone::crowd(domains)).await;
         let zone = zone.map_err(|error| format!("the name server: {error}"))?;
         let ledger = Arc::new(Ledger::default());
         let sink = Sink::start(Arc::clone(&ledger)).await.map_err(|error| format!("the sink: {error}"))?;
         let configuration = configuration(zone.address(), sink.address(), connections);
         let daemon = Daemon::spawn(&folder, &configuration, set)?;
-        let mut own = Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            ledger,
-            daemon,
-            zone,
-            _sink: sink,
-            _folder: folder,
-        };
+        let mut own = Self { address: loopback, ledger, daemon, zone, _sink: sink, _folder: folder };
         own.address = own.daemon.listening().await?;
         Ok(own)
     }
