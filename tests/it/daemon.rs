@@ -9,6 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::interop::peers;
+use crate::support::log::settled;
 
 /// For anything that a daemon does at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -48,7 +49,7 @@ impl Home {
     }
 
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.path().join("log")).unwrap_or_default()).into_owned()
+        settled(&self.path().join("log"))
     }
 
     /// `program` with a clean environment, the arguments of `rmxd serve` still to come.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::interop::peers;
+use crate::support::log::settled;
 
 /// A running daemon. Dropping it kills it.
 pub(super) struct Daemon {
@@ -54,7 +55,7 @@ impl Daemon {
 
     /// What it logged so far.
     pub(super) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.folder.path().join("log")).unwrap_or_default()).into_owned()
+        settled(&self.folder.path().join("log"))
     }
 
     /// Its resident memory now, in KiB.

@@ -13,6 +13,8 @@ use super::peers;
 use super::postfix::Postfix;
 use super::zone::Zone;
 
+use crate::support::log::settled;
+
 /// A running daemon. Dropping it kills it.
 pub(crate) struct Gate {
     child: Child,
@@ -61,7 +63,7 @@ impl Gate {
 
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.folder.path().join("log")).unwrap_or_default()).into_owned()
+        settled(&self.folder.path().join("log"))
     }
 
     /// The most resident memory that it has had, in KiB.

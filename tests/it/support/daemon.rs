@@ -11,6 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::support::log::settled;
+
 /// For anything that is expected; far more than it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -71,7 +73,7 @@ impl Daemon {
 
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
-        String::from_utf8(std::fs::read(self.folder.path().join("log")).unwrap()).unwrap()
+        settled(&self.folder.path().join("log"))
     }
 
     /// Messages in its Maildir.

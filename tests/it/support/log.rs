@@ -1,7 +1,11 @@
 //! The log of one thread, to be asked what it has.
 
+use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use super::pattern::{Found, matches};
 
@@ -47,4 +51,19 @@ impl Write for Log {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// What a daemon has written to this file, once it has written what it had to say: its log is up to 10 ms behind.
+pub(crate) fn settled(path: &Path) -> String {
+    let read = || String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    let mut log = read();
+    for _ in 0..40 {
+        thread::sleep(Duration::from_millis(50));
+        let later = read();
+        if later.len() == log.len() {
+            break;
+        }
+        log = later;
+    }
+    log
 }
