@@ -18,6 +18,6 @@ fn main() {
     // each decision is written down, as in a daemon
     let nowhere = std::fs::File::options().write(true).open("/dev/null").expect("a place for the log");
     let settings = log::Settings { format: log::Format::Text, level: "info,hickory_server=warn".to_owned() };
-    log::start_in(nowhere, &settings).expect("a log");
+    let _log = log::start(&settings, log::Output::File(nowhere)).expect("a log");
     divan::main();
 }

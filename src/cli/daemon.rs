@@ -76,7 +76,7 @@ impl Daemon {
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
-        let relay = Probed::new(&settings).await?;
+        let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
         let stop = CancellationToken::new();
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners, stop.clone())?;
@@ -85,8 +85,9 @@ impl Daemon {
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
     /// otherwise goes on: the cache of DNS (unless `dns.servers` changed), the counts of connections, and the relay with
-    /// its connections. While an old relay or resolver still has connections to serve, its limits count
-    /// beside those of the new one.
+    /// its connections. What old sessions have of the relay counts against the new `relay.max_connections` too, unless
+    /// `relay.next_hop` changed: then it is the old host's. While an old resolver still has sessions to serve, its limits
+    /// count beside those of the new one.
     ///
     /// # Errors
     /// As [`Daemon::start`]; then nothing has changed. The same when the future is dropped before its end.
@@ -99,8 +100,11 @@ impl Daemon {
             None => Acceptor::load(tls),
         });
         let tls = tls.transpose()?;
-        let other =
-            if settings.relay == self.settings.relay { None } else { Some(Probed::new(&settings).await?) };
+        let other = if settings.relay == self.settings.relay {
+            None
+        } else {
+            Some(self.relay.renewed(&settings).await?)
+        };
         let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
@@ -140,9 +144,13 @@ fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Accep
 }
 
 impl Probed {
+    /// The relay of other settings.
+    async fn renewed(&self, settings: &Settings) -> Result<Self, StartError> {
+        Self::start(self.relay.renewed(settings.relay.clone()), settings).await
+    }
+
     /// Tries the relay once, and goes on doing so.
-    async fn new(settings: &Settings) -> Result<Self, StartError> {
-        let relay = Relay::new(settings.relay.clone());
+    async fn start(relay: Relay, settings: &Settings) -> Result<Self, StartError> {
         let reached = match timeout(settings.relay.connect_timeout + FIRST_PROBE, relay.probe()).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) if is_final(&settings.relay.next_hop, &error) => {

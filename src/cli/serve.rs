@@ -31,15 +31,16 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };
-    let log = match log::start(&loaded.settings.log) {
+    // First, as there are no other threads yet.
+    let passed = server::passed();
+    let log = match log::start(&loaded.settings.log, log::Output::StandardError) {
         Ok(log) => log,
         Err(what) => {
             eprintln!("rmxd: {what}");
             return Exit::Config.into();
         }
     };
-    // Here, as there are no threads yet.
-    let passed = match server::passed() {
+    let passed = match passed {
         Ok(passed) => passed,
         Err(error) => {
             tracing::error!("{error}");

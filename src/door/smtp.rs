@@ -67,7 +67,7 @@ impl Door {
         let relay = self.relay.capabilities();
         let limit = self.settings.message;
         Offer {
-            size: relay.size.map_or(limit, |size| size.min(limit)),
+            size: relay.size_for_clients().map_or(limit, |size| size.min(limit)),
             eight_bit_mime: relay.eight_bit_mime,
             xclient: self.settings.trusts_xclient(client),
             smtputf8: relay.smtputf8,

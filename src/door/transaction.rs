@@ -12,11 +12,11 @@ use crate::gate::{Facts, Guest, Id, Inspection};
 use crate::policy::decide::{Decision, Permit};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
-use crate::relay::{self, ClientInfo, ClientName, Envelope, RcptParameters, Recipient, Visit};
+use crate::relay::{self, ClientInfo, ClientName, Envelope, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
-use crate::smtp::command::{self, Body, MailParameters};
+use crate::smtp::command::{Body, MailParameters, RcptParameters};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::tls::Negotiated;
 
@@ -99,7 +99,7 @@ impl Transaction {
         guest: &mut Guest,
         visit: &Visit,
         path: ForwardPath,
-        parameters: &command::RcptParameters,
+        parameters: &RcptParameters,
     ) -> Reply {
         if is_foreign(door, &path) {
             tracing::info!(
@@ -121,8 +121,6 @@ impl Transaction {
         let Some(permit) = permit else {
             return Reply::new(451, Enhanced(4, 3, 0), "no decision was made");
         };
-        let parameters =
-            RcptParameters { notify: parameters.notify.as_deref(), orcpt: parameters.orcpt.as_deref() };
         let reply = self.ask_relay(guest, visit, permit, Recipient { path: &path, parameters }).await;
         if reply.is_positive() {
             self.accepted += 1;

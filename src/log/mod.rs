@@ -1,4 +1,4 @@
-//! The log: one event, one line, on standard error.
+//! The log: one event, one line, on standard error, written by a thread of its own.
 //!
 //! Much of what is logged was written by strangers. tracing-subscriber's text form lets CR, LF and format controls of
 //! `%` fields through and parts fields by blanks only, so the fields are written here: hazards escaped, and a value
@@ -6,12 +6,12 @@
 //! rest is done on the way out.
 
 mod json;
+mod sink;
 mod text;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::sync::Mutex;
 
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
@@ -20,6 +20,7 @@ use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
 use tracing_subscriber::reload;
 
 use crate::log::json::Json;
+use crate::log::sink::{Guard, Sink};
 use crate::log::text::Fields;
 
 /// How events are written.
@@ -64,8 +65,18 @@ pub fn filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(level).map_err(|_detail| wrong())
 }
 
-/// The log of the process.
+/// Where events are written.
+#[derive(Debug)]
+pub enum Output {
+    /// Standard error; with colours if that is a terminal.
+    StandardError,
+    /// A file.
+    File(File),
+}
+
+/// The log of the process. Dropped, it writes what is left; events after that are lost.
 pub struct Log {
+    _writing: Guard,
     format: Format,
     set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
 }
@@ -79,24 +90,33 @@ impl fmt::Debug for Log {
 /// Starts logging for the whole process; the first call counts.
 ///
 /// # Errors
-/// When the level can't be read, or logging was started before.
-pub fn start(settings: &Settings) -> Result<Log, String> {
+/// When the level can't be read, logging was started before, or there is no thread for it.
+pub fn start(settings: &Settings, output: Output) -> Result<Log, String> {
     let filter = filter(&settings.level)?;
+    let (sink, writing, colour) = match output {
+        Output::StandardError => {
+            let (sink, writing) = Sink::start(io::stderr()).map_err(|error| error.to_string())?;
+            (sink, writing, io::stderr().is_terminal() && !is_set("NO_COLOR"))
+        }
+        Output::File(file) => {
+            let (sink, writing) = Sink::start(file).map_err(|error| error.to_string())?;
+            (sink, writing, false)
+        }
+    };
     let (started, set_filter): (_, Box<dyn Fn(_) -> _ + Send + Sync>) = match settings.format {
         Format::Text => {
-            let colour = io::stderr().is_terminal() && !is_set("NO_COLOR");
-            let builder = text(filter, io::stderr).with_ansi(colour).with_filter_reloading();
+            let builder = text(filter, sink).with_ansi(colour).with_filter_reloading();
             let handle = builder.reload_handle();
             (set_global_default(builder.finish()), Box::new(move |filter| handle.reload(filter)))
         }
         Format::Json => {
-            let builder = json(filter, io::stderr).with_filter_reloading();
+            let builder = json(filter, sink).with_filter_reloading();
             let handle = builder.reload_handle();
             (set_global_default(builder.finish()), Box::new(move |filter| handle.reload(filter)))
         }
     };
     started.map_err(|error| error.to_string())?;
-    Ok(Log { format: settings.format, set_filter })
+    Ok(Log { _writing: writing, format: settings.format, set_filter })
 }
 
 impl Log {
@@ -112,15 +132,6 @@ impl Log {
             Err("log.format: another format takes effect at the next start".to_owned())
         }
     }
-}
-
-/// As [`start`], as text and into a file.
-///
-/// # Errors
-/// Those of [`start`].
-pub fn start_in(file: File, settings: &Settings) -> Result<(), String> {
-    let subscriber = text(filter(&settings.level)?, Mutex::new(file)).with_ansi(false).finish();
-    set_global_default(subscriber).map_err(|error| error.to_string())
 }
 
 /// <https://no-color.org>: set, and not empty.

@@ -1,6 +1,6 @@
 //! Fields as text: hazards escaped, and a value that could be taken for two fields quoted.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
@@ -13,7 +13,7 @@ pub(super) struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = FieldWriter { writer, blank: "", result: Ok(()) };
+        let mut visitor = FieldWriter { writer, first: true, value: String::new(), result: Ok(()) };
         fields.record(&mut visitor);
         visitor.result
     }
@@ -21,41 +21,53 @@ impl<'w> FormatFields<'w> for Fields {
 
 struct FieldWriter<'w> {
     writer: Writer<'w>,
-    blank: &'static str,
+    first: bool,
+    /// The value at hand; its room serves all of them.
+    value: String,
     result: fmt::Result,
 }
 
 impl FieldWriter<'_> {
-    fn write(&mut self, name: &str, value: fmt::Arguments<'_>) {
+    fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         if self.result.is_ok() {
-            let blank = std::mem::replace(&mut self.blank, " ");
-            self.result = if name == "message" {
-                write!(self.writer, "{blank}{value}")
-            } else {
-                write!(self.writer, "{blank}{name}={value}")
-            };
+            self.value.clear();
+            self.result = write!(self.value, "{}", OneLine(value)).and_then(|()| self.put(field.name()));
         }
+    }
+
+    fn put(&mut self, name: &str) -> fmt::Result {
+        if !std::mem::take(&mut self.first) {
+            self.writer.write_char(' ')?;
+        }
+        if name == "message" {
+            return self.writer.write_str(&self.value);
+        }
+        self.writer.write_str(name)?;
+        self.writer.write_char('=')?;
+        if is_one_word(&self.value) {
+            return self.writer.write_str(&self.value);
+        }
+        let quoted = self.value.replace('\\', "\\\\").replace('"', "\\\"");
+        write!(self.writer, "\"{quoted}\"")
     }
 }
 
 impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
+        self.field(field, format_args!("{value}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = OneLine(format_args!("{value:?}")).to_string();
-        if field.name() == "message" || is_one_word(&text) {
-            self.write(field.name(), format_args!("{text}"));
-        } else {
-            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-            self.write(field.name(), format_args!("\"{quoted}\""));
-        }
+        self.field(field, format_args!("{value:?}"));
     }
 }
 
 /// Whether a value can't be taken for two fields: no blank, quote or equals sign, or between quotes already.
 fn is_one_word(text: &str) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'=');
+    if !text.is_empty() && text.as_bytes().iter().all(is_plain) {
+        return true; // as nearly all are
+    }
     let plain = |text: &str| {
         !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='))
     };

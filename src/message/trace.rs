@@ -12,6 +12,10 @@ use mail_parser::DateTime;
 use crate::message::fold::Folded;
 use crate::smtp::address::{Domain, DomainName, ForwardPath, ReversePath};
 
+/// The most that rmxd adds to a message that it passes on: one Received: and one Authentication-Results: with two rules
+/// for each of helo, ptr, mail_from and the five domains that From: and Reply-To: may have.
+pub const MOST_ADDED: u64 = 20 * 1024;
+
 /// What is kept of text from outside; names have at most 253 octets.
 const MAX_WORD: usize = 255;
 
@@ -154,6 +158,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
+    use crate::policy::finding::{Finding, Outcome};
+    use crate::policy::identity::Identity::{From, Helo, MailFrom, Ptr, ReplyTo};
+    use crate::policy::reason::Reason;
+    use crate::policy::rule::Rule::{Exists, Matches};
 
     fn name(text: &str) -> DomainName {
         DomainName::parse(text).unwrap()
@@ -174,6 +183,41 @@ mod tests {
             at: UNIX_EPOCH + Duration::from_secs(1_795_413_600),
         };
         String::from_utf8(field.to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_fields_are_never_longer_than_what_is_kept_free_for_them() {
+        let long_name = ["n".repeat(63), "n".repeat(63), "n".repeat(63), "n".repeat(61)].join(".");
+        let long_recipient = format!("{}@{long_name}", "r".repeat(64));
+        let recipient = ForwardPath::parse(&long_recipient).ok();
+        let client = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap();
+        let received = Received {
+            helo: &"h".repeat(2000),
+            ptr: Some(&name(&long_name)),
+            client,
+            by: &name(&long_name),
+            protocol: Protocol::Utf8Smtps,
+            tls: Some("TLSv1.2 with cipher TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+            id: "4KXN7Q2M",
+            recipient: recipient.as_ref(),
+            at: UNIX_EPOCH,
+        };
+        let identities = [Helo, Ptr, MailFrom].into_iter().chain([From; 5]).chain([ReplyTo; 5]);
+        let findings: Vec<Finding> = identities
+            .flat_map(|identity| [(identity, Exists), (identity, Matches)])
+            .map(|(identity, rule)| Finding {
+                identity,
+                rule,
+                domain: "\"".repeat(2000).into(),
+                subject: "".into(),
+                outcome: Outcome::Fail(Reason::MxUnresolvable),
+                evidence: Vec::new(),
+            })
+            .collect();
+        let iprev = Some(Iprev { result: IprevResult::TempError, client });
+        let results = authentication_results(&name(&long_name), iprev, &findings);
+        let added = (received.to_bytes().len() + results.len()) as u64;
+        assert!((MOST_ADDED / 2..=MOST_ADDED).contains(&added), "{added}");
     }
 
     #[test]

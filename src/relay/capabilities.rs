@@ -3,6 +3,8 @@
 //! Keywords that rmxd has no use for are passed over. A SIZE that is no number counts as no limit: the relay still
 //! has its own say at MAIL and at the end of the message.
 
+use crate::message::trace::MOST_ADDED;
+
 /// What the next hop can take.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
@@ -17,9 +19,9 @@ pub struct Capabilities {
     /// PIPELINING (RFC 2920).
     pub pipelining: bool,
     /// XCLIENT with the attributes that may be sent; `None` = not offered to us.
-    pub xclient: Option<XclientAttributes>,
+    pub xclient: Option<Attributes>,
     /// XFORWARD with the attributes that may be sent; `None` = not offered to us.
-    pub xforward: Option<XforwardAttributes>,
+    pub xforward: Option<Attributes>,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
     /// DSN (RFC 3461).
@@ -30,9 +32,9 @@ pub struct Capabilities {
     pub starttls: bool,
 }
 
-/// The XCLIENT attributes that the relay takes, of those that rmxd has a value for.
+/// The attributes of XCLIENT or XFORWARD that the relay takes, of those that rmxd has a value for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct XclientAttributes {
+pub struct Attributes {
     /// NAME: the confirmed name of the client.
     pub name: bool,
     /// ADDR: its address. Without it XCLIENT is of no use: the relay would go on to take rmxd for the client.
@@ -43,24 +45,9 @@ pub struct XclientAttributes {
     pub proto: bool,
     /// HELO: how it greeted.
     pub helo: bool,
-}
-
-/// The XFORWARD attributes that the relay takes, of those that rmxd has a value for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct XforwardAttributes {
-    /// NAME: the confirmed name of the client.
-    pub name: bool,
-    /// ADDR: its address.
-    pub addr: bool,
-    /// PORT: its port.
-    pub port: bool,
-    /// PROTO: SMTP or ESMTP.
-    pub proto: bool,
-    /// HELO: how it greeted.
-    pub helo: bool,
-    /// IDENT: our id of the transaction.
+    /// IDENT: our id of the transaction; XFORWARD only.
     pub ident: bool,
-    /// SOURCE: that the client is none of ours.
+    /// SOURCE: that the client is none of ours; XFORWARD only.
     pub source: bool,
 }
 
@@ -76,6 +63,13 @@ impl Capabilities {
         Self { eight_bit_mime: true, enhanced: true, pipelining: true, smtputf8: true, ..Self::default() }
     }
 
+    /// The largest message that a client may send for the relay to take it with what rmxd adds: its limit less
+    /// [`MOST_ADDED`], but half of it at least. `None` = no limit is known.
+    #[must_use]
+    pub fn size_for_clients(&self) -> Option<u64> {
+        self.size.map(|size| size.saturating_sub(MOST_ADDED).max(size.div_ceil(2)))
+    }
+
     /// Reads the text of a positive answer to EHLO; its first line is the greeting.
     pub(super) fn parse(text: &str) -> Self {
         let mut found = Self::default();
@@ -89,8 +83,8 @@ impl Capabilities {
                 "8BITMIME" => found.eight_bit_mime = true,
                 "ENHANCEDSTATUSCODES" => found.enhanced = true,
                 "PIPELINING" => found.pipelining = true,
-                "XCLIENT" => found.xclient = Some(XclientAttributes::parse(words)),
-                "XFORWARD" => found.xforward = Some(XforwardAttributes::parse(words)),
+                "XCLIENT" => found.xclient = Some(Attributes::parse(words)),
+                "XFORWARD" => found.xforward = Some(Attributes::parse(words)),
                 "SMTPUTF8" => found.smtputf8 = true,
                 "DSN" => found.dsn = true,
                 "CHUNKING" => found.chunking = true,
@@ -102,24 +96,7 @@ impl Capabilities {
     }
 }
 
-impl XclientAttributes {
-    fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
-        let mut found = Self::default();
-        for word in words {
-            match word.to_ascii_uppercase().as_str() {
-                "NAME" => found.name = true,
-                "ADDR" => found.addr = true,
-                "PORT" => found.port = true,
-                "PROTO" => found.proto = true,
-                "HELO" => found.helo = true,
-                _ => {}
-            }
-        }
-        found
-    }
-}
-
-impl XforwardAttributes {
+impl Attributes {
     fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
         let mut found = Self::default();
         for word in words {
@@ -151,11 +128,25 @@ mod tests {
             eight_bit_mime: true,
             pipelining: true,
             starttls: true,
-            xclient: Some(XclientAttributes { name: true, addr: true, proto: true, ..Default::default() }),
-            xforward: Some(XforwardAttributes { addr: true, ident: true, ..Default::default() }),
+            xclient: Some(Attributes { name: true, addr: true, proto: true, ..Default::default() }),
+            xforward: Some(Attributes { addr: true, ident: true, ..Default::default() }),
             ..Capabilities::default()
         };
         assert_eq!(Capabilities::parse(text), expected);
+    }
+
+    #[test]
+    fn clients_are_offered_what_leaves_room_for_our_trace_fields() {
+        for (size, offered) in [
+            (None, None),
+            (Some(10_240_000), Some(10_240_000 - MOST_ADDED)),
+            (Some(2 * MOST_ADDED), Some(MOST_ADDED)),
+            (Some(1000), Some(500)),
+            (Some(1), Some(1)),
+            (Some(u64::MAX), Some(u64::MAX - MOST_ADDED)),
+        ] {
+            assert_eq!(Capabilities { size, ..Capabilities::default() }.size_for_clients(), offered);
+        }
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! transaction; that connection, and one on which nothing is said, are anyone's. Nothing is reused after anything
 //! unusual, nor for long: the relay may have been configured anew since.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::relay::ClientInfo;
-use crate::relay::capabilities::{Capabilities, XforwardAttributes};
+use crate::relay::capabilities::{Attributes, Capabilities};
 use crate::relay::conversation::Conversation;
+use crate::relay::{ClientInfo, Settings};
 
 /// How long one is used, from its banner.
 const LIFE: Duration = Duration::from_secs(300);
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     pub(super) introduced: Introduced,
     /// Whether the relay refused a command or message: it counts that, and makes whoever comes next wait for it.
     pub(super) stained: bool,
+    /// What it was made by.
+    pub(super) made_by: Arc<Settings>,
     opened: Instant,
     uses: u32,
 }
@@ -37,7 +40,7 @@ pub(super) enum Introduced {
     /// Us, and nobody else is named.
     Nobody,
     /// Us; whom it logs is said before each MAIL.
-    ByTransaction(XforwardAttributes),
+    ByTransaction(Attributes),
     /// This one.
     As(Box<ClientInfo>),
 }
@@ -54,9 +57,15 @@ pub(super) enum Next {
 }
 
 impl Connection {
-    pub(super) fn new(mut conversation: Conversation, offered: Capabilities, introduced: Introduced) -> Self {
+    pub(super) fn new(
+        mut conversation: Conversation,
+        offered: Capabilities,
+        introduced: Introduced,
+        made_by: Arc<Settings>,
+    ) -> Self {
         conversation.set_pipelining(offered.pipelining);
-        Self { conversation, offered, introduced, stained: false, opened: Instant::now(), uses: 0 }
+        let opened = Instant::now();
+        Self { conversation, offered, introduced, stained: false, made_by, opened, uses: 0 }
     }
 
     /// Whether it is this client that the relay takes for its own, or could be any.

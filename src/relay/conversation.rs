@@ -35,6 +35,9 @@ pub(super) const READY: RangeInclusive<u16> = 220..=220;
 /// The answer to DATA.
 pub(super) const GO_AHEAD: RangeInclusive<u16> = 354..=354;
 
+/// How much longer the answer to the final dot is waited for: the relay looks the message over, and who gives up too
+/// early gets it twice (RFC 5321 4.5.3.2.6: 10 minutes, against 5).
+const END_PATIENCE: u32 = 2;
 /// What is read at once; a reply seldom has more.
 const READ_SIZE: usize = 2048;
 /// "Service not available, closing" at any time (RFC 5321 3.8).
@@ -57,7 +60,7 @@ pub(super) struct Conversation {
     /// Replies that the relay owes us.
     due: usize,
     pipelining: bool,
-    /// For each reply, and for each write that makes no progress.
+    /// For each reply but the last ([`END_PATIENCE`]), and for each write that makes no progress.
     patience: Duration,
     /// Set while a call runs, and left set by one that doesn't end well.
     engaged: bool,
@@ -321,6 +324,7 @@ impl Conversation {
     /// Reads one reply, from what was read already or the socket.
     async fn reply(&mut self, stage: Stage) -> Result<Reply, RelayError> {
         let garbage = |what| RelayError::Garbage { stage, what };
+        let patience = if stage == Stage::End { self.patience * END_PATIENCE } else { self.patience };
         let (stream, parser) = (&mut self.stream, &mut self.parser);
         let (buffer, heard) = (&mut self.buffer, &mut self.heard);
         let read = async {
@@ -342,7 +346,7 @@ impl Conversation {
                 }
             }
         };
-        timeout(self.patience, read).await.unwrap_or(Err(RelayError::Silent(stage)))
+        timeout(patience, read).await.unwrap_or(Err(RelayError::Silent(stage)))
     }
 
     /// Whether the reply is an answer to what was asked.

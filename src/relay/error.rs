@@ -1,6 +1,6 @@
 //! Why a transaction with the next hop failed, and what the client is told: the one table (DESIGN 3.3).
 //!
-//! The relay's own refusal of a message or recipient goes on to the client as it is. Everything else is the
+//! The relay's own refusal of a client, message or recipient goes on to the client as it is. Everything else is the
 //! operator's trouble, not the sender's: 4xx, so that the mail comes again, without a word about the network behind.
 
 use std::fmt;
@@ -16,7 +16,7 @@ pub enum RelayError {
     /// No address, no connection, or no banner in time.
     #[error("the relay cannot be reached: {0}")]
     Unreachable(String),
-    /// The relay doesn't want to talk to us: its banner, or its answer to EHLO or XCLIENT.
+    /// The relay doesn't want to talk to us: its banner, or its answer to our EHLO or XCLIENT.
     #[error("the relay refused at {stage}: {reply}")]
     Refused {
         /// At what.
@@ -46,8 +46,11 @@ pub enum RelayError {
     /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
     #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
     NoSmtputf8,
-    /// `relay.max_connections` are in use.
-    #[error("all {0} connections to the relay are in use (relay.max_connections)")]
+    /// `relay.max_connections` are in use, or the client has its share of them.
+    #[error(
+        "no connection to the relay got free in time: of {0} (relay.max_connections), one client may have as many as are \
+         left"
+    )]
     Busy(usize),
     /// No answer, or no progress, in time.
     #[error("the relay was silent at {0}")]
@@ -79,7 +82,7 @@ pub enum RelayError {
         /// Its words.
         reply: Reply,
     },
-    /// The relay's own 4xx or 5xx to MAIL, DATA or the message; it belongs to the client.
+    /// The relay's own 4xx or 5xx to what is said in the client's name; it belongs to the client.
     #[error("the relay answered {stage} with {reply}")]
     Rejected {
         /// At what.

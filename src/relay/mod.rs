@@ -8,184 +8,38 @@ mod attribute;
 mod capabilities;
 mod connection;
 mod conversation;
+mod envelope;
 mod error;
 mod maildir;
 mod pool;
 mod proxy;
 mod reply_parser;
+mod settings;
+mod slots;
 mod smtp;
+mod told;
 mod transaction;
 mod unstuff;
+mod verdict;
 mod xclient;
 mod xforward;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use compact_str::CompactString;
 use tokio::sync::watch;
 
-pub use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
+pub use crate::relay::capabilities::{Attributes, Capabilities};
+pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
+pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
 use crate::relay::smtp::SmtpHop;
+use crate::relay::told::Subject;
 use crate::relay::transaction::SmtpTransaction;
-use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::reply::{Enhanced, Reply};
-
-/// `relay.next_hop`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NextHop {
-    /// `maildir:PATH`.
-    Maildir(PathBuf),
-    /// `smtp://HOST:PORT`; the host is a name or an address (IPv6 in brackets), the port is 25 when left out.
-    Smtp {
-        /// Name or address, without brackets.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
-}
-
-/// How the relay learns who the client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientIdentity {
-    /// XCLIENT where the relay offers it, else XFORWARD where it offers that, else nothing.
-    Auto,
-    /// XCLIENT; a relay without it is not used.
-    Xclient,
-    /// XFORWARD, for the relay's log; a relay without it is not used.
-    Xforward,
-    /// A PROXY header, version 2, before everything else. Nothing tells whether the relay expects one.
-    ProxyV2,
-    /// Nothing is said.
-    None,
-}
-
-/// Whether the connection to the relay is encrypted. Its certificate isn't checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// Never.
-    None,
-    /// Where the relay offers STARTTLS and the handshake works (RFC 7435), else not.
-    Opportunistic,
-    /// Always; to a relay that can't, no mail goes.
-    Required,
-}
-
-/// `[relay]` as the next hop needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Where mail goes.
-    pub next_hop: NextHop,
-    /// How the relay learns the client.
-    pub identity: ClientIdentity,
-    /// Connections to the relay at one time.
-    pub max_connections: usize,
-    /// For the connection and the greeting.
-    pub connect_timeout: Duration,
-    /// For each reply, and for each write that makes no progress.
-    pub reply_timeout: Duration,
-    /// Whether XCLIENT is needed because rmxd has no list of recipient domains of its own (DESIGN 1.6).
-    pub xclient_required: bool,
-    /// Our own name, for EHLO.
-    pub hostname: String,
-    /// Encryption.
-    pub tls: Tls,
-}
-
-/// Who the client is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientInfo {
-    /// Its address and port.
-    pub address: SocketAddr,
-    /// Its name.
-    pub name: ClientName,
-    /// How it greeted: as given, not to be trusted.
-    pub helo: CompactString,
-    /// Whether it greeted with EHLO.
-    pub esmtp: bool,
-}
-
-/// What is known of the client's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientName {
-    /// The PTR record's name, which has the client's address.
-    Confirmed(DomainName),
-    /// There is none, or it isn't confirmed.
-    Unknown,
-    /// DNS didn't say.
-    TempUnknown,
-}
-
-/// What opens a transaction. Values of parameters are as the client gave them, and checked.
-#[derive(Debug, Clone, Copy)]
-pub struct Envelope<'a> {
-    /// Who sends it to us.
-    pub client: &'a ClientInfo,
-    /// Where bounces go.
-    pub reverse_path: &'a ReversePath,
-    /// SIZE as the client declared it.
-    pub size: Option<u64>,
-    /// Whether the client said BODY=8BITMIME.
-    pub eight_bit: bool,
-    /// Whether the client said SMTPUTF8 (RFC 6531): a relay that can't take it gets nothing.
-    pub smtputf8: bool,
-    /// RET (RFC 3461 4.3); sent where the relay offers DSN.
-    pub ret: Option<&'a str>,
-    /// ENVID (RFC 3461 4.4), still in xtext; sent where the relay offers DSN.
-    pub envid: Option<&'a str>,
-    /// The transaction's id, for the log.
-    pub id: &'a str,
-}
-
-impl<'a> Envelope<'a> {
-    /// Without parameters.
-    #[must_use]
-    pub fn new(client: &'a ClientInfo, reverse_path: &'a ReversePath, id: &'a str) -> Self {
-        Self {
-            client,
-            reverse_path,
-            size: None,
-            eight_bit: false,
-            smtputf8: false,
-            ret: None,
-            envid: None,
-            id,
-        }
-    }
-}
-
-/// RCPT's parameters (RFC 3461 4), as the client gave them, and checked; sent where the relay offers DSN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RcptParameters<'a> {
-    /// NOTIFY.
-    pub notify: Option<&'a str>,
-    /// ORCPT, still in xtext.
-    pub orcpt: Option<&'a str>,
-}
-
-/// A recipient as the client named it.
-#[derive(Debug, Clone, Copy)]
-pub struct Recipient<'a> {
-    /// Its address.
-    pub path: &'a ForwardPath,
-    /// What RCPT said besides.
-    pub parameters: RcptParameters<'a>,
-}
-
-impl<'a> Recipient<'a> {
-    /// Without parameters.
-    #[must_use]
-    pub fn new(path: &'a ForwardPath) -> Self {
-        Self { path, parameters: RcptParameters::default() }
-    }
-}
 
 /// The next hop. Cheap to clone; all clones share the limits and what is known of the relay.
 #[derive(Debug, Clone)]
@@ -195,6 +49,7 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Inner {
+    settings: Arc<Settings>,
     hop: Hop,
     known: watch::Sender<Capabilities>,
 }
@@ -209,15 +64,32 @@ impl Relay {
     /// A next hop; nothing is contacted or created yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
         let (hop, known) = match &settings.next_hop {
             NextHop::Maildir(path) => {
                 (Hop::Maildir(Maildir::new(path, &settings.hostname)), Capabilities::maildir())
             }
             NextHop::Smtp { host, port } => {
-                (Hop::Smtp(SmtpHop::new(host, *port, &settings)), Capabilities::unknown())
+                (Hop::Smtp(SmtpHop::new(host, *port, Arc::clone(&settings))), Capabilities::unknown())
             }
         };
-        Self { inner: Arc::new(Inner { hop, known: watch::Sender::new(known) }) }
+        Self { inner: Arc::new(Inner { settings, hop, known: watch::Sender::new(known) }) }
+    }
+
+    /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
+    /// both count together, each visit's against its own limit: never are there more than the larger one allows, nor
+    /// more than the new one once the old visits have ended. Another host's connections are its own.
+    #[must_use]
+    pub fn renewed(&self, settings: Settings) -> Self {
+        match &self.inner.hop {
+            Hop::Smtp(hop) if settings.next_hop == self.inner.settings.next_hop => {
+                let settings = Arc::new(settings);
+                let hop = Hop::Smtp(hop.renewed(Arc::clone(&settings)));
+                let known = watch::Sender::new(self.capabilities());
+                Self { inner: Arc::new(Inner { settings, hop, known }) }
+            }
+            Hop::Smtp(_) | Hop::Maildir(_) => Self::new(settings),
+        }
     }
 
     /// Tries whether a transaction could be had: a relay is connected to and greeted, a Maildir created and
@@ -275,6 +147,7 @@ impl Visit {
         envelope: Envelope<'_>,
         first: Recipient<'_>,
     ) -> Result<(Transaction, Reply), Reply> {
+        let subject = Subject::of(&envelope);
         let (leg, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
                 (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
@@ -282,12 +155,12 @@ impl Visit {
             Hop::Smtp(hop) => match hop.begin(&self.key(), &envelope, &first, &self.inner.known).await {
                 Ok((transaction, answer)) => (
                     Leg::Smtp(Box::new(transaction)),
-                    answer.unwrap_or_else(|error| told(envelope.id, &error)),
+                    answer.unwrap_or_else(|error| subject.told(Some(first.path), &error)),
                 ),
-                Err(error) => return Err(told(envelope.id, &error)),
+                Err(error) => return Err(subject.told(Some(first.path), &error)),
             },
         };
-        Ok((Transaction { leg, id: CompactString::new(envelope.id), failure: None }, reply))
+        Ok((Transaction { leg, subject, failure: None }, reply))
     }
 
     fn key(&self) -> Weak<()> {
@@ -311,7 +184,7 @@ impl Drop for Visit {
 #[derive(Debug)]
 pub struct Transaction {
     leg: Leg,
-    id: CompactString,
+    subject: Subject,
     /// The first failure after DATA was asked for; it stays the answer.
     failure: Option<Reply>,
 }
@@ -328,7 +201,8 @@ impl Transaction {
         match &mut self.leg {
             Leg::Maildir(_) => maildir_takes(),
             Leg::Smtp(transaction) => {
-                transaction.rcpt(&recipient).await.unwrap_or_else(|error| told(&self.id, &error))
+                let answer = transaction.rcpt(&recipient).await;
+                answer.unwrap_or_else(|error| self.subject.told(Some(recipient.path), &error))
             }
         }
     }
@@ -388,7 +262,7 @@ impl Transaction {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
-        done.unwrap_or_else(|error| told(&self.id, &error))
+        done.unwrap_or_else(|error| self.subject.told(None, &error))
     }
 
     /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
@@ -399,27 +273,13 @@ impl Transaction {
     }
 
     fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
-        done.map_err(|error| self.failure.insert(told(&self.id, &error)).clone())
+        done.map_err(|error| self.failure.insert(self.subject.told(None, &error)).clone())
     }
 }
 
 /// A Maildir doesn't look at recipients.
 fn maildir_takes() -> Reply {
     Reply::new(250, Enhanced(2, 1, 5), "Recipient ok")
-}
-
-/// The reply for the client; the log learns the reason, which the client is not told.
-fn told(id: &str, error: &RelayError) -> Reply {
-    match error {
-        RelayError::Rejected { .. } if !error.is_operators_trouble() => {
-            tracing::debug!(target: "rmxd::relay", id, %error, "relay refused");
-        }
-        _ if error.is_final() || error.is_operators_trouble() => {
-            tracing::error!(target: "rmxd::relay", id, %error, "no transaction")
-        }
-        _ => tracing::warn!(target: "rmxd::relay", id, %error, "transaction failed"),
-    }
-    error.reply()
 }
 
 #[cfg(test)]

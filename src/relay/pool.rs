@@ -2,33 +2,29 @@
 //!
 //! Whoever has a slot may have one connection in use. Those that wait have none, but make way for whoever needs a new
 //! one, so that all together they are never more than `relay.max_connections`. Each waits for a bounded time. A
-//! connection on which the relay knows a client is given to nobody but the visit that left it.
+//! connection on which the relay knows a client is given to nobody but the visit that left it, and none to sessions of
+//! other settings than those that it was made by.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use crate::relay::ClientInfo;
+use crate::policy::client::client_network;
 use crate::relay::connection::{Connection, Next};
+use crate::relay::slots::{Slot, Slots};
+use crate::relay::{ClientInfo, Settings};
 
 /// How long a connection waits unused. The relay would close it by itself after minutes (Postfix: 300 s).
 pub(super) const IDLE: Duration = Duration::from_secs(30);
 /// How many wait for anyone; each keeps a process of the relay busy.
 const MOST_SHARED: usize = 16;
 
-/// The connections of one next hop.
-#[derive(Debug)]
+/// The connections of one next hop, by whatever settings.
+#[derive(Debug, Default)]
 pub(super) struct Pool {
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     waiting: Mutex<Waiting>,
-}
-
-/// The right to have a connection in use.
-#[derive(Debug)]
-pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
 }
 
 /// Tells one visit from another; whether it goes on can be seen.
@@ -51,27 +47,26 @@ struct Parked {
 }
 
 impl Pool {
-    pub(super) fn new(most: usize) -> Self {
-        let most = most.clamp(1, Semaphore::MAX_PERMITS);
-        Self { slots: Arc::new(Semaphore::new(most)), waiting: Mutex::default() }
-    }
-
-    /// A slot, if one gets free in time; first come, first served.
-    pub(super) async fn slot(&self, patience: Duration) -> Option<Slot> {
-        let slots = Arc::clone(&self.slots);
-        let permit = match Arc::clone(&slots).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_taken) => timeout(patience, slots.acquire_owned()).await.ok()?.ok()?,
-        };
-        Some(Slot { _permit: permit })
+    /// A slot, if one that this client may have gets free in time; `None` as the client asks for us.
+    pub(super) async fn slot(&self, client: Option<&ClientInfo>, settings: &Settings) -> Option<Slot> {
+        let client = client.map(|client| client_network(client.address.ip()));
+        self.slots.take(client, settings.max_connections.max(1), settings.connect_timeout).await
     }
 
     /// A connection that waits and may be used for this client's transaction; the one used last, if there are more.
-    pub(super) fn take(&self, visit: &VisitKey, client: &ClientInfo) -> Option<Connection> {
+    pub(super) fn take(
+        &self,
+        visit: &VisitKey,
+        client: &ClientInfo,
+        settings: &Settings,
+    ) -> Option<Connection> {
+        let mine = |parked: &Parked| {
+            parked.visit.as_ref().is_none_or(|owner| owner.ptr_eq(visit))
+                && parked.connection.made_by.makes_the_same_connections(settings)
+        };
         let mut unsuitable = Vec::new();
         let mut waiting = self.waiting();
         let found = loop {
-            let mine = |parked: &Parked| parked.visit.as_ref().is_none_or(|owner| owner.ptr_eq(visit));
             let Some(at) = waiting.connections.iter().rposition(mine) else { break None };
             let parked = waiting.connections.remove(at);
             if parked.until > Instant::now() && parked.connection.suits(client) {
@@ -85,9 +80,9 @@ impl Pool {
     }
 
     /// Makes room for one more connection, to whoever has a slot for it.
-    pub(super) fn make_room(&self) {
+    pub(super) fn make_room(&self, slot: &Slot) {
         let mut waiting = self.waiting();
-        let surplus = waiting.connections.len().saturating_sub(self.slots.available_permits());
+        let surplus = waiting.connections.len().saturating_sub(slot.others_free());
         let evicted: Vec<Parked> = waiting.connections.drain(..surplus).collect();
         drop(waiting);
         evicted.into_iter().for_each(Parked::quit);
@@ -100,7 +95,7 @@ impl Pool {
         mut connection: Connection,
         undo: bool,
         visit: VisitKey,
-        _slot: Slot,
+        slot: Slot,
     ) {
         let visit = match connection.next(undo) {
             Next::End => return connection.quit(),
@@ -108,7 +103,9 @@ impl Pool {
             Next::Anyone => None,
         };
         let mut waiting = self.waiting();
-        if !waiting.has_use_for(visit.as_ref()) {
+        // those that wait may be too many where older settings allowed more
+        let room = waiting.connections.len() <= slot.others_free();
+        if !room || !waiting.has_use_for(visit.as_ref()) {
             drop(waiting);
             return connection.quit();
         }

@@ -12,12 +12,13 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::relay::capabilities::{Capabilities, XclientAttributes, XforwardAttributes};
+use crate::relay::capabilities::{Attributes, Capabilities};
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{Conversation, DONE, READY};
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::pool::{Pool, VisitKey};
 use crate::relay::transaction::{SmtpTransaction, open};
+use crate::relay::verdict::{of_the_client, of_us};
 use crate::relay::{
     ClientIdentity, ClientInfo, Envelope, Recipient, Settings, Tls, attribute, proxy, xclient,
 };
@@ -28,32 +29,38 @@ use crate::smtp::reply::Reply;
 pub(super) struct SmtpHop {
     host: String,
     port: u16,
-    settings: Settings,
+    settings: Arc<Settings>,
     pool: Arc<Pool>,
 }
 
 /// How the client is made known on a connection.
 enum Means {
     Nothing,
-    Xclient(XclientAttributes),
-    Xforward(XforwardAttributes),
+    Xclient(Attributes),
+    Xforward(Attributes),
 }
 
 impl SmtpHop {
-    pub(super) fn new(host: &str, port: u16, settings: &Settings) -> Self {
-        let pool = Arc::new(Pool::new(settings.max_connections));
-        Self { host: host.to_owned(), port, settings: settings.clone(), pool }
+    pub(super) fn new(host: &str, port: u16, settings: Arc<Settings>) -> Self {
+        Self { host: host.to_owned(), port, settings, pool: Arc::default() }
+    }
+
+    /// The same relay by other settings. What is in use by either counts for both.
+    pub(super) fn renewed(&self, settings: Arc<Settings>) -> Self {
+        Self { host: self.host.clone(), port: self.port, settings, pool: Arc::clone(&self.pool) }
     }
 
     /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take. When all
     /// connections are in use, those tell.
     pub(super) async fn probe(&self, known: &watch::Sender<Capabilities>) -> Result<(), RelayError> {
-        let Some(_slot) = self.pool.slot(self.settings.connect_timeout).await else { return Ok(()) };
-        self.pool.make_room();
+        let Some(slot) = self.pool.slot(None, &self.settings).await else { return Ok(()) };
+        self.pool.make_room(&slot);
         let mut conversation = self.connect(None).await?;
-        let offered = self.learn(&mut conversation, &self.settings.hostname, true, known).await;
+        let offered = greet(&mut conversation, &self.settings.hostname, true).await;
         conversation.quit();
-        self.means(&offered?).map(drop)
+        let offered = offered.map_err(of_us)?;
+        learn(&offered, known);
+        self.means(&offered).map(drop)
     }
 
     /// Opens a transaction: connection, introduction, MAIL, and the first RCPT, whose answer is given too.
@@ -64,7 +71,7 @@ impl SmtpHop {
         first: &Recipient<'_>,
         known: &watch::Sender<Capabilities>,
     ) -> Result<(SmtpTransaction, Result<Reply, RelayError>), RelayError> {
-        let slot = self.pool.slot(self.settings.connect_timeout).await;
+        let slot = self.pool.slot(Some(envelope.client), &self.settings).await;
         let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
         let mut fresh = false;
         loop {
@@ -73,7 +80,7 @@ impl SmtpHop {
                 Some(connection) => connection,
                 None => {
                     fresh = true;
-                    self.pool.make_room();
+                    self.pool.make_room(&slot);
                     self.establish(envelope.client, known).await?
                 }
             };
@@ -103,7 +110,7 @@ impl SmtpHop {
 
     /// A connection that waited, is still there and takes this message.
     async fn reusable(&self, visit: &VisitKey, envelope: &Envelope<'_>) -> Option<Connection> {
-        while let Some(mut connection) = self.pool.take(visit, envelope.client) {
+        while let Some(mut connection) = self.pool.take(visit, envelope.client, &self.settings) {
             let able = connection.offered.smtputf8 || !envelope.smtputf8;
             if able && connection.conversation.is_ready().await {
                 return Some(connection);
@@ -121,7 +128,9 @@ impl SmtpHop {
     ) -> Result<Connection, RelayError> {
         let mut conversation = self.connect(Some(client)).await?;
         match self.introduce(&mut conversation, client, known).await {
-            Ok((offered, introduced)) => Ok(Connection::new(conversation, offered, introduced)),
+            Ok((offered, introduced)) => {
+                Ok(Connection::new(conversation, offered, introduced, Arc::clone(&self.settings)))
+            }
             Err(error) => {
                 conversation.quit();
                 Err(error)
@@ -137,13 +146,16 @@ impl SmtpHop {
     ) -> Result<(Capabilities, Introduced), RelayError> {
         let named = || Introduced::As(Box::new(client.clone()));
         if self.settings.identity == ClientIdentity::ProxyV2 {
-            // it is the client's connection already, and so is the greeting
-            let name = attribute::greeting_name(client).unwrap_or_else(|| self.settings.hostname.clone());
-            let offered = self.learn(conversation, &name, client.esmtp, known).await?;
+            // it is the client's connection already
+            let offered = self.greet_as(conversation, client).await?;
+            if client.esmtp {
+                learn(&offered, known);
+            }
             self.means(&offered)?;
             return Ok((offered, named()));
         }
-        let offered = self.learn(conversation, &self.settings.hostname, true, known).await?;
+        let offered = greet(conversation, &self.settings.hostname, true).await.map_err(of_us)?;
+        learn(&offered, known);
         Ok(match self.means(&offered)? {
             Means::Nothing => (offered, Introduced::Nobody),
             Means::Xforward(attributes) => (offered, Introduced::ByTransaction(attributes)),
@@ -189,7 +201,7 @@ impl SmtpHop {
             Tls::Opportunistic => false,
             Tls::Required => true,
         };
-        if !greet(&mut conversation, &self.settings.hostname, true).await?.starttls {
+        if !greet(&mut conversation, &self.settings.hostname, true).await.map_err(of_us)?.starttls {
             if required {
                 conversation.quit();
                 return Err(RelayError::NoTls);
@@ -205,7 +217,7 @@ impl SmtpHop {
                 tracing::warn!(target: "rmxd::relay", %error, "going on in plain text (relay.tls is opportunistic)");
                 self.dial(address, client).await
             }
-            Err(error) => Err(refused(error)),
+            Err(error) => Err(of_us(error)),
         }
     }
 
@@ -222,27 +234,7 @@ impl SmtpHop {
             ClientIdentity::ProxyV2 => proxy::header(client.map(|client| client.address), address)?,
             _ => Vec::new(),
         };
-        Conversation::open(stream, &header, self.settings.reply_timeout).await.map_err(refused)
-    }
-
-    /// Greets; what the relay offers then is what our clients are told. (One that was greeted with HELO offers nothing
-    /// to anyone, which says nothing of the relay.)
-    async fn learn(
-        &self,
-        conversation: &mut Conversation,
-        name: &str,
-        esmtp: bool,
-        known: &watch::Sender<Capabilities>,
-    ) -> Result<Capabilities, RelayError> {
-        let offered = greet(conversation, name, esmtp).await?;
-        known.send_if_modified(|known| {
-            let differs = esmtp && *known != offered;
-            if differs {
-                known.clone_from(&offered);
-            }
-            differs
-        });
-        Ok(offered)
+        Conversation::open(stream, &header, self.settings.reply_timeout).await.map_err(of_us)
     }
 
     /// Whether [`Self::means`] may come to XCLIENT or XFORWARD.
@@ -270,20 +262,47 @@ impl SmtpHop {
         }
     }
 
-    /// XCLIENT, and the greeting again, since the relay starts over after it. It is the client's greeting now, HELO
-    /// or EHLO as it came: Postfix judges and records this one.
+    /// XCLIENT, and the greeting again, since the relay starts over after it. The command that has ADDR is the last; how
+    /// that one is answered may be a verdict on the client.
     async fn impersonate(
         &self,
         conversation: &mut Conversation,
         client: &ClientInfo,
-        attributes: XclientAttributes,
+        attributes: Attributes,
     ) -> Result<Capabilities, RelayError> {
-        for command in xclient::commands(client, attributes) {
-            conversation.command(Stage::Xclient, &command, &READY).await.map_err(refused)?;
+        let commands = xclient::commands(client, attributes);
+        for (at, command) in commands.iter().enumerate() {
+            let answer = conversation.command(Stage::Xclient, command, &READY).await;
+            let is_last = at + 1 == commands.len();
+            answer.map_err(|error| if is_last { of_the_client(error, false) } else { of_us(error) })?;
         }
-        let name = attribute::greeting_name(client).unwrap_or_else(|| self.settings.hostname.clone());
-        greet(conversation, &name, client.esmtp).await
+        self.greet_as(conversation, client).await
     }
+
+    /// Greets as the client did, HELO or EHLO: Postfix judges and records this.
+    async fn greet_as(
+        &self,
+        conversation: &mut Conversation,
+        client: &ClientInfo,
+    ) -> Result<Capabilities, RelayError> {
+        let name = attribute::greeting_name(client);
+        let verbatim = name.as_ref().is_some_and(|name| *name == client.helo);
+        let name = name.unwrap_or_else(|| self.settings.hostname.clone());
+        let offered = greet(conversation, &name, client.esmtp).await;
+        offered.map_err(|error| of_the_client(error, verbatim))
+    }
+}
+
+/// What the relay offers is what our clients are told. (One that was greeted with HELO offers nothing to anyone, which
+/// says nothing of the relay.)
+fn learn(offered: &Capabilities, known: &watch::Sender<Capabilities>) {
+    known.send_if_modified(|known| {
+        let differs = known != offered;
+        if differs {
+            known.clone_from(offered);
+        }
+        differs
+    });
 }
 
 /// EHLO, or HELO for a relay that refuses EHLO (RFC 5321 3.2); then there are no extensions.
@@ -291,18 +310,9 @@ async fn greet(conversation: &mut Conversation, name: &str, esmtp: bool) -> Resu
     if esmtp {
         match conversation.command(Stage::Greeting, &format!("EHLO {name}"), &DONE).await {
             Err(RelayError::Rejected { reply, .. }) if reply.code() >= 500 => {}
-            answer => return answer.map(|reply| Capabilities::parse(reply.text())).map_err(refused),
+            answer => return answer.map(|reply| Capabilities::parse(reply.text())),
         }
     }
-    conversation.command(Stage::Greeting, &format!("HELO {name}"), &DONE).await.map_err(refused)?;
+    conversation.command(Stage::Greeting, &format!("HELO {name}"), &DONE).await?;
     Ok(Capabilities::default())
-}
-
-/// What the relay says before MAIL is said to us, not to the client: it must not become the client's 5xx.
-pub(super) fn refused(error: RelayError) -> RelayError {
-    match error {
-        RelayError::Rejected { stage, reply }
-        | RelayError::Closing { stage: stage @ Stage::Banner, reply } => RelayError::Refused { stage, reply },
-        other => other,
-    }
 }

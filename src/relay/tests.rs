@@ -6,6 +6,7 @@ mod folder;
 mod pool;
 mod robot;
 mod script;
+mod shares;
 mod starttls;
 
 use std::time::Duration;

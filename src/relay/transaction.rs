@@ -1,18 +1,21 @@
 //! One transaction on a connection to the relay: MAIL with the first RCPT, more recipients, the message.
 //!
 //! MAIL and the first RCPT leave in one write where the relay takes that (and XFORWARD with them). Small pieces of the
-//! message are collected, so that a short one leaves in one write with its dot. A transaction whose end the relay has confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the
-//! relay throws away what it has (RFC 5321 4.1.1.10).
+//! message are collected, so that a short one leaves in one write with its dot. A transaction whose end the relay has
+//! confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the relay throws
+//! away what it has (RFC 5321 4.1.1.10).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::message::trace::MOST_ADDED;
 use crate::relay::capabilities::Capabilities;
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{DONE, GO_AHEAD};
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::pool::{Pool, Slot, VisitKey};
-use crate::relay::smtp::refused;
+use crate::relay::pool::{Pool, VisitKey};
+use crate::relay::slots::Slot;
+use crate::relay::verdict::of_us;
 use crate::relay::{Envelope, Recipient, xforward};
 use crate::smtp::reply::Reply;
 
@@ -38,7 +41,7 @@ pub(super) async fn open(
     conversation.queue(&mail_command(envelope, &connection.offered));
     conversation.queue(&rcpt_command(first, connection.offered.dsn));
     for _ in introductions {
-        conversation.answer(Stage::Xforward, &DONE).await.map_err(refused)?;
+        conversation.answer(Stage::Xforward, &DONE).await.map_err(of_us)?;
     }
     if let Err(error) = conversation.answer(Stage::Mail, &DONE).await {
         connection.stained = true;
@@ -52,12 +55,15 @@ pub(super) async fn open(
     Ok(answer)
 }
 
-/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461).
+/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461). SIZE is that of the
+/// message as the relay gets it.
 fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
     let mut command = String::with_capacity(128);
     push(&mut command, format_args!("MAIL FROM:<{}>", envelope.reverse_path));
     if let Some(size) = envelope.size.filter(|_| offered.size_parameter) {
-        push(&mut command, format_args!(" SIZE={size}"));
+        // the most it can be: where only that is past the limit, the relay decides at the end
+        let limit = offered.size.unwrap_or(u64::MAX).max(size);
+        push(&mut command, format_args!(" SIZE={}", size.saturating_add(MOST_ADDED).min(limit)));
     }
     if envelope.eight_bit && offered.eight_bit_mime {
         command.push_str(" BODY=8BITMIME");
@@ -78,8 +84,8 @@ fn rcpt_command(recipient: &Recipient<'_>, dsn: bool) -> String {
     let mut command = String::with_capacity(128);
     push(&mut command, format_args!("RCPT TO:<{}>", recipient.path));
     let parameters = recipient.parameters;
-    for (name, value) in [(" NOTIFY=", parameters.notify), (" ORCPT=", parameters.orcpt)] {
-        if let Some(value) = value.filter(|_| dsn) {
+    for (name, value) in [(" NOTIFY=", &parameters.notify), (" ORCPT=", &parameters.orcpt)] {
+        if let Some(value) = value.as_ref().filter(|_| dsn) {
             command.push_str(name);
             command.push_str(value);
         }

@@ -6,10 +6,10 @@
 
 use crate::relay::ClientInfo;
 use crate::relay::attribute::{self, MAX_LINE};
-use crate::relay::capabilities::XclientAttributes;
+use crate::relay::capabilities::Attributes;
 
 /// The commands that introduce the client, without CRLF: one, or two where one would be too long.
-pub(super) fn commands(client: &ClientInfo, offered: XclientAttributes) -> Vec<String> {
+pub(super) fn commands(client: &ClientInfo, offered: Attributes) -> Vec<String> {
     let mut session = String::new();
     if offered.proto {
         session.push_str(" PROTO=");
@@ -46,8 +46,8 @@ mod tests {
     use crate::relay::attribute::MAX_VALUE;
     use crate::smtp::address::DomainName;
 
-    const ALL: XclientAttributes =
-        XclientAttributes { name: true, addr: true, port: true, proto: true, helo: true };
+    const ALL: Attributes =
+        Attributes { name: true, addr: true, port: true, proto: true, helo: true, ident: true, source: true };
 
     fn client(address: &str, name: ClientName, helo: &str) -> ClientInfo {
         ClientInfo { address: address.parse().unwrap(), name, helo: helo.into(), esmtp: true }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn only_what_is_offered_is_sent() {
-        let offered = XclientAttributes { addr: true, proto: true, ..Default::default() };
+        let offered = Attributes { addr: true, proto: true, ..Default::default() };
         let client = ClientInfo { esmtp: false, ..client("192.0.2.7:1", ClientName::Unknown, "h") };
         assert_eq!(commands(&client, offered), ["XCLIENT PROTO=SMTP ADDR=192.0.2.7"]);
     }

@@ -5,10 +5,10 @@
 
 use crate::relay::Envelope;
 use crate::relay::attribute::{self, MAX_LINE};
-use crate::relay::capabilities::XforwardAttributes;
+use crate::relay::capabilities::Attributes;
 
 /// The commands before MAIL, without CRLF: as many as their length asks for; none where nothing is offered.
-pub(super) fn commands(envelope: &Envelope<'_>, offered: XforwardAttributes) -> Vec<String> {
+pub(super) fn commands(envelope: &Envelope<'_>, offered: Attributes) -> Vec<String> {
     let client = envelope.client;
     let mut lines: Vec<String> = Vec::new();
     let mut add = |offered: bool, name: &str, value: &str| {
@@ -35,17 +35,10 @@ mod tests {
     use crate::relay::{ClientInfo, ClientName};
     use crate::smtp::address::{DomainName, ReversePath};
 
-    const ALL: XforwardAttributes = XforwardAttributes {
-        name: true,
-        addr: true,
-        port: true,
-        proto: true,
-        helo: true,
-        ident: true,
-        source: true,
-    };
+    const ALL: Attributes =
+        Attributes { name: true, addr: true, port: true, proto: true, helo: true, ident: true, source: true };
 
-    fn lines(name: ClientName, helo: &str, offered: XforwardAttributes) -> Vec<String> {
+    fn lines(name: ClientName, helo: &str, offered: Attributes) -> Vec<String> {
         let address = "[2001:db8::1]:4321".parse().unwrap();
         let client = &ClientInfo { address, name, helo: helo.into(), esmtp: false };
         commands(&Envelope::new(client, &ReversePath::parse("").unwrap(), "4KXN7Q2M"), offered)
@@ -58,12 +51,12 @@ mod tests {
             ["XFORWARD NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::1 PORT=4321 PROTO=SMTP HELO=[UNAVAILABLE] \
               IDENT=4KXN7Q2M SOURCE=REMOTE"]
         );
-        let offered = XforwardAttributes { addr: true, helo: true, ..Default::default() };
+        let offered = Attributes { addr: true, helo: true, ..Default::default() };
         assert_eq!(
             lines(ClientName::Unknown, "a b\r\nDATA", offered),
             ["XFORWARD ADDR=IPV6:2001:db8::1 HELO=a+20b+0D+0ADATA"]
         );
-        assert!(lines(ClientName::Unknown, "a", XforwardAttributes::default()).is_empty());
+        assert!(lines(ClientName::Unknown, "a", Attributes::default()).is_empty());
     }
 
     #[test]

@@ -32,6 +32,12 @@ impl<'a> Escaped<'a> {
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Ok(text) = std::str::from_utf8(self.0)
+            && is_plain(text)
+            && !text.contains('\\')
+        {
+            return f.write_str(text);
+        }
         for chunk in self.0.utf8_chunks() {
             for character in chunk.valid().chars() {
                 match character {
@@ -74,8 +80,16 @@ struct Safe<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
 impl Write for Safe<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if is_plain(text) {
+            return self.0.write_str(text);
+        }
         text.chars().try_for_each(|character| write_safe(self.0, character))
     }
+}
+
+/// Printable ASCII, as nearly all text is: nothing of it needs a second look.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 fn write_safe(f: &mut fmt::Formatter<'_>, character: char) -> fmt::Result {

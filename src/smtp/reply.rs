@@ -69,18 +69,42 @@ impl Reply {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             let start = out.len();
-            out.extend_from_slice(self.code.to_string().as_bytes());
+            push_number(out, self.code);
             out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if let Some(enhanced) = self.enhanced {
-                out.extend_from_slice(enhanced.to_string().as_bytes());
+            if let Some(Enhanced(class, subject, detail)) = self.enhanced {
+                push_number(out, class.into());
+                out.push(b'.');
+                push_number(out, subject);
+                out.push(b'.');
+                push_number(out, detail);
                 out.push(b' ');
             }
             let room = MAX_LINE.saturating_sub(2 + out.len() - start);
-            out.extend(
-                line.bytes().take(room).map(|byte| if matches!(byte, b' '..=b'~') { byte } else { b'?' }),
-            );
+            let line = line.as_bytes();
+            let text = out.len();
+            out.extend_from_slice(line.get(..room).unwrap_or(line));
+            for byte in out.iter_mut().skip(text).filter(|byte| !matches!(byte, b' '..=b'~')) {
+                *byte = b'?';
+            }
             out.extend_from_slice(b"\r\n");
         }
+    }
+}
+
+/// In decimal. A reply is written for every command, so nothing is allocated or formatted for it.
+fn push_number(out: &mut Vec<u8>, number: u16) {
+    let start = out.len();
+    let mut rest = number;
+    loop {
+        let digit = u8::try_from(rest % 10).unwrap_or_default();
+        out.push(b'0' + digit);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
     }
 }
 

@@ -4,6 +4,8 @@
 //! none; when it comes again, in the same session, it has one.
 
 mod faulty;
+mod log;
+mod shares;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -4,13 +4,19 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep};
 
 use crate::cli::demo::session::{self, Answer, Mail};
 use crate::cli::demo::stage::Stage;
 use crate::cli::demo::tour::{Expected, Row};
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
+
+/// How long a line of the log is waited for, and how often it is looked for.
+const LOG_WRITTEN: Duration = Duration::from_secs(2);
+const LOG_POLL: Duration = Duration::from_millis(5);
 
 /// A row with what came of it.
 #[derive(Debug)]
@@ -84,21 +90,37 @@ pub(super) async fn play(stage: &Stage, row: Row) -> Outcome {
                 message: &row.message(&token),
             };
             let sent = session::send(&mail, gate).await;
-            Some(sent.and_then(|answer| look(stage, answer, &token)).map_err(|error| error.to_string()))
+            let seen = match sent {
+                Ok(answer) => look(stage, answer, &token).await,
+                Err(error) => Err(error),
+            };
+            Some(seen.map_err(|error| error.to_string()))
         }
     };
     Outcome { row, ptr, observed }
 }
 
-fn look(stage: &Stage, answer: Answer, token: &str) -> io::Result<Observed> {
+async fn look(stage: &Stage, answer: Answer, token: &str) -> io::Result<Observed> {
     let delivered = find(&stage.maildir(), token)?;
     let id = id(&answer.text);
     let reasons = match (&delivered, &id) {
         (Some((_, text)), _) => tags(text),
-        (None, Some(id)) => reason(&fs::read_to_string(stage.log())?, id).into_iter().collect(),
+        (None, Some(id)) => logged(stage, id).await?.into_iter().collect(),
         (None, None) => Vec::new(),
     };
     Ok(Observed { answer, id, reasons, delivered: delivered.map(|(path, _)| path) })
+}
+
+/// The reason in the log, which is written a moment after the reply.
+async fn logged(stage: &Stage, id: &str) -> io::Result<Option<Reason>> {
+    let until = Instant::now() + LOG_WRITTEN;
+    loop {
+        let found = reason(&fs::read_to_string(stage.log())?, id);
+        if found.is_some() || Instant::now() >= until {
+            return Ok(found);
+        }
+        sleep(LOG_POLL).await;
+    }
 }
 
 /// A Message-ID that no other message has.

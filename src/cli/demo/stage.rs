@@ -12,7 +12,7 @@ use crate::cli::daemon::{Daemon, StartError};
 use crate::cli::demo::tour::Policy;
 use crate::cli::folder::Folder;
 use crate::config::{self, Flags};
-use crate::log;
+use crate::log::{self, Log, Output};
 use crate::zone::{Name, RData, RecordType, Server, Zone};
 
 /// Longer than what the zones say of `twolines.test` may be cached: 5 s.
@@ -35,6 +35,7 @@ pub(super) struct Stage {
     pub(super) folder: PathBuf,
     zone: Server,
     gates: Vec<Gate>,
+    _log: Log,
 }
 
 /// One daemon.
@@ -51,13 +52,13 @@ impl Stage {
         let zone = Server::start(loopback, Zone::sample()).await;
         let zone = zone.map_err(|error| format!("the name server: {error}"))?;
         let folder = folder.path().to_path_buf();
-        start_log(&folder.join("log"))?;
+        let log = start_log(&folder.join("log"))?;
         let mut gates = Vec::new();
         for (policy, port) in Policy::ALL.into_iter().zip(PORT..) {
             let daemon = start_gate(policy, port, zone.address(), &folder).await?;
             gates.push(Gate { policy, daemon });
         }
-        Ok(Self { folder, zone, gates })
+        Ok(Self { folder, zone, gates, _log: log })
     }
 
     /// Where a gate listens for clients of this address family; `None` if the machine hasn't got it.
@@ -100,9 +101,10 @@ impl Stage {
 }
 
 /// The log of all gates, which would disturb the table on standard error.
-fn start_log(path: &Path) -> Result<(), String> {
+fn start_log(path: &Path) -> Result<Log, String> {
     let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    log::start_in(file, &log::Settings { format: log::Format::Text, level: LOG_LEVEL.to_owned() })
+    let settings = log::Settings { format: log::Format::Text, level: LOG_LEVEL.to_owned() };
+    log::start(&settings, Output::File(file))
 }
 
 /// A gate at this port if it is free, otherwise at another.

@@ -2,9 +2,9 @@
 
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
-use crate::relay::{
-    Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, RcptParameters, Recipient, RelayError,
-};
+use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, Recipient, RelayError};
+use crate::smtp::address::DomainName;
+use crate::smtp::command::RcptParameters;
 use crate::smtp::reply::Reply;
 
 const XCLIENT: &str = "\
@@ -95,10 +95,12 @@ async fn each_recipient_has_its_own_answer() {
 #[tokio::test]
 async fn mail_has_only_parameters_that_the_relay_offers() {
     let rows = [
-        ("SIZE 100000|250 8BITMIME", Some(4711), true, " SIZE=4711 BODY=8BITMIME"),
-        ("SIZE|250 8BITMIME", Some(4711), false, " SIZE=4711"),
+        ("SIZE 100000|250 8BITMIME", Some(4711), true, " SIZE=25191 BODY=8BITMIME"),
+        ("SIZE|250 8BITMIME", Some(4711), false, " SIZE=25191"),
+        ("SIZE 20000|250 8BITMIME", Some(4711), false, " SIZE=20000"),
+        ("SIZE 4000|250 8BITMIME", Some(4711), false, " SIZE=4711"),
         ("SIZE 100000|250 8BITMIME", None, false, ""),
-        ("SIZE 100000|250 DSN", Some(1), true, " SIZE=1"),
+        ("SIZE 100000|250 DSN", Some(1), true, " SIZE=20481"),
         ("8BITMIME|250 DSN", Some(1), true, " BODY=8BITMIME"),
         ("PIPELINING|250 DSN", Some(1), true, ""),
     ];
@@ -197,7 +199,7 @@ async fn what_the_relay_offers_after_xclient_is_what_mail_uses() {
         XCLIENT,
         "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7\nS 220 relay.test",
         "C EHLO helo.good.test\nS 250-relay.test|250 SIZE",
-        "C MAIL FROM:<a@good.test> SIZE=7\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
+        "C MAIL FROM:<a@good.test> SIZE=20487\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
     ]))
     .await;
     let (client, reverse_path) = (&client(), &sender("a@good.test"));
@@ -212,13 +214,88 @@ async fn an_xclient_that_fails_is_no_transaction() {
         ("S 550 5.7.0 Error: insufficient authorization\nREST QUIT", "451 4.4.1 "),
         ("S 250 Ok\nREST", "451 4.4.2 "),
         ("S 421 4.7.0 too many\nREST", "451 4.4.2 "),
-        ("S 220 hi\nC EHLO helo.good.test\nS 450 4.7.1 not now\nREST QUIT", "451 4.4.1 "),
+        ("S 501 5.5.4 Bad PORT syntax\nREST QUIT", "451 4.4.1 "),
+        (
+            "S 220 hi\nC EHLO helo.good.test\nS 500 5.5.2 what\nC HELO helo.good.test\nS 502 5.5.2 what\nREST QUIT",
+            "451 4.4.1 ",
+        ),
+        ("S 220 hi\nC EHLO helo.good.test\nS 421 4.7.1 not now\nREST", "451 4.4.2 "),
         ("S 220 hi", "451 4.4.2 "),
     ] {
         let heard = "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7";
         let scripted = ScriptedRelay::play(&scripts(&[XCLIENT, heard, answers])).await;
         let reply = begin(&scripted.relay()).await.unwrap_err();
         assert!(reply.to_string().starts_with(expected), "{answers}: {reply}");
+        scripted.played().await;
+    }
+}
+
+#[tokio::test]
+async fn behind_xclient_a_refusal_of_the_client_is_its_answer_and_before_it_none_is() {
+    const REFUSED: &str = "554 5.7.1 <mx.good.test[192.0.2.7]>: Client host rejected: Access denied";
+    const HELO: &str = "550 5.7.1 <helo.good.test>: Helo command rejected: Access denied";
+    const LATER: &str = "450 4.7.1 <helo.good.test>: Helo command rejected: Host not found";
+    const SHORT: &str = "504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname";
+    let named = |helo: &str| ClientInfo { helo: helo.into(), ..client() };
+    let xclient = |helo: &str| {
+        format!("{XCLIENT}\nC XCLIENT PROTO=ESMTP HELO={helo} NAME=mx.good.test PORT=4321 ADDR=192.0.2.7")
+    };
+    let greeting = |helo: &str, said: &str| format!("S 220 relay.test\nC EHLO {helo}\nS {said}");
+    // two commands
+    let long = ClientInfo {
+        name: ClientName::Confirmed(DomainName::parse(&vec!["n".repeat(60); 4].join(".")).unwrap()),
+        ..named(&"x".repeat(255))
+    };
+    let rows = [
+        (named("helo.good.test"), format!("{}\nS {REFUSED}", xclient("helo.good.test")), REFUSED),
+        (
+            named("helo.good.test"),
+            format!(
+                "{}\n{}\nC HELO helo.good.test\nS {HELO}",
+                xclient("helo.good.test"),
+                greeting("helo.good.test", HELO)
+            ),
+            HELO,
+        ),
+        (
+            named("helo.good.test"),
+            format!("{}\n{}", xclient("helo.good.test"), greeting("helo.good.test", LATER)),
+            LATER,
+        ),
+        (
+            named("localhost"),
+            format!(
+                "{}\n{}\nC HELO localhost\nS {SHORT}",
+                xclient("localhost"),
+                greeting("localhost", SHORT)
+            ),
+            SHORT,
+        ),
+        // not its own words
+        (
+            named("a b"),
+            format!("{}\n{}\nC HELO a?b\nS {SHORT}", xclient("a+20b"), greeting("a?b", SHORT)),
+            "451 4.4.1 ",
+        ),
+        // before it, or in the first of two commands, we are the client
+        (named("helo.good.test"), format!("S {REFUSED}"), "451 4.4.1 "),
+        (
+            named("helo.good.test"),
+            format!("S 220 relay.test\nC EHLO gate.test\nS {HELO}\nC HELO gate.test\nS {HELO}"),
+            "451 4.4.1 ",
+        ),
+        (
+            long.clone(),
+            format!("{XCLIENT}\nC XCLIENT PROTO=ESMTP HELO={}\nS {REFUSED}", long.helo),
+            "451 4.4.1 ",
+        ),
+    ];
+    for (client, script, expected) in rows {
+        let at_the_banner = script.lines().count() == 1;
+        let script = format!("{script}\nREST{}", if at_the_banner { "" } else { " QUIT" });
+        let scripted = ScriptedRelay::play(std::slice::from_ref(&script)).await;
+        let reply = begin_as(&scripted.relay().visit(), &client).await.unwrap_err();
+        assert!(reply.to_string().starts_with(expected), "{script}: {reply}");
         scripted.played().await;
     }
 }
@@ -301,10 +378,13 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
             envid: Some("QQ+2B314159"),
             ..Envelope::new(client, reverse_path, "1")
         };
-        let parameters =
-            RcptParameters { notify: Some("SUCCESS,FAILURE"), orcpt: Some("rfc822;u+2Bv@relay.test") };
+        let parameters = RcptParameters {
+            notify: Some("SUCCESS,FAILURE".into()),
+            orcpt: Some("rfc822;u+2Bv@relay.test".into()),
+            utf8: false,
+        };
         let (first, second) = (recipient("u@relay.test"), recipient("v@relay.test"));
-        let first = Recipient { path: &first, parameters };
+        let first = Recipient { path: &first, parameters: &parameters };
         let (mut transaction, reply) =
             scripted.relay().visit().begin(permit(), envelope, first).await.unwrap();
         assert!(reply.is_positive());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, pause, resume, timeout};
 
 use crate::relay::tests::script::ScriptedRelay;
 use crate::relay::tests::{IMPATIENCE, begin, deliver, recipient, settings};
@@ -208,6 +208,41 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
     let reply = transaction.finish().await;
     assert!(reply.to_string().starts_with("451 4.4.2 "), "{reply}");
     scripted.played().await;
+}
+
+#[tokio::test]
+async fn the_answer_to_the_final_dot_is_waited_for_twice_as_long_as_any_other() {
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    let late = |minutes: u64, said: &str| format!("PAUSE {}\nS {said}", 60_000 * minutes);
+    // the step, what the relay does instead of the answer, what comes of it after how many minutes of wait
+    let rows = [
+        (5, format!("{}\nREST QUIT", late(9, "250 2.0.0 at last")), "250 2.0.0 at last", 9),
+        (5, format!("{}\nREST", late(11, "250 2.0.0 too late")), "451 4.4.2 ", 10),
+        (5, "REST".to_owned(), "451 4.4.2 ", 10),
+        (4, format!("{}\nREST", late(6, "354 too late")), "451 4.4.2 ", 5),
+    ];
+    for (at, fault, expected, waited) in rows {
+        let scripted = ScriptedRelay::play(&[broken_at(at, &fault)]).await;
+        let relay = scripted.relay_with(|settings| settings.reply_timeout = minutes(5));
+        let mut transaction = begin(&relay).await.unwrap();
+        let began = Instant::now();
+        let reply = async {
+            if at == 4 {
+                pause();
+                return transaction.data().await.unwrap_err();
+            }
+            transaction.data().await.unwrap();
+            transaction.write(MESSAGE).await.unwrap();
+            pause();
+            transaction.finish().await
+        };
+        let reply = reply.await;
+        let elapsed = began.elapsed();
+        drop(relay);
+        assert!(reply.to_string().starts_with(expected), "{fault}: {reply}");
+        assert_eq!(elapsed.as_secs() / 60, waited, "{fault}");
+        resume();
+    }
 }
 
 #[tokio::test]

@@ -46,9 +46,12 @@ impl Robot {
         Self { address, heard, listening: listening.abort_handle() }
     }
 
+    pub(super) fn settings(&self) -> Settings {
+        settings(NextHop::Smtp { host: self.address.ip().to_string(), port: self.address.port() })
+    }
+
     pub(super) fn relay_with(&self, change: impl FnOnce(&mut Settings)) -> Relay {
-        let hop = NextHop::Smtp { host: self.address.ip().to_string(), port: self.address.port() };
-        let mut settings = settings(hop);
+        let mut settings = self.settings();
         change(&mut settings);
         Relay::new(settings)
     }

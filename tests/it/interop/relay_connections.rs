@@ -106,3 +106,48 @@ async fn by_a_proxy_header_postfix_takes_the_client_for_its_own() {
     assert_eq!(log.matches("client=unknown[127.0.0.10]").count(), 3, "{log}");
     assert_eq!(log.matches(": connect from unknown[127.0.0.10]").count(), 2, "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_xclient_a_client_that_postfix_refuses_at_once_is_told_so_and_others_are_served() {
+    let main_cf = |_: &std::path::Path| {
+        "smtpd_tls_security_level = none\nsmtpd_delay_reject = no\n\
+         smtpd_client_restrictions = check_client_access inline:{ { 127.0.0.66 = REJECT not from you },\
+         { 127.0.0.67 = 450 4.7.1 not yet } }\nsmtpd_helo_required = yes\n\
+         smtpd_helo_restrictions = reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname,\
+         check_helo_access inline:{ { mail.spam.test = REJECT not by that name } }\n"
+            .to_owned()
+    };
+    let Some(postfix) = Postfix::start_with(main_cf) else { return };
+    let zone = Zone::start().await;
+    let gate = Gate::start(&zone, &postfix, "").await;
+    let rows = [
+        (
+            "127.0.0.66",
+            "mail.good.test",
+            "554 5.7.1 <unknown[127.0.0.66]>: Client host rejected: not from you",
+        ),
+        ("127.0.0.67", "mail.good.test", "450 4.7.1 <unknown[127.0.0.67]>: Client host rejected: not yet"),
+        (
+            "127.0.0.10",
+            "mail.spam.test",
+            "554 5.7.1 <mail.spam.test>: Helo command rejected: not by that name",
+        ),
+        (
+            "127.0.0.10",
+            "localhost",
+            "504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname",
+        ),
+        ("127.0.0.10", "mail..good.test", "501 5.5.2 <mail..good.test>: Helo command rejected: Invalid name"),
+    ];
+    for (address, helo, expected) in rows {
+        let mut client = Client::greeted(address.parse().unwrap(), gate.address(), helo).await;
+        assert_eq!(client.command("MAIL FROM:<a@good.test>").await.code, 250);
+        for _ in 0..2 {
+            let reply = client.command("RCPT TO:<user@relay.test>").await;
+            assert!(reply.text.starts_with(expected), "{address} {helo}: {}", reply.text);
+        }
+    }
+    send(&gate, 0..2).await;
+    postfix.wait_for_messages("user", 2, SOON).await;
+    assert_eq!(gate.log().matches("client refused by relay").count(), rows.len(), "{}", gate.log());
+}

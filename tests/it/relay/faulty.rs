@@ -17,6 +17,8 @@ pub(super) enum Fault {
     HangsAt(Step),
     ClosesAt(Step),
     SaysAt(Step, &'static str),
+    /// The same on all connections.
+    AlwaysSaysAt(Step, &'static str),
     /// Ten MiB of one line.
     FloodsAt(Step),
     /// After 354, with nothing read of the message.
@@ -89,7 +91,7 @@ impl Relay {
                     memory.open += 1;
                     memory.connections == 1
                 };
-                let lasting = matches!(fault, Fault::DefersRecipient(_));
+                let lasting = matches!(fault, Fault::DefersRecipient(_) | Fault::AlwaysSaysAt(..));
                 let fault = if first || lasting { fault } else { Fault::None };
                 let memory = Arc::clone(&shared);
                 tokio::spawn(async move {
@@ -217,6 +219,7 @@ impl Session {
             Fault::HangsAt(Step::End)
                 | Fault::ClosesAt(Step::End)
                 | Fault::SaysAt(Step::End, _)
+                | Fault::AlwaysSaysAt(Step::End, _)
                 | Fault::FloodsAt(Step::End)
         );
         if !spoilt {
@@ -258,7 +261,7 @@ impl Session {
         let said = match self.fault {
             Fault::HangsAt(at) if at == step => std::future::pending().await,
             Fault::ClosesAt(at) if at == step => return None,
-            Fault::SaysAt(at, said) if at == step => said,
+            Fault::SaysAt(at, said) | Fault::AlwaysSaysAt(at, said) if at == step => said,
             Fault::FloodsAt(at) if at == step => {
                 let piece = vec![b'2'; 64 * 1024];
                 for _ in 0..160 {

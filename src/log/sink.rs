@@ -1,0 +1,192 @@
+//! Where events go: collected in memory and written by a thread of its own, so that nobody who has mail to serve waits
+//! for whoever reads the log.
+//!
+//! A hundred times a second at most, all that has come by then is written in one piece. When the reader is so slow that
+//! the memory is used up, further events are thrown away, and their number is logged as soon as there is room again.
+//! Nothing else is lost: dropping the [`Guard`] writes what is left.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How long events are collected before they are written.
+const COLLECT: Duration = Duration::from_millis(10);
+/// Octets that may wait for a slow reader.
+const ROOM: usize = 8 << 20;
+/// What is kept of the buffers when they are empty.
+const KEPT: usize = 64 << 10;
+
+/// Takes events; clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Sink(Arc<Shared>);
+
+/// The writing thread; dropped, it writes what is left and ends.
+#[derive(Debug)]
+pub(super) struct Guard {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    collected: Mutex<Collected>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Collected {
+    text: Vec<u8>,
+    lost: u64,
+    ending: bool,
+}
+
+impl Sink {
+    /// Starts the thread that writes to `out`.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, Guard)> {
+        let shared = Arc::<Shared>::default();
+        let writer = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(out))?;
+        Ok((Self(Arc::clone(&shared)), Guard { shared, thread: Some(thread) }))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.collected().ending = true;
+        self.shared.news.notify_all();
+        let ended = self.thread.take().map(JoinHandle::join);
+        debug_assert!(!matches!(ended, Some(Err(_))), "the thread of the log panicked");
+    }
+}
+
+impl Shared {
+    fn collected(&self) -> MutexGuard<'_, Collected> {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_to(&self, mut out: impl Write) {
+        let mut text = Vec::new();
+        loop {
+            let mut collected = self.collected();
+            while collected.text.is_empty() && !collected.ending {
+                collected = self.news.wait(collected).unwrap_or_else(PoisonError::into_inner);
+            }
+            if !collected.ending {
+                let waited = self.news.wait_timeout_while(collected, COLLECT, |collected| !collected.ending);
+                collected = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let ending = collected.ending;
+            let lost = std::mem::take(&mut collected.lost);
+            std::mem::swap(&mut collected.text, &mut text);
+            drop(collected);
+            // Nobody is left to be told that the log can't be written.
+            out.write_all(&text).and_then(|()| out.flush()).ok();
+            text.clear();
+            text.shrink_to(KEPT);
+            if lost > 0 {
+                tracing::warn!(target: "rmxd::log", lost, "events were lost: whoever reads the log is too slow");
+            }
+            if ending && self.collected().text.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl<'w> MakeWriter<'w> for Sink {
+    type Writer = &'w Self;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        self
+    }
+}
+
+impl Write for &Sink {
+    /// One event, whole or not at all.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let mut collected = self.0.collected();
+        if collected.text.len() + event.len() > ROOM {
+            collected.lost += 1;
+            return Ok(event.len());
+        }
+        let first = collected.text.is_empty();
+        collected.text.extend_from_slice(event);
+        drop(collected);
+        if first {
+            self.0.news.notify_one();
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Hands over what is written, and waits for leave before that.
+    struct Slow(Receiver<()>, Sender<Vec<u8>>);
+
+    impl Write for Slow {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.recv().map_err(|_gone| io::ErrorKind::BrokenPipe)?;
+            self.1.send(text.to_vec()).map_err(|_gone| io::ErrorKind::BrokenPipe)?;
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn slow() -> (Sender<()>, Receiver<Vec<u8>>, Sink, Guard) {
+        let ((leave, wait), (hand, written)) = (channel(), channel());
+        let (sink, guard) = Sink::start(Slow(wait, hand)).unwrap();
+        (leave, written, sink, guard)
+    }
+
+    #[test]
+    fn events_that_come_together_are_written_in_one_piece_and_in_order() {
+        let (leave, written, sink, guard) = slow();
+        for event in ["one\n", "two\n", "three\n"] {
+            (&sink).write_all(event.as_bytes()).unwrap();
+        }
+        leave.send(()).unwrap();
+        assert_eq!(written.recv().unwrap(), b"one\ntwo\nthree\n");
+        (&sink).write_all(b"last\n").unwrap();
+        leave.send(()).unwrap();
+        drop(guard);
+        assert_eq!(written.recv().unwrap(), b"last\n");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reader_that_is_stuck_and_the_loss_is_counted() {
+        let (leave, written, sink, guard) = slow();
+        let event = vec![b'x'; 1 << 20];
+        let began = Instant::now();
+        for _ in 0..40 {
+            (&sink).write_all(&event).unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(5));
+        let collected = sink.0.collected();
+        assert!(collected.text.len() <= ROOM);
+        assert!((24..=32).contains(&collected.lost), "{}", collected.lost);
+        drop(collected);
+        (0..3).for_each(|_| leave.send(()).unwrap());
+        drop(guard);
+        let octets: usize = written.try_iter().map(|text| text.len()).sum();
+        assert!((8 << 20..=16 << 20).contains(&octets), "{octets}");
+    }
+}
