@@ -59,14 +59,14 @@ Classes of senders, and the verdict expected of a gate with the built-in policy 
   badfrom   the domain in the header field From: doesn't exist      reject
   servfail  the domain's name servers fail                          defer
 
-Without --domain the senders are those of the zones that `rmxd zone` serves; with --self, of zones made for it.
+Without --domain the senders are those of the zones that `rmxd zone` serves; with --self, of zones made for it. \
 The daemon of --self refuses strictly and does not log its decisions (--set log.level=info changes that).
 
-Latency is the time to the reply that decides; it counts from connect, or with --rate from when the session was due.
+Latency is the time to the reply that decides. It counts from connect, or with --rate from when the session was due. \
 That of slow clients is left out.
 
-Exit codes: 0 every verdict as expected (with --self: and every accepted message in the sink once, none lost), 1 something
-was not, 64 wrong usage, 75 the target can't be reached, something could not be started, or the run was interrupted.")]
+Exit codes: 0 every verdict as expected (with --self: and every accepted message in the sink once, none lost), 1 not so, \
+64 wrong usage, 75 the target can't be reached, something could not be started, or the run was interrupted.")]
 pub struct Args {
     /// The gate to test
     #[arg(value_name = "HOST:PORT", required_unless_present = "own")]
@@ -107,10 +107,10 @@ pub struct Args {
     /// Use the same sender names and client addresses again and again, or a new name each time
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Names::Warm)]
     names: Names,
-    /// How many names, and with warm addresses, there are [default: 1000 warm; cold as many as are needed, at most 1048576 valid ones with --self]
+    /// How many names, and with warm addresses, there are [default: warm 1000; cold as many as are needed, of which 1048576 are valid with --self]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     domains: Option<u32>,
-    /// A class's sender domain; {n} stands for a number. The address is where its sessions come from. Can be given several times
+    /// A class's sender domain; %n stands for a number. The address is where its sessions come from. Can be given several times
     #[arg(long, value_name = "CLASS=DOMAIN[@ADDRESS]", conflicts_with = "own", value_parser = values::sender_domain)]
     domain: Vec<SenderDomain>,
     /// The verdict expected of a class, where the target's policy differs

@@ -64,7 +64,7 @@ pub(super) struct Session<'a> {
     pub(super) number: u64,
     pub(super) class: Class,
     pub(super) sender: &'a Sender,
-    /// What stands for `{n}` in its names.
+    /// What stands for `%n` in its names.
     pub(super) name: u64,
     /// `None`: the system chooses.
     pub(super) address: Option<IpAddr>,
@@ -116,12 +116,6 @@ impl Plan {
     /// A number for each message that no other one has.
     pub(super) fn token(&self, session: u64, message: u32) -> u64 {
         session.saturating_mul(u64::from(self.messages)).saturating_add(u64::from(message))
-    }
-
-    /// How many of the first `sessions` are of a class, rounded up to whole runs of the mix.
-    pub(super) fn sessions_of(&self, class: Class, sessions: u64) -> u64 {
-        let share = self.mix.0.iter().find(|(known, _)| *known == class).map_or(0, |(_, share)| *share);
-        sessions.div_ceil(self.shares().max(1)).saturating_mul(u64::from(share))
     }
 
     fn shares(&self) -> u64 {
@@ -186,8 +180,8 @@ pub(super) mod tests {
         let name = |text: &str| pattern(text).unwrap();
         let sender = |domains, address| Sender {
             helo: name("client.load.test"),
-            domain: name("d{n}.test"),
-            from: name("d{n}.test"),
+            domain: name("d%n.test"),
+            from: name("d%n.test"),
             address,
             domains,
         };
@@ -277,7 +271,5 @@ pub(super) mod tests {
         let all: BTreeSet<_> = (0..20_000).map(|token| plan.size(token)).collect();
         assert_eq!((all.first(), all.last(), all.len()), (Some(&1000), Some(&2000), 1001));
         assert_eq!([plan.token(0, 1), plan.token(1, 0), plan.token(1, 1)], [1, 2, 3]);
-        assert_eq!(plan.sessions_of(Class::Clean, 10), 10);
-        assert_eq!(plan.sessions_of(Class::Spoofed, 10), 0);
     }
 }

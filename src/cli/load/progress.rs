@@ -1,6 +1,5 @@
 //! The progress bar on a terminal, and the daemon's memory over time: both are looked at while the run goes on.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,9 @@ use crate::cli::load::run::Run;
 
 const LOOK: Duration = Duration::from_millis(200);
 
-const TEMPLATE: &str = "{bar:30} {percent:>3} %  {msg}";
+/// The message is cut where the terminal ends. ASCII, since indicatif measures other signs by their octets here.
+const TEMPLATE: &str = "[{bar:20}] {percent:>3}% {wide_msg}";
+const BAR: &str = "=> ";
 
 /// Watches until it is aborted.
 pub(super) async fn watch(run: Arc<Run>, pid: Option<u32>) {
@@ -29,16 +30,14 @@ pub(super) async fn watch(run: Arc<Run>, pid: Option<u32>) {
         let (sessions, total) = (tally.sessions, tally.total());
         drop(tally);
         let rate = sessions as f64 / elapsed.as_secs_f64().max(0.001);
-        let mut text = format!(
-            "{sessions} sessions, {rate:.0}/s, {} accepted, {} rejected, {} deferred",
-            total.accepted, total.rejected, total.deferred
+        let text = format!(
+            "{sessions} sessions, {rate:.0}/s, {} wrong, {} failed, {} accepted, {} rejected, {} deferred",
+            total.wrong(),
+            total.failed,
+            total.accepted,
+            total.rejected,
+            total.deferred
         );
-        for (number, what) in [(total.failed, "failed"), (total.wrong(), "WRONG")] {
-            if number > 0 {
-                // Writing to a string can't fail.
-                write!(text, ", {number} {what}").ok();
-            }
-        }
         bar.show(sessions, elapsed, text);
     }
 }
@@ -58,14 +57,14 @@ impl Bar {
         // Draws nothing where standard error is no terminal.
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style);
+            bar.set_style(style.progress_chars(BAR));
         }
         Self { bar, by_time }
     }
 
     fn show(&self, sessions: u64, elapsed: Duration, text: String) {
-        self.bar.set_position(if self.by_time { millis(elapsed) } else { sessions });
         self.bar.set_message(text);
+        self.bar.set_position(if self.by_time { millis(elapsed) } else { sessions });
     }
 }
 

@@ -115,7 +115,7 @@ pub(super) fn time(micros: u64) -> String {
 pub(super) fn pace(summary: &Summary) -> String {
     let slow = match summary.slow_sessions {
         0 => String::new(),
-        slow => format!(", {slow} of them slow"),
+        slow => format!(" ({slow} of them slow)"),
     };
     format!(
         "{} sessions{slow} in {:.1} s: {:.0} a second.",

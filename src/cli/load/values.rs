@@ -128,7 +128,7 @@ pub(super) fn sender_domain(text: &str) -> Result<SenderDomain, String> {
     Ok(SenderDomain { class, domain: pattern(domain)?, address })
 }
 
-/// A domain, perhaps with a number in it: `s{n}.spoof.test`.
+/// A domain, perhaps with a number in it: `s%n.spoof.test`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
     before: String,
@@ -149,14 +149,14 @@ impl Pattern {
 
 pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let (before, after) = match text.split_once("{n}") {
+    let (before, after) = match text.split_once("%n") {
         None => (text, None),
         Some((before, after)) => (before, Some(after)),
     };
     let whole = format!("{before}{}", after.unwrap_or_default());
     if whole.is_empty() || whole.len() > 200 || !whole.chars().all(fits) {
         return Err(format!(
-            "{text:?} is no domain: letters, digits, hyphens and dots, and once {{n}} for a number"
+            "{text:?} is no domain: letters, digits, hyphens and dots, and once %n for a number"
         ));
     }
     Ok(Pattern { before: before.to_owned(), after: after.map(str::to_owned) })
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(sizes("1KiB-64KiB"), Ok(Sizes { least: 1024, most: 65_536 }));
         assert_eq!(time("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(source("127.0.0.9").unwrap().to_string(), "127.0.0.9/32");
-        let given = sender_domain("clean=d{n}.good.test@127.0.0.10").unwrap();
+        let given = sender_domain("clean=d%n.good.test@127.0.0.10").unwrap();
         assert_eq!((given.class, given.address), (Class::Clean, Some("127.0.0.10".parse().unwrap())));
         for (number, expected) in [(0, "d0.good.test"), (1_234_567_890, "d1234567890.good.test")] {
             let mut out = Vec::new();
