@@ -23,7 +23,7 @@ pub enum Event<'a> {
     MessageAnswered(Reply),
     /// Outcome of [`Effect::Client`]; whether the client announced may in turn say XCLIENT.
     ClientAnnounced {
-        /// [`Offer::xclient`] from now on.
+        /// [`crate::session::Offer::xclient`] from now on.
         xclient: bool,
     },
     /// The client spoke before the banner.

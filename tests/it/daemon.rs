@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::interop::peers;
-use crate::support::log::settled;
+use crate::support::log::{settled, so_far};
 
 /// For anything that a daemon does at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -52,6 +52,10 @@ impl Home {
         settled(&self.path().join("log"))
     }
 
+    fn log_so_far(&self) -> String {
+        so_far(&self.path().join("log"))
+    }
+
     /// `program` with a clean environment, the arguments of `rmxd serve` still to come.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -92,11 +96,11 @@ impl Daemon {
 
     /// The same for a command of the test's own.
     pub(crate) async fn spawn(mut command: Command, home: Home) -> Self {
-        let seen = home.log().matches(" listening ").count();
+        let seen = home.log_so_far().matches(" listening ").count();
         let mut daemon = Self { child: command.spawn().unwrap(), home };
         peers::eventually("rmxd listening", SOON, || {
             daemon.assert_running();
-            (daemon.log().matches(" listening ").count() > seen).then_some(())
+            (daemon.home.log_so_far().matches(" listening ").count() > seen).then_some(())
         })
         .await;
         daemon
@@ -116,11 +120,11 @@ impl Daemon {
 
     /// SIGHUP, and what was logged of it, to its last line.
     pub(crate) async fn reload(&mut self) -> String {
-        let before = self.log().len();
+        let before = self.home.log_so_far().len();
         self.signal("HUP");
         peers::eventually("an end of the reload", SOON, || {
             self.assert_running();
-            let log = self.log().split_off(before);
+            let log = self.home.log_so_far().split_off(before);
             let is_last =
                 |line: &str| line.contains("serve: reloaded ") || line.contains("serve: not reloaded");
             log.lines().any(is_last).then_some(log)
@@ -130,7 +134,7 @@ impl Daemon {
 
     /// Waits for a line in the log.
     pub(crate) async fn logged(&self, what: &str) {
-        peers::eventually(what, SOON, || self.log().contains(what).then_some(())).await;
+        peers::eventually(what, SOON, || self.home.log_so_far().contains(what).then_some(())).await;
     }
 
     /// Waits for its end.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::log::settled;
+use crate::support::log::{settled, so_far};
 
 /// For anything that is expected; far more than it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ impl Daemon {
     /// Waits until the log has this.
     pub(crate) async fn logs(&self, text: &str) {
         let began = Instant::now();
-        while !self.log().contains(text) {
+        while !so_far(&self.folder.path().join("log")).contains(text) {
             assert!(began.elapsed() < PATIENCE, "no {text} in the log\n{}", self.log());
             sleep(Duration::from_millis(10)).await;
         }
