@@ -10,6 +10,9 @@
 //! - There is no queue: the relay has one. What it says to a recipient is what the client hears.
 //! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
 //! - There is no trait for DNS: a zone server on loopback tests the real resolver.
+//! - What the relay says to a client that it knows by XCLIENT is a verdict on that client, and the client hears it.
+//! - No client holds more of the relay's connections than are free, so that slow ones leave room for a newcomer.
+//! - The log is written by a thread of its own: mail doesn't wait for whoever reads it. What a stuck reader loses is counted.
 //! - A panic unwinds and is counted: one bad peer must not cut the others.
 //! - A listed MAIL FROM domain exempts the envelope only; From: and Reply-To: each exempt themselves, so that a forged
 //!   envelope opens no way around the check of the visible sender.
