@@ -6,6 +6,7 @@
 pub mod address;
 pub mod chunk;
 pub mod command;
+pub mod decimal;
 pub mod escape;
 pub mod foreign;
 pub mod framing;

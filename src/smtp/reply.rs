@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::smtp::decimal::push_decimal;
+
 /// Longest reply line with its CRLF (RFC 5321 4.5.3.1.5).
 const MAX_LINE: usize = 512;
 
@@ -69,14 +71,14 @@ impl Reply {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             let start = out.len();
-            push_number(out, self.code);
+            push_decimal(out, self.code.into());
             out.push(if lines.peek().is_some() { b'-' } else { b' ' });
             if let Some(Enhanced(class, subject, detail)) = self.enhanced {
-                push_number(out, class.into());
+                push_decimal(out, class.into());
                 out.push(b'.');
-                push_number(out, subject);
+                push_decimal(out, subject.into());
                 out.push(b'.');
-                push_number(out, detail);
+                push_decimal(out, detail.into());
                 out.push(b' ');
             }
             let room = MAX_LINE.saturating_sub(2 + out.len() - start);
@@ -88,23 +90,6 @@ impl Reply {
             }
             out.extend_from_slice(b"\r\n");
         }
-    }
-}
-
-/// In decimal. A reply is written for every command, so nothing is allocated or formatted for it.
-fn push_number(out: &mut Vec<u8>, number: u16) {
-    let start = out.len();
-    let mut rest = number;
-    loop {
-        let digit = u8::try_from(rest % 10).unwrap_or_default();
-        out.push(b'0' + digit);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if let Some(digits) = out.get_mut(start..) {
-        digits.reverse();
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use crate::cli::load::values::push_number;
+use crate::smtp::decimal::push_decimal;
 
 /// The field that bears token and size.
 const FIELD: &str = "X-Rmxd-Load";
@@ -40,13 +40,13 @@ pub(super) fn write_header(token: u64, size: u64, from: &[u8], to: &str, out: &m
     out.extend_from_slice(
         b">\r\nSubject: load test\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\nMessage-ID: <",
     );
-    push_number(out, token);
+    push_decimal(out, token);
     out.extend_from_slice(b"@rmxd-load.test>\r\n");
     out.extend_from_slice(FIELD.as_bytes());
     out.extend_from_slice(b": ");
-    push_number(out, token);
+    push_decimal(out, token);
     out.push(b' ');
-    push_number(out, size);
+    push_decimal(out, size);
     out.extend_from_slice(b"\r\n\r\n");
 }
 

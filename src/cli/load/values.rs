@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 
 use crate::cli::load::class::Class;
 use crate::policy::decide::Verdict;
+use crate::smtp::decimal::push_decimal;
 
 /// The largest body of a message.
 const LARGEST: u64 = 1 << 30;
@@ -141,7 +142,7 @@ impl Pattern {
     pub(super) fn write(&self, number: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(self.before.as_bytes());
         if let Some(after) = &self.after {
-            push_number(out, number);
+            push_decimal(out, number);
             out.extend_from_slice(after.as_bytes());
         }
     }
@@ -168,23 +169,6 @@ pub(super) fn common_divisor(mut a: u64, mut b: u64) -> u64 {
         (a, b) = (b, a % b);
     }
     a
-}
-
-/// Appends a number in decimal, without the detour over a string.
-pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
-    let start = out.len();
-    let mut rest = number;
-    loop {
-        let digit = u8::try_from(rest % 10).unwrap_or_default();
-        out.push(b'0' + digit);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if let Some(digits) = out.get_mut(start..) {
-        digits.reverse();
-    }
 }
 
 #[cfg(test)]
