@@ -76,20 +76,23 @@ impl Transaction {
         self.inspection.id()
     }
 
-    /// The reply where the envelope's verdict refuses; `rcpt` is the recipient that it is asked for.
-    pub(super) async fn refusal(
+    /// The permit of the envelope's verdict, or the reply where that refuses; `rcpt` is the recipient that it is asked for.
+    pub(super) async fn permit(
         &mut self,
         door: &Door,
         guest: &mut Guest,
         rcpt: Option<&ForwardPath>,
-    ) -> Option<Reply> {
+    ) -> Result<Permit, Reply> {
         let decision = self.inspection.envelope(guest).await;
-        let reply = door.gate.refusal(&decision, self.id())?;
+        if let Some(permit) = decision.permit() {
+            return Ok(permit);
+        }
+        let reply = door.gate.refusal(&decision, self.id()).unwrap_or_else(no_decision);
         if !std::mem::replace(&mut self.refusal_logged, true) {
             let rcpt = rcpt.map(ToCompactString::to_compact_string).unwrap_or_default();
             self.log(guest, &decision, &Facts { rcpt: &rcpt, ..Facts::default() });
         }
-        Some(reply)
+        Err(reply)
     }
 
     /// The answer to one RCPT.
@@ -111,15 +114,13 @@ impl Transaction {
         }
         let exempt = door.gate.exempts_recipient(&path);
         let permit = if exempt {
-            crate::policy::decide::exempt().permit()
+            crate::policy::decide::exempt().permit().ok_or_else(no_decision)
         } else {
-            if let Some(reply) = self.refusal(door, guest, Some(&path)).await {
-                return reply;
-            }
-            self.inspection.envelope(guest).await.permit()
+            self.permit(door, guest, Some(&path)).await
         };
-        let Some(permit) = permit else {
-            return Reply::new(451, Enhanced(4, 3, 0), "no decision was made");
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(reply) => return reply,
         };
         let reply = self.ask_relay(guest, visit, permit, Recipient { path: &path, parameters }).await;
         if reply.is_positive() {
@@ -217,6 +218,11 @@ impl Transaction {
     pub(super) fn findings(&self) -> &[Finding] {
         self.inspection.findings()
     }
+}
+
+/// Neither a permit nor a refusal, which no decision is; were it otherwise, nothing would be lost.
+fn no_decision() -> Reply {
+    Reply::new(451, Enhanced(4, 3, 0), "no decision was made")
 }
 
 /// A recipient that rmxd itself refuses (DESIGN 1.6): outside `relay.domains`, or with a route of its own in the local
