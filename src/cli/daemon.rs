@@ -31,7 +31,6 @@ pub(super) struct Daemon {
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
-    stop: CancellationToken,
 }
 
 /// A relay that is asked from time to time whether it is there, for as long as this lives.
@@ -77,10 +76,9 @@ impl Daemon {
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
-        let stop = CancellationToken::new();
         let door = door(&settings, gate, &relay, tls.as_ref());
-        let server = Server::start(settings.server.clone(), door, listeners, stop.clone())?;
-        Ok(Self { settings, dns, relay, tls, server, stop })
+        let server = Server::start(settings.server.clone(), door, listeners)?;
+        Ok(Self { settings, dns, relay, tls, server })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -128,7 +126,6 @@ impl Daemon {
 
     /// Takes no new connections and waits for the open ones; how many were cut off at the end.
     pub(super) async fn drain(self) -> usize {
-        self.stop.cancel();
         self.server.drain().await
     }
 }

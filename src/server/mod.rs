@@ -2,8 +2,8 @@
 //!
 //! An error of accept() (no descriptors left) is waited out, never the end of the daemon. A panic in one connection is
 //! caught, counted, logged, and harms no other. A trusted proxy's connection counts for the client that it announces. A reload swaps what new connections are served by and leaves the open ones
-//! alone. After `stop` no connection is taken any more; open ones may finish their transaction until the drain time
-//! is over.
+//! alone. At the end the listeners are closed first, then the open connections are told: whoever is turned away can't come
+//! back in. They may finish their transaction until the drain time is over.
 
 mod clients;
 mod contained;
@@ -55,7 +55,7 @@ pub struct Settings {
     pub drain: Duration,
 }
 
-/// A running server. Dropped without [`Server::drain`], it goes on until `stop` is cancelled.
+/// A running server. Dropped without [`Server::drain`], it goes on as long as the runtime.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -82,16 +82,11 @@ pub struct Moved {
 }
 
 impl Server {
-    /// Serves these listeners until `stop` is cancelled.
+    /// Serves these listeners until [`Server::drain`].
     ///
     /// # Errors
     /// The runtime can't take a listener.
-    pub fn start(
-        settings: Settings,
-        door: Door,
-        listeners: Vec<Listener>,
-        stop: CancellationToken,
-    ) -> Result<Self, ListenError> {
+    pub fn start(settings: Settings, door: Door, listeners: Vec<Listener>) -> Result<Self, ListenError> {
         let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
             current: watch::Sender::new(Arc::new(Current { settings, door })),
@@ -100,7 +95,8 @@ impl Server {
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
             panics: Panics::default(),
-            stop,
+            close: CancellationToken::new(),
+            stop: CancellationToken::new(),
         });
         let mut server = Self { shared, open: Vec::new(), loops: TaskTracker::new() };
         for listener in listeners {
@@ -142,11 +138,13 @@ impl Server {
         Ok(moved)
     }
 
-    /// Waits until `stop` is cancelled and all connections have ended, at most `settings.drain` after it. Returns how
-    /// many were still open then.
+    /// Takes no more connections and waits for the open ones to end, at most `settings.drain`. Returns how many were
+    /// still open then.
     pub async fn drain(self) -> usize {
+        self.shared.close.cancel();
         self.loops.close();
         self.loops.wait().await;
+        self.shared.stop.cancel();
         let connections = &self.shared.connections;
         connections.close();
         let drain = self.shared.current.borrow().settings.drain;
@@ -157,7 +155,7 @@ impl Server {
     }
 
     fn serve(&mut self, listener: Registered) {
-        let close = self.shared.stop.child_token();
+        let close = self.shared.close.child_token();
         self.open.push(Open { address: listener.address, bound_as: listener.bound_as, close: close.clone() });
         self.loops.spawn(accept_loop(listener, close, Arc::clone(&self.shared)));
     }
@@ -196,6 +194,9 @@ struct Shared {
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
     panics: Panics,
+    /// Ends the listeners.
+    close: CancellationToken,
+    /// Ends the connections, once no listener is left.
     stop: CancellationToken,
 }
 
@@ -274,7 +275,7 @@ impl Shared {
     }
 
     fn seat(&self, limits: &Settings) -> Result<Seat, &'static str> {
-        if self.stop.is_cancelled() {
+        if self.close.is_cancelled() {
             return Err(STOPPING);
         }
         self.total.enter(limits.connections).ok_or(FULL)

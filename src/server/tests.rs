@@ -16,8 +16,14 @@ use crate::reverse_mx::ReverseMx;
 const OFF: [&str; 5] =
     ["ptr.exists", "mail_from.exists", "mail_from.matches", "from.exists", "reply_to.exists"];
 
-/// A server with these settings over the defaults, without look-ups.
+/// What a server without listeners shares.
 fn server(assignments: &[(&str, &str)]) -> (Arc<Shared>, TempDir) {
+    let (server, folder) = running(assignments, Vec::new());
+    (server.shared, folder)
+}
+
+/// A server with these settings over the defaults, without look-ups.
+fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut set = vec![
         ("hostname".to_owned(), "gate.test".to_owned()),
@@ -36,8 +42,7 @@ fn server(assignments: &[(&str, &str)]) -> (Arc<Shared>, TempDir) {
         relay: Relay::new(settings.relay.clone()),
         tls: None,
     };
-    let server = Server::start(settings.server.clone(), door, Vec::new(), CancellationToken::new()).unwrap();
-    (Arc::clone(&server.shared), folder)
+    (Server::start(settings.server.clone(), door, listeners).unwrap(), folder)
 }
 
 async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {
@@ -209,6 +214,21 @@ async fn who_speaks_before_the_banner_is_refused_and_who_waits_is_not() {
     assert_eq!(banner, "220 gate.test ESMTP rmxd");
     client.write_all(b"NOOP\r\n").await.unwrap();
     assert_eq!(line(&mut client).await, "250 2.0.0 ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_told_of_the_end_finds_no_listener_any_more() {
+    for _ in 0..50 {
+        let (server, _folder) = running(&[], vec![Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()]);
+        let address = server.addresses()[0];
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert_eq!(line(&mut idle).await, "220 gate.test ESMTP rmxd");
+        let drained = tokio::spawn(server.drain());
+        assert_eq!(line(&mut idle).await, "421 4.3.2 gate.test is shutting down, closing connection");
+        assert!(TcpStream::connect(address).await.is_err(), "a new client is let in");
+        drop(idle);
+        assert_eq!(drained.await.unwrap(), 0);
+    }
 }
 
 #[tokio::test]
