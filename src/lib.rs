@@ -32,6 +32,8 @@ pub mod dns;
 
 pub mod reverse_mx;
 
+pub mod store;
+
 pub mod gate;
 
 pub mod tls;

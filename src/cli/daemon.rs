@@ -14,6 +14,8 @@ use crate::gate::Gate;
 use crate::relay::{NextHop, Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
 use crate::server::{self, ListenError, Listener, Moved, Server};
+use crate::store::OpenError;
+use crate::store::greylist::Greylist;
 use crate::tls::{self, Acceptor};
 
 /// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
@@ -28,6 +30,8 @@ const FIRST_PROBE: Duration = Duration::from_secs(5);
 pub(super) struct Daemon {
     settings: Settings,
     dns: Dns,
+    /// Stays open once it was opened: old sessions may still ask, and what it knows may be wanted again.
+    greylist: Option<Greylist>,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
@@ -47,16 +51,24 @@ pub(super) enum StartError {
     Dns(#[from] SetupError),
     #[error("{0}")]
     Listen(#[from] ListenError),
+    #[error("greylist: {0}")]
+    Greylist(#[from] OpenError),
+    #[error("greylist: {0}")]
+    GreylistDied(tokio::task::JoinError),
     #[error("{0}")]
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(RelayError),
+    #[error("{0}")]
+    Random(std::io::Error),
 }
 
-/// What decides, without listeners: `rmxd check` needs no more.
-pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, SetupError> {
+/// What decides, without listeners: `rmxd check` needs no more. Its greylist knows nobody, the daemon's isn't touched.
+pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, StartError> {
     let reverse_mx = ReverseMx::new(Dns::new(settings.dns.clone())?, settings.reverse_mx.clone());
-    Ok(Gate::new(settings.gate.clone(), reverse_mx, deadline(settings)))
+    let greylist = settings.greylist.clone().map(Greylist::in_memory).transpose();
+    let greylist = greylist.map_err(StartError::Random)?;
+    Ok(Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(settings), greylist))
 }
 
 /// The longest way: MX, then its host, then the same for the organisational domain, side by side with nothing.
@@ -70,7 +82,9 @@ impl Daemon {
     pub(super) async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
         let dns = Dns::new(settings.dns.clone())?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let greylist = greylist(None, &settings).await?;
+        let gate =
+            Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(&settings), greylist.clone());
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
@@ -78,7 +92,7 @@ impl Daemon {
         let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners)?;
-        Ok(Self { settings, dns, relay, tls, server })
+        Ok(Self { settings, dns, greylist, relay, tls, server })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -92,7 +106,9 @@ impl Daemon {
     pub(super) async fn reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let greylist = greylist(self.greylist.as_ref(), &settings).await?;
+        let gate =
+            Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(&settings), greylist.clone());
         let tls = settings.tls.clone().map(|tls| match &self.tls {
             Some(before) => before.renewed(tls),
             None => Acceptor::load(tls),
@@ -108,6 +124,10 @@ impl Daemon {
         // From here on nothing fails or waits.
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         (self.settings, self.dns, self.tls) = (settings, dns, tls);
+        if let Some(greylist) = greylist {
+            greylist.take_over();
+            self.greylist = Some(greylist);
+        }
         if let Some(relay) = other {
             self.relay = relay;
         }
@@ -126,8 +146,25 @@ impl Daemon {
 
     /// Takes no new connections and waits for the open ones; how many were cut off at the end.
     pub(super) async fn drain(self) -> usize {
-        self.server.drain().await
+        let cut_off = self.server.drain().await;
+        if let Some(greylist) = self.greylist
+            && tokio::task::spawn_blocking(move || greylist.flush()).await.is_err()
+        {
+            tracing::error!("the greylist could not be written");
+        }
+        cut_off
     }
+}
+
+/// The greylist that these settings want: that of before, or one that is opened now.
+async fn greylist(before: Option<&Greylist>, settings: &Settings) -> Result<Option<Greylist>, StartError> {
+    let Some(wanted) = settings.greylist.clone() else { return Ok(None) };
+    if let Some(before) = before {
+        return Ok(Some(before.renewed(wanted)));
+    }
+    let opened = tokio::task::spawn_blocking(move || Greylist::open(wanted)).await;
+    let died = |error| StartError::GreylistDied(error);
+    Ok(Some(opened.map_err(died)??))
 }
 
 fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {

@@ -5,8 +5,13 @@ use crate::config::reader::Reader;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rule, Rung};
 
-const ACTIONS: [(&str, Action); 4] =
-    [("off", Action::Off), ("tag", Action::Tag), ("defer", Action::Defer), ("reject", Action::Reject)];
+const ACTIONS: [(&str, Action); 5] = [
+    ("off", Action::Off),
+    ("tag", Action::Tag),
+    ("greylist", Action::Greylist),
+    ("defer", Action::Defer),
+    ("reject", Action::Reject),
+];
 
 /// Reads `[policy]`. What can't be read is recorded, and its place taken by something weak.
 pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
@@ -64,7 +69,7 @@ fn action(identity: Identity, rule: Rule, text: &str, reader: &mut Reader<'_>) -
         );
         return Action::Off;
     }
-    reader.choice_with_later(&key, text, &ACTIONS, &["greylist"]).unwrap_or(Action::Off)
+    reader.choice(&key, text, &ACTIONS).unwrap_or(Action::Off)
 }
 
 /// The rungs of one rule, of one identity or (`None`) of all.

@@ -62,6 +62,8 @@ pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision
 fn sentence(decision: &Decision) -> &'static str {
     match (decision.verdict, decision.refuses()) {
         (Verdict::Accept, _) => "accepted",
+        (Verdict::Defer, true) if decision.greylists() => "greylisted",
+        (Verdict::Defer, false) if decision.greylists() => "accepted, would have been greylisted",
         (Verdict::Reject, true) => "rejected",
         (Verdict::Defer, true) => "deferred",
         (Verdict::Reject, false) => "accepted, would have been rejected",

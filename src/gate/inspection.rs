@@ -18,7 +18,8 @@ use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Mode, Rule};
-use crate::smtp::address::ReversePath;
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::store::greylist::{Answer, Triple};
 
 /// One transaction. Dropping it ends the look-ups that only it waits for.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ pub struct Inspection {
     sender: Pending<Arc<[Finding]>>,
     envelope: Option<Decision>,
     findings: Vec<Finding>,
+    /// The domain of the reverse path, where there is a greylist to ask; empty for the null sender.
+    domain: CompactString,
+    /// The recipients so far, for the greylist.
+    triples: Vec<Triple>,
 }
 
 impl Inspection {
@@ -48,6 +53,8 @@ impl Inspection {
             sender,
             envelope: None,
             findings: Vec::new(),
+            domain: gate.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
+            triples: Vec::new(),
             gate,
         }
     }
@@ -82,12 +89,30 @@ impl Inspection {
         }
         self.findings =
             self.envelope_findings(guest, |gate, identity| gate.policy().rules(identity).refuses()).await;
-        let decision = self.decision();
+        let decision = self.greylisted(self.decision(), &[]);
         self.envelope = Some(decision.clone());
         decision
     }
 
-    /// The decision on all five identities, at the end of the header block.
+    /// [`Inspection::envelope`] for one recipient: where it greylists, the client may have come before.
+    pub async fn envelope_for(&mut self, guest: &mut Guest, recipient: &ForwardPath) -> Decision {
+        let decision = self.envelope(guest).await;
+        if !decision.greylists() {
+            return decision;
+        }
+        let triple = self.triple(recipient);
+        self.greylisted(decision, triple.as_slice())
+    }
+
+    /// The message is to go to this recipient too: the header's verdict is on it as well.
+    pub fn accepted(&mut self, recipient: &ForwardPath) {
+        if self.gate.policy().greylists() {
+            self.triples.extend(self.triple(recipient));
+        }
+    }
+
+    /// The decision on all five identities, at the end of the header block. Where it greylists, the client must have
+    /// come before with each of the recipients: the message goes to all of them or to none.
     pub async fn header(&mut self, guest: &mut Guest, header: &Header) -> Decision {
         if guest.exempt {
             return exempt();
@@ -99,7 +124,7 @@ impl Inspection {
         );
         self.findings = envelope;
         self.findings.extend(visible);
-        self.decision()
+        self.greylisted(self.decision(), &self.triples)
     }
 
     /// Writes the one event of this decision (DESIGN 6).
@@ -109,6 +134,26 @@ impl Inspection {
 
     fn decision(&self) -> Decision {
         decide(self.gate.policy(), &self.findings)
+    }
+
+    fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {
+        let greylist = self.gate.greylist.as_ref()?;
+        Some(greylist.triple(self.client, &self.domain, recipient))
+    }
+
+    /// What becomes of a decision that greylists when these come: all are asked for, so that all are remembered.
+    fn greylisted(&self, decision: Decision, triples: &[Triple]) -> Decision {
+        let Some(greylist) = self.gate.greylist.as_ref().filter(|_| decision.greylists()) else {
+            return decision;
+        };
+        if triples.is_empty() {
+            return decision.with_wait(Some(greylist.delay()));
+        }
+        let waits = triples.iter().map(|triple| match greylist.ask(triple) {
+            Answer::Passed => None,
+            Answer::Wait(time) => Some(time),
+        });
+        decision.with_wait(waits.max().flatten())
     }
 
     async fn envelope_findings(
@@ -128,6 +173,14 @@ impl Inspection {
             findings.extend_from_slice(self.sender.wait(lost).await);
         }
         findings
+    }
+}
+
+/// Behind the `@`.
+fn domain(path: &ReversePath) -> CompactString {
+    match path {
+        ReversePath::Null => CompactString::default(),
+        ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
     }
 }
 

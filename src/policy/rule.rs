@@ -72,6 +72,8 @@ pub enum Action {
     Off,
     /// Accepted and written into Authentication-Results.
     Tag,
+    /// 4xx until the same client network, sender and recipient come again.
+    Greylist,
     /// 4xx.
     Defer,
     /// 5xx.
@@ -85,6 +87,7 @@ impl Action {
         match self {
             Self::Off => "off",
             Self::Tag => "tag",
+            Self::Greylist => "greylist",
             Self::Defer => "defer",
             Self::Reject => "reject",
         }
@@ -93,7 +96,7 @@ impl Action {
     /// Whether a failure can refuse mail: neither `off` nor `tag`.
     #[must_use]
     pub fn refuses(self) -> bool {
-        matches!(self, Self::Defer | Self::Reject)
+        matches!(self, Self::Greylist | Self::Defer | Self::Reject)
     }
 }
 
@@ -195,6 +198,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether any rule has the action [`Action::Greylist`].
+    #[must_use]
+    pub fn greylists(&self) -> bool {
+        let mut rules = Identity::ALL.into_iter().map(|identity| self.rules(identity));
+        rules.any(|rules| [rules.exists, rules.matches].contains(&Action::Greylist))
+    }
+
     /// The rules of one identity.
     #[must_use]
     pub fn rules(&self, identity: Identity) -> &IdentityRules {
