@@ -53,7 +53,7 @@ struct Run {
 #[test]
 fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
     let zone = Zone::start();
-    let rows: [(&str, i32, &[&str]); 18] = [
+    let rows: [(&str, i32, &[&str]); 19] = [
         (
             "--client 127.0.0.10 --mail-from a@good.test",
             0,
@@ -113,6 +113,15 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
             "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject",
             1,
             &["matches of a@good.test: fail (not_an_exchanger) [reject]  <-- decides"],
+        ),
+        (
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist",
+            75,
+            &[
+                "verdict: defer, because of mail_from: matches greylisted\n",
+                "reply:   450 4.7.1 <a@good.test>: good.test is greylisted, try again in 300 seconds (id ID)\n",
+                "matches of a@good.test: fail (not_an_exchanger) [greylist]  <-- decides\n",
+            ],
         ),
         (
             "--client 127.0.0.12 --mail-from a@nomx.test --set policy.mode=monitor",
