@@ -4,11 +4,12 @@
 //! are bounded apart, so that no flood of newcomers pushes out who has shown to come again; and of those who wait, one
 //! client network has no more than its share, so that a single host can't push out everybody else's first attempt.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
+use crate::store::greylist::arena::{Arena, Chain, List, Place};
 use crate::store::greylist::triple::{Key, Triple};
 
 /// How many are remembered.
@@ -73,25 +74,18 @@ impl Batch {
     }
 }
 
-#[derive(Debug)]
-struct Entry {
-    state: State,
-    /// Its place in the order of its kind.
-    place: u64,
-}
-
 /// Everything that is known.
 #[derive(Debug)]
 pub(super) struct Memory {
     bounds: Bounds,
-    entries: HashMap<Key, Entry, RandomState>,
+    arena: Arena,
+    places: HashMap<Key, Place, RandomState>,
     /// Oldest first.
-    waiting: BTreeMap<u64, Key>,
+    waiting: List,
     /// Least recently used first.
-    passed: BTreeMap<u64, Key>,
-    /// The places of those who wait.
-    networks: HashMap<u32, BTreeSet<u64>, RandomState>,
-    next_place: u64,
+    passed: List,
+    /// Of those who wait; oldest first.
+    networks: HashMap<u32, List, RandomState>,
     /// What differs from what is on disk; `None` = anything may.
     changed: Option<HashSet<Key, RandomState>>,
 }
@@ -100,11 +94,11 @@ impl Memory {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            entries: HashMap::default(),
-            waiting: BTreeMap::new(),
-            passed: BTreeMap::new(),
+            arena: Arena::default(),
+            places: HashMap::default(),
+            waiting: List::default(),
+            passed: List::default(),
             networks: HashMap::default(),
-            next_place: 0,
             changed: Some(HashSet::default()),
         }
     }
@@ -112,6 +106,8 @@ impl Memory {
     /// Takes over what was on disk. What lies in the future was written by a clock that was wrong.
     pub(super) fn restore(&mut self, mut known: Vec<(Key, State)>, now: u64) {
         known.sort_unstable_by_key(|(_, state)| state.time());
+        self.arena.reserve(known.len());
+        self.places.reserve(known.len());
         for (key, state) in known {
             self.insert(
                 key,
@@ -131,7 +127,7 @@ impl Memory {
     /// Whether a triple has passed, or how long it has to wait. To come too early doesn't begin the wait anew.
     pub(super) fn ask(&mut self, triple: &Triple, now: u64, times: Times) -> Answer {
         let Triple { key, network } = *triple;
-        let known = self.entries.get(&key).map(|entry| entry.state);
+        let known = self.state(&key);
         let known = known.filter(|state| !state.is_expired(now, times.expire));
         let since = match known {
             Some(State::Passed { .. }) => {
@@ -157,10 +153,11 @@ impl Memory {
     /// Forgets who was not seen for so long, at most this many.
     pub(super) fn forget(&mut self, now: u64, expire: u64, most: usize) {
         for _ in 0..most {
-            let oldest = [&self.waiting, &self.passed].map(|order| order.values().next().copied());
-            let is_expired =
-                |key: &Key| self.entries.get(key).is_some_and(|entry| entry.state.is_expired(now, expire));
-            let Some(key) = oldest.into_iter().flatten().find(is_expired) else { return };
+            let oldest = [&self.waiting, &self.passed].map(List::first);
+            let oldest = oldest.into_iter().flatten().filter_map(|place| self.arena.get(place));
+            let mut expired =
+                oldest.filter(|entry| entry.state.is_expired(now, expire)).map(|entry| entry.key);
+            let Some(key) = expired.next() else { return };
             self.remove(&key);
             self.changed(key);
         }
@@ -169,10 +166,8 @@ impl Memory {
     /// What is to be written; it counts as written from now on.
     pub(super) fn take_batch(&mut self) -> Batch {
         match self.changed.replace(HashSet::default()) {
-            None => Batch::All(self.entries.iter().map(|(key, entry)| (*key, entry.state)).collect()),
-            Some(keys) => Batch::Some(
-                keys.into_iter().map(|key| (key, self.entries.get(&key).map(|entry| entry.state))).collect(),
-            ),
+            None => Batch::All(self.places.keys().filter_map(|key| Some((*key, self.state(key)?))).collect()),
+            Some(keys) => Batch::Some(keys.into_iter().map(|key| (key, self.state(&key))).collect()),
         }
     }
 
@@ -200,49 +195,49 @@ impl Memory {
     fn insert(&mut self, key: Key, state: State) {
         self.remove(&key);
         let oldest = match state {
-            State::Passed { .. } if self.passed.len() >= self.bounds.passed => self.passed.values().next(),
-            State::Passed { .. } => None,
+            State::Passed { .. } => self.passed.first().filter(|_| self.passed.len() >= self.bounds.passed),
             State::Waiting { network, .. } => {
                 let own = self.networks.get(&network).filter(|own| own.len() >= self.bounds.share);
-                match own.and_then(BTreeSet::first) {
-                    Some(place) => self.waiting.get(place),
-                    None if self.waiting.len() >= self.bounds.waiting => self.waiting.values().next(),
-                    None => None,
-                }
+                let all = Some(&self.waiting).filter(|all| all.len() >= self.bounds.waiting);
+                own.or(all).and_then(List::first)
             }
         };
-        if let Some(oldest) = oldest.copied() {
+        if let Some(oldest) = oldest.and_then(|place| self.arena.get(place)).map(|entry| entry.key) {
             self.remove(&oldest);
             self.changed(oldest);
         }
-        let place = self.next_place;
-        self.next_place += 1;
+        let place = self.arena.add(key, state);
         match state {
-            State::Passed { .. } => self.passed.insert(place, key),
+            State::Passed { .. } => self.arena.append(Chain::Kind, &mut self.passed, place),
             State::Waiting { network, .. } => {
-                self.networks.entry(network).or_default().insert(place);
-                self.waiting.insert(place, key)
+                self.arena.append(Chain::Kind, &mut self.waiting, place);
+                self.arena.append(Chain::Network, self.networks.entry(network).or_default(), place);
             }
-        };
-        self.entries.insert(key, Entry { state, place });
+        }
+        self.places.insert(key, place);
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some(Entry { state, place }) = self.entries.remove(key) else { return };
+        let Some(state) = self.state(key) else { return };
+        let Some(place) = self.places.remove(key) else { return };
         match state {
-            State::Passed { .. } => {
-                self.passed.remove(&place);
-            }
+            State::Passed { .. } => self.arena.unlink(Chain::Kind, &mut self.passed, place),
             State::Waiting { network, .. } => {
-                self.waiting.remove(&place);
+                self.arena.unlink(Chain::Kind, &mut self.waiting, place);
                 if let Some(own) = self.networks.get_mut(&network) {
-                    own.remove(&place);
-                    if own.is_empty() {
+                    self.arena.unlink(Chain::Network, own, place);
+                    if own.len() == 0 {
                         self.networks.remove(&network);
                     }
                 }
             }
         }
+        self.arena.free(place);
+    }
+
+    fn state(&self, key: &Key) -> Option<State> {
+        let place = self.places.get(key)?;
+        Some(self.arena.get(*place)?.state)
     }
 }
 
@@ -361,7 +356,7 @@ mod tests {
         memory.forget(START + 20_000, TIMES.expire, 1);
         assert_eq!(memory.count(), (0, 1));
         memory.forget(START + 20_000, TIMES.expire, 1);
-        assert_eq!((memory.count(), memory.entries.len(), memory.networks.len()), ((0, 0), 0, 0));
+        assert_eq!((memory.count(), memory.places.len(), memory.networks.len()), ((0, 0), 0, 0));
     }
 
     #[test]
@@ -388,7 +383,7 @@ mod tests {
                     }
                 }
                 let real: HashMap<Key, State> =
-                    memory.entries.iter().map(|(key, entry)| (*key, entry.state)).collect();
+                    memory.places.keys().map(|key| (*key, memory.state(key).unwrap())).collect();
                 assert_eq!(copy, real, "step {step}");
                 let mut restored = Memory::new(BOUNDS);
                 restored.restore(copy.clone().into_iter().collect(), START + step * 40);
