@@ -19,7 +19,8 @@
 //! - A header that begins with a continuation line is refused for everybody: behind our trace fields it would speak in
 //!   our name.
 //! - The greylist asks by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
-//! - It is answered from memory and written behind: a disk may cost what a restart remembers, never a session's time.
+//! - The greylist answers from memory and is written behind: a disk may cost what a restart remembers, never a session's
+//!   time.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;

@@ -203,7 +203,7 @@ async fn for_the_header_every_recipient_must_have_come_before() {
     sleep(AFTER).await;
     assert_eq!(recipients(&mut client, &both).await, [250, 250]);
     assert_eq!(data(&mut client).await.code, 250);
-    // to whom the relay doesn't deliver, the header's verdict says nothing
+    // who was refused at RCPT is none of the message's recipients
     assert_eq!(recipients(&mut client, &[USER, "user@elsewhere.test"]).await, [250, 550]);
     assert_eq!(data(&mut client).await.code, 250);
     assert_eq!(daemon.terminate().await.messages().len(), 4);
