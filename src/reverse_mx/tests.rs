@@ -114,7 +114,10 @@ impl Bench {
 
     async fn inspect(&self, name: &str, rules: &IdentityRules, client: &str) -> Vec<Finding> {
         let client = client.parse().unwrap();
-        self.rules.inspect(Identity::MailFrom, &format!("u@{name}"), &domain(name), rules, client).await
+        let (text, domain) = (format!("u@{name}"), domain(name));
+        let subject =
+            Subject { identity: Identity::MailFrom, text: &text, domain: &domain, helo: "helo.test" };
+        self.rules.inspect(&subject, rules, client).await
     }
 
     async fn exists(&self, name: &str, by: &[Rung]) -> String {
