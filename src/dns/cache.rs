@@ -248,8 +248,10 @@ mod tests {
             stale: seconds(86_400),
         };
         let cache = Cache::new(settings, Clock::standing());
-        let question =
-            |text: String| Question { name: QuestionName::parse(text.as_bytes()).unwrap(), rtype: RecordType::Mx };
+        let question = |text: String| Question {
+            name: QuestionName::parse(text.as_bytes()).unwrap(),
+            rtype: RecordType::Mx,
+        };
         let found = || async {
             let target =
                 Target::Host(DomainName::parse("a-name-that-does-not-fit-inline.example.test").unwrap());

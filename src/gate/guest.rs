@@ -119,11 +119,7 @@ pub(super) fn look(
 }
 
 /// Both rules of one name, unless it is exempt; always within the deadline.
-pub(super) async fn inspect_name(
-    gate: &Gate,
-    subject: &Subject<'_>,
-    client: IpAddr,
-) -> Vec<Finding> {
+pub(super) async fn inspect_name(gate: &Gate, subject: &Subject<'_>, client: IpAddr) -> Vec<Finding> {
     let Subject { identity, text, domain: name, .. } = *subject;
     let rules = gate.policy().rules(identity);
     if gate.settings.exempt.domain(name) {

@@ -39,8 +39,7 @@ impl Inspection {
     pub(super) fn new(guest: &Guest, path: &ReversePath) -> Self {
         let gate = Arc::clone(&guest.gate);
         let exempt = guest.exempt || exempt_sender(&gate, path);
-        let sender =
-            if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
+        let sender = if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
         Self {
             id: gate.ids.next(),
             client: guest.client,

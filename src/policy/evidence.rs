@@ -322,7 +322,7 @@ mod tests {
             (&[b"proof=1", b"", b"\0"], "3 other texts".into()),
             (&[b"v=spf1 a", b"v=spf1 b"], "\"v=spf1 a\", \"v=spf1 b\"".into()),
             (&[long.as_bytes()], format!("\"v=spf1 {}\"...", "a".repeat(505))),
-            (&[b"v=1"; 7], format!("{} and 2 other texts", ["\"v=1\""; 5].join(", "))),
+            (&[&b"v=1"[..]; 7], format!("{} and 2 other texts", ["\"v=1\""; 5].join(", "))),
         ];
         for (texts, expected) in rows {
             assert_eq!(shown(texts), expected);

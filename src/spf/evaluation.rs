@@ -175,9 +175,14 @@ impl Evaluation<'_, '_> {
             return Err(Stop::Permanent);
         }
         let client = self.trail.client();
-        let hosts = list.iter().filter_map(|(_, target)| match target {
-            Target::Host(name) => Some(Question { name: name.into(), rtype: family(client) }),
-            Target::Root | Target::Invalid(_) => None,
+        let hosts = list.iter().filter_map(|(_, target)| {
+            let name = match target {
+                Target::Host(name) => name.into(),
+                // No host name, but it may have an address all the same; with an escape in it we can't ask.
+                Target::Invalid(text) if !text.contains('\\') => QuestionName::parse(text.as_bytes())?,
+                Target::Invalid(_) | Target::Root => return None,
+            };
+            Some(Question { name, rtype: family(client) })
         });
         let (mut held, mut trouble) = (false, Ok(()));
         self.trail

@@ -257,12 +257,58 @@ mod tests {
     #[test]
     fn a_syntax_error_anywhere_spoils_the_record() {
         for term in [
-            "foo", "all.", "all:a.b", "all/8", "-", "include", "include:", "include:test", "include:a.b/24", "exists",
-            "exists:a.b/24", "ptr/24", "ptr:", "a:", "a/", "a/33", "a/032", "a//129", "a/24/64", "a//", "a:a.b/", "a/-1",
-            "a:/24", "mx:test", "mx/abc", "ip4", "ip4:", "ip4:1.2.3", "ip4:1.2.3.4/", "ip4:1.2.3.4/33", "ip4:1.2.3.04",
-            "ip4:1.2.3.4:25", "ip4:1.2.3.4//32", "ip6:1.2.3.4", "ip6:::1/129", "ip6:", "ip6:::1%eth0", "redirect=",
-            "redirect:a.b", "redirect=a.b redirect=a.b", "exp=", "exp=test", "exp=a.b exp=a.b", "-exp=a.b",
-            "+redirect=a.b", "1x=y", "=y", "x=%{a}", "x=%", "++all", "a.b=%", "a;b=c",
+            "foo",
+            "all.",
+            "all:a.b",
+            "all/8",
+            "-",
+            "include",
+            "include:",
+            "include:test",
+            "include:a.b/24",
+            "exists",
+            "exists:a.b/24",
+            "ptr/24",
+            "ptr:",
+            "a:",
+            "a/",
+            "a/33",
+            "a/032",
+            "a//129",
+            "a/24/64",
+            "a//",
+            "a:a.b/",
+            "a/-1",
+            "a:/24",
+            "mx:test",
+            "mx/abc",
+            "ip4",
+            "ip4:",
+            "ip4:1.2.3",
+            "ip4:1.2.3.4/",
+            "ip4:1.2.3.4/33",
+            "ip4:1.2.3.04",
+            "ip4:1.2.3.4:25",
+            "ip4:1.2.3.4//32",
+            "ip6:1.2.3.4",
+            "ip6:::1/129",
+            "ip6:",
+            "ip6:::1%eth0",
+            "redirect=",
+            "redirect:a.b",
+            "redirect=a.b redirect=a.b",
+            "exp=",
+            "exp=test",
+            "exp=a.b exp=a.b",
+            "-exp=a.b",
+            "+redirect=a.b",
+            "1x=y",
+            "=y",
+            "x=%{a}",
+            "x=%",
+            "++all",
+            "a.b=%",
+            "a;b=c",
         ] {
             let text = format!("v=spf1 {term} ?all");
             assert_eq!(record(text.as_bytes()), Err(SyntaxError), "{term}");
@@ -288,7 +334,11 @@ mod tests {
             ("x= y.1-2_3=a/b:%{c} Exp=a.b redirect=c.d x=", "[]"),
         ];
         for (terms, expected) in rows {
-            assert_eq!(record(format!("v=spf1 {terms}").as_bytes()), Ok(Some(expected.to_owned())), "{terms}");
+            assert_eq!(
+                record(format!("v=spf1 {terms}").as_bytes()),
+                Ok(Some(expected.to_owned())),
+                "{terms}"
+            );
         }
     }
 
