@@ -153,7 +153,7 @@ pub enum Records {
 /// it is others' business (proofs of ownership and the like).
 const MOST_TEXT: usize = 512;
 /// How many texts of one answer are told.
-const MOST_TEXTS: usize = 5;
+const MOST_TEXTS: usize = 3;
 
 fn texts(f: &mut fmt::Formatter<'_>, texts: &[Box<[u8]>]) -> fmt::Result {
     let versioned = texts.iter().filter(|text| text.get(..2).is_some_and(|v| v.eq_ignore_ascii_case(b"v=")));
@@ -322,7 +322,7 @@ mod tests {
             (&[b"proof=1", b"", b"\0"], "3 other texts".into()),
             (&[b"v=spf1 a", b"v=spf1 b"], "\"v=spf1 a\", \"v=spf1 b\"".into()),
             (&[long.as_bytes()], format!("\"v=spf1 {}\"...", "a".repeat(505))),
-            (&[&b"v=1"[..]; 7], format!("{} and 2 other texts", ["\"v=1\""; 5].join(", "))),
+            (&[&b"v=1"[..]; 7], format!("{} and 4 other texts", ["\"v=1\""; 3].join(", "))),
         ];
         for (texts, expected) in rows {
             assert_eq!(shown(texts), expected);

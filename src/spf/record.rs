@@ -348,4 +348,34 @@ mod tests {
         let record = Record::among(&texts).unwrap().unwrap();
         assert_eq!(record.redirect, DomainSpec::parse("%{d2}.test").ok());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_record_holds_its_names_can_be_asked_for(
+            terms in "( |[-+~?]|include:|exists:|a|mx|ptr|:|/24|//64|redirect=|%\\{[sldiphv][0-9]?r?[-.]?\\}|[a-z.%{}0-9]{0,40}){0,40}",
+            local in "[!-~]{0,64}",
+        ) {
+            let texts = [format!("v=spf1 {terms}").into_bytes().into_boxed_slice()];
+            let Ok(Some(record)) = Record::among(&texts) else { return Ok(()) };
+            let values = macros::Values {
+                local: &local, origin: "a.test", domain: "b.test", client: [127, 0, 0, 1].into(), helo: "c d", name: "e",
+            };
+            let specs = record.directives().filter_map(|(_, mechanism)| match mechanism {
+                Mechanism::Include(spec) | Mechanism::Exists(spec) => Some(spec),
+                Mechanism::A(spec, _) | Mechanism::Mx(spec, _) | Mechanism::Ptr(spec) => spec,
+                Mechanism::All | Mechanism::Ip4(_) | Mechanism::Ip6(_) => None,
+            });
+            for spec in specs.chain(record.redirect) {
+                let name = spec.expand(&values);
+                proptest::prop_assert!(name.is_none_or(|name| (1..=253).contains(&name.as_str().len())));
+            }
+        }
+
+        #[test]
+        fn no_octets_upset_the_parser(octets in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
+            let texts = [[b"v=spf1 ", octets.as_slice()].concat().into_boxed_slice()];
+            let ascii = octets.iter().all(|octet| matches!(octet, b' '..=b'~'));
+            proptest::prop_assert!(ascii || Record::among(&texts).is_err());
+        }
+    }
 }
