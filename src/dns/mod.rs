@@ -2,8 +2,9 @@
 //!
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
 //! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
-//! server within one deadline, `resolver` is one exchange with one server. Upon it stand `trail`, the look-ups of one
-//! finding, and `names`, those of an address. What an answer means is not judged here.
+//! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions).
+//! Upon it stand `trail`, the look-ups of one finding, and `names`, those of an address. What an answer means is not
+//! judged here.
 
 mod alias;
 mod askers;
@@ -11,12 +12,14 @@ mod cache;
 mod clock;
 mod failover;
 pub(crate) mod names;
+mod packet;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trail;
+mod udp;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -35,8 +38,8 @@ use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
 
 pub use crate::dns::clock::Clock;
 
-/// Questions under way at once: each can hold three sockets while a server is silent, and random sub-domains must
-/// drown neither the server nor our file descriptors.
+/// Questions under way at once: each holds a socket, and random sub-domains must drown neither the server nor our file
+/// descriptors.
 const MAX_UNDER_WAY: usize = 512;
 /// Those of one client; past it a question waits for one of the same client's to end, and when that takes half of
 /// `dns.timeout`, it is [`Trouble::Busy`].

@@ -1,4 +1,4 @@
-//! The conformance suite of RFC 7208 (openspf, 2014.04), each of its zones served by a zone server of its own.
+//! SPF over the zone server: the conformance suite of RFC 7208 (openspf, 2014.04), and the time that a policy may take.
 //!
 //! The suite is no part of the repository: `RMXD_SPF_SUITE` names it, else it is looked for beside the repository; without
 //! it the test says so and is skipped. Explanations are not compared, as they are never fetched.
@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rmxd::dns::{Dns, Settings};
-use rmxd::smtp::address::DomainName;
+use rmxd::dns::{Clock, Dns, Settings};
+use rmxd::smtp::address::{DomainName, ReversePath};
 use rmxd::spf::{self, Sender};
 use rmxd::zone::{Behaviour, Name, RData, RecordType, Server, Zone, rdata};
 use saphyr::{LoadableYamlNode, Yaml};
+use tokio::time::Instant;
 
 const BESIDE: &str = "../shared/spf/rfc7208-tests.yml";
 const TYPES: [RecordType; 5] =
@@ -41,6 +42,38 @@ async fn every_vector_of_the_conformance_suite_has_a_result_that_it_allows() {
     assert!(wrong.is_empty(), "{} of {played} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(played > 200, "only {played} vectors");
     eprintln!("{played} vectors hold");
+}
+
+/// Ten includes, each answered within the time of a question, and all together not within the time of a decision.
+#[tokio::test]
+async fn a_policy_that_takes_too_long_is_dns_trouble_and_no_refusal() {
+    let mut text = String::from("$ORIGIN test.\n$TTL 60\ni0 MX 10 mail.i0\nmail.i0 A 127.0.0.1\n");
+    for at in 0..10 {
+        text.push_str(&format!(
+            "i{at} TXT \"v=spf1 include:i{}.test -all\"\n;! delay 400ms i{at} TXT\n",
+            at + 1
+        ));
+    }
+    text.push_str("i10 TXT \"v=spf1 +all\"\n");
+    let zone = Zone::parse(&text, None).unwrap();
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), zone).await.unwrap();
+    let rows = [("dns.timeout=1s", Some("451 4.4.3 ")), ("dns.timeout=5s", None)];
+    for (timeout, expected) in rows {
+        let lines = [timeout, "policy.mail_from.matches=reject", "policy.matches_by=mx,spf"];
+        let gate = crate::support::gate(&crate::support::settings(lines), server.address(), Clock::running());
+        let mut guest = gate.guest("127.0.0.2".parse().unwrap());
+        let mut inspection = guest.inspect(&ReversePath::parse("a@i0.test").unwrap());
+        let began = Instant::now();
+        let decision = inspection.envelope(&mut guest).await;
+        let reply = gate.refusal(&decision, inspection.id()).map(|reply| reply.to_string());
+        match expected {
+            Some(start) => assert!(reply.as_ref().is_some_and(|it| it.starts_with(start)), "{reply:?}"),
+            None => assert_eq!(reply, None),
+        }
+        let within = if expected.is_some() { 2_900..4_900 } else { 3_900..15_000 };
+        let took = began.elapsed().as_millis();
+        assert!(within.contains(&took), "{timeout}: {took} ms");
+    }
 }
 
 async fn play(server: &Server, vector: &Yaml<'_>) -> &'static str {
