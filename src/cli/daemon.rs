@@ -11,6 +11,8 @@ use crate::config::Settings;
 use crate::dns::{Dns, SetupError};
 use crate::door::Door;
 use crate::gate::Gate;
+use crate::policy::identity::Identity;
+use crate::policy::rule::{Action, Rung};
 use crate::relay::{NextHop, Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
 use crate::server::{self, ListenError, Listener, Moved, Server};
@@ -71,9 +73,17 @@ pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, StartError> {
     Ok(Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(settings), greylist))
 }
 
-/// The longest way: MX, then its host, then the same for the organisational domain, side by side with nothing.
+/// What SPF is to be given (RFC 7208 4.6.4): its look-ups come one after the other.
+const SPF_TIME: Duration = Duration::from_secs(20);
+
+/// The longest way but SPF's: MX, then its host, then the same for the organisational domain, side by side with nothing.
 fn deadline(settings: &Settings) -> Duration {
-    settings.dns.timeout * 3
+    let longest = settings.dns.timeout * 3;
+    let asks_spf = |identity| {
+        let rules = settings.gate.policy.rules(identity);
+        rules.matches != Action::Off && rules.matches_by.contains(&Rung::Spf)
+    };
+    if Identity::ALL.into_iter().any(asks_spf) { longest.max(SPF_TIME) } else { longest }
 }
 
 impl Daemon {
@@ -228,6 +238,28 @@ async fn keep_probing(relay: Relay, mut reached: bool, stop: CancellationToken) 
                 reached = false;
             }
             Err(error) => tracing::debug!(%error, "the relay can't be used yet"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DRAIN, Flags, load};
+
+    #[test]
+    fn spf_has_the_time_that_it_takes_where_it_is_asked_for() {
+        let rows: [(&[(&str, &str)], u64); 4] = [
+            (&[], 15),
+            (&[("policy.matches_by", "mx,spf")], 20),
+            (&[("policy.matches_by", "mx,spf"), ("dns.timeout", "10s")], 30),
+            (&[("policy.matches_by", "mx,spf"), ("policy.mail_from.matches", "off")], 15),
+        ];
+        for (lines, seconds) in rows {
+            let base = [("hostname", "gate.test"), ("relay.domains", "here.test")];
+            let set = base.iter().chain(lines).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let settings = load(None, [], &Flags { set: set.collect(), drain: DRAIN }).unwrap().settings;
+            assert_eq!(deadline(&settings).as_secs(), seconds, "{lines:?}");
         }
     }
 }

@@ -2,19 +2,23 @@
 //!
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
 //! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
-//! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions). What an answer means is not judged here.
+//! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions).
+//! Upon it stand `trail`, the look-ups of one finding, and `names`, those of an address. What an answer means is not
+//! judged here.
 
 mod alias;
 mod askers;
 mod cache;
 mod clock;
 mod failover;
+pub(crate) mod names;
 mod packet;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trail;
 mod udp;
 
 use std::fmt;

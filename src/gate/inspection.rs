@@ -17,7 +17,8 @@ use crate::policy::decide::{Decision, decide, exempt};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Mode, Rule};
+use crate::policy::rule::{Action, Mode, Rule};
+use crate::reverse_mx::Subject;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::store::greylist::{Answer, Triple};
 
@@ -43,8 +44,7 @@ impl Inspection {
     pub(super) fn new(guest: &Guest, path: &ReversePath) -> Self {
         let gate = Arc::clone(&guest.gate);
         let exempt = guest.exempt || exempt_sender(&gate, path);
-        let sender =
-            if guest.exempt { Pending::ready(Arc::from([])) } else { sender(&gate, path, guest.client) };
+        let sender = if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
         Self {
             id: gate.ids.next(),
             client: guest.client,
@@ -68,6 +68,11 @@ impl Inspection {
     /// The mode of the policy, also where the decision is an exemption.
     pub(super) fn mode(&self) -> Mode {
         self.gate.policy().mode
+    }
+
+    /// What a failure of this finding leads to.
+    pub(super) fn action(&self, finding: &Finding) -> Action {
+        self.gate.policy().rules(finding.identity).action(finding.rule)
     }
 
     /// How long ago the transaction began.
@@ -117,10 +122,10 @@ impl Inspection {
         if guest.exempt {
             return exempt();
         }
-        let (gate, client) = (Arc::clone(&self.gate), self.client);
+        let (gate, client, helo) = (Arc::clone(&self.gate), self.client, guest.hello.clone());
         let (envelope, visible) = tokio::join!(
             self.envelope_findings(guest, |_gate, _identity| true),
-            visible_senders(gate, header, client)
+            visible_senders(gate, header, client, &helo)
         );
         self.findings = envelope;
         self.findings.extend(visible);
@@ -193,8 +198,8 @@ fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     }
 }
 
-fn sender(gate: &Arc<Gate>, path: &ReversePath, client: IpAddr) -> Pending<Arc<[Finding]>> {
-    let rules = &gate.policy().mail_from;
+fn sender(guest: &Guest, path: &ReversePath) -> Pending<Arc<[Finding]>> {
+    let rules = &guest.gate.policy().mail_from;
     if !rules.looks() {
         return Pending::ready(Arc::from([]));
     }
@@ -205,13 +210,13 @@ fn sender(gate: &Arc<Gate>, path: &ReversePath, client: IpAddr) -> Pending<Arc<[
         }
         ReversePath::Mailbox(mailbox) => {
             let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
-            look(gate, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string(), client)
+            look(guest, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string())
         }
     }
 }
 
 /// From: and Reply-To:, all their domains side by side.
-async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr) -> Vec<Finding> {
+async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr, helo: &str) -> Vec<Finding> {
     let fields = [(Identity::From, &header.from), (Identity::ReplyTo, &header.reply_to)];
     let gate = &gate;
     let found = join_all(fields.map(|(identity, field)| async move {
@@ -221,7 +226,7 @@ async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr) -> Ve
                 all_rules(gate.policy().rules(identity), identity, "", "", absent)
             }
             Field::Malformed(malformed) => vec![malformed_field(identity, &malformed.text(identity))],
-            Field::Authors(authors) => authors_of(gate, identity, authors, client).await,
+            Field::Authors(authors) => authors_of(gate, identity, authors, client, helo).await,
         }
     }));
     found.await.concat()
@@ -239,14 +244,23 @@ fn malformed_field(identity: Identity, text: &str) -> Finding {
     }
 }
 
-async fn authors_of(gate: &Gate, identity: Identity, authors: &[Author], client: IpAddr) -> Vec<Finding> {
+async fn authors_of(
+    gate: &Gate,
+    identity: Identity,
+    authors: &[Author],
+    client: IpAddr,
+    helo: &str,
+) -> Vec<Finding> {
     let rules = gate.policy().rules(identity);
     if !rules.looks() {
         return Vec::new();
     }
     let looked = authors.iter().map(|author| async move {
         match &author.domain {
-            Some(name) => inspect_name(gate, identity, &author.address, name, client).await,
+            Some(domain) => {
+                let subject = Subject { identity, text: &author.address, domain, helo };
+                inspect_name(gate, &subject, client).await
+            }
             None => {
                 let text = author.address.rsplit('@').next().unwrap_or_default();
                 all_rules(rules, identity, &author.address, text, Outcome::Fail(Reason::InvalidDomain))

@@ -127,7 +127,8 @@ impl Reason {
                 Code::ByAction,
                 (7, 1),
                 "does not name your address among its mail exchangers",
-                "The client is none of the domain's MX hosts. Send through one, or add the line's address to an MX host.",
+                "The client is none of the domain's MX hosts, and none of the other rungs that count here (network, ptr, spf) \
+                 holds. Send through an MX host, or add the line's address to one.",
             ),
             Self::NoPtr => (
                 "no_ptr",

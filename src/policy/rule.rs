@@ -44,6 +44,10 @@ pub enum Rung {
     Organization,
     /// matches: the client's address is in the same network as an address of an MX host.
     Network,
+    /// matches: a forward-confirmed PTR name of the client lies under the same organisational domain.
+    Ptr,
+    /// matches: SPF (RFC 7208) for the domain gives `pass`.
+    Spf,
 }
 
 impl Rung {
@@ -55,6 +59,8 @@ impl Rung {
             Self::Address => "address",
             Self::Organization => "organization",
             Self::Network => "network",
+            Self::Ptr => "ptr",
+            Self::Spf => "spf",
         }
     }
 }
@@ -109,7 +115,7 @@ pub struct IdentityRules {
     pub matches: Action,
     /// Rungs of `exists`, in order; of [`Rung::Mx`], [`Rung::Address`], [`Rung::Organization`].
     pub exists_by: Vec<Rung>,
-    /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`].
+    /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`], [`Rung::Ptr`], [`Rung::Spf`].
     pub matches_by: Vec<Rung>,
 }
 

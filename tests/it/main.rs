@@ -35,6 +35,8 @@ mod reload;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod spf;
+#[cfg(test)]
 mod starttls;
 #[cfg(test)]
 mod support;
