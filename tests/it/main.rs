@@ -29,6 +29,8 @@ mod limits;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod profiles;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod reload;
