@@ -19,6 +19,8 @@ mod drain;
 #[cfg(test)]
 mod edge;
 #[cfg(test)]
+mod exempt;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
