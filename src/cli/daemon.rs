@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Settings;
-use crate::dns::{Dns, SetupError};
+use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
 use crate::gate::Gate;
 use crate::relay::{NextHop, Relay, RelayError};
@@ -28,6 +28,7 @@ const FIRST_PROBE: Duration = Duration::from_secs(5);
 pub(super) struct Daemon {
     settings: Settings,
     dns: Dns,
+    watch: Watch,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
@@ -69,6 +70,7 @@ impl Daemon {
     /// open relay of us is (DESIGN 1.6), and so is a Maildir that can't be written.
     pub(super) async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
         let dns = Dns::new(settings.dns.clone())?;
+        let watch = dns.watch();
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
@@ -78,7 +80,7 @@ impl Daemon {
         let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners)?;
-        Ok(Self { settings, dns, relay, tls, server })
+        Ok(Self { settings, dns, watch, relay, tls, server })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -107,6 +109,9 @@ impl Daemon {
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
+        if !dns.has_servers_of(&self.dns) {
+            self.watch = dns.watch();
+        }
         (self.settings, self.dns, self.tls) = (settings, dns, tls);
         if let Some(relay) = other {
             self.relay = relay;

@@ -3,17 +3,22 @@
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
 //! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
 //! server within one deadline, `resolver` is one exchange with one server. What an answer means is not judged here.
+//! Beside that, `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
 
 mod alias;
 mod askers;
+mod breaker;
 mod cache;
 mod clock;
 mod failover;
+mod health;
+mod look;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -28,9 +33,12 @@ use crate::dns::askers::{Askers, Bounds, Ticket};
 use crate::dns::cache::{Cache, Entry, Held};
 use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
+use crate::dns::watch::Pace;
 use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
 
 pub use crate::dns::clock::Clock;
+pub use crate::dns::health::{Condition, Health};
+pub use crate::dns::watch::Watch;
 
 /// Questions under way at once: each can hold three sockets while a server is silent, and random sub-domains must
 /// drown neither the server nor our file descriptors.
@@ -95,7 +103,7 @@ pub struct Dns(Arc<Inner>);
 
 struct Inner {
     cache: Cache,
-    servers: Servers,
+    servers: Arc<Servers>,
     under_way: Arc<Semaphore>,
     askers: Arc<Askers>,
     clock: Clock,
@@ -137,7 +145,7 @@ impl Dns {
         }
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
-            servers: Servers::new(&settings.servers, settings.timeout, clock.clone())?,
+            servers: Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone())?),
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             askers: Askers::new(BOUNDS),
             clock,
@@ -154,11 +162,15 @@ impl Dns {
         if settings.servers.is_empty() {
             settings.servers = resolver::system_servers()?;
         }
-        let Inner { cache, under_way, askers, clock, settings: before, .. } = &*self.0;
+        let Inner { cache, servers, under_way, askers, clock, settings: before } = &*self.0;
         if settings == *before {
             return Ok(self.clone());
         }
-        let servers = Servers::new(&settings.servers, settings.timeout, clock.clone())?;
+        let servers = if (&settings.servers, settings.timeout) == (&before.servers, before.timeout) {
+            Arc::clone(servers)
+        } else {
+            Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone())?)
+        };
         let cache = if settings.servers == before.servers {
             cache.renewed(settings.cache.clone()).await
         } else {
@@ -166,6 +178,24 @@ impl Dns {
         };
         let (under_way, askers, clock) = (Arc::clone(under_way), Arc::clone(askers), clock.clone());
         Ok(Self(Arc::new(Inner { cache, servers, under_way, askers, clock, settings })))
+    }
+
+    /// Looks after the servers from now on: the log tells what is wrong with one, and while none answers, questions are
+    /// answered at once with [`Trouble::Down`]. Each set of servers is watched once; see [`Dns::has_servers_of`].
+    pub fn watch(&self) -> Watch {
+        watch::watch(Arc::clone(&self.0.servers), Pace::USUAL)
+    }
+
+    /// Whether the servers are one with those of the other, so that who watches those watches these.
+    #[must_use]
+    pub fn has_servers_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.servers, &other.0.servers)
+    }
+
+    /// The servers as they were when they were last looked at.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.servers.health()
     }
 
     /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`]. It is
@@ -178,9 +208,13 @@ impl Dns {
         if let Some(denial) = self.0.cache.denial(&question.name).await {
             return self.0.lookup(question, denial, Freshness::Cached, Duration::ZERO);
         }
+        if self.0.servers.breaker.turns_away(&question) {
+            let entry = self.0.cache.unasked(question.clone(), Trouble::Down).await;
+            return self.0.lookup(question, entry, Freshness::Fresh, Duration::ZERO);
+        }
         let (asked, began) = (Instant::now(), self.0.clock.now());
         let entry = match self.0.place(client, asked).await {
-            None => Some(self.0.cache.busy(question.clone()).await),
+            None => Some(self.0.cache.unasked(question.clone(), Trouble::Busy).await),
             Some(place) => {
                 // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
                 let (inner, theirs) = (Arc::clone(&self.0), question.clone());

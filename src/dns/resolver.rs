@@ -25,6 +25,9 @@ use crate::smtp::address::DomainName;
 /// Requests under way on one TCP connection; the default of 32 is less than the questions that may wait at once.
 const TCP_PIPELINE: usize = 512;
 
+/// Records of an answer to a probe that are kept.
+const MOST_SHOWN: usize = 3;
+
 /// A server to ask.
 pub(super) struct Upstream {
     udp: NameServerPool<TokioRuntimeProvider>,
@@ -42,6 +45,12 @@ impl Upstream {
 
     /// Asks once; over TCP too when UDP was truncated or its answer didn't echo the question's case (0x20).
     pub(super) async fn ask(&self, name: &WireName, rtype: RecordType) -> Result<Response, Trouble> {
+        let rtype = match rtype {
+            RecordType::Mx => WireType::MX,
+            RecordType::A => WireType::A,
+            RecordType::Aaaa => WireType::AAAA,
+            RecordType::Ptr => WireType::PTR,
+        };
         let over_udp = exchange(&self.udp, name, rtype).await;
         match over_udp {
             // A pool without TCP says NoConnections when it would go on over TCP after a 0x20 mismatch.
@@ -50,6 +59,89 @@ impl Upstream {
             }
             other => response(other),
         }
+    }
+
+    /// Asks once for the sake of the server, not of the name.
+    pub(super) async fn probe(&self, name: &WireName, asked: Asked) -> Said {
+        if let Some(said) = said(&exchange(&self.udp, name, asked.into()).await) {
+            return said;
+        }
+        match said(&exchange(&self.tcp, name, asked.into()).await) {
+            // over UDP it did say something
+            Some(Said::Nothing) | None => Said::Failure,
+            Some(said) => said,
+        }
+    }
+}
+
+/// What a server is asked for its own sake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    A,
+    Aaaa,
+    Mx,
+    Ns,
+    Ptr,
+    Soa,
+}
+
+impl Asked {
+    pub(super) fn name(self) -> &'static str {
+        WireType::from(self).into()
+    }
+}
+
+impl From<Asked> for WireType {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::A => Self::A,
+            Asked::Aaaa => Self::AAAA,
+            Asked::Mx => Self::MX,
+            Asked::Ns => Self::NS,
+            Asked::Ptr => Self::PTR,
+            Asked::Soa => Self::SOA,
+        }
+    }
+}
+
+/// What it says to that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing that is DNS.
+    Nothing,
+    /// NXDOMAIN.
+    Denied,
+    /// The name exists, records of this type don't.
+    NoData,
+    /// The data of the first records, aliases too.
+    Records(Vec<String>),
+    /// Another code, SERVFAIL or REFUSED mostly.
+    Failure,
+}
+
+/// `None` where it is to be asked over TCP.
+fn said(outcome: &Result<DnsResponse, NetError>) -> Option<Said> {
+    Some(match outcome {
+        Ok(message) if !message.answers.is_empty() => {
+            Said::Records(message.answers.iter().take(MOST_SHOWN).map(shown).collect())
+        }
+        Ok(message) => absent(message.response_code),
+        Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => absent(nothing.response_code),
+        Err(NetError::Dns(_)) => Said::Failure,
+        Err(NetError::Truncated | NetError::NoConnections | NetError::QueryCaseMismatch) => return None,
+        Err(_) => Said::Nothing,
+    })
+}
+
+fn shown(record: &hickory_resolver::proto::rr::Record) -> String {
+    record.data.to_string().trim_end_matches('.').to_owned()
+}
+
+fn absent(code: ResponseCode) -> Said {
+    match code {
+        ResponseCode::NXDomain => Said::Denied,
+        ResponseCode::NoError => Said::NoData,
+        _ => Said::Failure,
     }
 }
 
@@ -75,14 +167,8 @@ fn pool(
 async fn exchange(
     pool: &NameServerPool<TokioRuntimeProvider>,
     name: &WireName,
-    rtype: RecordType,
+    rtype: WireType,
 ) -> Result<DnsResponse, NetError> {
-    let rtype = match rtype {
-        RecordType::Mx => WireType::MX,
-        RecordType::A => WireType::A,
-        RecordType::Aaaa => WireType::AAAA,
-        RecordType::Ptr => WireType::PTR,
-    };
     pool.lookup(Query::query(name.0.clone(), rtype), DnsRequestOptions::default()).first_answer().await
 }
 
@@ -167,6 +253,16 @@ impl WireName {
     /// Always absolute; no search list is ever applied. `None` can't happen for a [`DomainName`], which fits the wire.
     pub(super) fn of(name: &DomainName) -> Option<Self> {
         Name::from_labels(name.as_str().split('.').map(str::as_bytes)).ok().map(Self)
+    }
+
+    /// Of labels that fit; none is the root.
+    pub(super) fn labels<'a>(labels: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut name = Name::root();
+        for label in labels {
+            name = name.append_label(label).unwrap_or_else(|_too_long| Name::root());
+        }
+        name.set_fqdn(true);
+        Self(name)
     }
 
     /// As a name in record data, or escaped where it is no host name.
