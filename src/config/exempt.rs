@@ -84,6 +84,9 @@ fn take_in(
 ) {
     let mut bad = Bad { path, first_untold: None, count: 0 };
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let lines = memchr::memchr_iter(b'\n', text).count() + 1;
+    networks.reserve(lines);
+    domains.reserve(lines);
     for (line, octets) in (1..).zip(text.split(|octet| *octet == b'\n')) {
         let said = octets.split(|octet| *octet == b'#').next().unwrap_or_default();
         let item = said.trim_ascii();

@@ -87,13 +87,15 @@ impl Breaker {
         self.answer.notified().await;
     }
 
-    /// What mail asks for: the latest question that was answered, which a server can answer again from its memory, and
-    /// the latest that was turned away.
-    pub(super) fn questions_of_mail(&self) -> impl Iterator<Item = (WireName, RecordType)> {
-        let answered = locked(&self.latest_answered).clone();
-        let turned_away = locked(&self.latest_turned_away).take();
-        let turned_away = turned_away.and_then(|asked| Some((WireName::of(&asked.name)?, asked.rtype)));
-        answered.into_iter().chain(turned_away)
+    /// The latest question of mail that was answered. A server can answer it again from its memory.
+    pub(super) fn latest_answered(&self) -> Option<(WireName, RecordType)> {
+        locked(&self.latest_answered).clone()
+    }
+
+    /// The latest that was turned away since the last call.
+    pub(super) fn latest_turned_away(&self) -> Option<(WireName, RecordType)> {
+        let question = locked(&self.latest_turned_away).take()?;
+        Some((WireName::of(&question.name)?, question.rtype))
     }
 
     pub(super) fn open(&self) {

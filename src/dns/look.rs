@@ -1,8 +1,8 @@
-//! One look at one server: seven questions, and what can be concluded from the answers for certain.
+//! One look at one server: a few questions, and what can be concluded from the answers for certain.
 //!
-//! - It is there if it says anything at all to any of three questions that a resolver answers by itself or from what it
-//!   always holds: the root's name servers, the PTR record of 127.0.0.1 (RFC 6303 4.2) and a name below `invalid`. Other domains
-//!   and the way to them don't matter.
+//! - It is there if it says anything at all to any of the questions that a resolver answers by itself or from what it
+//!   always holds: the root's name servers, the PTR record of 127.0.0.1 (RFC 6303 4.2) and a name below `invalid`; or to the
+//!   question of mail that was answered last. Other domains and the way to them don't matter.
 //! - It invents if it has records for a name that was made up: below `invalid`, which must not exist (RFC 6761 6.4), or
 //!   with twenty letters at random below `com`. REFUSED, SERVFAIL or silence say nothing, and neither does NXDOMAIN: in a
 //!   network without the real root that is all that can be had.
@@ -28,9 +28,9 @@ const FEW: usize = 3;
 const ROOT_SERVERS: &str = "root-servers.net";
 const LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
 
-/// Looks at a server; takes no longer than `limit`.
-pub(super) async fn look(server: &Upstream, limit: Duration) -> Condition {
-    let questions = questions();
+/// Looks at a server; takes no longer than `limit`. A question of mail that was answered may show that it is there.
+pub(super) async fn look(server: &Upstream, of_mail: Option<Probe>, limit: Duration) -> Condition {
+    let questions: Vec<_> = questions().into_iter().chain(of_mail).collect();
     let answers = join_all(questions.iter().map(|question| async move {
         let began = Instant::now();
         let said = put(server, question, limit).await;
@@ -169,7 +169,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(2);
 
     async fn looked_at(server: &TestServer) -> Condition {
-        look(&Upstream::new(server.address(), LIMIT).unwrap(), LIMIT).await
+        look(&Upstream::new(server.address(), LIMIT).unwrap(), None, LIMIT).await
     }
 
     #[tokio::test]
@@ -208,10 +208,16 @@ mod tests {
         let server = TestServer::start("good.test A 192.0.2.1").await;
         server.silence(true);
         let upstream = Upstream::new(server.address(), LIMIT).unwrap();
-        assert_eq!(look(&upstream, Duration::from_millis(300)).await, Condition::Silent);
+        assert_eq!(look(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
         server.silence(false);
         server.set(". DROP\n*.invalid DROP\n*.com DROP\n1.0.0.127.in-addr.arpa REFUSED");
-        assert_eq!(look(&upstream, Duration::from_millis(300)).await, Condition::Good);
+        assert_eq!(look(&upstream, None, Duration::from_millis(300)).await, Condition::Good);
+        server.set(
+            ". DROP\n*.invalid DROP\n*.com DROP\ncom DROP\n1.0.0.127.in-addr.arpa DROP\ngood.test SERVFAIL",
+        );
+        assert_eq!(look(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
+        let of_mail = Probe::of_mail(WireName::labels(["good", "test"]), RecordType::Mx);
+        assert_eq!(look(&upstream, Some(of_mail), Duration::from_millis(300)).await, Condition::Good);
     }
 
     #[tokio::test]

@@ -85,10 +85,11 @@ impl Watcher<'_> {
         loop {
             let began = Instant::now();
             let (turns, answered) = (self.turns.load(Ordering::Relaxed), self.servers.breaker.answered());
-            let looks = self
-                .servers
-                .upstreams()
-                .map(|(address, server)| async move { (address, look(server, self.limit).await) });
+            let looks = self.servers.upstreams().map(|(address, server)| async move {
+                let of_mail = self.servers.breaker.latest_answered();
+                let of_mail = of_mail.map(|(name, rtype)| Probe::of_mail(name, rtype));
+                (address, look(server, of_mail, self.limit).await)
+            });
             let mut servers = join_all(looks).await;
             doubted = doubt(&self.servers.health().servers, &mut servers, &doubted);
             let down = servers.iter().all(|(_, condition)| *condition == Condition::Silent);
@@ -150,7 +151,8 @@ impl Watcher<'_> {
     /// Whether any server says anything to any of the simple questions, or of what mail asked lately.
     async fn anybody_there(&self) -> bool {
         let mut questions = simple_questions();
-        let of_mail = self.servers.breaker.questions_of_mail();
+        let breaker = &self.servers.breaker;
+        let of_mail = breaker.latest_answered().into_iter().chain(breaker.latest_turned_away());
         questions.extend(of_mail.map(|(name, rtype)| Probe::of_mail(name, rtype)));
         let mut answers: FuturesUnordered<_> = self
             .servers

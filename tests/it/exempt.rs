@@ -8,7 +8,6 @@ use std::time::Duration;
 use rmxd::config::{Flags, Problem, load};
 use rmxd::gate::Exemptions;
 use rmxd::smtp::address::DomainName;
-use tokio::time::Instant;
 
 use crate::daemon::{Daemon, Home, SOON, configuration, free_address};
 use crate::interop::client::Client;
@@ -239,8 +238,9 @@ fn write_lists(folder: &Path, count: u32) {
 }
 
 /// With the release build in `RMXD_BIN`, as `tests/run` sets it, a million of each; else as many as a debug build reads in a
-/// fraction of that time.
+/// fraction of that time. Time of the processor, since other tests run beside this one.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "rmxd is another process; it goes on while this one sleeps")]
 fn a_million_networks_and_a_million_domains_are_loaded_in_two_seconds() {
     let binary = std::env::var_os("RMXD_BIN");
     let folder = tempfile::tempdir().unwrap();
@@ -251,10 +251,20 @@ fn a_million_networks_and_a_million_domains_are_loaded_in_two_seconds() {
         Some(binary) => std::process::Command::new(binary),
         None => rmxd(&[]),
     };
-    let began = Instant::now();
-    let run = command.args(["config", "check", "--config"]).arg(&config).output().unwrap();
-    let took = began.elapsed();
+    let mut child = command.args(["config", "check", "--config"]).arg(&config).spawn().unwrap();
+    let took = loop {
+        // stays until the child is waited for
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<_> = fields.split(' ').collect();
+        if fields[0] == "Z" {
+            // utime and stime (proc(5)), in hundredths of a second on every Linux
+            let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+            break Duration::from_millis(ticks * 10);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     eprintln!("loaded in {took:?}");
-    assert_eq!((run.status.code(), String::from_utf8(run.stderr).unwrap().as_str()), (Some(0), ""));
+    assert!(child.wait().unwrap().success());
     assert!(took < Duration::from_secs(2), "{took:?}");
 }

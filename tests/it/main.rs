@@ -15,6 +15,8 @@ mod demo;
 #[cfg(test)]
 mod dialogues;
 #[cfg(test)]
+mod dns_watch;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod edge;
