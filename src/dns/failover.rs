@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::dns::SetupError;
 use crate::dns::breaker::Breaker;
@@ -17,7 +17,7 @@ use crate::dns::health::Health;
 use crate::dns::resolver::{Response, Upstream, WireName};
 use crate::policy::evidence::{RecordType, Trouble};
 
-/// How often a server that says nothing is asked; hickory repeats lost packets within each try.
+/// How often a server that says nothing is asked; lost packets are repeated within each try.
 const ROUNDS: usize = 2;
 /// How long a server that failed is asked last.
 const DISTRUST: Duration = Duration::from_secs(30);
@@ -97,8 +97,7 @@ impl Servers {
                     return Err(trouble);
                 }
                 let share = left / u32::try_from(tries_left).unwrap_or(u32::MAX);
-                let outcome = timeout(share, server.upstream.ask(name, rtype)).await;
-                match outcome.unwrap_or(Err(Trouble::Timeout)) {
+                match server.upstream.ask(name, rtype, Instant::now() + share).await {
                     Ok(response) => {
                         server.note(None);
                         return Ok(response);

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::dns::health::Condition;
 use crate::dns::resolver::{Asked, Said, Upstream, WireName};
@@ -45,7 +45,7 @@ pub(super) async fn speaks(server: &Upstream, question: &Probe, limit: Duration)
 }
 
 async fn put(server: &Upstream, question: &Probe, limit: Duration) -> Said {
-    timeout(limit, server.probe(&question.name, question.asked)).await.unwrap_or(Said::Nothing)
+    server.probe(&question.name, question.asked, Instant::now() + limit).await
 }
 
 /// A question of the look.

@@ -2,8 +2,9 @@
 //!
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
 //! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
-//! server within one deadline, `resolver` is one exchange with one server. What an answer means is not judged here.
-//! Beside that, `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
+//! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions). What
+//! an answer means is not judged here. Beside that, `watch` looks after the servers (`look`, `health`), and `breaker`
+//! spares the wait while none answers.
 
 mod alias;
 mod askers;
@@ -13,11 +14,13 @@ mod clock;
 mod failover;
 mod health;
 mod look;
+mod packet;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod watch;
 
 use std::fmt;
@@ -40,8 +43,8 @@ pub use crate::dns::clock::Clock;
 pub use crate::dns::health::{Condition, Health};
 pub use crate::dns::watch::Watch;
 
-/// Questions under way at once: each can hold three sockets while a server is silent, and random sub-domains must
-/// drown neither the server nor our file descriptors.
+/// Questions under way at once: each holds a socket, and random sub-domains must drown neither the server nor our file
+/// descriptors.
 const MAX_UNDER_WAY: usize = 512;
 /// Those of one client; past it a question waits for one of the same client's to end, and when that takes half of
 /// `dns.timeout`, it is [`Trouble::Busy`].

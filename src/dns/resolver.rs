@@ -1,24 +1,27 @@
 //! One exchange with one upstream server: the only file that names hickory-resolver.
 //!
-//! An upstream has two pools, one for UDP and one for TCP, and both hold this one server: hickory's pool neither fails
-//! over on SERVFAIL and REFUSED nor keeps a silent server from using up the whole time, and a mixed pool would go on
-//! over TCP after a lost packet. What comes back is plain data. Following aliases, choosing servers and caching are
-//! not done here; hickory's high-level `Resolver` is not used because it invents answers for 127/8 and `.invalid`.
+//! UDP is ours (`udp`, `packet`), as a question by hickory costs three times as much; its pool, with this one server in
+//! it, asks over TCP, and its parser reads what comes. What goes on is plain data. Following aliases, choosing servers
+//! and caching are not done here; hickory's high-level `Resolver` is not used because it invents answers for 127/8 and
+//! `.invalid`, and its pool over UDP because it makes a socket and a task for each question.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolverOpts};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType as WireType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig, system_conf};
+use tokio::time::{Instant, timeout_at};
 
 use crate::dns::SetupError;
+use crate::dns::packet::Packet;
+use crate::dns::udp::{Outcome, Udp};
 use crate::policy::evidence::{RecordType, Target, Trouble};
 use crate::smtp::address::DomainName;
 
@@ -30,47 +33,58 @@ const MOST_SHOWN: usize = 3;
 
 /// A server to ask.
 pub(super) struct Upstream {
-    udp: NameServerPool<TokioRuntimeProvider>,
+    udp: Udp,
     tcp: NameServerPool<TokioRuntimeProvider>,
 }
 
 impl Upstream {
     /// `timeout` bounds any single exchange; the asker gives up earlier.
     pub(super) fn new(server: SocketAddr, timeout: Duration) -> Result<Self, SetupError> {
-        Ok(Self {
-            udp: pool(server, ConnectionConfig::udp(), timeout)?,
-            tcp: pool(server, ConnectionConfig::tcp(), timeout)?,
-        })
+        Ok(Self { udp: Udp::new(server), tcp: pool(server, timeout)? })
     }
 
-    /// Asks once; over TCP too when UDP was truncated or its answer didn't echo the question's case (0x20).
-    pub(super) async fn ask(&self, name: &WireName, rtype: RecordType) -> Result<Response, Trouble> {
-        let rtype = match rtype {
-            RecordType::Mx => WireType::MX,
-            RecordType::A => WireType::A,
-            RecordType::Aaaa => WireType::AAAA,
-            RecordType::Ptr => WireType::PTR,
-        };
-        let over_udp = exchange(&self.udp, name, rtype).await;
-        match over_udp {
-            // A pool without TCP says NoConnections when it would go on over TCP after a 0x20 mismatch.
-            Err(NetError::Truncated | NetError::NoConnections | NetError::QueryCaseMismatch) => {
-                response(exchange(&self.tcp, name, rtype).await)
+    /// Asks once, until then at the latest; over TCP too when UDP was truncated or its answer didn't echo the question's
+    /// case (0x20).
+    pub(super) async fn ask(
+        &self,
+        name: &WireName,
+        rtype: RecordType,
+        until: Instant,
+    ) -> Result<Response, Trouble> {
+        let rtype = wire_type(rtype);
+        let packet = Packet::new(name.0.iter(), rtype.into(), rand::random);
+        match self.udp.ask(&packet, until).await {
+            Ok(Outcome::Answer(octets)) => response(read(octets)),
+            // Boxed: hardly any question goes this way.
+            Ok(Outcome::OverTcp) => response(Box::pin(self.over_tcp(name, rtype, until)).await),
+            Ok(Outcome::Silence) => Err(Trouble::Timeout),
+            Err(error) => {
+                tracing::debug!(%error, "no socket for a question");
+                Err(Trouble::Broken)
             }
-            other => response(other),
         }
     }
 
-    /// Asks once for the sake of the server, not of the name.
-    pub(super) async fn probe(&self, name: &WireName, asked: Asked) -> Said {
-        if let Some(said) = said(&exchange(&self.udp, name, asked.into()).await) {
-            return said;
+    /// The same for the sake of the server, not of the name.
+    pub(super) async fn probe(&self, name: &WireName, asked: Asked, until: Instant) -> Said {
+        let rtype = WireType::from(asked);
+        let packet = Packet::new(name.0.iter(), rtype.into(), rand::random);
+        match self.udp.ask(&packet, until).await {
+            Ok(Outcome::Answer(octets)) => said(&read(octets)),
+            Ok(Outcome::OverTcp) => said(&Box::pin(self.over_tcp(name, rtype, until)).await),
+            Ok(Outcome::Silence) | Err(_) => Said::Nothing,
         }
-        match said(&exchange(&self.tcp, name, asked.into()).await) {
-            // over UDP it did say something
-            Some(Said::Nothing) | None => Said::Failure,
-            Some(said) => said,
-        }
+    }
+
+    async fn over_tcp(
+        &self,
+        name: &WireName,
+        rtype: WireType,
+        until: Instant,
+    ) -> Result<DnsResponse, NetError> {
+        let query = Query::query(name.0.clone(), rtype);
+        let exchange = self.tcp.lookup(query, DnsRequestOptions::default()).first_answer();
+        timeout_at(until, exchange).await.unwrap_or(Err(NetError::Timeout))
     }
 }
 
@@ -107,7 +121,7 @@ impl From<Asked> for WireType {
 /// What it says to that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Nothing that is DNS.
+    /// Nothing.
     Nothing,
     /// NXDOMAIN.
     Denied,
@@ -115,22 +129,20 @@ pub(super) enum Said {
     NoData,
     /// The data of the first records, aliases too.
     Records(Vec<String>),
-    /// Another code, SERVFAIL or REFUSED mostly.
+    /// Something else, SERVFAIL or REFUSED mostly.
     Failure,
 }
 
-/// `None` where it is to be asked over TCP.
-fn said(outcome: &Result<DnsResponse, NetError>) -> Option<Said> {
-    Some(match outcome {
+/// Of a server that has said something, if only that TCP is the way to have it.
+fn said(outcome: &Result<DnsResponse, NetError>) -> Said {
+    match outcome {
         Ok(message) if !message.answers.is_empty() => {
             Said::Records(message.answers.iter().take(MOST_SHOWN).map(shown).collect())
         }
         Ok(message) => absent(message.response_code),
         Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => absent(nothing.response_code),
-        Err(NetError::Dns(_)) => Said::Failure,
-        Err(NetError::Truncated | NetError::NoConnections | NetError::QueryCaseMismatch) => return None,
-        Err(_) => Said::Nothing,
-    })
+        Err(_) => Said::Failure,
+    }
 }
 
 fn shown(record: &hickory_resolver::proto::rr::Record) -> String {
@@ -145,18 +157,18 @@ fn absent(code: ResponseCode) -> Said {
     }
 }
 
-fn pool(
-    server: SocketAddr,
-    mut connection: ConnectionConfig,
-    timeout: Duration,
-) -> Result<NameServerPool<TokioRuntimeProvider>, SetupError> {
+fn read(octets: Vec<u8>) -> Result<DnsResponse, NetError> {
+    Ok(DnsError::from_response(DnsResponse::from_buffer(octets)?)?)
+}
+
+fn pool(server: SocketAddr, timeout: Duration) -> Result<NameServerPool<TokioRuntimeProvider>, SetupError> {
+    let mut connection = ConnectionConfig::tcp();
     connection.port = server.port();
     let mut options = ResolverOpts::default();
     options.timeout = timeout;
     options.attempts = 1; // not used by the pool; failover.rs repeats
     options.num_concurrent_reqs = 1;
     options.cache_size = 0;
-    options.case_randomization = matches!(connection.protocol, ProtocolConfig::Udp);
     options.max_active_requests = TCP_PIPELINE;
     let tls = TlsConfig::new().map_err(|error| SetupError::Resolver(error.to_string()))?;
     let config = NameServerConfig::new(server.ip(), true, vec![connection]);
@@ -164,12 +176,13 @@ fn pool(
     Ok(NameServerPool::from_config([config], context, TokioRuntimeProvider::default()))
 }
 
-async fn exchange(
-    pool: &NameServerPool<TokioRuntimeProvider>,
-    name: &WireName,
-    rtype: WireType,
-) -> Result<DnsResponse, NetError> {
-    pool.lookup(Query::query(name.0.clone(), rtype), DnsRequestOptions::default()).first_answer().await
+fn wire_type(rtype: RecordType) -> WireType {
+    match rtype {
+        RecordType::Mx => WireType::MX,
+        RecordType::A => WireType::A,
+        RecordType::Aaaa => WireType::AAAA,
+        RecordType::Ptr => WireType::PTR,
+    }
 }
 
 fn response(outcome: Result<DnsResponse, NetError>) -> Result<Response, Trouble> {

@@ -58,8 +58,10 @@ impl Door {
             chunked: None,
             stop,
         };
-        if connection.run(session).await.is_ok() {
-            connection.wire.close().await;
+        match connection.run(session).await {
+            Ok(Closed::ByClient) => connection.wire.part().await,
+            Ok(Closed::ByUs) => connection.wire.close().await,
+            Err(Ended::Gone | Ended::TimedOut) => {}
         }
     }
 
@@ -98,6 +100,13 @@ struct Connection<'a, S> {
     stop: CancellationToken,
 }
 
+/// Who ended a session that was ended in good order; the last reply is queued.
+enum Closed {
+    /// By QUIT: it will say nothing more.
+    ByClient,
+    ByUs,
+}
+
 /// What came instead of a command line.
 enum Input {
     Line { length: usize, consumed: usize },
@@ -108,14 +117,14 @@ enum Input {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
-    /// Until the session closes (then the last reply is queued) or the client is gone.
-    async fn run(&mut self, mut session: Session) -> Result<(), Ended> {
+    /// Until the session closes or the client is gone.
+    async fn run(&mut self, mut session: Session) -> Result<Closed, Ended> {
         if self.speaks_early().await? {
             tracing::info!(target: "rmxd::session", client = %self.client.ip(), "spoke before the banner");
             if let Effect::Close(reply) = session.step(Event::SpokeEarly) {
                 self.wire.answer(&reply);
             }
-            return Ok(());
+            return Ok(Closed::ByUs);
         }
         self.wire.answer(&session.greeting());
         loop {
@@ -153,11 +162,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     }
                     Effect::Close(reply) => {
                         self.end_transaction().await;
-                        if reply.code() != 221 && !self.stop.is_cancelled() {
+                        self.wire.answer(&reply);
+                        if reply.code() == 221 {
+                            return Ok(Closed::ByClient);
+                        }
+                        if !self.stop.is_cancelled() {
                             tracing::info!(target: "rmxd::door", client = %self.client.ip(), %reply, "closing");
                         }
-                        self.wire.answer(&reply);
-                        return Ok(());
+                        return Ok(Closed::ByUs);
                     }
                     Effect::Sender(path, parameters) => {
                         let reply = Box::pin(self.sender(&session, path, parameters)).await;

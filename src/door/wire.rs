@@ -45,7 +45,9 @@ pub(super) enum Ended {
 pub(super) struct Wire<S> {
     stream: Stream<S>,
     input: BytesMut,
-    output: BytesMut,
+    output: Vec<u8>,
+    /// How much of the output is on its way.
+    sent: usize,
     session_end: Instant,
 }
 
@@ -54,7 +56,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self {
             stream: Stream::Plain(stream),
             input: BytesMut::new(),
-            output: BytesMut::new(),
+            output: Vec::new(),
+            sent: 0,
             session_end: Instant::now() + session,
         }
     }
@@ -72,14 +75,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Whether so much is queued that it should be sent first: a client that pipelines and never reads must not fill
     /// our memory.
     pub(super) fn is_queue_full(&self) -> bool {
-        self.output.len() >= QUEUE
+        self.output.len() - self.sent >= QUEUE
     }
 
     /// Queues a reply.
     pub(super) fn answer(&mut self, reply: &Reply) {
-        let mut wire = Vec::new();
-        reply.write_to(&mut wire);
-        self.output.extend_from_slice(&wire);
+        reply.write_to(&mut self.output);
     }
 
     /// Sends what is queued. May be cancelled: what was sent is taken off at once. A client that doesn't take it in time
@@ -90,16 +91,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let end = self.session_end.min(Instant::now() + WRITE_TIMEOUT);
         let written = timeout_at(end, async {
-            while !self.output.is_empty() {
-                if self.stream.write_buf(&mut self.output).await? == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
+            while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
+                match self.stream.write(rest).await? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    written => self.sent += written,
                 }
             }
             self.stream.flush().await // TLS may hold octets back when the socket is full
         });
         match written.await {
             Ok(Ok(())) => {
-                self.output = BytesMut::new(); // an idle connection holds no buffer
+                (self.output, self.sent) = (Vec::new(), 0); // an idle connection holds no buffer
                 Ok(())
             }
             Ok(Err(_)) | Err(_) => Err(Ended::Gone),
@@ -136,19 +138,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                self.give_back();
+                if self.input.is_empty() {
+                    self.input = BytesMut::new(); // an idle connection holds no buffer
+                }
                 Poll::Pending
             }
-        }
-    }
-
-    /// The buffers that hold nothing.
-    fn give_back(&mut self) {
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
-        if self.output.is_empty() {
-            self.output = BytesMut::new();
         }
     }
 
@@ -166,6 +160,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// What the handshake agreed on, if there was one.
     pub(super) fn tls(&self) -> Option<Negotiated> {
         self.stream.negotiated()
+    }
+
+    /// Sends what is queued to a client that said QUIT, and closes. It sends nothing more, so nothing of it is left
+    /// unread, and no reset can overtake the reply: there is nothing to wait for.
+    pub(super) async fn part(mut self) {
+        if self.input.is_empty() && matches!(self.stream, Stream::Plain(_)) {
+            self.flush().await.ok();
+        } else {
+            self.close().await;
+        }
     }
 
     /// Sends what is queued and closes, so that the last reply arrives.

@@ -5,8 +5,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Besides connections: DNS (up to three sockets for each question under way), refusals, files, the runtime.
-const BESIDES: u64 = 3 * 512 + 128;
+/// Besides connections: DNS (a socket for each of 512 questions under way, 128 that are kept), refusals, files, the runtime.
+const BESIDES: u64 = 512 + 128 + 256;
 
 /// Raises the limit to what this many connections need, as far as the system lets us.
 pub fn raise_descriptor_limit(connections: usize) {

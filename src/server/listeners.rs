@@ -107,6 +107,10 @@ impl Listener {
 
     pub(super) fn register(self) -> Result<Registered, ListenError> {
         let Self { socket, address, bound_as } = self;
+        // What is accepted inherits it: one system call less for each connection.
+        if let Err(error) = SockRef::from(&socket).set_tcp_nodelay(true) {
+            tracing::warn!(%error, %address, "TCP_NODELAY");
+        }
         let socket = tokio::net::TcpListener::from_std(socket);
         let socket = socket.map_err(|error| ListenError::Bind { address, error })?;
         Ok(Registered { socket, address, bound_as })

@@ -261,9 +261,6 @@ impl Shared {
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let current = Arc::clone(&self.current.borrow());
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, client = %peer, "TCP_NODELAY");
-        }
         let seat = self.seat(&current.settings);
         match seat {
             Ok(seat) if contains(&current.settings.trusted_proxy, peer.ip()) => {

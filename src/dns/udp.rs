@@ -1,0 +1,114 @@
+//! Sockets for questions over UDP: one question at a time on each, repeated while nothing comes.
+//!
+//! A question to another host goes from a port of its own, which the kernel draws, so that an answer can't be made by
+//! who doesn't see the question (RFC 5452 9.2). A server on this host can't be impersonated from outside: packets with
+//! a loopback source don't come in by a wire. So sockets to it are used again, which spares most of a question's system
+//! calls. A socket whose question was given up is closed: its late answer goes nowhere.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use crate::dns::packet::{Packet, Reception};
+
+/// How long the first packet has; each further one twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_millis(333);
+/// Packets of one question.
+const MAX_SENT: usize = 3;
+/// Sockets that are kept for reuse.
+const MAX_KEPT: usize = 128;
+/// No datagram is longer that answers a question of ours.
+const DATAGRAM: usize = 4096;
+
+/// What became of a question.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The answer, as it came.
+    Answer(Vec<u8>),
+    /// There is one, to be had over TCP.
+    OverTcp,
+    /// Nothing came in time.
+    Silence,
+}
+
+/// The sockets to one server.
+#[derive(Debug)]
+pub(super) struct Udp {
+    server: SocketAddr,
+    kept: Mutex<Vec<UdpSocket>>,
+}
+
+impl Udp {
+    pub(super) fn new(server: SocketAddr) -> Self {
+        Self { server, kept: Mutex::default() }
+    }
+
+    /// Asks, and asks again while nothing comes, until then at the latest.
+    ///
+    /// # Errors
+    /// There is no socket to be had.
+    pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> io::Result<Outcome> {
+        let socket = self.socket()?;
+        let (mut wait, mut sent_at) = (FIRST_WAIT, Instant::now());
+        for sent in 1..=MAX_SENT {
+            // What can't be sent is as lost as what gets lost on the way. That the port was closed a moment ago
+            // (ECONNREFUSED) says nothing of now.
+            SockRef::from(&socket).send(packet.octets()).ok();
+            let end = if sent == MAX_SENT { until } else { until.min(sent_at + wait) };
+            if let Ok(outcome) = timeout_at(end, answer(&socket, packet)).await {
+                let outcome = outcome?;
+                self.keep(socket);
+                return Ok(outcome);
+            }
+            (sent_at, wait) = (end, wait * 2);
+            if end == until {
+                break;
+            }
+        }
+        Ok(Outcome::Silence)
+    }
+
+    fn socket(&self) -> io::Result<UdpSocket> {
+        if let Some(socket) = self.kept().pop() {
+            return Ok(socket);
+        }
+        let socket = Socket::new(Domain::for_address(self.server), Type::DGRAM.nonblocking(), None)?;
+        socket.connect(&self.server.into())?;
+        UdpSocket::from_std(socket.into())
+    }
+
+    fn keep(&self, socket: UdpSocket) {
+        if !self.server.ip().to_canonical().is_loopback() {
+            return;
+        }
+        let mut kept = self.kept();
+        if kept.len() < MAX_KEPT {
+            kept.push(socket);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<UdpSocket>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn answer(socket: &UdpSocket, packet: &Packet) -> io::Result<Outcome> {
+    loop {
+        socket.readable().await?;
+        let mut datagram = [0; DATAGRAM];
+        let Ok(length) = socket.try_recv(&mut datagram) else {
+            continue; // not readable after all, or the port is closed: somebody may open it yet
+        };
+        let datagram = datagram.get(..length).unwrap_or_default();
+        match packet.receive(datagram) {
+            Reception::Answer => return Ok(Outcome::Answer(datagram.to_vec())),
+            Reception::OverTcp => return Ok(Outcome::OverTcp),
+            Reception::Foreign => {}
+        }
+    }
+}
