@@ -41,8 +41,11 @@ impl Breaker {
 
     /// Takes note of how a question ended that was put to all servers.
     pub(super) fn note<T>(&self, name: &WireName, rtype: RecordType, outcome: &Result<T, Trouble>) {
-        if outcome.is_ok() {
-            *locked(&self.latest_answered) = Some((name.clone(), rtype));
+        // Any of the latest will do: nobody waits for another to write down his.
+        if outcome.is_ok()
+            && let Ok(mut latest) = self.latest_answered.try_lock()
+        {
+            *latest = Some((name.clone(), rtype));
         }
         match outcome {
             Ok(_) | Err(Trouble::ServerFailure | Trouble::Refused) => {

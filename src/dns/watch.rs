@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::dns::breaker::Breaker;
 use crate::dns::failover::Servers;
 use crate::dns::health::{Condition, Health, Notice};
 use crate::dns::look::{Probe, look, simple_questions, speaks};
@@ -56,6 +57,7 @@ pub(super) fn watch(servers: Arc<Servers>, pace: Pace) -> Watch {
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     tokio::spawn(async move {
+        let _at_the_end = Closing(&servers.breaker);
         let limit = servers.timeout().min(LIMIT);
         let watcher =
             Watcher { servers: &servers, pace, limit, look_now: Notify::new(), turns: AtomicU32::new(0) };
@@ -64,10 +66,18 @@ pub(super) fn watch(servers: Arc<Servers>, pace: Pace) -> Watch {
             () = watcher.look_from_time_to_time() => {}
             () = watcher.guard() => {}
         }
-        // Old sessions may go on with these servers; nobody would let them in again.
-        servers.breaker.close();
     });
     Watch { _stop: stop.drop_guard() }
+}
+
+/// Closes the breaker when it is dropped, be it by a panic: old sessions may go on with these servers, and nobody would
+/// let their questions through again.
+struct Closing<'a>(&'a Breaker);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 struct Watcher<'a> {

@@ -34,18 +34,20 @@ impl Domains {
     /// Whether one of them covers this name.
     #[must_use]
     pub fn cover(&self, name: &DomainName) -> bool {
-        let mut depth = depth(name.as_str());
-        if has(self.exact_depths | self.wide_depths, depth) && self.find(name.as_str()).is_some() {
+        if self.names.count == 0 {
+            return false;
+        }
+        let name = name.as_str();
+        if has(self.exact_depths | self.wide_depths, depth(name)) && self.find(name).is_some() {
             return true;
         }
-        let mut rest = name.as_str();
-        while let Some((_, above)) = rest.split_once('.') {
-            (rest, depth) = (above, depth.saturating_sub(1));
-            if has(self.wide_depths, depth) && self.find(rest) == Some(WIDE) {
-                return true;
-            }
-        }
-        false
+        // From the right, and no further than there is something to be found.
+        let deepest = u128::BITS - self.wide_depths.leading_zeros();
+        let dots = memchr::memrchr_iter(b'.', name.as_bytes());
+        (1..deepest).zip(dots).any(|(depth, dot)| {
+            let above = || name.get(dot + 1..).and_then(|above| self.find(above));
+            has(self.wide_depths, depth) && above() == Some(WIDE)
+        })
     }
 
     /// Makes room for so many more.
@@ -200,7 +202,7 @@ fn place_of(slot: u64) -> Option<usize> {
 
 /// How many labels a name has; 127 at most.
 fn depth(name: &str) -> u32 {
-    name.bytes().fold(1, |labels, octet| labels + u32::from(octet == b'.'))
+    u32::try_from(memchr::memchr_iter(b'.', name.as_bytes()).count() + 1).unwrap_or(u32::MAX)
 }
 
 fn bit(depth: u32) -> u128 {
