@@ -20,6 +20,13 @@
 //!   our name.
 //! - Whether DNS is down is learned from its servers, never from the domains that are asked for: those are the senders'.
 //! - A file of exemptions with one bad line is refused whole: half a list would refuse somebody whom the operator trusts.
+//! - The greylist asks by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
+//! - The greylist answers from memory and is written behind: a disk may cost what a restart remembers, never a session's
+//!   time.
+//! - SPF is evaluated over our own DNS: it shares the answers and the bounds, and two records are the error that RFC 7208
+//!   says they are. A void look-up is counted once for its term, so that hosts without IPv6 are no domain's error.
+//! - At the null sender SPF speaks of postmaster at the HELO name (RFC 7208 2.4), which is what identity `helo` is judged
+//!   by; `mail_from` stays without a result.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;
@@ -32,7 +39,11 @@ pub mod session;
 
 pub mod dns;
 
+pub mod spf;
+
 pub mod reverse_mx;
+
+pub mod store;
 
 pub mod gate;
 

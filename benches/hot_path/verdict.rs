@@ -13,7 +13,7 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 #[divan::bench(args = ["good.test", "nosuch.test"])]
 fn cache_hit(bencher: Bencher<'_, '_>, name: &str) {
     let stage = Stage::new("mail");
-    let question = Question { name: DomainName::parse(name).expect("a name"), rtype: RecordType::Mx };
+    let question = Question { name: DomainName::parse(name).expect("a name").into(), rtype: RecordType::Mx };
     stage.runtime.block_on(stage.dns.ask(question.clone(), CLIENT));
     bencher
         .with_inputs(|| question.clone())

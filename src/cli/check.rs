@@ -61,8 +61,7 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
     let text = runtime.block_on(async {
-        let gate =
-            daemon::gate(&settings).map_err(|error| failed(Exit::Config, format!("dns.servers: {error}")))?;
+        let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, error.to_string()))?;
         Ok(decide(args, &gate, &header).await)
     });
     let (text, verdict) = text?;

@@ -11,9 +11,13 @@ use crate::config::Settings;
 use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
 use crate::gate::Gate;
+use crate::policy::identity::Identity;
+use crate::policy::rule::{Action, Rung};
 use crate::relay::{NextHop, Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
 use crate::server::{self, ListenError, Listener, Moved, Server};
+use crate::store::OpenError;
+use crate::store::greylist::Greylist;
 use crate::tls::{self, Acceptor};
 
 /// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
@@ -29,6 +33,8 @@ pub(super) struct Daemon {
     settings: Settings,
     dns: Dns,
     watch: Watch,
+    /// Stays open once it was opened: old sessions may still ask, and what it knows may be wanted again.
+    greylist: Option<Greylist>,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
@@ -48,21 +54,37 @@ pub(super) enum StartError {
     Dns(#[from] SetupError),
     #[error("{0}")]
     Listen(#[from] ListenError),
+    #[error("greylist: {0}")]
+    Greylist(#[from] OpenError),
+    #[error("greylist: {0}")]
+    GreylistDied(tokio::task::JoinError),
     #[error("{0}")]
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(RelayError),
+    #[error("{0}")]
+    Random(std::io::Error),
 }
 
-/// What decides, without listeners: `rmxd check` needs no more.
-pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, SetupError> {
+/// What decides, without listeners: `rmxd check` needs no more. Its greylist knows nobody, the daemon's isn't touched.
+pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, StartError> {
     let reverse_mx = ReverseMx::new(Dns::new(settings.dns.clone())?, settings.reverse_mx.clone());
-    Ok(Gate::new(settings.gate.clone(), reverse_mx, deadline(settings)))
+    let greylist = settings.greylist.clone().map(Greylist::in_memory).transpose();
+    let greylist = greylist.map_err(StartError::Random)?;
+    Ok(Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(settings), greylist))
 }
 
-/// The longest way: MX, then its host, then the same for the organisational domain, side by side with nothing.
+/// What SPF is to be given (RFC 7208 4.6.4): its look-ups come one after the other.
+const SPF_TIME: Duration = Duration::from_secs(20);
+
+/// The longest way but SPF's: MX, then its host, then the same for the organisational domain, side by side with nothing.
 fn deadline(settings: &Settings) -> Duration {
-    settings.dns.timeout * 3
+    let longest = settings.dns.timeout * 3;
+    let asks_spf = |identity| {
+        let rules = settings.gate.policy.rules(identity);
+        rules.matches != Action::Off && rules.matches_by.contains(&Rung::Spf)
+    };
+    if Identity::ALL.into_iter().any(asks_spf) { longest.max(SPF_TIME) } else { longest }
 }
 
 impl Daemon {
@@ -72,7 +94,9 @@ impl Daemon {
         let dns = Dns::new(settings.dns.clone())?;
         let watch = dns.watch();
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let greylist = greylist(None, &settings).await?;
+        let gate =
+            Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(&settings), greylist.clone());
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
@@ -80,7 +104,7 @@ impl Daemon {
         let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners)?;
-        Ok(Self { settings, dns, watch, relay, tls, server })
+        Ok(Self { settings, dns, watch, greylist, relay, tls, server })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -94,7 +118,9 @@ impl Daemon {
     pub(super) async fn reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-        let gate = Gate::new(settings.gate.clone(), reverse_mx, deadline(&settings));
+        let greylist = greylist(self.greylist.as_ref(), &settings).await?;
+        let gate =
+            Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(&settings), greylist.clone());
         let tls = settings.tls.clone().map(|tls| match &self.tls {
             Some(before) => before.renewed(tls),
             None => Acceptor::load(tls),
@@ -113,6 +139,10 @@ impl Daemon {
             self.watch = dns.watch();
         }
         (self.settings, self.dns, self.tls) = (settings, dns, tls);
+        if let Some(greylist) = greylist {
+            greylist.take_over();
+            self.greylist = Some(greylist);
+        }
         if let Some(relay) = other {
             self.relay = relay;
         }
@@ -131,8 +161,25 @@ impl Daemon {
 
     /// Takes no new connections and waits for the open ones; how many were cut off at the end.
     pub(super) async fn drain(self) -> usize {
-        self.server.drain().await
+        let cut_off = self.server.drain().await;
+        if let Some(greylist) = self.greylist
+            && tokio::task::spawn_blocking(move || greylist.flush()).await.is_err()
+        {
+            tracing::error!("the greylist could not be written");
+        }
+        cut_off
     }
+}
+
+/// The greylist that these settings want: that of before, or one that is opened now.
+async fn greylist(before: Option<&Greylist>, settings: &Settings) -> Result<Option<Greylist>, StartError> {
+    let Some(wanted) = settings.greylist.clone() else { return Ok(None) };
+    if let Some(before) = before {
+        return Ok(Some(before.renewed(wanted)));
+    }
+    let opened = tokio::task::spawn_blocking(move || Greylist::open(wanted)).await;
+    let died = |error| StartError::GreylistDied(error);
+    Ok(Some(opened.map_err(died)??))
 }
 
 fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
@@ -196,6 +243,28 @@ async fn keep_probing(relay: Relay, mut reached: bool, stop: CancellationToken) 
                 reached = false;
             }
             Err(error) => tracing::debug!(%error, "the relay can't be used yet"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DRAIN, Flags, load};
+
+    #[test]
+    fn spf_has_the_time_that_it_takes_where_it_is_asked_for() {
+        let rows: [(&[(&str, &str)], u64); 4] = [
+            (&[], 15),
+            (&[("policy.matches_by", "mx,spf")], 20),
+            (&[("policy.matches_by", "mx,spf"), ("dns.timeout", "10s")], 30),
+            (&[("policy.matches_by", "mx,spf"), ("policy.mail_from.matches", "off")], 15),
+        ];
+        for (lines, seconds) in rows {
+            let base = [("hostname", "gate.test"), ("relay.domains", "here.test")];
+            let set = base.iter().chain(lines).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let settings = load(None, [], &Flags { set: set.collect(), drain: DRAIN }).unwrap().settings;
+            assert_eq!(deadline(&settings).as_secs(), seconds, "{lines:?}");
         }
     }
 }

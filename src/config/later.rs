@@ -28,16 +28,6 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
 }
 
 fn check_values(raw: &Raw, reader: &mut Reader<'_>) {
-    let delay = reader.time("greylist.delay", &raw.greylist.delay);
-    let expire = reader.time("greylist.expire", &raw.greylist.expire);
-    if let (Some(delay), Some(expire)) = (delay, expire)
-        && delay >= expire
-    {
-        reader.refuse_together(
-            &["greylist.delay", "greylist.expire"],
-            "greylist.delay must be less than greylist.expire, or nobody could come again in time",
-        );
-    }
     reader.time("history.keep", &raw.history.keep);
     check_admin(raw, reader);
 }

@@ -17,13 +17,14 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::keys::Keys;
 use crate::config::layer::Layer;
 use crate::config::reader::Reader;
 use crate::smtp::address::DomainName;
+use crate::store::greylist;
 use crate::{dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 pub use crate::config::keys::Value;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub gate: gate::Settings,
     /// The look-ups.
     pub reverse_mx: reverse_mx::Settings,
+    /// Who came before; `None` = no rule asks for that.
+    pub greylist: Option<greylist::Settings>,
     /// DNS.
     pub dns: dns::Settings,
     /// The next hop.
@@ -119,13 +122,15 @@ pub fn load(
         // Half a file would only show problems that it doesn't have.
         return Err(problems);
     }
+    let environment: Vec<_> = environment.into_iter().collect();
+    let state = state_folder(&environment);
     layers.push(Layer::environment(environment, &keys, &mut problems));
     layers.push(Layer::flags(&flags.set, &keys, &mut problems));
 
     let origins = origins(&layers);
     let resolved = merge(&layers)
         .map_err(|error| vec![whole(Origin::Default, error.to_string())])
-        .and_then(|raw| resolve::resolve(&raw, flags.drain, system_name, Reader::new(&origins)));
+        .and_then(|raw| resolve::resolve(&raw, flags.drain, &state, system_name, Reader::new(&origins)));
     match resolved {
         Ok(settings) if problems.is_empty() => {
             let entries = entries(&keys, &layers, &origins, &settings);
@@ -177,6 +182,13 @@ fn entries(
         Some(Entry { key: key.to_owned(), value, origin })
     };
     keys.names().filter_map(entry).collect()
+}
+
+/// Where files go that outlive a restart: to the first of the folders that systemd made for that (`StateDirectory=`), else
+/// to the working folder, where a relative `maildir:` starts too.
+fn state_folder(environment: &[(OsString, OsString)]) -> PathBuf {
+    let given = environment.iter().find(|(name, _)| name == "STATE_DIRECTORY");
+    given.and_then(|(_, folders)| std::env::split_paths(folders).next()).unwrap_or_default()
 }
 
 fn system_name() -> String {
@@ -250,6 +262,7 @@ mod tests {
                 match_prefix_v4: 24,
                 match_prefix_v6: 64,
             },
+            greylist: None,
             dns: dns::Settings {
                 servers: vec![],
                 timeout: Duration::from_secs(5),
@@ -283,6 +296,27 @@ mod tests {
             log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
         };
         assert_eq!(with(&[("hostname", "MX.example.com")]), Ok(expected));
+    }
+
+    #[test]
+    fn the_greylist_has_its_file_where_the_state_is_and_only_if_a_rule_wants_it() {
+        let with = |rule: &str, environment: &[(&str, &str)]| {
+            let set = [(rule, "greylist"), ("greylist.delay", "1m"), ("policy.match_prefix_v4", "28")];
+            let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let environment: Vec<(OsString, OsString)> =
+                environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            load(None, environment, &Flags { set, ..Flags::default() }).unwrap().settings.greylist.unwrap()
+        };
+        let expected = |path: &str| greylist::Settings {
+            path: path.into(),
+            delay: Duration::from_secs(60),
+            expire: hours(36 * 24),
+            prefix_v4: 28,
+            prefix_v6: 64,
+        };
+        assert_eq!(with("policy.mail_from.matches", &[]), expected("rmxd-greylist"));
+        let systemd = [("STATE_DIRECTORY", "/var/lib/rmxd:/var/lib/other")];
+        assert_eq!(with("policy.reply_to.exists", &systemd), expected("/var/lib/rmxd/rmxd-greylist"));
     }
 
     #[test]
@@ -395,7 +429,7 @@ mod tests {
         let origins = BTreeMap::new();
         let resolve = |name: &str| {
             let name = name.to_owned();
-            resolve::resolve(&raw, DRAIN, move || name, Reader::new(&origins))
+            resolve::resolve(&raw, DRAIN, Path::new(""), move || name, Reader::new(&origins))
                 .map(|settings| settings.hostname)
         };
         assert_eq!(resolve("Host1").unwrap().as_str(), "host1");

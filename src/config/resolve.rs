@@ -1,7 +1,7 @@
 //! From what the operator wrote to the settings of the layers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,10 +10,12 @@ use crate::config::problem::Problem;
 use crate::config::raw::{self, Raw};
 use crate::config::reader::Reader;
 use crate::config::{Settings, exempt, later, rules};
+use crate::policy::rule::Policy;
 use crate::reverse_mx::PrivateAddresses;
 use crate::smtp::address::DomainName;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
+use crate::store::greylist;
 use crate::{dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 /// What a socket address looks like.
@@ -28,10 +30,15 @@ const MOST_OCTETS: u64 = 1 << 50;
 /// The same for counts; it is also below what a semaphore can count to.
 const MOST: i64 = 1_000_000;
 
-/// Every problem, or the settings. `system_name` is asked when the operator gave no `hostname`.
+/// What the greylist's file is called.
+const GREYLIST: &str = "rmxd-greylist";
+
+/// Every problem, or the settings. `system_name` is asked when the operator gave no `hostname`; what outlives a restart
+/// goes to `state`.
 pub(super) fn resolve(
     raw: &Raw,
     drain: Duration,
+    state: &Path,
     system_name: impl FnOnce() -> String,
     mut reader: Reader<'_>,
 ) -> Result<Settings, Vec<Problem>> {
@@ -48,6 +55,7 @@ pub(super) fn resolve(
     let door = door(raw, domains, reading);
     let session = session(raw, hostname.clone(), reading);
     let reverse_mx = reverse_mx(raw, reading);
+    let greylist = greylist(raw, &gate.policy, reverse_mx.as_ref(), state, reading);
     let dns = dns(raw, reading);
     let server = server(raw, drain, reading);
     let tls = tls(&raw.tls, reading);
@@ -55,7 +63,7 @@ pub(super) fn resolve(
     let problems = reader.into_problems();
     match (hostname, session, relay, reverse_mx, log) {
         (Some(hostname), Some(session), Some(relay), Some(reverse_mx), Some(log)) if problems.is_empty() => {
-            Ok(Settings { hostname, session, door, gate, reverse_mx, dns, relay, server, tls, log })
+            Ok(Settings { hostname, session, door, gate, reverse_mx, greylist, dns, relay, server, tls, log })
         }
         _ => Err(problems),
     }
@@ -265,6 +273,32 @@ fn reverse_mx(raw: &Raw, reader: &mut Reader<'_>) -> Option<reverse_mx::Settings
         private_addresses: private_addresses?,
         match_prefix_v4: u8::try_from(v4?).ok()?,
         match_prefix_v6: u8::try_from(v6?).ok()?,
+    })
+}
+
+/// `None` where no rule has that action: then there is no file either.
+fn greylist(
+    raw: &Raw,
+    policy: &Policy,
+    reverse_mx: Option<&reverse_mx::Settings>,
+    state: &Path,
+    reader: &mut Reader<'_>,
+) -> Option<greylist::Settings> {
+    let delay = reader.time("greylist.delay", &raw.greylist.delay)?;
+    let expire = reader.time("greylist.expire", &raw.greylist.expire)?;
+    if delay >= expire {
+        reader.refuse_together(
+            &["greylist.delay", "greylist.expire"],
+            "greylist.delay must be less than greylist.expire, or nobody could come again in time",
+        );
+    }
+    let reverse_mx = reverse_mx.filter(|_| policy.greylists())?;
+    Some(greylist::Settings {
+        path: state.join(GREYLIST),
+        delay,
+        expire,
+        prefix_v4: reverse_mx.match_prefix_v4,
+        prefix_v6: reverse_mx.match_prefix_v6,
     })
 }
 

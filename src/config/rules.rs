@@ -5,8 +5,18 @@ use crate::config::reader::Reader;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rule, Rung};
 
-const ACTIONS: [(&str, Action); 4] =
-    [("off", Action::Off), ("tag", Action::Tag), ("defer", Action::Defer), ("reject", Action::Reject)];
+const ACTIONS: [(&str, Action); 5] = [
+    ("off", Action::Off),
+    ("tag", Action::Tag),
+    ("greylist", Action::Greylist),
+    ("defer", Action::Defer),
+    ("reject", Action::Reject),
+];
+
+/// Rungs of `matches` for any identity but `ptr`.
+const OF_MATCHES: [Rung; 4] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf];
+/// Why `ptr` is no rung of its own identity.
+const VOUCHES: &str = "every name would vouch for itself";
 
 /// Reads `[policy]`. What can't be read is recorded, and its place taken by something weak.
 pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
@@ -46,6 +56,12 @@ fn rules(identity: Identity, raw: &raw::Rules, general: &Rungs, reader: &mut Rea
     };
     let exists_by = own(Rule::Exists, &raw.exists_by, &general.exists);
     let matches_by = own(Rule::Matches, &raw.matches_by, &general.matches);
+    if identity == Identity::Ptr && raw.matches != Action::Off.name() && matches_by.contains(&Rung::Ptr) {
+        reader.refuse_together(
+            &["policy.ptr.matches", "policy.matches_by"],
+            format!("policy.ptr.matches needs a policy.ptr.matches_by without \"ptr\": {VOUCHES}"),
+        );
+    }
     IdentityRules {
         exists: action(identity, Rule::Exists, &raw.exists, reader),
         matches: action(identity, Rule::Matches, &raw.matches, reader),
@@ -64,7 +80,7 @@ fn action(identity: Identity, rule: Rule, text: &str, reader: &mut Reader<'_>) -
         );
         return Action::Off;
     }
-    reader.choice_with_later(&key, text, &ACTIONS, &["greylist"]).unwrap_or(Action::Off)
+    reader.choice(&key, text, &ACTIONS).unwrap_or(Action::Off)
 }
 
 /// The rungs of one rule, of one identity or (`None`) of all.
@@ -72,8 +88,9 @@ fn rungs(rule: Rule, identity: Option<Identity>, items: &[String], reader: &mut 
     let key = identity.map_or_else(|| format!("policy.{rule}_by"), |one| format!("policy.{one}.{rule}_by"));
     let (words, later): (&[Rung], &[&str]) = match (rule, identity) {
         (Rule::Exists, _) => (&[Rung::Mx, Rung::Address, Rung::Organization], &[]),
-        (Rule::Matches, Some(Identity::From)) => (&[Rung::Mx, Rung::Network], &["ptr", "spf", "dkim"]),
-        (Rule::Matches, _) => (&[Rung::Mx, Rung::Network], &["ptr", "spf"]),
+        (Rule::Matches, Some(Identity::Ptr)) => (&[Rung::Mx, Rung::Network, Rung::Spf], &[]),
+        (Rule::Matches, Some(Identity::From)) => (&OF_MATCHES, &["dkim"]),
+        (Rule::Matches, _) => (&OF_MATCHES, &[]),
     };
     let allowed: Vec<&str> = words.iter().map(|rung| rung.name()).collect();
     let allowed = allowed.join(", ");
@@ -82,6 +99,9 @@ fn rungs(rule: Rule, identity: Option<Identity>, items: &[String], reader: &mut 
     }
     let read = |item: &str| match words.iter().find(|rung| rung.name() == item) {
         Some(rung) => Ok(*rung),
+        None if rule == Rule::Matches && identity == Some(Identity::Ptr) && item == Rung::Ptr.name() => {
+            Err(format!("is not allowed: {VOUCHES}; one or more of {allowed}"))
+        }
         None if later.contains(&item) => {
             Err(format!("is not available in this version: one or more of {allowed}"))
         }

@@ -71,7 +71,7 @@ impl Chain {
     fn follow(&mut self, records: &[Record]) -> Result<(), ()> {
         while let Some((target, ttl)) = records.iter().find_map(|record| match &record.data {
             Data::Alias(target) if record.owner == self.last => Some((target, record.ttl)),
-            Data::Alias(_) | Data::Mx(..) | Data::A(_) | Data::Aaaa(_) | Data::Ptr(_) => None,
+            Data::Alias(_) | Data::Mx(..) | Data::A(_) | Data::Aaaa(_) | Data::Ptr(_) | Data::Txt(_) => None,
         }) {
             if self.names.contains(target) || self.names.len() >= MAX_NAMES {
                 return Err(());
@@ -85,13 +85,15 @@ impl Chain {
 
     /// The records of the last name that have the type asked for; lowers the TTL to theirs.
     fn records(&mut self, records: &[Record], rtype: RecordType) -> Option<Records> {
-        let (mut mx, mut a, mut aaaa, mut ptr) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut mx, mut a, mut aaaa) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ptr, mut txt) = (Vec::new(), Vec::new());
         for record in records.iter().filter(|record| record.owner == self.last) {
             match (&record.data, rtype) {
                 (Data::Mx(preference, host), RecordType::Mx) => mx.push((*preference, host.target())),
                 (Data::A(address), RecordType::A) => a.push(*address),
                 (Data::Aaaa(address), RecordType::Aaaa) => aaaa.push(*address),
                 (Data::Ptr(name), RecordType::Ptr) => ptr.push(name.target()),
+                (Data::Txt(text), RecordType::Txt) => txt.push(text.clone()),
                 _ => continue,
             }
             self.ttl = self.ttl.min(record.ttl);
@@ -102,6 +104,7 @@ impl Chain {
             RecordType::A => (!a.is_empty()).then_some(Records::A(a)),
             RecordType::Aaaa => (!aaaa.is_empty()).then_some(Records::Aaaa(aaaa)),
             RecordType::Ptr => (!ptr.is_empty()).then_some(Records::Ptr(ptr)),
+            RecordType::Txt => (!txt.is_empty()).then_some(Records::Txt(txt)),
         }
     }
 

@@ -13,8 +13,7 @@ use foldhash::quality::RandomState;
 use crate::dns::CacheSettings;
 use crate::dns::alias::Resolved;
 use crate::dns::clock::{Clock, Moment};
-use crate::policy::evidence::{Answer, Question, RecordType, Records, Target, Trouble};
-use crate::smtp::address::DomainName;
+use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Target, Trouble};
 
 /// What moka and the allocator use for one entry besides what is counted here: 310 to 360 octets, measured with half a
 /// million entries of each kind.
@@ -27,7 +26,7 @@ const COPIED_AT_ONCE: usize = 256;
 /// What an entry is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    name: DomainName,
+    name: QuestionName,
     about: About,
 }
 
@@ -128,7 +127,7 @@ impl Cache {
     }
 
     /// A fresh NXDOMAIN of `name` or of a name above it (RFC 8020 2).
-    pub(super) async fn denial(&self, name: &DomainName) -> Option<Entry> {
+    pub(super) async fn denial(&self, name: &QuestionName) -> Option<Entry> {
         let now = self.clock.now();
         let mut name = Some(name.clone());
         while let Some(denied) = name {
@@ -177,7 +176,7 @@ impl Cache {
                 latest: Held { answer: Arc::new(Answer::NoSuchDomain), ..latest.clone() },
                 last_good: None,
             };
-            self.store.insert(Key { name, about: About::Existence }, denial).await;
+            self.store.insert(Key { name: name.into(), about: About::Existence }, denial).await;
         }
         let last_good = match *latest.answer {
             Answer::Unavailable(_) => self.store.get(key).await.and_then(Entry::into_last_good),
@@ -211,6 +210,10 @@ fn weight(answer: &Answer) -> usize {
         Answer::Found(Records::Ptr(list)) => {
             list.capacity() * size_of::<Target>() + list.iter().map(name).sum::<usize>()
         }
+        Answer::Found(Records::Txt(list)) => {
+            let each = size_of::<Box<[u8]>>() + 2 * size_of::<usize>();
+            list.capacity() * each + list.iter().map(|text| text.len()).sum::<usize>()
+        }
         Answer::NoData | Answer::NoSuchDomain | Answer::Unavailable(_) => 0,
     };
     size_of::<Answer>() + 2 * size_of::<usize>() + records
@@ -232,6 +235,7 @@ fn heap(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::address::DomainName;
 
     #[tokio::test]
     async fn memory_is_bounded_and_what_is_often_asked_for_stays() {
@@ -244,8 +248,10 @@ mod tests {
             stale: seconds(86_400),
         };
         let cache = Cache::new(settings, Clock::standing());
-        let question =
-            |text: String| Question { name: DomainName::parse(&text).unwrap(), rtype: RecordType::Mx };
+        let question = |text: String| Question {
+            name: QuestionName::parse(text.as_bytes()).unwrap(),
+            rtype: RecordType::Mx,
+        };
         let found = || async {
             let target =
                 Target::Host(DomainName::parse("a-name-that-does-not-fit-inline.example.test").unwrap());
@@ -272,6 +278,7 @@ mod tests {
             (Answer::Found(Records::A(vec![std::net::Ipv4Addr::LOCALHOST; 3])), 12),
             (Answer::Found(Records::Ptr(vec![host("short.test")])), size_of::<Target>()),
             (Answer::Found(Records::Ptr(vec![host(long)])), size_of::<Target>() + long.len()),
+            (Answer::Found(Records::Txt(vec![Box::from(&[0; 60_000][..])])), 60_032),
         ];
         for (answer, octets) in rows {
             assert_eq!(weight(&answer) - empty, octets, "{answer}");

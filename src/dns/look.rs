@@ -73,6 +73,7 @@ impl Probe {
             RecordType::A => Asked::A,
             RecordType::Aaaa => Asked::Aaaa,
             RecordType::Ptr => Asked::Ptr,
+            RecordType::Txt => Asked::Txt,
         };
         Self { name, asked, about: About::Mail }
     }

@@ -2,9 +2,10 @@
 //!
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
 //! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
-//! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions). What
-//! an answer means is not judged here. Beside that, `watch` looks after the servers (`look`, `health`), and `breaker`
-//! spares the wait while none answers.
+//! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions).
+//! Beside them `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
+//! Upon it stand `trail`, the look-ups of one finding, and `names`, those of an address. What an answer means is not
+//! judged here.
 
 mod alias;
 mod askers;
@@ -14,12 +15,14 @@ mod clock;
 mod failover;
 mod health;
 mod look;
+pub(crate) mod names;
 mod packet;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trail;
 mod udp;
 mod watch;
 

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::dns::SetupError;
 use crate::dns::packet::Packet;
 use crate::dns::udp::{Outcome, Udp};
-use crate::policy::evidence::{RecordType, Target, Trouble};
+use crate::policy::evidence::{QuestionName, RecordType, Target, Trouble};
 use crate::smtp::address::DomainName;
 
 /// Requests under way on one TCP connection; the default of 32 is less than the questions that may wait at once.
@@ -97,6 +97,7 @@ pub(super) enum Asked {
     Ns,
     Ptr,
     Soa,
+    Txt,
 }
 
 impl Asked {
@@ -114,6 +115,7 @@ impl From<Asked> for WireType {
             Asked::Ns => Self::NS,
             Asked::Ptr => Self::PTR,
             Asked::Soa => Self::SOA,
+            Asked::Txt => Self::TXT,
         }
     }
 }
@@ -182,6 +184,7 @@ fn wire_type(rtype: RecordType) -> WireType {
         RecordType::A => WireType::A,
         RecordType::Aaaa => WireType::AAAA,
         RecordType::Ptr => WireType::PTR,
+        RecordType::Txt => WireType::TXT,
     }
 }
 
@@ -220,6 +223,7 @@ fn record(record: &hickory_resolver::proto::rr::Record) -> Option<Record> {
         RData::A(address) => Data::A(address.0),
         RData::AAAA(address) => Data::Aaaa(address.0),
         RData::PTR(target) => Data::Ptr(WireName(target.0.clone())),
+        RData::TXT(text) => Data::Txt(text.txt_data.concat().into()),
         _ => return None,
     };
     Some(Record { owner: WireName(record.name.clone()), ttl: seconds(record.ttl), data })
@@ -256,6 +260,8 @@ pub(super) enum Data {
     A(Ipv4Addr),
     Aaaa(Ipv6Addr),
     Ptr(WireName),
+    /// The strings of the record, joined without a separator.
+    Txt(Box<[u8]>),
 }
 
 /// A name as the wire has it: labels of any octets. Equal whatever the case.
@@ -263,8 +269,8 @@ pub(super) enum Data {
 pub(super) struct WireName(Name);
 
 impl WireName {
-    /// Always absolute; no search list is ever applied. `None` can't happen for a [`DomainName`], which fits the wire.
-    pub(super) fn of(name: &DomainName) -> Option<Self> {
+    /// Always absolute; no search list is ever applied. `None` can't happen for a [`QuestionName`], which fits the wire.
+    pub(super) fn of(name: &QuestionName) -> Option<Self> {
         Name::from_labels(name.as_str().split('.').map(str::as_bytes)).ok().map(Self)
     }
 
@@ -369,7 +375,7 @@ mod tests {
         let longest = format!("{}a", "a.".repeat(126));
         for text in ["a", "_dmarc.under_score.test", "1.2.3.4", "xn--bcher-kva.test", "a--b.test", &longest] {
             let name = DomainName::parse(text).unwrap();
-            assert_eq!(WireName::of(&name).unwrap().domain(), Some(name));
+            assert_eq!(WireName::of(&QuestionName::from(&name)).unwrap().domain(), Some(name));
         }
     }
 }

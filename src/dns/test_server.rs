@@ -44,7 +44,7 @@ struct State {
 struct Handler(Arc<State>);
 
 impl TestServer {
-    /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, NS, A, AAAA, PTR, CNAME, TXT) or `NAME BEHAVIOUR`:
+    /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, NS, A, AAAA, PTR, CNAME, TXT: words) or `NAME BEHAVIOUR`:
     /// SERVFAIL, REFUSED, DROP, DELAY milliseconds, REFERRAL (NS records only), NOSOA (absence without SOA),
     /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped), FOLDS (over UDP
     /// the question comes back in lower case).
@@ -153,7 +153,10 @@ impl Zone {
                 ("NS", [host]) => Line::Record(ttl, RData::NS(NS(name(host)))),
                 ("PTR", [host]) => Line::Record(ttl, RData::PTR(PTR(name(host)))),
                 ("CNAME", [host]) => Line::Record(ttl, RData::CNAME(CNAME(name(host)))),
-                ("TXT", [text]) => Line::Record(ttl, RData::TXT(TXT::new(vec![(*text).to_owned()]))),
+                ("TXT", words) => {
+                    let text = words.join(" ").into_bytes();
+                    Line::Record(ttl, RData::TXT(TXT::from_bytes(text.chunks(255).collect())))
+                }
                 ("SERVFAIL", []) => Line::Code(ResponseCode::ServFail),
                 ("REFUSED", []) => Line::Code(ResponseCode::Refused),
                 ("DROP", []) => Line::Drop,

@@ -15,7 +15,7 @@ const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const SECOND: Duration = Duration::from_secs(1);
 
 fn question(rtype: RecordType, name: &str) -> Question {
-    Question { name: DomainName::parse(name).unwrap(), rtype }
+    Question { name: DomainName::parse(name).unwrap().into(), rtype }
 }
 
 async fn mx(dns: &Dns, name: &str) -> Lookup {

@@ -7,9 +7,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -20,8 +21,10 @@ use crate::dns::packet::{Packet, Reception};
 const FIRST_WAIT: Duration = Duration::from_millis(333);
 /// Packets of one question.
 const MAX_SENT: usize = 3;
-/// Sockets that are kept for reuse.
-const MAX_KEPT: usize = 128;
+/// Sockets that are kept for reuse, and of how many descriptors that the process may have one of them can be: clients
+/// need these more.
+const MAX_KEPT: u64 = 128;
+const DESCRIPTORS: u64 = 32;
 /// No datagram is longer that answers a question of ours.
 const DATAGRAM: usize = 4096;
 
@@ -41,11 +44,12 @@ pub(super) enum Outcome {
 pub(super) struct Udp {
     server: SocketAddr,
     kept: Mutex<Vec<UdpSocket>>,
+    most_kept: OnceLock<usize>,
 }
 
 impl Udp {
     pub(super) fn new(server: SocketAddr) -> Self {
-        Self { server, kept: Mutex::default() }
+        Self { server, kept: Mutex::default(), most_kept: OnceLock::new() }
     }
 
     /// Asks, and asks again while nothing comes, until then at the latest.
@@ -86,8 +90,9 @@ impl Udp {
         if !self.server.ip().to_canonical().is_loopback() {
             return;
         }
+        let most = *self.most_kept.get_or_init(most_kept);
         let mut kept = self.kept();
-        if kept.len() < MAX_KEPT {
+        if kept.len() < most {
             kept.push(socket);
         }
     }
@@ -95,6 +100,12 @@ impl Udp {
     fn kept(&self) -> MutexGuard<'_, Vec<UdpSocket>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Asked with the first answer: the daemon raises its limit after it has made its resolver.
+fn most_kept() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((limit / DESCRIPTORS).min(MAX_KEPT)).unwrap_or_default()
 }
 
 async fn answer(socket: &UdpSocket, packet: &Packet) -> io::Result<Outcome> {

@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn question(name: &str) -> Question {
-        Question { name: DomainName::parse(name).unwrap(), rtype: RecordType::Mx }
+        Question { name: DomainName::parse(name).unwrap().into(), rtype: RecordType::Mx }
     }
 
     async fn ask(dns: &Dns, name: &str) -> Answer {

@@ -279,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let mut transaction =
             Transaction::new(inspection, path, parameters, self.client, hello, self.wire.tls());
         if self.door.gate.policy().reject_at == RejectAt::Mail
-            && let Err(refusal) = transaction.permit(self.door, &mut self.guest, None).await
+            && let Some(refusal) = transaction.refusal_at_mail(self.door, &mut self.guest).await
         {
             return refusal;
         }

@@ -76,21 +76,36 @@ impl Transaction {
         self.inspection.id()
     }
 
-    /// The permit of the envelope's verdict, or the reply where that refuses; `rcpt` is the recipient that it is asked for.
-    pub(super) async fn permit(
+    /// The reply where the envelope's verdict refuses at MAIL. Greylisting waits for the recipient.
+    pub(super) async fn refusal_at_mail(&mut self, door: &Door, guest: &mut Guest) -> Option<Reply> {
+        let decision = self.inspection.envelope(guest).await;
+        if decision.greylists() {
+            return None;
+        }
+        self.carry_out(door, guest, &decision, None).err()
+    }
+
+    /// The permit of the envelope's verdict for a recipient, or the reply where that refuses.
+    async fn permit(&mut self, door: &Door, guest: &mut Guest, rcpt: &ForwardPath) -> Result<Permit, Reply> {
+        let decision = self.inspection.envelope_for(guest, rcpt).await;
+        self.carry_out(door, guest, &decision, Some(rcpt))
+    }
+
+    fn carry_out(
         &mut self,
         door: &Door,
-        guest: &mut Guest,
+        guest: &Guest,
+        decision: &Decision,
         rcpt: Option<&ForwardPath>,
     ) -> Result<Permit, Reply> {
-        let decision = self.inspection.envelope(guest).await;
         if let Some(permit) = decision.permit() {
             return Ok(permit);
         }
-        let reply = door.gate.refusal(&decision, self.id()).unwrap_or_else(no_decision);
-        if !std::mem::replace(&mut self.refusal_logged, true) {
+        let reply = door.gate.refusal(decision, self.id()).unwrap_or_else(no_decision);
+        // Greylisting decides for each recipient, all else once for the transaction.
+        if decision.greylists() || !std::mem::replace(&mut self.refusal_logged, true) {
             let rcpt = rcpt.map(ToCompactString::to_compact_string).unwrap_or_default();
-            self.log(guest, &decision, &Facts { rcpt: &rcpt, ..Facts::default() });
+            self.log(guest, decision, &Facts { rcpt: &rcpt, ..Facts::default() });
         }
         Err(reply)
     }
@@ -116,7 +131,7 @@ impl Transaction {
         let permit = if exempt {
             crate::policy::decide::exempt().permit().ok_or_else(no_decision)
         } else {
-            self.permit(door, guest, Some(&path)).await
+            self.permit(door, guest, &path).await
         };
         let permit = match permit {
             Ok(permit) => permit,
@@ -125,7 +140,10 @@ impl Transaction {
         let reply = self.ask_relay(guest, visit, permit, Recipient { path: &path, parameters }).await;
         if reply.is_positive() {
             self.accepted += 1;
-            self.judged |= !exempt;
+            if !exempt {
+                self.judged = true;
+                self.inspection.accepted(&path);
+            }
             self.first.get_or_insert(path);
         }
         reply

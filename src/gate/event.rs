@@ -11,7 +11,7 @@ use crate::policy::decide::{Decision, Verdict};
 use crate::policy::evidence::{Evidence, Freshness};
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
-use crate::policy::rule::Rung;
+use crate::policy::rule::{Rule, Rung};
 use crate::smtp::escape::Escaped;
 
 /// What the event says beside the decision; empty = not known at this stage.
@@ -33,7 +33,7 @@ pub struct Facts<'a> {
 
 pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision, facts: &Facts<'_>) {
     let cause = decision.cause.as_ref();
-    let finding = cause.map(|cause| &cause.finding).or_else(|| passed(inspection.findings()));
+    let finding = cause.map(|cause| &cause.finding).or_else(|| passed(inspection));
     tracing::info!(
         target: "rmxd::decision",
         id = %inspection.id(),
@@ -62,6 +62,8 @@ pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision
 fn sentence(decision: &Decision) -> &'static str {
     match (decision.verdict, decision.refuses()) {
         (Verdict::Accept, _) => "accepted",
+        (Verdict::Defer, true) if decision.greylists() => "greylisted",
+        (Verdict::Defer, false) if decision.greylists() => "accepted, would have been greylisted",
         (Verdict::Reject, true) => "rejected",
         (Verdict::Defer, true) => "deferred",
         (Verdict::Reject, false) => "accepted, would have been rejected",
@@ -73,11 +75,15 @@ fn shown(text: &str) -> Option<tracing::field::DisplayValue<Escaped<'_>>> {
     (!text.is_empty()).then(|| tracing::field::display(Escaped::new(text)))
 }
 
-/// Of an accepted message: the sender that was looked at last and passed.
-fn passed(findings: &[Finding]) -> Option<&Finding> {
-    let mut passed = findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Pass(_)));
-    let first = passed.next();
-    passed.find(|finding| finding.identity == Identity::From).or(first)
+/// Of an accepted message: what passed that was hardest to pass. That the client matches, where it would have been
+/// refused otherwise; before other senders the one that people see.
+fn passed(inspection: &Inspection) -> Option<&Finding> {
+    let passed = inspection.findings().iter().filter(|finding| matches!(finding.outcome, Outcome::Pass(_)));
+    let refuses = |finding: &Finding| inspection.action(finding).refuses();
+    let rank = |finding: &&Finding| {
+        (finding.rule == Rule::Matches && refuses(finding), finding.identity == Identity::From)
+    };
+    passed.min_by_key(|finding| std::cmp::Reverse(rank(finding)))
 }
 
 fn rung(finding: &Finding) -> Option<Rung> {

@@ -14,7 +14,7 @@ use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Rule};
-use crate::reverse_mx::ClientNames;
+use crate::reverse_mx::{ClientNames, Subject};
 use crate::smtp::address::{Domain, DomainName, ReversePath};
 
 /// One connection. Dropping it ends the look-ups that only it waits for.
@@ -23,6 +23,8 @@ pub struct Guest {
     pub(super) gate: Arc<Gate>,
     pub(super) client: IpAddr,
     pub(super) exempt: bool,
+    /// What the client called itself.
+    pub(super) hello: CompactString,
     ptr: Option<Ptr>,
     helo: Option<Pending<Arc<[Finding]>>>,
 }
@@ -32,7 +34,7 @@ impl Guest {
         let exempt = gate.settings.exempt.client(client);
         let looks = gate.policy().ptr.looks() && !exempt;
         let ptr = looks.then(|| Ptr::start(&gate, client));
-        Self { gate, client, exempt, ptr, helo: None }
+        Self { gate, client, exempt, hello: CompactString::default(), ptr, helo: None }
     }
 
     /// The client's address, IPv4 where it came as an IPv4-mapped one.
@@ -49,13 +51,13 @@ impl Guest {
 
     /// The client introduced itself; the look-up starts now, if one is asked for.
     pub fn hello(&mut self, argument: &str) {
-        let rules = &self.gate.policy().helo;
-        if self.exempt || !rules.looks() {
+        self.hello = CompactString::new(argument);
+        if self.exempt || !self.gate.policy().helo.looks() {
             return;
         }
         let domain = Domain::parse(argument).ok();
         let name = domain.as_ref().and_then(Domain::name);
-        self.helo = Some(look(&self.gate, Identity::Helo, argument, name, argument, self.client));
+        self.helo = Some(look(self, Identity::Helo, argument, name, argument));
     }
 
     /// A transaction begins; the look-up of its sender starts now.
@@ -97,37 +99,35 @@ impl Guest {
 
 /// Starts the look-up of one identity: `text` is the domain as it came, `name` what could be read of it.
 pub(super) fn look(
-    gate: &Arc<Gate>,
+    guest: &Guest,
     identity: Identity,
     subject: &str,
     name: Option<&DomainName>,
     text: &str,
-    client: IpAddr,
 ) -> Pending<Arc<[Finding]>> {
-    let rules = gate.policy().rules(identity);
+    let rules = guest.gate.policy().rules(identity);
     let Some(name) = name else {
         let invalid = Outcome::Fail(Reason::InvalidDomain);
         return Pending::ready(all_rules(rules, identity, subject, text, invalid).into());
     };
-    let (gate, subject, name) = (Arc::clone(gate), CompactString::new(subject), name.clone());
-    Pending::start(async move { inspect_name(&gate, identity, &subject, &name, client).await.into() })
+    let (gate, text, domain) = (Arc::clone(&guest.gate), CompactString::new(subject), name.clone());
+    let (client, helo) = (guest.client, guest.hello.clone());
+    Pending::start(async move {
+        let subject = Subject { identity, text: &text, domain: &domain, helo: &helo };
+        inspect_name(&gate, &subject, client).await.into()
+    })
 }
 
 /// Both rules of one name, unless it is exempt; always within the deadline.
-pub(super) async fn inspect_name(
-    gate: &Gate,
-    identity: Identity,
-    subject: &str,
-    name: &DomainName,
-    client: IpAddr,
-) -> Vec<Finding> {
+pub(super) async fn inspect_name(gate: &Gate, subject: &Subject<'_>, client: IpAddr) -> Vec<Finding> {
+    let Subject { identity, text, domain: name, .. } = *subject;
     let rules = gate.policy().rules(identity);
     if gate.settings.exempt.domain(name) {
-        return all_rules(rules, identity, subject, name.as_str(), Outcome::None(Absence::Exempt));
+        return all_rules(rules, identity, text, name.as_str(), Outcome::None(Absence::Exempt));
     }
-    let work = gate.reverse_mx.inspect(identity, subject, name, rules, client);
+    let work = gate.reverse_mx.inspect(subject, rules, client);
     let found = tokio::time::timeout(gate.deadline, work).await;
-    found.unwrap_or_else(|_elapsed| temperror(rules, identity, subject, name.as_str()))
+    found.unwrap_or_else(|_elapsed| temperror(rules, identity, text, name.as_str()))
 }
 
 pub(super) fn temperror(

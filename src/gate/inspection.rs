@@ -17,8 +17,10 @@ use crate::policy::decide::{Decision, decide, exempt};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Mode, Rule};
-use crate::smtp::address::ReversePath;
+use crate::policy::rule::{Action, Mode, Rule};
+use crate::reverse_mx::Subject;
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::store::greylist::{Answer, Triple};
 
 /// One transaction. Dropping it ends the look-ups that only it waits for.
 #[derive(Debug)]
@@ -32,14 +34,17 @@ pub struct Inspection {
     sender: Pending<Arc<[Finding]>>,
     envelope: Option<Decision>,
     findings: Vec<Finding>,
+    /// The domain of the reverse path, where there is a greylist to ask; empty for the null sender.
+    domain: CompactString,
+    /// The recipients so far, for the greylist.
+    triples: Vec<Triple>,
 }
 
 impl Inspection {
     pub(super) fn new(guest: &Guest, path: &ReversePath) -> Self {
         let gate = Arc::clone(&guest.gate);
         let exempt = guest.exempt || exempt_sender(&gate, path);
-        let sender =
-            if guest.exempt { Pending::ready(Arc::from([])) } else { sender(&gate, path, guest.client) };
+        let sender = if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
         Self {
             id: gate.ids.next(),
             client: guest.client,
@@ -48,6 +53,8 @@ impl Inspection {
             sender,
             envelope: None,
             findings: Vec::new(),
+            domain: gate.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
+            triples: Vec::new(),
             gate,
         }
     }
@@ -61,6 +68,11 @@ impl Inspection {
     /// The mode of the policy, also where the decision is an exemption.
     pub(super) fn mode(&self) -> Mode {
         self.gate.policy().mode
+    }
+
+    /// What a failure of this finding leads to.
+    pub(super) fn action(&self, finding: &Finding) -> Action {
+        self.gate.policy().rules(finding.identity).action(finding.rule)
     }
 
     /// How long ago the transaction began.
@@ -82,24 +94,42 @@ impl Inspection {
         }
         self.findings =
             self.envelope_findings(guest, |gate, identity| gate.policy().rules(identity).refuses()).await;
-        let decision = self.decision();
+        let decision = self.greylisted(self.decision(), &[]);
         self.envelope = Some(decision.clone());
         decision
     }
 
-    /// The decision on all five identities, at the end of the header block.
+    /// [`Inspection::envelope`] for one recipient: where it greylists, the client may have come before.
+    pub async fn envelope_for(&mut self, guest: &mut Guest, recipient: &ForwardPath) -> Decision {
+        let decision = self.envelope(guest).await;
+        if !decision.greylists() {
+            return decision;
+        }
+        let triple = self.triple(recipient);
+        self.greylisted(decision, triple.as_slice())
+    }
+
+    /// The message is to go to this recipient too: the header's verdict is on it as well.
+    pub fn accepted(&mut self, recipient: &ForwardPath) {
+        if self.gate.policy().greylists() {
+            self.triples.extend(self.triple(recipient));
+        }
+    }
+
+    /// The decision on all five identities, at the end of the header block. Where it greylists, the client must have
+    /// come before with each of the recipients: the message goes to all of them or to none.
     pub async fn header(&mut self, guest: &mut Guest, header: &Header) -> Decision {
         if guest.exempt {
             return exempt();
         }
-        let (gate, client) = (Arc::clone(&self.gate), self.client);
+        let (gate, client, helo) = (Arc::clone(&self.gate), self.client, guest.hello.clone());
         let (envelope, visible) = tokio::join!(
             self.envelope_findings(guest, |_gate, _identity| true),
-            visible_senders(gate, header, client)
+            visible_senders(gate, header, client, &helo)
         );
         self.findings = envelope;
         self.findings.extend(visible);
-        self.decision()
+        self.greylisted(self.decision(), &self.triples)
     }
 
     /// Writes the one event of this decision (DESIGN 6).
@@ -109,6 +139,26 @@ impl Inspection {
 
     fn decision(&self) -> Decision {
         decide(self.gate.policy(), &self.findings)
+    }
+
+    fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {
+        let greylist = self.gate.greylist.as_ref()?;
+        Some(greylist.triple(self.client, &self.domain, recipient))
+    }
+
+    /// What becomes of a decision that greylists when these come: all are asked for, so that all are remembered.
+    fn greylisted(&self, decision: Decision, triples: &[Triple]) -> Decision {
+        let Some(greylist) = self.gate.greylist.as_ref().filter(|_| decision.greylists()) else {
+            return decision;
+        };
+        if triples.is_empty() {
+            return decision.with_wait(Some(greylist.delay()));
+        }
+        let waits = triples.iter().map(|triple| match greylist.ask(triple) {
+            Answer::Passed => None,
+            Answer::Wait(time) => Some(time),
+        });
+        decision.with_wait(waits.max().flatten())
     }
 
     async fn envelope_findings(
@@ -131,6 +181,14 @@ impl Inspection {
     }
 }
 
+/// Behind the `@`.
+fn domain(path: &ReversePath) -> CompactString {
+    match path {
+        ReversePath::Null => CompactString::default(),
+        ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
+    }
+}
+
 fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     match path {
         ReversePath::Null => false,
@@ -140,8 +198,8 @@ fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     }
 }
 
-fn sender(gate: &Arc<Gate>, path: &ReversePath, client: IpAddr) -> Pending<Arc<[Finding]>> {
-    let rules = &gate.policy().mail_from;
+fn sender(guest: &Guest, path: &ReversePath) -> Pending<Arc<[Finding]>> {
+    let rules = &guest.gate.policy().mail_from;
     if !rules.looks() {
         return Pending::ready(Arc::from([]));
     }
@@ -152,13 +210,13 @@ fn sender(gate: &Arc<Gate>, path: &ReversePath, client: IpAddr) -> Pending<Arc<[
         }
         ReversePath::Mailbox(mailbox) => {
             let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
-            look(gate, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string(), client)
+            look(guest, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string())
         }
     }
 }
 
 /// From: and Reply-To:, all their domains side by side.
-async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr) -> Vec<Finding> {
+async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr, helo: &str) -> Vec<Finding> {
     let fields = [(Identity::From, &header.from), (Identity::ReplyTo, &header.reply_to)];
     let gate = &gate;
     let found = join_all(fields.map(|(identity, field)| async move {
@@ -168,7 +226,7 @@ async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr) -> Ve
                 all_rules(gate.policy().rules(identity), identity, "", "", absent)
             }
             Field::Malformed(malformed) => vec![malformed_field(identity, &malformed.text(identity))],
-            Field::Authors(authors) => authors_of(gate, identity, authors, client).await,
+            Field::Authors(authors) => authors_of(gate, identity, authors, client, helo).await,
         }
     }));
     found.await.concat()
@@ -186,14 +244,23 @@ fn malformed_field(identity: Identity, text: &str) -> Finding {
     }
 }
 
-async fn authors_of(gate: &Gate, identity: Identity, authors: &[Author], client: IpAddr) -> Vec<Finding> {
+async fn authors_of(
+    gate: &Gate,
+    identity: Identity,
+    authors: &[Author],
+    client: IpAddr,
+    helo: &str,
+) -> Vec<Finding> {
     let rules = gate.policy().rules(identity);
     if !rules.looks() {
         return Vec::new();
     }
     let looked = authors.iter().map(|author| async move {
         match &author.domain {
-            Some(name) => inspect_name(gate, identity, &author.address, name, client).await,
+            Some(domain) => {
+                let subject = Subject { identity, text: &author.address, domain, helo };
+                inspect_name(gate, &subject, client).await
+            }
             None => {
                 let text = author.address.rsplit('@').next().unwrap_or_default();
                 all_rules(rules, identity, &author.address, text, Outcome::Fail(Reason::InvalidDomain))

@@ -28,11 +28,13 @@ pub use crate::gate::id::Id;
 use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
 pub use crate::gate::networks::Networks;
-use crate::policy::decide::Decision;
+use crate::policy::decide::{Cause, Decision};
+use crate::policy::reason::Reason;
 use crate::policy::rule::Policy;
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::Reply;
+use crate::store::greylist::Greylist;
 
 /// What the gate decides by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,7 @@ pub struct Settings {
 pub struct Gate {
     settings: Settings,
     reverse_mx: ReverseMx,
+    greylist: Option<Greylist>,
     deadline: Duration,
     ids: Ids,
 }
@@ -59,7 +62,18 @@ impl Gate {
     /// temperror.
     #[must_use]
     pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
-        Arc::new(Self { settings, reverse_mx, deadline, ids: Ids::new() })
+        Self::with_greylist(settings, reverse_mx, deadline, None)
+    }
+
+    /// The same with a greylist to ask. Without one, who is greylisted never passes.
+    #[must_use]
+    pub fn with_greylist(
+        settings: Settings,
+        reverse_mx: ReverseMx,
+        deadline: Duration,
+        greylist: Option<Greylist>,
+    ) -> Arc<Self> {
+        Arc::new(Self { settings, reverse_mx, greylist, deadline, ids: Ids::new() })
     }
 
     /// The operator's policy.
@@ -89,7 +103,17 @@ impl Gate {
             "" => String::new(),
             url => format!(" see {url}/{id}"),
         };
-        let suffix = format!(" (id {id}){help}");
+        let suffix = format!("{} (id {id}){help}", again(cause));
         Some(cause.reason.reply(finding.identity, cause.action, &finding.subject, &finding.domain, &suffix))
+    }
+}
+
+/// When to come again, where that helps.
+fn again(cause: &Cause) -> String {
+    match cause.wait.map(|wait| wait.as_millis().div_ceil(1000)) {
+        _ if cause.reason != Reason::Greylisted => String::new(),
+        None => ", try again later".to_owned(),
+        Some(1) => ", try again in 1 second".to_owned(),
+        Some(seconds) => format!(", try again in {seconds} seconds"),
     }
 }

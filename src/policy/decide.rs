@@ -1,7 +1,11 @@
 //! Findings to a verdict (DESIGN 3.2): the one place that decides.
 //!
-//! Reject before defer; identities in their order. A `temperror` where the action refuses is `policy.on_dns_error`.
+//! Reject before defer before greylist; identities in their order. A `temperror` where the action refuses is
+//! `policy.on_dns_error`. Who came before is not known here: the gate asks that of the greylist, where nothing stronger
+//! refuses.
 //! What accepts gives a [`Permit`], and only with one can the next hop be opened.
+
+use std::time::Duration;
 
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::reason::Reason;
@@ -39,10 +43,12 @@ pub struct Permit(());
 pub struct Cause {
     /// The finding.
     pub finding: Finding,
-    /// Why; [`Reason::DnsError`] for a temperror.
+    /// Why; [`Reason::DnsError`] for a temperror, [`Reason::Greylisted`] where that is the action.
     pub reason: Reason,
-    /// The action that took effect: [`Action::Defer`] or [`Action::Reject`].
+    /// The action that took effect: [`Action::Greylist`], [`Action::Defer`] or [`Action::Reject`].
     pub action: Action,
+    /// Greylisted: when the client may come again, as far as that is known.
+    pub wait: Option<Duration>,
 }
 
 /// A verdict with what decided it.
@@ -61,6 +67,22 @@ impl Decision {
     #[must_use]
     pub fn refuses(&self) -> bool {
         self.mode == Mode::Enforce && self.verdict != Verdict::Accept
+    }
+
+    /// Whether it is greylisting that stands in the way, and nothing else.
+    #[must_use]
+    pub fn greylists(&self) -> bool {
+        self.cause.as_ref().is_some_and(|cause| cause.action == Action::Greylist)
+    }
+
+    /// The same, with what the greylist says: `None` = the client has come again in time.
+    #[must_use]
+    pub fn with_wait(self, wait: Option<Duration>) -> Self {
+        match (self.greylists(), wait) {
+            (false, _) => self,
+            (true, Some(_)) => Self { cause: self.cause.map(|cause| Cause { wait, ..cause }), ..self },
+            (true, None) => Self { verdict: Verdict::Accept, cause: None, ..self },
+        }
     }
 
     /// The key to the next hop, unless the client is refused.
@@ -86,9 +108,14 @@ pub fn decide(policy: &Policy, findings: &[Finding]) -> Decision {
     let verdict = match strongest {
         None => Verdict::Accept,
         Some((Action::Reject, ..)) => Verdict::Reject,
-        Some((Action::Off | Action::Tag | Action::Defer, ..)) => Verdict::Defer,
+        Some((Action::Off | Action::Tag | Action::Greylist | Action::Defer, ..)) => Verdict::Defer,
     };
-    let cause = strongest.map(|(action, reason, finding)| Cause { finding: finding.clone(), reason, action });
+    let cause = strongest.map(|(action, reason, finding)| Cause {
+        finding: finding.clone(),
+        reason,
+        action,
+        wait: None,
+    });
     Decision { verdict, cause, mode: policy.mode }
 }
 
@@ -98,6 +125,7 @@ fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
     match finding.outcome {
         Outcome::Pass(_) | Outcome::None(_) => None,
         Outcome::Fail(Reason::MalformedHeader) => Some((policy.malformed, Reason::MalformedHeader)),
+        Outcome::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
         Outcome::Fail(reason) => Some((action, reason)),
         Outcome::TempError(_) => match policy.on_dns_error {
             OnDnsError::Defer if action.refuses() => Some((Action::Defer, Reason::DnsError)),
@@ -168,6 +196,32 @@ mod tests {
     }
 
     #[test]
+    fn greylisting_comes_after_all_that_refuses_and_can_be_passed() {
+        use Identity::{From, Helo, MailFrom, Ptr};
+        let policy = Policy { helo: rules(Action::Greylist, Action::Off), ..policy() };
+        let policy = Policy { mail_from: rules(Action::Reject, Action::Greylist), ..policy };
+        let fail = |identity| finding(identity, Rule::Exists, Outcome::Fail(Reason::NoMx));
+        let matches = finding(MailFrom, Rule::Matches, Outcome::Fail(Reason::NotAnExchanger));
+        let rows = [
+            (vec![matches.clone(), fail(Helo)], Verdict::Defer, Helo, Reason::Greylisted),
+            (vec![matches.clone()], Verdict::Defer, MailFrom, Reason::Greylisted),
+            (vec![fail(Helo), matches.clone(), fail(Ptr)], Verdict::Defer, Ptr, Reason::NoMx),
+            (vec![fail(Helo), matches, fail(Ptr), fail(From)], Verdict::Reject, From, Reason::NoMx),
+        ];
+        for (findings, verdict, identity, reason) in rows {
+            let decision = decide(&policy, &findings);
+            let cause = decision.cause.clone().unwrap();
+            assert_eq!((decision.verdict, cause.finding.identity, cause.reason), (verdict, identity, reason));
+            assert_eq!((decision.permit().is_some(), cause.wait), (false, None));
+            let wait = Some(Duration::from_secs(7));
+            let told = decision.clone().with_wait(wait).cause.unwrap().wait;
+            assert_eq!(told, wait.filter(|_| reason == Reason::Greylisted));
+            let passed = decision.with_wait(None);
+            assert_eq!(passed.permit().is_some(), reason == Reason::Greylisted, "{identity}");
+        }
+    }
+
+    #[test]
     fn exists_is_named_before_matches() {
         let both = [
             finding(Identity::MailFrom, Rule::Matches, Outcome::Fail(Reason::NotAnExchanger)),
@@ -179,7 +233,7 @@ mod tests {
 
     #[test]
     fn dns_trouble_never_rejects() {
-        for action in [Action::Off, Action::Tag, Action::Defer, Action::Reject] {
+        for action in [Action::Off, Action::Tag, Action::Greylist, Action::Defer, Action::Reject] {
             for on_dns_error in [OnDnsError::Defer, OnDnsError::Accept] {
                 let policy = Policy { mail_from: rules(action, Action::Off), on_dns_error, ..policy() };
                 let found = [finding(Identity::MailFrom, Rule::Exists, Outcome::TempError(Trouble::Timeout))];

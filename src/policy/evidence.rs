@@ -10,6 +10,7 @@ use std::time::Duration;
 use compact_str::CompactString;
 
 use crate::smtp::address::DomainName;
+use crate::smtp::escape::Escaped;
 
 /// The record types that rmxd asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +23,8 @@ pub enum RecordType {
     Aaaa,
     /// Name of an address (RFC 1035 3.3.12).
     Ptr,
+    /// Text (RFC 1035 3.3.14), where SPF stands.
+    Txt,
 }
 
 impl fmt::Display for RecordType {
@@ -31,7 +34,67 @@ impl fmt::Display for RecordType {
             Self::A => "A",
             Self::Aaaa => "AAAA",
             Self::Ptr => "PTR",
+            Self::Txt => "TXT",
         })
+    }
+}
+
+/// A name to ask for: a domain name, or what a macro of SPF made of an address, whose labels may hold any printable
+/// ASCII character (`a+b=c._spf.example`). Lower case, labels of 1 to 63 octets, at most 253 octets, no final dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QuestionName(CompactString);
+
+impl QuestionName {
+    /// Reads a name, any case; `None` where DNS could not be asked for it.
+    #[must_use]
+    pub fn parse(octets: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(octets).ok()?;
+        let label = |label: &str| (1..=63).contains(&label.len());
+        let askable = text.len() <= 253
+            && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+            && text.split('.').all(label);
+        askable.then(|| {
+            let mut name = CompactString::new(text);
+            name.make_ascii_lowercase();
+            Self(name)
+        })
+    }
+
+    /// The name, lower case, without a final dot.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name above, `None` for a single label.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.0.split_once('.').map(|(_, rest)| Self(CompactString::new(rest)))
+    }
+}
+
+impl From<&DomainName> for QuestionName {
+    fn from(name: &DomainName) -> Self {
+        Self(CompactString::new(name.as_str()))
+    }
+}
+
+impl From<DomainName> for QuestionName {
+    fn from(name: DomainName) -> Self {
+        Self::from(&name)
+    }
+}
+
+impl fmt::Display for QuestionName {
+    /// A blank and a backslash in the escapes of RFC 1035 5.1, so that a name is one word.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, part) in self.0.split('\\').enumerate() {
+            f.write_str(if at == 0 { "" } else { "\\\\" })?;
+            for (at, word) in part.split(' ').enumerate() {
+                write!(f, "{}{word}", if at == 0 { "" } else { "\\032" })?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -39,7 +102,7 @@ impl fmt::Display for RecordType {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Question {
     /// The name asked for; for PTR the name below `in-addr.arpa` or `ip6.arpa`.
-    pub name: DomainName,
+    pub name: QuestionName,
     /// The type asked for.
     pub rtype: RecordType,
 }
@@ -82,6 +145,30 @@ pub enum Records {
     Aaaa(Vec<Ipv6Addr>),
     /// Names of an address.
     Ptr(Vec<Target>),
+    /// Texts; the strings of one record joined (RFC 7208 3.3).
+    Txt(Vec<Box<[u8]>>),
+}
+
+/// What starts with its version (`v=spf1 ...`) is told, each as far as this many octets; the rest is only counted, as
+/// it is others' business (proofs of ownership and the like).
+const MOST_TEXT: usize = 512;
+/// How many texts of one answer are told.
+const MOST_TEXTS: usize = 3;
+
+fn texts(f: &mut fmt::Formatter<'_>, texts: &[Box<[u8]>]) -> fmt::Result {
+    let versioned = texts.iter().filter(|text| text.get(..2).is_some_and(|v| v.eq_ignore_ascii_case(b"v=")));
+    let mut told = 0;
+    for text in versioned.take(MOST_TEXTS) {
+        let part = text.get(..MOST_TEXT).unwrap_or(text);
+        let dots = if part.len() < text.len() { "..." } else { "" };
+        write!(f, "{}\"{}\"{dots}", if told == 0 { "" } else { ", " }, Escaped::new(part))?;
+        told += 1;
+    }
+    match texts.len() - told {
+        0 => Ok(()),
+        1 => write!(f, "{}1 other text", if told == 0 { "" } else { " and " }),
+        others => write!(f, "{}{others} other texts", if told == 0 { "" } else { " and " }),
+    }
 }
 
 /// Why there is no answer.
@@ -149,6 +236,7 @@ impl fmt::Display for Answer {
             Self::Found(Records::A(addresses)) => list(f, addresses),
             Self::Found(Records::Aaaa(addresses)) => list(f, addresses),
             Self::Found(Records::Ptr(names)) => list(f, names),
+            Self::Found(Records::Txt(found)) => texts(f, found),
             Self::NoData => f.write_str("no record of this type"),
             Self::NoSuchDomain => f.write_str("NXDOMAIN"),
             Self::Unavailable(trouble) => trouble.fmt(f),
@@ -194,4 +282,53 @@ pub struct Evidence {
     pub age: Duration,
     /// How long the asker waited.
     pub took: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_has_any_printable_name_that_fits_the_wire() {
+        let long = format!("{}a", "a.".repeat(126));
+        let label = "l".repeat(63);
+        for (octets, expected) in [
+            (&b"Mail.GOOD.test"[..], Some("mail.good.test")),
+            (b"a+b=c._spf.test", Some("a+b=c._spf.test")),
+            (b"\"a b\\\".test", Some("\"a\\032b\\\\\".test")),
+            (b"test", Some("test")),
+            (long.as_bytes(), Some(long.as_str())),
+            (label.as_bytes(), Some(label.as_str())),
+            (format!("{long}a").as_bytes(), None),
+            (format!("{label}l").as_bytes(), None),
+            (b"", None),
+            (b"a..test", None),
+            (b"test.", None),
+            (b"a\ttest", None),
+            ("b\u{fc}cher.test".as_bytes(), None),
+            (b"\xff.test", None),
+        ] {
+            let name = QuestionName::parse(octets);
+            assert_eq!(name.map(|name| name.to_string()).as_deref(), expected, "{octets:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_told_printable_and_not_at_length() {
+        let shown = |texts: &[&[u8]]| {
+            Answer::Found(Records::Txt(texts.iter().map(|text| Box::from(*text)).collect())).to_string()
+        };
+        let long = format!("v=spf1 {}", "a".repeat(600));
+        let rows: [(&[&[u8]], String); 6] = [
+            (&[b"V=spf1 -all"], "\"V=spf1 -all\"".into()),
+            (&[b"proof=1", b"v=spf1\r\n\xff\""], "\"v=spf1\\x0d\\x0a\\xff\"\" and 1 other text".into()),
+            (&[b"proof=1", b"", b"\0"], "3 other texts".into()),
+            (&[b"v=spf1 a", b"v=spf1 b"], "\"v=spf1 a\", \"v=spf1 b\"".into()),
+            (&[long.as_bytes()], format!("\"v=spf1 {}\"...", "a".repeat(505))),
+            (&[&b"v=1"[..]; 7], format!("{} and 4 other texts", ["\"v=1\""; 3].join(", "))),
+        ];
+        for (texts, expected) in rows {
+            assert_eq!(shown(texts), expected);
+        }
+    }
 }

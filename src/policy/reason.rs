@@ -31,6 +31,8 @@ pub enum Reason {
     MalformedHeader,
     /// DNS is in trouble.
     DnsError,
+    /// A rule failed whose action is to let the client come again.
+    Greylisted,
     /// No rule of ours: the recipient is outside `relay.domains`, or routed through them.
     RelayingDenied,
     /// The next hop can't be reached, or doesn't want to talk to us.
@@ -64,7 +66,7 @@ struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoSuchDomain,
         Self::NoMx,
         Self::MxUnresolvable,
@@ -76,6 +78,7 @@ impl Reason {
         Self::InvalidDomain,
         Self::MalformedHeader,
         Self::DnsError,
+        Self::Greylisted,
         Self::RelayingDenied,
         Self::RelayUnreachable,
         Self::RelayLost,
@@ -124,7 +127,8 @@ impl Reason {
                 Code::ByAction,
                 (7, 1),
                 "does not name your address among its mail exchangers",
-                "The client is none of the domain's MX hosts. Send through one, or add the line's address to an MX host.",
+                "The client is none of the domain's MX hosts, and none of the other rungs that count here (network, ptr, spf) \
+                 holds. Send through an MX host, or add the line's address to one.",
             ),
             Self::NoPtr => (
                 "no_ptr",
@@ -160,6 +164,13 @@ impl Reason {
                 (4, 3),
                 "can't be looked up now",
                 "DNS did not answer, so nothing is known about the domain. Sending again later is right.",
+            ),
+            Self::Greylisted => (
+                "greylisted",
+                Code::Always(450),
+                (7, 1),
+                "is greylisted",
+                "This client's network is new for this sender and recipient. Mail servers send again by themselves, and then it is taken.",
             ),
             Self::RelayingDenied => (
                 "relaying_denied",
@@ -320,6 +331,12 @@ mod tests {
                 MailFrom,
                 Action::Reject,
                 "451 4.4.3 <a@spoof.test>: spoof.test can't be looked up now (id X)",
+            ),
+            (
+                Reason::Greylisted,
+                From,
+                Action::Greylist,
+                "450 4.7.1 <a@spoof.test>: spoof.test is greylisted (id X)",
             ),
         ];
         for (reason, identity, action, expected) in rows {

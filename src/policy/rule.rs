@@ -44,6 +44,10 @@ pub enum Rung {
     Organization,
     /// matches: the client's address is in the same network as an address of an MX host.
     Network,
+    /// matches: a forward-confirmed PTR name of the client lies under the same organisational domain.
+    Ptr,
+    /// matches: SPF (RFC 7208) for the domain gives `pass`.
+    Spf,
 }
 
 impl Rung {
@@ -55,6 +59,8 @@ impl Rung {
             Self::Address => "address",
             Self::Organization => "organization",
             Self::Network => "network",
+            Self::Ptr => "ptr",
+            Self::Spf => "spf",
         }
     }
 }
@@ -72,6 +78,8 @@ pub enum Action {
     Off,
     /// Accepted and written into Authentication-Results.
     Tag,
+    /// 4xx until the same client network, sender and recipient come again.
+    Greylist,
     /// 4xx.
     Defer,
     /// 5xx.
@@ -85,6 +93,7 @@ impl Action {
         match self {
             Self::Off => "off",
             Self::Tag => "tag",
+            Self::Greylist => "greylist",
             Self::Defer => "defer",
             Self::Reject => "reject",
         }
@@ -93,7 +102,7 @@ impl Action {
     /// Whether a failure can refuse mail: neither `off` nor `tag`.
     #[must_use]
     pub fn refuses(self) -> bool {
-        matches!(self, Self::Defer | Self::Reject)
+        matches!(self, Self::Greylist | Self::Defer | Self::Reject)
     }
 }
 
@@ -106,7 +115,7 @@ pub struct IdentityRules {
     pub matches: Action,
     /// Rungs of `exists`, in order; of [`Rung::Mx`], [`Rung::Address`], [`Rung::Organization`].
     pub exists_by: Vec<Rung>,
-    /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`].
+    /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`], [`Rung::Ptr`], [`Rung::Spf`].
     pub matches_by: Vec<Rung>,
 }
 
@@ -195,6 +204,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether any rule has the action [`Action::Greylist`].
+    #[must_use]
+    pub fn greylists(&self) -> bool {
+        let mut rules = Identity::ALL.into_iter().map(|identity| self.rules(identity));
+        rules.any(|rules| [rules.exists, rules.matches].contains(&Action::Greylist))
+    }
+
     /// The rules of one identity.
     #[must_use]
     pub fn rules(&self, identity: Identity) -> &IdentityRules {

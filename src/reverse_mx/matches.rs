@@ -1,59 +1,100 @@
-//! `matches`: the client is one of the domain's mail exchangers, or stands in the same network as one.
+//! `matches`: the client is one of the domain's mail exchangers, stands near one, bears the domain's name, or is let by
+//! its SPF policy.
 //!
-//! Only addresses of the client's family are asked for. What DNS has no exchanger for has none that could be the
-//! client, so absence of any kind is `not_an_exchanger`; `exists` says what is wrong with the domain.
+//! Rungs are tried one after the other, so that what a later one needs is asked only where no earlier one held; `mx` and
+//! `network` share their look-ups. Only addresses of the client's family are asked for. What DNS has no exchanger for
+//! has none that could be the client, so absence of any kind is `not_an_exchanger`; `exists` says what is wrong with the
+//! domain. An SPF result other than pass is no reason of its own: the rung didn't hold.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::dns::trail::{Start, Trail, addresses, family};
 use crate::policy::evidence::Question;
 use crate::policy::finding::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{IdentityRules, Rung};
 use crate::reverse_mx::Settings;
 use crate::reverse_mx::exists::exchangers;
-use crate::reverse_mx::trail::{Start, Trail, addresses, family};
+use crate::reverse_mx::ptr::shares_organization;
 use crate::smtp::address::DomainName;
+use crate::spf::{self, Sender};
 
-/// Tries the rungs in their order, all over the same look-ups.
+/// Tries the rungs in their order.
 pub(super) async fn matches(
+    trail: &mut Trail<'_>,
+    settings: &Settings,
+    sender: &Sender<'_>,
+    rules: &IdentityRules,
+) -> Outcome {
+    let domain = sender.domain;
+    let mut nearness = None;
+    for &rung in &rules.matches_by {
+        let holds = match rung {
+            Rung::Mx | Rung::Network => {
+                if nearness.is_none() {
+                    nearness = Some(nearness_of_exchangers(trail, settings, domain, rules).await);
+                }
+                nearness.is_some_and(|nearness| nearness.holds(rung))
+            }
+            Rung::Ptr => shares_organization(trail, domain).await,
+            Rung::Spf => spf::check_by(trail, sender).await == spf::Outcome::Pass,
+            Rung::Address | Rung::Organization => false, // rungs of `exists`
+        };
+        if holds {
+            return Outcome::Pass(rung);
+        }
+    }
+    trail.failure(Reason::NotAnExchanger)
+}
+
+/// How near the domain's exchangers come to the client.
+#[derive(Debug, Clone, Copy, Default)]
+struct Nearness {
+    same_address: bool,
+    same_network: bool,
+}
+
+impl Nearness {
+    fn holds(self, rung: Rung) -> bool {
+        match rung {
+            Rung::Mx => self.same_address,
+            Rung::Network => self.same_network,
+            Rung::Address | Rung::Organization | Rung::Ptr | Rung::Spf => false,
+        }
+    }
+
+    fn add(&mut self, settings: &Settings, exchanger: IpAddr, client: IpAddr) {
+        let prefix = if exchanger.is_ipv4() { settings.match_prefix_v4 } else { settings.match_prefix_v6 };
+        self.same_address |= exchanger == client;
+        self.same_network |= IpNet::new(exchanger, prefix).is_ok_and(|network| network.contains(&client));
+    }
+}
+
+/// As far as the first of the two rungs that the operator lists needs it: where that holds, no more is asked.
+async fn nearness_of_exchangers(
     trail: &mut Trail<'_>,
     settings: &Settings,
     domain: &DomainName,
     rules: &IdentityRules,
-    client: IpAddr,
-) -> Outcome {
-    let (client, rungs) = (client.to_canonical(), &rules.matches_by);
+) -> Nearness {
+    let client = trail.client();
     let hosts = match exchangers(trail, settings, domain).await {
         // Where the operator lets the domain be its own exchanger (RFC 5321 5.1), it is so here too.
         Err(Reason::NoMx) if rules.exists_by.contains(&Rung::Address) => vec![domain.clone()],
         found => found.unwrap_or_default(),
     };
-    let questions = hosts.into_iter().map(|name| Question { name, rtype: family(client) });
-    let mut held = vec![false; rungs.len()];
+    let questions = hosts.iter().map(|name| Question { name: name.into(), rtype: family(client) });
+    let first = rules.matches_by.iter().find(|rung| matches!(rung, Rung::Mx | Rung::Network));
+    let mut nearness = Nearness::default();
     trail
         .ask_all(questions.collect(), Start::Together, |_, answer| {
             for address in addresses(answer).filter(|&address| settings.is_usable(address)) {
-                for (rung, held) in rungs.iter().zip(&mut held) {
-                    *held |= holds(settings, *rung, address, client);
-                }
+                nearness.add(settings, address, client);
             }
-            held.first() == Some(&true) // no rung comes before it
+            first.is_some_and(|rung| nearness.holds(*rung))
         })
         .await;
-    let rung = rungs.iter().zip(held).find_map(|(rung, held)| held.then_some(*rung));
-    trail.outcome(rung.ok_or(Reason::NotAnExchanger))
-}
-
-fn holds(settings: &Settings, rung: Rung, exchanger: IpAddr, client: IpAddr) -> bool {
-    match rung {
-        Rung::Mx => exchanger == client,
-        Rung::Network => {
-            let prefix =
-                if exchanger.is_ipv4() { settings.match_prefix_v4 } else { settings.match_prefix_v6 };
-            IpNet::new(exchanger, prefix).is_ok_and(|network| network.contains(&client))
-        }
-        Rung::Address | Rung::Organization => false, // rungs of `exists`
-    }
+    nearness
 }

@@ -1,6 +1,6 @@
 //! The heart: from a domain to its exchangers, and whether the rules hold.
 //!
-//! `exists` and `matches` are the two rules, `ptr` the client's names, `trail` their look-ups and evidence.
+//! `exists` and `matches` are the two rules, `ptr` the client's names; all ask by the trail of their finding.
 //! "No" needs proof: a rule fails only where every look-up it made was answered, and not from an expired answer; a
 //! pass may rest on one. Actions and replies are the policy's, not decided here.
 
@@ -11,7 +11,6 @@ mod organization;
 mod ptr;
 #[cfg(test)]
 mod tests;
-mod trail;
 
 use std::net::IpAddr;
 
@@ -20,13 +19,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::dns::Dns;
+use crate::dns::trail::{Trail, trouble};
 use crate::policy::evidence::Evidence;
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Rule};
-use crate::reverse_mx::trail::{Trail, trouble};
 use crate::smtp::address::DomainName;
+use crate::spf::Sender;
 
 pub use crate::reverse_mx::ptr::{ClientNames, NamesOutcome};
 
@@ -59,6 +59,30 @@ impl Settings {
     }
 }
 
+/// One domain of one identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// Whose domain.
+    pub identity: Identity,
+    /// The address that the domain was taken from, printable.
+    pub text: &'a str,
+    /// The domain.
+    pub domain: &'a DomainName,
+    /// What the client called itself, if it did.
+    pub helo: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    /// In whose name SPF sees the client: the whole address for MAIL FROM, else postmaster (RFC 7208 2.3, 2.4).
+    fn sender(&self) -> Sender<'a> {
+        let local = match self.identity {
+            Identity::MailFrom => self.text.rsplit_once('@').map_or("", |(local, _)| local),
+            Identity::Helo | Identity::Ptr | Identity::From | Identity::ReplyTo => "",
+        };
+        Sender { local, domain: self.domain, helo: self.helo }
+    }
+}
+
 /// Judges domains by DNS; clones share the cache.
 #[derive(Debug, Clone)]
 pub struct ReverseMx {
@@ -73,22 +97,21 @@ impl ReverseMx {
         Self { dns, settings }
     }
 
-    /// Both rules of one domain of one identity, side by side. `subject` is the address that the domain was taken
-    /// from. A rule whose action is off is not looked up and gives no finding.
+    /// Both rules of one domain of one identity, side by side. A rule whose action is off is not looked up and gives no
+    /// finding.
     pub async fn inspect(
         &self,
-        identity: Identity,
-        subject: &str,
-        domain: &DomainName,
+        subject: &Subject<'_>,
         rules: &IdentityRules,
         client: IpAddr,
     ) -> Vec<Finding> {
+        let Subject { identity, text, domain, .. } = *subject;
         let judge = async |rule| {
             if rules.action(rule) == Action::Off {
                 return None;
             }
-            let (outcome, evidence) = self.judge(rule, domain, rules, client).await;
-            let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(subject));
+            let (outcome, evidence) = self.judge(rule, &subject.sender(), rules, client).await;
+            let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(text));
             Some(Finding { identity, rule, domain, subject, outcome, evidence })
         };
         let (exists, matches) = tokio::join!(judge(Rule::Exists), judge(Rule::Matches));
@@ -138,17 +161,18 @@ impl ReverseMx {
     async fn judge(
         &self,
         rule: Rule,
-        domain: &DomainName,
+        sender: &Sender<'_>,
         rules: &IdentityRules,
         client: IpAddr,
     ) -> (Outcome, Vec<Evidence>) {
+        let domain = sender.domain;
         if domain.is_single_label() || domain.is_ip_text() {
             return (Outcome::Fail(Reason::InvalidDomain), Vec::new());
         }
         let mut trail = Trail::new(&self.dns, client);
         let outcome = match rule {
             Rule::Exists => exists::exists(&mut trail, &self.settings, domain, &rules.exists_by).await,
-            Rule::Matches => matches::matches(&mut trail, &self.settings, domain, rules, client).await,
+            Rule::Matches => matches::matches(&mut trail, &self.settings, sender, rules).await,
         };
         (outcome, trail.into_evidence())
     }
@@ -162,11 +186,12 @@ impl ReverseMx {
         rules: &IdentityRules,
         client: IpAddr,
     ) -> Option<Finding> {
-        let mut pending: FuturesUnordered<_> = confirmed
-            .iter()
-            .enumerate()
-            .map(async |(at, name)| (at, name, self.judge(rule, name, rules, client).await))
-            .collect();
+        let judge = async |(at, name)| {
+            // The names are known before the client says HELO.
+            let sender = Sender { local: "", domain: name, helo: "" };
+            (at, name, self.judge(rule, &sender, rules, client).await)
+        };
+        let mut pending: FuturesUnordered<_> = confirmed.iter().enumerate().map(judge).collect();
         let mut judged = Vec::new();
         let mut passed = None;
         while let Some((at, name, (outcome, evidence))) = pending.next().await {

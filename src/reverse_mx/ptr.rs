@@ -3,18 +3,16 @@
 //! A PTR record is written by whoever holds the address, so a name counts only when its own A or AAAA record confirms
 //! it. What the names are worth is not judged here.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 
 use compact_str::{CompactString, ToCompactString};
 
 use crate::dns::Dns;
-use crate::policy::evidence::{Answer, Evidence, Question, RecordType, Records, Target, Trouble};
-use crate::reverse_mx::trail::{Start, Trail, addresses, family, trouble};
+use crate::dns::names::{self, Claims};
+use crate::dns::trail::{Trail, trouble};
+use crate::policy::evidence::{Evidence, Trouble};
+use crate::reverse_mx::organization::organization;
 use crate::smtp::address::DomainName;
-
-/// How many PTR names are looked at (RFC 7208 5.5 has the same figure).
-const MAX_NAMES: usize = 10;
 
 /// What DNS calls a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,17 +48,8 @@ pub enum NamesOutcome {
 }
 
 pub(super) async fn names_of(dns: &Dns, client: IpAddr) -> ClientNames {
-    let client = client.to_canonical();
     let mut trail = Trail::new(dns, client);
-    let found = match reverse_name(client) {
-        Some(name) => Some(trail.ask(&name, RecordType::Ptr).await),
-        None => None,
-    };
-    let targets: &[Target] = match found.as_deref() {
-        Some(Answer::Found(Records::Ptr(targets))) => targets.get(..MAX_NAMES).unwrap_or(targets),
-        _ => &[],
-    };
-    let confirmed = confirm(&mut trail, targets, client).await;
+    let Claims { targets, confirmed, .. } = names::look_up(&mut trail).await;
     let evidence = trail.into_evidence();
     let outcome = match trouble(&evidence) {
         _ if !confirmed.is_empty() => NamesOutcome::Confirmed(confirmed),
@@ -71,63 +60,11 @@ pub(super) async fn names_of(dns: &Dns, client: IpAddr) -> ClientNames {
     ClientNames { outcome, evidence }
 }
 
-/// Those of the names that have the client's address; what is no host name can't have one.
-async fn confirm(trail: &mut Trail<'_>, targets: &[Target], client: IpAddr) -> Vec<DomainName> {
-    let mut names: Vec<DomainName> = Vec::new();
-    for target in targets {
-        if let Target::Host(name) = target
-            && !name.is_ip_text()
-            && !name.is_single_label()
-            && !names.contains(name)
-        {
-            names.push(name.clone());
-        }
-    }
-    let questions = names.iter().map(|name| Question { name: name.clone(), rtype: family(client) });
-    let mut confirmed = Vec::new();
-    trail
-        .ask_all(questions.collect(), Start::Together, |question, answer| {
-            if addresses(answer).any(|address| address == client) {
-                confirmed.push(question.name.clone());
-            }
-            false
-        })
-        .await;
-    names.retain(|name| confirmed.contains(name));
-    names
-}
-
-/// The name below `in-addr.arpa` (RFC 1035 3.5) or `ip6.arpa` (RFC 3596 2.5).
-fn reverse_name(address: IpAddr) -> Option<DomainName> {
-    let mut text = CompactString::default();
-    let written = match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            write!(text, "{d}.{c}.{b}.{a}.in-addr.arpa")
-        }
-        IpAddr::V6(address) => {
-            let octets = address.octets();
-            let mut nibbles = octets.iter().rev().flat_map(|octet| [octet & 15, octet >> 4]);
-            nibbles
-                .try_for_each(|nibble| write!(text, "{nibble:x}."))
-                .and_then(|()| text.write_str("ip6.arpa"))
-        }
+/// The rung `ptr` of `matches`: one of the client's names lies under the organisational domain that `domain` is under.
+pub(super) async fn shares_organization(trail: &mut Trail<'_>, domain: &DomainName) -> bool {
+    let Some(organization_of_domain) = organization(domain) else {
+        return false;
     };
-    written.ok().and_then(|()| DomainName::parse(&text).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reverse_names_follow_the_address() {
-        let rows = [
-            ("192.0.2.130", "130.2.0.192.in-addr.arpa"),
-            ("2001:db8::4a", "a.4.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"),
-        ];
-        for (address, name) in rows {
-            assert_eq!(reverse_name(address.parse().unwrap()).unwrap().as_str(), name);
-        }
-    }
+    let Claims { confirmed, .. } = names::look_up(trail).await;
+    confirmed.iter().any(|name| name.is_at_or_below(&organization_of_domain))
 }

@@ -114,7 +114,10 @@ impl Bench {
 
     async fn inspect(&self, name: &str, rules: &IdentityRules, client: &str) -> Vec<Finding> {
         let client = client.parse().unwrap();
-        self.rules.inspect(Identity::MailFrom, &format!("u@{name}"), &domain(name), rules, client).await
+        let (text, domain) = (format!("u@{name}"), domain(name));
+        let subject =
+            Subject { identity: Identity::MailFrom, text: &text, domain: &domain, helo: "helo.test" };
+        self.rules.inspect(&subject, rules, client).await
     }
 
     async fn exists(&self, name: &str, by: &[Rung]) -> String {
@@ -468,4 +471,92 @@ async fn of_many_ptr_names_ten_are_looked_at() {
     let names = bench.rules.names_of("127.0.3.15".parse().unwrap()).await;
     let NamesOutcome::NotConfirmed(list) = names.outcome else { panic!("{names:?}") };
     assert_eq!((list.len(), names.evidence.len()), (10, 11));
+}
+
+const LADDER: &str = "
+    good.test MX 10 mail.good.test
+    good.test TXT v=spf1 ip4:127.0.4.4 -all
+    mail.good.test A 127.0.4.1
+    1.4.0.127.in-addr.arpa PTR mail.good.test
+    2.4.0.127.in-addr.arpa PTR other.test
+    2.4.0.127.in-addr.arpa PTR web.out.good.test
+    other.test A 127.0.4.2
+    web.out.good.test A 127.0.4.2
+    3.4.0.127.in-addr.arpa PTR mail.good.test
+    5.4.0.127.in-addr.arpa SERVFAIL
+    6.4.0.127.in-addr.arpa PTR other.test
+    other.test A 127.0.4.6
+    7.4.0.127.in-addr.arpa PTR host.notgood.test
+    host.notgood.test A 127.0.4.7
+    8.4.0.127.in-addr.arpa PTR host.co.uk
+    host.co.uk A 127.0.4.8
+    sub.good.test MX 10 mail.good.test
+    half.test MX 10 servfail.test
+    half.test TXT v=spf1 ip4:127.0.4.5 -all
+    servfail.test SERVFAIL
+    include.test MX 10 mail.good.test
+    include.test TXT v=spf1 include:servfail.test ip4:127.0.4.4 -all
+";
+
+#[tokio::test]
+async fn a_client_may_match_by_its_name_or_by_spf() {
+    use Rung::{Mx, Network, Ptr, Spf};
+    let bench = Bench::new(LADDER, settings(PrivateAddresses::Accept)).await;
+    let all = &[Mx, Ptr, Spf];
+    let rows: [(&str, &[Rung], &str, &str); 20] = [
+        ("good.test", all, "127.0.4.1", "pass mx"),
+        ("good.test", &[Ptr, Mx], "127.0.4.1", "pass ptr"),
+        ("good.test", all, "127.0.4.2", "pass ptr"),
+        ("sub.good.test", all, "127.0.4.2", "pass ptr"),
+        ("good.test", &[Network, Ptr], "127.0.4.2", "pass network"),
+        ("good.test", &[Mx, Ptr, Network], "127.0.4.2", "pass ptr"),
+        ("good.test", all, "127.0.4.3", "fail not_an_exchanger"),
+        ("good.test", all, "127.0.4.4", "pass spf"),
+        ("good.test", &[Spf, Network], "127.0.4.4", "pass spf"),
+        ("good.test", all, "127.0.4.5", "temperror SERVFAIL"),
+        ("good.test", &[Mx, Spf], "127.0.4.5", "fail not_an_exchanger"),
+        ("good.test", all, "127.0.4.6", "fail not_an_exchanger"),
+        ("good.test", all, "127.0.4.7", "fail not_an_exchanger"),
+        ("another.co.uk", &[Ptr], "127.0.4.8", "fail not_an_exchanger"),
+        ("co.uk", &[Ptr], "127.0.4.8", "fail not_an_exchanger"),
+        ("half.test", all, "127.0.4.5", "pass spf"),
+        ("half.test", all, "127.0.4.6", "temperror SERVFAIL"),
+        ("include.test", all, "127.0.4.4", "temperror SERVFAIL"),
+        ("include.test", all, "127.0.4.1", "pass mx"),
+        ("nowhere.test", all, "127.0.4.6", "fail not_an_exchanger"),
+    ];
+    for (name, by, client, expected) in rows {
+        assert_eq!(bench.matches(name, by, client).await, expected, "{name} {by:?} {client}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_rung_needs_is_asked_once_it_comes_to_it() {
+    use Rung::{Mx, Network, Ptr, Spf};
+    let (mx, ptr, spf) =
+        (["MX good.test", "A mail.good.test"], "PTR 2.4.0.127.in-addr.arpa", "TXT good.test");
+    let names = ["A other.test", "A web.out.good.test"];
+    let rows: [(&[Rung], &str, Vec<&str>); 5] = [
+        (&[Mx, Ptr, Spf], "127.0.4.1", mx.to_vec()),
+        (&[Mx, Network, Ptr, Spf], "127.0.4.2", mx.to_vec()),
+        (&[Mx, Ptr, Spf], "127.0.4.2", [&mx[..], &[ptr], &names].concat()),
+        (&[Spf, Mx], "127.0.4.4", vec![spf]),
+        (&[Spf, Mx], "127.0.4.1", [&[spf], &mx[..]].concat()),
+    ];
+    for (by, client, expected) in rows {
+        let bench = Bench::new(LADDER, settings(PrivateAddresses::Accept)).await;
+        let finding = &bench.inspect("good.test", &rules(&[], by), client).await[0];
+        let asked: Vec<_> = finding.evidence.iter().map(|seen| seen.question.to_string()).collect();
+        assert_eq!(asked, expected, "{by:?} {client}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_spf_record_may_carry_a_pass_and_never_a_failure() {
+    let bench = Bench::new(LADDER, settings(PrivateAddresses::Accept)).await;
+    assert_eq!(bench.matches("good.test", &[Rung::Spf], "127.0.4.4").await, "pass spf");
+    bench.server.set("good.test SERVFAIL");
+    bench.clock.advance(Duration::from_secs(3_600));
+    assert_eq!(bench.matches("good.test", &[Rung::Spf], "127.0.4.4").await, "pass spf");
+    assert_eq!(bench.matches("good.test", &[Rung::Spf], "127.0.4.1").await, "temperror SERVFAIL");
 }

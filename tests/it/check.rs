@@ -53,7 +53,7 @@ struct Run {
 #[test]
 fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
     let zone = Zone::start();
-    let rows: [(&str, i32, &[&str]); 18] = [
+    let rows: [(&str, i32, &[&str]); 22] = [
         (
             "--client 127.0.0.10 --mail-from a@good.test",
             0,
@@ -113,6 +113,44 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
             "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject",
             1,
             &["matches of a@good.test: fail (not_an_exchanger) [reject]  <-- decides"],
+        ),
+        (
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist",
+            75,
+            &[
+                "verdict: defer, because of mail_from: matches greylisted\n",
+                "reply:   450 4.7.1 <a@good.test>: good.test is greylisted, try again in 300 seconds (id ID)\n",
+                "matches of a@good.test: fail (not_an_exchanger) [greylist]  <-- decides\n",
+            ],
+        ),
+        (
+            "--client 127.0.0.41 --mail-from a@bigmail.test --set policy.mail_from.matches=reject \
+            --set policy.matches_by=mx,ptr,spf",
+            0,
+            &[
+                "matches of a@bigmail.test: pass (spf) [reject]\n",
+                "─ A in1.bigmail.test: 127.0.0.141 ",
+                "─ PTR 41.0.0.127.in-addr.arpa: out41.bigmail-hosting.test ",
+                "─ TXT bigmail.test: \"v=spf1 include:_spf.bigmail.test ~all\" and 1 other text ",
+                "─ TXT _spf.bigmail.test: \"v=spf1 include:_out1.bigmail.test include:_out2.bigmail.test -all\"",
+                "─ TXT _out2.bigmail.test: \"v=spf1 ip4:198.51.100.0/24 ip4:127.0.0.41 -all\"",
+            ],
+        ),
+        (
+            "--client 127.0.0.31 --mail-from a@out.test --set policy.mail_from.matches=reject \
+            --set policy.matches_by=mx,ptr,spf",
+            0,
+            &["matches of a@out.test: pass (ptr) [reject]\n", "─ A send.out.test: 127.0.0.31 "],
+        ),
+        (
+            "--client 127.0.0.43 --mail-from a@spf-broken.test --set policy.mail_from.matches=reject \
+            --set policy.matches_by=mx,ptr,spf",
+            75,
+            &[
+                "because of mail_from: matches dns_error\n",
+                "matches of a@spf-broken.test: temperror (SERVFAIL) [reject]  <-- decides\n",
+                "─ TXT broken.test: SERVFAIL ",
+            ],
         ),
         (
             "--client 127.0.0.12 --mail-from a@nomx.test --set policy.mode=monitor",

@@ -155,7 +155,7 @@ fn secrets_are_not_shown() {
     assert!(run.stderr.contains("cluster.redis") && !run.stderr.contains("s3cret"), "{}", run.stderr);
 }
 
-const ALLOWED_RUNGS: &str = "one or more of mx, network";
+const ALLOWED_RUNGS: &str = "one or more of mx, network, ptr, spf";
 
 /// One broken file a row, with the one line that is said about it.
 #[test]
@@ -195,7 +195,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[policy]\nmatch_prefix_v6 = 129", "2:1: policy.match_prefix_v6: 129 is not allowed: 0 to 128".into()),
         ("[policy.helo]\nmatches = 'reject'", "2:1: policy.helo.matches: \"reject\" is not allowed: off or tag (RFC 5321 4.1.4 forbids refusing for it)".into()),
         ("[policy.helo]\nmatches = 'defer'", "2:1: policy.helo.matches: \"defer\" is not allowed: off or tag (RFC 5321 4.1.4 forbids refusing for it)".into()),
-        ("[policy.from]\nexists = 'drop'", "2:1: policy.from.exists: \"drop\" is not allowed: off, tag, defer or reject".into()),
+        ("[policy.from]\nexists = 'drop'", "2:1: policy.from.exists: \"drop\" is not allowed: off, tag, greylist, defer or reject".into()),
         ("[exempt]\nclients = ['192.0.2.0/33']", "2:1: exempt.clients: \"192.0.2.0/33\" is not a network such as \"192.0.2.0/24\" or \"2001:db8::/32\", nor an address".into()),
         ("[exempt]\nclients = ['192.0.2.1/24']", "2:1: exempt.clients: \"192.0.2.1/24\" has bits set behind its prefix: \"192.0.2.0/24\" is the network".into()),
         ("[exempt]\ndomains = ['a..test']", "2:1: exempt.domains: \"a..test\" is not a domain such as \"example.com\", or \".example.com\" with sub-domains".into()),
@@ -236,15 +236,15 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[dns.cache]\nmin_ttl = '2d'\nmax_negative_ttl = '3d'", "2:1: dns.cache.min_ttl: dns.cache.min_ttl must not be more than dns.cache.max_ttl".into()),
         ("[dns.cache]\nmax_negative_ttl = '1s'", "2:1: dns.cache.max_negative_ttl: dns.cache.min_ttl must not be more than dns.cache.max_negative_ttl".into()),
         ("[greylist]\nexpire = '1m'", "2:1: greylist.expire: greylist.delay must be less than greylist.expire, or nobody could come again in time".into()),
+        ("[policy.ptr]\nmatches_by = ['ptr']", "2:1: policy.ptr.matches_by: \"ptr\" is not allowed: every name would vouch for itself; one or more of mx, network, spf".into()),
+        ("[policy]\nmatches_by = ['mx', 'ptr']\n[policy.ptr]\nmatches = 'tag'", "4:1: policy.ptr.matches: policy.ptr.matches needs a policy.ptr.matches_by without \"ptr\": every name would vouch for itself".into()),
+        ("[policy]\nmatches_by = ['spf', 'dkim']", format!("2:1: policy.matches_by: \"dkim\" is not allowed: {ALLOWED_RUNGS}")),
         // later work
         ("[listen]\nmilter = ['127.0.0.1:8891']", format!("2:1: listen.milter: [\"127.0.0.1:8891\"] {later}: []")),
         ("[listen]\npolicy = ['127.0.0.1:1']", format!("2:1: listen.policy: [\"127.0.0.1:1\"] {later}: []")),
         ("[listen]\nadmin = '127.0.0.1:8025'", format!("2:1: listen.admin: \"127.0.0.1:8025\" {later}: \"\"")),
-        ("[policy.from]\nexists = 'greylist'", format!("2:1: policy.from.exists: \"greylist\" {later}: off, tag, defer or reject")),
-        ("[policy]\nmatches_by = ['mx', 'spf']", format!("2:1: policy.matches_by: \"spf\" {later}: {ALLOWED_RUNGS}")),
         ("[policy.from]\nmatches_by = ['dkim']", format!("2:1: policy.from.matches_by: \"dkim\" {later}: {ALLOWED_RUNGS}")),
         ("[policy.helo]\nmatches_by = ['dkim']", format!("2:1: policy.helo.matches_by: \"dkim\" is not allowed: {ALLOWED_RUNGS}")),
-        ("[policy.ptr]\nmatches_by = ['ptr']", format!("2:1: policy.ptr.matches_by: \"ptr\" {later}: {ALLOWED_RUNGS}")),
         ("[history]\npath = 'rmxd-history'", format!("2:1: history.path: \"rmxd-history\" {later}: \"\"")),
         ("[cluster]\nredis = 'redis://h:6379'", format!("2:1: cluster.redis: {later}: \"\"")),
         ("[log]\nformat = 'journald'", format!("2:1: log.format: \"journald\" {later}: text or json")),

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crates that one place only may name.
-const BEHIND: [(&str, &str); 5] = [
+const BEHIND: [(&str, &str); 6] = [
     ("mail_parser", "src/message/"),
     ("hickory_resolver", "src/dns/resolver.rs"),
     ("moka", "src/dns/cache.rs"),
+    ("redb", "src/store/"),
     ("rustls", "src/tls/"),
     ("tokio_rustls", "src/tls/"),
 ];

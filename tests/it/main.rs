@@ -23,6 +23,8 @@ mod edge;
 #[cfg(test)]
 mod exempt;
 #[cfg(test)]
+mod greylist;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
@@ -36,6 +38,8 @@ mod relay;
 mod reload;
 #[cfg(test)]
 mod serve;
+#[cfg(test)]
+mod spf;
 #[cfg(test)]
 mod starttls;
 #[cfg(test)]

@@ -249,6 +249,55 @@ async fn the_log_as_json_has_one_decision_a_transaction_with_every_field() {
     assert!(decisions[2]["evidence"].as_str().unwrap().contains("MX collect.test"), "{log}");
 }
 
+/// The senders of today, through the daemon: what they get, and how the log and Authentication-Results say why.
+#[tokio::test]
+async fn a_client_that_is_no_exchanger_passes_by_its_name_or_by_spf_and_each_verdict_says_by_which() {
+    let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
+    let dns = format!("dns.servers={}", zone.address());
+    let ladder = ["policy.mail_from.matches=reject", "policy.matches_by=mx,ptr,spf", "log.format=json"];
+    let lines = [&ladder[..], &[&dns, "dns.private_addresses=accept", HERE]].concat();
+    let (daemon, address) = Daemon::start(&lines, &[]).await;
+    let rows = [
+        ("127.0.0.10", "good.test", "250", "mx"),
+        ("127.0.0.31", "out.test", "250", "ptr"),
+        ("127.0.0.41", "bigmail.test", "250", "spf"),
+        ("127.0.0.42", "bigmail.test", "550 5.7.1 <a@bigmail.test>: ", "not_an_exchanger"),
+        ("127.0.0.43", "spf-broken.test", "451 4.4.3 <a@spf-broken.test>: ", "dns_error"),
+    ];
+    for (from, domain, expected, _) in rows {
+        let (mut client, _) = Client::connect(from, address).await;
+        let mail = format!("MAIL FROM:<a@{domain}>");
+        client
+            .talk(&[("EHLO mail.good.test", "250"), (&mail, "250"), ("RCPT TO:<user@here.test>", expected)])
+            .await;
+        if expected == "250" {
+            let message = format!("From: a@{domain}\r\n\r\n.");
+            client.talk(&[("DATA", "354"), (&message, "250")]).await;
+        }
+    }
+    let log = daemon.log();
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let decisions: Vec<Value> = events.filter(|event| event["target"] == "rmxd::decision").collect();
+    assert_eq!(decisions.len(), rows.len(), "{log}");
+    for (event, (_, domain, _, why)) in decisions.iter().zip(rows) {
+        let told = [&event["identity"], &event["rule"], &event["domain"]];
+        assert_eq!(told, ["mail_from", "matches", domain], "{event}");
+        assert!(event["rung"] == why || event["reason"] == why, "{event}");
+    }
+    let delivered: Vec<String> =
+        daemon.delivered().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    assert_eq!(delivered.len(), 3);
+    for (_, domain, _, rung) in &rows[..3] {
+        let result = format!("x-reverse-mx=pass ({rung}) smtp.mailfrom={domain} policy.rule=matches");
+        let unfolded =
+            |message: &String| message.replace("\r\n\t", " ").replace("\r\n ", " ").replace('\n', "");
+        assert!(
+            delivered.iter().any(|message| unfolded(message).contains(&result)),
+            "{result}\n{delivered:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_log_as_text_keeps_a_decision_to_one_line_whatever_the_client_says() {
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();

@@ -1,5 +1,7 @@
 //! What was asked for one finding: look-ups side by side, and their evidence in the order of asking.
 //!
+//! The rules and SPF ask by it alone, so that `rmxd check` can show every record that counted.
+//!
 //! Where DNS is in trouble and an expired answer is held, the trouble and then the stale answer are written down, and
 //! the stale answer is what the rules see. So trouble can be told from the evidence alone: a rule that passes may
 //! rest on stale answers, one that doesn't is a temporary error as soon as any look-up met trouble.
@@ -13,11 +15,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::dns::Dns;
-use crate::policy::evidence::{Answer, Evidence, Question, RecordType, Records, Trouble};
+use crate::policy::evidence::{Answer, Evidence, Question, QuestionName, RecordType, Records, Trouble};
 use crate::policy::finding::Outcome;
 use crate::policy::reason::Reason;
-use crate::policy::rule::Rung;
-use crate::smtp::address::DomainName;
 
 /// How many look-ups of one rule are under way at once.
 const SIDE_BY_SIDE: usize = 16;
@@ -26,7 +26,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// When the look-ups after the first are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
+pub(crate) enum Start {
     /// At once.
     Together,
     /// When the first was not enough, or takes long.
@@ -34,7 +34,7 @@ pub(super) enum Start {
 }
 
 /// The look-ups of one finding.
-pub(super) struct Trail<'a> {
+pub(crate) struct Trail<'a> {
     dns: &'a Dns,
     client: IpAddr,
     evidence: Vec<Evidence>,
@@ -42,34 +42,49 @@ pub(super) struct Trail<'a> {
 
 impl<'a> Trail<'a> {
     /// On this client's account.
-    pub(super) fn new(dns: &'a Dns, client: IpAddr) -> Self {
-        Self { dns, client, evidence: Vec::new() }
+    pub(crate) fn new(dns: &'a Dns, client: IpAddr) -> Self {
+        Self { dns, client: client.to_canonical(), evidence: Vec::new() }
+    }
+
+    /// The client, as IPv4 where it came as an IPv4-mapped address.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client
     }
 
     /// What was seen, in the order of asking.
-    pub(super) fn into_evidence(self) -> Vec<Evidence> {
+    pub(crate) fn into_evidence(self) -> Vec<Evidence> {
         self.evidence
     }
 
     /// One question; the answer is stale where nothing better is known. Asked again, it is answered from the trail.
-    pub(super) async fn ask(&mut self, name: &DomainName, rtype: RecordType) -> Arc<Answer> {
-        let known = |seen: &&Evidence| seen.question.rtype == rtype && seen.question.name == *name;
-        if let Some(seen) = self.evidence.iter().rfind(known) {
-            return Arc::clone(&seen.answer);
+    pub(crate) async fn ask(&mut self, name: impl Into<QuestionName>, rtype: RecordType) -> Arc<Answer> {
+        let question = Question { name: name.into(), rtype };
+        if let Some(answer) = self.known(&question) {
+            return answer;
         }
-        let seen = look_up(self.dns, Question { name: name.clone(), rtype }, self.client).await;
+        let seen = look_up(self.dns, question, self.client).await;
         let answer = answer_of(&seen);
         self.evidence.extend(seen);
         answer
     }
 
-    /// Many questions, until `enough` is true of an answer; hands every answer that came to it, as they come.
-    pub(super) async fn ask_all(
+    /// Many questions, until `enough` is true of an answer; hands every answer that came to it, as they come, those that
+    /// are known from before first.
+    pub(crate) async fn ask_all(
         &mut self,
         questions: Vec<Question>,
         start: Start,
         mut enough: impl FnMut(&Question, &Answer) -> bool,
     ) {
+        let mut unknown = Vec::with_capacity(questions.len());
+        for question in questions {
+            match self.known(&question) {
+                Some(answer) if enough(&question, &answer) => return,
+                Some(_) => {}
+                None => unknown.push(question),
+            }
+        }
+        let questions = unknown;
         let mut waiting = questions.iter().enumerate();
         let (dns, client) = (self.dns, self.client);
         let ask = |(at, question): (usize, &Question)| {
@@ -105,22 +120,22 @@ impl<'a> Trail<'a> {
         self.evidence.extend(seen.into_iter().flat_map(|(_, evidence)| evidence));
     }
 
+    fn known(&self, question: &Question) -> Option<Arc<Answer>> {
+        let seen = self.evidence.iter().rfind(|seen| seen.question == *question);
+        seen.map(|seen| Arc::clone(&seen.answer))
+    }
+
     /// What a rule comes to that has not passed: a failure only where DNS was clear about all of it.
-    pub(super) fn failure(&self, reason: Reason) -> Outcome {
+    pub(crate) fn failure(&self, reason: Reason) -> Outcome {
         match trouble(&self.evidence) {
             Some(trouble) => Outcome::TempError(trouble),
             None => Outcome::Fail(reason),
         }
     }
-
-    /// The outcome of a rule: the rung that held, or the failure.
-    pub(super) fn outcome(&self, judged: Result<Rung, Reason>) -> Outcome {
-        judged.map_or_else(|reason| self.failure(reason), Outcome::Pass)
-    }
 }
 
 /// The first trouble among the look-ups.
-pub(super) fn trouble(evidence: &[Evidence]) -> Option<Trouble> {
+pub(crate) fn trouble(evidence: &[Evidence]) -> Option<Trouble> {
     evidence.iter().find_map(|seen| match *seen.answer {
         Answer::Unavailable(trouble) => Some(trouble),
         Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
@@ -128,11 +143,11 @@ pub(super) fn trouble(evidence: &[Evidence]) -> Option<Trouble> {
 }
 
 /// The addresses in an answer; IPv4-mapped ones as IPv4.
-pub(super) fn addresses(answer: &Answer) -> impl Iterator<Item = IpAddr> {
+pub(crate) fn addresses(answer: &Answer) -> impl Iterator<Item = IpAddr> {
     let (v4, v6) = match answer {
         Answer::Found(Records::A(list)) => (list.as_slice(), [].as_slice()),
         Answer::Found(Records::Aaaa(list)) => ([].as_slice(), list.as_slice()),
-        Answer::Found(Records::Mx(_) | Records::Ptr(_))
+        Answer::Found(Records::Mx(_) | Records::Ptr(_) | Records::Txt(_))
         | Answer::NoData
         | Answer::NoSuchDomain
         | Answer::Unavailable(_) => ([].as_slice(), [].as_slice()),
@@ -142,7 +157,7 @@ pub(super) fn addresses(answer: &Answer) -> impl Iterator<Item = IpAddr> {
 }
 
 /// The record type that holds addresses of this family.
-pub(super) fn family(address: IpAddr) -> RecordType {
+pub(crate) fn family(address: IpAddr) -> RecordType {
     match address {
         IpAddr::V4(_) => RecordType::A,
         IpAddr::V6(_) => RecordType::Aaaa,

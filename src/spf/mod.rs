@@ -1,0 +1,93 @@
+//! SPF (RFC 7208): whether a domain lets this client send mail in its name.
+//!
+//! `record` reads a policy, `macros` what stands in it instead of names; both are pure. `evaluation` asks DNS, by the
+//! trail of the finding that it is for, so that it shares the cache and its bounds, and every record asked is evidence.
+//! All of RFC 7208 but the explanation (6.2): it is a text that the sender writes for our reply, and nothing shows it.
+//! What a result leads to is not decided here.
+
+mod evaluation;
+mod macros;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::dns::Dns;
+use crate::dns::trail::Trail;
+use crate::policy::evidence::Evidence;
+use crate::smtp::address::DomainName;
+
+/// The result of a check (RFC 7208 2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The client may send.
+    Pass,
+    /// It may not.
+    Fail,
+    /// Probably it may not.
+    SoftFail,
+    /// The domain doesn't say.
+    Neutral,
+    /// The domain has no policy.
+    None,
+    /// The policy can't be read, or takes too many look-ups.
+    PermError,
+    /// DNS was in trouble.
+    TempError,
+}
+
+impl Outcome {
+    /// The word of RFC 7208 2.6.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::SoftFail => "softfail",
+            Self::Neutral => "neutral",
+            Self::None => "none",
+            Self::PermError => "permerror",
+            Self::TempError => "temperror",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// In whose name the client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender<'a> {
+    /// What stands before the `@`; empty = `postmaster` (RFC 7208 4.3).
+    pub local: &'a str,
+    /// The domain whose policy counts.
+    pub domain: &'a DomainName,
+    /// The argument of HELO or EHLO.
+    pub helo: &'a str,
+}
+
+/// A result with what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The result.
+    pub outcome: Outcome,
+    /// Every question that was asked, in the order of asking.
+    pub evidence: Vec<Evidence>,
+}
+
+/// `check_host()` of RFC 7208 4.
+pub async fn check(dns: &Dns, client: IpAddr, sender: &Sender<'_>) -> Checked {
+    let mut trail = Trail::new(dns, client);
+    let outcome = check_by(&mut trail, sender).await;
+    Checked { outcome, evidence: trail.into_evidence() }
+}
+
+/// The same for the client of a trail, which takes the evidence.
+pub(crate) async fn check_by(trail: &mut Trail<'_>, sender: &Sender<'_>) -> Outcome {
+    evaluation::check_host(trail, sender).await
+}
