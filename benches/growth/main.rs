@@ -5,18 +5,20 @@
 //! on loopback. `GROWTH_DOMAINS` says how many.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::disallowed_methods, reason = "the reader has a thread of its own, where it may sleep")]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use rmxd::dns::{CacheSettings, Clock, Dns, Settings};
 use rmxd::policy::evidence::{Answer, Freshness, Question, RecordType};
 use rmxd::smtp::address::DomainName;
 use rmxd::zone::{Server, Zone};
+use tokio::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,7 +49,9 @@ fn main() {
     println!("{domains} domains: {} MiB more, asked at {rate}/s", (resident() - before) / 1024);
 
     let (many, spread) = (hit(&runtime, &dns, HOT), hit(&runtime, &dns, domains));
-    println!("hit with {domains} domains: {many} ns for {HOT} of them, {spread} ns for all, one after the other");
+    println!(
+        "hit with {domains} domains: {many} ns for {HOT} of them, {spread} ns for all, one after the other"
+    );
 
     clock.advance(2 * HOUR);
     runtime.block_on(fill(&dns, 0..HOT));

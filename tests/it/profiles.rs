@@ -56,7 +56,8 @@ fn each_profile_does_with_each_sender_what_the_readme_says() {
         for profile in PROFILES {
             let config = format!("{}/config/{profile}", env!("CARGO_MANIFEST_DIR"));
             let run = zone.check(&format!("{arguments} --json --config {config}"));
-            let decided: Value = serde_json::from_str(&run.out).unwrap_or_else(|_| panic!("{who}: {}", run.err));
+            let decided: Value =
+                serde_json::from_str(&run.out).unwrap_or_else(|_| panic!("{who}: {}", run.err));
             table.push_str(&format!(" {} |", cell(&decided)));
         }
     }
@@ -76,7 +77,8 @@ fn cell(decided: &Value) -> String {
         };
     }
     let findings = decided["findings"].as_array().unwrap();
-    let matches = findings.iter().find(|found| found["identity"] == "mail_from" && found["rule"] == "matches");
+    let matches =
+        findings.iter().find(|found| found["identity"] == "mail_from" && found["rule"] == "matches");
     match matches.and_then(|found| found["rung"].as_str()) {
         Some(rung) => format!("accepted: {rung}"),
         None => "accepted".to_owned(),
