@@ -30,6 +30,8 @@ use crate::config::{DRAIN, Settings};
 
 /// Questions a second where every name server is on this machine, and else.
 const RATES: (u32, u32) = (5_000, 500);
+/// Different senders that are held before they are judged: about 60 MB of memory.
+const SENDERS: usize = 250_000;
 /// Lines between two looks at the bar.
 const LOOK: u64 = 4_096;
 
@@ -101,8 +103,13 @@ async fn replay(args: &Args, mut settings: Settings) -> Result<Exit, Stop> {
     let rate = args.rate.unwrap_or_else(|| usual_rate(&settings.dns.servers));
     let mut judge = Judge::new(gate, usize::from(args.concurrency), rate);
     let (inputs, octets) = input::open(&args.logs).map_err(|what| (Exit::Usage, what))?;
-    let mut reader =
-        Reader { inputs: inputs.into_iter(), current: None, octets, mail: Mail::new(), problems: Vec::new() };
+    let mut reader = Reader {
+        inputs: inputs.into_iter(),
+        current: None,
+        octets,
+        mail: Mail::new(SENDERS),
+        problems: Vec::new(),
+    };
     let began = Instant::now();
     let mut interrupted = false;
     let mut done = false;
@@ -184,5 +191,61 @@ impl Reader {
         }
         drop(bar);
         (self, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::fmt::Write as _;
+
+    #[test]
+    fn what_does_not_fit_is_read_in_parts_and_nothing_is_lost_between_them() {
+        let mut log = String::new();
+        for number in 0..100 {
+            let head = "Nov 23 12:00:00 mx postfix";
+            writeln!(log, "{head}/smtpd[1]: 4F{number:08X}: client=a[192.0.2.1]").unwrap();
+            // Each is in the queue two messages later, so some are open where a part ends.
+            if let Some(id) = u32::checked_sub(number, 2) {
+                let domain = id % 30;
+                writeln!(
+                    log,
+                    "{head}/qmgr[2]: 4F{id:08X}: from=<a@d{domain}.test>, size=1, nrcpt=1 (queue active)"
+                )
+                .unwrap();
+            }
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), log).unwrap();
+        let (inputs, octets) = input::open(&[file.path().to_owned()]).unwrap();
+        let mail = Mail::new(7);
+        let mut reader =
+            Reader { inputs: inputs.into_iter(), current: None, octets, mail, problems: Vec::new() };
+        let (mut parts, mut taken, mut done) = (0, HashMap::new(), false);
+        while !done {
+            (reader, done) = reader.fill();
+            assert!(reader.mail.senders.len() <= 7);
+            parts += 1;
+            for (sender, volume) in reader.mail.senders.drain() {
+                *taken.entry(sender.domain).or_insert(0) += volume.taken;
+            }
+        }
+        assert!(parts > 10, "{parts}");
+        assert_eq!((taken.len(), taken.values().sum::<u64>()), (30, 98));
+    }
+
+    #[test]
+    fn a_resolver_on_this_machine_may_be_asked_more() {
+        let servers = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let rows: [(&[&str], u32); 4] = [
+            (&[], RATES.1),
+            (&["127.0.0.1:53", "[::1]:53"], RATES.0),
+            (&["127.0.0.1:53", "192.0.2.1:53"], RATES.1),
+            (&["192.0.2.1:53"], RATES.1),
+        ];
+        for (list, rate) in rows {
+            assert_eq!(usual_rate(&servers(list)), rate, "{list:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -40,7 +40,7 @@ Nov 23 12:00:06 mx postfix/smtpd[1]: 4F2A1B3C04: client=unknown[127.0.0.22]
 Nov 23 12:00:06 mx postfix/qmgr[3]: 4F2A1B3C04: from=<b@broken.test>, size=1, nrcpt=1 (queue active)
 Nov 23 12:00:07 mx postfix/submission/smtpd[6]: 4F2A1B3C05: client=x[127.0.0.9], sasl_method=PLAIN, sasl_username=u
 Nov 23 12:00:07 mx postfix/qmgr[3]: 4F2A1B3C05: from=<b@nowhere.test>, size=1, nrcpt=1 (queue active)
-Nov 23 12:00:08 mx postfix/smtpd[1]: 4F2A1B3C06: client=unknown[127.0.0.11]
+Nov 23 12:00:08 mx postfix/smtpd[1]: 4F2A1B3C06: client=unknown[127.0.0.13]
 Nov 23 12:00:08 mx postfix/qmgr[3]: 4F2A1B3C06: from=<b@good.test>, size=1, nrcpt=1 (queue active)
 Nov 23 12:00:08 mx postfix/smtpd[1]: 4F2A1B3C07: client=mail.good.test[127.0.0.10]
 Nov 23 12:00:08 mx postfix/qmgr[3]: 4F2A1B3C07: from=<>, size=1, nrcpt=1 (queue active)
@@ -130,7 +130,7 @@ async fn the_report_says_what_would_be_refused_of_what_postfix_took_and_refused(
         ),
         [
             "mail_from exists no_mx reject nomx.test 2 1 127.0.0.12 false domains = [\"nomx.test\"]",
-            "mail_from matches not_an_exchanger reject good.test 1 0 127.0.0.11 false clients = [\"127.0.0.11\"]",
+            "mail_from matches not_an_exchanger reject good.test 1 0 127.0.0.13 false clients = [\"127.0.0.13\"]",
             "mail_from exists no_such_domain reject nowhere.test 0 1 127.0.0.11 false domains = [\"nowhere.test\"]",
         ]
     );
@@ -142,7 +142,7 @@ async fn the_report_says_what_would_be_refused_of_what_postfix_took_and_refused(
         lines(&json["kinds"], "identity reason taken refused"),
         ["mail_from no_mx 2 1", "mail_from not_an_exchanger 1 0", "mail_from no_such_domain 0 1"]
     );
-    let entries = ["clients = [\"127.0.0.11\"]", "domains = [\"nomx.test\"]"];
+    let entries = ["clients = [\"127.0.0.13\"]", "domains = [\"nomx.test\"]"];
     assert_eq!(json["exempt"], serde_json::json!(entries), "only what Postfix took");
     let volumes = [("would_be_refused", 3, 2), ("passes", 3, 0), ("dns_trouble", 1, 0), ("no_address", 0, 0)];
     for (name, taken, refused) in volumes {
@@ -254,6 +254,23 @@ async fn only_what_can_refuse_is_asked_each_question_once_and_at_the_given_pace(
     assert_eq!((&json["different_senders"], &json["dns_questions"]), (&40.into(), &40.into()));
     assert_eq!(site.server.questions().total, 40, "neither PTR nor what only tags");
     assert!(began.elapsed() > Duration::from_millis(600), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_interrupted_run_reports_what_was_judged() {
+    let site = Site::sample().await;
+    let mut log = String::new();
+    (0..200).for_each(|number| accepted(&mut log, number, "192.0.2.1", &format!("d{number}.nowhere.test")));
+    let log = site.file("mail.log", log.as_bytes());
+    let mut command = site.command("--json --rate 20 --concurrency 1", &[&log]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    peers::eventually("a question", PATIENCE, || (site.server.questions().total > 5).then_some(())).await;
+    peers::signal(child.id(), "INT");
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &json["interrupted"]), (Some(75), &true.into()));
+    let judged = json["would_be_refused"]["taken"].as_u64().unwrap();
+    assert!((3..150).contains(&judged) && json["counts"]["messages"]["taken"] == 200, "{json:#}");
 }
 
 /// The lines of a message that Postfix took.

@@ -110,7 +110,7 @@ impl Judge {
 async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, usize)> {
     let path = match sender.domain.as_str() {
         "" => ReversePath::Null,
-        domain => ReversePath::parse(&format!("x@{domain}")).ok()?,
+        domain => ReversePath::parse(&format!("postmaster@{domain}")).ok()?,
     };
     let mut guest = gate.guest(sender.client);
     if !sender.helo.is_empty() {

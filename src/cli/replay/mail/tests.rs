@@ -4,7 +4,7 @@ use super::*;
 
 /// What these lines of postfix come to, each sender as `CLIENT HELO DOMAIN TAKEN/REFUSED`, and the numbers.
 fn read_lines(lines: &[&str]) -> (Vec<String>, Counts) {
-    let mut mail = Mail::new();
+    let mut mail = Mail::new(1000);
     for line in lines {
         mail.line(format!("Nov 23 12:00:00 mx {line}").as_bytes());
     }
@@ -100,7 +100,7 @@ fn a_message_that_is_refused_at_its_end_was_not_taken() {
 
 #[test]
 fn what_cannot_be_read_is_counted_and_shown_escaped() {
-    let mut mail = Mail::new();
+    let mut mail = Mail::new(1000);
     mail.line(b"\x1b[2Jrubbish\xff");
     mail.line(b"Nov 23 12:00:00 mx sshd[1]: hello");
     mail.too_long(&[b'x'; 1000]);
