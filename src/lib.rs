@@ -30,6 +30,10 @@
 //!   says they are. A void look-up is counted once for its term, so that hosts without IPv6 are no domain's error.
 //! - At the null sender SPF speaks of postmaster at the HELO name (RFC 7208 2.4), which is what identity `helo` is judged
 //!   by; `mail_from` stays without a result.
+//! - What would be refused is counted by kind and domain, bounded: a flood of invented names pushes out seldom ones of its
+//!   own kind, and no total.
+//! - A replay of logs judges by the gate's own code, so that what it foretells is what happens; what only tags it does
+//!   not ask for.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;
