@@ -93,6 +93,7 @@ fn wire_type(rtype: RecordType) -> WireType {
         RecordType::Aaaa => WireType::AAAA,
         RecordType::Ptr => WireType::PTR,
         RecordType::Txt => WireType::TXT,
+        RecordType::Cname => WireType::CNAME,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `rmxd check`, the real binary, asking a real `rmxd zone`: exit codes, the tree, the JSON, and messages from files.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
 use serde_json::Value;
@@ -8,14 +9,20 @@ use serde_json::Value;
 use crate::support::daemon::rmxd;
 
 /// `rmxd zone` with the sample zones. Dropping it kills it.
-struct Zone {
+pub(crate) struct Zone {
     child: Child,
     address: String,
 }
 
 impl Zone {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
+        Self::serving(&[])
+    }
+
+    /// The same with more arguments for `rmxd zone`.
+    pub(crate) fn serving(arguments: &[&str]) -> Self {
         let mut zone = rmxd(&["zone", "--listen", "127.0.0.1:0", "--json"]);
+        zone.args(arguments);
         let mut child = zone.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -23,9 +30,19 @@ impl Zone {
         Self { child, address: told["listen"].as_str().unwrap().to_owned() }
     }
 
+    /// For `dns.servers`.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.parse().unwrap()
+    }
+
     /// `rmxd check` with these arguments, parted by blanks.
-    fn check(&self, arguments: &str) -> Run {
-        let mut command = rmxd(&["check"]);
+    pub(crate) fn check(&self, arguments: &str) -> Run {
+        self.run("check", arguments)
+    }
+
+    /// A command that takes a configuration, with these arguments, parted by blanks.
+    pub(crate) fn run(&self, command: &str, arguments: &str) -> Run {
+        let mut command = rmxd(&[command]);
         let dns = format!("dns.servers={}", self.address);
         let base = [dns.as_str(), "dns.private_addresses=accept", "hostname=gate.test", "dns.timeout=2s"];
         command.args(base.iter().flat_map(|line| ["--set", line]));
@@ -43,10 +60,10 @@ impl Drop for Zone {
 }
 
 #[derive(Debug)]
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// Arguments, exit code, and what the tree must have.
