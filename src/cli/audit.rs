@@ -127,6 +127,7 @@ fn auditor(args: &Args, own: Settings, sender: Mailbox) -> Result<Auditor, Exit>
         sender,
         helo: args.helo.clone(),
         rungs: args.all_policies,
+        most_hosts: own.reverse_mx.max_mx_hosts,
         reverse_mx: ReverseMx::new(dns.clone(), own.reverse_mx),
         dns,
         judges,

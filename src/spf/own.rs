@@ -150,7 +150,7 @@ mod tests {
             (&["proof=1", "V=SPF1 mx"], Published::Policy(Policy("V=SPF1 mx".to_owned()))),
             (&["v=spf1"], Published::Policy(Policy("v=spf1".to_owned()))),
             (&["v=spf1 ip4:1.2.3"], Published::Malformed("v=spf1 ip4:1.2.3".to_owned())),
-            (&["v=spf1 \u{fc}"], Published::Malformed("v=spf1 \\xc3\\xbc".to_owned())),
+            (&["v=spf1 \n"], Published::Malformed("v=spf1 \\x0a".to_owned())),
             (&["v=spf1 mx", "x", "v=spf1"], several(&["v=spf1 mx", "v=spf1"])),
         ];
         for (texts, expected) in rows {

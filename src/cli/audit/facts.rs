@@ -42,6 +42,8 @@ pub(super) struct Facts {
     pub(super) sender: Mailbox,
     pub(super) survey: Survey,
     pub(super) published: Published,
+    /// How many MX hosts are looked at.
+    pub(super) most_hosts: usize,
     pub(super) lines: Vec<Line>,
 }
 
@@ -106,6 +108,7 @@ pub(super) struct Auditor {
     pub(super) helo: Option<String>,
     /// Whether each rung is tried.
     pub(super) rungs: bool,
+    pub(super) most_hosts: usize,
     pub(super) dns: Dns,
     pub(super) reverse_mx: ReverseMx,
     pub(super) judges: Vec<Judge>,
@@ -126,7 +129,8 @@ impl Auditor {
                 line.fresh = self.fresh_name(&mut labels, &survey, line.address).await;
             }
         }
-        Facts { domain: self.domain, sender: self.sender, survey, published, lines }
+        let Self { domain, sender, most_hosts, .. } = self;
+        Facts { domain, sender, survey, published, most_hosts, lines }
     }
 
     async fn line(&self, address: IpAddr) -> Line {

@@ -48,7 +48,8 @@ pub(super) enum Zone {
 impl Remedy {
     pub(super) fn of(facts: &Facts) -> Self {
         let listed = facts.survey.listed();
-        let last = listed.iter().map(|exchanger| exchanger.preference).max();
+        let last =
+            listed.iter().filter(|exchanger| is_host(exchanger)).map(|exchanger| exchanger.preference).max();
         let mut draft = Draft {
             facts,
             remedy: Self::default(),
@@ -61,6 +62,7 @@ impl Remedy {
             for line in &facts.lines {
                 draft.line(line);
             }
+            draft.count();
             draft.helo();
             draft.policy();
         }
@@ -141,12 +143,6 @@ impl Draft<'_> {
             Exchangers::Listed(list) => {
                 for exchanger in list {
                     self.exchanger(exchanger);
-                }
-                let many = list.iter().filter(|exchanger| is_host(exchanger) && !exchanger.counts).count();
-                if many > 0 {
-                    self.remark(format!(
-                        "{domain} has too many MX records: {many} of the hosts are not looked at any more. Remove some."
-                    ));
                 }
             }
             Exchangers::NoSuchDomain | Exchangers::Unavailable(_) => {}
@@ -231,19 +227,24 @@ impl Draft<'_> {
             add.push(Record::address(&host, address));
         }
         if !self.hosts.contains(&Target::Host(host.clone())) {
+            let comes_last =
+                "It comes last, so mail for you comes in over it only where the others can't be reached";
+            let comes_first = "It is the only one, so mail for you comes in there";
+            let order = if self.hosts.is_empty() { comes_first } else { comes_last };
+            why.push_str(&format!(" {order}: let port 25 there lead to your mail server."));
             let mx = self.mx(&host);
             add.push(mx);
-            why.push_str(
-                " It comes last, so mail for you comes in over it only where the others can't be reached; port 25 there should \
-                 lead to your mail server too.",
-            );
         }
         self.placed.push(address);
         if !add.is_empty() {
             self.step(Zone::Own, why, Vec::new(), add);
         }
         if own.is_none() {
-            self.ptr(line, &host, format!("{address} should be called {host}, which is to be its name."));
+            self.ptr(
+                line,
+                &host,
+                format!("With this, {address} bears the name of its MX host, as receivers expect."),
+            );
         }
     }
 
@@ -317,6 +318,17 @@ impl Draft<'_> {
         self.last = Some(preference);
         self.hosts.push(Target::Host(host.clone()));
         Record::mx(self.domain(), preference, host)
+    }
+
+    /// Receivers look at so many hosts only, the best first.
+    fn count(&mut self) {
+        let (count, most) = (self.hosts.len(), self.facts.most_hosts);
+        if count > most {
+            let domain = self.domain();
+            self.remark(format!(
+                "{domain} has {count} MX records with those named here, and rmxd looks at the first {most} only. Remove some."
+            ));
+        }
     }
 
     /// A name in HELO that a policy refuses is for the mail server's configuration.

@@ -35,7 +35,7 @@ impl Report<'_> {
         let colour = Colour::of_stdout();
         let Facts { domain, sender, .. } = self.facts;
         let title = format!("Mail from {sender}, over each address of {domain}:");
-        let mut text = format!("{}\n\n{}\n", colour.bold(&title), self.table(colour));
+        let mut text = format!("{}\n\n{}", colour.bold(&title), self.table(colour));
         if self.lines().any(|line| !line.rungs.is_empty()) {
             text.push_str(&format!("\nRungs that hold for MAIL FROM:<{sender}>\n{}\n", self.rungs()));
         }
