@@ -223,6 +223,8 @@ fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
             &[
                 "must name a host (RFC 5321 5.1), and 127.0.0.18 is none",
                 "\n; remove: ip-mx.test. IN MX 10 127.0.0.18.\n",
+                "\nip-mx.test. 3600 IN MX 10 mx2.ip-mx.test.\n",
+                "It is the only one, so mail for you comes in there: let port 25 there lead to your mail server.",
             ],
         ),
         (
