@@ -17,9 +17,13 @@ mod demo;
 #[cfg(test)]
 mod dialogues;
 #[cfg(test)]
+mod dns_watch;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod edge;
+#[cfg(test)]
+mod exempt;
 #[cfg(test)]
 mod greylist;
 #[cfg(test)]
@@ -30,6 +34,8 @@ mod layers;
 mod limits;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod profiles;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
