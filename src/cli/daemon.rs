@@ -69,7 +69,12 @@ pub(super) enum StartError {
 
 /// What decides, without listeners: `rmxd check` needs no more. Its greylist knows nobody, the daemon's isn't touched.
 pub(super) fn gate(settings: &Settings) -> Result<Arc<Gate>, StartError> {
-    let reverse_mx = ReverseMx::new(Dns::new(settings.dns.clone())?, settings.reverse_mx.clone());
+    gate_over(Dns::new(settings.dns.clone())?, settings)
+}
+
+/// The same over a DNS that others use too.
+pub(super) fn gate_over(dns: Dns, settings: &Settings) -> Result<Arc<Gate>, StartError> {
+    let reverse_mx = ReverseMx::new(dns, settings.reverse_mx.clone());
     let greylist = settings.greylist.clone().map(Greylist::in_memory).transpose();
     let greylist = greylist.map_err(StartError::Random)?;
     let memory = Memory { greylist, ..Memory::default() };

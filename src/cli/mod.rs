@@ -1,5 +1,6 @@
 //! The command line: one file per command, and what they share: exit codes and where the configuration comes from.
 
+pub mod audit;
 pub mod check;
 mod colour;
 pub mod config;
@@ -61,6 +62,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Replay(replay::Args),
+    Audit(audit::Args),
     Zone(zone::Args),
     Demo(demo::Args),
     Load(Box<load::Args>),
@@ -75,6 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Serve(arguments) => serve::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
+            Command::Audit(arguments) => audit::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),

@@ -104,19 +104,33 @@ pub fn load(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: &Flags,
 ) -> Result<Loaded, Vec<Problem>> {
-    let whole = |origin: Origin, what: String| Problem { origin, key: String::new(), what };
+    let Some(path) = file else {
+        return load_text(None, environment, flags);
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let origin = Origin::File { path: path.to_owned(), position: None };
+        vec![whole(origin, format!("can't be read: {error}"))]
+    })?;
+    load_text(Some((path, &text)), environment, flags)
+}
+
+/// The same with the text of a file, which was read before or is compiled in.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(
+    file: Option<(&Path, &str)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &Flags,
+) -> Result<Loaded, Vec<Problem>> {
     let defaults = keys::defaults().map_err(|errors| {
         errors.into_iter().map(|error| whole(Origin::Default, error.message)).collect::<Vec<_>>()
     })?;
     let keys = Keys::new(&defaults);
     let mut problems = Vec::new();
     let mut layers = vec![Layer::defaults(defaults)];
-    if let Some(path) = file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let origin = Origin::File { path: path.to_owned(), position: None };
-            vec![whole(origin, format!("can't be read: {error}"))]
-        })?;
-        layers.push(Layer::file(&text, path, &keys, &mut problems));
+    if let Some((path, text)) = file {
+        layers.push(Layer::file(text, path, &keys, &mut problems));
     }
     if problems.iter().any(|problem| problem.key.is_empty()) {
         // Half a file would only show problems that it doesn't have.
@@ -142,6 +156,10 @@ pub fn load(
             Err(sorted(problems))
         }
     }
+}
+
+fn whole(origin: Origin, what: String) -> Problem {
+    Problem { origin, key: String::new(), what }
 }
 
 fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {

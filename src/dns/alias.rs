@@ -46,7 +46,8 @@ pub(super) async fn resolve(servers: &Servers, question: &Question, deadline: In
             Err(trouble) => return Resolved::trouble(trouble),
         };
         let asked = chain.names.len();
-        if chain.follow(&response.records).is_err() {
+        // Who asks for the alias itself wants to know where it leads, not what is there.
+        if question.rtype != RecordType::Cname && chain.follow(&response.records).is_err() {
             return Resolved::trouble(Trouble::AliasLoop);
         }
         if let Some(records) = chain.records(&response.records, question.rtype) {
@@ -86,7 +87,7 @@ impl Chain {
     /// The records of the last name that have the type asked for; lowers the TTL to theirs.
     fn records(&mut self, records: &[Record], rtype: RecordType) -> Option<Records> {
         let (mut mx, mut a, mut aaaa) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut ptr, mut txt) = (Vec::new(), Vec::new());
+        let (mut ptr, mut txt, mut cname) = (Vec::new(), Vec::new(), None);
         for record in records.iter().filter(|record| record.owner == self.last) {
             match (&record.data, rtype) {
                 (Data::Mx(preference, host), RecordType::Mx) => mx.push((*preference, host.target())),
@@ -94,6 +95,7 @@ impl Chain {
                 (Data::Aaaa(address), RecordType::Aaaa) => aaaa.push(*address),
                 (Data::Ptr(name), RecordType::Ptr) => ptr.push(name.target()),
                 (Data::Txt(text), RecordType::Txt) => txt.push(text.clone()),
+                (Data::Alias(name), RecordType::Cname) => cname = Some(name.target()),
                 _ => continue,
             }
             self.ttl = self.ttl.min(record.ttl);
@@ -105,6 +107,7 @@ impl Chain {
             RecordType::Aaaa => (!aaaa.is_empty()).then_some(Records::Aaaa(aaaa)),
             RecordType::Ptr => (!ptr.is_empty()).then_some(Records::Ptr(ptr)),
             RecordType::Txt => (!txt.is_empty()).then_some(Records::Txt(txt)),
+            RecordType::Cname => cname.map(Records::Cname),
         }
     }
 

@@ -214,6 +214,7 @@ fn weight(answer: &Answer) -> usize {
             let each = size_of::<Box<[u8]>>() + 2 * size_of::<usize>();
             list.capacity() * each + list.iter().map(|text| text.len()).sum::<usize>()
         }
+        Answer::Found(Records::Cname(target)) => name(target),
         Answer::NoData | Answer::NoSuchDomain | Answer::Unavailable(_) => 0,
     };
     size_of::<Answer>() + 2 * size_of::<usize>() + records

@@ -74,6 +74,7 @@ impl Probe {
             RecordType::Aaaa => Asked::Aaaa,
             RecordType::Ptr => Asked::Ptr,
             RecordType::Txt => Asked::Txt,
+            RecordType::Cname => Asked::Cname,
         };
         Self { name, asked, about: About::Mail }
     }

@@ -69,7 +69,7 @@ async fn confirm(trail: &mut Trail<'_>, targets: &[Target], client: IpAddr) -> V
 }
 
 /// The name below `in-addr.arpa` (RFC 1035 3.5) or `ip6.arpa` (RFC 3596 2.5).
-fn reverse_name(address: IpAddr) -> Option<DomainName> {
+pub(crate) fn reverse_name(address: IpAddr) -> Option<DomainName> {
     let mut text = CompactString::default();
     let written = match address {
         IpAddr::V4(address) => {

@@ -93,6 +93,7 @@ impl Upstream {
 pub(super) enum Asked {
     A,
     Aaaa,
+    Cname,
     Mx,
     Ns,
     Ptr,
@@ -111,6 +112,7 @@ impl From<Asked> for WireType {
         match asked {
             Asked::A => Self::A,
             Asked::Aaaa => Self::AAAA,
+            Asked::Cname => Self::CNAME,
             Asked::Mx => Self::MX,
             Asked::Ns => Self::NS,
             Asked::Ptr => Self::PTR,
@@ -185,6 +187,7 @@ fn wire_type(rtype: RecordType) -> WireType {
         RecordType::Aaaa => WireType::AAAA,
         RecordType::Ptr => WireType::PTR,
         RecordType::Txt => WireType::TXT,
+        RecordType::Cname => WireType::CNAME,
     }
 }
 

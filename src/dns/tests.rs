@@ -36,11 +36,18 @@ async fn each_type_is_answered_in_plain_data() {
         "good.test MX 20 Second.good.test\ngood.test MX 10 .\ngood.test MX 10 bad\\032host.test
          mail.good.test A 127.0.0.10\nmail.good.test AAAA ::1
          10.0.0.127.in-addr.arpa PTR mail.good.test\nunder_score.test A 127.0.0.1
-         txt.test TXT here",
+         txt.test TXT here
+         alias.test CNAME Mail.good.test
+loop.test CNAME loop.test",
     )
     .await;
     let (dns, _) = server.dns();
     let rows = [
+        (RecordType::Cname, "alias.test", "mail.good.test"),
+        (RecordType::Cname, "loop.test", "loop.test"),
+        (RecordType::Cname, "good.test", "no record of this type"),
+        (RecordType::Cname, "gone.test", "NXDOMAIN"),
+        (RecordType::A, "alias.test", "127.0.0.10"),
         (RecordType::Mx, "good.test", "10 ., 10 bad\\032host.test, 20 second.good.test"),
         (RecordType::A, "mail.good.test", "127.0.0.10"),
         (RecordType::Aaaa, "mail.good.test", "::1"),

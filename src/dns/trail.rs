@@ -147,7 +147,7 @@ pub(crate) fn addresses(answer: &Answer) -> impl Iterator<Item = IpAddr> {
     let (v4, v6) = match answer {
         Answer::Found(Records::A(list)) => (list.as_slice(), [].as_slice()),
         Answer::Found(Records::Aaaa(list)) => ([].as_slice(), list.as_slice()),
-        Answer::Found(Records::Mx(_) | Records::Ptr(_) | Records::Txt(_))
+        Answer::Found(Records::Mx(_) | Records::Ptr(_) | Records::Txt(_) | Records::Cname(_))
         | Answer::NoData
         | Answer::NoSuchDomain
         | Answer::Unavailable(_) => ([].as_slice(), [].as_slice()),

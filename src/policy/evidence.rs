@@ -25,6 +25,8 @@ pub enum RecordType {
     Ptr,
     /// Text (RFC 1035 3.3.14), where SPF stands.
     Txt,
+    /// What a name is an alias of (RFC 1035 3.3.1). Rules don't ask for it: in their answers aliases are followed.
+    Cname,
 }
 
 impl fmt::Display for RecordType {
@@ -35,6 +37,7 @@ impl fmt::Display for RecordType {
             Self::Aaaa => "AAAA",
             Self::Ptr => "PTR",
             Self::Txt => "TXT",
+            Self::Cname => "CNAME",
         })
     }
 }
@@ -134,7 +137,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// The records of an answer, of the type asked for, CNAMEs followed.
+/// The records of an answer, of the type asked for, CNAMEs followed (but where they are asked for).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Records {
     /// Preference and exchange, best preference first.
@@ -147,6 +150,8 @@ pub enum Records {
     Ptr(Vec<Target>),
     /// Texts; the strings of one record joined (RFC 7208 3.3).
     Txt(Vec<Box<[u8]>>),
+    /// What the name is an alias of.
+    Cname(Target),
 }
 
 /// What starts with its version (`v=spf1 ...`) is told, each as far as this many octets; the rest is only counted, as
@@ -237,6 +242,7 @@ impl fmt::Display for Answer {
             Self::Found(Records::Aaaa(addresses)) => list(f, addresses),
             Self::Found(Records::Ptr(names)) => list(f, names),
             Self::Found(Records::Txt(found)) => texts(f, found),
+            Self::Found(Records::Cname(target)) => target.fmt(f),
             Self::NoData => f.write_str("no record of this type"),
             Self::NoSuchDomain => f.write_str("NXDOMAIN"),
             Self::Unavailable(trouble) => trouble.fmt(f),

@@ -9,6 +9,7 @@ mod exists;
 mod matches;
 mod organization;
 mod ptr;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use crate::smtp::address::DomainName;
 use crate::spf::Sender;
 
 pub use crate::reverse_mx::ptr::{ClientNames, NamesOutcome};
+pub use crate::reverse_mx::survey::{Exchanger, Exchangers, Holding, Survey};
 
 /// Whether special-purpose addresses count as ones that mail can be sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -560,3 +560,76 @@ async fn an_expired_spf_record_may_carry_a_pass_and_never_a_failure() {
     assert_eq!(bench.matches("good.test", &[Rung::Spf], "127.0.4.4").await, "pass spf");
     assert_eq!(bench.matches("good.test", &[Rung::Spf], "127.0.4.1").await, "temperror SERVFAIL");
 }
+
+/// On whose account it is asked.
+const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// Domain, and what its survey says of the exchangers.
+#[tokio::test]
+async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts() {
+    let bench = Bench::new(DOMAINS, Settings { max_mx_hosts: 2, ..settings(PrivateAddresses::Accept) }).await;
+    let rows = [
+        ("good.test", "10 mail.good.test [127.0.0.10] usable"),
+        (
+            "several.test",
+            "10 mx1.several.test [127.0.0.21] usable, 20 mx2.several.test [127.0.0.22] usable, \
+             30 mx3.several.test [127.0.0.23] usable uncounted",
+        ),
+        ("alias.test", "alias of good.test; 10 mail.good.test [127.0.0.10] usable"),
+        ("nullmx.test", "null"),
+        ("nullmix.test", "0 . uncounted, 10 mail.good.test [127.0.0.10] usable"),
+        ("cnamemx.test", "10 alias.cnamemx.test alias of mail.good.test [127.0.0.10] usable"),
+        ("ipmx.test", "10 127.0.0.10 uncounted"),
+        ("oddmx.test", "10 bad\\032name.test uncounted"),
+        ("deadmx.test", "10 gone.deadmx.test []"),
+        ("a-only.test", "absent"),
+        ("gone.test", "no such domain"),
+        ("servfail.test", "SERVFAIL"),
+        ("hostfail.test", "10 servfail.test [] SERVFAIL; SERVFAIL"),
+        ("mapped.test", "10 mx.mapped.test [127.0.0.10] usable"),
+    ];
+    for (name, expected) in rows {
+        let survey = bench.rules.survey(&domain(name), ASKER).await;
+        let own = survey.own.alias.as_ref().map(|alias| format!("alias of {alias}; ")).unwrap_or_default();
+        let listed: Vec<String> = survey.listed().iter().map(exchanger).collect();
+        let trouble = survey.trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
+        let told = match survey.exchangers {
+            Exchangers::Listed(_) => format!("{own}{}{trouble}", listed.join(", ")),
+            Exchangers::Null => "null".to_owned(),
+            Exchangers::Absent => "absent".to_owned(),
+            Exchangers::NoSuchDomain => "no such domain".to_owned(),
+            Exchangers::Unavailable(trouble) => trouble.to_string(),
+        };
+        assert_eq!(told, expected, "{name}");
+    }
+}
+
+fn exchanger(exchanger: &Exchanger) -> String {
+    let Exchanger { preference, target, counts, holding, usable } = exchanger;
+    let mut text = format!("{preference} {target}");
+    if let Some(Holding { addresses, alias, trouble }) = holding {
+        text += &alias.as_ref().map(|alias| format!(" alias of {alias}")).unwrap_or_default();
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        text += &format!(" [{}]", addresses.join(" "));
+        text += &trouble.map(|trouble| format!(" {trouble}")).unwrap_or_default();
+    }
+    text + if *usable { " usable" } else { "" } + if *counts { "" } else { " uncounted" }
+}
+
+#[tokio::test]
+async fn mail_comes_in_at_the_hosts_that_count_or_without_any_at_the_domain_itself() {
+    let bench = Bench::new(DOMAINS, Settings { max_mx_hosts: 2, ..settings(PrivateAddresses::Accept) }).await;
+    let rows = [
+        ("several.test", "127.0.0.22", true),
+        ("several.test", "127.0.0.23", false),
+        ("cnamemx.test", "127.0.0.10", true),
+        ("ipmx.test", "127.0.0.10", false),
+        ("a-only.test", "127.0.0.30", true),
+        ("nullmx-a.test", "127.0.0.30", false),
+        ("deadmx-a.test", "127.0.0.30", false),
+    ];
+    for (name, address, expected) in rows {
+        let survey = bench.rules.survey(&domain(name), ASKER).await;
+        assert_eq!(survey.takes_mail_at(address.parse().unwrap()), expected, "{name} {address}");
+    }
+}

@@ -4,9 +4,11 @@
 //! trail of the finding that it is for, so that it shares the cache and its bounds, and every record asked is evidence.
 //! All of RFC 7208 but the explanation (6.2): it is a text that the sender writes for our reply, and nothing shows it.
 //! What a result leads to is not decided here.
+//! `own` is for a domain's administrator: a policy with more addresses in it.
 
 mod evaluation;
 mod macros;
+mod own;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,8 @@ use crate::dns::Dns;
 use crate::dns::trail::Trail;
 use crate::policy::evidence::Evidence;
 use crate::smtp::address::DomainName;
+
+pub use crate::spf::own::{Place, Policy, Published, published};
 
 /// The result of a check (RFC 7208 2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -83,18 +83,19 @@ impl<'a> Record<'a> {
 }
 
 /// What follows the version, which stands alone or before a blank (RFC 7208 4.5).
-fn terms_of(text: &[u8]) -> Option<&[u8]> {
+pub(super) fn terms_of(text: &[u8]) -> Option<&[u8]> {
     let (version, rest) = text.split_at_checked(VERSION.len())?;
     let is_record = version.eq_ignore_ascii_case(VERSION) && rest.first().is_none_or(|next| *next == b' ');
     is_record.then_some(rest)
 }
 
-fn split(terms: &str) -> impl Iterator<Item = &str> {
+pub(super) fn split(terms: &str) -> impl Iterator<Item = &str> {
     terms.split(' ').filter(|term| !term.is_empty())
 }
 
+/// One word of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Term<'a> {
+pub(super) enum Term<'a> {
     Directive(Outcome, Mechanism<'a>),
     Redirect(DomainSpec<'a>),
     /// `exp`; its target is checked and never asked for.
@@ -104,7 +105,7 @@ enum Term<'a> {
 }
 
 impl<'a> Term<'a> {
-    fn parse(text: &'a str) -> Result<Self, SyntaxError> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let mut characters = text.chars();
         let qualified = match characters.next() {
             Some('+') => Some(Outcome::Pass),

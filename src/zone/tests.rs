@@ -261,21 +261,22 @@ async fn what_is_no_plain_question_gets_the_code_that_says_so() {
 #[tokio::test]
 async fn zones_can_be_replaced_while_it_runs_and_questions_are_counted() {
     let server = Server::start(ANY_PORT, Zone::sample()).await.unwrap();
-    let request = question("A", "mail.twolines.test");
-    assert_eq!(data(&ask_udp(&server, &request).await), set(["A 127.0.1.1"]));
+    let request = question("MX", "twolines.test");
+    let (first, second) = ("MX 10 mail.twolines.test.", "MX 20 line2.twolines.test.");
+    assert_eq!(data(&ask_udp(&server, &request).await), set([first]));
     server.replace(Zone::repaired_sample());
-    assert_eq!(data(&ask_tcp(&server, &request).await), set(["A 127.0.1.1", "A 127.0.1.2"]));
+    assert_eq!(data(&ask_tcp(&server, &request).await), set([first, second]));
 
     let mut zone = Zone::clone(&server.zone());
-    zone.replace(&name("mail.twolines.test"), RecordType::A, 5, Vec::new());
+    zone.replace(&name("twolines.test"), RecordType::MX, 5, Vec::new());
     server.replace(zone);
     let answer = ask_udp(&server, &request).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!((answer.metadata.response_code, data(&answer)), (ResponseCode::NoError, set([])));
 
     let questions = server.questions();
     assert_eq!(questions.total, 3);
     let asked: Vec<_> = questions.latest.iter().map(|asked| (asked.to_string(), asked.tcp)).collect();
-    let expected = [false, true, false].map(|tcp| ("A mail.twolines.test".to_owned(), tcp));
+    let expected = [false, true, false].map(|tcp| ("MX twolines.test".to_owned(), tcp));
     assert_eq!(asked, expected);
 }
 

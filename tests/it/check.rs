@@ -1,6 +1,7 @@
 //! `rmxd check`, the real binary, asking a real `rmxd zone`: exit codes, the tree, the JSON, and messages from files.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
 use serde_json::Value;
@@ -15,7 +16,13 @@ pub(crate) struct Zone {
 
 impl Zone {
     pub(crate) fn start() -> Self {
+        Self::serving(&[])
+    }
+
+    /// The same with more arguments for `rmxd zone`.
+    pub(crate) fn serving(arguments: &[&str]) -> Self {
         let mut zone = rmxd(&["zone", "--listen", "127.0.0.1:0", "--json"]);
+        zone.args(arguments);
         let mut child = zone.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -23,9 +30,19 @@ impl Zone {
         Self { child, address: told["listen"].as_str().unwrap().to_owned() }
     }
 
+    /// For `dns.servers`.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.parse().unwrap()
+    }
+
     /// `rmxd check` with these arguments, parted by blanks.
     pub(crate) fn check(&self, arguments: &str) -> Run {
-        let mut command = rmxd(&["check"]);
+        self.run("check", arguments)
+    }
+
+    /// A command that takes a configuration, with these arguments, parted by blanks.
+    pub(crate) fn run(&self, command: &str, arguments: &str) -> Run {
+        let mut command = rmxd(&[command]);
         let dns = format!("dns.servers={}", self.address);
         let base = [dns.as_str(), "dns.private_addresses=accept", "hostname=gate.test", "dns.timeout=2s"];
         command.args(base.iter().flat_map(|line| ["--set", line]));

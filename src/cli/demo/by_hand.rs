@@ -28,6 +28,8 @@ pub(super) fn text(stage: &Stage, outcomes: &[Outcome]) -> String {
 | nc -s 127.0.0.11 127.0.0.1 {first}
   the same decision without a message, with every DNS record that was asked:
     {rmxd} check --config {folder}/default.toml --client 127.0.0.11 --mail-from ann@nowhere.test
+  what a domain must add to DNS, so that no address that its mail leaves from is refused:
+    {rmxd} audit bigmail.test --egress 127.0.0.41 --config {folder}/strict.toml
   why a message was refused, by the id in the reply:
     grep {id} {folder}/log
   the zones, and who can send (other gates: public.toml on port {public}, strict.toml on port {strict}):

@@ -80,7 +80,7 @@ impl Stage {
         names.map(|name| name.to_ascii().trim_end_matches('.').to_owned()).collect()
     }
 
-    /// `twolines.test` adds its second line to its MX host.
+    /// `twolines.test` makes its second line an MX host, as `rmxd audit` tells it to.
     pub(super) fn repair(&self) {
         self.zone.replace(Zone::repaired_sample());
     }

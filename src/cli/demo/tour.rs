@@ -113,7 +113,7 @@ pub(super) fn chapters() -> Vec<Chapter> {
         chapter("A strict gate (helo exists = reject, ptr exists = reject)", "", strict()),
         chapter(
             "A company with two Internet lines (strict gate: mail_from matches = reject)",
-            "Its MX host has the address of line 1 only. Before the last message it adds line 2, and the TTL passes.",
+            "Its MX host has the address of line 1 only. Before the last message it adds the MX record that rmxd audit names.",
             company(),
         ),
     ]

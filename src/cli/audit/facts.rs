@@ -1,0 +1,258 @@
+//! What DNS says of the domain and of each address, and what each policy decides; gathered side by side.
+//!
+//! The decisions are the gate's own, made as the daemon makes them. Nothing is judged here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+
+use crate::dns::Dns;
+use crate::gate::Gate;
+use crate::message::header::{Author, Field, Header};
+use crate::policy::decide::Decision;
+use crate::policy::finding::Outcome;
+use crate::policy::identity::Identity;
+use crate::policy::rule::{Action, IdentityRules, Rule, Rung};
+use crate::reverse_mx::{Holding, NamesOutcome, ReverseMx, Subject, Survey};
+use crate::smtp::address::{DomainName, Mailbox, ReversePath};
+use crate::spf::{self, Published, Sender};
+
+/// How long SPF may take (RFC 7208 4.6.4).
+const SPF_TIME: Duration = Duration::from_secs(20);
+
+/// The labels that are tried for a new host: `mx2` and so on.
+const LABELS: std::ops::RangeInclusive<u8> = 2..=20;
+
+/// The rungs of both rules, in the order in which they are told of.
+const RUNGS: [(Rule, Rung); 7] = [
+    (Rule::Exists, Rung::Mx),
+    (Rule::Exists, Rung::Address),
+    (Rule::Exists, Rung::Organization),
+    (Rule::Matches, Rung::Mx),
+    (Rule::Matches, Rung::Network),
+    (Rule::Matches, Rung::Ptr),
+    (Rule::Matches, Rung::Spf),
+];
+
+/// Everything that is known.
+pub(super) struct Facts {
+    pub(super) domain: DomainName,
+    pub(super) sender: Mailbox,
+    pub(super) survey: Survey,
+    pub(super) published: Published,
+    /// How many MX hosts are looked at.
+    pub(super) most_hosts: usize,
+    pub(super) lines: Vec<Line>,
+}
+
+/// One outgoing address.
+pub(super) struct Line {
+    pub(super) address: IpAddr,
+    pub(super) names: NamesOutcome,
+    /// Those names in its PTR records, confirmed or not, that lie in the domain.
+    pub(super) own_names: Vec<(DomainName, Holding)>,
+    /// A name in the domain that nobody uses yet; where the address has none and needs one.
+    pub(super) fresh: Option<DomainName>,
+    /// What was said in EHLO.
+    pub(super) helo: String,
+    pub(super) spf: spf::Outcome,
+    pub(super) judged: Vec<Judged>,
+    /// Where it was asked for.
+    pub(super) rungs: Vec<Climbed>,
+}
+
+impl Line {
+    /// A name in the domain that its PTR records give, and that has the address or can be given it.
+    pub(super) fn own_name(&self) -> Option<&DomainName> {
+        let usable = |(_, holding): &&(DomainName, Holding)| match self.names {
+            NamesOutcome::Confirmed(_) => holding.alias.is_none(),
+            NamesOutcome::NotConfirmed(_) => holding.is_free_for(self.address),
+            NamesOutcome::NoPtr | NamesOutcome::TempError(_) => false,
+        };
+        self.own_names.iter().find(usable).map(|(name, _)| name)
+    }
+
+    /// Whether one of its names leads back to it.
+    pub(super) fn is_confirmed(&self) -> bool {
+        matches!(self.names, NamesOutcome::Confirmed(_))
+    }
+}
+
+/// What one policy decides.
+pub(super) struct Judged {
+    pub(super) policy: &'static str,
+    pub(super) decision: Decision,
+    /// Its rule `matches` of MAIL FROM; `None` where that is off or the client is exempt.
+    pub(super) matches: Option<Outcome>,
+}
+
+/// Whether a rung holds for MAIL FROM.
+pub(super) struct Climbed {
+    pub(super) rule: Rule,
+    pub(super) rung: Rung,
+    pub(super) outcome: Outcome,
+}
+
+/// A policy to be asked.
+pub(super) struct Judge {
+    pub(super) name: &'static str,
+    pub(super) gate: Arc<Gate>,
+}
+
+/// Who asks.
+pub(super) struct Auditor {
+    pub(super) domain: DomainName,
+    pub(super) sender: Mailbox,
+    pub(super) helo: Option<String>,
+    /// Whether each rung is tried.
+    pub(super) rungs: bool,
+    pub(super) most_hosts: usize,
+    pub(super) dns: Dns,
+    pub(super) reverse_mx: ReverseMx,
+    pub(super) judges: Vec<Judge>,
+}
+
+impl Auditor {
+    /// All facts about these addresses.
+    pub(super) async fn gather(self, egress: &[IpAddr]) -> Facts {
+        // On the account of each address itself; what is asked for all of them, of the first.
+        let first = egress.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        let survey = self.reverse_mx.survey(&self.domain, first);
+        let published = spf::published(&self.dns, &self.domain, first);
+        let (survey, published) = join(survey, published).await;
+        let mut lines = join_all(egress.iter().map(|address| self.line(*address))).await;
+        let mut labels = LABELS;
+        for line in &mut lines {
+            if !survey.takes_mail_at(line.address) && line.own_name().is_none() {
+                line.fresh = self.fresh_name(&mut labels, &survey, line.address).await;
+            }
+        }
+        let Self { domain, sender, most_hosts, .. } = self;
+        Facts { domain, sender, survey, published, most_hosts, lines }
+    }
+
+    async fn line(&self, address: IpAddr) -> Line {
+        let names = self.reverse_mx.names_of(address).await;
+        let helo = match (&self.helo, names.first()) {
+            (Some(helo), _) => helo.clone(),
+            (None, Some(name)) => name.to_string(),
+            (None, None) => self.domain.to_string(),
+        };
+        let own_names = self.own_names(&names.outcome, address);
+        let (own_names, spf) = join(own_names, self.spf(address, &helo)).await;
+        let judged = join_all(self.judges.iter().map(|judge| self.judge(judge, address, &helo))).await;
+        let rungs = if self.rungs {
+            join_all(RUNGS.map(|(rule, rung)| self.climb(rule, rung, address, &helo))).await
+        } else {
+            Vec::new()
+        };
+        let rungs = rungs.into_iter().flatten().collect();
+        Line { address, names: names.outcome, own_names, fresh: None, helo, spf, judged, rungs }
+    }
+
+    /// The names among those of the PTR records that the domain's administrator can give an address.
+    async fn own_names(&self, names: &NamesOutcome, address: IpAddr) -> Vec<(DomainName, Holding)> {
+        let names: Vec<DomainName> = match names {
+            NamesOutcome::Confirmed(names) => names.clone(),
+            NamesOutcome::NotConfirmed(names) => {
+                names.iter().filter_map(|name| DomainName::parse(name).ok()).collect()
+            }
+            NamesOutcome::NoPtr | NamesOutcome::TempError(_) => Vec::new(),
+        };
+        let own = names.into_iter().filter(|name| name.is_at_or_below(&self.domain));
+        join_all(own.map(async |name| {
+            let holding = self.reverse_mx.holding(&name, address).await;
+            (name, holding)
+        }))
+        .await
+    }
+
+    async fn spf(&self, address: IpAddr, helo: &str) -> spf::Outcome {
+        let sender = Sender { local: self.sender.local(), domain: &self.domain, helo };
+        let checked = tokio::time::timeout(SPF_TIME, spf::check(&self.dns, address, &sender)).await;
+        checked.map_or(spf::Outcome::TempError, |checked| checked.outcome)
+    }
+
+    async fn judge(&self, judge: &Judge, address: IpAddr, helo: &str) -> Judged {
+        let author = Author { address: self.sender.to_string().into(), domain: Some(self.domain.clone()) };
+        let header = Header { from: Field::Authors(vec![author]), reply_to: Field::Absent, received: 0 };
+        let mut guest = judge.gate.guest(address);
+        guest.hello(helo);
+        let mut inspection = guest.inspect(&ReversePath::Mailbox(self.sender.clone()));
+        // As the daemon: what the envelope refuses is refused before the header is seen.
+        let envelope = inspection.envelope(&mut guest).await;
+        let whole = inspection.header(&mut guest, &header).await;
+        let decision = if envelope.refuses() { envelope } else { whole };
+        let mut findings = inspection.findings().iter();
+        let matches = findings
+            .find(|finding| finding.identity == Identity::MailFrom && finding.rule == Rule::Matches)
+            .map(|finding| finding.outcome);
+        Judged { policy: judge.name, decision, matches }
+    }
+
+    /// One rung alone, by the rules themselves.
+    async fn climb(&self, rule: Rule, rung: Rung, address: IpAddr, helo: &str) -> Option<Climbed> {
+        let action = |wanted| if rule == wanted { Action::Tag } else { Action::Off };
+        let rules = IdentityRules {
+            exists: action(Rule::Exists),
+            matches: action(Rule::Matches),
+            exists_by: vec![if rule == Rule::Exists { rung } else { Rung::Mx }],
+            matches_by: vec![if rule == Rule::Matches { rung } else { Rung::Mx }],
+        };
+        let text = self.sender.to_string();
+        let subject = Subject { identity: Identity::MailFrom, text: &text, domain: &self.domain, helo };
+        let findings = self.reverse_mx.inspect(&subject, &rules, address).await;
+        findings.first().map(|finding| Climbed { rule, rung, outcome: finding.outcome })
+    }
+
+    /// A host name that DNS knows nothing of. Where a wildcard answers for every name, one that is made of the address:
+    /// hardly anybody has that, and its own records go before the wildcard's.
+    async fn fresh_name(
+        &self,
+        labels: &mut std::ops::RangeInclusive<u8>,
+        survey: &Survey,
+        address: IpAddr,
+    ) -> Option<DomainName> {
+        let named = |name: &DomainName| survey.listed().iter().any(|known| known.host() == Some(name));
+        for number in labels {
+            let name = DomainName::parse(&format!("mx{number}.{}", self.domain)).ok()?;
+            let holding = self.reverse_mx.holding(&name, address).await;
+            if holding.alias.is_none()
+                && holding.addresses.is_empty()
+                && holding.trouble.is_none()
+                && !named(&name)
+            {
+                return Some(name);
+            }
+        }
+        DomainName::parse(&format!("{}.{}", label_of(address), self.domain)).ok()
+    }
+}
+
+/// `mx-192-0-2-1`, `mx-20010db8000000000000000000000001`.
+fn label_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("mx-{}", address.to_string().replace('.', "-")),
+        IpAddr::V6(address) => format!("mx-{:032x}", u128::from(address)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_can_be_made_of_any_address() {
+        let rows = [
+            ("192.0.2.1", "mx-192-0-2-1"),
+            ("2001:db8::1", "mx-20010db8000000000000000000000001"),
+            ("::1", "mx-00000000000000000000000000000001"),
+        ];
+        for (address, label) in rows {
+            assert_eq!(label_of(address.parse().unwrap()), label);
+            assert!(DomainName::parse(&format!("{label}.test")).is_ok(), "{label}");
+        }
+    }
+}

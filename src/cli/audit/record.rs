@@ -1,0 +1,133 @@
+//! Records as they stand in a zone file (RFC 1035 5): absolute names, class IN, one a line.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::dns::names::reverse_name;
+use crate::policy::evidence::Target;
+use crate::smtp::address::DomainName;
+
+/// Time to live of what is to be added.
+const TTL: u32 = 3600;
+/// Longest string of a TXT record (RFC 1035 3.3).
+const MOST_OCTETS: usize = 255;
+
+/// A record of the domain's, or of the provider's, zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    owner: String,
+    rtype: &'static str,
+    data: String,
+}
+
+impl Record {
+    /// A or AAAA.
+    pub(super) fn address(owner: &DomainName, address: IpAddr) -> Self {
+        let rtype = if address.is_ipv4() { "A" } else { "AAAA" };
+        Self { owner: absolute(owner), rtype, data: address.to_string() }
+    }
+
+    pub(super) fn mx(owner: &DomainName, preference: u16, host: &DomainName) -> Self {
+        Self::mx_to(owner, preference, &Target::Host(host.clone()))
+    }
+
+    pub(super) fn mx_to(owner: &DomainName, preference: u16, target: &Target) -> Self {
+        let dot = if *target == Target::Root { "" } else { "." };
+        Self { owner: absolute(owner), rtype: "MX", data: format!("{preference} {target}{dot}") }
+    }
+
+    /// `name` without its final dot, as a zone file writes it. `None` can't happen: every address has a reverse name.
+    pub(super) fn ptr(address: IpAddr, name: &str) -> Option<Self> {
+        let owner = absolute(&reverse_name(address)?);
+        Some(Self { owner, rtype: "PTR", data: format!("{name}.") })
+    }
+
+    /// ASCII; in strings that are joined without a separator (RFC 7208 3.3), parted at a blank.
+    pub(super) fn txt(owner: &DomainName, text: &str) -> Self {
+        let strings: Vec<String> = strings(text).iter().map(|string| quoted(string)).collect();
+        Self { owner: absolute(owner), rtype: "TXT", data: strings.join(" ") }
+    }
+
+    /// Without the time to live, which may be any: for a record that is there.
+    pub(super) fn there(&self) -> String {
+        format!("{} IN {} {}", self.owner, self.rtype, self.data)
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {TTL} IN {} {}", self.owner, self.rtype, self.data)
+    }
+}
+
+fn absolute(name: &DomainName) -> String {
+    format!("{name}.")
+}
+
+fn strings(text: &str) -> Vec<String> {
+    let mut strings = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        for piece in word.as_bytes().chunks(MOST_OCTETS) {
+            let piece = String::from_utf8_lossy(piece);
+            match strings.last_mut() {
+                Some(last) if last.len() + piece.len() <= MOST_OCTETS => last.push_str(&piece),
+                _ => strings.push(piece.into_owned()),
+            }
+        }
+    }
+    strings
+}
+
+fn quoted(string: &str) -> String {
+    format!("\"{}\"", string.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::{Name, RData, RecordType, Zone};
+
+    fn name(text: &str) -> DomainName {
+        DomainName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn each_record_is_a_line_of_a_zone_file() {
+        let host = name("mx2.a.test");
+        let v4: IpAddr = "192.0.2.7".parse().unwrap();
+        let v6: IpAddr = "2001:db8::4a".parse().unwrap();
+        let rows = [
+            (Record::address(&host, v4), "mx2.a.test. 3600 IN A 192.0.2.7"),
+            (Record::address(&host, v6), "mx2.a.test. 3600 IN AAAA 2001:db8::4a"),
+            (Record::mx(&name("a.test"), 20, &host), "a.test. 3600 IN MX 20 mx2.a.test."),
+            (Record::mx_to(&name("a.test"), 0, &Target::Root), "a.test. 3600 IN MX 0 ."),
+            (Record::ptr(v4, "mx2.a.test").unwrap(), "7.2.0.192.in-addr.arpa. 3600 IN PTR mx2.a.test."),
+            (
+                Record::ptr(v6, "mx2.a.test").unwrap(),
+                "a.4.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 3600 IN PTR mx2.a.test.",
+            ),
+            (Record::txt(&name("a.test"), "v=spf1 mx ~all"), "a.test. 3600 IN TXT \"v=spf1 mx ~all\""),
+        ];
+        for (record, line) in rows {
+            assert_eq!(record.to_string(), line);
+            assert_eq!(record.there(), line.replace(" 3600", ""));
+            assert_eq!(Zone::parse(line, None).unwrap().names(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_parted_into_strings_that_fit_and_reads_the_same() {
+        let many = format!("v=spf1 {}~all", "ip4:192.0.2.123 ".repeat(40));
+        let unbroken = format!("v=spf1 exists:{}.test", "%{d}\\\"".repeat(60));
+        for text in [many.as_str(), &unbroken, "v=spf1 \"a\\b\" -all", ""] {
+            let line = Record::txt(&name("a.test"), text).to_string();
+            let zone = Zone::parse(&line, None).unwrap();
+            let records = zone.records(&Name::from_ascii("a.test.").unwrap(), RecordType::TXT);
+            let [RData::TXT(txt)] = records else { panic!("{line}") };
+            assert_eq!(String::from_utf8(txt.txt_data.concat()).unwrap(), text);
+            assert!(txt.txt_data.iter().all(|string| string.len() <= 255), "{line}");
+        }
+        let line = Record::txt(&name("a.test"), &many).to_string();
+        assert!(line.contains(" \" \"ip4:"), "{line}");
+    }
+}

@@ -1,0 +1,359 @@
+//! What to change in DNS: from the facts to records, each with its reason in a plain sentence.
+//!
+//! As little as does it: a name that the address has already goes before a new one, an MX host that SPF lets already needs
+//! no `ip4:`. What the administrator must decide (two SPF records, an alias at the domain) is told and not guessed. No
+//! record takes mail away from where it arrives now: new MX hosts come last.
+
+mod policy;
+
+use std::net::IpAddr;
+
+use crate::cli::audit::facts::{Facts, Line};
+use crate::cli::audit::record::Record;
+use crate::policy::evidence::Target;
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::reverse_mx::{Exchanger, Exchangers, NamesOutcome};
+use crate::smtp::address::DomainName;
+
+/// Between the preferences of two MX hosts.
+const APART: u16 = 10;
+
+/// What is wrong, and what mends it.
+#[derive(Debug, Default)]
+pub(super) struct Remedy {
+    /// What no record here mends, or that has to be known first.
+    pub(super) remarks: Vec<String>,
+    pub(super) steps: Vec<Step>,
+}
+
+/// Records that belong together.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) why: String,
+    pub(super) zone: Zone,
+    pub(super) remove: Vec<Record>,
+    pub(super) add: Vec<Record>,
+}
+
+/// Who can add a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zone {
+    /// The domain's administrator.
+    Own,
+    /// Whoever gave the address.
+    Provider,
+}
+
+impl Remedy {
+    pub(super) fn of(facts: &Facts) -> Self {
+        let listed = facts.survey.listed();
+        let last =
+            listed.iter().filter(|exchanger| is_host(exchanger)).map(|exchanger| exchanger.preference).max();
+        let mut draft = Draft {
+            facts,
+            remedy: Self::default(),
+            last,
+            hosts: listed.iter().map(|exchanger| exchanger.target.clone()).collect(),
+            placed: Vec::new(),
+        };
+        if draft.can_be_mended() {
+            draft.exchangers();
+            for line in &facts.lines {
+                draft.line(line);
+            }
+            draft.count();
+            draft.helo();
+            draft.policy();
+        }
+        draft.remedy
+    }
+}
+
+struct Draft<'a> {
+    facts: &'a Facts,
+    remedy: Remedy,
+    /// The greatest preference so far.
+    last: Option<u16>,
+    /// What the MX records name when all is done.
+    hosts: Vec<Target>,
+    /// Addresses that MX hosts have then.
+    placed: Vec<IpAddr>,
+}
+
+impl Draft<'_> {
+    fn domain(&self) -> &DomainName {
+        &self.facts.domain
+    }
+
+    fn remark(&mut self, what: String) {
+        self.remedy.remarks.push(what);
+    }
+
+    fn step(&mut self, zone: Zone, why: String, remove: Vec<Record>, add: Vec<Record>) {
+        self.remedy.steps.push(Step { why, zone, remove, add });
+    }
+
+    /// What stands in the way of any record.
+    fn can_be_mended(&mut self) -> bool {
+        let domain = self.domain().clone();
+        let fault = match (&self.facts.survey.exchangers, &self.facts.survey.own.alias) {
+            (_, Some(target)) => format!(
+                "{domain} is an alias (CNAME) of {target}: beside a CNAME record no MX and no TXT record can stand (RFC 1034 \
+                 3.6.2). Put {target}'s own records in its place, then audit again."
+            ),
+            (Exchangers::NoSuchDomain, None) => {
+                format!(
+                    "{domain} doesn't exist in DNS: nobody can answer its mail. Is it spelt as you meant it?"
+                )
+            }
+            (Exchangers::Unavailable(trouble), None) => {
+                format!("The MX records of {domain} can't be looked up now ({trouble}). Audit again later.")
+            }
+            (Exchangers::Listed(_) | Exchangers::Null | Exchangers::Absent, None) => return true,
+        };
+        self.remark(fault);
+        false
+    }
+
+    /// The MX records that are there.
+    fn exchangers(&mut self) {
+        let domain = self.domain().clone();
+        match &self.facts.survey.exchangers {
+            Exchangers::Null => self.step(
+                Zone::Own,
+                format!(
+                    "{domain} says that it takes no mail (null MX, RFC 7505), so nobody should take mail from it. This record has \
+                     to go."
+                ),
+                vec![Record::mx_to(&domain, 0, &Target::Root)],
+                Vec::new(),
+            ),
+            Exchangers::Absent if self.facts.survey.own.addresses.is_empty() => {
+                self.remark(format!("{domain} has no MX record: nobody can answer its mail."));
+            }
+            Exchangers::Absent => {
+                let record = self.mx(&domain);
+                let why = format!(
+                    "{domain} has no MX record. Mail for it goes to its own address, but many receivers, rmxd by default among \
+                     them, want an MX record; this one says the same."
+                );
+                self.step(Zone::Own, why, Vec::new(), vec![record]);
+            }
+            Exchangers::Listed(list) => {
+                for exchanger in list {
+                    self.exchanger(exchanger);
+                }
+            }
+            Exchangers::NoSuchDomain | Exchangers::Unavailable(_) => {}
+        }
+    }
+
+    fn exchanger(&mut self, exchanger: &Exchanger) {
+        let Exchanger { preference, target, holding, .. } = exchanger;
+        let domain = self.domain().clone();
+        let record = Record::mx_to(&domain, *preference, target);
+        let Some(holding) = holding else {
+            let why = if *target == Target::Root {
+                "An MX record that names the root says \"no mail\" only where it stands alone (RFC 7505 3)."
+                    .to_owned()
+            } else {
+                format!(
+                    "An MX record must name a host (RFC 5321 5.1), and {target} is none: nobody can send mail there."
+                )
+            };
+            self.hosts.retain(|host| host != target);
+            return self.step(Zone::Own, why, vec![record], Vec::new());
+        };
+        if let Some(alias) = &holding.alias {
+            let why =
+                format!("The MX host {target} is an alias (CNAME) of {alias}, which RFC 2181 10.3 forbids.");
+            match alias {
+                Target::Host(host) => {
+                    let direct = Record::mx(&domain, *preference, host);
+                    self.step(Zone::Own, why, vec![record], vec![direct]);
+                }
+                Target::Root | Target::Invalid(_) => self.remark(why),
+            }
+        }
+        match (holding.trouble, exchanger.usable) {
+            (Some(trouble), _) => self.remark(format!("The MX host {target} can't be looked up now ({trouble}).")),
+            (None, true) => {}
+            (None, false) if holding.addresses.is_empty() => self.remark(format!(
+                "The MX host {target} has no address: mail can't be sent there. Give it one, or remove its MX record."
+            )),
+            (None, false) => self.remark(format!(
+                "The MX host {target} has no address on the public Internet: mail can't be sent there."
+            )),
+        }
+    }
+
+    /// The records that one address needs.
+    fn line(&mut self, line: &Line) {
+        let address = line.address;
+        if self.facts.survey.takes_mail_at(address) {
+            self.placed.push(address);
+            return self.ptr_of_exchanger(line);
+        }
+        if self.facts.survey.trouble().is_some() {
+            return self.remark(format!(
+                "Whether {address} is an address of an MX host can't be known now. Audit again later."
+            ));
+        }
+        if let NamesOutcome::TempError(trouble) = line.names {
+            return self.remark(format!(
+                "The PTR record of {address} can't be looked up now ({trouble}). Audit again later."
+            ));
+        }
+        let own = line.own_name().cloned();
+        let fresh = || line.fresh.clone();
+        let Some(host) = own.clone().or_else(fresh) else {
+            return self
+                .remark(format!("{address} needs a host name, and {} is too long for one.", self.domain()));
+        };
+        let confirmed = line.is_confirmed();
+        let mut add = Vec::new();
+        let mut why = format!("{address} is not an address of any MX host.");
+        if own.is_some() && confirmed {
+            why.push_str(&format!(" It is called {host} already: make that an MX host."));
+        } else if own.is_some() {
+            why.push_str(&format!(
+                " Its PTR record calls it {host}: give that name the address, and make it an MX host."
+            ));
+        } else {
+            why.push_str(&format!(" Give it a host name of its own, {host}, and make that an MX host."));
+        }
+        if own.is_none() || !confirmed {
+            add.push(Record::address(&host, address));
+        }
+        if !self.hosts.contains(&Target::Host(host.clone())) {
+            let comes_last =
+                "It comes last, so mail for you comes in over it only where the others can't be reached";
+            let comes_first = "It is the only one, so mail for you comes in there";
+            let order = if self.hosts.is_empty() { comes_first } else { comes_last };
+            why.push_str(&format!(" {order}: let port 25 there lead to your mail server."));
+            let mx = self.mx(&host);
+            add.push(mx);
+        }
+        self.placed.push(address);
+        if !add.is_empty() {
+            self.step(Zone::Own, why, Vec::new(), add);
+        }
+        if own.is_none() {
+            self.ptr(
+                line,
+                &host,
+                format!("With this, {address} bears the name of its MX host, as receivers expect."),
+            );
+        }
+    }
+
+    /// The PTR record of an address that is an MX host's.
+    fn ptr_of_exchanger(&mut self, line: &Line) {
+        let address = line.address;
+        let refused = line.judged.iter().filter_map(|judged| judged.decision.cause.as_ref());
+        let refused = refused
+            .filter(|cause| cause.finding.identity == Identity::Ptr && cause.reason != Reason::DnsError)
+            .map(|cause| cause.reason)
+            .next();
+        let why = match (&line.names, refused) {
+            (NamesOutcome::TempError(_), _) | (NamesOutcome::Confirmed(_), None) => return,
+            (NamesOutcome::Confirmed(names), Some(reason)) => {
+                let names: Vec<&str> = names.iter().map(DomainName::as_str).collect();
+                format!(
+                    "{address} is called {}, and a strict receiver refuses that name ({reason}).",
+                    names.join(", ")
+                )
+            }
+            (NamesOutcome::NoPtr, _) => {
+                format!("{address} has no PTR record, and many receivers refuse mail from such an address.")
+            }
+            (NamesOutcome::NotConfirmed(names), _) => {
+                if let Some(name) = line.own_name() {
+                    let why = format!(
+                        "The PTR record of {address} says {name}, but that name hasn't got the address."
+                    );
+                    let add = vec![Record::address(name, address)];
+                    return self.step(Zone::Own, why, Vec::new(), add);
+                }
+                format!(
+                    "The PTR record of {address} says {}, which doesn't lead back to it.",
+                    names.join(", ")
+                )
+            }
+        };
+        match self.exchanger_of(address) {
+            Some(host) => self.ptr(line, &host, why),
+            None => self.remark(why),
+        }
+    }
+
+    /// The name of the MX host that has an address, by the target itself where it is an alias.
+    fn exchanger_of(&self, address: IpAddr) -> Option<DomainName> {
+        let Some(exchanger) = self.facts.survey.exchanger_with(address) else {
+            return Some(self.domain().clone());
+        };
+        match exchanger.holding.as_ref().and_then(|holding| holding.alias.as_ref()) {
+            None => exchanger.host().cloned(),
+            Some(Target::Host(name)) => Some(name.clone()),
+            Some(Target::Root | Target::Invalid(_)) => None,
+        }
+    }
+
+    /// Asks the provider for a PTR record instead of those that are there.
+    fn ptr(&mut self, line: &Line, host: &DomainName, why: String) {
+        let names: Vec<String> = match &line.names {
+            NamesOutcome::Confirmed(names) => names.iter().map(ToString::to_string).collect(),
+            NamesOutcome::NotConfirmed(names) => names.iter().map(ToString::to_string).collect(),
+            NamesOutcome::NoPtr | NamesOutcome::TempError(_) => Vec::new(),
+        };
+        let remove = names.iter().filter_map(|name| Record::ptr(line.address, name)).collect();
+        let add = Record::ptr(line.address, host.as_str()).into_iter().collect();
+        self.step(Zone::Provider, why, remove, add);
+    }
+
+    /// An MX record that comes after all others.
+    fn mx(&mut self, host: &DomainName) -> Record {
+        let preference = self.last.map_or(APART, |last| last.saturating_add(APART));
+        self.last = Some(preference);
+        self.hosts.push(Target::Host(host.clone()));
+        Record::mx(self.domain(), preference, host)
+    }
+
+    /// Receivers look at so many hosts only, the best first.
+    fn count(&mut self) {
+        let (count, most) = (self.hosts.len(), self.facts.most_hosts);
+        if count > most {
+            let domain = self.domain();
+            self.remark(format!(
+                "{domain} has {count} MX records with those named here, and rmxd looks at the first {most} only. Remove some."
+            ));
+        }
+    }
+
+    /// A name in HELO that a policy refuses is for the mail server's configuration.
+    fn helo(&mut self) {
+        let mut names: Vec<(&str, Reason)> = Vec::new();
+        for line in &self.facts.lines {
+            let causes = line.judged.iter().filter_map(|judged| judged.decision.cause.as_ref());
+            let refused = causes
+                .filter(|cause| cause.finding.identity == Identity::Helo && cause.reason != Reason::DnsError);
+            for cause in refused {
+                let domain = line.helo == self.domain().as_str();
+                if !domain && !names.contains(&(&line.helo, cause.reason)) {
+                    names.push((&line.helo, cause.reason));
+                }
+            }
+        }
+        for (name, reason) in names {
+            self.remark(format!(
+                "The HELO name {name} is refused by strict receivers ({reason}): let the mail server greet with the PTR name of \
+                 the address it sends from."
+            ));
+        }
+    }
+}
+
+fn is_host(exchanger: &Exchanger) -> bool {
+    exchanger.holding.is_some()
+}

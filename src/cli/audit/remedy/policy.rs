@@ -1,0 +1,95 @@
+//! The part of the remedy that is SPF.
+
+use std::net::IpAddr;
+
+use crate::cli::audit::record::Record;
+use crate::cli::audit::remedy::{Draft, Zone};
+use crate::smtp::address::DomainName;
+use crate::spf::{Outcome, Place, Policy, Published};
+
+/// MX hosts that a term `mx` may have (RFC 7208 4.6.4); with more it is an error.
+const MOST_HOSTS: usize = 10;
+
+impl Draft<'_> {
+    /// One policy that lets every address.
+    pub(super) fn policy(&mut self) {
+        let domain = self.domain().clone();
+        match &self.facts.published {
+            Published::Unavailable(trouble) => {
+                self.remark(format!("The SPF record of {domain} can't be looked up now ({trouble})."));
+            }
+            Published::Several(records) => {
+                let records: Vec<String> = records.iter().map(|record| format!("\"{record}\"")).collect();
+                self.remark(format!(
+                    "{domain} has {} SPF records, which counts as an error (RFC 7208 4.5): {}. Join them into one.",
+                    records.len(),
+                    records.join(", ")
+                ));
+            }
+            Published::Malformed(record) => self.remark(format!(
+                "The SPF record of {domain} can't be read, which counts as an error: \"{record}\". Correct it, then audit again."
+            )),
+            Published::Nothing => self.new_policy(&domain),
+            Published::Policy(policy) => self.better_policy(&domain, policy),
+        }
+    }
+
+    fn new_policy(&mut self, domain: &DomainName) {
+        let by_mx = (1..=MOST_HOSTS).contains(&self.hosts.len());
+        let others = self.facts.lines.iter().map(|line| line.address);
+        let others: Vec<IpAddr> = others.filter(|address| !by_mx || !self.placed.contains(address)).collect();
+        let policy = Policy::first(by_mx).with(&others, Place::BeforeRefusals);
+        let let_in = if by_mx { "lets the MX hosts send" } else { "lets these addresses send" };
+        let why = format!(
+            "{domain} has no SPF record. This one {let_in}. Add what else sends for you, such as a newsletter service; once \
+             nothing is missing, -all in the place of ~all makes it strict."
+        );
+        self.step(Zone::Own, why, Vec::new(), vec![Record::txt(domain, policy.text())]);
+    }
+
+    fn better_policy(&mut self, domain: &DomainName, policy: &Policy) {
+        let by_mx = policy.lets_exchangers() && self.hosts.len() <= MOST_HOSTS;
+        if policy.asks_exchangers() && self.hosts.len() > MOST_HOSTS {
+            self.remark(format!(
+                "The SPF record of {domain} asks for its MX hosts, and with more than {MOST_HOSTS} of them that is an error (RFC \
+                 7208 4.6.4)."
+            ));
+        }
+        let (mut missing, mut by_new_host, mut place) = (Vec::new(), Vec::new(), Place::BeforeRefusals);
+        for line in &self.facts.lines {
+            match line.spf {
+                Outcome::Pass | Outcome::TempError => {}
+                Outcome::PermError => {
+                    missing.push(line.address);
+                    place = Place::First;
+                }
+                Outcome::Fail | Outcome::SoftFail | Outcome::Neutral | Outcome::None => {
+                    if by_mx && self.placed.contains(&line.address) {
+                        by_new_host.push(line.address.to_string());
+                    } else {
+                        missing.push(line.address);
+                    }
+                }
+            }
+        }
+        if place == Place::First {
+            self.remark(format!(
+                "The SPF record of {domain} takes more than ten look-ups, or names another that is missing or broken: for senders \
+                 that no earlier term lets, the result is permerror. Correct what it includes."
+            ));
+        }
+        if !by_new_host.is_empty() {
+            self.remark(format!(
+                "SPF lets {} as soon as the MX records below are there: its record has the term mx.",
+                by_new_host.join(" and ")
+            ));
+        }
+        if !missing.is_empty() {
+            let addresses: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            let why =
+                format!("SPF doesn't let {}: the record gets a term for each.", addresses.join(" and "));
+            let better = Record::txt(domain, policy.with(&missing, place).text());
+            self.step(Zone::Own, why, vec![Record::txt(domain, policy.text())], vec![better]);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The audit as a table and a zone file for people, and as JSON for programs: the same facts in both.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+
+use crate::cli::Exit;
+use crate::cli::audit::facts::{Climbed, Facts, Judged, Line};
+use crate::cli::audit::remedy::{Remedy, Step, Zone};
+use crate::cli::audit::standing::Standing;
+use crate::cli::colour::{Colour, RIGHT, WRONG};
+use crate::policy::decide::Verdict;
+use crate::policy::finding::Outcome;
+use crate::policy::rule::{Mode, Rule};
+use crate::reverse_mx::{Exchanger, NamesOutcome};
+use crate::spf;
+
+/// Where a sentence is broken.
+const WIDTH: usize = 110;
+/// What the rung `dkim` of `matches` says, which no DNS look-up knows.
+const DKIM: &str = "depends on the signature";
+
+pub(super) struct Report<'a> {
+    pub(super) facts: &'a Facts,
+    /// Of each line.
+    pub(super) standings: &'a [Standing],
+    pub(super) remedy: &'a Remedy,
+}
+
+impl Report<'_> {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let colour = Colour::of_stdout();
+        let Facts { domain, sender, .. } = self.facts;
+        let title = format!("Mail from {sender}, over each address of {domain}:");
+        let mut text = format!("{}\n\n{}", colour.bold(&title), self.table(colour));
+        if self.lines().any(|line| !line.rungs.is_empty()) {
+            text.push_str(&format!("\nRungs that hold for MAIL FROM:<{sender}>\n{}\n", self.rungs()));
+        }
+        text.push('\n');
+        text.push_str(&colour.verdicts(&self.summary()));
+        if !self.remedy.remarks.is_empty() {
+            text.push('\n');
+        }
+        for remark in &self.remedy.remarks {
+            text.push_str(&wrapped("! ", "  ", remark));
+        }
+        text + &self.records()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.facts.lines.iter()
+    }
+
+    fn table(&self, colour: Colour) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        let policies = self.facts.lines.first().map_or(&[][..], |line| &line.judged);
+        let policies = policies.iter().map(|judged| judged.policy.to_uppercase());
+        let header = ["ADDRESS", "MX HOST", "PTR", "SPF"].map(str::to_owned);
+        table.set_header(header.into_iter().chain(policies));
+        for line in self.lines() {
+            let row =
+                [line.address.to_string(), self.exchanger(line.address), names(line), mark_spf(line.spf)];
+            table.add_row(row.into_iter().chain(line.judged.iter().map(verdict)));
+        }
+        plain(&table).lines().map(|line| colour.verdicts(line) + "\n").collect()
+    }
+
+    fn exchanger(&self, address: IpAddr) -> String {
+        let with: Vec<String> = self.exchangers(address).map(host).collect();
+        match (with.is_empty(), self.facts.survey.trouble()) {
+            (false, _) => format!("{RIGHT} {}", with.join(", ")),
+            (true, Some(trouble)) => format!("? {trouble}"),
+            (true, None) => format!("{WRONG} none"),
+        }
+    }
+
+    fn exchangers(&self, address: IpAddr) -> impl Iterator<Item = &Exchanger> {
+        self.facts.survey.listed().iter().filter(move |exchanger| exchanger.has(address))
+    }
+
+    /// A row for each rung, a column for each address.
+    fn rungs(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        let addresses = self.lines().map(|line| line.address.to_string());
+        table.set_header(["RULE".to_owned(), "RUNG".to_owned()].into_iter().chain(addresses));
+        let rungs = self.facts.lines.first().map_or(&[][..], |line| &line.rungs);
+        for (at, climbed) in rungs.iter().enumerate() {
+            let cells =
+                self.lines().filter_map(|line| line.rungs.get(at)).map(|climbed| climbs(climbed).to_owned());
+            let names = [climbed.rule.name().to_owned(), climbed.rung.name().to_owned()];
+            table.add_row(names.into_iter().chain(cells));
+        }
+        let dkim = self.lines().map(|_| DKIM.to_owned());
+        table.add_row([Rule::Matches.name().to_owned(), "dkim".to_owned()].into_iter().chain(dkim));
+        plain(&table)
+    }
+
+    fn summary(&self) -> String {
+        let mut text = String::new();
+        for (line, standing) in self.lines().zip(self.standings) {
+            let Standing { lost, unknown } = standing;
+            if !lost.is_empty() {
+                let what = format!("Mail over {} would be lost: {}.", line.address, lost.join("; "));
+                text.push_str(&wrapped(&format!("{WRONG} "), "  ", &what));
+            }
+            if !unknown.is_empty() {
+                let what = format!("Not known of {}: {}.", line.address, unknown.join("; "));
+                text.push_str(&wrapped("? ", "  ", &what));
+            }
+        }
+        if text.is_empty() {
+            let all = match self.facts.lines.len() {
+                1 => "this address".to_owned(),
+                2 => "both addresses".to_owned(),
+                count => format!("all {count} addresses"),
+            };
+            text = format!("{RIGHT} accepted over {all}.\n");
+        }
+        text
+    }
+
+    /// A zone file: the steps in the domain's own zone, then those for the provider.
+    fn records(&self) -> String {
+        let mut text = String::new();
+        let titles = [
+            (Zone::Own, format!("In the zone of {}", self.facts.domain)),
+            (Zone::Provider, "To ask the provider of the address for".to_owned()),
+        ];
+        for (zone, title) in titles {
+            let steps: Vec<&Step> = self.remedy.steps.iter().filter(|step| step.zone == zone).collect();
+            if steps.is_empty() {
+                continue;
+            }
+            // Writing to a String can't fail.
+            writeln!(text, "\n; === {title} ===").ok();
+            for step in steps {
+                writeln!(text, ";").ok();
+                text.push_str(&wrapped("; ", "; ", &step.why));
+                for record in &step.remove {
+                    writeln!(text, "; remove: {}", record.there()).ok();
+                }
+                for record in &step.add {
+                    writeln!(text, "{record}").ok();
+                }
+            }
+        }
+        text
+    }
+
+    /// For programs.
+    pub(super) fn json(&self, exit: Exit) -> String {
+        let lines = self.lines().zip(self.standings).map(|(line, standing)| self.line_json(line, standing));
+        let value = json!({
+            "domain": self.facts.domain.as_str(),
+            "sender": self.facts.sender.to_string(),
+            "exit": exit as u8,
+            "addresses": lines.collect::<Vec<_>>(),
+            "remarks": self.remedy.remarks,
+            "steps": self.remedy.steps.iter().map(step_json).collect::<Vec<_>>(),
+        });
+        format!("{value:#}\n")
+    }
+
+    fn line_json(&self, line: &Line, standing: &Standing) -> Value {
+        let hosts = self.exchangers(line.address);
+        let hosts = hosts.map(
+            |exchanger| json!({ "preference": exchanger.preference, "host": exchanger.target.to_string() }),
+        );
+        let (ptr, names) = match &line.names {
+            NamesOutcome::Confirmed(names) => ("confirmed", names.iter().map(ToString::to_string).collect()),
+            NamesOutcome::NoPtr => ("none", Vec::new()),
+            NamesOutcome::NotConfirmed(names) => {
+                ("not_confirmed", names.iter().map(ToString::to_string).collect())
+            }
+            NamesOutcome::TempError(_) => ("temperror", Vec::new()),
+        };
+        let mut value = json!({
+            "address": line.address.to_string(),
+            "mx_hosts": hosts.collect::<Vec<_>>(),
+            "ptr": ptr,
+            "names": names,
+            "helo": line.helo,
+            "spf": line.spf.name(),
+            "policies": line.judged.iter().map(judged_json).collect::<Vec<_>>(),
+            "lost": standing.lost,
+            "unknown": standing.unknown,
+        });
+        if !line.rungs.is_empty() {
+            let rungs = line.rungs.iter().map(
+                |Climbed { rule, rung, outcome }| json!({ "rule": rule.name(), "rung": rung.name(), "result": outcome.word() }),
+            );
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("rungs".to_owned(), rungs.collect());
+            }
+        }
+        value
+    }
+}
+
+fn judged_json(judged: &Judged) -> Value {
+    let cause = judged.decision.cause.as_ref();
+    let rung = match judged.matches {
+        Some(Outcome::Pass(rung)) => Some(rung.name()),
+        Some(Outcome::Fail(_) | Outcome::TempError(_) | Outcome::None(_)) | None => None,
+    };
+    json!({
+        "policy": judged.policy,
+        "verdict": judged.decision.verdict.name(),
+        "mode": judged.decision.mode.name(),
+        "identity": cause.map(|cause| cause.finding.identity.name()),
+        "rule": cause.map(|cause| cause.finding.rule.name()),
+        "reason": cause.map(|cause| cause.reason.name()),
+        "matches": judged.matches.map(Outcome::word),
+        "rung": rung,
+    })
+}
+
+fn step_json(step: &Step) -> Value {
+    json!({
+        "why": step.why,
+        "zone": match step.zone { Zone::Own => "own", Zone::Provider => "provider" },
+        "remove": step.remove.iter().map(|record| record.there()).collect::<Vec<_>>(),
+        "add": step.add.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn host(exchanger: &Exchanger) -> String {
+    format!("{} {}", exchanger.preference, exchanger.target)
+}
+
+fn names(line: &Line) -> String {
+    match &line.names {
+        NamesOutcome::Confirmed(names) => {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            format!("{RIGHT} {}", names.join(", "))
+        }
+        NamesOutcome::NoPtr => format!("{WRONG} none"),
+        NamesOutcome::NotConfirmed(names) => format!("{WRONG} {}, not confirmed", names.join(", ")),
+        NamesOutcome::TempError(trouble) => format!("? {trouble}"),
+    }
+}
+
+fn mark_spf(outcome: spf::Outcome) -> String {
+    let mark = match outcome {
+        spf::Outcome::Pass => RIGHT,
+        spf::Outcome::Fail => WRONG,
+        spf::Outcome::TempError => '?',
+        spf::Outcome::SoftFail | spf::Outcome::Neutral | spf::Outcome::None | spf::Outcome::PermError => '-',
+    };
+    format!("{mark} {outcome}")
+}
+
+/// `accept (mx)`: by which rung of `matches`; `accept (tag not_an_exchanger)`; `reject: mail_from not_an_exchanger`.
+fn verdict(judged: &Judged) -> String {
+    let Judged { decision, matches, .. } = judged;
+    let mark = if decision.verdict == Verdict::Accept { RIGHT } else { WRONG };
+    let why = match (&decision.cause, matches) {
+        (Some(cause), _) => format!(": {} {}", cause.finding.identity, cause.reason),
+        (None, Some(Outcome::Pass(rung))) => format!(" ({rung})"),
+        (None, Some(Outcome::Fail(reason))) => format!(" (tag {reason})"),
+        (None, Some(Outcome::TempError(trouble))) => format!(" ({trouble})"),
+        (None, Some(Outcome::None(_)) | None) => String::new(),
+    };
+    let monitor = match (decision.mode, &decision.cause) {
+        (Mode::Monitor, Some(_)) => " (mode monitor)",
+        (Mode::Monitor, None) | (Mode::Enforce, _) => "",
+    };
+    format!("{mark} {}{why}{monitor}", decision.verdict.name())
+}
+
+fn climbs(climbed: &Climbed) -> &'static str {
+    match climbed.outcome {
+        Outcome::Pass(_) => "holds",
+        Outcome::Fail(_) => "no",
+        Outcome::TempError(_) => "unknown",
+        Outcome::None(_) => "-",
+    }
+}
+
+/// Without the blanks at the ends of lines.
+fn plain(table: &Table) -> String {
+    table.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A sentence in lines of a bearable width.
+fn wrapped(first: &str, next: &str, text: &str) -> String {
+    let mut lines = vec![first.to_owned()];
+    let mut empty = true;
+    for word in text.split(' ') {
+        let length = lines.last().map_or(0, |line| line.chars().count());
+        if !empty && length + 1 + word.chars().count() > WIDTH {
+            lines.push(next.to_owned());
+            empty = true;
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if empty { "" } else { " " });
+            line.push_str(word);
+        }
+        empty = false;
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_broken_at_blanks_and_every_line_has_its_mark() {
+        let text = wrapped("; ", "; ", &"word ".repeat(60));
+        assert!(text.lines().count() > 2);
+        for line in text.lines() {
+            assert!(line.starts_with("; word") && line.len() <= WIDTH, "{line}");
+        }
+        let long = "x".repeat(200);
+        assert_eq!(wrapped("! ", "  ", &format!("a {long} b")), format!("! a\n  {long}\n  b\n"));
+    }
+}

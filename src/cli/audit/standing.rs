@@ -1,0 +1,71 @@
+//! Where an address stands: why mail over it would be lost, or why that can't be known.
+//!
+//! This is what the exit code says (`rmxd audit --help`): a receiver that asks for reverse MX, the two policies, and SPF's
+//! `fail`, for which receivers refuse too (RFC 7208 8.4). The operator's own policy is shown and doesn't count: it is
+//! others who receive this mail.
+
+use crate::cli::audit::facts::{Facts, Judged, Line};
+use crate::policy::decide::Verdict;
+use crate::policy::reason::Reason;
+use crate::reverse_mx::NamesOutcome;
+use crate::spf;
+
+/// The policies that count.
+const COUNTING: [&str; 2] = ["default", "strict"];
+
+/// Sentences; none of either = mail over this address is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) lost: Vec<String>,
+    pub(super) unknown: Vec<String>,
+}
+
+impl Standing {
+    pub(super) fn of(facts: &Facts, line: &Line) -> Self {
+        let mut standing = Self { lost: Vec::new(), unknown: Vec::new() };
+        match (facts.survey.exchanger_with(line.address), facts.survey.trouble()) {
+            (Some(_), _) => {}
+            (None, Some(trouble)) => {
+                standing.unknown.push(format!("the MX hosts can't all be looked up now ({trouble})"));
+            }
+            (None, None) => standing.lost.push(
+                "no MX host has this address, so a receiver that asks for reverse MX refuses".to_owned(),
+            ),
+        }
+        for judged in line.judged.iter().filter(|judged| COUNTING.contains(&judged.policy)) {
+            standing.judge(judged);
+        }
+        if let NamesOutcome::TempError(trouble) = line.names {
+            standing.unknown.push(format!("its PTR record can't be looked up now ({trouble})"));
+        }
+        match line.spf {
+            spf::Outcome::Fail => {
+                standing
+                    .lost
+                    .push("SPF gives fail: the domain itself says that this mail is forged".to_owned());
+            }
+            spf::Outcome::TempError => standing.unknown.push("SPF can't be looked up now".to_owned()),
+            spf::Outcome::Pass
+            | spf::Outcome::SoftFail
+            | spf::Outcome::Neutral
+            | spf::Outcome::None
+            | spf::Outcome::PermError => {}
+        }
+        standing
+    }
+
+    fn judge(&mut self, judged: &Judged) {
+        let Some(cause) =
+            judged.decision.cause.as_ref().filter(|_| judged.decision.verdict != Verdict::Accept)
+        else {
+            return;
+        };
+        let identity = cause.finding.identity;
+        if cause.reason == Reason::DnsError {
+            self.unknown
+                .push(format!("the {} policy can't decide now: DNS trouble at {identity}", judged.policy));
+        } else {
+            self.lost.push(format!("the {} policy refuses: {identity} {}", judged.policy, cause.reason));
+        }
+    }
+}
