@@ -12,6 +12,7 @@ mod cache;
 mod clock;
 mod failover;
 pub(crate) mod names;
+pub(crate) mod organization;
 mod packet;
 mod resolver;
 #[cfg(test)]

@@ -7,7 +7,6 @@
 mod address;
 mod exists;
 mod matches;
-mod organization;
 mod ptr;
 #[cfg(test)]
 mod tests;

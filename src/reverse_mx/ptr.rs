@@ -11,7 +11,7 @@ use crate::dns::Dns;
 use crate::dns::names::{self, Claims};
 use crate::dns::trail::{Trail, trouble};
 use crate::policy::evidence::{Evidence, Trouble};
-use crate::reverse_mx::organization::organization;
+use crate::dns::organization::organization;
 use crate::smtp::address::DomainName;
 
 /// What DNS calls a client.
