@@ -11,6 +11,7 @@ mod id;
 mod inspection;
 mod pending;
 mod ptr;
+mod signed;
 #[cfg(test)]
 mod tests;
 

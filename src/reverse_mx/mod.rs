@@ -96,6 +96,12 @@ impl ReverseMx {
         Self { dns, settings }
     }
 
+    /// The DNS that it judges by.
+    #[must_use]
+    pub fn dns(&self) -> &Dns {
+        &self.dns
+    }
+
     /// Both rules of one domain of one identity, side by side. A rule whose action is off is not looked up and gives no
     /// finding.
     pub async fn inspect(
