@@ -13,6 +13,8 @@ mod daemon;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod dkim;
+#[cfg(test)]
 mod dialogues;
 #[cfg(test)]
 mod drain;
