@@ -18,6 +18,8 @@
 //!   envelope opens no way around the check of the visible sender.
 //! - A header that begins with a continuation line is refused for everybody: behind our trace fields it would speak in
 //!   our name.
+//! - Whether DNS is down is learned from its servers, never from the domains that are asked for: those are the senders'.
+//! - A file of exemptions with one bad line is refused whole: half a list would refuse somebody whom the operator trusts.
 //! - The greylist asks by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
 //! - The greylist answers from memory and is written behind: a disk may cost what a restart remembers, never a session's
 //!   time.

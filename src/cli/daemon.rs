@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Settings;
-use crate::dns::{Dns, SetupError};
+use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
 use crate::gate::Gate;
 use crate::policy::identity::Identity;
@@ -32,6 +32,7 @@ const FIRST_PROBE: Duration = Duration::from_secs(5);
 pub(super) struct Daemon {
     settings: Settings,
     dns: Dns,
+    watch: Watch,
     /// Stays open once it was opened: old sessions may still ask, and what it knows may be wanted again.
     greylist: Option<Greylist>,
     relay: Probed,
@@ -91,6 +92,7 @@ impl Daemon {
     /// open relay of us is (DESIGN 1.6), and so is a Maildir that can't be written.
     pub(super) async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
         let dns = Dns::new(settings.dns.clone())?;
+        let watch = dns.watch();
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(None, &settings).await?;
         let gate =
@@ -102,7 +104,7 @@ impl Daemon {
         let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners)?;
-        Ok(Self { settings, dns, greylist, relay, tls, server })
+        Ok(Self { settings, dns, watch, greylist, relay, tls, server })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -133,6 +135,9 @@ impl Daemon {
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
+        if !dns.has_servers_of(&self.dns) {
+            self.watch = dns.watch();
+        }
         (self.settings, self.dns, self.tls) = (settings, dns, tls);
         if let Some(greylist) = greylist {
             greylist.take_over();

@@ -8,11 +8,7 @@ use crate::config::reader::Reader;
 
 /// Refuses what this version can't do.
 pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
-    let lists = [
-        ("listen.milter", &raw.listen.milter),
-        ("listen.policy", &raw.listen.policy),
-        ("exempt.files", &raw.exempt.files),
-    ];
+    let lists = [("listen.milter", &raw.listen.milter), ("listen.policy", &raw.listen.policy)];
     for (key, items) in lists {
         if !items.is_empty() {
             reader.refuse(key, format!("{items:?} is not available in this version: []"));

@@ -5,6 +5,7 @@
 //! into [`Settings`]. Whatever can fail, fails here, at start, with all problems at once; nothing is guessed or ignored.
 
 mod document;
+mod exempt;
 mod keys;
 mod later;
 mod layer;
@@ -250,9 +251,8 @@ mod tests {
                     reply_to: rules(Action::Reject, Action::Off, &[Rung::Mx]),
                 },
                 exempt: Exemptions {
-                    clients: vec![],
-                    domains: vec![],
                     recipients: vec!["postmaster".into(), "abuse".into()],
+                    ..Exemptions::default()
                 },
                 help_url: String::new(),
             },
@@ -412,9 +412,11 @@ mod tests {
         .unwrap();
         let servers: Vec<String> = settings.dns.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["192.0.2.53:53", "127.0.0.1:5353", "[::1]:53", "[::1]:5353"]);
-        let clients: Vec<String> = settings.gate.exempt.clients.iter().map(ToString::to_string).collect();
-        assert_eq!(clients, ["192.0.2.0/24", "192.0.2.1/32", "2001:db8::/32"]);
-        assert_eq!(settings.gate.exempt.recipients, ["noc", "Ops@example.com"]);
+        let exempt = &settings.gate.exempt;
+        let is_exempt = |client: &str| exempt.client(client.parse().unwrap());
+        assert!(is_exempt("192.0.2.255") && is_exempt("2001:db8::1"));
+        assert!(!is_exempt("192.0.3.1") && !is_exempt("2001:db9::1"));
+        assert_eq!(exempt.recipients, ["noc", "Ops@example.com"]);
         assert_eq!(settings.door.recipient_domains[0].to_string(), ".example.com");
         assert_eq!(settings.gate.help_url, "https://example.com/mail");
         assert_eq!(settings.door.message, 10000);

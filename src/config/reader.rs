@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::problem::{Origin, Problem, either};
@@ -31,6 +32,20 @@ impl<'a> Reader<'a> {
     pub(super) fn refuse(&mut self, key: &str, what: impl Into<String>) {
         let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
         self.problems.push(Problem { origin, key: key.to_owned(), what: what.into() });
+    }
+
+    /// The same for what is said elsewhere than in the configuration.
+    pub(super) fn refuse_at(&mut self, origin: Origin, key: &str, what: String) {
+        self.problems.push(Problem { origin, key: key.to_owned(), what });
+    }
+
+    /// Where relative paths of a key begin that name a part of the configuration: beside the file that says it, else in
+    /// the working directory.
+    pub(super) fn folder(&self, key: &str) -> &'a Path {
+        match self.origins.get(key) {
+            Some(Origin::File { path, .. }) => path.parent().unwrap_or(Path::new("")),
+            Some(Origin::Default | Origin::Environment(_) | Origin::Flag(_)) | None => Path::new(""),
+        }
     }
 
     /// Records a combination that can't be, at the first of its keys that the operator wrote.

@@ -4,16 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use compact_str::CompactString;
 use ipnet::IpNet;
 
 use crate::config::problem::Problem;
 use crate::config::raw::{self, Raw};
 use crate::config::reader::Reader;
-use crate::config::{Settings, later, rules};
+use crate::config::{Settings, exempt, later, rules};
 use crate::policy::rule::Policy;
 use crate::reverse_mx::PrivateAddresses;
-use crate::smtp::address::{DomainName, Mailbox};
+use crate::smtp::address::DomainName;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
 use crate::store::greylist;
@@ -50,7 +49,7 @@ pub(super) fn resolve(
     let relay = relay(raw, hostname.as_ref(), reading);
     let gate = gate::Settings {
         policy: rules::policy(&raw.policy, reading),
-        exempt: exemptions(raw, reading),
+        exempt: exempt::exemptions(&raw.exempt, reading),
         help_url: help_url(&raw.reply.help_url, reading),
     };
     let door = door(raw, domains, reading);
@@ -185,21 +184,15 @@ fn next_hop(text: &str) -> Result<relay::NextHop, String> {
     }
 }
 
-fn exemptions(raw: &Raw, reader: &mut Reader<'_>) -> gate::Exemptions {
-    gate::Exemptions {
-        clients: reader.list("exempt.clients", &raw.exempt.clients, network).unwrap_or_default(),
-        domains: reader.list("exempt.domains", &raw.exempt.domains, pattern).unwrap_or_default(),
-        recipients: reader.list("exempt.recipients", &raw.exempt.recipients, recipient).unwrap_or_default(),
-    }
-}
-
-fn pattern(text: &str) -> Result<DomainPattern, String> {
+/// An item of `relay.domains` and the like.
+pub(super) fn pattern(text: &str) -> Result<DomainPattern, String> {
     DomainPattern::parse(text).map_err(|_not_a_name| {
         "is not a domain such as \"example.com\", or \".example.com\" with sub-domains".to_owned()
     })
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+/// An item of `exempt.clients` and the like.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let network = text.parse::<IpNet>().or_else(|_no_prefix| text.parse::<IpAddr>().map(IpNet::from));
     let network = network.map_err(|_not_an_address| {
         "is not a network such as \"192.0.2.0/24\" or \"2001:db8::/32\", nor an address".to_owned()
@@ -208,15 +201,6 @@ fn network(text: &str) -> Result<IpNet, String> {
         return Err(format!("has bits set behind its prefix: \"{}\" is the network", network.trunc()));
     }
     Ok(network)
-}
-
-fn recipient(text: &str) -> Result<CompactString, String> {
-    let read = if text.contains('@') {
-        Mailbox::parse(text).map(|mailbox| CompactString::from(mailbox.to_string()))
-    } else {
-        Mailbox::parse(&format!("{text}@local")).map(|_| CompactString::from(text))
-    };
-    read.map_err(|_syntax| "is neither a local part such as \"postmaster\" nor an address".to_owned())
 }
 
 fn help_url(text: &str, reader: &mut Reader<'_>) -> String {

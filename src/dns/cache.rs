@@ -155,14 +155,14 @@ impl Cache {
         self.store.entry_by_ref(&key).or_insert_with_if(ask, outdated).await.into_value()
     }
 
-    /// What is known of a question that this client could not ask; that is no matter of the others, so it isn't held.
-    pub(super) async fn busy(&self, question: Question) -> Entry {
+    /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
+    pub(super) async fn unasked(&self, question: Question, why: Trouble) -> Entry {
         let now = self.clock.now();
         let known = self.store.get(&Key::from(question)).await;
         if let Some(entry) = known.as_ref().filter(|entry| entry.is_fresh(now)) {
             return entry.clone();
         }
-        let answer = Arc::new(Answer::Unavailable(Trouble::Busy));
+        let answer = Arc::new(Answer::Unavailable(why));
         let latest = Held { answer, received: now, expires: now };
         Entry { latest, last_good: known.and_then(Entry::into_last_good) }
     }

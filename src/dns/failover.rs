@@ -5,13 +5,15 @@
 //! the load on resolvers for the sake of the few questions that meet a dead one.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::dns::SetupError;
+use crate::dns::breaker::Breaker;
 use crate::dns::clock::{Clock, Moment};
+use crate::dns::health::Health;
 use crate::dns::resolver::{Response, Upstream, WireName};
 use crate::policy::evidence::{RecordType, Trouble};
 
@@ -23,10 +25,14 @@ const DISTRUST: Duration = Duration::from_secs(30);
 /// The configured servers, in order of preference.
 pub(super) struct Servers {
     servers: Vec<Server>,
+    timeout: Duration,
     clock: Clock,
+    pub(super) breaker: Breaker,
+    health: Mutex<Health>,
 }
 
 struct Server {
+    address: SocketAddr,
     upstream: Upstream,
     failed: Mutex<Option<Moment>>,
 }
@@ -36,14 +42,45 @@ impl Servers {
         let servers = addresses
             .iter()
             .map(|&address| {
-                Ok(Server { upstream: Upstream::new(address, timeout)?, failed: Mutex::default() })
+                let upstream = Upstream::new(address, timeout)?;
+                Ok(Server { address, upstream, failed: Mutex::default() })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { servers, clock })
+        let health = Mutex::new(Health::unknown(addresses));
+        Ok(Self { servers, timeout, clock, breaker: Breaker::default(), health })
     }
 
     /// The first answer, or the most telling trouble.
     pub(super) async fn ask(
+        &self,
+        name: &WireName,
+        rtype: RecordType,
+        deadline: Instant,
+    ) -> Result<Response, Trouble> {
+        let outcome = self.ask_in_turn(name, rtype, deadline).await;
+        self.breaker.note(name, rtype, &outcome);
+        outcome
+    }
+
+    /// Each with its address, in order of preference.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (SocketAddr, &Upstream)> {
+        self.servers.iter().map(|server| (server.address, &server.upstream))
+    }
+
+    /// The longest that any exchange takes.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    async fn ask_in_turn(
         &self,
         name: &WireName,
         rtype: RecordType,
@@ -92,11 +129,11 @@ impl Servers {
 
 impl Server {
     fn note(&self, failed: Option<Moment>) {
-        *self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 
     fn failed_lately(&self, now: Moment) -> bool {
-        let failed = *self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.is_some_and(|failed| now.since(failed) < DISTRUST)
     }
 }
@@ -104,7 +141,7 @@ impl Server {
 /// What a server said of the question counts more than what happened on the way to another.
 fn more_telling(one: Trouble, other: Trouble) -> Trouble {
     let rank = |trouble| match trouble {
-        Trouble::Timeout | Trouble::Busy => 0,
+        Trouble::Timeout | Trouble::Busy | Trouble::Down => 0,
         Trouble::Broken => 1,
         Trouble::Refused => 2,
         Trouble::ServerFailure | Trouble::AliasLoop => 3,

@@ -3,14 +3,18 @@
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
 //! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
 //! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions).
+//! Beside them `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
 //! Upon it stand `trail`, the look-ups of one finding, and `names`, those of an address. What an answer means is not
 //! judged here.
 
 mod alias;
 mod askers;
+mod breaker;
 mod cache;
 mod clock;
 mod failover;
+mod health;
+mod look;
 pub(crate) mod names;
 pub(crate) mod organization;
 mod packet;
@@ -21,6 +25,7 @@ pub(crate) mod test_server;
 mod tests;
 pub(crate) mod trail;
 mod udp;
+mod watch;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -35,9 +40,12 @@ use crate::dns::askers::{Askers, Bounds, Ticket};
 use crate::dns::cache::{Cache, Entry, Held};
 use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
+use crate::dns::watch::Pace;
 use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
 
 pub use crate::dns::clock::Clock;
+pub use crate::dns::health::{Condition, Health};
+pub use crate::dns::watch::Watch;
 
 /// Questions under way at once: each holds a socket, and random sub-domains must drown neither the server nor our file
 /// descriptors.
@@ -102,7 +110,7 @@ pub struct Dns(Arc<Inner>);
 
 struct Inner {
     cache: Cache,
-    servers: Servers,
+    servers: Arc<Servers>,
     under_way: Arc<Semaphore>,
     askers: Arc<Askers>,
     clock: Clock,
@@ -144,7 +152,7 @@ impl Dns {
         }
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
-            servers: Servers::new(&settings.servers, settings.timeout, clock.clone())?,
+            servers: Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone())?),
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             askers: Askers::new(BOUNDS),
             clock,
@@ -161,11 +169,15 @@ impl Dns {
         if settings.servers.is_empty() {
             settings.servers = resolver::system_servers()?;
         }
-        let Inner { cache, under_way, askers, clock, settings: before, .. } = &*self.0;
+        let Inner { cache, servers, under_way, askers, clock, settings: before } = &*self.0;
         if settings == *before {
             return Ok(self.clone());
         }
-        let servers = Servers::new(&settings.servers, settings.timeout, clock.clone())?;
+        let servers = if (&settings.servers, settings.timeout) == (&before.servers, before.timeout) {
+            Arc::clone(servers)
+        } else {
+            Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone())?)
+        };
         let cache = if settings.servers == before.servers {
             cache.renewed(settings.cache.clone()).await
         } else {
@@ -173,6 +185,24 @@ impl Dns {
         };
         let (under_way, askers, clock) = (Arc::clone(under_way), Arc::clone(askers), clock.clone());
         Ok(Self(Arc::new(Inner { cache, servers, under_way, askers, clock, settings })))
+    }
+
+    /// Looks after the servers from now on: the log tells what is wrong with one, and while none answers, questions are
+    /// answered at once with [`Trouble::Down`]. Each set of servers is watched once; see [`Dns::has_servers_of`].
+    pub fn watch(&self) -> Watch {
+        watch::watch(Arc::clone(&self.0.servers), Pace::USUAL)
+    }
+
+    /// Whether the servers are one with those of the other, so that who watches those watches these.
+    #[must_use]
+    pub fn has_servers_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.servers, &other.0.servers)
+    }
+
+    /// The servers as they were when they were last looked at.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.servers.health()
     }
 
     /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`]. It is
@@ -185,9 +215,13 @@ impl Dns {
         if let Some(denial) = self.0.cache.denial(&question.name).await {
             return self.0.lookup(question, denial, Freshness::Cached, Duration::ZERO);
         }
+        if self.0.servers.breaker.turns_away(&question) {
+            let entry = self.0.cache.unasked(question.clone(), Trouble::Down).await;
+            return self.0.lookup(question, entry, Freshness::Fresh, Duration::ZERO);
+        }
         let (asked, began) = (Instant::now(), self.0.clock.now());
         let entry = match self.0.place(client, asked).await {
-            None => Some(self.0.cache.busy(question.clone()).await),
+            None => Some(self.0.cache.unasked(question.clone(), Trouble::Busy).await),
             Some(place) => {
                 // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
                 let (inner, theirs) = (Arc::clone(&self.0), question.clone());

@@ -28,6 +28,9 @@ use crate::smtp::address::DomainName;
 /// Requests under way on one TCP connection; the default of 32 is less than the questions that may wait at once.
 const TCP_PIPELINE: usize = 512;
 
+/// Records of an answer to a probe that are kept.
+const MOST_SHOWN: usize = 3;
+
 /// A server to ask.
 pub(super) struct Upstream {
     udp: Udp,
@@ -52,18 +55,107 @@ impl Upstream {
         let packet = Packet::new(name.0.iter(), rtype.into(), rand::random);
         match self.udp.ask(&packet, until).await {
             Ok(Outcome::Answer(octets)) => response(read(octets)),
-            Ok(Outcome::OverTcp) => {
-                let query = Query::query(name.0.clone(), rtype);
-                let exchange = self.tcp.lookup(query, DnsRequestOptions::default()).first_answer();
-                // Boxed: hardly any question goes this way.
-                response(timeout_at(until, Box::pin(exchange)).await.unwrap_or(Err(NetError::Timeout)))
-            }
+            // Boxed: hardly any question goes this way.
+            Ok(Outcome::OverTcp) => response(Box::pin(self.over_tcp(name, rtype, until)).await),
             Ok(Outcome::Silence) => Err(Trouble::Timeout),
             Err(error) => {
                 tracing::debug!(%error, "no socket for a question");
                 Err(Trouble::Broken)
             }
         }
+    }
+
+    /// The same for the sake of the server, not of the name.
+    pub(super) async fn probe(&self, name: &WireName, asked: Asked, until: Instant) -> Said {
+        let rtype = WireType::from(asked);
+        let packet = Packet::new(name.0.iter(), rtype.into(), rand::random);
+        match self.udp.ask(&packet, until).await {
+            Ok(Outcome::Answer(octets)) => said(&read(octets)),
+            Ok(Outcome::OverTcp) => said(&Box::pin(self.over_tcp(name, rtype, until)).await),
+            Ok(Outcome::Silence) | Err(_) => Said::Nothing,
+        }
+    }
+
+    async fn over_tcp(
+        &self,
+        name: &WireName,
+        rtype: WireType,
+        until: Instant,
+    ) -> Result<DnsResponse, NetError> {
+        let query = Query::query(name.0.clone(), rtype);
+        let exchange = self.tcp.lookup(query, DnsRequestOptions::default()).first_answer();
+        timeout_at(until, exchange).await.unwrap_or(Err(NetError::Timeout))
+    }
+}
+
+/// What a server is asked for its own sake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    A,
+    Aaaa,
+    Mx,
+    Ns,
+    Ptr,
+    Soa,
+    Txt,
+}
+
+impl Asked {
+    pub(super) fn name(self) -> &'static str {
+        WireType::from(self).into()
+    }
+}
+
+impl From<Asked> for WireType {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::A => Self::A,
+            Asked::Aaaa => Self::AAAA,
+            Asked::Mx => Self::MX,
+            Asked::Ns => Self::NS,
+            Asked::Ptr => Self::PTR,
+            Asked::Soa => Self::SOA,
+            Asked::Txt => Self::TXT,
+        }
+    }
+}
+
+/// What it says to that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing.
+    Nothing,
+    /// NXDOMAIN.
+    Denied,
+    /// The name exists, records of this type don't.
+    NoData,
+    /// The data of the first records, aliases too.
+    Records(Vec<String>),
+    /// Something else, SERVFAIL or REFUSED mostly.
+    Failure,
+}
+
+/// Of a server that has said something, if only that TCP is the way to have it.
+fn said(outcome: &Result<DnsResponse, NetError>) -> Said {
+    match outcome {
+        Ok(message) if !message.answers.is_empty() => {
+            Said::Records(message.answers.iter().take(MOST_SHOWN).map(shown).collect())
+        }
+        Ok(message) => absent(message.response_code),
+        Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => absent(nothing.response_code),
+        Err(_) => Said::Failure,
+    }
+}
+
+fn shown(record: &hickory_resolver::proto::rr::Record) -> String {
+    record.data.to_string().trim_end_matches('.').to_owned()
+}
+
+fn absent(code: ResponseCode) -> Said {
+    match code {
+        ResponseCode::NXDomain => Said::Denied,
+        ResponseCode::NoError => Said::NoData,
+        _ => Said::Failure,
     }
 }
 
@@ -180,6 +272,16 @@ impl WireName {
     /// Always absolute; no search list is ever applied. `None` can't happen for a [`QuestionName`], which fits the wire.
     pub(super) fn of(name: &QuestionName) -> Option<Self> {
         Name::from_labels(name.as_str().split('.').map(str::as_bytes)).ok().map(Self)
+    }
+
+    /// Of labels that fit; none is the root.
+    pub(super) fn labels<'a>(labels: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut name = Name::root();
+        for label in labels {
+            name = name.append_label(label).unwrap_or_else(|_too_long| Name::root());
+        }
+        name.set_fqdn(true);
+        Self(name)
     }
 
     /// As a name in record data, or escaped where it is no host name.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,12 +38,13 @@ pub(crate) struct TestServer {
 struct State {
     zone: Mutex<Zone>,
     log: Mutex<Vec<String>>,
+    silent: AtomicBool,
 }
 
 struct Handler(Arc<State>);
 
 impl TestServer {
-    /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, A, AAAA, PTR, CNAME, TXT: words) or `NAME BEHAVIOUR`:
+    /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, NS, A, AAAA, PTR, CNAME, TXT: words) or `NAME BEHAVIOUR`:
     /// SERVFAIL, REFUSED, DROP, DELAY milliseconds, REFERRAL (NS records only), NOSOA (absence without SOA),
     /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped), FOLDS (over UDP
     /// the question comes back in lower case).
@@ -82,6 +84,11 @@ impl TestServer {
     /// Replaces the zone.
     pub(crate) fn set(&self, zone: &str) {
         *self.state.zone.lock().unwrap() = Zone::read(zone);
+    }
+
+    /// Whether it says nothing to anybody, as one that is down.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.state.silent.store(silent, Ordering::SeqCst);
     }
 
     /// What was asked since the last call: `udp MX good.test`.
@@ -143,6 +150,7 @@ impl Zone {
                 }
                 ("A", [address]) => Line::Record(ttl, RData::A(A(address.parse().unwrap()))),
                 ("AAAA", [address]) => Line::Record(ttl, RData::AAAA(AAAA(address.parse().unwrap()))),
+                ("NS", [host]) => Line::Record(ttl, RData::NS(NS(name(host)))),
                 ("PTR", [host]) => Line::Record(ttl, RData::PTR(PTR(name(host)))),
                 ("CNAME", [host]) => Line::Record(ttl, RData::CNAME(CNAME(name(host)))),
                 ("TXT", words) => {
@@ -247,7 +255,8 @@ impl RequestHandler for Handler {
                 Line::Delay(time) => Some(*time),
                 _ => None,
             });
-            let lost = zone.has(&asked, |line| matches!(line, Line::Drop))
+            let lost = self.0.silent.load(Ordering::SeqCst)
+                || zone.has(&asked, |line| matches!(line, Line::Drop))
                 || first && zone.has(&asked, |line| matches!(line, Line::OnceLost));
             let folds =
                 info.protocol == Protocol::Udp && zone.has(&asked, |line| matches!(line, Line::Folds));

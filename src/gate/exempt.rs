@@ -1,21 +1,24 @@
 //! Who is let through without any look-up.
+//!
+//! What is listed in the configuration and what is listed in files is one set of networks and one of domains.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use compact_str::CompactString;
-use ipnet::IpNet;
 
+use crate::gate::domains::Domains;
+use crate::gate::networks::Networks;
 use crate::smtp::address::{DomainName, ForwardPath};
-use crate::smtp::pattern::DomainPattern;
 
 /// `[exempt]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exemptions {
     /// Client networks: nothing is looked up for their connections.
-    pub clients: Vec<IpNet>,
+    pub clients: Arc<Networks>,
     /// Sender domains. As MAIL FROM one exempts the envelope (helo, ptr, mail_from); in From: and Reply-To: each
     /// exempts itself only, so that a forged MAIL FROM opens no way around the check of the visible sender.
-    pub domains: Vec<DomainPattern>,
+    pub domains: Arc<Domains>,
     /// Recipients: a local part for any domain (`postmaster`), or a whole address.
     pub recipients: Vec<CompactString>,
 }
@@ -24,13 +27,13 @@ impl Exemptions {
     /// Whether a client (canonical address) is exempt.
     #[must_use]
     pub fn client(&self, address: IpAddr) -> bool {
-        self.clients.iter().any(|network| network.contains(&address))
+        self.clients.contains(address)
     }
 
     /// Whether a sender domain is exempt.
     #[must_use]
     pub fn domain(&self, name: &DomainName) -> bool {
-        self.domains.iter().any(|pattern| pattern.covers(name))
+        self.domains.cover(name)
     }
 
     /// Whether a recipient is exempt; case doesn't matter.
@@ -48,13 +51,17 @@ impl Exemptions {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
+    use crate::smtp::pattern::DomainPattern;
 
     #[test]
     fn entries_cover_what_they_say() {
+        let networks = ["192.0.2.0/24", "2001:db8::/32"].map(|text| text.parse::<IpNet>().unwrap());
         let exempt = Exemptions {
-            clients: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-            domains: vec![DomainPattern::parse(".partner.example").unwrap()],
+            clients: Arc::new(networks.into_iter().collect()),
+            domains: Arc::new([DomainPattern::parse(".partner.example").unwrap()].into_iter().collect()),
             recipients: vec!["postmaster".into(), "help@here.test".into()],
         };
         assert!(exempt.client("192.0.2.7".parse().unwrap()) && !exempt.client("192.0.3.7".parse().unwrap()));

@@ -4,11 +4,13 @@
 //! known and runs while the client goes on; [`Inspection::envelope`] waits only for what can refuse, tags are waited
 //! for at the end of the header block. The gate refuses nothing itself and opens nothing: it gives a decision.
 
+mod domains;
 mod event;
 mod exempt;
 mod guest;
 mod id;
 mod inspection;
+mod networks;
 mod pending;
 mod ptr;
 mod signed;
@@ -19,12 +21,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::gate::domains::Domains;
 pub use crate::gate::event::Facts;
 pub use crate::gate::exempt::Exemptions;
 pub use crate::gate::guest::Guest;
 pub use crate::gate::id::Id;
 use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
+pub use crate::gate::networks::Networks;
 use crate::policy::decide::{Cause, Decision};
 use crate::policy::reason::Reason;
 use crate::policy::rule::Policy;

@@ -186,6 +186,8 @@ pub enum Trouble {
     AliasLoop,
     /// Too many questions are under way already.
     Busy,
+    /// Not asked, since no server answers at present.
+    Down,
 }
 
 impl fmt::Display for Trouble {
@@ -197,6 +199,7 @@ impl fmt::Display for Trouble {
             Self::Broken => "broken answer",
             Self::AliasLoop => "CNAME loop",
             Self::Busy => "too many questions under way",
+            Self::Down => "no DNS server answers",
         })
     }
 }

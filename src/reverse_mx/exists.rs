@@ -2,13 +2,13 @@
 //!
 //! Whether anybody answers at the addresses is not tried: that would make us a nuisance and the sender wait.
 
+use crate::dns::organization::organization;
 use crate::dns::trail::{Start, Trail, addresses};
 use crate::policy::evidence::{Answer, Question, RecordType, Records, Target};
 use crate::policy::finding::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rung;
 use crate::reverse_mx::Settings;
-use crate::dns::organization::organization;
 use crate::smtp::address::DomainName;
 
 /// Tries the rungs in their order. Without one that holds, the first rung's reason counts.

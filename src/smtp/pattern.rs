@@ -21,6 +21,18 @@ impl DomainPattern {
         Ok(Self { name: DomainName::parse_unicode(text)?, below })
     }
 
+    /// The name, without what is below it.
+    #[must_use]
+    pub fn name(&self) -> &DomainName {
+        &self.name
+    }
+
+    /// Whether all below the name is meant too.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.below
+    }
+
     /// Whether the pattern covers a name.
     #[must_use]
     pub fn covers(&self, name: &DomainName) -> bool {

@@ -8,13 +8,13 @@ use serde_json::Value;
 use crate::support::daemon::rmxd;
 
 /// `rmxd zone` with the sample zones. Dropping it kills it.
-struct Zone {
+pub(crate) struct Zone {
     child: Child,
     address: String,
 }
 
 impl Zone {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut zone = rmxd(&["zone", "--listen", "127.0.0.1:0", "--json"]);
         let mut child = zone.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -24,7 +24,7 @@ impl Zone {
     }
 
     /// `rmxd check` with these arguments, parted by blanks.
-    fn check(&self, arguments: &str) -> Run {
+    pub(crate) fn check(&self, arguments: &str) -> Run {
         let mut command = rmxd(&["check"]);
         let dns = format!("dns.servers={}", self.address);
         let base = [dns.as_str(), "dns.private_addresses=accept", "hostname=gate.test", "dns.timeout=2s"];
@@ -43,10 +43,10 @@ impl Drop for Zone {
 }
 
 #[derive(Debug)]
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// Arguments, exit code, and what the tree must have.

@@ -13,13 +13,17 @@ mod daemon;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod dialogues;
+#[cfg(test)]
 mod dkim;
 #[cfg(test)]
-mod dialogues;
+mod dns_watch;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod edge;
+#[cfg(test)]
+mod exempt;
 #[cfg(test)]
 mod greylist;
 #[cfg(test)]
@@ -30,6 +34,8 @@ mod layers;
 mod limits;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod profiles;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]

@@ -191,21 +191,18 @@ async fn the_relay_gets_the_dot_only_for_what_passes() {
     let mut next = Relay::start().await;
     let hop = format!("{}{POLICY}", relay(&format!("smtp://{}", next.address)));
     let site = Site::new(&hop).await;
-    let signed = good().sign(HEADER, "Hello\r\n.you\r\n");
-    for (message, code, end) in [(signed.replace("you", "YOU"), 550, "(close)"), (signed, 250, ".")] {
+    let signed = good().sign(HEADER, &"Hello\r\n.you\r\n".repeat(50_000));
+    for (message, code, end) in [(signed.replacen("you", "YOU", 1), 550, "(close)"), (signed, 250, ".")] {
         assert_eq!(site.send(&message).await.code, code);
-        assert_eq!(site.send_chunks(&message, 150).await.code, code);
+        assert_eq!(site.send_chunks(&message, 150_000).await.code, code);
         for _ in 0..2 {
             while next.seen.recv().await.unwrap() != "DATA" {}
             let mut lines = Vec::new();
             while !lines.last().is_some_and(|line| line == "." || line == "(close)") {
                 lines.push(next.seen.recv().await.unwrap());
             }
-            assert_eq!(lines.last().unwrap(), end, "{lines:?}");
-            assert!(
-                lines.contains(&"Subject: one  two".to_owned()),
-                "the message is on its way before: {lines:?}"
-            );
+            assert_eq!(lines.last().unwrap(), end);
+            assert!(lines.len() > 1_000, "the message was on its way: {}", lines.len());
         }
     }
 }

@@ -30,12 +30,13 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one with these lines of configuration, `KEY=VALUE` as for `--set`, and flags; it may fail to.
+    /// Starts one with these lines of configuration, `KEY=VALUE` as for `--set`, and flags; it may fail to. Without a
+    /// DNS server of its own it has one that doesn't answer, so that none outside of this machine is asked.
     pub(crate) fn spawn(lines: &[&str], flags: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("rmxd-serve-").tempdir().unwrap();
         std::fs::write(
             folder.path().join("rmxd.toml"),
-            "hostname = 'gate.test'\nlisten.smtp = ['127.0.0.1:0']\n",
+            "hostname = 'gate.test'\nlisten.smtp = ['127.0.0.1:0']\ndns.servers = ['127.0.0.1:9']\n",
         )
         .unwrap();
         let log = File::create(folder.path().join("log")).unwrap();

@@ -1,0 +1,175 @@
+//! How the configured servers are, and what the operator is told of it: once when it changes, and what to do.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The servers as they were when they were last looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// No server answers.
+    pub down: bool,
+    /// In the order of `dns.servers`.
+    pub servers: Vec<(SocketAddr, Condition)>,
+}
+
+/// How one server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Not looked at yet.
+    Unknown,
+    /// Nothing is wrong with it.
+    Good,
+    /// It says nothing.
+    Silent,
+    /// Half of its answers took longer than this.
+    Slow(Duration),
+    /// It has an answer for a name that was made up: `NAME TYPE -> ANSWER`.
+    Invents(String),
+    /// It says of this name, which exists, that it doesn't.
+    Denies(&'static str),
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("was not looked at yet"),
+            Self::Good => f.write_str("is as it should be"),
+            Self::Silent => f.write_str("doesn't answer, others do: questions that begin with it wait; see to it, or take it off dns.servers"),
+            Self::Slow(time) => write!(
+                f,
+                "is slow, half of its answers take {} ms or more: clients wait for it; use a nearer resolver, best one of your own (unbound)",
+                time.as_millis()
+            ),
+            Self::Invents(what) => write!(
+                f,
+                "answers for names that can't exist ({what}): spoofed senders will pass; use a resolver of your own (unbound)"
+            ),
+            Self::Denies(name) => write!(
+                f,
+                "says that {name:?} doesn't exist: mail from real senders will be refused; use a resolver of your own (unbound)"
+            ),
+        }
+    }
+}
+
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    Trouble(String),
+    Recovery(String),
+}
+
+impl Health {
+    pub(super) fn unknown(servers: &[SocketAddr]) -> Self {
+        Self { down: false, servers: servers.iter().map(|server| (*server, Condition::Unknown)).collect() }
+    }
+
+    /// What is to be told when it has become `later`.
+    pub(super) fn notices(&self, later: &Self) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        match (self.down, later.down) {
+            (false, true) => {
+                notices.push(Notice::Trouble(format!(
+                    "no DNS server answers ({}): mail is answered as policy.on_dns_error says until one does; see to the \
+                     server and the way to it, or set dns.servers to others",
+                    later.names()
+                )));
+            }
+            (true, false) => notices.push(Notice::Recovery("DNS answers again".to_owned())),
+            (true, true) | (false, false) => {}
+        }
+        if later.down {
+            return notices;
+        }
+        for ((server, before), (_, now)) in self.servers.iter().zip(&later.servers) {
+            // that it was silent was told with all the others
+            let before = if self.down && *before == Condition::Silent { &Condition::Unknown } else { before };
+            if std::mem::discriminant(before) == std::mem::discriminant(now) {
+                continue;
+            }
+            match (before, now) {
+                (_, Condition::Unknown) | (Condition::Unknown, Condition::Good) => {}
+                (_, Condition::Good) => {
+                    notices.push(Notice::Recovery(format!("DNS server {server} {now} again")))
+                }
+                _ => notices.push(Notice::Trouble(format!("DNS server {server} {now}"))),
+            }
+        }
+        notices
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.servers.iter().map(|(server, _)| server.to_string()).collect();
+        names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_once_with_what_to_do() {
+        use Condition::{Denies, Good, Invents, Silent, Slow, Unknown};
+        let health = |down, one: &Condition, other: &Condition| {
+            let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+            Health { down, servers: vec![(at(1), one.clone()), (at(2), other.clone())] }
+        };
+        let invents = |what: &str| Invents(what.to_owned());
+        let slow = |seconds| Slow(Duration::from_secs(seconds));
+        let rows = [
+            ((false, Unknown, Unknown), (false, Good, Good), vec![]),
+            (
+                (false, Unknown, Unknown),
+                (true, Silent, Silent),
+                vec!["- no DNS server answers (127.0.0.1:1, 127.0.0.1:2): "],
+            ),
+            ((true, Silent, Silent), (true, Silent, Silent), vec![]),
+            ((true, Silent, Silent), (false, Good, Good), vec!["+ DNS answers again"]),
+            (
+                (true, Silent, Silent),
+                (false, Good, Silent),
+                vec!["+ DNS answers again", "- DNS server 127.0.0.1:2 doesn't answer, others do"],
+            ),
+            ((true, Silent, Silent), (false, Unknown, Unknown), vec!["+ DNS answers again"]),
+            ((false, Good, Silent), (true, Silent, Silent), vec!["- no DNS server answers"]),
+            ((false, Good, Good), (false, Good, Silent), vec!["- DNS server 127.0.0.1:2 doesn't answer"]),
+            (
+                (false, Good, Silent),
+                (false, Good, Good),
+                vec!["+ DNS server 127.0.0.1:2 is as it should be again"],
+            ),
+            (
+                (false, Unknown, Unknown),
+                (false, invents("x.invalid A -> 10.0.0.1"), Good),
+                vec![
+                    "- DNS server 127.0.0.1:1 answers for names that can't exist (x.invalid A -> 10.0.0.1): spoofed \
+                      senders will pass; use a resolver of your own (unbound)",
+                ],
+            ),
+            ((false, invents("x"), Good), (false, invents("y"), Good), vec![]),
+            ((false, slow(2), Good), (false, slow(3), Good), vec![]),
+            (
+                (false, slow(2), Good),
+                (false, Denies("com"), Good),
+                vec!["- DNS server 127.0.0.1:1 says that \"com\" doesn't exist"],
+            ),
+        ];
+        for ((down, one, other), (down_later, one_later, other_later), expected) in rows {
+            let (before, later) = (health(down, &one, &other), health(down_later, &one_later, &other_later));
+            let told: Vec<_> = before
+                .notices(&later)
+                .iter()
+                .map(|notice| match notice {
+                    Notice::Trouble(text) => format!("- {text}"),
+                    Notice::Recovery(text) => format!("+ {text}"),
+                })
+                .collect();
+            assert_eq!(told.len(), expected.len(), "{before:?} {later:?}: {told:?}");
+            for (told, expected) in told.iter().zip(expected) {
+                assert!(told.starts_with(expected), "{told}");
+            }
+        }
+    }
+}
