@@ -4,6 +4,7 @@
 //! Nothing of the body is held. What may turn out to be trailing, and so not part of it, is counted: line ends and, for
 //! the relaxed form, whether white space came last.
 
+use memchr::memmem::Finder;
 use ring::digest::{Context, SHA256};
 
 use crate::smtp::transparency::Unstuffer;
@@ -99,6 +100,7 @@ struct Canonical {
     line_ends: u64,
     /// Relaxed: white space came last.
     blank: bool,
+    two_blanks: Finder<'static>,
     /// The canonical form of what was pushed, on its way to the digest.
     text: Vec<u8>,
 }
@@ -112,7 +114,8 @@ impl std::fmt::Debug for Canonical {
 impl Canonical {
     fn new(form: Form) -> Self {
         let digest = Context::new(&SHA256);
-        Self { form, digest, length: 0, line_ends: 0, blank: false, text: Vec::new() }
+        let two_blanks = Finder::new(b"  ");
+        Self { form, digest, length: 0, line_ends: 0, blank: false, two_blanks, text: Vec::new() }
     }
 
     fn push(&mut self, plain: &[u8]) {
@@ -152,7 +155,7 @@ impl Canonical {
                     if std::mem::take(&mut self.blank) {
                         self.text.push(b' ');
                     }
-                    let length = memchr::memchr3(b' ', b'\t', b'\r', plain).unwrap_or(plain.len());
+                    let length = canonical_length(plain, &self.two_blanks);
                     self.text.extend_from_slice(plain.get(..length).unwrap_or_default());
                     length
                 }
@@ -191,6 +194,13 @@ impl Canonical {
         }
         BodyHash { hash, length: self.length }
     }
+}
+
+/// How much at the front is its own relaxed form: no white space but single blanks within.
+fn canonical_length(text: &[u8], two_blanks: &Finder<'_>) -> usize {
+    let line = memchr::memchr2(b'\t', b'\r', text).and_then(|end| text.get(..end)).unwrap_or(text);
+    let single = two_blanks.find(line).and_then(|end| line.get(..end)).unwrap_or(line);
+    single.strip_suffix(b" ").unwrap_or(single).len()
 }
 
 #[cfg(test)]
