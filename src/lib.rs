@@ -32,6 +32,10 @@
 //!   by; `mail_from` stays without a result.
 //! - DKIM decides before the final dot, not before the body: the relay has the octets by then, never the dot. What is written
 //!   in front of the message says that the result was open; to hold the body back would break the bound on memory.
+//! - What would be refused is counted by kind and domain, bounded: a flood of invented names pushes out seldom ones of its
+//!   own kind, and no total.
+//! - A replay of logs judges by the gate's own code, so that what it foretells is what happens; what only tags it does
+//!   not ask for.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;

@@ -8,6 +8,7 @@ pub mod demo;
 mod folder;
 pub mod load;
 mod notify;
+pub mod replay;
 pub mod serve;
 mod signals;
 pub mod zone;
@@ -59,6 +60,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Replay(replay::Args),
     Zone(zone::Args),
     Demo(demo::Args),
     Load(Box<load::Args>),
@@ -72,6 +74,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command }) => match command {
             Command::Serve(arguments) => serve::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Replay(arguments) => replay::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),
