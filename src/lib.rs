@@ -30,6 +30,8 @@
 //!   says they are. A void look-up is counted once for its term, so that hosts without IPv6 are no domain's error.
 //! - At the null sender SPF speaks of postmaster at the HELO name (RFC 7208 2.4), which is what identity `helo` is judged
 //!   by; `mail_from` stays without a result.
+//! - DKIM decides before the final dot, not before the body: the relay has the octets by then, never the dot. What is written
+//!   in front of the message says that the result was open; to hold the body back would break the bound on memory.
 //! - What would be refused is counted by kind and domain, bounded: a flood of invented names pushes out seldom ones of its
 //!   own kind, and no total.
 //! - A replay of logs judges by the gate's own code, so that what it foretells is what happens; what only tags it does
@@ -47,6 +49,8 @@ pub mod session;
 pub mod dns;
 
 pub mod spf;
+
+pub mod dkim;
 
 pub mod reverse_mx;
 

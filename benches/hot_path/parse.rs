@@ -2,7 +2,9 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
+use rmxd::dkim::Signatures;
 use rmxd::message::header;
+use rmxd::smtp::address::DomainName;
 use rmxd::smtp::command::Command;
 use rmxd::smtp::framing::{BareNewline, CommandReader, DataEvent, DataReader};
 use rmxd::smtp::reply::{Enhanced, Reply};
@@ -84,5 +86,24 @@ fn reply_in_wire_form(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         out.clear();
         black_box(&reply).write_to(&mut out);
+    });
+}
+
+/// A megabyte of a body as a DKIM signature of this form needs it, in pieces as they come from the socket.
+#[divan::bench(args = ["simple", "relaxed"])]
+fn body_hash(bencher: Bencher<'_, '_>, form: &str) {
+    let author = DomainName::parse("news.example.test").expect("a name");
+    let block = format!(
+        "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/{form}; d=example.test; s=s; h=from; bh=AAAA; b=AAAA\r\n"
+    );
+    let signatures = Signatures::read(block.as_bytes(), &[&author], 0).expect("a signature");
+    let line = b"The quick brown fox jumps over the lazy dog; and it does so for all of a line\r\n";
+    let body = line.repeat((1 << 20) / line.len());
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| {
+        let mut hasher = signatures.body_hasher();
+        for piece in black_box(&body).chunks(16 * 1024) {
+            hasher.push(piece);
+        }
+        hasher.finish()
     });
 }

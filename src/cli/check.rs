@@ -14,6 +14,7 @@ use crate::message::header::{self, Author, Field, Header};
 use crate::policy::decide::Verdict;
 use crate::smtp::address::ReversePath;
 use crate::smtp::address::{Domain, Mailbox};
+use crate::smtp::framing::stuffed;
 
 /// Make one decision and show its evidence: every record asked, rung by rung
 #[derive(Debug, clap::Args)]
@@ -53,7 +54,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn check(args: &Args) -> Result<Exit, Exit> {
     let settings = args.source.load(DRAIN)?.settings;
-    let header = header(args)?;
+    let message = Message::read(args)?;
     let failed = |exit: Exit, what: String| {
         eprintln!("rmxd: {what}");
         exit
@@ -62,7 +63,7 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
     let text = runtime.block_on(async {
         let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, error.to_string()))?;
-        Ok(decide(args, &gate, &header).await)
+        Ok(decide(args, &gate, &message).await)
     });
     let (text, verdict) = text?;
     match print(&text) {
@@ -75,7 +76,7 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     }
 }
 
-async fn decide(args: &Args, gate: &Arc<Gate>, header: &Header) -> (String, Verdict) {
+async fn decide(args: &Args, gate: &Arc<Gate>, message: &Message) -> (String, Verdict) {
     let mut guest = gate.guest(args.client);
     if let Some(helo) = &args.helo {
         guest.hello(helo);
@@ -83,7 +84,11 @@ async fn decide(args: &Args, gate: &Arc<Gate>, header: &Header) -> (String, Verd
     let mut inspection = guest.inspect(args.mail_from.as_ref().unwrap_or(&ReversePath::Null));
     // The daemon answers at RCPT, before it has seen the header; all findings are shown nevertheless.
     let envelope = inspection.envelope(&mut guest).await;
-    let whole = inspection.header(&mut guest, header).await;
+    let mut whole = inspection.header(&mut guest, &message.header, &message.block).await;
+    if inspection.awaits_body() {
+        inspection.body(&stuffed(&message.body));
+        whole = inspection.whole().await;
+    }
     let decision = if envelope.refuses() { envelope } else { whole };
     let (names, exempt) = (guest.names().await, guest.is_exempt());
     let report = report::Report { gate, names, inspection: &inspection, decision: &decision, exempt };
@@ -91,32 +96,42 @@ async fn decide(args: &Args, gate: &Arc<Gate>, header: &Header) -> (String, Verd
     (text, decision.verdict)
 }
 
-/// What the header says, from the command line or a file.
-fn header(args: &Args) -> Result<Header, Exit> {
-    let Some(path) = &args.message else {
-        return Ok(Header { from: field(&args.from), reply_to: field(&args.reply_to), received: 0 });
-    };
-    let content = std::fs::read(path).map_err(|error| {
-        eprintln!("rmxd: --message {}: {error}", path.display());
-        Exit::Usage
-    })?;
-    Ok(header::read(&header_block(&content)))
+/// What is to be judged beside the envelope.
+struct Message {
+    header: Header,
+    block: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// From the command line or a file.
+    fn read(args: &Args) -> Result<Self, Exit> {
+        let Some(path) = &args.message else {
+            let header = Header { from: field(&args.from), reply_to: field(&args.reply_to), received: 0 };
+            return Ok(Self { header, block: Vec::new(), body: Vec::new() });
+        };
+        let content = std::fs::read(path).map_err(|error| {
+            eprintln!("rmxd: --message {}: {error}", path.display());
+            Exit::Usage
+        })?;
+        let (block, body) = parts(&content);
+        Ok(Self { header: header::read(&block), block, body })
+    }
 }
 
 fn field(authors: &[Author]) -> Field {
     if authors.is_empty() { Field::Absent } else { Field::Authors(authors.to_vec()) }
 }
 
-/// The header block of a file, whose lines may end in LF; without the `From ` line of an mbox.
-fn header_block(content: &[u8]) -> Vec<u8> {
-    let lines = content.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let lines = lines.enumerate().filter(|(at, line)| *at > 0 || !line.starts_with(b"From "));
-    let mut block = Vec::new();
-    for (_, line) in lines.take_while(|(_, line)| !line.is_empty()) {
-        block.extend_from_slice(line);
-        block.extend_from_slice(b"\r\n");
-    }
-    block
+/// The header block and the body of a file, whose lines may end in LF; without the `From ` line of an mbox.
+fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\n").unwrap_or(line));
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).enumerate();
+    let mut lines = lines.filter(|(at, line)| *at > 0 || !line.starts_with(b"From ")).map(|(_, line)| line);
+    let ended = |line: &[u8]| [line, b"\r\n"].concat();
+    let block = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
+    (block, lines.flat_map(ended).collect())
 }
 
 fn reverse_path(text: &str) -> Result<ReversePath, String> {

@@ -15,6 +15,10 @@ const ACTIONS: [(&str, Action); 5] = [
 
 /// Rungs of `matches` for any identity but `ptr`.
 const OF_MATCHES: [Rung; 4] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf];
+/// And for `from`.
+const OF_FROM: [Rung; 5] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf, Rung::Dkim];
+/// Why `dkim` is a rung of `from` only.
+const SIGNED: &str = "a DKIM signature speaks for From:, set policy.from.matches_by";
 /// Why `ptr` is no rung of its own identity.
 const VOUCHES: &str = "every name would vouch for itself";
 
@@ -86,11 +90,11 @@ fn action(identity: Identity, rule: Rule, text: &str, reader: &mut Reader<'_>) -
 /// The rungs of one rule, of one identity or (`None`) of all.
 fn rungs(rule: Rule, identity: Option<Identity>, items: &[String], reader: &mut Reader<'_>) -> Vec<Rung> {
     let key = identity.map_or_else(|| format!("policy.{rule}_by"), |one| format!("policy.{one}.{rule}_by"));
-    let (words, later): (&[Rung], &[&str]) = match (rule, identity) {
-        (Rule::Exists, _) => (&[Rung::Mx, Rung::Address, Rung::Organization], &[]),
-        (Rule::Matches, Some(Identity::Ptr)) => (&[Rung::Mx, Rung::Network, Rung::Spf], &[]),
-        (Rule::Matches, Some(Identity::From)) => (&OF_MATCHES, &["dkim"]),
-        (Rule::Matches, _) => (&OF_MATCHES, &[]),
+    let words: &[Rung] = match (rule, identity) {
+        (Rule::Exists, _) => &[Rung::Mx, Rung::Address, Rung::Organization],
+        (Rule::Matches, Some(Identity::Ptr)) => &[Rung::Mx, Rung::Network, Rung::Spf],
+        (Rule::Matches, Some(Identity::From)) => &OF_FROM,
+        (Rule::Matches, _) => &OF_MATCHES,
     };
     let allowed: Vec<&str> = words.iter().map(|rung| rung.name()).collect();
     let allowed = allowed.join(", ");
@@ -102,8 +106,8 @@ fn rungs(rule: Rule, identity: Option<Identity>, items: &[String], reader: &mut 
         None if rule == Rule::Matches && identity == Some(Identity::Ptr) && item == Rung::Ptr.name() => {
             Err(format!("is not allowed: {VOUCHES}; one or more of {allowed}"))
         }
-        None if later.contains(&item) => {
-            Err(format!("is not available in this version: one or more of {allowed}"))
+        None if rule == Rule::Matches && item == Rung::Dkim.name() => {
+            Err(format!("is not allowed: {SIGNED}; one or more of {allowed}"))
         }
         None => Err(format!("is not allowed: one or more of {allowed}")),
     };

@@ -16,6 +16,7 @@ mod failover;
 mod health;
 mod look;
 pub(crate) mod names;
+pub(crate) mod organization;
 mod packet;
 mod resolver;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Memory is bounded by the header block's limit. Whatever refuses the message, the rest of it is taken and thrown away
 //! (RFC 5321 4.2.5: DATA has two replies, and the second comes behind the final dot). The relay's final dot is sent when
 //! the client's end was seen; if the client breaks off, the value is dropped and the relay's connection closed without.
+//! So it is where the body refuses the message, which a DKIM signature can that turns out to be worth nothing.
 
 use std::time::SystemTime;
 
@@ -14,7 +15,7 @@ use crate::message::authentication_results::{
 };
 use crate::message::header::{self, Field};
 use crate::message::trace::{self, Protocol};
-use crate::policy::decide;
+use crate::policy::decide::{self, Decision};
 use crate::policy::reason::Reason;
 use crate::relay;
 use crate::reverse_mx::{ClientNames, NamesOutcome};
@@ -38,11 +39,18 @@ enum Stage {
     /// The header block as far as it came, dot-stuffed.
     Head(Vec<u8>),
     /// Judged and good; the relay takes the body.
-    Body(relay::Transaction),
+    Body(relay::Transaction, Option<Authors>),
     /// What the client is told at the end.
     Refused(Reply),
     /// Answered.
     Over,
+}
+
+/// The addresses in From: and Reply-To:, for a decision that the body makes: it is logged at the end.
+#[derive(Debug)]
+struct Authors {
+    from: String,
+    reply_to: String,
 }
 
 impl Drop for Message {
@@ -62,7 +70,7 @@ impl Message {
     pub(super) fn refusal(&self) -> Option<&Reply> {
         match &self.stage {
             Stage::Refused(reply) => Some(reply),
-            Stage::Head(_) | Stage::Body(_) | Stage::Over => None,
+            Stage::Head(_) | Stage::Body(..) | Stage::Over => None,
         }
     }
 
@@ -75,7 +83,8 @@ impl Message {
         }
         match &mut self.stage {
             Stage::Refused(_) | Stage::Over => {}
-            Stage::Body(relay) => {
+            Stage::Body(relay, _) => {
+                self.transaction.inspection.body(octets);
                 if let Err(reply) = relay.write(octets).await {
                     self.stage = Stage::Refused(reply);
                 }
@@ -97,7 +106,7 @@ impl Message {
 
     /// Nothing more of the message is at hand: what was taken so far is to reach the relay.
     pub(super) async fn flush(&mut self) {
-        if let Stage::Body(relay) = &mut self.stage
+        if let Stage::Body(relay, _) = &mut self.stage
             && let Err(reply) = relay.flush().await
         {
             self.stage = Stage::Refused(reply);
@@ -112,7 +121,14 @@ impl Message {
         }
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let reply = match stage {
-            Stage::Body(relay) => relay.finish().await,
+            Stage::Body(relay, None) => relay.finish().await,
+            Stage::Body(relay, Some(authors)) => match self.verdict(door, guest, &authors).await {
+                Some(refusal) => {
+                    relay.abandon().await; // after DATA: closed without the dot
+                    refusal
+                }
+                None => relay.finish().await,
+            },
             Stage::Refused(reply) => reply,
             Stage::Head(_) | Stage::Over => Reply::new(451, Enhanced(4, 3, 0), "the message was not judged"),
         };
@@ -129,11 +145,18 @@ impl Message {
         }
     }
 
+    /// What the body has decided; the reply where it is refused.
+    async fn verdict(&mut self, door: &Door, guest: &Guest, authors: &Authors) -> Option<Reply> {
+        let decision = self.transaction.inspection.whole().await;
+        log(&self.transaction, guest, &decision, authors);
+        door.gate.refusal(&decision, self.transaction.id())
+    }
+
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
     async fn judge(&mut self, door: &Door, guest: &mut Guest, block: Vec<u8>, rest: Vec<u8>) {
         let block = unstuffed(&block).into_owned();
-        let trace = match judge(door, guest, &mut self.transaction, &block).await {
-            Ok(trace) => trace,
+        let (trace, authors) = match judge(door, guest, &mut self.transaction, &block).await {
+            Ok(judged) => judged,
             Err(reply) => return self.refuse(reply).await,
         };
         let opened = async {
@@ -144,7 +167,10 @@ impl Message {
             Ok(relay)
         };
         self.stage = match opened.await {
-            Ok(relay) => Stage::Body(relay),
+            Ok(relay) => {
+                self.transaction.inspection.body(rest.strip_prefix(b"\r\n").unwrap_or(&rest));
+                Stage::Body(relay, authors)
+            }
             Err(reply) => Stage::Refused(reply),
         };
     }
@@ -163,13 +189,13 @@ impl Message {
     }
 }
 
-/// The verdict on the header block, and the trace fields that go before it.
+/// The verdict on the header block, and the trace fields that go before it; the authors where the body decides.
 async fn judge(
     door: &Door,
     guest: &mut Guest,
     transaction: &mut Transaction,
     block: &[u8],
-) -> Result<Vec<u8>, Reply> {
+) -> Result<(Vec<u8>, Option<Authors>), Reply> {
     let header = header::read(block);
     let id = transaction.id();
     if block.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
@@ -182,18 +208,27 @@ async fn judge(
         return Err(Reply::new(554, Enhanced(5, 4, 6), text));
     }
     let decision = if transaction.judged() {
-        transaction.inspection.header(guest, &header).await
+        transaction.inspection.header(guest, &header, block).await
     } else {
         decide::exempt()
     };
-    let (from, reply_to) = (addresses(&header.from), addresses(&header.reply_to));
-    let rcpt = transaction.first.as_ref().map(ToString::to_string).unwrap_or_default();
-    let facts = Facts { rcpt: &rcpt, from: &from, reply_to: &reply_to, ..Facts::default() };
-    transaction.log(guest, &decision, &facts);
+    let authors = Authors { from: addresses(&header.from), reply_to: addresses(&header.reply_to) };
+    let authors = if transaction.inspection.awaits_body() {
+        Some(authors)
+    } else {
+        log(transaction, guest, &decision, &authors);
+        None
+    };
     match door.gate.refusal(&decision, transaction.id()) {
         Some(reply) => Err(reply),
-        None => Ok(trace_fields(door, guest, transaction).await),
+        None => Ok((trace_fields(door, guest, transaction).await, authors)),
     }
+}
+
+fn log(transaction: &Transaction, guest: &Guest, decision: &Decision, authors: &Authors) {
+    let rcpt = transaction.first.as_ref().map(ToString::to_string).unwrap_or_default();
+    let facts = Facts { rcpt: &rcpt, from: &authors.from, reply_to: &authors.reply_to, ..Facts::default() };
+    transaction.log(guest, decision, &facts);
 }
 
 async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction) -> Vec<u8> {

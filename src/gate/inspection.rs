@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::gate::event::{self, Facts};
 use crate::gate::guest::{Guest, all_rules, inspect_name, look, temperror};
 use crate::gate::pending::Pending;
+use crate::gate::signed::{self, AwaitsBody};
 use crate::gate::{Gate, Id};
 use crate::message::header::{Author, Field, Header};
 use crate::policy::decide::{Decision, decide, exempt};
@@ -34,6 +35,8 @@ pub struct Inspection {
     sender: Pending<Arc<[Finding]>>,
     envelope: Option<Decision>,
     findings: Vec<Finding>,
+    /// What the body decides.
+    signed: Option<Box<AwaitsBody>>,
     /// The domain of the reverse path, where there is a greylist to ask; empty for the null sender.
     domain: CompactString,
     /// The recipients so far, for the greylist.
@@ -53,6 +56,7 @@ impl Inspection {
             sender,
             envelope: None,
             findings: Vec::new(),
+            signed: None,
             domain: gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
             triples: Vec::new(),
             gate,
@@ -116,9 +120,10 @@ impl Inspection {
         }
     }
 
-    /// The decision on all five identities, at the end of the header block. Where it greylists, the client must have
-    /// come before with each of the recipients: the message goes to all of them or to none.
-    pub async fn header(&mut self, guest: &mut Guest, header: &Header) -> Decision {
+    /// The decision on all five identities, at the end of the header block, which `block` is. Where it greylists, the
+    /// client must have come before with each of the recipients: the message goes to all of them or to none. Where it
+    /// refuses nothing, it may still depend on the body: see [`Inspection::awaits_body`].
+    pub async fn header(&mut self, guest: &mut Guest, header: &Header, block: &[u8]) -> Decision {
         if guest.exempt {
             return exempt();
         }
@@ -129,6 +134,35 @@ impl Inspection {
         );
         self.findings = envelope;
         self.findings.extend(visible);
+        let open = signed::open(&self.gate, &mut self.findings, block);
+        let decision = self.greylisted(self.decision(), &self.triples);
+        match open {
+            None => {}
+            Some(open) if decision.refuses() => open.close(&mut self.findings),
+            Some(open) => self.signed = Some(Box::new(open.start(&self.gate, self.client))),
+        }
+        decision
+    }
+
+    /// Whether the decision is not final before the body has come: a DKIM signature may count. What refused nothing so
+    /// far may go to the next hop meanwhile, but must not end there before [`Inspection::whole`] has decided.
+    #[must_use]
+    pub fn awaits_body(&self) -> bool {
+        self.signed.is_some()
+    }
+
+    /// The next octets of the body, dot-stuffed; costs nothing where it isn't awaited.
+    pub fn body(&mut self, stuffed: &[u8]) {
+        if let Some(signed) = &mut self.signed {
+            signed.push(stuffed);
+        }
+    }
+
+    /// The decision when the body has come.
+    pub async fn whole(&mut self) -> Decision {
+        if let Some(signed) = self.signed.take() {
+            signed.decide(&mut self.findings).await;
+        }
         self.greylisted(self.decision(), &self.triples)
     }
 

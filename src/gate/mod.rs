@@ -14,6 +14,7 @@ mod monitor;
 mod networks;
 mod pending;
 mod ptr;
+mod signed;
 pub mod tally;
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,7 @@ fn first(names: Option<&ClientNames>) -> Option<&str> {
 async fn findings(guest: &mut Guest) -> Vec<Finding> {
     let mut inspection = guest.inspect(&ReversePath::Null);
     let header = Header { from: Field::Absent, reply_to: Field::Absent, received: 0 };
-    inspection.header(guest, &header).await;
+    inspection.header(guest, &header, b"").await;
     inspection.findings().to_vec()
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Per finding one `x-reverse-mx=RESULT (RUNG or REASON) PROPERTY=DOMAIN`. Programs drop comments, so a finding of the
 //! rule `matches` also bears `policy.rule=matches`; without it, it is the rule `exists`. A `none` for want of a
-//! domain has the value `""`. Domains come from the client: what is no token (RFC 2045 5.1) is a quoted string.
+//! domain has the value `""`, and `none (dkim_pending)` is what can be said of a DKIM signature before the body is there:
+//! the field goes first and is not written twice. Domains come from the client: what is no token (RFC 2045 5.1) is a quoted string.
 //!
 //! Taking out errs towards too much within one bound: the field must begin with our name as its authserv-id, in
 //! whatever spelling a reader could take for it (comments, folds, quotes, case, U-labels, a final dot). A field that
@@ -93,6 +94,7 @@ fn because(outcome: Outcome) -> &'static str {
         Outcome::TempError(_) => Reason::DnsError.name(),
         Outcome::None(Absence::NotGiven) => "not_given",
         Outcome::None(Absence::Exempt) => "exempt",
+        Outcome::None(Absence::AwaitsBody) => "dkim_pending",
     }
 }
 

@@ -6,7 +6,7 @@
 
 /// A field, or a line that is none; together the items are the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Item<'a> {
+pub(crate) enum Item<'a> {
     /// `name: value`.
     Field {
         /// Without the white space before the colon.
@@ -21,13 +21,13 @@ pub(super) enum Item<'a> {
 }
 
 /// Parts a block into its items, in order.
-pub(super) fn items(block: &[u8]) -> Items<'_> {
+pub(crate) fn items(block: &[u8]) -> Items<'_> {
     Items { rest: block }
 }
 
 /// See [`items`].
 #[derive(Debug, Clone)]
-pub(super) struct Items<'a> {
+pub(crate) struct Items<'a> {
     rest: &'a [u8],
 }
 

@@ -6,7 +6,7 @@
 
 mod address_list;
 pub mod authentication_results;
-mod fields;
+pub(crate) mod fields;
 mod fold;
 pub mod header;
 mod lexer;

@@ -14,6 +14,8 @@ pub enum Absence {
     NotGiven,
     /// The operator exempted it; DNS was not asked.
     Exempt,
+    /// Only a DKIM signature may still satisfy it, which is known when the body has come.
+    AwaitsBody,
 }
 
 /// The result of a rule, in the words of RFC 8601 2.7.

@@ -48,6 +48,8 @@ pub enum Rung {
     Ptr,
     /// matches: SPF (RFC 7208) for the domain gives `pass`.
     Spf,
+    /// matches, for From: only: a valid DKIM signature (RFC 6376) of the same organisation.
+    Dkim,
 }
 
 impl Rung {
@@ -61,6 +63,7 @@ impl Rung {
             Self::Network => "network",
             Self::Ptr => "ptr",
             Self::Spf => "spf",
+            Self::Dkim => "dkim",
         }
     }
 }
@@ -115,7 +118,8 @@ pub struct IdentityRules {
     pub matches: Action,
     /// Rungs of `exists`, in order; of [`Rung::Mx`], [`Rung::Address`], [`Rung::Organization`].
     pub exists_by: Vec<Rung>,
-    /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`], [`Rung::Ptr`], [`Rung::Spf`].
+    /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`], [`Rung::Ptr`], [`Rung::Spf`], and of
+    /// [`Rung::Dkim`], which is looked at last wherever it stands: it needs the body.
     pub matches_by: Vec<Rung>,
 }
 

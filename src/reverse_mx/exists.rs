@@ -2,13 +2,13 @@
 //!
 //! Whether anybody answers at the addresses is not tried: that would make us a nuisance and the sender wait.
 
+use crate::dns::organization::organization;
 use crate::dns::trail::{Start, Trail, addresses};
 use crate::policy::evidence::{Answer, Question, RecordType, Records, Target};
 use crate::policy::finding::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rung;
 use crate::reverse_mx::Settings;
-use crate::reverse_mx::organization::organization;
 use crate::smtp::address::DomainName;
 
 /// Tries the rungs in their order. Without one that holds, the first rung's reason counts.
@@ -30,7 +30,7 @@ pub(super) async fn exists(
                 }
                 valid_mx(trail, settings, &organization).await
             }
-            Rung::Network | Rung::Ptr | Rung::Spf => continue, // rungs of `matches`
+            Rung::Network | Rung::Ptr | Rung::Spf | Rung::Dkim => continue, // rungs of `matches`
         };
         match judged {
             Ok(()) => return Outcome::Pass(rung),

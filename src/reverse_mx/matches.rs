@@ -40,6 +40,7 @@ pub(super) async fn matches(
             }
             Rung::Ptr => shares_organization(trail, domain).await,
             Rung::Spf => spf::check_by(trail, sender).await == spf::Outcome::Pass,
+            Rung::Dkim => false, // the gate's, where no other holds: it needs the body
             Rung::Address | Rung::Organization => false, // rungs of `exists`
         };
         if holds {
@@ -61,7 +62,7 @@ impl Nearness {
         match rung {
             Rung::Mx => self.same_address,
             Rung::Network => self.same_network,
-            Rung::Address | Rung::Organization | Rung::Ptr | Rung::Spf => false,
+            Rung::Address | Rung::Organization | Rung::Ptr | Rung::Spf | Rung::Dkim => false,
         }
     }
 

@@ -7,7 +7,6 @@
 mod address;
 mod exists;
 mod matches;
-mod organization;
 mod ptr;
 mod survey;
 #[cfg(test)]
@@ -97,6 +96,12 @@ impl ReverseMx {
     #[must_use]
     pub fn new(dns: Dns, settings: Settings) -> Self {
         Self { dns, settings }
+    }
+
+    /// The DNS that it judges by.
+    #[must_use]
+    pub fn dns(&self) -> &Dns {
+        &self.dns
     }
 
     /// Both rules of one domain of one identity, side by side. A rule whose action is off is not looked up and gives no

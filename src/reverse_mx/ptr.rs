@@ -9,9 +9,9 @@ use compact_str::{CompactString, ToCompactString};
 
 use crate::dns::Dns;
 use crate::dns::names::{self, Claims};
+use crate::dns::organization::organization;
 use crate::dns::trail::{Trail, trouble};
 use crate::policy::evidence::{Evidence, Trouble};
-use crate::reverse_mx::organization::organization;
 use crate::smtp::address::DomainName;
 
 /// What DNS calls a client.

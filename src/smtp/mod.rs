@@ -12,4 +12,5 @@ pub mod foreign;
 pub mod framing;
 pub mod pattern;
 pub mod reply;
+pub mod transparency;
 pub mod xclient;

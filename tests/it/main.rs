@@ -17,6 +17,8 @@ mod demo;
 #[cfg(test)]
 mod dialogues;
 #[cfg(test)]
+mod dkim;
+#[cfg(test)]
 mod dns_watch;
 #[cfg(test)]
 mod drain;

@@ -180,7 +180,7 @@ async fn transaction(gate: &std::sync::Arc<Gate>, row: &Row) -> Seen {
     let decision = if exempt {
         rmxd::policy::decide::exempt()
     } else {
-        inspection.header(&mut guest, &header::read(row.header().as_bytes())).await
+        inspection.header(&mut guest, &header::read(row.header().as_bytes()), b"").await
     };
     let reply = gate.refusal(&decision, inspection.id());
     assert_eq!(reply.is_none(), decision.permit().is_some());

@@ -183,7 +183,7 @@ impl Auditor {
         let mut inspection = guest.inspect(&ReversePath::Mailbox(self.sender.clone()));
         // As the daemon: what the envelope refuses is refused before the header is seen.
         let envelope = inspection.envelope(&mut guest).await;
-        let whole = inspection.header(&mut guest, &header).await;
+        let whole = inspection.header(&mut guest, &header, b"").await;
         let decision = if envelope.refuses() { envelope } else { whole };
         let mut findings = inspection.findings().iter();
         let matches = findings

@@ -168,6 +168,7 @@ fn result(finding: &Finding) -> String {
         Outcome::TempError(trouble) => format!("temperror ({})", Trouble::to_string(&trouble)),
         Outcome::None(Absence::NotGiven) => "none (not given)".to_owned(),
         Outcome::None(Absence::Exempt) => "none (exempt)".to_owned(),
+        Outcome::None(Absence::AwaitsBody) => "none (the body is missing)".to_owned(),
     }
 }
 

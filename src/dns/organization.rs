@@ -6,7 +6,7 @@
 use crate::smtp::address::DomainName;
 
 /// `good.test` for `host1.out.good.test`; `None` for a public suffix, a single label and the text of an IP address.
-pub(super) fn organization(domain: &DomainName) -> Option<DomainName> {
+pub(crate) fn organization(domain: &DomainName) -> Option<DomainName> {
     if domain.is_ip_text() || domain.is_single_label() {
         return None;
     }

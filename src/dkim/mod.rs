@@ -1,0 +1,164 @@
+//! DKIM (RFC 6376, 8301, 8463): whether a domain vouches for a message by its signature.
+//!
+//! The verifier is our own, on ring, which is linked for TLS already. mail-auth (0.13) was weighed: it takes the whole
+//! message in memory to choose and canonicalise fields, while a message is streamed here; what could be used of it, the
+//! parsers, takes lists with repeated tags and signatures without a version; and it brings its resolver along, and more
+//! of mail-parser's decoders than the reader of From: should have.
+//!
+//! `tags`, `signature`, `key`, `fields` and `body` are pure. Only signatures that are aligned with an author are looked
+//! at: their domain and the author's have the same organisational domain. What is stricter than the RFC asks: `l=` must
+//! cover all of the body, since what is behind it could be anybody's, and a key in test mode is none. rsa-sha1 is no
+//! signature (RFC 8301 3.1). What a result leads to is not decided here.
+
+mod body;
+mod fields;
+mod key;
+mod signature;
+mod tags;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+pub use crate::dkim::body::{BodyHasher, BodyHashes};
+use crate::dkim::fields::Fields;
+use crate::dkim::key::Key;
+use crate::dkim::signature::Signature;
+use crate::dns::Dns;
+use crate::dns::organization::organization;
+use crate::dns::trail::{Trail, trouble};
+use crate::policy::evidence::{Answer, Evidence, RecordType, Records, Trouble};
+use crate::smtp::address::DomainName;
+
+const FIELD: &[u8] = b"dkim-signature";
+/// Signatures of one message that are verified, the nearest to the top first.
+const MOST_SIGNATURES: usize = 10;
+/// Records at one selector that are tried as keys; RFC 6376 3.6.2.2 leaves several undefined.
+const MOST_KEYS: usize = 3;
+
+/// The signatures of a message that may count for its authors, at least one.
+#[derive(Debug, Clone)]
+pub struct Signatures {
+    block: Arc<[u8]>,
+    /// Each with the place of its field.
+    list: Vec<(usize, Signature)>,
+}
+
+/// What is known of signatures before the body has come.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    list: Vec<CheckedSignature>,
+}
+
+#[derive(Debug, Clone)]
+struct CheckedSignature {
+    signature: Signature,
+    /// Verified over the header, or why it isn't known.
+    outcome: Outcome,
+    evidence: Vec<Evidence>,
+}
+
+/// What the signatures of a message say for one author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// One that is aligned is valid.
+    Pass,
+    /// None is.
+    Fail,
+    /// One may be, but for DNS trouble with its key.
+    TempError(Trouble),
+}
+
+impl Signatures {
+    /// Reads those of a header block that are aligned with one of the authors; `None` where there is none, which costs
+    /// next to nothing. `now` in seconds since 1970.
+    #[must_use]
+    pub fn read(block: &[u8], authors: &[&DomainName], now: u64) -> Option<Self> {
+        let fields = Fields::new(block);
+        let read = fields.named(FIELD).filter_map(|(place, value)| {
+            let signature = Signature::parse(value, now)?;
+            let aligned = authors.iter().any(|author| are_aligned(&signature.domain, author));
+            aligned.then_some((place, signature))
+        });
+        let list: Vec<_> = read.take(MOST_SIGNATURES).collect();
+        (!list.is_empty()).then(|| Self { block: block.into(), list })
+    }
+
+    /// Whether any is aligned with this author.
+    #[must_use]
+    pub fn any_for(&self, author: &DomainName) -> bool {
+        self.list.iter().any(|(_, signature)| are_aligned(&signature.domain, author))
+    }
+
+    /// What hashes the body as they need it.
+    #[must_use]
+    pub fn body_hasher(&self) -> BodyHasher {
+        BodyHasher::new(self.list.iter().map(|(_, signature)| signature.body_form))
+    }
+
+    /// Looks up the keys, on this client's account, and verifies what was signed of the header.
+    pub async fn check(self, dns: &Dns, client: IpAddr) -> Checked {
+        let keys = self.list.iter().map(|(_, signature)| async {
+            let mut trail = Trail::new(dns, client);
+            let answer = trail.ask(signature.key_name.clone(), RecordType::Txt).await;
+            (answer, trail.into_evidence())
+        });
+        let keys = join_all(keys).await;
+        let fields = Fields::new(&self.block);
+        let verified = self.list.iter().zip(keys).map(|((place, signature), (answer, evidence))| {
+            let outcome = match trouble(&evidence) {
+                _ if verifies(signature, &answer, &fields, *place) => Outcome::Pass,
+                Some(trouble) => Outcome::TempError(trouble),
+                None => Outcome::Fail,
+            };
+            CheckedSignature { signature: signature.clone(), outcome, evidence }
+        });
+        Checked { list: verified.collect() }
+    }
+}
+
+impl Checked {
+    /// The result for one author, when the body has come.
+    #[must_use]
+    pub fn outcome(&self, author: &DomainName, body: &BodyHashes) -> Outcome {
+        let covering = self.aligned(author).filter(|checked| {
+            body.of(checked.signature.body_form).is_some_and(|hash| checked.signature.covers(hash))
+        });
+        covering.fold(Outcome::Fail, |best, checked| match (best, checked.outcome) {
+            (Outcome::Pass, _) | (_, Outcome::Pass) => Outcome::Pass,
+            (Outcome::TempError(trouble), _) | (_, Outcome::TempError(trouble)) => {
+                Outcome::TempError(trouble)
+            }
+            (Outcome::Fail, Outcome::Fail) => Outcome::Fail,
+        })
+    }
+
+    /// Every question that was asked for one author.
+    pub fn evidence(&self, author: &DomainName) -> impl Iterator<Item = &Evidence> {
+        self.aligned(author).flat_map(|checked| &checked.evidence)
+    }
+
+    fn aligned(&self, author: &DomainName) -> impl Iterator<Item = &CheckedSignature> {
+        self.list.iter().filter(|checked| are_aligned(&checked.signature.domain, author))
+    }
+}
+
+fn verifies(signature: &Signature, answer: &Answer, fields: &Fields<'_>, place: usize) -> bool {
+    let Answer::Found(Records::Txt(texts)) = answer else {
+        return false;
+    };
+    let mut keys = texts.iter().filter_map(|text| Key::parse(text)).take(MOST_KEYS).peekable();
+    if keys.peek().is_none() {
+        return false;
+    }
+    let header = fields.signed(&signature.fields, signature.header_form, place);
+    keys.any(|key| key.verifies(signature, &header))
+}
+
+/// Of one organisation (relaxed alignment, as in RFC 7489 3.1.1); a public suffix is aligned with itself only.
+fn are_aligned(signer: &DomainName, author: &DomainName) -> bool {
+    signer == author || organization(signer).is_some_and(|name| organization(author) == Some(name))
+}
