@@ -9,6 +9,9 @@
 //!   the recipient. Only what can refuse is waited for there; what only tags is waited for at the end of the header.
 //! - There is no queue: the relay has one. What it says to a recipient is what the client hears.
 //! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
+//! - Questions over UDP go by sockets of our own: hickory-resolver makes a socket, a task and four copies of the message for
+//!   each, which was half of what a new sender cost. Its parser and its TCP stay.
+//! - At the end the listeners are closed before any session is told: who is turned away can't come back in by them.
 //! - There is no trait for DNS: a zone server on loopback tests the real resolver.
 //! - What the relay says to a client that it knows by XCLIENT is a verdict on that client, and the client hears it.
 //! - No client holds more of the relay's connections than are free, so that slow ones leave room for a newcomer.
@@ -27,6 +30,10 @@
 //!   says they are. A void look-up is counted once for its term, so that hosts without IPv6 are no domain's error.
 //! - At the null sender SPF speaks of postmaster at the HELO name (RFC 7208 2.4), which is what identity `helo` is judged
 //!   by; `mail_from` stays without a result.
+//! - What would be refused is counted by kind and domain, bounded: a flood of invented names pushes out seldom ones of its
+//!   own kind, and no total.
+//! - A replay of logs judges by the gate's own code, so that what it foretells is what happens; what only tags it does
+//!   not ask for.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;

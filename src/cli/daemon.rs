@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::Settings;
 use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
-use crate::gate::Gate;
+use crate::gate::{Gate, Memory, Monitor};
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, Rung};
 use crate::relay::{NextHop, Relay, RelayError};
@@ -35,6 +35,7 @@ pub(super) struct Daemon {
     watch: Watch,
     /// Stays open once it was opened: old sessions may still ask, and what it knows may be wanted again.
     greylist: Option<Greylist>,
+    monitor: Monitor,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
@@ -76,7 +77,8 @@ pub(super) fn gate_over(dns: Dns, settings: &Settings) -> Result<Arc<Gate>, Star
     let reverse_mx = ReverseMx::new(dns, settings.reverse_mx.clone());
     let greylist = settings.greylist.clone().map(Greylist::in_memory).transpose();
     let greylist = greylist.map_err(StartError::Random)?;
-    Ok(Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(settings), greylist))
+    let memory = Memory { greylist, ..Memory::default() };
+    Ok(Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(settings), memory))
 }
 
 /// What SPF is to be given (RFC 7208 4.6.4): its look-ups come one after the other.
@@ -100,8 +102,9 @@ impl Daemon {
         let watch = dns.watch();
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(None, &settings).await?;
-        let gate =
-            Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(&settings), greylist.clone());
+        let monitor = Monitor::default();
+        let memory = Memory { greylist: greylist.clone(), monitor: monitor.clone() };
+        let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
@@ -109,7 +112,7 @@ impl Daemon {
         let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners)?;
-        Ok(Self { settings, dns, watch, greylist, relay, tls, server })
+        Ok(Self { settings, dns, watch, greylist, monitor, relay, tls, server })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -124,8 +127,8 @@ impl Daemon {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(self.greylist.as_ref(), &settings).await?;
-        let gate =
-            Gate::with_greylist(settings.gate.clone(), reverse_mx, deadline(&settings), greylist.clone());
+        let memory = Memory { greylist: greylist.clone(), monitor: self.monitor.clone() };
+        let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         let tls = settings.tls.clone().map(|tls| match &self.tls {
             Some(before) => before.renewed(tls),
             None => Acceptor::load(tls),
@@ -157,6 +160,11 @@ impl Daemon {
     /// What new connections are served by.
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What counts refusals, before and after a reload.
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.monitor
     }
 
     /// Where it listens.

@@ -9,6 +9,7 @@ pub mod demo;
 mod folder;
 pub mod load;
 mod notify;
+pub mod replay;
 pub mod serve;
 mod signals;
 pub mod zone;
@@ -60,6 +61,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Replay(replay::Args),
     Audit(audit::Args),
     Zone(zone::Args),
     Demo(demo::Args),
@@ -74,6 +76,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command }) => match command {
             Command::Serve(arguments) => serve::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Replay(arguments) => replay::run(&arguments),
             Command::Audit(arguments) => audit::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),

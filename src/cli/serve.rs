@@ -1,4 +1,5 @@
-//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first drains, a second one stops at once; SIGHUP reloads.
+//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first drains, a second one stops at once; SIGHUP reloads,
+//! SIGUSR1 has the monitor report.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,13 +10,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::daemon::{Daemon, StartError};
 use crate::cli::{ConfigSource, Exit, notify};
 use crate::config::{DRAIN, Loaded, Settings};
+use crate::gate::{DAILY, Occasion};
 use crate::log::{self, Log};
 use crate::server::{self, Listener};
 
 /// Run the daemon
 ///
 /// SIGTERM or SIGINT: no new connections, open transactions may finish; a second one stops at once. SIGHUP: reads the
-/// configuration again; a broken one is logged and changes nothing.
+/// configuration again; a broken one is logged and changes nothing. SIGUSR1: logs what was refused, or would have been, since the
+/// last such report.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -86,15 +89,26 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
         tracing::info!(%address, hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "listening");
     }
     notify::ready(&status(&daemon)).await;
-    while signals.reload_or_stop().await == Wanted::Reload {
-        notify::reloading().await;
-        tokio::select! {
-            () = reload(args, &mut daemon, log) => {}
-            () = signals.stop() => break,
+    let monitor = daemon.monitor().clone();
+    let watch = monitor.clone();
+    tokio::spawn(async move { watch.report_every(DAILY).await });
+    loop {
+        match signals.next().await {
+            Wanted::Stop => break,
+            Wanted::Report => monitor.report(Occasion::Asked),
+            Wanted::Reload => {
+                notify::reloading().await;
+                tokio::select! {
+                    () = reload(args, &mut daemon, log) => {}
+                    () = signals.stop() => break,
+                }
+                notify::ready(&status(&daemon)).await;
+            }
         }
-        notify::ready(&status(&daemon)).await;
     }
-    drain(daemon, &mut signals).await
+    let exit = drain(daemon, &mut signals).await;
+    monitor.report(Occasion::End);
+    exit
 }
 
 fn exit_of(error: &StartError) -> Exit {
@@ -166,9 +180,10 @@ async fn drain(daemon: Daemon, signals: &mut Signals) -> Exit {
 }
 
 /// What the operator wants.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Wanted {
     Reload,
+    Report,
     Stop,
 }
 
@@ -177,6 +192,7 @@ struct Signals {
     interrupt: Signal,
     /// Received from the start on: by default it would end us, and one during a reload makes for another one after it.
     hangup: Signal,
+    report: Signal,
 }
 
 impl Signals {
@@ -185,6 +201,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            report: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -195,12 +212,13 @@ impl Signals {
         }
     }
 
-    async fn reload_or_stop(&mut self) -> Wanted {
+    async fn next(&mut self) -> Wanted {
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Wanted::Stop,
             _ = self.interrupt.recv() => Wanted::Stop,
             _ = self.hangup.recv() => Wanted::Reload,
+            _ = self.report.recv() => Wanted::Report,
         }
     }
 }

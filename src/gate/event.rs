@@ -52,7 +52,7 @@ pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision
         from = shown(facts.from),
         reply_to = shown(facts.reply_to),
         duration = inspection.age().as_secs_f64(),
-        dns_queries = queries(inspection.findings()),
+        dns_queries = inspection.queries(),
         evidence = cause.map(|cause| summary(&cause.finding.evidence)),
         "{}",
         sentence(decision),
@@ -94,7 +94,7 @@ fn rung(finding: &Finding) -> Option<Rung> {
 }
 
 /// Questions that were asked now; several findings may rest on the same one.
-fn queries(findings: &[Finding]) -> usize {
+pub(super) fn queries(findings: &[Finding]) -> usize {
     let evidence = findings.iter().flat_map(|finding| &finding.evidence);
     let fresh = evidence.filter(|evidence| evidence.freshness == Freshness::Fresh);
     fresh.map(|evidence| &evidence.question).collect::<HashSet<_>>().len()

@@ -53,7 +53,7 @@ impl Inspection {
             sender,
             envelope: None,
             findings: Vec::new(),
-            domain: gate.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
+            domain: gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
             triples: Vec::new(),
             gate,
         }
@@ -132,9 +132,16 @@ impl Inspection {
         self.greylisted(self.decision(), &self.triples)
     }
 
-    /// Writes the one event of this decision (DESIGN 6).
+    /// Questions that DNS was asked for the findings so far; what the cache knew is none.
+    #[must_use]
+    pub fn queries(&self) -> usize {
+        event::queries(&self.findings)
+    }
+
+    /// Writes the one event of this decision (DESIGN 6), and counts it for the monitor's report.
     pub fn log(&self, decision: &Decision, facts: &Facts<'_>) {
         event::write(self, self.client, decision, facts);
+        self.gate.memory.monitor.record(decision, self.client);
     }
 
     fn decision(&self) -> Decision {
@@ -142,13 +149,13 @@ impl Inspection {
     }
 
     fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {
-        let greylist = self.gate.greylist.as_ref()?;
+        let greylist = self.gate.memory.greylist.as_ref()?;
         Some(greylist.triple(self.client, &self.domain, recipient))
     }
 
     /// What becomes of a decision that greylists when these come: all are asked for, so that all are remembered.
     fn greylisted(&self, decision: Decision, triples: &[Triple]) -> Decision {
-        let Some(greylist) = self.gate.greylist.as_ref().filter(|_| decision.greylists()) else {
+        let Some(greylist) = self.gate.memory.greylist.as_ref().filter(|_| decision.greylists()) else {
             return decision;
         };
         if triples.is_empty() {

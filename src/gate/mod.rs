@@ -10,9 +10,11 @@ mod exempt;
 mod guest;
 mod id;
 mod inspection;
+mod monitor;
 mod networks;
 mod pending;
 mod ptr;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ pub use crate::gate::guest::Guest;
 pub use crate::gate::id::Id;
 use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
+pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
 pub use crate::gate::networks::Networks;
 use crate::policy::decide::{Cause, Decision};
 use crate::policy::reason::Reason;
@@ -52,9 +55,18 @@ pub struct Settings {
 pub struct Gate {
     settings: Settings,
     reverse_mx: ReverseMx,
-    greylist: Option<Greylist>,
+    memory: Memory,
     deadline: Duration,
     ids: Ids,
+}
+
+/// What the gate remembers of earlier decisions. It may outlive the gate: after a reload the next one has it.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Who came before. Without one, who is greylisted never passes.
+    pub greylist: Option<Greylist>,
+    /// What was refused, or would have been.
+    pub monitor: Monitor,
 }
 
 impl Gate {
@@ -62,18 +74,18 @@ impl Gate {
     /// temperror.
     #[must_use]
     pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
-        Self::with_greylist(settings, reverse_mx, deadline, None)
+        Self::with_memory(settings, reverse_mx, deadline, Memory::default())
     }
 
-    /// The same with a greylist to ask. Without one, who is greylisted never passes.
+    /// The same with a memory.
     #[must_use]
-    pub fn with_greylist(
+    pub fn with_memory(
         settings: Settings,
         reverse_mx: ReverseMx,
         deadline: Duration,
-        greylist: Option<Greylist>,
+        memory: Memory,
     ) -> Arc<Self> {
-        Arc::new(Self { settings, reverse_mx, greylist, deadline, ids: Ids::new() })
+        Arc::new(Self { settings, reverse_mx, memory, deadline, ids: Ids::new() })
     }
 
     /// The operator's policy.

@@ -96,11 +96,14 @@ impl Daemon {
 
     /// The same for a command of the test's own.
     pub(crate) async fn spawn(mut command: Command, home: Home) -> Self {
-        let seen = home.log_so_far().matches(" listening ").count();
+        // as text and as JSON
+        let listening =
+            |log: String| log.matches(" listening ").count() + log.matches("\"listening\"").count();
+        let seen = listening(home.log_so_far());
         let mut daemon = Self { child: command.spawn().unwrap(), home };
         peers::eventually("rmxd listening", SOON, || {
             daemon.assert_running();
-            (daemon.home.log_so_far().matches(" listening ").count() > seen).then_some(())
+            (listening(daemon.home.log_so_far()) > seen).then_some(())
         })
         .await;
         daemon

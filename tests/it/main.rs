@@ -35,11 +35,15 @@ mod limits;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod monitor;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]

@@ -1,0 +1,304 @@
+//! One line of a Postfix log: who wrote it, and what it says of a sender.
+//!
+//! Takes the time stamps of syslog ("Nov  3 12:00:00") and RFC 3339, any instance name (postfix-in/smtpd) and service
+//! name (postfix/submission/smtpd), and short and long queue ids. It reads only the kinds of lines that a sender is
+//! in; what else Postfix writes says nothing here, and what other programs write is none of ours. Senders can put
+//! nearly anything into an address or a HELO, so a line may be made to say something false of its own sender: this is
+//! for statistics. It never fails on what a line holds, it says that the line can't be read.
+
+use std::net::IpAddr;
+
+/// What a line turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// Another program's.
+    Foreign,
+    /// Postfix's; with its time stamp.
+    Postfix(&'a str, Entry<'a>),
+    /// No log line at all, or one of a known kind without what it has to have.
+    Unreadable,
+}
+
+/// A line of one Postfix process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry<'a> {
+    /// The host that it ran on.
+    pub(super) host: &'a str,
+    /// `postfix`, or what `syslog_name` says.
+    pub(super) instance: &'a str,
+    /// The whole tag with the process id: what one session's lines have in common.
+    pub(super) process: &'a str,
+    /// A service for one's own users, by its name.
+    pub(super) submission: bool,
+    pub(super) event: Event<'a>,
+}
+
+/// What it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event<'a> {
+    /// Nothing of a sender.
+    Nothing,
+    /// A client came.
+    Connect { client: IpAddr },
+    /// It went.
+    Disconnect,
+    /// A message begins; without a queue id it goes through to a filter.
+    Begin { id: Option<&'a str>, client: IpAddr, origin: Origin },
+    /// The message is in the queue.
+    Queued { id: &'a str, sender: &'a str },
+    /// A message (or a recipient of it) is refused. With `id` it was known by that; postscreen's `session` is the
+    /// client with its port.
+    Refused {
+        id: Option<&'a str>,
+        client: Option<IpAddr>,
+        session: Option<&'a str>,
+        sender: &'a str,
+        helo: Option<&'a str>,
+    },
+    /// A client is refused before it named a sender.
+    RefusedEarly,
+    /// The filter behind took a message, or didn't.
+    Proxied { accepted: bool, sender: &'a str, helo: Option<&'a str> },
+}
+
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Another mail server.
+    Elsewhere,
+    /// One of our users, with a password or a certificate.
+    Authenticated,
+    /// A filter on this machine gives it back, or a program on it sends it.
+    Internal,
+}
+
+/// Reads a line, without its end.
+pub(super) fn read(line: &str) -> Line<'_> {
+    let Some((stamp, rest)) = stamp(line) else { return Line::Unreadable };
+    let Some((host, rest)) = rest.split_once(' ').filter(|(host, _)| !host.is_empty()) else {
+        return Line::Unreadable;
+    };
+    let Some((process, text)) = rest.split_once(": ") else { return Line::Foreign };
+    let Some((instance, service, program)) = names(process) else { return Line::Foreign };
+    // Solaris puts this before the text: [ID 197553 mail.info]
+    let text = match text.strip_prefix("[ID ").and_then(|rest| rest.split_once("] ")) {
+        Some((_, text)) => text,
+        None => text,
+    };
+    let submission = ["submission", "smtps"].iter().any(|name| service.contains(name));
+    let event = match program {
+        "smtpd" => smtpd(text),
+        "postscreen" => postscreen(text),
+        "qmgr" => qmgr(text),
+        "cleanup" => cleanup(text),
+        _ => Some(Event::Nothing),
+    };
+    match event {
+        Some(event) => Line::Postfix(stamp, Entry { host, instance, process, submission, event }),
+        None => Line::Unreadable,
+    }
+}
+
+/// The time stamp, and what follows the blank behind it.
+fn stamp(line: &str) -> Option<(&str, &str)> {
+    // <22>, where a receiver has kept the priority
+    let line = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+        Some((priority, rest)) if (1..=3).contains(&priority.len()) && is_digits(priority) => rest,
+        _ => line,
+    };
+    if line.starts_with(|first: char| first.is_ascii_digit()) {
+        return line.split_once(' ').filter(|(stamp, _)| is_rfc3339(stamp));
+    }
+    let (stamp, rest) = line.split_at_checked(15)?;
+    let rest = rest.strip_prefix(' ')?;
+    is_syslog(stamp).then_some((stamp, rest))
+}
+
+/// `2026-11-23T12:00:00`, with or without fraction and zone.
+fn is_rfc3339(stamp: &str) -> bool {
+    let Some((date_time, rest)) = stamp.split_at_checked(19) else { return false };
+    fits(date_time, "dddd-dd-ddTdd:dd:dd")
+        && rest.bytes().all(|byte| byte.is_ascii_digit() || b".,:+-Z".contains(&byte))
+}
+
+/// `Nov 23 12:00:00`, `Nov  3 12:00:00`.
+fn is_syslog(stamp: &str) -> bool {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let Some((month, rest)) = stamp.split_at_checked(3) else { return false };
+    MONTHS.contains(&month) && (fits(rest, " dd dd:dd:dd") || fits(rest, "  d dd:dd:dd"))
+}
+
+/// `d` stands for a digit, all else for itself.
+fn fits(text: &str, pattern: &str) -> bool {
+    let octet =
+        |(octet, wanted): (u8, u8)| if wanted == b'd' { octet.is_ascii_digit() } else { octet == wanted };
+    text.len() == pattern.len() && text.bytes().zip(pattern.bytes()).all(octet)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `postfix/submission/smtpd[123]`: the first part, the parts between, the last; `None` for what isn't Postfix's.
+fn names(process: &str) -> Option<(&str, &str, &str)> {
+    let name = match process.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
+        Some((name, pid)) if is_digits(pid) => name,
+        _ => process,
+    };
+    let (instance, rest) = name.split_once('/')?;
+    let (service, program) = rest.rsplit_once('/').unwrap_or(("", rest));
+    let known = ["smtpd", "postscreen", "qmgr", "cleanup"].contains(&program);
+    let plain = !name.contains(' ') && !instance.is_empty();
+    (plain && (known || instance.starts_with("postfix"))).then_some((instance, service, program))
+}
+
+fn smtpd(text: &str) -> Option<Event<'_>> {
+    if let Some(rest) = text.strip_prefix("connect from ") {
+        // a client that was gone at once is unknown[unknown]
+        return Some(client(rest).map_or(Event::Nothing, |client| Event::Connect { client }));
+    }
+    if text.starts_with("disconnect from ") {
+        return Some(Event::Disconnect);
+    }
+    if text.starts_with("proxy-") {
+        return proxied(text);
+    }
+    let Some((id, rest)) = queue_id(text) else { return Some(Event::Nothing) };
+    if let Some(rest) = rest.strip_prefix("client=") {
+        return Some(Event::Begin { id, client: client(rest)?, origin: origin(rest) });
+    }
+    if rest.starts_with("proxy-") {
+        return proxied(rest);
+    }
+    refusal(rest).map_or(Some(Event::Nothing), |rest| refused(id, rest))
+}
+
+/// `NOQUEUE: reject: RCPT from [192.0.2.1]:1234: 550 5.7.1 ...; from=<a>, to=<b>, proto=ESMTP, helo=<c>`
+fn postscreen(text: &str) -> Option<Event<'_>> {
+    match text.strip_prefix("NOQUEUE: reject: ") {
+        Some(rest) => refused(None, rest),
+        None => Some(Event::Nothing),
+    }
+}
+
+/// `4KXN7Q2M: from=<a@b>, size=1, nrcpt=1 (queue active)`
+fn qmgr(text: &str) -> Option<Event<'_>> {
+    let Some((Some(id), rest)) = queue_id(text) else { return Some(Event::Nothing) };
+    match rest.strip_prefix("from=<") {
+        Some(rest) => {
+            let (sender, _) = rest.rsplit_once(">, size=").or_else(|| rest.rsplit_once(">, "))?;
+            Some(Event::Queued { id, sender })
+        }
+        None => Some(Event::Nothing),
+    }
+}
+
+/// Its filters: `ID: milter-reject: END-OF-MESSAGE from ...`, `ID: reject: header Subject: ... from ...; from=<a> ...`
+fn cleanup(text: &str) -> Option<Event<'_>> {
+    let Some((id, rest)) = queue_id(text) else { return Some(Event::Nothing) };
+    let Some(rest) = refusal(rest) else { return Some(Event::Nothing) };
+    let by_content = ["header ", "body ", "mime-header ", "nested-header ", "content "];
+    if !by_content.iter().any(|start| rest.starts_with(start)) {
+        return refused(id, rest);
+    }
+    let (_, fields) = rest.rsplit_once("; from=<")?;
+    let (sender, helo) = (sender(fields)?, helo(fields));
+    Some(Event::Refused { id, client: None, session: None, sender, helo })
+}
+
+fn refusal(text: &str) -> Option<&str> {
+    text.strip_prefix("reject: ").or_else(|| text.strip_prefix("milter-reject: "))
+}
+
+/// `RCPT from name[192.0.2.1]: 550 5.1.1 ...; from=<a> to=<b> proto=ESMTP helo=<c>`
+fn refused<'a>(id: Option<&'a str>, rest: &'a str) -> Option<Event<'a>> {
+    let (stage, rest) = rest.split_once(" from ")?;
+    if ["CONNECT", "HELO", "EHLO", "AUTH", "STARTTLS", "VRFY", "ETRN", "UNKNOWN"].contains(&stage) {
+        return Some(Event::RefusedEarly);
+    }
+    if id.is_some() && ["RCPT", "MAIL"].contains(&stage) {
+        // Postfix gives the id with the first recipient that it takes: there is one.
+        return Some(Event::Nothing);
+    }
+    let Some((_, fields)) = rest.rsplit_once("; from=<") else {
+        return (stage == "MAIL").then_some(Event::RefusedEarly);
+    };
+    if fields.contains("> sasl_username=<") {
+        return Some(Event::Nothing);
+    }
+    let (sender, helo) = (sender(fields)?, helo(fields));
+    let session = rest.strip_prefix('[').and_then(|_| rest.split_once(": ")).map(|(session, _)| session);
+    Some(Event::Refused { id, client: Some(client(rest)?), session, sender, helo })
+}
+
+/// `proxy-accept: END-OF-MESSAGE: 250 2.0.0 Ok; from=<a> to=<b> proto=ESMTP helo=<c>`
+fn proxied(text: &str) -> Option<Event<'_>> {
+    let (accepted, rest) = match text.strip_prefix("proxy-accept: ") {
+        Some(rest) => (true, rest),
+        None => match text.strip_prefix("proxy-reject: ") {
+            Some(rest) => (false, rest),
+            None => return Some(Event::Nothing),
+        },
+    };
+    let (_, fields) = rest.rsplit_once("; from=<")?;
+    if fields.contains("> sasl_username=<") {
+        return Some(Event::Nothing);
+    }
+    Some(Event::Proxied { accepted, sender: sender(fields)?, helo: helo(fields) })
+}
+
+/// The address behind `from=<`: what follows it is another field, or nothing.
+fn sender(fields: &str) -> Option<&str> {
+    let ends = ["> to=<", ">, to=<", "> proto=", ">, proto=", "> helo=<", ">:"];
+    let end = ends.iter().filter_map(|end| fields.find(end)).min();
+    match end {
+        Some(end) => fields.split_at_checked(end).map(|(sender, _)| sender),
+        None => fields.strip_suffix('>'),
+    }
+}
+
+fn helo(fields: &str) -> Option<&str> {
+    let (_, rest) = fields.rsplit_once("helo=<")?;
+    rest.split_once('>').map(|(helo, _)| helo).filter(|helo| !helo.is_empty())
+}
+
+/// The address in `name[192.0.2.1]` or `name[2001:db8::1]:1234`; the name has no brackets.
+fn client(text: &str) -> Option<IpAddr> {
+    let (_, rest) = text.split_once('[')?;
+    let (address, _) = rest.split_once(']')?;
+    let address = address.strip_prefix("IPv6:").unwrap_or(address);
+    address.parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
+fn origin(client: &str) -> Origin {
+    let field = |name| client.contains(name);
+    if field(", sasl_username=") || field(", sasl_method=") {
+        Origin::Authenticated
+    } else if field(", orig_queue_id=")
+        || field(", orig_client=")
+        || client.starts_with("localhost[127.0.0.1]")
+        || client.starts_with("localhost[::1]")
+    {
+        Origin::Internal
+    } else {
+        Origin::Elsewhere
+    }
+}
+
+/// The queue id (`None` for NOQUEUE) and what follows it.
+fn queue_id(text: &str) -> Option<(Option<&str>, &str)> {
+    let (id, rest) = text.split_once(": ")?;
+    if id == "NOQUEUE" {
+        return Some((None, rest));
+    }
+    // Short ids are hexadecimal; long ones are in base 52, which has no vowels.
+    let short = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
+    let long = |byte: u8| byte.is_ascii_alphanumeric() && !b"AEIOUaeiou".contains(&byte);
+    let is_id =
+        (5..=20).contains(&id.len()) && (id.bytes().all(short) || (id.len() >= 10 && id.bytes().all(long)));
+    is_id.then_some((Some(id), rest))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! The report: tables for people, and JSON for programs; the same facts in both.
+//!
+//! What Postfix took and this policy would refuse is what matters: it comes first, and only for it are there lines for
+//! `[exempt]`. DNS in trouble says nothing of a sender and stands apart.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use crate::cli::colour::Colour;
+use crate::cli::replay::judge::Judged;
+use crate::cli::replay::mail::Counts;
+use crate::gate::tally::{Kind, Row, Volume, exempt_lines};
+use crate::smtp::escape::Escaped;
+
+/// What has to be known at whatever the numbers are.
+const LIMITS: [&str; 2] = [
+    "From: and Reply-To: are not in a log and were not judged: run the daemon with policy.mode = \"monitor\" for these.",
+    "Judged by DNS as it is now, not as it was then.",
+];
+
+pub(super) struct Facts<'a> {
+    pub(super) counts: Counts,
+    pub(super) judged: &'a Judged,
+    /// Logs that were not read to their end.
+    pub(super) problems: Vec<String>,
+    pub(super) interrupted: bool,
+    pub(super) took: Duration,
+}
+
+impl Facts<'_> {
+    fn no_address(&self) -> Volume {
+        let mut volume = self.counts.no_address;
+        volume += self.judged.no_address;
+        volume
+    }
+
+    /// Of refusals, and of DNS in trouble.
+    fn kinds(&self) -> (Vec<(Kind, Volume)>, Vec<(Kind, Volume)>) {
+        self.judged.tally.kinds().into_iter().partition(|(kind, _)| !kind.is_trouble())
+    }
+
+    fn rows(&self) -> (Vec<Row>, Vec<Row>) {
+        self.judged.tally.rows().into_iter().partition(|row| !row.kind.is_trouble())
+    }
+}
+
+fn sum(kinds: &[(Kind, Volume)]) -> Volume {
+    let mut sum = Volume::default();
+    kinds.iter().for_each(|(_, volume)| sum += *volume);
+    sum
+}
+
+/// The largest rows, and for which of them there are lines for `[exempt]`.
+fn shown(rows: &[Row], top: usize) -> (&[Row], Vec<String>) {
+    let (shown, _) = rows.split_at_checked(top).unwrap_or((rows, &[]));
+    (shown, exempt_lines(shown.iter().filter(|row| row.volume.taken > 0)))
+}
+
+pub(super) fn json(facts: &Facts<'_>, top: usize) -> String {
+    let (kinds, troubles) = facts.kinds();
+    let (rows, trouble_rows) = facts.rows();
+    let (rows, exempt) = shown(&rows, top);
+    let (trouble_rows, _) = shown(&trouble_rows, top);
+    let kind = |(kind, volume): &(Kind, Volume)| {
+        json!({
+            "identity": kind.identity.name(), "rule": kind.rule.name(), "reason": kind.reason.name(),
+            "action": kind.action.name(), "taken": volume.taken, "refused": volume.refused,
+        })
+    };
+    let value = json!({
+        "counts": facts.counts,
+        "no_address": facts.no_address(),
+        "different_senders": facts.judged.senders,
+        "dns_questions": facts.judged.questions,
+        "seconds": facts.took.as_secs_f64(),
+        "passes": facts.judged.passed,
+        "would_be_refused": sum(&kinds),
+        "dns_trouble": sum(&troubles),
+        "kinds": kinds.iter().map(kind).collect::<Vec<_>>(),
+        "senders": rows.iter().map(sender).collect::<Vec<_>>(),
+        "in_dns_trouble": trouble_rows.iter().map(sender).collect::<Vec<_>>(),
+        "exempt": exempt,
+        "not_judged": ["from", "reply_to"],
+        "problems": facts.problems,
+        "interrupted": facts.interrupted,
+    });
+    format!("{value:#}\n")
+}
+
+fn sender(row: &Row) -> Value {
+    json!({
+        "identity": row.kind.identity.name(), "rule": row.kind.rule.name(), "reason": row.kind.reason.name(),
+        "action": row.kind.action.name(), "domain": row.domain.as_str(),
+        "taken": row.volume.taken, "refused": row.volume.refused,
+        "client": row.client, "more_clients": row.clients_differ,
+        "exempt": row.exemption().map(|exemption| exemption.to_string()),
+    })
+}
+
+pub(super) fn text(facts: &Facts<'_>, top: usize, colour: Colour) -> String {
+    let mut text = String::new();
+    read(&mut text, facts);
+    let (kinds, troubles) = facts.kinds();
+    let (rows, trouble_rows) = facts.rows();
+    let (would, trouble, passed) = (sum(&kinds), sum(&troubles), facts.judged.passed);
+    let mut table = table(&["", "TAKEN", "REFUSED"], &[1, 2]);
+    for (name, volume) in [
+        ("all by Postfix", facts.counts.messages),
+        ("pass here too", passed),
+        ("would be refused here", would),
+        ("DNS in trouble", trouble),
+        ("no address, refused at MAIL", facts.no_address()),
+    ] {
+        table.add_row([name.to_owned(), volume.taken.to_string(), volume.refused.to_string()]);
+    }
+    line(&mut text, &format!("\n{}\n{}", colour.bold("Messages"), table.trim_fmt()));
+    if !kinds.is_empty() {
+        line(&mut text, &format!("\n{}", colour.bold("What would be refused, and why")));
+        line(&mut text, &kinds_table(&kinds));
+        line(&mut text, &format!("\n{}", colour.bold("By sender domain, most mail that Postfix took first")));
+        list(&mut text, &rows, top);
+    }
+    if !troubles.is_empty() {
+        line(
+            &mut text,
+            &format!("\n{}", colour.bold("DNS in trouble: nothing is known of these, try again later")),
+        );
+        list(&mut text, &trouble_rows, top);
+    }
+    let (_, exempt) = shown(&rows, top);
+    if !exempt.is_empty() {
+        let title = "For the configuration, as far as you want this mail";
+        line(&mut text, &format!("\n{}\n[exempt]\n{}", colour.bold(title), exempt.join("\n")));
+    }
+    text.push('\n');
+    LIMITS.iter().for_each(|limit| line(&mut text, limit));
+    if facts.interrupted {
+        line(&mut text, "Interrupted: this is what was judged until then.");
+    }
+    for problem in &facts.problems {
+        line(&mut text, &format!("Incomplete: {problem}"));
+    }
+    text
+}
+
+/// What the logs were.
+fn read(text: &mut String, facts: &Facts<'_>) {
+    let counts = &facts.counts;
+    let Counts { lines, postfix, foreign, unreadable, .. } = counts;
+    line(
+        text,
+        &format!(
+            "{lines} lines: {postfix} of Postfix, {foreign} of other programs, {unreadable} can't be read. {} different \
+             senders, {} questions to DNS, {:.1} s.",
+            facts.judged.senders,
+            facts.judged.questions,
+            facts.took.as_secs_f64(),
+        ),
+    );
+    match (&counts.first, &counts.last) {
+        (Some(first), Some(last)) => line(text, &format!("From {first} to {last}.")),
+        _ => line(text, "No line of Postfix: is this a mail log?"),
+    }
+    line(
+        text,
+        &format!(
+            "Left out: {} messages of authenticated users, {} from this machine, {} clients refused before MAIL FROM.",
+            counts.authenticated, counts.internal, counts.refused_early
+        ),
+    );
+    for sample in &counts.unreadable_samples {
+        line(text, &format!("Can't be read: {sample}"));
+    }
+}
+
+fn kinds_table(kinds: &[(Kind, Volume)]) -> String {
+    let mut table = table(&["IDENTITY", "RULE", "REASON", "ACTION", "TAKEN", "REFUSED"], &[4, 5]);
+    for (kind, volume) in kinds {
+        let [taken, refused] = [volume.taken, volume.refused].map(|number| number.to_string());
+        let names = [kind.identity.name(), kind.rule.name(), kind.reason.name(), kind.action.name()];
+        table.add_row(names.into_iter().map(str::to_owned).chain([taken, refused]));
+    }
+    table.trim_fmt()
+}
+
+fn list(text: &mut String, rows: &[Row], top: usize) {
+    let mut table = table(&["DOMAIN", "IDENTITY", "REASON", "ACTION", "TAKEN", "REFUSED", "CLIENT"], &[4, 5]);
+    let (shown, _) = shown(rows, top);
+    for row in shown {
+        let more = if row.clients_differ { " and others" } else { "" };
+        table.add_row([
+            Escaped::new(row.domain.as_str()).to_string(),
+            row.kind.identity.name().to_owned(),
+            row.kind.reason.name().to_owned(),
+            row.kind.action.name().to_owned(),
+            row.volume.taken.to_string(),
+            row.volume.refused.to_string(),
+            format!("{}{more}", row.client),
+        ]);
+    }
+    line(text, &table.trim_fmt());
+    let rest = rows.len() - shown.len();
+    if rest > 0 {
+        line(text, &format!("and {rest} more (--top)"));
+    }
+}
+
+fn table(header: &[&str], numbers: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if numbers.contains(&at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing to a string can't fail.
+    writeln!(text, "{line}").ok();
+}
