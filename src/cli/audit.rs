@@ -34,8 +34,8 @@ For each address it shows the MX host that has it, its PTR name, the result of S
 with config/strict.toml (STRICT) would do with a message from it; with --config, also what your own policy would do (YOURS). \
 In monitor mode the verdict is shown as it would be enforced. DNS is asked as [dns] of the configuration says.
 
-What is missing is printed as lines for a zone file, the reason above them as a comment. A line after `; remove:` is one that a line \
-below takes the place of.
+What is missing is printed as lines for a zone file, the reason above them as a comment. What stands after `; remove:` is a record \
+that has to go.
 
 Exit codes:
   0   mail over every address is accepted by all that is looked at here

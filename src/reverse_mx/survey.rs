@@ -188,11 +188,11 @@ fn counted(list: &[(u16, Target)], settings: &Settings) -> Vec<Exchanger> {
     list.iter().map(exchanger).collect()
 }
 
+/// The three questions side by side, as each may wait for a server that is silent.
 async fn holding(dns: &Dns, name: &DomainName, client: IpAddr) -> Holding {
     let mut held = Holding { addresses: Vec::new(), alias: None, trouble: None };
-    let mut trail = Trail::new(dns, client);
-    for rtype in [RecordType::Cname, RecordType::A, RecordType::Aaaa] {
-        let answer = trail.ask(name, rtype).await;
+    let ask = |rtype| async move { Trail::new(dns, client).ask(name, rtype).await };
+    for answer in join_all([RecordType::Cname, RecordType::A, RecordType::Aaaa].map(ask)).await {
         match &*answer {
             Answer::Found(Records::Cname(target)) => held.alias = Some(target.clone()),
             Answer::Unavailable(trouble) => held.trouble = held.trouble.or(Some(*trouble)),

@@ -38,7 +38,13 @@ null.test. IN MX 0 .
 ip.test. IN MX 10 127.1.2.1.
 ip.test. IN TXT "proof=1"
 alone.test. IN A 127.1.3.1
+1.3.1.127.in-addr.arpa. IN PTR alone.test.
 nothing.test. IN TXT "v=spf1 a ?all"
+
+half.test. IN MX 10 mail.half.test.
+mail.half.test. IN A 127.1.7.1
+1.7.1.127.in-addr.arpa. IN PTR mail.half.test.
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa. IN PTR mail.half.test.
 
 lies.test. IN MX 10 mail.lies.test.
 mail.lies.test. IN A 127.1.4.1
@@ -106,7 +112,7 @@ async fn what_the_audit_of_the_two_line_company_prints_lets_its_backup_line_thro
     assert_eq!((found.code, found.err.as_str()), (1, ""), "{}", found.out);
     for part in [
         "✗ Mail over 127.0.1.2 would be lost: no MX host has this address",
-        "127.0.1.2 is not an address of any MX host. It is called line2.twolines.test already: make that an MX host.",
+        "127.0.1.2 is not an address of any MX host. It is called line2.twolines.test already. Make that an MX host.",
         "\ntwolines.test. 3600 IN MX 20 line2.twolines.test.\n",
         "\ntwolines.test. 3600 IN TXT \"v=spf1 mx ~all\"\n",
     ] {
@@ -133,12 +139,13 @@ async fn what_the_audit_of_the_two_line_company_prints_lets_its_backup_line_thro
 #[test]
 fn what_is_printed_mends_every_kind_of_fault_at_once() {
     let rows = [
-        ("fresh.test --egress 127.1.0.1 --egress 127.1.0.2 --egress ::1", 1),
+        ("fresh.test --egress 127.1.0.1 --egress 127.1.0.2 --egress 2001:db8::1", 1),
         ("claimed.test --egress 127.1.1.1 --egress 127.1.1.2", 1),
         ("null.test --egress 127.1.2.2", 1),
         ("ip.test --egress 127.1.2.1", 1),
         ("alone.test --egress 127.1.3.1 --egress 127.1.3.2", 1),
         ("nothing.test --egress 127.1.3.3", 1),
+        ("half.test --egress 127.1.7.1 --egress ::1", 1),
         ("lies.test --egress 127.1.4.1 --egress 127.1.4.2", 1),
         ("denies.test --egress 127.1.5.1 --egress 127.1.5.2", 1),
         ("permerror.test --egress 127.1.6.1", 1),
@@ -167,7 +174,7 @@ fn what_is_printed_mends_every_kind_of_fault_at_once() {
 #[test]
 fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
     let zone = Zone::start();
-    let rows: [(&str, i32, &[&str]); 21] = [
+    let rows: [(&str, i32, &[&str]); 22] = [
         (
             "good.test --egress 127.0.0.10",
             0,
@@ -286,6 +293,11 @@ fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
             "broken.test --egress 127.0.0.22",
             75,
             &["? Not known of 127.0.0.22: ", "! The MX records of broken.test can't be"],
+        ),
+        (
+            "silent.test --egress 127.0.0.23",
+            75,
+            &["? time-out", "! The MX records of silent.test can't be looked up now"],
         ),
         (
             "mx-broken.test --egress 127.0.0.26",

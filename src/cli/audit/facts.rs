@@ -53,7 +53,7 @@ pub(super) struct Line {
     pub(super) names: NamesOutcome,
     /// Those names in its PTR records, confirmed or not, that lie in the domain.
     pub(super) own_names: Vec<(DomainName, Holding)>,
-    /// A name in the domain that nobody uses yet; where the address has none and needs one.
+    /// A name in the domain that nobody uses yet, where the address needs one; `None` too where none was found.
     pub(super) fresh: Option<DomainName>,
     /// What was said in EHLO.
     pub(super) helo: String,
@@ -125,7 +125,8 @@ impl Auditor {
         let mut lines = join_all(egress.iter().map(|address| self.line(*address))).await;
         let mut labels = LABELS;
         for line in &mut lines {
-            if !survey.takes_mail_at(line.address) && line.own_name().is_none() {
+            let placed = survey.trouble().is_some() || survey.takes_mail_at(line.address);
+            if !placed && line.own_name().is_none() {
                 line.fresh = self.fresh_name(&mut labels, &survey, line.address).await;
             }
         }
@@ -219,11 +220,10 @@ impl Auditor {
         for number in labels {
             let name = DomainName::parse(&format!("mx{number}.{}", self.domain)).ok()?;
             let holding = self.reverse_mx.holding(&name, address).await;
-            if holding.alias.is_none()
-                && holding.addresses.is_empty()
-                && holding.trouble.is_none()
-                && !named(&name)
-            {
+            if holding.trouble.is_some() {
+                return None;
+            }
+            if holding.alias.is_none() && holding.addresses.is_empty() && !named(&name) {
                 return Some(name);
             }
         }

@@ -205,46 +205,47 @@ impl Draft<'_> {
                 "The PTR record of {address} can't be looked up now ({trouble}). Audit again later."
             ));
         }
-        let own = line.own_name().cloned();
-        let fresh = || line.fresh.clone();
-        let Some(host) = own.clone().or_else(fresh) else {
-            return self
-                .remark(format!("{address} needs a host name, and {} is too long for one.", self.domain()));
-        };
-        let confirmed = line.is_confirmed();
-        let mut add = Vec::new();
-        let mut why = format!("{address} is not an address of any MX host.");
-        if own.is_some() && confirmed {
-            why.push_str(&format!(" It is called {host} already: make that an MX host."));
-        } else if own.is_some() {
-            why.push_str(&format!(
-                " Its PTR record calls it {host}: give that name the address, and make it an MX host."
+        let named = line.own_name().or(line.fresh.as_ref()).cloned();
+        let Some(host) = named else {
+            return self.remark(format!(
+                "{address} needs a host name, and none that is free could be found below {}.",
+                self.domain()
             ));
-        } else {
-            why.push_str(&format!(" Give it a host name of its own, {host}, and make that an MX host."));
+        };
+        self.placed.push(address);
+        self.new_exchanger(line, &host);
+        if line.own_name().is_none() {
+            let why = format!("With this, {address} bears the name of its MX host, as receivers expect.");
+            self.ptr(line, &host, why);
         }
-        if own.is_none() || !confirmed {
-            add.push(Record::address(&host, address));
+    }
+
+    /// The address under this name, and the name among the MX hosts.
+    fn new_exchanger(&mut self, line: &Line, host: &DomainName) {
+        let address = line.address;
+        let mut why = vec![format!("{address} is not an address of any MX host.")];
+        let mut add = Vec::new();
+        match (line.own_name(), line.is_confirmed()) {
+            (Some(_), true) => why.push(format!("It is called {host} already.")),
+            (Some(_), false) => {
+                why.push(format!("Its PTR record calls it {host}: give that name the address."))
+            }
+            (None, _) => why.push(format!("Give it a host name of its own, {host}.")),
+        }
+        if line.own_name().is_none() || !line.is_confirmed() {
+            add.push(Record::address(host, address));
         }
         if !self.hosts.contains(&Target::Host(host.clone())) {
-            let comes_last =
-                "It comes last, so mail for you comes in over it only where the others can't be reached";
-            let comes_first = "It is the only one, so mail for you comes in there";
-            let order = if self.hosts.is_empty() { comes_first } else { comes_last };
-            why.push_str(&format!(" {order}: let port 25 there lead to your mail server."));
-            let mx = self.mx(&host);
-            add.push(mx);
+            let order = if self.hosts.is_empty() {
+                "It is the only one, so mail for you comes in there"
+            } else {
+                "It comes last, so mail for you comes in over it only where the others can't be reached"
+            };
+            why.push(format!("Make that an MX host. {order}: let port 25 there lead to your mail server."));
+            add.push(self.mx(host));
         }
-        self.placed.push(address);
         if !add.is_empty() {
-            self.step(Zone::Own, why, Vec::new(), add);
-        }
-        if own.is_none() {
-            self.ptr(
-                line,
-                &host,
-                format!("With this, {address} bears the name of its MX host, as receivers expect."),
-            );
+            self.step(Zone::Own, why.join(" "), Vec::new(), add);
         }
     }
 
@@ -258,6 +259,8 @@ impl Draft<'_> {
             .next();
         let why = match (&line.names, refused) {
             (NamesOutcome::TempError(_), _) | (NamesOutcome::Confirmed(_), None) => return,
+            // What such a name lacks is the domain's own MX record.
+            (NamesOutcome::Confirmed(_), Some(_)) if line.own_name().is_some() => return,
             (NamesOutcome::Confirmed(names), Some(reason)) => {
                 let names: Vec<&str> = names.iter().map(DomainName::as_str).collect();
                 format!(
