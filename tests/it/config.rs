@@ -66,7 +66,7 @@ fn the_shipped_files_load() {
         assert_eq!(run.stdout, format!("{}: ok\n", path.display()));
         seen += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 4);
 }
 
 #[test]
