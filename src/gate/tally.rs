@@ -1,7 +1,7 @@
 //! What was refused, or would have been, counted by identity, rule, reason and sender domain: for the monitor's report
 //! and for `rmxd replay`.
 //!
-//! Bounded, whatever comes: of each kind of refusal [`KEPT`] to [`HELD`] domains are held, and where there is no room
+//! Bounded, whatever comes: of each kind of refusal `KEPT` to `HELD` domains are held, and where there is no room
 //! the smallest go. Who invents a new domain for each message pushes out domains that were seen as seldom, never the
 //! big ones, and those of another kind not at all. The totals of a kind are exact; a domain that went and came again
 //! is counted from its return on, so its number is "at least".
