@@ -149,7 +149,7 @@ fn refused(bencher: Bencher<'_, '_>) {
 
 /// The same on several cores, which share gate, cache, counters and log: with none of these in the way, a session takes
 /// as long on each of two as on one alone.
-#[divan::bench(threads = [1, 2])]
+#[divan::bench(threads = [1, 2], sample_size = 500)]
 fn refused_on_cores(bencher: Bencher<'_, '_>) {
     thread_local!(static OWN: Runtime = runtime());
     let stage = Stage::new("mail");
