@@ -9,8 +9,8 @@
 //!   the recipient. Only what can refuse is waited for there; what only tags is waited for at the end of the header.
 //! - There is no queue: the relay has one. What it says to a recipient is what the client hears.
 //! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
-//! - Questions over UDP go by sockets of our own: hickory-resolver makes a socket, a task and four copies of the message for
-//!   each, which was half of what a new sender cost. Its parser and its TCP stay.
+//! - Questions over UDP go by sockets of our own: hickory-resolver makes a socket and a task for each and copies it several
+//!   times, which was a quarter of what a spoofed sender with a new name cost. Its parser and its TCP stay.
 //! - At the end the listeners are closed before any session is told: who is turned away can't come back in by them.
 //! - There is no trait for DNS: a zone server on loopback tests the real resolver.
 //! - What the relay says to a client that it knows by XCLIENT is a verdict on that client, and the client hears it.

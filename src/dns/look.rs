@@ -10,10 +10,10 @@
 //!   `root-servers.net`. Without the real root `com` need not exist.
 //! - It is slow if half of what it answered (NOERROR, NXDOMAIN) took more than a second. What fails may take its time.
 
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::dns::health::Condition;
@@ -26,7 +26,6 @@ const SLOW: Duration = Duration::from_secs(1);
 const FEW: usize = 3;
 /// Below it are the names of the root's servers, since 1995.
 const ROOT_SERVERS: &str = "root-servers.net";
-const LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
 
 /// Looks at a server; takes no longer than `limit`. A question of mail that was answered may show that it is there.
 pub(super) async fn look(server: &Upstream, of_mail: Option<Probe>, limit: Duration) -> Condition {
@@ -68,15 +67,7 @@ enum About {
 impl Probe {
     /// A question that mail gave cause to.
     pub(super) fn of_mail(name: WireName, rtype: RecordType) -> Self {
-        let asked = match rtype {
-            RecordType::Mx => Asked::Mx,
-            RecordType::A => Asked::A,
-            RecordType::Aaaa => Asked::Aaaa,
-            RecordType::Ptr => Asked::Ptr,
-            RecordType::Txt => Asked::Txt,
-            RecordType::Cname => Asked::Cname,
-        };
-        Self { name, asked, about: About::Mail }
+        Self { name, asked: Asked::Records(rtype), about: About::Mail }
     }
 }
 
@@ -86,34 +77,31 @@ pub(super) fn simple_questions() -> Vec<Probe> {
         Probe { name: WireName::labels([]), asked: Asked::Ns, about: About::Root },
         Probe {
             name: WireName::labels(["1", "0", "0", "127", "in-addr", "arpa"]),
-            asked: Asked::Ptr,
+            asked: Asked::Records(RecordType::Ptr),
             about: About::Local,
         },
-        Probe { name: WireName::labels([&*letters(), "invalid"]), asked: Asked::A, about: About::MadeUp },
+        Probe {
+            name: WireName::labels([&*letters(), "invalid"]),
+            asked: Asked::Records(RecordType::A),
+            about: About::MadeUp,
+        },
     ]
 }
 
 fn questions() -> Vec<Probe> {
     let mut questions = simple_questions();
     let made_up = WireName::labels([&*letters(), "com"]);
-    let below_com = |asked| Probe { name: made_up.clone(), asked, about: About::MadeUp };
-    questions.extend([Asked::A, Asked::Aaaa, Asked::Mx].map(below_com));
+    let below_com =
+        |rtype| Probe { name: made_up.clone(), asked: Asked::Records(rtype), about: About::MadeUp };
+    questions.extend([RecordType::A, RecordType::Aaaa, RecordType::Mx].map(below_com));
     questions.push(Probe { name: WireName::labels(["com"]), asked: Asked::Soa, about: About::Com });
     questions
 }
 
 /// Twenty at random: nobody has registered that.
 fn letters() -> String {
-    let mut text = String::new();
-    while text.len() < 20 {
-        // seeded by the system
-        let mut random = std::hash::RandomState::new().build_hasher();
-        random.write_usize(text.len());
-        let at = random.finish() % 26;
-        let letter = usize::try_from(at).ok().and_then(|at| LETTERS.get(at)).copied().unwrap_or(b'x');
-        text.push(char::from(letter));
-    }
-    text
+    let mut random = rand::rng();
+    (0..20).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect()
 }
 
 #[derive(Debug)]
