@@ -66,6 +66,8 @@ pub mod door;
 
 pub mod server;
 
+pub mod admin;
+
 pub mod zone;
 
 pub mod log;
