@@ -1,7 +1,5 @@
 //! `rmxd check`: one decision with its evidence, as the daemon would make it, without a message being sent.
 
-mod report;
-
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,9 +7,10 @@ use std::sync::Arc;
 
 use crate::cli::{ConfigSource, Exit, daemon, print};
 use crate::config::DRAIN;
-use crate::gate::Gate;
+use crate::gate::{Facts, Gate};
 use crate::message::header::{self, Author, Field, Header};
 use crate::policy::decide::Verdict;
+use crate::record::{Record, report};
 use crate::smtp::address::ReversePath;
 use crate::smtp::address::{Domain, Mailbox};
 use crate::smtp::framing::stuffed;
@@ -90,9 +89,9 @@ async fn decide(args: &Args, gate: &Arc<Gate>, message: &Message) -> (String, Ve
         whole = inspection.whole().await;
     }
     let decision = if envelope.refuses() { envelope } else { whole };
-    let (names, exempt) = (guest.names().await, guest.is_exempt());
-    let report = report::Report { gate, names, inspection: &inspection, decision: &decision, exempt };
-    let text = if args.json { report.json(args.client) } else { report.tree(args.client) };
+    guest.names().await;
+    let record = Record { id: None, ..inspection.record(&guest, &decision, &Facts::default()) };
+    let text = if args.json { format!("{:#}\n", report::json(&record)) } else { report::tree(&record) };
     (text, decision.verdict)
 }
 
