@@ -14,6 +14,7 @@ mod monitor;
 mod networks;
 mod pending;
 mod ptr;
+mod rehearsal;
 mod signed;
 pub mod tally;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
 pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
 pub use crate::gate::networks::Networks;
+pub use crate::gate::rehearsal::{Rehearsal, addresses};
 use crate::policy::decide::Decision;
 use crate::policy::rule::Policy;
 use crate::record::{Actions, Because, Id, refusal};

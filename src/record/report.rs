@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use compact_str::CompactString;
+use serde_json::{Map, Value, json};
 
 use crate::policy::evidence::{Answer, Evidence, Freshness, Records};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
-use crate::policy::reason::Reason;
+use crate::policy::rule::{Rule, Rung};
 use crate::record::{Extent, Record};
 use crate::reverse_mx::NamesOutcome;
 use crate::smtp::escape::Escaped;
@@ -21,7 +22,10 @@ const WIDEST: usize = 80;
 /// For people.
 #[must_use]
 pub fn tree(record: &Record) -> String {
-    let mut tree = Tree::default();
+    let mut tree = Tree { width: if record.id.is_some() { 11 } else { 9 }, ..Tree::default() };
+    if let Some(id) = record.id {
+        tree.top("id", &format!("{id}, {}", time(record)));
+    }
     tree.top("verdict", &verdict(record));
     if let Some(reply) = record.reply() {
         tree.top("reply", &reply.to_string());
@@ -30,10 +34,33 @@ pub fn tree(record: &Record) -> String {
         tree.top("help", because.reason.help());
     }
     tree.top("client", &format!("{}{}", record.client, name_of_client(record)));
+    if record.id.is_some() {
+        circumstances(&mut tree, record);
+    }
     for (at, identity) in Identity::ALL.into_iter().enumerate() {
         show_identity(&mut tree, record, identity, at + 1 == Identity::ALL.len());
     }
     tree.text
+}
+
+/// What a decision of the past was about; who asks for a new one knows it.
+fn circumstances(tree: &mut Tree, record: &Record) {
+    let Record { helo, mail_from, rcpt, from, reply_to, .. } = record;
+    let texts =
+        [("helo", helo), ("mail_from", mail_from), ("rcpt", rcpt), ("from", from), ("reply_to", reply_to)];
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        tree.top(name, &Escaped::new(text.as_str()).to_string());
+    }
+    let questions = match record.queries() {
+        1 => "1 question".to_owned(),
+        many => format!("{many} questions"),
+    };
+    tree.top("took", &format!("{} since MAIL, {questions} to DNS", short(record.duration)));
+}
+
+/// RFC 3339, UTC.
+fn time(record: &Record) -> String {
+    humantime::format_rfc3339_millis(record.at).to_string()
 }
 
 fn verdict(record: &Record) -> String {
@@ -81,9 +108,16 @@ fn show_identity(tree: &mut Tree, record: &Record, identity: Identity, last: boo
 /// Why there is nothing to show of an identity, where there is nothing.
 fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> Option<&'static str> {
     let missing = findings.iter().all(|(_, finding)| finding.outcome == Outcome::None(Absence::NotGiven));
+    let of_header = matches!(identity, Identity::From | Identity::ReplyTo);
+    let refuses = Rule::ALL.into_iter().any(|rule| record.actions.action(identity, rule).refuses());
     match identity {
         _ if record.extent == Extent::ExemptClient => Some("exempt client"),
+        _ if record.extent == Extent::ExemptRecipients => Some("exempt recipients"),
         _ if findings.is_empty() && !record.actions.looks(identity) => Some("off, not looked up"),
+        _ if record.extent == Extent::Envelope && of_header => Some("not looked at, the envelope decided"),
+        _ if record.extent == Extent::Envelope && findings.is_empty() && !refuses => {
+            Some("not waited for, it refuses nothing")
+        }
         // an exempt MAIL FROM takes them along
         Identity::Ptr if findings.is_empty() => Some("not judged, MAIL FROM is exempt"),
         Identity::Helo if findings.is_empty() => Some("not given, or MAIL FROM is exempt"),
@@ -93,24 +127,48 @@ fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> 
     }
 }
 
-/// For programs.
+/// For programs: everything.
 #[must_use]
 pub fn json(record: &Record) -> Value {
-    let deciding = record.because.and_then(|_| record.deciding());
-    let reason = record.because.map(|(because, _)| because.reason);
-    let findings = record.findings.iter();
-    json!({
-        "verdict": record.verdict.name(),
-        "mode": record.mode.name(),
-        "reply": record.reply().map(|reply| reply.to_string()),
-        "identity": deciding.map(|finding| finding.identity.name()),
-        "rule": deciding.map(|finding| finding.rule.name()),
-        "reason": reason.map(Reason::name),
-        "help": reason.map(Reason::help),
-        "client": record.client.to_string(),
-        "ptr": record.ptr(),
-        "findings": findings.map(|finding| finding_json(record, finding)).collect::<Vec<_>>(),
-    })
+    let mut object = facts(record);
+    let findings = record.findings.iter().map(|finding| finding_json(record, finding));
+    object.insert("help".to_owned(), json!(record.because.map(|(because, _)| because.reason.help())));
+    object.insert("findings".to_owned(), findings.collect());
+    Value::Object(object)
+}
+
+/// For programs that show many: without the findings, and without what is the same for each reason.
+#[must_use]
+pub fn summary(record: &Record) -> Value {
+    Value::Object(facts(record))
+}
+
+fn facts(record: &Record) -> Map<String, Value> {
+    let deciding = record.deciding();
+    let text = |text: &CompactString| (!text.is_empty()).then(|| Escaped::new(text.as_str()).to_string());
+    let facts = [
+        ("id", json!(record.id.map(|id| id.to_string()))),
+        ("at", json!(time(record))),
+        ("verdict", json!(record.verdict.name())),
+        ("mode", json!(record.mode.name())),
+        ("refused", json!(record.refused())),
+        ("identity", json!(deciding.map(|finding| finding.identity.name()))),
+        ("rule", json!(deciding.map(|finding| finding.rule.name()))),
+        ("rung", json!(record.rung().map(Rung::name))),
+        ("reason", json!(record.because.map(|(because, _)| because.reason.name()))),
+        ("domain", json!(deciding.map(|finding| Escaped::new(finding.domain.as_str()).to_string()))),
+        ("client", json!(record.client.to_string())),
+        ("ptr", json!(record.ptr())),
+        ("helo", json!(text(&record.helo))),
+        ("mail_from", json!(text(&record.mail_from))),
+        ("rcpt", json!(text(&record.rcpt))),
+        ("from", json!(text(&record.from))),
+        ("reply_to", json!(text(&record.reply_to))),
+        ("reply", json!(record.reply().map(|reply| reply.to_string()))),
+        ("duration", json!(record.duration.as_secs_f64())),
+        ("dns_queries", json!(record.queries())),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn finding_json(record: &Record, finding: &Finding) -> Value {
@@ -187,6 +245,8 @@ fn short(duration: Duration) -> String {
 #[derive(Default)]
 struct Tree {
     text: String,
+    /// Where the texts of the head begin.
+    width: usize,
     /// For each level above the current one: whether its branch goes on below.
     open: Vec<bool>,
     /// Records that were shown with everything that is known of them.
@@ -196,7 +256,7 @@ struct Tree {
 impl Tree {
     fn top(&mut self, name: &str, text: &str) {
         // Writing to a String can't fail.
-        writeln!(self.text, "{:9}{text}", format!("{name}:")).ok();
+        writeln!(self.text, "{:width$}{text}", format!("{name}:"), width = self.width).ok();
     }
 
     /// The records of one finding, each once; what stands further up is only referred to.
