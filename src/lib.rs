@@ -54,6 +54,8 @@ pub mod dkim;
 
 pub mod reverse_mx;
 
+pub mod record;
+
 pub mod store;
 
 pub mod gate;
