@@ -58,6 +58,8 @@ pub mod store;
 
 pub mod gate;
 
+pub mod audit;
+
 pub mod tls;
 
 pub mod relay;
