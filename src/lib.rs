@@ -54,6 +54,8 @@ pub mod dkim;
 
 pub mod reverse_mx;
 
+pub mod record;
+
 pub mod store;
 
 pub mod gate;
@@ -67,6 +69,8 @@ pub mod relay;
 pub mod door;
 
 pub mod server;
+
+pub mod admin;
 
 pub mod zone;
 

@@ -20,7 +20,7 @@ use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Record
 const OVERHEAD: usize = 360;
 /// How long trouble is remembered: long enough to spare a struggling server, short enough to be forgotten at once.
 const TROUBLE_HELD: Duration = Duration::from_secs(5);
-/// Entries that are copied before others get their turn.
+/// Entries that are copied, or looked through, before others get their turn.
 const COPIED_AT_ONCE: usize = 256;
 
 /// What an entry is about.
@@ -116,6 +116,26 @@ impl Cache {
             }
         }
         renewed
+    }
+
+    /// Removes what is held of a name and of all below it, and that a name above it doesn't exist, which would go on to
+    /// say the same of this one. A question that is under way may bring its answer back.
+    pub(super) async fn forget(&self, name: &QuestionName) -> usize {
+        let is_meant = |key: &Key| match key.about {
+            _ if key.name.is_at_or_below(name) => true,
+            About::Existence => name.is_at_or_below(&key.name),
+            About::Records(_) => false,
+        };
+        let mut removed = 0;
+        for (count, (key, _)) in self.store.iter().enumerate() {
+            if is_meant(&key) && self.store.remove(&*key).await.is_some() {
+                removed += 1;
+            }
+            if count % COPIED_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        removed
     }
 
     /// The answer, if one is held that has not expired. Gives the question back.

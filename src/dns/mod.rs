@@ -42,6 +42,7 @@ use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
 use crate::dns::watch::Pace;
 use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
+use crate::smtp::address::DomainName;
 
 pub use crate::dns::clock::Clock;
 pub use crate::dns::health::{Condition, Health};
@@ -203,6 +204,12 @@ impl Dns {
     #[must_use]
     pub fn health(&self) -> Health {
         self.0.servers.health()
+    }
+
+    /// Forgets what was said of a name and of all names below it, and that a name above it doesn't exist. How many
+    /// answers that were.
+    pub async fn forget(&self, name: &DomainName) -> usize {
+        self.0.cache.forget(&name.into()).await
     }
 
     /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`]. It is

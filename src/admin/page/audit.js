@@ -3,7 +3,7 @@
 import { LONG, get } from "./api.js";
 import { run } from "./check.js";
 import { byId, copier, el, fill } from "./dom.js";
-import { spoken } from "./words.js";
+import { identity as named, spoken } from "./words.js";
 
 export function start() {
   byId("audit-form").addEventListener("submit", (event) => {
@@ -31,11 +31,11 @@ async function ask() {
 
 function outcome({ addresses: list, domain, exit }) {
   const words = {
-    0: ["accept", "accepted", list.length === 1 ? "over this address." : `over all ${list.length} addresses.`],
-    1: ["reject", "lost", "over at least one address."],
-    75: ["defer", "unknown", "DNS trouble is in the way; try again later."],
+    0: ["accept", "accepted", list.length === 1 ? "is accepted over this address." : `is accepted over all ${list.length} addresses.`],
+    1: ["reject", "lost", "would be lost over at least one address."],
+    75: ["defer", "unknown", "can't be judged now, DNS is in trouble; try again later."],
   }[exit] ?? ["defer", "unknown", ""];
-  return el("p.sentence", {}, el(`span.badge.${words[0]}`, {}, words[1]), ` Mail from ${domain}: ${words[2]}`);
+  return el("p.sentence", {}, el(`span.badge.${words[0]}`, {}, words[1]), ` Mail from ${domain} ${words[2]}`);
 }
 
 function addresses({ addresses: list }) {
@@ -52,8 +52,8 @@ function addresses({ addresses: list }) {
 }
 
 function verdict({ verdict: word, identity, reason, rung }) {
-  if (reason) return `${word}: ${spoken(identity)} ${spoken(reason)}`;
-  return rung ? `${word} by ${rung}` : word;
+  if (reason) return `${word}: ${named(identity)} ${spoken(reason)}`;
+  return rung ? `${word} by ${spoken(rung)}` : word;
 }
 
 // True, false, or not known.

@@ -7,9 +7,9 @@ import { get } from "./api.js";
 import { byId, complain, el, fill, say } from "./dom.js";
 import { status } from "./now.js";
 import { badge, view } from "./record.js";
-import { IDENTITIES, REASONS, day, plural, spoken, time } from "./words.js";
+import { IDENTITIES, REASONS, bare, day, identity as named, plural, spoken, time } from "./words.js";
 
-const PAGE = 50;
+const PAGE = 40;
 const MOST = 500;
 const FILTERS = ["verdict", "reason", "identity", "domain", "client"];
 
@@ -22,7 +22,7 @@ let asked = null;
 export function start() {
   const form = byId("filters");
   for (const reason of REASONS) form.reason.append(el("option", { value: reason }, spoken(reason)));
-  for (const identity of IDENTITIES) form.identity.append(el("option", { value: identity }, spoken(identity)));
+  for (const identity of IDENTITIES) form.identity.append(el("option", { value: identity }, named(identity)));
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", filtered);
   form.addEventListener("reset", () => setTimeout(filtered));
@@ -178,14 +178,14 @@ function line(one, isFresh) {
   const at = new Date(one.at);
   const name = Array.isArray(one.ptr) ? one.ptr[0] : one.ptr;
   const from = Array.isArray(one.from) ? one.from.join(", ") : one.from;
-  const forged = from && from !== one.mail_from?.replace(/^<|>$/g, "");
+  const forged = from && from !== bare(one.mail_from ?? "");
   return el(`tr${isFresh ? ".fresh" : ""}`, { "data-key": key(one) },
     el("td.time", {}, el("a", { href: `#decision/${encodeURIComponent(one.id)}`, title: `${day(at)}, id ${one.id}` }, el("time", { datetime: one.at }, time(at)))),
     el("td.verdict", {}, badge(one)),
-    el("td.why", {}, one.reason ? spoken(one.reason) : one.rung ? `by ${one.rung}` : "", one.identity && el("small", {}, spoken(one.identity))),
-    el("td.sender", {}, el("span", {}, one.mail_from || "–"), forged && el("small", {}, `From: ${from}`)),
+    el("td.why", {}, one.reason ? spoken(one.reason) : one.rung ? `by ${spoken(one.rung)}` : "", one.identity && el("small", {}, named(one.identity))),
+    el("td.sender", {}, el("span", {}, bare(one.mail_from || "–")), forged && el("small", {}, `From: ${from}`)),
     el("td.client", {}, el("span", {}, one.client), el("small", {}, name || one.helo || "")),
-    el("td.rcpt", {}, one.rcpt || "–"));
+    el("td.rcpt", {}, bare(one.rcpt || "–")));
 }
 
 // A click anywhere in the row, unless a text was selected there.
@@ -216,9 +216,8 @@ export async function show(id, closed) {
 }
 
 function again(one) {
-  const bare = (text) => (text ?? "").replace(/^<|>$/g, "");
   const first = (value) => (Array.isArray(value) ? value[0] : value)?.split(",")[0].trim();
-  const question = { client: one.client, helo: one.helo, mail_from: bare(one.mail_from), from: bare(first(one.from)), reply_to: bare(first(one.reply_to)) };
+  const question = { client: one.client, helo: one.helo, mail_from: bare(one.mail_from ?? ""), from: first(one.from), reply_to: first(one.reply_to) };
   const set = Object.entries(question).filter(([, value]) => value);
   return el("p.actions", {}, el("a.button", { href: `#check?${new URLSearchParams(set)}` }, "Check it again now"));
 }

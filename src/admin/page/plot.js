@@ -99,7 +99,7 @@ function draw() {
   node.append(axis(top, y, width), clock(x, inner));
   node.append(...stack(seen, x, y));
   if (drawn.series.length === 0) {
-    node.append(svg("text.empty", { x: LEFT + inner.width / 2, y: TOP + inner.height / 2, "text-anchor": "middle" }, "No verdicts in this time"));
+    node.append(svg("text.empty", { x: LEFT + inner.width / 2, y: TOP + inner.height * 0.375 + 4, "text-anchor": "middle" }, "No verdicts in this time"));
   }
   node.append(svg("rect.cursor", { y: TOP, height: inner.height, width: Math.max(1, inner.width / Math.max(1, drawn.length)), visibility: "hidden" }));
   const focused = place.contains(document.activeElement);

@@ -2,7 +2,7 @@
 // is shown in the same way.
 
 import { copier, el } from "./dom.js";
-import { IDENTITIES, day, lasting, spoken } from "./words.js";
+import { IDENTITIES, day, identity as named, lasting, spoken } from "./words.js";
 
 const SYMBOL = { pass: "✓", fail: "✗", temperror: "?", none: "–" };
 
@@ -18,7 +18,7 @@ export function isLetThrough(record) {
 // The whole of it, as a list of nodes.
 export function view(record) {
   return [
-    el("p.sentence", {}, badge(record), " ", sentence(record)),
+    el("p.sentence", {}, badge(record), " ", ...[sentence(record)].flat()),
     record.reply && el("div.code", {}, el("code", {}, record.reply), copier(record.reply, "the reply")),
     record.help && el("p.help", {}, record.help),
     facts(record),
@@ -30,10 +30,10 @@ export function view(record) {
 function sentence(record) {
   if (record.verdict === "accept") {
     if (!record.identity) return "Nothing spoke against it.";
-    return `${spoken(record.identity)} ${record.rule}${record.rung ? ` by ${record.rung}` : ""}.`;
+    return [`${named(record.identity)} ${record.rule}`, record.rung ? ` by ${spoken(record.rung)}` : ""];
   }
-  const all = isLetThrough(record) ? " Monitor mode let it through." : "";
-  return `Because of ${spoken(record.identity)}: ${record.rule}, ${spoken(record.reason)}.${all}`;
+  const rule = el("span.soft", {}, ` (rule ${record.rule})`);
+  return [`${named(record.identity)}: ${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
 }
 
 function facts(record) {
@@ -57,13 +57,13 @@ function tree(record) {
     const own = findings.filter((finding) => finding.identity === identity);
     const nothing = own.every((finding) => finding.result === "none" && finding.evidence.length === 0);
     const note = record.notes?.[identity] ?? (own.length === 0 ? "not looked at" : "not given");
-    if (nothing) return el("li.quiet", {}, el("span.name", {}, spoken(identity)), " ", note);
-    return el("li", {}, el("span.name", {}, spoken(identity)), el("ul", {}, ...own.map((finding) => rule(finding, record, seen))));
+    if (nothing) return el("li.quiet", {}, el("span.name", {}, named(identity)), " ", note);
+    return el("li", {}, el("span.name", {}, named(identity)), el("ul", {}, ...own.map((finding) => rule(finding, record, seen))));
   }));
 }
 
 function rule(finding, record, seen) {
-  const why = finding.rung ? ` by ${finding.rung}` : finding.reason ? `: ${spoken(finding.reason)}` : "";
+  const why = finding.rung ? ` by ${spoken(finding.rung)}` : finding.reason ? `: ${spoken(finding.reason)}` : "";
   const decides = record.verdict !== "accept" && finding.identity === record.identity && finding.rule === record.rule && finding.result !== "pass";
   return el(`li${decides ? ".decides" : ""}`, {},
     el(`span.result.${finding.result}`, { "aria-hidden": "true" }, SYMBOL[finding.result] ?? "·"), " ",

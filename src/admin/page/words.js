@@ -21,6 +21,7 @@ export const day = (date) => DAY.format(date);
 
 // 0.04, 3.7, 250: with as many digits as say something.
 export function rate(number) {
+  if (number === 0) return "0";
   if (number >= 100) return count(number);
   if (number >= 10) return number.toFixed(1);
   return number.toFixed(number > 0 && number < 0.1 ? 3 : 2);
@@ -53,4 +54,10 @@ export function lasting(seconds) {
 }
 
 // "no_such_domain" as it is read.
-export const spoken = (word) => word.replaceAll("_", " ");
+export const spoken = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|dns)\b/g, (name) => name.toUpperCase());
+
+const NAMES = { helo: "HELO", ptr: "PTR", mail_from: "MAIL FROM", from: "From:", reply_to: "Reply-To:" };
+export const identity = (word) => NAMES[word] ?? spoken(word);
+
+// An address without its brackets; the null sender keeps them.
+export const bare = (address) => (/^<.+>$/.test(address) ? address.slice(1, -1) : address);

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { byId, copier, el, fill } from "./dom.js";
 import { status } from "./now.js";
 import { swatch } from "./plot.js";
-import { count, plural, spoken } from "./words.js";
+import { count, identity, plural, spoken } from "./words.js";
 
 let shown = "";
 
@@ -52,8 +52,8 @@ function table(rows) {
 function line(row) {
   return el("tr", {},
     el("td.sender", {}, el("a.word", { href: `#traffic?${new URLSearchParams({ domain: row.domain })}` }, row.domain)),
-    el("td.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason), el("small", {}, `${spoken(row.identity)} ${row.rule}, would ${row.action}`)),
+    el("td.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason), el("small", {}, `${identity(row.identity)} ${row.rule}, would ${row.action}`)),
     el("td.client", {}, el("span", {}, row.client), row.clients_differ && el("small", {}, "and others")),
     el("td.num", { "data-label": "messages" }, count(row.count)),
-    el("td.line", {}, row.exempt ? [el("code", {}, row.exempt), copier(row.exempt, `the line for ${row.domain}`)] : el("span.soft", {}, "no one line covers it")));
+    el("td.line", {}, row.exempt ? el("div", {}, el("code", {}, row.exempt), copier(row.exempt, `the line for ${row.domain}`)) : el("span.soft", {}, "no one line covers it")));
 }
