@@ -17,10 +17,12 @@ mod query;
 mod rate;
 mod ready;
 mod routes;
+mod scrape;
 mod token;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,7 @@ use crate::admin::rate::Rates;
 use crate::audit::Auditor;
 use crate::dns::Dns;
 use crate::gate::Gate;
+use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::server;
 
@@ -57,6 +60,10 @@ pub struct State {
     pub relay: Relay,
     /// The listeners for mail.
     pub server: server::Status,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// When the daemon started.
+    pub started: SystemTime,
     /// Judges as the daemon does, over the same cache, and remembers nothing: nobody is greylisted or counted by it.
     pub gate: Arc<Gate>,
     /// Audits by the shipped policies and the daemon's own, over the same cache.
