@@ -234,7 +234,7 @@ impl Dns {
                 let (inner, theirs) = (Arc::clone(&self.0), question.clone());
                 let task = async move { inner.ask_once(theirs, asked, place).await };
                 // An error: the task panicked, or the runtime is being shut down.
-                tokio::spawn(task).await.ok()
+                tokio::spawn(task).await.ok().flatten()
             }
         };
         let Some(entry) = entry else {
@@ -257,7 +257,7 @@ impl Inner {
 
     /// Asks unless another does already. It is after its client's place that a question waits for others: they must not
     /// wait for that place.
-    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Entry {
+    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Option<Entry> {
         let name = question.clone();
         let ask = Box::pin(async {
             match timeout_at(self.patience(asked), self.under_way.acquire()).await {
