@@ -12,6 +12,7 @@
 mod api;
 mod guard;
 mod listener;
+mod page;
 mod problem;
 mod query;
 mod rate;

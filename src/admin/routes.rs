@@ -26,13 +26,15 @@ use crate::admin::guard::{Access, Barred, admit};
 use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 use crate::admin::query::Query;
-use crate::admin::{Shared, State, api, ready};
+use crate::admin::{Shared, State, api, page, ready};
 
 /// For an answer; an audit that meets silent servers may take most of it.
 const TIME: Duration = Duration::from_secs(60);
 
 /// Everything that is answered.
 pub(super) const ROUTES: &[Route] = &[
+    Route { access: Access::Open, ..Route::get("/", page::index) },
+    Route { access: Access::Open, ..Route::get("/ui/{name}", page::part) },
     Route { access: Access::Open, ..Route::get("/healthz", ready::healthz) },
     Route { access: Access::Open, ..Route::get("/readyz", ready::readyz) },
     Route::get("/api/v1/openapi.json", api::openapi::document),
