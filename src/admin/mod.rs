@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::listener::{Door, Registered};
 use crate::admin::rate::Rates;
+use crate::audit::Auditor;
 use crate::dns::Dns;
 use crate::gate::Gate;
 use crate::relay::Relay;
@@ -59,6 +60,8 @@ pub struct State {
     pub server: server::Status,
     /// Judges as the daemon does, over the same cache, and remembers nothing: nobody is greylisted or counted by it.
     pub gate: Arc<Gate>,
+    /// Audits by the shipped policies and the daemon's own, over the same cache.
+    pub auditor: Auditor,
 }
 
 /// What all connections share.

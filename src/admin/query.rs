@@ -1,6 +1,8 @@
 //! The parameters of a request. Each is known by name, is there once unless it may be repeated, and is read by the one
 //! who knows what is allowed; whatever else comes is refused, since a filter with a slip would show too much.
 
+use std::net::IpAddr;
+
 use axum::extract::Query as UrlQuery;
 use axum::http::Uri;
 
@@ -53,9 +55,47 @@ impl Query {
         name: &str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Problem> {
-        let refused = |text: &str, what: String| Problem::parameter(name, format!("{} {what}", quoted(text)));
-        self.text(name).map(|text| read(text).map_err(|what| refused(text, what))).transpose()
+        self.text(name).map(|text| read(text).map_err(|what| refused(name, text, &what))).transpose()
     }
+
+    /// One that must be there.
+    pub(super) fn needed<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, Problem> {
+        let missing = || match read("") {
+            Ok(_) => "is missing".to_owned(),
+            Err(what) => format!("is missing; it {what}"),
+        };
+        self.value(name, &read)?.ok_or_else(|| Problem::parameter(name, missing()))
+    }
+
+    /// All values of one that may be repeated so often.
+    pub(super) fn values<T>(
+        &self,
+        name: &'static str,
+        most: usize,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, Problem> {
+        if self.all(name).count() > most {
+            return Err(Problem::parameter(
+                name,
+                format!("is there too often; at most {most} times is allowed"),
+            ));
+        }
+        self.all(name).map(|text| read(text).map_err(|what| refused(name, text, &what))).collect()
+    }
+}
+
+fn refused(name: &str, text: &str, what: &str) -> Problem {
+    Problem::parameter(name, format!("{} {what}", quoted(text)))
+}
+
+/// An IP address.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse::<IpAddr>();
+    address.map_err(|_syntax| "must be an IP address such as 192.0.2.7 or 2001:db8::7".to_owned())
 }
 
 fn unknown(known: &[&str]) -> String {

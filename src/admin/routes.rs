@@ -13,7 +13,6 @@ use std::time::Duration;
 use axum::body::HttpBody;
 use axum::extract::{RawPathParams, Request};
 use axum::http::header::{self, HeaderName};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -38,6 +37,11 @@ pub(super) const ROUTES: &[Route] = &[
     Route { access: Access::Open, ..Route::get("/healthz", ready::healthz) },
     Route { access: Access::Open, ..Route::get("/readyz", ready::readyz) },
     Route::get("/api/v1/openapi.json", api::openapi::document),
+    Route {
+        parameters: &["client", "helo", "mail_from", "from[]", "reply_to[]"],
+        ..Route::asking("/api/v1/check", api::check::check)
+    },
+    Route { parameters: &["domain", "egress[]"], ..Route::asking("/api/v1/audit", api::audit::audit) },
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },
 ];
 
@@ -84,6 +88,11 @@ impl Route {
     const fn get(path: &'static str, answer: fn(Call) -> Answer) -> Self {
         Self { path, verb: Verb::Get, access: Access::Token, parameters: &[], asks_dns: false, answer }
     }
+
+    /// One that asks DNS.
+    const fn asking(path: &'static str, answer: fn(Call) -> Answer) -> Self {
+        Self { asks_dns: true, ..Self::get(path, answer) }
+    }
 }
 
 /// A request that was let in, with parameters that are known.
@@ -92,7 +101,6 @@ pub(super) struct Call {
     /// The value of the path's parameter; empty where it has none.
     pub(super) argument: String,
     pub(super) query: Query,
-    pub(super) headers: HeaderMap,
 }
 
 /// What becomes of it.
@@ -141,8 +149,7 @@ async fn dispatch(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body"));
     }
     let query = Query::read(&parts.uri, route.parameters)?;
-    let Parts { headers, .. } = parts;
-    let call = Call { state, argument, query, headers };
+    let call = Call { state, argument, query };
     if !route.asks_dns {
         return (route.answer)(call).await;
     }

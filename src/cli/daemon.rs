@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admin::{self, Admin, BindError};
+use crate::cli::audit::auditor;
 use crate::config::Settings;
 use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
@@ -67,6 +68,8 @@ pub(super) enum StartError {
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(RelayError),
+    #[error("the policies that rmxd audit asks: {0}")]
+    Auditor(String),
     #[error("{0}")]
     Random(std::io::Error),
 }
@@ -224,6 +227,7 @@ fn admin_state(
         relay: relay.relay.clone(),
         server: server.status(),
         gate: gate_over(dns.clone(), settings)?,
+        auditor: auditor(dns, settings, true).map_err(StartError::Auditor)?,
     })
 }
 

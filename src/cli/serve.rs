@@ -123,6 +123,7 @@ fn exit_of(error: &StartError) -> Exit {
         StartError::Greylist(error) if error.is_temporary() => Exit::Temporary,
         StartError::Listen(server::ListenError::Passed { .. } | server::ListenError::Nowhere)
         | StartError::Dns(_)
+        | StartError::Auditor(_)
         | StartError::Greylist(_)
         | StartError::Tls(_)
         | StartError::Relay(_) => Exit::Config,

@@ -32,7 +32,7 @@ use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
 pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
 pub use crate::gate::networks::Networks;
-pub use crate::gate::rehearsal::{Rehearsal, addresses};
+pub use crate::gate::rehearsal::{Rehearsal, addresses, author, sender};
 use crate::policy::decide::Decision;
 use crate::policy::rule::Policy;
 use crate::record::{Actions, Because, Id, refusal};

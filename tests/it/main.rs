@@ -3,6 +3,8 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers of tests may panic as tests do.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod check;

@@ -1,4 +1,6 @@
 //! `/api/v1`: JSON for scripts and for the dashboard.
 
+pub(super) mod audit;
 pub(super) mod cache;
+pub(super) mod check;
 pub(super) mod openapi;
