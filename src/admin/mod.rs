@@ -18,6 +18,7 @@ mod query;
 mod rate;
 mod ready;
 mod routes;
+mod series;
 mod token;
 
 use std::net::SocketAddr;
