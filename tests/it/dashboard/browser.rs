@@ -2,7 +2,7 @@
 //!
 //! What the page must never do is collected from its first line on: errors, violations of its policy, requests to others.
 
-use std::io::{BufRead, BufReader};
+use std::io::BufRead as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::admin::http;
 use crate::interop::peers;
 
 /// For anything that the page is to show, on a busy machine.
@@ -234,25 +233,51 @@ impl Browser {
     async fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             connection: close\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             self.address,
             body.len(),
         );
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut stream = BufReader::new(TcpStream::connect(self.address).await.unwrap());
         stream.write_all(request.as_bytes()).await.unwrap();
-        let answer = http::answer(&mut stream).await;
-        let value = answer.json()["value"].take();
-        assert_eq!(answer.status, 200, "{method} {path} {body:.300}: {value:.300}");
+        let answered = timeout(PATIENCE * 2, answer(&mut stream)).await;
+        let (status, mut answer) = answered.unwrap_or_else(|_| panic!("{method} {path}: no answer"));
+        let value = answer["value"].take();
+        assert_eq!(status, 200, "{method} {path} {body:.300}: {value:.300}");
         value
     }
 }
 
+/// Status and body. The driver keeps the connection open, whatever it is told.
+async fn answer(stream: &mut BufReader<TcpStream>) -> (u16, Value) {
+    let (mut head, mut length) = (Vec::new(), 0);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        if line.trim_end().is_empty() {
+            break;
+        }
+        let line = line.to_ascii_lowercase();
+        if let Some(octets) = line.strip_prefix("content-length:") {
+            length = octets.trim().parse().unwrap();
+        }
+        head.push(line);
+    }
+    let status = head.first().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status");
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
 impl Drop for Browser {
-    /// At SIGTERM the driver ends its browser, too.
+    /// The driver, and the browser, which is in its group of processes: one that hangs, too.
     fn drop(&mut self) {
-        peers::signal(self.driver.id(), "TERM");
-        drop(self.driver.wait());
+        let group = format!("-{}", self.driver.id());
+        for signal in ["-TERM", "-KILL"] {
+            drop(Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status());
+            if signal == "-TERM" {
+                drop(self.driver.wait());
+            }
+        }
     }
 }
 
@@ -267,7 +292,7 @@ fn start_driver(program: &Path, home: &Path) -> (Child, u16) {
         .stderr(Stdio::null());
     // Ctrl-C in a terminal is for the tests; the driver is ended by them.
     let mut driver = command.process_group(0).spawn().unwrap();
-    let mut output = BufReader::new(driver.stdout.take().unwrap());
+    let mut output = std::io::BufReader::new(driver.stdout.take().unwrap());
     let mut line = String::new();
     while output.read_line(&mut line).unwrap() > 0 {
         if let Some(port) = line.trim_end().trim_end_matches('.').rsplit_once("started successfully on port ")
