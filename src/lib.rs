@@ -46,6 +46,8 @@ pub mod message;
 
 pub mod session;
 
+pub mod metrics;
+
 pub mod dns;
 
 pub mod spf;

@@ -18,11 +18,13 @@ mod query;
 mod rate;
 mod ready;
 mod routes;
+mod scrape;
 mod series;
 mod token;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,7 @@ use crate::admin::rate::Rates;
 use crate::audit::Auditor;
 use crate::dns::Dns;
 use crate::gate::Gate;
+use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::server;
 
@@ -59,6 +62,10 @@ pub struct State {
     pub relay: Relay,
     /// The listeners for mail.
     pub server: server::Status,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// When the daemon started.
+    pub started: SystemTime,
     /// Judges as the daemon does, over the same cache, and remembers nothing: nobody is greylisted or counted by it.
     pub gate: Arc<Gate>,
     /// Audits by the shipped policies and the daemon's own, over the same cache.

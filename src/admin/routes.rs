@@ -25,7 +25,7 @@ use crate::admin::guard::{Access, Barred, admit};
 use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 use crate::admin::query::Query;
-use crate::admin::{Shared, State, api, page, ready};
+use crate::admin::{Shared, State, api, page, ready, scrape};
 
 /// For an answer; an audit that meets silent servers may take most of it.
 const TIME: Duration = Duration::from_secs(60);
@@ -36,6 +36,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route { access: Access::Open, ..Route::get("/ui/{name}", page::part) },
     Route { access: Access::Open, ..Route::get("/healthz", ready::healthz) },
     Route { access: Access::Open, ..Route::get("/readyz", ready::readyz) },
+    Route::get("/metrics", scrape::metrics),
     Route::get("/api/v1/openapi.json", api::openapi::document),
     Route {
         parameters: &["client", "helo", "mail_from", "from[]", "reply_to[]"],
@@ -101,6 +102,7 @@ pub(super) struct Call {
     /// The value of the path's parameter; empty where it has none.
     pub(super) argument: String,
     pub(super) query: Query,
+    pub(super) headers: HeaderMap,
 }
 
 /// What becomes of it.
@@ -149,7 +151,7 @@ async fn dispatch(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body"));
     }
     let query = Query::read(&parts.uri, route.parameters)?;
-    let call = Call { state, argument, query };
+    let call = Call { state, argument, query, headers: parts.headers };
     if !route.asks_dns {
         return (route.answer)(call).await;
     }
@@ -191,7 +193,10 @@ async fn around(
         Err(wait) => too_many("too many requests", wait).into_response(),
         Ok(()) => match timeout(TIME, AssertUnwindSafe(next.run(request)).catch_unwind()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(panic)) => panicked(&what, panic.as_ref()).into_response(),
+            Ok(Err(panic)) => {
+                shared.state().metrics.panic();
+                panicked(&what, panic.as_ref()).into_response()
+            }
             Err(_elapsed) => {
                 Problem::new(StatusCode::GATEWAY_TIMEOUT, "no answer within a minute").into_response()
             }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
 use crate::gate::{Gate, Memory, Monitor};
+use crate::metrics::Metrics;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, Rung};
 use crate::relay::{NextHop, Relay, RelayError};
@@ -38,6 +39,8 @@ pub(super) struct Daemon {
     /// Stays open once it was opened: old sessions may still ask, and what it knows may be wanted again.
     greylist: Option<Greylist>,
     monitor: Monitor,
+    metrics: Metrics,
+    started: SystemTime,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
@@ -105,23 +108,27 @@ impl Daemon {
     /// Binds, learns what the relay can take, and serves. A relay that is down is no obstacle; one that would make an
     /// open relay of us is (DESIGN 1.6), and so is a Maildir that can't be written.
     pub(super) async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
-        let dns = Dns::new(settings.dns.clone())?;
+        let metrics = Metrics::default();
+        let dns = Dns::counted(settings.dns.clone(), metrics.clone())?;
         let watch = dns.watch();
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(None, &settings).await?;
         let monitor = Monitor::default();
-        let memory = Memory { greylist: greylist.clone(), monitor: monitor.clone() };
+        let memory =
+            Memory { greylist: greylist.clone(), monitor: monitor.clone(), metrics: metrics.clone() };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let admin = settings.admin.listen.map(admin::Listener::bind).transpose()?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
-        let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
+        let relay = Probed::start(Relay::counted(settings.relay.clone(), metrics.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
-        let server = Server::start(settings.server.clone(), door, listeners)?;
-        let admin = Admin::start(admin_state(&settings, &dns, &relay, &server)?, admin)?;
-        Ok(Self { settings, dns, watch, greylist, monitor, relay, tls, server, admin })
+        let server = Server::start(settings.server.clone(), door, listeners, metrics.clone())?;
+        let started = SystemTime::now();
+        let seen = Seen { dns: &dns, relay: &relay, server: &server, metrics: &metrics, started };
+        let admin = Admin::start(seen.state(&settings)?, admin)?;
+        Ok(Self { settings, dns, watch, greylist, monitor, metrics, started, relay, tls, server, admin })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -136,7 +143,8 @@ impl Daemon {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(self.greylist.as_ref(), &settings).await?;
-        let memory = Memory { greylist: greylist.clone(), monitor: self.monitor.clone() };
+        let (monitor, metrics) = (self.monitor.clone(), self.metrics.clone());
+        let memory = Memory { greylist: greylist.clone(), monitor, metrics };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         let tls = settings.tls.clone().map(|tls| match &self.tls {
             Some(before) => before.renewed(tls),
@@ -150,7 +158,8 @@ impl Daemon {
         };
         let relay = other.as_ref().unwrap_or(&self.relay);
         let door = door(&settings, gate, relay, tls.as_ref());
-        let admin = admin_state(&settings, &dns, relay, &self.server)?;
+        let (server, metrics, started) = (&self.server, &self.metrics, self.started);
+        let admin = Seen { dns: &dns, relay, server, metrics, started }.state(&settings)?;
         let admin_moved = self.admin.prepare(settings.admin.listen)?;
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
@@ -215,20 +224,28 @@ async fn greylist(before: Option<&Greylist>, settings: &Settings) -> Result<Opti
     Ok(Some(opened.map_err(died)??))
 }
 
-fn admin_state(
-    settings: &Settings,
-    dns: &Dns,
-    relay: &Probed,
-    server: &Server,
-) -> Result<admin::State, StartError> {
-    Ok(admin::State {
-        settings: settings.admin.clone(),
-        dns: dns.clone(),
-        relay: relay.relay.clone(),
-        server: server.status(),
-        gate: gate_over(dns.clone(), settings)?,
-        auditor: auditor(dns, settings, true).map_err(StartError::Auditor)?,
-    })
+/// What `listen.admin` shows.
+struct Seen<'a> {
+    dns: &'a Dns,
+    relay: &'a Probed,
+    server: &'a Server,
+    metrics: &'a Metrics,
+    started: SystemTime,
+}
+
+impl Seen<'_> {
+    fn state(&self, settings: &Settings) -> Result<admin::State, StartError> {
+        Ok(admin::State {
+            settings: settings.admin.clone(),
+            dns: self.dns.clone(),
+            relay: self.relay.relay.clone(),
+            server: self.server.status(),
+            metrics: self.metrics.clone(),
+            started: self.started,
+            gate: gate_over(self.dns.clone(), settings)?,
+            auditor: auditor(self.dns, settings, true).map_err(StartError::Auditor)?,
+        })
+    }
 }
 
 fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {

@@ -138,6 +138,11 @@ impl Cache {
         removed
     }
 
+    /// How many answers are held, and their octets; what was done in the last moment may be missing.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.store.entry_count(), self.store.weighted_size())
+    }
+
     /// The answer, if one is held that has not expired. Gives the question back.
     pub(super) async fn fresh(&self, question: Question) -> (Question, Option<Entry>) {
         let rtype = question.rtype;
@@ -160,15 +165,17 @@ impl Cache {
         None
     }
 
-    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question.
+    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question. Whether it was
+    /// this one that asked.
     pub(super) async fn ask_once(
         &self,
         question: Question,
         resolve: impl Future<Output = Resolved>,
-    ) -> Entry {
+    ) -> (Entry, bool) {
         let key = Key::from(question);
-        let mut denied = false;
+        let (mut asked, mut denied) = (false, false);
         let ask = async {
+            asked = true;
             let resolved = resolve.await;
             denied = resolved.denied.as_ref().is_some_and(|name| name.as_str() == key.name.as_str());
             self.entry(&key, resolved).await
@@ -180,7 +187,7 @@ impl Cache {
             // of invented names takes.
             self.store.invalidate(&key).await;
         }
-        entry
+        (entry, asked)
     }
 
     /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
@@ -314,7 +321,7 @@ mod tests {
         };
         for rtype in [RecordType::Mx, RecordType::A] {
             let gone = async { denied("gone.test") };
-            let entry = cache.ask_once(question("gone.test", rtype), gone).await;
+            let (entry, _) = cache.ask_once(question("gone.test", rtype), gone).await;
             assert_eq!(*entry.latest.answer, Answer::NoSuchDomain);
         }
         cache.store.run_pending_tasks().await;

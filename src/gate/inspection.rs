@@ -170,6 +170,7 @@ impl Inspection {
     pub fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
         event::write(&self.record(guest, decision, facts));
         self.gate.memory.monitor.record(decision, self.client);
+        self.gate.memory.metrics.verdict(decision, self.gate.policy().mode, self.age());
     }
 
     /// This decision with everything that explains it.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use crate::metrics::RelayOutcome;
 use crate::policy::reason::Reason;
 use crate::relay::reply_parser::Malformed;
 use crate::smtp::reply::{Enhanced, Reply};
@@ -136,6 +137,20 @@ impl RelayError {
     pub(super) fn is_operators_trouble(&self) -> bool {
         matches!(self, Self::Rejected { reply, .. }
             if matches!(reply.code(), 500 | 502 | 503 | 530 | 534 | 535 | 538))
+    }
+
+    /// What a transaction has come to that ends with it.
+    pub(super) fn outcome(&self) -> RelayOutcome {
+        match self {
+            Self::Rejected { reply, .. } if !self.is_operators_trouble() && reply.code() < 500 => {
+                RelayOutcome::Deferred
+            }
+            Self::Rejected { .. } if !self.is_operators_trouble() => RelayOutcome::Rejected,
+            Self::NoSmtputf8 => RelayOutcome::Deferred,
+            Self::Busy(_) => RelayOutcome::Busy,
+            _ if self.is_absence() => RelayOutcome::Unreachable,
+            _ => RelayOutcome::Lost,
+        }
     }
 
     /// What the client is told.

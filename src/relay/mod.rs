@@ -37,6 +37,7 @@ pub use crate::relay::reach::Reach;
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
+use crate::metrics::{Metrics, RelayOutcome};
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
 use crate::relay::reach::LastReach;
@@ -57,6 +58,7 @@ struct Inner {
     hop: Hop,
     known: watch::Sender<Capabilities>,
     reach: LastReach,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -69,17 +71,24 @@ impl Relay {
     /// A next hop; nothing is contacted or created yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::counted(settings, Metrics::default())
+    }
+
+    /// The same, counted there.
+    #[must_use]
+    pub fn counted(settings: Settings, metrics: Metrics) -> Self {
         let settings = Arc::new(settings);
         let (hop, known) = match &settings.next_hop {
             NextHop::Maildir(path) => {
                 (Hop::Maildir(Maildir::new(path, &settings.hostname)), Capabilities::maildir())
             }
             NextHop::Smtp { host, port } => {
-                (Hop::Smtp(SmtpHop::new(host, *port, Arc::clone(&settings))), Capabilities::unknown())
+                let hop = SmtpHop::new(host, *port, Arc::clone(&settings), metrics.clone());
+                (Hop::Smtp(hop), Capabilities::unknown())
             }
         };
         let known = watch::Sender::new(known);
-        Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new() }) }
+        Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new(), metrics }) }
     }
 
     /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
@@ -92,9 +101,10 @@ impl Relay {
                 let settings = Arc::new(settings);
                 let hop = Hop::Smtp(hop.renewed(Arc::clone(&settings)));
                 let known = watch::Sender::new(self.capabilities());
-                Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new() }) }
+                let metrics = self.inner.metrics.clone();
+                Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new(), metrics }) }
             }
-            Hop::Smtp(_) | Hop::Maildir(_) => Self::new(settings),
+            Hop::Smtp(_) | Hop::Maildir(_) => Self::counted(settings, self.inner.metrics.clone()),
         }
     }
 
@@ -114,6 +124,12 @@ impl Relay {
             Ok(()) | Err(RelayError::Busy(_)) => Ok(self.capabilities()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The settings in effect.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
     }
 
     /// Whether the next hop could be used when that was last tried, by a probe or by a transaction.
@@ -180,6 +196,7 @@ impl Visit {
         first: Recipient<'_>,
     ) -> Result<(Transaction, Reply), Reply> {
         let subject = Subject::of(&envelope);
+        let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
         let (leg, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
                 (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
@@ -188,15 +205,21 @@ impl Visit {
                 let begun = hop.begin(&self.key(), &envelope, &first, &self.inner.known).await;
                 self.inner.reach.note(begun.as_ref().map(|_begun| ()));
                 match begun {
-                    Ok((transaction, answer)) => (
-                        Leg::Smtp(Box::new(transaction)),
-                        answer.unwrap_or_else(|error| subject.told(Some(first.path), &error)),
-                    ),
-                    Err(error) => return Err(subject.told(Some(first.path), &error)),
+                    Ok((transaction, answer)) => {
+                        let reply = answer.unwrap_or_else(|error| {
+                            end.outcome = error.outcome();
+                            subject.told(Some(first.path), &error)
+                        });
+                        (Leg::Smtp(Box::new(transaction)), reply)
+                    }
+                    Err(error) => {
+                        end.outcome = error.outcome();
+                        return Err(subject.told(Some(first.path), &error));
+                    }
                 }
             }
         };
-        Ok((Transaction { leg, subject, failure: None }, reply))
+        Ok((Transaction { leg, subject, failure: None, end }, reply))
     }
 
     fn key(&self) -> Weak<()> {
@@ -223,6 +246,21 @@ pub struct Transaction {
     subject: Subject,
     /// The first failure after DATA was asked for; it stays the answer.
     failure: Option<Reply>,
+    end: End,
+}
+
+/// How a transaction ends, counted when it does.
+#[derive(Debug)]
+struct End {
+    /// As far as is known by now.
+    outcome: RelayOutcome,
+    inner: Arc<Inner>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.inner.metrics.relay_transaction(self.outcome);
+    }
 }
 
 #[derive(Debug)]
@@ -238,6 +276,10 @@ impl Transaction {
             Leg::Maildir(_) => maildir_takes(),
             Leg::Smtp(transaction) => {
                 let answer = transaction.rcpt(&recipient).await;
+                if answer.is_ok() {
+                    // As long as every recipient was refused, that is how it ends.
+                    self.end.outcome = RelayOutcome::Abandoned;
+                }
                 answer.unwrap_or_else(|error| self.subject.told(Some(recipient.path), &error))
             }
         }
@@ -288,7 +330,7 @@ impl Transaction {
     }
 
     /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
-    pub async fn finish(self) -> Reply {
+    pub async fn finish(mut self) -> Reply {
         if let Some(failure) = self.failure {
             return failure;
         }
@@ -298,6 +340,10 @@ impl Transaction {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
+        if let Err(error @ RelayError::Folder(_)) = &done {
+            self.end.inner.reach.note(Err(error));
+        }
+        self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
         done.unwrap_or_else(|error| self.subject.told(None, &error))
     }
 
@@ -309,7 +355,10 @@ impl Transaction {
     }
 
     fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
-        done.map_err(|error| self.failure.insert(self.subject.told(None, &error)).clone())
+        done.map_err(|error| {
+            self.end.outcome = error.outcome();
+            self.failure.insert(self.subject.told(None, &error)).clone()
+        })
     }
 }
 

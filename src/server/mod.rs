@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::door::{Door, refuse_connection};
+use crate::metrics::{Connection, Metrics};
 use crate::server::clients::{Clients, Place, Seat, Total};
 use crate::server::contained::Panics;
 pub use crate::server::descriptors::raise_descriptor_limit;
@@ -113,11 +114,16 @@ pub struct Moved {
 }
 
 impl Server {
-    /// Serves these listeners until [`Server::drain`].
+    /// Serves these listeners until [`Server::drain`], and counts what comes in there.
     ///
     /// # Errors
     /// The runtime can't take a listener.
-    pub fn start(settings: Settings, door: Door, listeners: Vec<Listener>) -> Result<Self, ListenError> {
+    pub fn start(
+        settings: Settings,
+        door: Door,
+        listeners: Vec<Listener>,
+        metrics: Metrics,
+    ) -> Result<Self, ListenError> {
         let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
             current: watch::Sender::new(Arc::new(Current { settings, door })),
@@ -126,7 +132,8 @@ impl Server {
             clients: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
-            panics: Panics::default(),
+            panics: Panics(metrics.clone()),
+            metrics,
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -234,6 +241,7 @@ struct Shared {
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
     panics: Panics,
+    metrics: Metrics,
     /// Ends the listeners.
     close: CancellationToken,
     /// Ends the connections, once no listener is left.
@@ -309,10 +317,13 @@ fn take_waiting(listener: TcpListener, server: &Arc<Shared>) -> io::Result<()> {
 /// The places that a connection takes; dropping them gives them back. Gateways have no share of their own.
 type Room = (Seat, Option<Place>);
 
-/// Why there is no room, as the client is told.
-const STOPPING: &str = "is shutting down, try again later";
-const FULL: &str = "too many connections, try again later";
-const CLIENT_FULL: &str = "too many connections from your address, try again later";
+/// Why there is no room: as it is counted, and as the client is told.
+type Full = (Connection, &'static str);
+
+const STOPPING: Full = (Connection::Stopping, "is shutting down, try again later");
+const LIMIT: Full = (Connection::Limit, "too many connections, try again later");
+const CLIENT_LIMIT: Full =
+    (Connection::ClientLimit, "too many connections from your address, try again later");
 
 impl Shared {
     /// Serves a client if there is room for it, else says why not.
@@ -329,11 +340,11 @@ impl Shared {
         }
     }
 
-    fn seat(&self, limits: &Settings) -> Result<Seat, &'static str> {
+    fn seat(&self, limits: &Settings) -> Result<Seat, Full> {
         if self.close.is_cancelled() {
             return Err(STOPPING);
         }
-        self.total.enter(limits.connections).ok_or(FULL)
+        self.total.enter(limits.connections).ok_or(LIMIT)
     }
 
     /// Learns from a trusted proxy whom it speaks for; everything after that is about the client announced.
@@ -347,6 +358,7 @@ impl Shared {
         match proxy::client(&mut stream, proxy).await {
             Ok(client) => self.seated(current, stream, client, seat),
             Err(error) => {
+                self.metrics.connection(Connection::NotAnnounced);
                 tracing::warn!(proxy = %proxy.ip(), %error, "closed: a trusted proxy must announce its client");
             }
         }
@@ -360,17 +372,18 @@ impl Shared {
         }
     }
 
-    fn place(&self, limits: &Settings, client: IpAddr) -> Result<Option<Place>, &'static str> {
+    fn place(&self, limits: &Settings, client: IpAddr) -> Result<Option<Place>, Full> {
         if contains(&limits.trusted_xclient, client) {
             return Ok(None);
         }
-        self.clients.enter(client, limits.connections_per_client).map(Some).ok_or(CLIENT_FULL)
+        self.clients.enter(client, limits.connections_per_client).map(Some).ok_or(CLIENT_LIMIT)
     }
 
     fn serve<S>(self: &Arc<Self>, current: Arc<Current>, stream: S, client: SocketAddr, room: Room)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.metrics.connection(Connection::Served);
         self.connections.spawn(Arc::clone(self).connection(current, stream, client, room));
     }
 
@@ -383,7 +396,8 @@ impl Shared {
         self.panics.contain(client, current.door.serve(stream, client, stop)).await;
     }
 
-    fn refuse(&self, current: &Current, stream: TcpStream, address: IpAddr, why: &'static str) {
+    fn refuse(&self, current: &Current, stream: TcpStream, address: IpAddr, (outcome, why): Full) {
+        self.metrics.connection(outcome);
         tracing::info!(client = %address, "{why}");
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else {
             return;
