@@ -14,21 +14,14 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
             reader.refuse(key, format!("{items:?} is not available in this version: []"));
         }
     }
-    let texts = [("listen.admin", &raw.listen.admin), ("history.path", &raw.history.path)];
-    for (key, text) in texts {
-        if !text.is_empty() {
-            reader.refuse(key, format!("{text:?} is not available in this version: \"\""));
-        }
+    if !raw.listen.admin.is_empty() {
+        reader
+            .refuse("listen.admin", format!("{:?} is not available in this version: \"\"", raw.listen.admin));
     }
     if !raw.cluster.redis.is_empty() {
         // Not shown: the URL may hold a password.
         reader.refuse("cluster.redis", "is not available in this version: \"\"");
     }
-    check_values(raw, reader);
-}
-
-fn check_values(raw: &Raw, reader: &mut Reader<'_>) {
-    reader.time("history.keep", &raw.history.keep);
     check_admin(raw, reader);
 }
 

@@ -225,6 +225,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[reply]\nhelp_url = 'mail.example.com/help'", "2:1: reply.help_url: \"mail.example.com/help\" is not allowed: an http:// or https:// URL of at most 200 octets, no blanks".into()),
         ("[reply]\nhelp_url = \"https://a.test/\\r\\n250 ok\"", "2:1: reply.help_url: \"https://a.test/\\r\\n250 ok\" is not allowed: an http:// or https:// URL of at most 200 octets, no blanks".into()),
         ("[admin]\ntoken = 'two words'", "2:1: admin.token: must be printable ASCII without blanks".into()),
+        ("[history]\nsize = '1KiB'", "2:1: history.size: \"1KiB\" is not allowed: at least 1MiB".into()),
         ("[history]\nkeep = 'forever'", "2:1: history.keep: \"forever\" is not a duration: a number with ms, s, m, h or d such as \"30s\" or \"5m\"".into()),
         ("[log]\nlevel = 'verbose'", "2:1: log.level: \"verbose\" is not allowed: error, warn, info, debug, trace, or by module such as \"info,rmxd::dns=debug\"".into()),
         // combinations
@@ -245,7 +246,6 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[listen]\npolicy = ['127.0.0.1:1']", format!("2:1: listen.policy: [\"127.0.0.1:1\"] {later}: []")),
         ("[listen]\nadmin = '127.0.0.1:8025'", format!("2:1: listen.admin: \"127.0.0.1:8025\" {later}: \"\"")),
 ("[policy.helo]\nmatches_by = ['dkim']", format!("2:1: policy.helo.matches_by: \"dkim\" is not allowed: {SIGNED}; {ALLOWED_RUNGS}")),
-        ("[history]\npath = 'rmxd-history'", format!("2:1: history.path: \"rmxd-history\" {later}: \"\"")),
         ("[cluster]\nredis = 'redis://h:6379'", format!("2:1: cluster.redis: {later}: \"\"")),
         ("[log]\nformat = 'journald'", format!("2:1: log.format: \"journald\" {later}: text or json")),
     ];
