@@ -43,6 +43,10 @@ pub(super) const ROUTES: &[Route] = &[
         ..Route::asking("/api/v1/check", api::check::check)
     },
     Route { parameters: &["domain", "egress[]"], ..Route::asking("/api/v1/audit", api::audit::audit) },
+    Route::get("/api/v1/status", api::status::status),
+    Route::get("/api/v1/series", api::status::series),
+    Route { parameters: &["minutes"], ..Route::get("/api/v1/top", api::past::top) },
+    Route { parameters: api::past::WOULD, ..Route::get("/api/v1/would", api::past::would) },
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },
 ];
 
@@ -99,6 +103,7 @@ impl Route {
 /// A request that was let in, with parameters that are known.
 pub(super) struct Call {
     pub(super) state: Arc<State>,
+    pub(super) shared: Arc<Shared>,
     /// The value of the path's parameter; empty where it has none.
     pub(super) argument: String,
     pub(super) query: Query,
@@ -151,7 +156,7 @@ async fn dispatch(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body"));
     }
     let query = Query::read(&parts.uri, route.parameters)?;
-    let call = Call { state, argument, query, headers: parts.headers };
+    let call = Call { state, shared: Arc::clone(&shared), argument, query, headers: parts.headers };
     if !route.asks_dns {
         return (route.answer)(call).await;
     }

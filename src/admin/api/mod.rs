@@ -4,3 +4,5 @@ pub(super) mod audit;
 pub(super) mod cache;
 pub(super) mod check;
 pub(super) mod openapi;
+pub(super) mod past;
+pub(super) mod status;

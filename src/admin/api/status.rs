@@ -12,6 +12,7 @@ use crate::admin::routes::{Answer, Call};
 use crate::admin::series::Pace;
 use crate::dns::{Condition, Health};
 use crate::policy::decide::Verdict;
+use crate::store::history::History;
 
 pub(in crate::admin) fn status(call: Call) -> Answer {
     Box::pin(async move { Ok(Json(now(&call.state, call.shared.series.pace())).into_response()) })
@@ -74,5 +75,14 @@ fn relay(state: &State) -> Value {
         "detail": reach.detail,
         "next_hop": state.relay.settings().next_hop.to_string(),
         "connections": state.metrics.relay_connections(),
+    })
+}
+
+fn history(state: &State) -> Value {
+    let count = state.history.as_ref().map(History::count);
+    json!({
+        "on": count.is_some(),
+        "bytes": count.map_or(0, |count| count.octets),
+        "dropped": count.map_or(0, |count| count.dropped),
     })
 }
