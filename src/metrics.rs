@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn words_are_those_of_the_log() {
         for verdict in Verdict::ALL {
-            assert_eq!(Label::name(*verdict), verdict.name());
+            assert_eq!(Label::name(verdict), verdict.name());
         }
         for mode in Mode::ALL {
             assert_eq!(Label::name(*mode), mode.name());
@@ -407,11 +407,11 @@ mod tests {
             for verdict in Verdict::ALL {
                 for identity in Identity::ALL {
                     for reason in Reason::ALL {
-                        metrics.0.verdicts.add(*verdict, Some((identity, reason)), *mode);
+                        metrics.0.verdicts.add(verdict, Some((identity, reason)), *mode);
                         expected += 1;
                     }
                 }
-                metrics.0.verdicts.add(*verdict, None, *mode);
+                metrics.0.verdicts.add(verdict, None, *mode);
                 expected += 1;
             }
         }

@@ -12,12 +12,14 @@
 mod api;
 mod guard;
 mod listener;
+mod page;
 mod problem;
 mod query;
 mod rate;
 mod ready;
 mod routes;
 mod scrape;
+mod series;
 mod token;
 
 use std::net::SocketAddr;
@@ -25,17 +27,22 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::api::past::LastTop;
 use crate::admin::listener::{Door, Registered};
 use crate::admin::rate::Rates;
+use crate::admin::series::{BEAT, Series, Totals};
 use crate::audit::Auditor;
 use crate::dns::Dns;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::server;
+use crate::smtp::address::DomainName;
+use crate::store::history::History;
 
 pub use crate::admin::listener::{BindError, Listener};
 pub use crate::admin::token::Token;
@@ -64,6 +71,10 @@ pub struct State {
     pub metrics: Metrics,
     /// When the daemon started.
     pub started: SystemTime,
+    /// Past decisions; `None` = none are kept.
+    pub history: Option<History>,
+    /// What the daemon calls itself.
+    pub hostname: DomainName,
     /// Judges as the daemon does, over the same cache, and remembers nothing: nobody is greylisted or counted by it.
     pub gate: Arc<Gate>,
     /// Audits by the shipped policies and the daemon's own, over the same cache.
@@ -75,6 +86,8 @@ pub struct State {
 struct Shared {
     current: watch::Sender<Arc<State>>,
     rates: Rates,
+    series: Series,
+    top: LastTop,
 }
 
 impl Shared {
@@ -119,10 +132,12 @@ impl Admin {
     /// # Errors
     /// The runtime can't take the listener.
     pub fn start(state: State, listener: Option<Listener>) -> Result<Self, BindError> {
-        let shared =
-            Arc::new(Shared { current: watch::Sender::new(Arc::new(state)), rates: Rates::default() });
+        let current = watch::Sender::new(Arc::new(state));
+        let (rates, series, top) = (Rates::default(), Series::default(), LastTop::default());
+        let shared = Arc::new(Shared { current, rates, series, top });
         let door = Arc::new(Door::new(routes::router(Arc::clone(&shared))));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(sample(Arc::clone(&shared))));
         let mut admin = Self { shared, door, open: None, tasks, stop };
         if let Some(listener) = listener {
             admin.serve(listener.register()?);
@@ -183,5 +198,20 @@ impl Admin {
         self.open =
             Some(Open { address: listener.address, bound_as: listener.bound_as, close: close.clone() });
         self.tasks.spawn(Arc::clone(&self.door).accept_loop(listener, close, self.tasks.clone()));
+    }
+}
+
+/// Looks at the counters as long as it is let, whether anybody asks or not: a page that is opened shows what was before.
+async fn sample(shared: Arc<Shared>) {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let at = beat.tick().await;
+        let metrics = shared.state().metrics.clone();
+        let verdicts = metrics.verdicts().into_iter();
+        let verdicts = verdicts.map(|(verdict, reason, mode, total)| ((verdict, reason, mode), total));
+        let (hits, lookups) = metrics.cache_lookups();
+        let totals = Totals { verdicts: verdicts.collect(), hits, lookups };
+        shared.series.sample(SystemTime::now(), at, &totals);
     }
 }

@@ -25,13 +25,15 @@ use crate::admin::guard::{Access, Barred, admit};
 use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 use crate::admin::query::Query;
-use crate::admin::{Shared, State, api, ready, scrape};
+use crate::admin::{Shared, State, api, page, ready, scrape};
 
 /// For an answer; an audit that meets silent servers may take most of it.
 const TIME: Duration = Duration::from_secs(60);
 
 /// Everything that is answered.
 pub(super) const ROUTES: &[Route] = &[
+    Route { access: Access::Open, ..Route::get("/", page::index) },
+    Route { access: Access::Open, ..Route::get("/ui/{name}", page::part) },
     Route { access: Access::Open, ..Route::get("/healthz", ready::healthz) },
     Route { access: Access::Open, ..Route::get("/readyz", ready::readyz) },
     Route::get("/metrics", scrape::metrics),
@@ -41,6 +43,12 @@ pub(super) const ROUTES: &[Route] = &[
         ..Route::asking("/api/v1/check", api::check::check)
     },
     Route { parameters: &["domain", "egress[]"], ..Route::asking("/api/v1/audit", api::audit::audit) },
+    Route::get("/api/v1/status", api::status::status),
+    Route::get("/api/v1/series", api::status::series),
+    Route { parameters: api::decisions::PARAMETERS, ..Route::get("/api/v1/decisions", api::decisions::list) },
+    Route::get("/api/v1/decisions/{id}", api::decisions::one),
+    Route { parameters: &["minutes"], ..Route::get("/api/v1/top", api::past::top) },
+    Route { parameters: api::past::WOULD, ..Route::get("/api/v1/would", api::past::would) },
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },
 ];
 
@@ -97,6 +105,7 @@ impl Route {
 /// A request that was let in, with parameters that are known.
 pub(super) struct Call {
     pub(super) state: Arc<State>,
+    pub(super) shared: Arc<Shared>,
     /// The value of the path's parameter; empty where it has none.
     pub(super) argument: String,
     pub(super) query: Query,
@@ -149,7 +158,7 @@ async fn dispatch(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body"));
     }
     let query = Query::read(&parts.uri, route.parameters)?;
-    let call = Call { state, argument, query, headers: parts.headers };
+    let call = Call { state, shared: Arc::clone(&shared), argument, query, headers: parts.headers };
     if !route.asks_dns {
         return (route.answer)(call).await;
     }

@@ -5,7 +5,7 @@ use axum::response::IntoResponse;
 
 use crate::admin::State;
 use crate::admin::routes::{Answer, Call};
-use crate::metrics::{Format, Gauges};
+use crate::metrics::{Format, Gauges, HistoryGauges};
 
 pub(super) fn metrics(call: Call) -> Answer {
     Box::pin(async move {
@@ -29,7 +29,10 @@ fn gauges(state: &State) -> Gauges {
         dns_answering: !state.dns.health().down,
         relay_reachable: state.relay.reach().ok,
         relay_connections_limit: state.relay.settings().max_connections,
-        history: None,
+        history: state.history.as_ref().map(|history| {
+            let count = history.count();
+            HistoryGauges { bytes: count.octets, dropped: count.dropped }
+        }),
         started: state.started,
     }
 }

@@ -21,6 +21,7 @@ use crate::reverse_mx::ReverseMx;
 use crate::server::{self, ListenError, Listener, Moved, Server};
 use crate::store::OpenError;
 use crate::store::greylist::Greylist;
+use crate::store::history::{Dormant, History};
 use crate::tls::{self, Acceptor};
 
 /// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
@@ -41,6 +42,9 @@ pub(super) struct Daemon {
     monitor: Monitor,
     metrics: Metrics,
     started: SystemTime,
+    history: Option<History>,
+    /// All that were open before: old sessions may still write there, and nobody else can.
+    histories: Vec<Dormant>,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
@@ -64,9 +68,11 @@ pub(super) enum StartError {
     #[error("{0}")]
     Admin(#[from] BindError),
     #[error("greylist: {0}")]
-    Greylist(#[from] OpenError),
-    #[error("greylist: {0}")]
-    GreylistDied(tokio::task::JoinError),
+    Greylist(OpenError),
+    #[error("history.path: {0}")]
+    History(OpenError),
+    #[error("the store could not be opened: {0}")]
+    StoreDied(tokio::task::JoinError),
     #[error("{0}")]
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
@@ -114,8 +120,13 @@ impl Daemon {
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(None, &settings).await?;
         let monitor = Monitor::default();
-        let memory =
-            Memory { greylist: greylist.clone(), monitor: monitor.clone(), metrics: metrics.clone() };
+        let history = history(&[], &settings).await?;
+        let memory = Memory {
+            greylist: greylist.clone(),
+            monitor: monitor.clone(),
+            metrics: metrics.clone(),
+            history: history.clone(),
+        };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
@@ -126,9 +137,31 @@ impl Daemon {
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners, metrics.clone())?;
         let started = SystemTime::now();
-        let seen = Seen { dns: &dns, relay: &relay, server: &server, metrics: &metrics, started };
+        let seen = Seen {
+            dns: &dns,
+            relay: &relay,
+            server: &server,
+            metrics: &metrics,
+            started,
+            history: history.as_ref(),
+        };
         let admin = Admin::start(seen.state(&settings)?, admin)?;
-        Ok(Self { settings, dns, watch, greylist, monitor, metrics, started, relay, tls, server, admin })
+        let histories = history.iter().map(History::downgrade).collect();
+        Ok(Self {
+            settings,
+            dns,
+            watch,
+            greylist,
+            monitor,
+            metrics,
+            started,
+            history,
+            histories,
+            relay,
+            tls,
+            server,
+            admin,
+        })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -143,8 +176,9 @@ impl Daemon {
         let dns = self.dns.renewed(settings.dns.clone()).await?;
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(self.greylist.as_ref(), &settings).await?;
+        let history = history(&self.histories, &settings).await?;
         let (monitor, metrics) = (self.monitor.clone(), self.metrics.clone());
-        let memory = Memory { greylist: greylist.clone(), monitor, metrics };
+        let memory = Memory { greylist: greylist.clone(), monitor, metrics, history: history.clone() };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         let tls = settings.tls.clone().map(|tls| match &self.tls {
             Some(before) => before.renewed(tls),
@@ -159,7 +193,8 @@ impl Daemon {
         let relay = other.as_ref().unwrap_or(&self.relay);
         let door = door(&settings, gate, relay, tls.as_ref());
         let (server, metrics, started) = (&self.server, &self.metrics, self.started);
-        let admin = Seen { dns: &dns, relay, server, metrics, started }.state(&settings)?;
+        let seen = Seen { dns: &dns, relay, server, metrics, started, history: history.as_ref() };
+        let admin = seen.state(&settings)?;
         let admin_moved = self.admin.prepare(settings.admin.listen)?;
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
@@ -168,6 +203,7 @@ impl Daemon {
         if !dns.has_servers_of(&self.dns) {
             self.watch = dns.watch();
         }
+        self.take_history(history, &settings);
         (self.settings, self.dns, self.tls) = (settings, dns, tls);
         if let Some(greylist) = greylist {
             greylist.take_over();
@@ -177,6 +213,16 @@ impl Daemon {
             self.relay = relay;
         }
         Ok(moved)
+    }
+
+    /// From here on, what new sessions decide goes to this one.
+    fn take_history(&mut self, history: Option<History>, settings: &Settings) {
+        self.histories.retain(|before| before.wake().is_some());
+        if let (Some(history), Some(wanted)) = (&history, &settings.history) {
+            history.renew(wanted);
+            self.histories.push(history.downgrade());
+        }
+        self.history = history;
     }
 
     /// What new connections are served by.
@@ -207,6 +253,11 @@ impl Daemon {
         {
             tracing::error!("the greylist could not be written");
         }
+        if let Some(history) = self.history
+            && tokio::task::spawn_blocking(move || history.flush()).await.is_err()
+        {
+            tracing::error!("the history could not be written");
+        }
         // Last, so that the end can be watched.
         self.admin.stop().await;
         cut_off
@@ -220,8 +271,18 @@ async fn greylist(before: Option<&Greylist>, settings: &Settings) -> Result<Opti
         return Ok(Some(before.renewed(wanted)));
     }
     let opened = tokio::task::spawn_blocking(move || Greylist::open(wanted)).await;
-    let died = |error| StartError::GreylistDied(error);
-    Ok(Some(opened.map_err(died)??))
+    opened.map_err(StartError::StoreDied)?.map(Some).map_err(StartError::Greylist)
+}
+
+/// The history that these settings want: one that is open, or one that is opened now.
+async fn history(before: &[Dormant], settings: &Settings) -> Result<Option<History>, StartError> {
+    let Some(wanted) = settings.history.clone() else { return Ok(None) };
+    let open = before.iter().filter_map(Dormant::wake).find(|history| history.is_at(&wanted));
+    if open.is_some() {
+        return Ok(open);
+    }
+    let opened = tokio::task::spawn_blocking(move || History::open(&wanted)).await;
+    opened.map_err(StartError::StoreDied)?.map(Some).map_err(StartError::History)
 }
 
 /// What `listen.admin` shows.
@@ -231,6 +292,7 @@ struct Seen<'a> {
     server: &'a Server,
     metrics: &'a Metrics,
     started: SystemTime,
+    history: Option<&'a History>,
 }
 
 impl Seen<'_> {
@@ -242,6 +304,8 @@ impl Seen<'_> {
             server: self.server.status(),
             metrics: self.metrics.clone(),
             started: self.started,
+            history: self.history.cloned(),
+            hostname: settings.hostname.clone(),
             gate: gate_over(self.dns.clone(), settings)?,
             auditor: auditor(self.dns, settings, true).map_err(StartError::Auditor)?,
         })

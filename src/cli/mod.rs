@@ -6,9 +6,12 @@ mod colour;
 pub mod config;
 mod daemon;
 pub mod demo;
+pub mod explain;
 mod folder;
+pub mod history;
 pub mod load;
 mod notify;
+mod refusals;
 pub mod replay;
 pub mod serve;
 mod signals;
@@ -33,7 +36,7 @@ const DEFAULT_FILE: &str = "/etc/rmxd/rmxd.toml";
 pub enum Exit {
     /// Done, or the verdict is accept.
     Done = 0,
-    /// The verdict is reject; a message of the demo was not judged as expected.
+    /// The verdict is reject; a message of the demo was not judged as expected; there is no such decision.
     Reject = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
@@ -63,6 +66,8 @@ enum Command {
     Check(check::Args),
     Replay(replay::Args),
     Audit(audit::Args),
+    Explain(explain::Args),
+    History(history::Args),
     Zone(zone::Args),
     Demo(demo::Args),
     Load(Box<load::Args>),
@@ -78,6 +83,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Check(arguments) => check::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
             Command::Audit(arguments) => audit::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::History(arguments) => history::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),

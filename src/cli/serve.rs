@@ -118,13 +118,14 @@ fn exit_of(error: &StartError) -> Exit {
     match error {
         StartError::Listen(server::ListenError::Bind { .. })
         | StartError::Admin(_)
-        | StartError::GreylistDied(_)
+        | StartError::StoreDied(_)
         | StartError::Random(_) => Exit::Temporary,
-        StartError::Greylist(error) if error.is_temporary() => Exit::Temporary,
+        StartError::Greylist(error) | StartError::History(error) if error.is_temporary() => Exit::Temporary,
         StartError::Listen(server::ListenError::Passed { .. } | server::ListenError::Nowhere)
         | StartError::Dns(_)
         | StartError::Auditor(_)
         | StartError::Greylist(_)
+        | StartError::History(_)
         | StartError::Tls(_)
         | StartError::Relay(_) => Exit::Config,
     }

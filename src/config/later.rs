@@ -12,17 +12,8 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
             reader.refuse(key, format!("{items:?} is not available in this version: []"));
         }
     }
-    if !raw.history.path.is_empty() {
-        reader
-            .refuse("history.path", format!("{:?} is not available in this version: \"\"", raw.history.path));
-    }
     if !raw.cluster.redis.is_empty() {
         // Not shown: the URL may hold a password.
         reader.refuse("cluster.redis", "is not available in this version: \"\"");
     }
-    check_values(raw, reader);
-}
-
-fn check_values(raw: &Raw, reader: &mut Reader<'_>) {
-    reader.time("history.keep", &raw.history.keep);
 }

@@ -24,7 +24,7 @@ use crate::config::keys::Keys;
 use crate::config::layer::Layer;
 use crate::config::reader::Reader;
 use crate::smtp::address::DomainName;
-use crate::store::greylist;
+use crate::store::{greylist, history};
 use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 pub use crate::config::keys::Value;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub reverse_mx: reverse_mx::Settings,
     /// Who came before; `None` = no rule asks for that.
     pub greylist: Option<greylist::Settings>,
+    /// What was decided; `None` = it is not kept.
+    pub history: Option<history::Settings>,
     /// DNS.
     pub dns: dns::Settings,
     /// The next hop.
@@ -283,6 +285,11 @@ mod tests {
                 match_prefix_v6: 64,
             },
             greylist: None,
+            history: Some(history::Settings {
+                path: "rmxd-history".into(),
+                keep: hours(14 * 24),
+                size: 1 << 30,
+            }),
             dns: dns::Settings {
                 servers: vec![],
                 timeout: Duration::from_secs(5),
@@ -338,6 +345,22 @@ mod tests {
         assert_eq!(with("policy.mail_from.matches", &[]), expected("rmxd-greylist"));
         let systemd = [("STATE_DIRECTORY", "/var/lib/rmxd:/var/lib/other")];
         assert_eq!(with("policy.reply_to.exists", &systemd), expected("/var/lib/rmxd/rmxd-greylist"));
+    }
+
+    #[test]
+    fn the_history_is_beside_the_greylist_unless_its_place_is_named() {
+        let path = |path: &str, environment: &[(&str, &str)]| {
+            let set = [("hostname", "gate.test"), ("history.path", path)];
+            let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+            let loaded = load(None, environment, &Flags { set, drain: DRAIN }).unwrap();
+            loaded.settings.history.map(|history| history.path)
+        };
+        let systemd = [("STATE_DIRECTORY", "/var/lib/rmxd")];
+        assert_eq!(path("decisions", &[]), Some("decisions".into()));
+        assert_eq!(path("decisions", &systemd), Some("/var/lib/rmxd/decisions".into()));
+        assert_eq!(path("/srv/decisions", &systemd), Some("/srv/decisions".into()));
+        assert_eq!(path("", &systemd), None);
     }
 
     #[test]
@@ -399,6 +422,8 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(with(&[("relay.next_hop", text)]).unwrap().relay.next_hop, expected, "{text}");
+            let again = with(&[("relay.next_hop", &expected.to_string())]).unwrap().relay.next_hop;
+            assert_eq!(again, expected, "{text}, written again");
         }
         for bad in [
             "",

@@ -157,6 +157,7 @@ pub(super) struct Admin {
 pub(super) struct History {
     pub(super) path: String,
     pub(super) keep: String,
+    pub(super) size: String,
 }
 
 #[derive(Debug, Deserialize)]

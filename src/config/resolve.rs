@@ -15,7 +15,7 @@ use crate::reverse_mx::PrivateAddresses;
 use crate::smtp::address::DomainName;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
-use crate::store::greylist;
+use crate::store::{greylist, history};
 use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 /// What a socket address looks like.
@@ -29,6 +29,9 @@ const MOST_BANNER_DELAY: Duration = Duration::from_secs(240);
 const MOST_OCTETS: u64 = 1 << 50;
 /// The same for counts; it is also below what a semaphore can count to.
 const MOST: i64 = 1_000_000;
+
+/// A few thousand decisions.
+const LEAST_HISTORY: u64 = 1 << 20;
 
 /// What the greylist's file is called.
 const GREYLIST: &str = "rmxd-greylist";
@@ -56,6 +59,7 @@ pub(super) fn resolve(
     let session = session(raw, hostname.clone(), reading);
     let reverse_mx = reverse_mx(raw, reading);
     let greylist = greylist(raw, &gate.policy, reverse_mx.as_ref(), state, reading);
+    let history = history(&raw.history, state, reading);
     let dns = dns(raw, reading);
     let server = server(raw, drain, reading);
     let admin = admin(raw, reading);
@@ -71,6 +75,7 @@ pub(super) fn resolve(
                 gate,
                 reverse_mx,
                 greylist,
+                history,
                 dns,
                 relay,
                 server,
@@ -314,6 +319,19 @@ fn greylist(
         prefix_v4: reverse_mx.match_prefix_v4,
         prefix_v6: reverse_mx.match_prefix_v6,
     })
+}
+
+fn history(raw: &raw::History, state: &Path, reader: &mut Reader<'_>) -> Option<history::Settings> {
+    let keep = reader.time("history.keep", &raw.keep);
+    let size = reader.size("history.size", &raw.size, MOST_OCTETS);
+    if size.is_some_and(|size| size < LEAST_HISTORY) {
+        reader.refuse("history.size", format!("{:?} is not allowed: at least 1MiB", raw.size));
+    }
+    if raw.path.contains('\0') {
+        reader.refuse("history.path", format!("{:?} is not the path of a folder", raw.path));
+    }
+    let path = Some(state.join(&raw.path)).filter(|_| !raw.path.is_empty())?;
+    Some(history::Settings { path, keep: keep?, size: size? })
 }
 
 fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {

@@ -166,11 +166,16 @@ impl Inspection {
         record::queries(&self.findings)
     }
 
-    /// Writes the one event of this decision (DESIGN 6), and counts it for the monitor's report.
+    /// Writes the one event of this decision (DESIGN 6), counts it for the monitor's report, and remembers it.
     pub fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
-        event::write(&self.record(guest, decision, facts));
-        self.gate.memory.monitor.record(decision, self.client);
-        self.gate.memory.metrics.verdict(decision, self.gate.policy().mode, self.age());
+        let memory = &self.gate.memory;
+        let record = self.record(guest, decision, facts);
+        event::write(&record);
+        memory.monitor.record(decision, self.client);
+        memory.metrics.verdict(decision, self.gate.policy().mode, self.age());
+        if let Some(history) = &memory.history {
+            history.record(record);
+        }
     }
 
     /// This decision with everything that explains it.
@@ -193,7 +198,7 @@ impl Inspection {
             actions: gate.actions,
             verdict: decision.verdict,
             because: None,
-            help_url: CompactString::new(&gate.settings.help_url),
+            help_url: Arc::clone(&gate.help_url),
             helo: guest.hello.clone(),
             mail_from: CompactString::new(facts.mail_from),
             rcpt: CompactString::new(facts.rcpt),

@@ -41,6 +41,7 @@ use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::Reply;
 use crate::store::greylist::Greylist;
+use crate::store::history::History;
 
 /// What the gate decides by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,9 @@ pub struct Gate {
     reverse_mx: ReverseMx,
     memory: Memory,
     deadline: Duration,
+    /// What each record says of the settings.
     actions: Actions,
+    help_url: Arc<str>,
     ids: Ids,
 }
 
@@ -73,6 +76,8 @@ pub struct Memory {
     pub monitor: Monitor,
     /// What counts verdicts.
     pub metrics: Metrics,
+    /// What was decided; `None` = nobody wants to know later.
+    pub history: Option<History>,
 }
 
 impl Gate {
@@ -91,8 +96,8 @@ impl Gate {
         deadline: Duration,
         memory: Memory,
     ) -> Arc<Self> {
-        let actions = Actions::of(&settings.policy);
-        Arc::new(Self { settings, reverse_mx, memory, deadline, actions, ids: Ids::new() })
+        let (actions, help_url) = (Actions::of(&settings.policy), Arc::from(settings.help_url.as_str()));
+        Arc::new(Self { settings, reverse_mx, memory, deadline, actions, help_url, ids: Ids::new() })
     }
 
     /// The operator's policy.

@@ -14,11 +14,13 @@ use std::ops::AddAssign;
 
 use compact_str::{CompactString, ToCompactString};
 use foldhash::quality::RandomState;
+use serde_json::{Value, json};
 
 use crate::policy::decide::Cause;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule};
+use crate::record::{Because, Record};
 use crate::smtp::address::DomainName;
 
 /// Domains of one kind that are left when the smallest go.
@@ -97,6 +99,16 @@ impl Tally {
         self.add_domain(Kind::of(cause), &cause.finding.domain, client, volume);
     }
 
+    /// Counts a decision of the past; what passed is none.
+    pub fn add_record(&mut self, record: &Record) {
+        let Some(((because, _), finding)) = record.because.zip(record.deciding()) else { return };
+        let Because { reason, action, .. } = because;
+        let kind = Kind { identity: finding.identity, rule: finding.rule, reason, action };
+        let refused = record.refused();
+        let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
+        self.add_domain(kind, &finding.domain, record.client, volume);
+    }
+
     fn add_domain(&mut self, kind: Kind, domain: &str, client: IpAddr, volume: Volume) {
         let domains = self.kinds.entry(kind).or_default();
         domains.total += volume;
@@ -145,6 +157,25 @@ impl Tally {
             (Reverse(a.volume), a.kind, &a.domain).cmp(&(Reverse(b.volume), b.kind, &b.domain))
         });
         rows
+    }
+}
+
+impl Tally {
+    /// For programs: the volumes of all kinds, the `top` largest senders, and the lines that exempt those whose mail was
+    /// taken.
+    #[must_use]
+    pub fn json(&self, top: usize) -> Value {
+        let (kinds, mut rows) = (self.kinds(), self.rows());
+        rows.truncate(top);
+        let mut total = Volume::default();
+        kinds.iter().for_each(|(_, volume)| total += *volume);
+        json!({
+            "would_be_refused": total.taken,
+            "refused": total.refused,
+            "kinds": kinds.iter().map(|(kind, volume)| kind.json(*volume)).collect::<Vec<_>>(),
+            "senders": rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "exempt": exempt_lines(rows.iter().filter(|row| row.volume.taken > 0)),
+        })
     }
 }
 
@@ -208,6 +239,31 @@ impl Row {
             return only_client;
         }
         DomainName::parse(&self.domain).ok().map(Exemption::Domain).or(only_client)
+    }
+}
+
+impl Kind {
+    /// For programs.
+    #[must_use]
+    pub fn json(self, volume: Volume) -> Value {
+        json!({
+            "identity": self.identity.name(), "rule": self.rule.name(), "reason": self.reason.name(),
+            "action": self.action.name(), "taken": volume.taken, "refused": volume.refused,
+        })
+    }
+}
+
+impl Row {
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        json!({
+            "identity": self.kind.identity.name(), "rule": self.kind.rule.name(),
+            "reason": self.kind.reason.name(), "action": self.kind.action.name(),
+            "domain": self.domain.as_str(), "taken": self.volume.taken, "refused": self.volume.refused,
+            "client": self.client, "more_clients": self.clients_differ,
+            "exempt": self.exemption().map(|exemption| exemption.to_string()),
+        })
     }
 }
 

@@ -23,6 +23,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::Accept, Self::Defer, Self::Reject];
+
     /// The word in logs, metrics and reports.
     #[must_use]
     pub fn name(self) -> &'static str {

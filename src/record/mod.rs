@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use compact_str::CompactString;
 
 use crate::policy::decide::{Cause, Decision, Verdict};
-use crate::policy::evidence::Freshness;
+use crate::policy::evidence::{Evidence, Freshness};
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
@@ -26,6 +26,9 @@ pub use crate::record::refusal::refusal;
 use crate::reverse_mx::NamesOutcome;
 use crate::smtp::address::DomainName;
 use crate::smtp::reply::Reply;
+
+/// A question, and its share of an answer that others have too.
+const WEIGHT_OF_EVIDENCE: usize = size_of::<Evidence>() + 64;
 
 /// One decision, with its evidence as it was then.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +53,7 @@ pub struct Record {
     /// What refused, and the place of its finding; `None` exactly when the verdict is accept.
     pub because: Option<(Because, usize)>,
     /// `reply.help_url`; empty = none.
-    pub help_url: CompactString,
+    pub help_url: Arc<str>,
     /// The HELO argument, as it came.
     pub helo: CompactString,
     /// The reverse path in its brackets; empty = none was given.
@@ -105,6 +108,17 @@ impl Actions {
         }))
     }
 
+    /// All of them: those of each identity in turn, first of `exists`, then of `matches`.
+    pub fn all(&self) -> impl Iterator<Item = Action> {
+        self.0.into_iter().flatten()
+    }
+
+    /// From [`Actions::all`].
+    #[must_use]
+    pub fn from_all([a, b, c, d, e, f, g, h, i, j]: [Action; 10]) -> Self {
+        Self([[a, b], [c, d], [e, f], [g, h], [i, j]])
+    }
+
     /// What a failure of this rule leads to.
     #[must_use]
     pub fn action(&self, identity: Identity, rule: Rule) -> Action {
@@ -135,6 +149,15 @@ impl Record {
         (Because { reason: cause.reason, action: cause.action, wait: cause.wait }, at)
     }
 
+    /// About how many octets of memory it holds.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let Self { helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
+        let texts: usize = [helo, mail_from, rcpt, from, reply_to].iter().map(|text| text.len()).sum();
+        let evidence: usize = findings.iter().map(|finding| finding.evidence.len()).sum();
+        size_of::<Self>() + texts + findings.len() * size_of::<Finding>() + evidence * WEIGHT_OF_EVIDENCE
+    }
+
     /// Whether the client was refused: the verdict says so and the mode carried it out.
     #[must_use]
     pub fn refused(&self) -> bool {
@@ -145,6 +168,12 @@ impl Record {
     #[must_use]
     pub fn would_be_refused(&self) -> bool {
         self.mode == Mode::Monitor && self.verdict != Verdict::Accept
+    }
+
+    /// Why it was refused, or would have been.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.because.map(|(because, _)| because.reason)
     }
 
     /// The finding that decided: what refused, or of an accepted message what passed that was hardest to pass. That is

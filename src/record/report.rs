@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::policy::evidence::{Answer, Evidence, Freshness, Records};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
 use crate::policy::rule::{Rule, Rung};
 use crate::record::{Extent, Record};
 use crate::reverse_mx::NamesOutcome;
@@ -132,9 +133,23 @@ fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> 
 pub fn json(record: &Record) -> Value {
     let mut object = facts(record);
     let findings = record.findings.iter().map(|finding| finding_json(record, finding));
-    object.insert("help".to_owned(), json!(record.because.map(|(because, _)| because.reason.help())));
+    object.insert("help".to_owned(), json!(record.reason().map(Reason::help)));
     object.insert("findings".to_owned(), findings.collect());
     Value::Object(object)
+}
+
+/// For programs: all decisions of one transaction, the oldest first. It is the one that matters most, which is the last
+/// that refused or else the last, and below `also` the others.
+#[must_use]
+pub fn transaction(records: &[Record]) -> Value {
+    let refused = records.iter().rposition(|record| record.because.is_some());
+    let Some(at) = refused.or(records.len().checked_sub(1)) else { return Value::Null };
+    let mut all: Vec<Value> = records.iter().map(json).collect();
+    let mut main = all.remove(at);
+    if let Value::Object(object) = &mut main {
+        object.insert("also".to_owned(), Value::Array(all));
+    }
+    main
 }
 
 /// For programs that show many: without the findings, and without what is the same for each reason.
@@ -155,7 +170,7 @@ fn facts(record: &Record) -> Map<String, Value> {
         ("identity", json!(deciding.map(|finding| finding.identity.name()))),
         ("rule", json!(deciding.map(|finding| finding.rule.name()))),
         ("rung", json!(record.rung().map(Rung::name))),
-        ("reason", json!(record.because.map(|(because, _)| because.reason.name()))),
+        ("reason", json!(record.reason().map(Reason::name))),
         ("domain", json!(deciding.map(|finding| Escaped::new(finding.domain.as_str()).to_string()))),
         ("client", json!(record.client.to_string())),
         ("ptr", json!(record.ptr())),

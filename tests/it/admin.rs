@@ -125,7 +125,7 @@ async fn a_sender_is_judged_as_mail_would_be() {
 async fn what_cannot_be_answered_is_said_in_one_shape_that_names_what_is_allowed() {
     let site = Site::start("").await;
     let rows = [
-        ("GET /", 404, "/api/v1/openapi.json names all there is"),
+        ("GET /nothing", 404, "/api/v1/openapi.json names all there is"),
         (
             "GET /api/v1/check?client=127.0.0.10&sender=a@b.test",
             400,

@@ -227,6 +227,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[listen]\nadmin = 'localhost:8025'", "2:1: listen.admin: must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"".into()),
         ("[listen]\nadmin = '[::]:8025'", "2:1: listen.admin: an address that is not loopback needs admin.token".into()),
         ("[admin]\ntoken = 'two words'", "2:1: admin.token: must be printable ASCII without blanks".into()),
+        ("[history]\nsize = '1KiB'", "2:1: history.size: \"1KiB\" is not allowed: at least 1MiB".into()),
         ("[history]\nkeep = 'forever'", "2:1: history.keep: \"forever\" is not a duration: a number with ms, s, m, h or d such as \"30s\" or \"5m\"".into()),
         ("[log]\nlevel = 'verbose'", "2:1: log.level: \"verbose\" is not allowed: error, warn, info, debug, trace, or by module such as \"info,rmxd::dns=debug\"".into()),
         // combinations
@@ -246,7 +247,6 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[listen]\nmilter = ['127.0.0.1:8891']", format!("2:1: listen.milter: [\"127.0.0.1:8891\"] {later}: []")),
         ("[listen]\npolicy = ['127.0.0.1:1']", format!("2:1: listen.policy: [\"127.0.0.1:1\"] {later}: []")),
 ("[policy.helo]\nmatches_by = ['dkim']", format!("2:1: policy.helo.matches_by: \"dkim\" is not allowed: {SIGNED}; {ALLOWED_RUNGS}")),
-        ("[history]\npath = 'rmxd-history'", format!("2:1: history.path: \"rmxd-history\" {later}: \"\"")),
         ("[cluster]\nredis = 'redis://h:6379'", format!("2:1: cluster.redis: {later}: \"\"")),
         ("[log]\nformat = 'journald'", format!("2:1: log.format: \"journald\" {later}: text or json")),
     ];

@@ -65,14 +65,16 @@ function cache({ cache: { entries, bytes, limit_bytes: limit, hit_rate: hits } }
 }
 
 function dns({ dns: { ok, detail, servers } }) {
-  const list = (servers ?? []).map((server) => (typeof server === "string" ? server : server.address));
-  return { name: "DNS", value: ok ? "✓ answers" : "✗ in trouble", state: ok ? "good" : "bad", notes: [detail, list.length > 0 && !detail?.includes(list[0]) ? list.join(", ") : null] };
+  const odd = servers.filter((server) => !server.ok).map((server) => `${server.address} ${server.detail}`);
+  if (!ok) return { name: "DNS", value: "✗ no answer", state: "bad", notes: [detail] };
+  const warns = odd.length > 0;
+  return { name: "DNS", value: warns ? "! answers, but" : "✓ answers", state: warns ? "warn" : "good", notes: warns ? odd : servers.map((server) => server.address) };
 }
 
-function relay({ relay: { ok, detail, connections: open } }) {
+function relay({ relay: { ok, detail, next_hop: place, connections: open } }) {
   return {
     name: "Relay", value: ok ? "✓ reachable" : "✗ not reached", state: ok ? "good" : "bad",
-    notes: [detail, open === undefined || open === null ? null : plural(open, "connection")],
+    notes: [place, ok ? plural(open, "connection") : detail],
   };
 }
 

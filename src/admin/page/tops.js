@@ -1,15 +1,17 @@
 // Who is refused most. A click filters the latest decisions.
 
 import { get } from "./api.js";
-import { byId, el, fill, svg } from "./dom.js";
+import { byId, el, fill, say, svg } from "./dom.js";
 import { swatch } from "./plot.js";
-import { count, spoken } from "./words.js";
+import { count, spoken, time } from "./words.js";
 
 export async function refresh() {
-  const { domains, clients } = await get("top", { minutes: 60 });
+  const { domains, clients, reaches } = await get("top", { minutes: 60 });
+  // Where it is too much to be gone through for a page.
+  for (const place of document.querySelectorAll(".since")) say(place, reaches ? `since ${time(new Date(reaches))}` : "last hour");
   list(byId("top-domains"), domains, (row) => [
     link({ domain: row.domain }, row.domain || "(none)"),
-    el("span.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason)),
+    el("span.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason ?? "")),
   ]);
   list(byId("top-clients"), clients, (row) => [link({ client: row.client }, row.client)]);
 }

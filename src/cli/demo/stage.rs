@@ -143,6 +143,8 @@ fn listeners(port: u16) -> io::Result<Vec<SocketAddr>> {
 fn configuration(policy: Policy, listen: &[SocketAddr], zone: SocketAddr, folder: &Path) -> String {
     let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
     let next_hop = toml::Value::from(format!("maildir:{}", maildir(folder).display()));
+    let history = folder.join(format!("history-{}", policy.name()));
+    let history = toml::Value::from(history.display().to_string());
     let private_addresses = if policy == Policy::Public { "reject" } else { "accept" };
     let rules = match policy {
         Policy::Default | Policy::Public => "",
@@ -167,6 +169,9 @@ domains = ["demo.test"]
 servers = ["{zone}"]
 timeout = "2s"
 private_addresses = "{private_addresses}"
+
+[history]
+path = {history}
 
 [log]
 level = "{LOG_LEVEL}"

@@ -81,7 +81,8 @@ impl Own {
     }
 }
 
-/// Strict enough that each class of senders has one verdict. Decisions aren't logged: the disk would be what is measured.
+/// Strict enough that each class of senders has one verdict. Decisions are neither logged nor kept unless `--set` says so:
+/// the disk would be what is measured.
 fn configuration(zone: SocketAddr, sink: SocketAddr, connections: usize) -> String {
     let connections = connections.saturating_add(100);
     format!(
@@ -109,6 +110,9 @@ private_addresses = "accept"
 [limits]
 connections = {connections}
 connections_per_client = {connections}
+
+[history]
+path = ""
 
 [log]
 format = "json"

@@ -3,17 +3,15 @@
 //! What Postfix took and this policy would refuse is what matters: it comes first, and only for it are there lines for
 //! `[exempt]`. DNS in trouble says nothing of a sender and stands apart.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::colour::Colour;
+use crate::cli::refusals::{kinds_table, line, list, shown, sum, table};
 use crate::cli::replay::judge::Judged;
 use crate::cli::replay::mail::Counts;
-use crate::gate::tally::{Kind, Row, Volume, exempt_lines};
-use crate::smtp::escape::Escaped;
+use crate::gate::tally::{Kind, Row, Volume};
 
 /// What has to be known at whatever the numbers are.
 const LIMITS: [&str; 2] = [
@@ -47,29 +45,11 @@ impl Facts<'_> {
     }
 }
 
-fn sum(kinds: &[(Kind, Volume)]) -> Volume {
-    let mut sum = Volume::default();
-    kinds.iter().for_each(|(_, volume)| sum += *volume);
-    sum
-}
-
-/// The largest rows, and for which of them there are lines for `[exempt]`.
-fn shown(rows: &[Row], top: usize) -> (&[Row], Vec<String>) {
-    let (shown, _) = rows.split_at_checked(top).unwrap_or((rows, &[]));
-    (shown, exempt_lines(shown.iter().filter(|row| row.volume.taken > 0)))
-}
-
 pub(super) fn json(facts: &Facts<'_>, top: usize) -> String {
     let (kinds, troubles) = facts.kinds();
     let (rows, trouble_rows) = facts.rows();
     let (rows, exempt) = shown(&rows, top);
     let (trouble_rows, _) = shown(&trouble_rows, top);
-    let kind = |(kind, volume): &(Kind, Volume)| {
-        json!({
-            "identity": kind.identity.name(), "rule": kind.rule.name(), "reason": kind.reason.name(),
-            "action": kind.action.name(), "taken": volume.taken, "refused": volume.refused,
-        })
-    };
     let value = json!({
         "counts": facts.counts,
         "no_address": facts.no_address(),
@@ -79,25 +59,15 @@ pub(super) fn json(facts: &Facts<'_>, top: usize) -> String {
         "passes": facts.judged.passed,
         "would_be_refused": sum(&kinds),
         "dns_trouble": sum(&troubles),
-        "kinds": kinds.iter().map(kind).collect::<Vec<_>>(),
-        "senders": rows.iter().map(sender).collect::<Vec<_>>(),
-        "in_dns_trouble": trouble_rows.iter().map(sender).collect::<Vec<_>>(),
+        "kinds": kinds.iter().map(|(kind, volume)| kind.json(*volume)).collect::<Vec<_>>(),
+        "senders": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "in_dns_trouble": trouble_rows.iter().map(Row::json).collect::<Vec<_>>(),
         "exempt": exempt,
         "not_judged": ["from", "reply_to"],
         "problems": facts.problems,
         "interrupted": facts.interrupted,
     });
     format!("{value:#}\n")
-}
-
-fn sender(row: &Row) -> Value {
-    json!({
-        "identity": row.kind.identity.name(), "rule": row.kind.rule.name(), "reason": row.kind.reason.name(),
-        "action": row.kind.action.name(), "domain": row.domain.as_str(),
-        "taken": row.volume.taken, "refused": row.volume.refused,
-        "client": row.client, "more_clients": row.clients_differ,
-        "exempt": row.exemption().map(|exemption| exemption.to_string()),
-    })
 }
 
 pub(super) fn text(facts: &Facts<'_>, top: usize, colour: Colour) -> String {
@@ -121,14 +91,14 @@ pub(super) fn text(facts: &Facts<'_>, top: usize, colour: Colour) -> String {
         line(&mut text, &format!("\n{}", colour.bold("What would be refused, and why")));
         line(&mut text, &kinds_table(&kinds));
         line(&mut text, &format!("\n{}", colour.bold("By sender domain, most mail that Postfix took first")));
-        list(&mut text, &rows, top);
+        list(&mut text, &rows, top, "--top");
     }
     if !troubles.is_empty() {
         line(
             &mut text,
             &format!("\n{}", colour.bold("DNS in trouble: nothing is known of these, try again later")),
         );
-        list(&mut text, &trouble_rows, top);
+        list(&mut text, &trouble_rows, top, "--top");
     }
     let (_, exempt) = shown(&rows, top);
     if !exempt.is_empty() {
@@ -174,53 +144,4 @@ fn read(text: &mut String, facts: &Facts<'_>) {
     for sample in &counts.unreadable_samples {
         line(text, &format!("Can't be read: {sample}"));
     }
-}
-
-fn kinds_table(kinds: &[(Kind, Volume)]) -> String {
-    let mut table = table(&["IDENTITY", "RULE", "REASON", "ACTION", "TAKEN", "REFUSED"], &[4, 5]);
-    for (kind, volume) in kinds {
-        let [taken, refused] = [volume.taken, volume.refused].map(|number| number.to_string());
-        let names = [kind.identity.name(), kind.rule.name(), kind.reason.name(), kind.action.name()];
-        table.add_row(names.into_iter().map(str::to_owned).chain([taken, refused]));
-    }
-    table.trim_fmt()
-}
-
-fn list(text: &mut String, rows: &[Row], top: usize) {
-    let mut table = table(&["DOMAIN", "IDENTITY", "REASON", "ACTION", "TAKEN", "REFUSED", "CLIENT"], &[4, 5]);
-    let (shown, _) = shown(rows, top);
-    for row in shown {
-        let more = if row.clients_differ { " and others" } else { "" };
-        table.add_row([
-            Escaped::new(row.domain.as_str()).to_string(),
-            row.kind.identity.name().to_owned(),
-            row.kind.reason.name().to_owned(),
-            row.kind.action.name().to_owned(),
-            row.volume.taken.to_string(),
-            row.volume.refused.to_string(),
-            format!("{}{more}", row.client),
-        ]);
-    }
-    line(text, &table.trim_fmt());
-    let rest = rows.len() - shown.len();
-    if rest > 0 {
-        line(text, &format!("and {rest} more (--top)"));
-    }
-}
-
-fn table(header: &[&str], numbers: &[usize]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    for (at, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if numbers.contains(&at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-fn line(text: &mut String, line: &str) {
-    // Writing to a string can't fail.
-    writeln!(text, "{line}").ok();
 }

@@ -1,0 +1,225 @@
+//! `rmxd history`: decisions of the past, filtered; and what monitor mode would have refused.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::cli::colour::Colour;
+use crate::cli::refusals::{kinds_table, line, list, shown, sum, table};
+use crate::cli::{ConfigSource, Exit, print};
+use crate::config::DRAIN;
+use crate::gate::tally::{Row, Tally};
+use crate::record::{Record, report};
+use crate::smtp::escape::Escaped;
+use crate::store::history::{Archive, Damage, Filter, ReadError, Settings};
+
+/// The state folder of the service (`StateDirectory=`), where a relative `history.path` begins for it but not for whoever
+/// calls this command.
+const STATE: &str = "/var/lib/rmxd";
+
+/// List past decisions, or sum up what monitor mode would have refused
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+The history is read where the configuration says (history.path), whether the daemon runs or not; what was decided within the last second may be missing. \"rmxd explain ID\" shows one
+decision with its evidence. Exit codes: 0 found, 1 nothing found, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
+pub struct Args {
+    #[command(flatten)]
+    source: ConfigSource,
+    /// A sender domain, with its sub-domains
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// The client's address, or a network of clients
+    #[arg(long, value_name = "IP")]
+    client: Option<String>,
+    /// accept, defer or reject; in monitor mode what would have been
+    #[arg(long, value_name = "VERDICT")]
+    verdict: Option<String>,
+    /// Why, as in no_mx
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Whose domain decided: helo, ptr, mail_from, from or reply_to
+    #[arg(long, value_name = "IDENTITY")]
+    identity: Option<String>,
+    /// Not before: a time back from now as in 2h, or in UTC as in 2026-01-31 or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Before
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// What monitor mode would have refused, summed by sender, with lines for [exempt]
+    #[arg(long)]
+    would: bool,
+    /// How many, the newest first; with --would, how many senders
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command to its end.
+pub fn run(args: &Args) -> ExitCode {
+    history(args).unwrap_or_else(|exit| exit).into()
+}
+
+fn history(args: &Args) -> Result<Exit, Exit> {
+    let filter = filter(args)?;
+    let archive = open(&args.source)?;
+    if args.would { would(args, &archive, &filter) } else { decisions(args, &archive, &filter) }
+}
+
+fn filter(args: &Args) -> Result<Filter, Exit> {
+    let mut filter = Filter::default();
+    let now = SystemTime::now();
+    let values = [
+        ("domain", &args.domain),
+        ("client", &args.client),
+        ("verdict", &args.verdict),
+        ("reason", &args.reason),
+        ("identity", &args.identity),
+        ("since", &args.since),
+        ("until", &args.until),
+    ];
+    for (key, value) in values {
+        let Some(value) = value else { continue };
+        filter.set(key, value, now).map_err(|what| {
+            eprintln!("rmxd: --{key}: {what}");
+            Exit::Usage
+        })?;
+    }
+    if args.would {
+        filter.would = Some(true);
+    }
+    Ok(filter)
+}
+
+fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
+    let (mut records, mut before) = (Vec::new(), None);
+    let mut damage: Vec<Damage> = Vec::new();
+    loop {
+        let page = archive.search(filter, before, args.limit - records.len()).map_err(trouble)?;
+        records.extend(page.records);
+        damage.extend(page.damage);
+        before = page.next;
+        if before.is_none() || records.len() >= args.limit {
+            break;
+        }
+    }
+    say_damage(&damage);
+    let found = if records.is_empty() { Exit::Reject } else { Exit::Done };
+    let text = if args.json {
+        let all: Vec<_> = records.iter().map(report::summary).collect();
+        format!("{:#}\n", Value::from(all))
+    } else if records.is_empty() {
+        eprintln!("rmxd: nothing like this in {}", archive.path().display());
+        return Ok(found);
+    } else {
+        let more = if before.is_some() { "and older ones (--limit)\n" } else { "" };
+        format!("{}\n{more}", listed(&records))
+    };
+    printed(&text, found)
+}
+
+/// For people: one line each.
+fn listed(records: &[Record]) -> String {
+    let mut table =
+        table(&["TIME (UTC)", "ID", "VERDICT", "REASON", "IDENTITY", "DOMAIN", "CLIENT", "RCPT"], &[]);
+    for record in records {
+        let time = record.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let time = UNIX_EPOCH + std::time::Duration::from_secs(time);
+        let mode = if record.would_be_refused() { " (monitor)" } else { "" };
+        let finding = record.deciding();
+        let shown = |text: &str| Escaped::new(text).to_string();
+        table.add_row([
+            humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', ""),
+            record.id.map(|id| id.to_string()).unwrap_or_default(),
+            format!("{}{mode}", record.verdict.name()),
+            record.reason().map(|reason| reason.name().to_owned()).unwrap_or_default(),
+            finding.map(|finding| finding.identity.name().to_owned()).unwrap_or_default(),
+            finding.map(|finding| shown(&finding.domain)).unwrap_or_default(),
+            record.client.to_string(),
+            shown(&record.rcpt),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
+    let mut tally = Tally::default();
+    let damage = archive.all(filter, |record| tally.add_record(record)).map_err(trouble)?;
+    say_damage(&damage);
+    let found = if tally.is_empty() { Exit::Reject } else { Exit::Done };
+    if args.json {
+        return printed(&format!("{:#}\n", tally.json(args.limit)), found);
+    }
+    if tally.is_empty() {
+        eprintln!("rmxd: nothing in {} would have been refused", archive.path().display());
+        return Ok(found);
+    }
+    printed(&summed(&tally, args.limit, Colour::of_stdout()), found)
+}
+
+fn summed(tally: &Tally, top: usize, colour: Colour) -> String {
+    let mut text = String::new();
+    let kinds = tally.kinds();
+    let rows: Vec<Row> = tally.rows();
+    let title = format!("{} would have been refused, and why", sum(&kinds).taken);
+    line(&mut text, &format!("{}\n{}", colour.bold(&title), kinds_table(&kinds)));
+    line(&mut text, &format!("\n{}", colour.bold("By sender domain")));
+    list(&mut text, &rows, top, "--limit");
+    let (_, exempt) = shown(&rows, top);
+    if !exempt.is_empty() {
+        let title = "For the configuration, as far as you want this mail";
+        line(&mut text, &format!("\n{}\n[exempt]\n{}", colour.bold(title), exempt.join("\n")));
+    }
+    text
+}
+
+/// The exit code of the answer, where it could be printed.
+fn printed(text: &str, found: Exit) -> Result<Exit, Exit> {
+    match print(text) {
+        Exit::Done => Ok(found),
+        other => Err(other),
+    }
+}
+
+/// The history of a configuration.
+pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
+    let settings = source.load(DRAIN)?.settings;
+    let Some(mut settings) = settings.history else {
+        eprintln!("rmxd: history.path is \"\": no history is kept");
+        return Err(Exit::Config);
+    };
+    let wanted = settings.path.clone();
+    settings.path = place(&settings);
+    match Archive::open(settings) {
+        Ok(Some(archive)) => Ok(archive),
+        Ok(None) => {
+            let wanted = std::path::absolute(&wanted).unwrap_or(wanted);
+            eprintln!("rmxd: there is no history in {} (history.path)", wanted.display());
+            Err(Exit::Temporary)
+        }
+        Err(error) => Err(trouble(error)),
+    }
+}
+
+/// Where it is: the service has another working folder than its administrator.
+fn place(settings: &Settings) -> PathBuf {
+    let path = &settings.path;
+    let of_service = Path::new(STATE).join(path);
+    let only_there = path.is_relative() && !path.exists() && of_service.try_exists().unwrap_or(true);
+    if only_there { of_service } else { path.clone() }
+}
+
+pub(super) fn trouble(error: ReadError) -> Exit {
+    eprintln!("rmxd: {error}");
+    Exit::Temporary
+}
+
+pub(super) fn say_damage(damage: &[Damage]) {
+    for part in damage {
+        eprintln!("rmxd: {part}");
+    }
+}

@@ -1,0 +1,200 @@
+//! Records in a frame that shows whether it is whole: what a file of the history consists of.
+//!
+//! The frame tells what is inside (when, which ids), so that who looks for one record reads few others. Where a frame is
+//! damaged, the next one is found by the mark that it begins with: damage costs what it hit.
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use crate::record::Record;
+use crate::store::history::encode;
+
+/// What a frame begins with; its last octet is the version of what follows.
+const MARK: [u8; 4] = *b"rhb\x01";
+/// Octets before the records.
+const HEAD: usize = 64;
+/// A block is closed at this size, so that a reader who wants little has little to read.
+const FULL: usize = 64 * 1024;
+/// More than the largest record makes of a block that wasn't full; a length above is none.
+const MOST: u32 = 16 << 20;
+
+/// Which records are in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// Blocks are numbered in the order of writing, with gaps.
+    pub(super) number: u64,
+    /// How many records.
+    pub(super) count: u32,
+    /// The time of the first and of the last, in milliseconds since 1970.
+    pub(super) times: (u64, u64),
+    /// The smallest and the largest number of an id.
+    pub(super) ids: (u64, u64),
+}
+
+/// A block that grows.
+#[derive(Debug)]
+pub(super) struct Block {
+    contents: Contents,
+    octets: Vec<u8>,
+}
+
+impl Block {
+    pub(super) fn new(number: u64) -> Self {
+        let contents = Contents { number, count: 0, times: (u64::MAX, 0), ids: (u64::MAX, 0) };
+        Self { contents, octets: vec![0; HEAD] }
+    }
+
+    pub(super) fn push(&mut self, record: &Record) {
+        let Contents { count, times, ids, .. } = &mut self.contents;
+        let (at, id) = (encode::milliseconds(record.at), record.id.map_or(0, |id| id.number()));
+        *count += 1;
+        *times = (times.0.min(at), times.1.max(at));
+        *ids = (ids.0.min(id), ids.1.max(id));
+        encode::record(&mut self.octets, record);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.octets.len() >= FULL
+    }
+
+    /// Nothing more comes in.
+    pub(super) fn close(mut self) -> Closed {
+        let Contents { number, count, times, ids } = self.contents;
+        let body = self.octets.get(HEAD..).unwrap_or_default();
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let mut head = Vec::with_capacity(HEAD);
+        head.extend_from_slice(&MARK);
+        for word in [length, checksum(body), count] {
+            head.extend_from_slice(&word.to_le_bytes());
+        }
+        for word in [number, times.0, times.1, ids.0, ids.1] {
+            head.extend_from_slice(&word.to_le_bytes());
+        }
+        head.resize(HEAD - 4, 0);
+        head.extend_from_slice(&checksum(&head).to_le_bytes());
+        if let Some(place) = self.octets.get_mut(..HEAD) {
+            place.copy_from_slice(&head);
+        }
+        Closed { contents: self.contents, octets: self.octets }
+    }
+}
+
+/// A block as it stands in a file.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) contents: Contents,
+    pub(super) octets: Vec<u8>,
+}
+
+impl Closed {
+    /// The records, as [`super::decode::split`] takes them.
+    pub(super) fn body(&self) -> &[u8] {
+        self.octets.get(HEAD..).unwrap_or_default()
+    }
+}
+
+/// Where a block is in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) contents: Contents,
+    /// Where its records begin, and how many octets they are.
+    body: (u64, u32),
+    checksum: u32,
+}
+
+impl Found {
+    /// How much of the file it is.
+    pub(super) fn octets(&self) -> u64 {
+        HEAD as u64 + u64::from(self.body.1)
+    }
+
+    /// Its records; `None` where they are damaged.
+    pub(super) fn read(&self, file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<u8>>> {
+        let (at, length) = self.body;
+        file.seek(SeekFrom::Start(at))?;
+        let mut body = Vec::new();
+        file.take(u64::from(length)).read_to_end(&mut body)?;
+        let whole = u32::try_from(body.len()).is_ok_and(|read| read == length);
+        Ok((whole && checksum(&body) == self.checksum).then_some(body))
+    }
+}
+
+/// The blocks of a file in the order of writing, and how many octets are none. A block whose end is missing doesn't
+/// count as damage: it is being written, or was when the power went.
+pub(super) fn walk(file: &mut (impl Read + Seek), length: u64) -> io::Result<(Vec<Found>, u64)> {
+    let (mut found, mut lost, mut at) = (Vec::new(), 0, 0);
+    while at + HEAD as u64 <= length {
+        file.seek(SeekFrom::Start(at))?;
+        let mut head = [0; HEAD];
+        if let Err(error) = file.read_exact(&mut head) {
+            return if error.kind() == io::ErrorKind::UnexpectedEof { Ok((found, lost)) } else { Err(error) };
+        }
+        let next = match read_head(&head) {
+            Some((contents, size, checksum)) => {
+                let body = (at + HEAD as u64, size);
+                let next = body.0 + u64::from(size);
+                if next > length {
+                    break;
+                }
+                found.push(Found { contents, body, checksum });
+                next
+            }
+            None => {
+                let next = next_mark(file, at + 1, length)?;
+                lost += next - at;
+                next
+            }
+        };
+        at = next;
+    }
+    Ok((found, lost))
+}
+
+fn read_head(head: &[u8; HEAD]) -> Option<(Contents, u32, u32)> {
+    let (rest, sum) = head.split_last_chunk::<4>()?;
+    let mut rest = rest.strip_prefix(&MARK)?;
+    if checksum(head.get(..HEAD - 4)?) != u32::from_le_bytes(*sum) {
+        return None;
+    }
+    let (length, checksum, count) = (word(&mut rest)?, word(&mut rest)?, word(&mut rest)?);
+    let number = long(&mut rest)?;
+    let (times, ids) = ((long(&mut rest)?, long(&mut rest)?), (long(&mut rest)?, long(&mut rest)?));
+    (length <= MOST).then_some((Contents { number, count, times, ids }, length, checksum))
+}
+
+fn word(rest: &mut &[u8]) -> Option<u32> {
+    let (word, behind) = rest.split_first_chunk::<4>()?;
+    *rest = behind;
+    Some(u32::from_le_bytes(*word))
+}
+
+fn long(rest: &mut &[u8]) -> Option<u64> {
+    let (word, behind) = rest.split_first_chunk::<8>()?;
+    *rest = behind;
+    Some(u64::from_le_bytes(*word))
+}
+
+/// Where the next mark is, from here on; the end of the file where there is none.
+fn next_mark(file: &mut (impl Read + Seek), from: u64, length: u64) -> io::Result<u64> {
+    let mut at = from;
+    let mut window = Vec::new();
+    while at < length {
+        file.seek(SeekFrom::Start(at))?;
+        window.clear();
+        file.take(FULL as u64).read_to_end(&mut window)?;
+        if let Some(place) = memchr::memmem::find(&window, &MARK) {
+            return Ok(at + place as u64);
+        }
+        // A mark may lie across the edge.
+        match window.len().checked_sub(MARK.len() - 1) {
+            Some(step @ 1..) => at += step as u64,
+            _ => break,
+        }
+    }
+    Ok(length)
+}
+
+fn checksum(octets: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(octets);
+    crc.sum()
+}

@@ -1,0 +1,245 @@
+//! A record from its octets. They come from a file that anything may have happened to: whatever they are, reading them
+//! ends with a record or without one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use compact_str::CompactString;
+
+use crate::policy::evidence::{Answer, Evidence, Question, QuestionName, Records, Target};
+use crate::policy::finding::{Finding, Outcome};
+use crate::policy::rule::Action;
+use crate::record::{Actions, Because, Id, Record};
+use crate::reverse_mx::NamesOutcome;
+use crate::smtp::address::DomainName;
+use crate::store::history::encode::tag;
+use crate::store::history::words::Word;
+
+/// The octets of one record after the other, each without its length.
+pub(super) fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = octets;
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (record, behind) = behind.split_at_checked(length)?;
+        rest = behind;
+        Some(record)
+    })
+}
+
+/// The record. `wanted` sees it first without names, texts and findings, and can spare the rest of the work.
+pub(super) fn record(octets: &[u8], wanted: impl FnOnce(&Record) -> bool) -> Option<Record> {
+    let mut decoder = Decoder { rest: octets, strings: Vec::new(), answers: Vec::new() };
+    let mut record = decoder.head()?;
+    if !wanted(&record) {
+        return None;
+    }
+    decoder.body(&mut record)?;
+    Some(record)
+}
+
+/// [`super::encode::milliseconds`] as a time.
+pub(super) fn time(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
+}
+
+struct Decoder<'o> {
+    rest: &'o [u8],
+    strings: Vec<&'o str>,
+    answers: Vec<(Question, Arc<Answer>)>,
+}
+
+impl<'o> Decoder<'o> {
+    fn head(&mut self) -> Option<Record> {
+        let at = time(u64::from_le_bytes(self.array()?));
+        let id = match self.byte()? {
+            tag::NOTHING => None,
+            _ => Some(Id::parse(std::str::from_utf8(&self.array::<8>()?).ok()?)?),
+        };
+        let client = match self.byte()? {
+            tag::V4 => IpAddr::from(self.array::<4>()?),
+            _ => IpAddr::from(self.array::<16>()?),
+        };
+        let (verdict, mode, extent) = (self.word()?, self.word()?, self.word()?);
+        let because = match self.byte()? {
+            tag::NOTHING => None,
+            _ => {
+                let (reason, action) = (self.word()?, self.word()?);
+                let wait = self.number()?.checked_sub(1).map(Duration::from_millis);
+                Some((Because { reason, action, wait }, self.count()?))
+            }
+        };
+        let mut actions = [Action::Off; 10];
+        for action in &mut actions {
+            *action = self.word()?;
+        }
+        Some(Record {
+            id,
+            at,
+            client,
+            names: None,
+            extent,
+            mode,
+            actions: Actions::from_all(actions),
+            verdict,
+            because,
+            help_url: Arc::from(""),
+            helo: CompactString::default(),
+            mail_from: CompactString::default(),
+            rcpt: CompactString::default(),
+            from: CompactString::default(),
+            reply_to: CompactString::default(),
+            duration: Duration::ZERO,
+            findings: Arc::default(),
+        })
+    }
+
+    fn body(&mut self, record: &mut Record) -> Option<()> {
+        record.names = self.names()?;
+        record.help_url = Arc::from(self.text()?);
+        let Record { helo, mail_from, rcpt, from, reply_to, .. } = record;
+        for text in [helo, mail_from, rcpt, from, reply_to] {
+            *text = CompactString::new(self.text()?);
+        }
+        record.duration = Duration::from_micros(self.number()?);
+        record.findings = Arc::new(self.list(Self::finding)?);
+        Some(())
+    }
+
+    fn names(&mut self) -> Option<Option<NamesOutcome>> {
+        Some(Some(match self.byte()? {
+            tag::NOTHING => return Some(None),
+            tag::CONFIRMED => NamesOutcome::Confirmed(self.list(Self::name)?),
+            tag::NO_PTR => NamesOutcome::NoPtr,
+            tag::NOT_CONFIRMED => {
+                NamesOutcome::NotConfirmed(self.list(|decoder| decoder.text().map(CompactString::new))?)
+            }
+            tag::NAMES_IN_TROUBLE => NamesOutcome::TempError(self.word()?),
+            _ => return None,
+        }))
+    }
+
+    fn finding(&mut self) -> Option<Finding> {
+        let (identity, rule) = (self.word()?, self.word()?);
+        let outcome = match self.byte()? {
+            tag::PASS => Outcome::Pass(self.word()?),
+            tag::FAIL => Outcome::Fail(self.word()?),
+            tag::TEMPERROR => Outcome::TempError(self.word()?),
+            tag::NONE => Outcome::None(self.word()?),
+            _ => return None,
+        };
+        let (domain, subject) = (CompactString::new(self.text()?), CompactString::new(self.text()?));
+        let evidence = self.list(Self::evidence)?;
+        Some(Finding { identity, rule, domain, subject, outcome, evidence })
+    }
+
+    fn evidence(&mut self) -> Option<Evidence> {
+        let freshness = self.word()?;
+        let (ttl_left, age) = (Duration::from_millis(self.number()?), Duration::from_millis(self.number()?));
+        let took = Duration::from_micros(self.number()?);
+        let (question, answer) = match self.count()?.checked_sub(1) {
+            Some(known) => self.answers.get(known)?.clone(),
+            None => {
+                let rtype = self.word()?;
+                let name = QuestionName::parse(self.text()?.as_bytes())?;
+                let known = (Question { name, rtype }, Arc::new(self.answer()?));
+                self.answers.push(known.clone());
+                known
+            }
+        };
+        Some(Evidence { question, answer, freshness, ttl_left, age, took })
+    }
+
+    fn answer(&mut self) -> Option<Answer> {
+        Some(Answer::Found(match self.byte()? {
+            tag::MX => Records::Mx(self.list(|decoder| {
+                let preference = u16::try_from(decoder.number()?).ok()?;
+                Some((preference, decoder.target()?))
+            })?),
+            tag::A => Records::A(self.list(|decoder| decoder.array::<4>().map(Ipv4Addr::from))?),
+            tag::AAAA => Records::Aaaa(self.list(|decoder| decoder.array::<16>().map(Ipv6Addr::from))?),
+            tag::PTR => Records::Ptr(self.list(Self::target)?),
+            tag::TXT => Records::Txt(self.list(|decoder| decoder.octets().map(Box::from))?),
+            tag::CNAME => Records::Cname(self.target()?),
+            tag::NO_DATA => return Some(Answer::NoData),
+            tag::NO_SUCH_DOMAIN => return Some(Answer::NoSuchDomain),
+            tag::UNAVAILABLE => return Some(Answer::Unavailable(self.word()?)),
+            _ => return None,
+        }))
+    }
+
+    fn target(&mut self) -> Option<Target> {
+        Some(match self.byte()? {
+            tag::ROOT => Target::Root,
+            tag::HOST => Target::Host(self.name()?),
+            tag::INVALID => Target::Invalid(CompactString::new(self.text()?)),
+            _ => return None,
+        })
+    }
+
+    fn name(&mut self) -> Option<DomainName> {
+        DomainName::parse(self.text()?).ok()
+    }
+
+    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let mut items = Vec::new();
+        for _ in 0..self.count()? {
+            items.push(each(self)?);
+        }
+        Some(items)
+    }
+
+    fn text(&mut self) -> Option<&'o str> {
+        let number = self.count()?;
+        if number % 2 == 1 {
+            return self.strings.get(number / 2).copied();
+        }
+        let text = std::str::from_utf8(self.take(number / 2)?).ok()?;
+        if !text.is_empty() {
+            self.strings.push(text);
+        }
+        Some(text)
+    }
+
+    fn octets(&mut self) -> Option<&'o [u8]> {
+        let length = self.count()?;
+        self.take(length)
+    }
+
+    fn word<T: Word>(&mut self) -> Option<T> {
+        T::of(self.byte()?)
+    }
+
+    fn count(&mut self) -> Option<usize> {
+        usize::try_from(self.number()?).ok()
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*array)
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'o [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(taken)
+    }
+}

@@ -1,0 +1,165 @@
+//! Which decisions are asked for. Keys and words are those of the command line and of the API, and so are the sentences
+//! that say what is allowed.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use crate::policy::decide::Verdict;
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::record::Record;
+use crate::smtp::address::DomainName;
+use crate::store::history::block::Contents;
+use crate::store::history::encode::milliseconds;
+
+/// What a decision must be to be found; what is not said matters not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// What the policy said, whatever the mode.
+    pub verdict: Option<Verdict>,
+    /// Why it refused.
+    pub reason: Option<Reason>,
+    /// Whose domain decided.
+    pub identity: Option<Identity>,
+    /// One of its sender domains is this or lies below it; together with `identity`, that identity's.
+    pub domain: Option<DomainName>,
+    /// The client's address is in this network.
+    pub client: Option<IpNet>,
+    /// Not before this.
+    pub since: Option<SystemTime>,
+    /// Before this.
+    pub until: Option<SystemTime>,
+    /// It would have been refused, had the mode carried it out; or wouldn't.
+    pub would: Option<bool>,
+}
+
+impl Filter {
+    /// The keys that [`Filter::set`] knows.
+    pub const KEYS: [&'static str; 8] =
+        ["verdict", "reason", "identity", "domain", "client", "since", "until", "would"];
+
+    /// Sets one key by its word; times that are durations are counted from `now` back.
+    ///
+    /// # Errors
+    /// What is allowed, as a sentence that goes behind the key.
+    pub fn set(&mut self, key: &str, value: &str, now: SystemTime) -> Result<(), String> {
+        match key {
+            "verdict" => self.verdict = Some(word(&Verdict::ALL, Verdict::name, value)?),
+            "reason" => self.reason = Some(word(&Reason::ALL, Reason::name, value)?),
+            "identity" => self.identity = Some(word(&Identity::ALL, Identity::name, value)?),
+            "domain" => self.domain = Some(domain(value)?),
+            "client" => self.client = Some(network(value)?),
+            "since" => self.since = Some(time(value, now)?),
+            "until" => self.until = Some(time(value, now)?),
+            "would" => self.would = Some(yes_or_no(value)?),
+            _ => return Err(format!("is not known: {}", Self::KEYS.join(", "))),
+        }
+        Ok(())
+    }
+
+    /// Whether a block can have such a record.
+    pub(super) fn fits_block(&self, contents: &Contents) -> bool {
+        self.since.is_none_or(|since| contents.times.1 >= milliseconds(since))
+            && self.until.is_none_or(|until| contents.times.0 < milliseconds(until))
+    }
+
+    /// What can be told before the findings are read.
+    pub(super) fn fits_head(&self, record: &Record) -> bool {
+        self.verdict.is_none_or(|verdict| record.verdict == verdict)
+            && self.reason.is_none_or(|reason| record.reason() == Some(reason))
+            && self.client.is_none_or(|client| client.contains(&record.client.to_canonical()))
+            && self.since.is_none_or(|since| record.at >= since)
+            && self.until.is_none_or(|until| record.at < until)
+            && self.would.is_none_or(|would| record.would_be_refused() == would)
+    }
+
+    /// The rest.
+    pub(super) fn fits_findings(&self, record: &Record) -> bool {
+        let decided = |identity| record.deciding().is_some_and(|finding| finding.identity == identity);
+        self.identity.is_none_or(decided)
+            && self.domain.as_ref().is_none_or(|domain| self.has_domain(record, domain))
+    }
+
+    fn has_domain(&self, record: &Record, domain: &DomainName) -> bool {
+        let Record { helo, mail_from, from, reply_to, .. } = record;
+        let wanted = |identity| self.identity.is_none_or(|wanted| wanted == identity);
+        let under = |text: &str| {
+            let name = text.trim_end_matches('>').rsplit('@').next().unwrap_or_default();
+            DomainName::parse_unicode(name).is_ok_and(|name| name.is_at_or_below(domain))
+        };
+        let found = record.findings.iter().any(|it| wanted(it.identity) && under(&it.domain));
+        // What nothing was found of, as it was exempt or not looked at.
+        let said = || {
+            let texts = [(Identity::Helo, helo), (Identity::MailFrom, mail_from)].into_iter();
+            texts
+                .chain([(Identity::From, from), (Identity::ReplyTo, reply_to)])
+                .any(|(identity, text)| wanted(identity) && text.split(", ").any(under))
+        };
+        found || said()
+    }
+}
+
+/// A place among the records: what is found next lies before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    pub(super) block: u64,
+    pub(super) record: usize,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.block, self.record)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('-');
+        let block = parts.and_then(|(block, _)| u64::from_str_radix(block, 16).ok());
+        let record = parts.and_then(|(_, record)| record.parse().ok());
+        block.zip(record).map(|(block, record)| Self { block, record }).ok_or_else(|| {
+            format!("{text:?} is not a place in the history: what an answer before gave as \"next\"")
+        })
+    }
+}
+
+fn word<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Result<T, String> {
+    all.iter().copied().find(|it| name(*it) == value).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|it| name(*it)).collect();
+        format!("{value:?} is not allowed: {}", names.join(", "))
+    })
+}
+
+fn domain(value: &str) -> Result<DomainName, String> {
+    let name = value.strip_prefix('.').unwrap_or(value);
+    DomainName::parse_unicode(name).map_err(|_no_name| format!("{value:?} is not a domain name"))
+}
+
+fn network(value: &str) -> Result<IpNet, String> {
+    let network = value.parse::<IpNet>().or_else(|_no_prefix| value.parse::<IpAddr>().map(IpNet::from));
+    network.map(|network| network.trunc()).map_err(|_no_address| {
+        format!("{value:?} is neither an address nor a network such as \"192.0.2.0/24\"")
+    })
+}
+
+fn yes_or_no(value: &str) -> Result<bool, String> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{value:?} is not allowed: true, false")),
+    }
+}
+
+fn time(value: &str, now: SystemTime) -> Result<SystemTime, String> {
+    let ago = || humantime::parse_duration(value).ok().and_then(|ago: Duration| now.checked_sub(ago));
+    let day = || humantime::parse_rfc3339_weak(&format!("{value}T00:00:00")).ok();
+    humantime::parse_rfc3339_weak(value).ok().or_else(day).or_else(ago).ok_or_else(|| {
+        format!("{value:?} is neither a duration back from now such as \"2h\" nor a time (UTC) such as \"2026-01-31\" or \"2026-01-31T12:00:00Z\"")
+    })
+}

@@ -1,0 +1,223 @@
+//! The files of the history, for the one daemon that writes them.
+//!
+//! Files are only appended to, and the oldest goes whole where there is no more room or time: its space is free at once,
+//! and whoever reads beside the daemon needs no lock. Nothing is ever mended: after a crash a new file is begun, and a
+//! block without an end in the old one is passed over by its readers.
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::store::OpenError;
+use crate::store::history::block::Closed;
+
+/// What the files end in; before it stands the number of the first block, in hexadecimal digits.
+const SUFFIX: &str = ".history";
+/// Whoever writes holds a lock on this one.
+const LOCK: &str = "lock";
+/// A file takes this part of the room at most, so that as little goes at a time; and no more than is read well.
+const SHARE: u64 = 32;
+const LARGEST: u64 = 16 << 20;
+/// A file takes this part of the time at most, so that what it holds goes in time.
+const SPAN: u32 = 16;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) keep: Duration,
+    pub(super) size: u64,
+}
+
+/// A file as a reader finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    /// Of its first block, which is also its time in microseconds since 1970.
+    pub(super) number: u64,
+    pub(super) octets: u64,
+    /// When it was last written to.
+    pub(super) last: SystemTime,
+}
+
+/// All files, the oldest first. What is none of ours is left alone.
+pub(super) fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+        let Some(number) = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else { continue };
+        let metadata = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // it went meanwhile
+            other => other?,
+        };
+        segments.push(Segment {
+            path: entry.path(),
+            number,
+            octets: metadata.len(),
+            last: metadata.modified()?,
+        });
+    }
+    segments.sort_unstable_by_key(|segment| segment.number);
+    Ok(segments.into())
+}
+
+/// Whether a daemon has the folder open.
+pub(super) fn is_in_use(folder: &Path) -> bool {
+    let lock = File::open(folder.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// The folder, open for writing.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    segments: VecDeque<Segment>,
+    /// The last of them, where it is the one that is written to.
+    current: Option<File>,
+    begun: SystemTime,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens it, and makes it if it isn't there; nobody else can read what is in it.
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
+        let failed = |error| OpenError::Io { path: path.clone(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(path.join(LOCK)).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::InUse { path: path.clone() },
+            TryLockError::Error(error) => failed(error),
+        })?;
+        let segments = segments(&path).map_err(failed)?;
+        Ok(Self { path, segments, current: None, begun: SystemTime::UNIX_EPOCH, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of it.
+    pub(super) fn octets(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.octets).sum()
+    }
+
+    /// The number of the newest file.
+    pub(super) fn newest(&self) -> u64 {
+        self.segments.back().map_or(0, |segment| segment.number)
+    }
+
+    /// As after a restart.
+    #[cfg(test)]
+    pub(super) fn close(&mut self) {
+        self.current = None;
+    }
+
+    /// Appends these blocks, so that they outlive a crash of the machine, and makes room for them first. After an error
+    /// none of them counts as written.
+    pub(super) fn append(
+        &mut self,
+        blocks: &[Arc<Closed>],
+        limits: Limits,
+        now: SystemTime,
+    ) -> io::Result<()> {
+        let before = Before {
+            newest: self.newest(),
+            octets: self.current.as_ref().and(self.segments.back()).map(|segment| segment.octets),
+        };
+        let appended = blocks.iter().try_for_each(|block| self.append_one(block, limits, now));
+        let done = appended.and_then(|()| self.current.as_ref().map_or(Ok(()), File::sync_data));
+        if done.is_err() {
+            self.take_back(before);
+        }
+        done
+    }
+
+    fn append_one(&mut self, block: &Closed, limits: Limits, now: SystemTime) -> io::Result<()> {
+        let length = block.octets.len() as u64;
+        let most = (limits.size / SHARE).min(LARGEST);
+        let full = self.segments.back().is_none_or(|segment| segment.octets + length > most);
+        let old = now.duration_since(self.begun).is_ok_and(|age| age > span(limits.keep));
+        if self.current.is_none() || full || old {
+            self.begin(block.contents.number, now)?;
+        }
+        while self.segments.len() > 1 && self.octets() + length > limits.size {
+            self.forget_oldest()?;
+        }
+        if let Some((file, segment)) = self.current.as_mut().zip(self.segments.back_mut()) {
+            file.write_all(&block.octets)?;
+            segment.octets += length;
+            segment.last = now;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, number: u64, now: SystemTime) -> io::Result<()> {
+        if let Some(file) = self.current.take() {
+            file.sync_data()?;
+        }
+        let path = self.path.join(format!("{number:016x}{SUFFIX}"));
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        File::open(&self.path)?.sync_all()?;
+        self.segments.push_back(Segment { path, number, octets: 0, last: now });
+        (self.current, self.begun) = (Some(file), now);
+        Ok(())
+    }
+
+    /// What was written since then is taken away again as far as the disk lets us; a reader that sees a part of it finds
+    /// whole blocks or none.
+    fn take_back(&mut self, before: Before) {
+        self.current = None;
+        while let Some(segment) = self.segments.pop_back_if(|segment| segment.number > before.newest) {
+            fs::remove_file(&segment.path).ok();
+        }
+        let segment = self.segments.back_mut().filter(|segment| segment.number == before.newest);
+        if let Some((octets, segment)) = before.octets.zip(segment) {
+            let file = OpenOptions::new().write(true).open(&segment.path);
+            file.and_then(|file| file.set_len(octets)).ok();
+            segment.octets = octets;
+        }
+    }
+
+    /// Removes what is too old or too much.
+    pub(super) fn prune(&mut self, limits: Limits, now: SystemTime) -> io::Result<()> {
+        let old = |segment: &Segment| now.duration_since(segment.last).is_ok_and(|age| age > limits.keep);
+        while self.segments.front().is_some_and(old)
+            || (self.segments.len() > 1 && self.octets() > limits.size)
+        {
+            self.forget_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn forget_oldest(&mut self) -> io::Result<()> {
+        let Some(oldest) = self.segments.front() else { return Ok(()) };
+        match fs::remove_file(&oldest.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.segments.pop_front();
+        if self.segments.is_empty() {
+            self.current = None;
+        }
+        Ok(())
+    }
+}
+
+/// What there was before something was appended.
+struct Before {
+    newest: u64,
+    /// Of the file that was open.
+    octets: Option<u64>,
+}
+
+fn span(keep: Duration) -> Duration {
+    (keep / SPAN).max(Duration::from_secs(1))
+}

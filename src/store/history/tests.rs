@@ -1,0 +1,479 @@
+//! The history over real files: what comes back, what is found, how much is kept, and what damage costs.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use compact_str::{CompactString, format_compact};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::policy::decide::Verdict;
+use crate::policy::evidence::{
+    Answer, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target, Trouble,
+};
+use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::policy::rule::{Action, Mode, Rule, Rung};
+use crate::record::{Actions, Because, Extent};
+use crate::reverse_mx::NamesOutcome;
+use crate::smtp::address::DomainName;
+
+const KEEP: Duration = Duration::from_secs(3600);
+
+fn settings(folder: &Path) -> Settings {
+    Settings { path: folder.join("history"), keep: KEEP, size: 64 << 20 }
+}
+
+fn opened() -> (TempDir, Settings, History) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let history = History::open(&settings).unwrap();
+    (folder, settings, history)
+}
+
+fn archive(settings: &Settings) -> Archive {
+    Archive::open(settings.clone()).unwrap().expect("a history")
+}
+
+/// Milliseconds are what is kept of a time.
+fn now() -> SystemTime {
+    decode::time(encode::milliseconds(SystemTime::now()))
+}
+
+fn name(text: &str) -> DomainName {
+    DomainName::parse(text).unwrap()
+}
+
+fn evidence(rtype: RecordType, domain: &str, answer: Answer) -> Evidence {
+    let name = QuestionName::parse(domain.as_bytes()).unwrap();
+    let [ttl_left, age] = [55_000, 5_000].map(Duration::from_millis);
+    let (question, took) = (Question { name, rtype }, Duration::from_micros(1234));
+    Evidence { question, answer: Arc::new(answer), freshness: Freshness::Cached, ttl_left, age, took }
+}
+
+fn finding(identity: Identity, subject: &str, outcome: Outcome, evidence: Vec<Evidence>) -> Finding {
+    let domain = CompactString::new(subject.rsplit('@').next().unwrap());
+    Finding { identity, rule: Rule::Exists, domain, subject: subject.into(), outcome, evidence }
+}
+
+/// A refusal for a domain without an MX record.
+fn refusal(number: u64, domain: &str) -> Record {
+    let sender = format!("user@{domain}");
+    let found = vec![evidence(RecordType::Mx, domain, Answer::NoData)];
+    Record {
+        id: Some(Id::nth(number)),
+        at: now(),
+        client: "192.0.2.7".parse().unwrap(),
+        names: Some(NamesOutcome::NoPtr),
+        extent: Extent::Envelope,
+        mode: Mode::Enforce,
+        actions: Actions::from_all([Action::Reject; 10]),
+        verdict: Verdict::Reject,
+        because: Some((Because { reason: Reason::NoMx, action: Action::Reject, wait: None }, 0)),
+        help_url: Arc::from(""),
+        helo: "mail.example.test".into(),
+        mail_from: format_compact!("<{sender}>"),
+        rcpt: "user@here.test".into(),
+        from: CompactString::default(),
+        reply_to: CompactString::default(),
+        duration: Duration::from_micros(4321),
+        findings: Arc::new(vec![finding(Identity::MailFrom, &sender, Outcome::Fail(Reason::NoMx), found)]),
+    }
+}
+
+/// One with everything that a record can hold.
+fn richest() -> Record {
+    use Answer::{Found, NoSuchDomain, Unavailable};
+    let host = |text: &str| Target::Host(name(text));
+    let addresses = ["2001:db8::1", "::1"].map(|text| text.parse().unwrap());
+    let answers = [
+        (RecordType::Mx, Found(Records::Mx(vec![(0, Target::Root), (65_535, host("mx.rich.test"))]))),
+        (RecordType::A, Found(Records::A(vec!["192.0.2.1".parse().unwrap()]))),
+        (RecordType::Aaaa, Found(Records::Aaaa(addresses.to_vec()))),
+        (RecordType::Ptr, Found(Records::Ptr(vec![Target::Invalid("b\\032d.test".into()), host("a.test")]))),
+        (
+            RecordType::Txt,
+            Found(Records::Txt(vec![b"v=spf1 \xff -all".as_slice().into(), b"".as_slice().into()])),
+        ),
+        (RecordType::Cname, Found(Records::Cname(host("alias.test")))),
+        (RecordType::A, NoSuchDomain),
+        (RecordType::Aaaa, Unavailable(Trouble::AliasLoop)),
+    ];
+    let found: Vec<_> = answers.map(|(rtype, answer)| evidence(rtype, "rich.test", answer)).into();
+    let outcomes = [
+        (Identity::Helo, Outcome::TempError(Trouble::Down)),
+        (Identity::Ptr, Outcome::None(Absence::Exempt)),
+        (Identity::MailFrom, Outcome::Fail(Reason::NotAnExchanger)),
+        (Identity::From, Outcome::Pass(Rung::Dkim)),
+        (Identity::ReplyTo, Outcome::None(Absence::AwaitsBody)),
+    ];
+    let findings =
+        outcomes.map(|(identity, outcome)| finding(identity, "a@rich.test", outcome, found.clone()));
+    let wait = Some(Duration::from_secs(299));
+    Record {
+        client: "2001:db8::7".parse().unwrap(),
+        names: Some(NamesOutcome::Confirmed(vec![name("a.rich.test"), name("rich.test")])),
+        extent: Extent::Message,
+        mode: Mode::Monitor,
+        verdict: Verdict::Defer,
+        because: Some((Because { reason: Reason::Greylisted, action: Action::Greylist, wait }, 2)),
+        help_url: Arc::from("https://mail.example/why"),
+        helo: "\u{202e}\u{1b}[31m".into(),
+        from: "a@rich.test, b@rich.test".into(),
+        reply_to: "c@rich.test".into(),
+        findings: Arc::new(findings.into()),
+        ..refusal(0, "rich.test")
+    }
+}
+
+fn domains(records: &[Record]) -> Vec<&str> {
+    records.iter().map(|record| record.deciding().unwrap().domain.as_str()).collect()
+}
+
+fn files(settings: &Settings) -> Vec<PathBuf> {
+    folder::segments(&settings.path).unwrap().into_iter().map(|segment| segment.path).collect()
+}
+
+#[test]
+fn a_record_comes_back_as_it_was() {
+    let others = [
+        Some(NamesOutcome::NotConfirmed(vec!["one.test".into(), "b\\032d.test".into()])),
+        Some(NamesOutcome::TempError(Trouble::Refused)),
+        None,
+    ];
+    let others = others.map(|names| Record { names, id: None, because: None, ..refusal(1, "a.test") });
+    for record in [refusal(7, "spoof.test"), richest()].into_iter().chain(others) {
+        let mut octets = Vec::new();
+        encode::record(&mut octets, &record);
+        let parts: Vec<_> = decode::split(&octets).collect();
+        assert_eq!(parts.len(), 1);
+        assert_eq!(decode::record(parts[0], |_| true), Some(record));
+        // and whatever is cut off is no record
+        for end in 0..parts[0].len() {
+            assert_eq!(decode::record(&parts[0][..end], |_| true), None, "{end}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_takes_few_octets_and_a_huge_answer_is_cut() {
+    let mut octets = Vec::new();
+    encode::record(&mut octets, &refusal(7, "spoof.test"));
+    assert!(octets.len() < 200, "{}", octets.len());
+    let hosts = (0..5000).map(|at| (10, Target::Host(name(&format!("mx{at}.huge.test"))))).collect();
+    let found = vec![evidence(RecordType::Mx, "huge.test", Answer::Found(Records::Mx(hosts))); 10];
+    let huge = finding(Identity::MailFrom, "a@huge.test", Outcome::Pass(Rung::Mx), found);
+    octets.clear();
+    encode::record(&mut octets, &Record { findings: Arc::new(vec![huge]), ..refusal(1, "huge.test") });
+    assert!(octets.len() < 4096, "{}", octets.len());
+}
+
+proptest! {
+    #[test]
+    fn any_octets_are_a_record_or_none(octets in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..400, byte: u8) {
+        decode::record(&octets, |_| true);
+        let mut changed = Vec::new();
+        encode::record(&mut changed, &richest());
+        let place = 4 + at % (changed.len() - 4);
+        changed[place] = byte;
+        decode::split(&changed).for_each(|part| drop(decode::record(part, |_| true)));
+    }
+}
+
+#[tokio::test]
+async fn what_was_decided_a_moment_ago_is_found_and_later_too() {
+    let (_folder, settings, history) = opened();
+    let records: Vec<_> = (0..5).map(|number| refusal(number, &format!("d{number}.test"))).collect();
+    records.iter().for_each(|record| history.record(record.clone()));
+    let newest: Vec<_> = records.iter().rev().cloned().collect();
+    for _ in 0..2 {
+        let page = history.search(Filter::default(), None, 10).await.unwrap();
+        assert_eq!((page.records, page.next), (newest.clone(), None));
+        assert_eq!(history.find(Id::nth(3)).await.unwrap(), [records[3].clone()]);
+        assert_eq!(history.find(Id::nth(99)).await.unwrap(), []);
+        history.flush();
+    }
+    assert!(archive(&settings).is_live());
+    assert_eq!(archive(&settings).find(Id::nth(2)).unwrap().records, [records[2].clone()]);
+    drop(history);
+    assert!(!archive(&settings).is_live());
+    // and another daemon goes on behind it
+    let history = History::open(&settings).unwrap();
+    history.record(refusal(5, "d5.test"));
+    let page = history.search(Filter::default(), None, 3).await.unwrap();
+    assert_eq!(domains(&page.records), ["d5.test", "d4.test", "d3.test"]);
+    assert_eq!(history.count().recorded, 1);
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_without_gap_or_repetition_while_more_comes() {
+    let (_folder, settings, history) = opened();
+    for number in 0..1000 {
+        history.record(refusal(number, &format!("d{number}.test")));
+        if number % 300 == 0 {
+            history.flush();
+        }
+    }
+    let (mut seen, mut before) = (Vec::new(), None);
+    loop {
+        let page = history.search(Filter::default(), before, 77).await.unwrap();
+        assert!(page.records.len() == 77 || page.next.is_none());
+        seen.extend(page.records.iter().map(|record| record.id.unwrap().number()));
+        let Some(next) = page.next else { break };
+        let text = next.to_string();
+        assert_eq!(text.parse(), Ok(next), "{text}");
+        before = Some(next);
+        history.record(refusal(5000, "late.test"));
+        history.flush();
+    }
+    assert_eq!(seen, (0..1000).rev().collect::<Vec<_>>());
+    let mut count = 0;
+    assert_eq!(archive(&settings).all(&Filter::default(), |_| count += 1).unwrap(), []);
+    assert_eq!(count, 1000 + 12);
+    let folded = history.fold(Filter::default(), 0, |count, _| *count += 1).await.unwrap();
+    assert_eq!(folded, count);
+}
+
+#[tokio::test]
+async fn filters_find_what_they_say() {
+    let (_folder, _settings, history) = opened();
+    let began = now();
+    let monitored = Record { mode: Mode::Monitor, ..refusal(1, "sub.spoof.test") };
+    let client: IpAddr = "198.51.100.9".parse().unwrap();
+    let other = Record { client, verdict: Verdict::Defer, ..refusal(2, "notspoof.test") };
+    let passed = {
+        let pass = finding(Identity::From, "a@good.test", Outcome::Pass(Rung::Mx), vec![]);
+        Record {
+            verdict: Verdict::Accept,
+            because: None,
+            findings: Arc::new(vec![pass]),
+            from: "x@listed.test, y@exempt.test".into(),
+            ..refusal(3, "bounce.test")
+        }
+    };
+    let old = Record { at: began - Duration::from_secs(600), ..refusal(4, "old.test") };
+    for record in [old, refusal(0, "spoof.test"), monitored, other, passed] {
+        history.record(record);
+    }
+    let all = &[3, 2, 1, 0, 4][..];
+    let rows: [(&[(&str, &str)], &[u64]); 20] = [
+        (&[], all),
+        (&[("verdict", "reject")], &[1, 0, 4]),
+        (&[("verdict", "accept")], &[3]),
+        (&[("reason", "no_mx")], &[2, 1, 0, 4]),
+        (&[("reason", "null_mx")], &[]),
+        (&[("identity", "mail_from")], &[2, 1, 0, 4]),
+        (&[("identity", "from")], &[3]),
+        (&[("domain", "spoof.test")], &[1, 0]),
+        (&[("domain", ".Spoof.TEST")], &[1, 0]),
+        (&[("domain", "exempt.test")], &[3]),
+        (&[("domain", "bounce.test")], &[3]),
+        (&[("domain", "bounce.test"), ("identity", "from")], &[]),
+        (&[("domain", "mail.example.test")], all),
+        (&[("client", "198.51.100.9")], &[2]),
+        (&[("client", "192.0.2.0/24")], &[3, 1, 0, 4]),
+        (&[("client", "2001:db8::/32")], &[]),
+        (&[("since", "5m")], &[3, 2, 1, 0]),
+        (&[("until", "5m")], &[4]),
+        (&[("would", "true")], &[1]),
+        (&[("would", "false"), ("domain", "spoof.test")], &[0]),
+    ];
+    for (keys, expected) in rows {
+        let mut filter = Filter::default();
+        keys.iter().for_each(|(key, value)| filter.set(key, value, SystemTime::now()).unwrap());
+        for _ in 0..2 {
+            let page = history.search(filter.clone(), None, 10).await.unwrap();
+            let found: Vec<_> = page.records.iter().map(|record| record.id.unwrap().number()).collect();
+            assert_eq!(found, expected, "{keys:?}");
+            history.flush();
+        }
+    }
+    let time = humantime::format_rfc3339_millis(began - Duration::from_secs(1)).to_string();
+    let mut filter = Filter::default();
+    filter.set("since", &time, SystemTime::now()).unwrap();
+    assert_eq!(history.search(filter, None, 10).await.unwrap().records.len(), 4);
+}
+
+#[test]
+fn what_a_filter_does_not_take_it_says() {
+    let rows = [
+        ("verdict", "no", "\"no\" is not allowed: accept, defer, reject"),
+        ("reason", "x", "\"x\" is not allowed: no_such_domain, no_mx, "),
+        ("identity", "sender", "\"sender\" is not allowed: helo, ptr, mail_from, from, reply_to"),
+        ("domain", "a b", "\"a b\" is not a domain name"),
+        ("client", "host", "\"host\" is neither an address nor a network"),
+        ("since", "soon", "\"soon\" is neither a duration back from now"),
+        ("would", "maybe", "\"maybe\" is not allowed: true, false"),
+        ("colour", "red", "is not known: verdict, reason, "),
+    ];
+    for (key, value, expected) in rows {
+        let what = Filter::default().set(key, value, SystemTime::now()).unwrap_err();
+        assert!(what.starts_with(expected), "{key}: {what}");
+    }
+    assert!("5-".parse::<Cursor>().is_err() && "x-1".parse::<Cursor>().is_err());
+}
+
+#[test]
+fn no_more_is_kept_than_the_size_allows_and_the_oldest_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { size: 1 << 20, ..settings(folder.path()) };
+    let history = History::open(&settings).unwrap();
+    for number in 0..30_000 {
+        history.record(refusal(number, &format!("d{number}.test")));
+        if number % 500 == 0 {
+            history.flush();
+        }
+    }
+    history.flush();
+    let octets: u64 = files(&settings).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert_eq!(history.count().octets, octets);
+    assert!(octets <= settings.size && octets > settings.size * 9 / 10, "{octets}");
+    let mut numbers = Vec::new();
+    archive(&settings).all(&Filter::default(), |it| numbers.push(it.id.unwrap().number())).unwrap();
+    let oldest = *numbers.last().unwrap();
+    assert_eq!(numbers, (oldest..30_000).rev().collect::<Vec<_>>());
+    // less room from now on
+    history.renew(&Settings { size: 512 << 10, ..settings.clone() });
+    history.flush();
+    assert!(history.count().octets <= 512 << 10);
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_not_found_and_its_files_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let history = History::open(&settings).unwrap();
+    history.record(Record { at: now() - KEEP * 2, ..refusal(1, "old.test") });
+    history.record(refusal(2, "new.test"));
+    history.flush();
+    let page = history.search(Filter::default(), None, 10).await.unwrap();
+    assert_eq!(domains(&page.records), ["new.test"]);
+    assert_eq!(history.find(Id::nth(1)).await.unwrap(), []);
+    assert_eq!(archive(&settings).find(Id::nth(1)).unwrap().records, []);
+    let file = fs::File::options().write(true).open(&files(&settings)[0]).unwrap();
+    file.set_modified(SystemTime::now() - KEEP * 2).unwrap();
+    drop(history);
+    // a daemon that has nothing to write forgets nevertheless
+    let history = History::open(&settings).unwrap();
+    history.flush();
+    assert_eq!((files(&settings).len(), history.count().octets), (0, 0));
+}
+
+#[tokio::test]
+async fn damage_costs_what_it_hit_and_is_told_with_the_file() {
+    let (_folder, settings, history) = opened();
+    for number in 0..3000 {
+        history.record(refusal(number, &format!("d{number}.test")));
+    }
+    history.flush();
+    let path = files(&settings)[0].clone();
+    let whole = fs::read(&path).unwrap();
+    let count = || {
+        let mut count = 0;
+        let damage = archive(&settings).all(&Filter::default(), |_| count += 1).unwrap();
+        (count, damage)
+    };
+    assert_eq!(count(), (3000, vec![]));
+    for at in [0, 20, 70, whole.len() / 2, whole.len() - 1] {
+        let mut broken = whole.clone();
+        broken[at] ^= 0x55;
+        fs::write(&path, &broken).unwrap();
+        let (left, damage) = count();
+        assert!((1..3000).contains(&left), "{at}: {left}");
+        assert_eq!(damage.len(), 1, "{at}");
+        assert!((1..80_000).contains(&damage[0].octets), "{at}: {damage:?}");
+        let told = damage[0].to_string();
+        assert!(told.starts_with(&format!("{}: ", path.display())) && told.contains("moving the file away"));
+        assert!(history.search(Filter::default(), None, 9999).await.is_ok());
+    }
+    // what was being written when the power went is not damage
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let (left, damage) = count();
+    assert!((1..3000).contains(&left) && damage.is_empty());
+    // nor is a file that is none of ours
+    fs::write(settings.path.join("notes.txt"), "hello").unwrap();
+    fs::write(&path, "no block at all, and longer than the head of one would be, which is 64 octets")
+        .unwrap();
+    assert_eq!((count().0, count().1.len()), (0, 1));
+}
+
+#[test]
+fn one_daemon_has_the_folder_and_the_other_is_told_so() {
+    let (_folder, settings, history) = opened();
+    let error = History::open(&settings).unwrap_err();
+    assert!(error.is_temporary());
+    assert_eq!(error.to_string(), format!("{}: in use by another rmxd", settings.path.display()));
+    assert!(history.is_at(&settings));
+    let dormant = history.downgrade();
+    assert!(dormant.wake().is_some());
+    drop(history);
+    assert!(dormant.wake().is_none());
+    History::open(&settings).unwrap();
+    let error = History::open(&Settings { path: "/proc/nowhere".into(), ..settings }).unwrap_err();
+    assert!(!error.is_temporary() && error.to_string().starts_with("/proc/nowhere: "), "{error}");
+}
+
+#[test]
+fn the_folder_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_folder, settings, history) = opened();
+    history.record(refusal(1, "a.test"));
+    history.flush();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&settings.path), mode(&files(&settings)[0])), (0o700, 0o600));
+}
+
+#[tokio::test]
+async fn what_finds_no_room_is_dropped_and_counted_and_the_rest_is_there() {
+    let (_folder, _settings, history) = opened();
+    let heavy = vec![evidence(RecordType::Mx, "d.test", Answer::NoData); 3000];
+    let heavy = finding(Identity::From, "a@d.test", Outcome::Fail(Reason::NoMx), heavy);
+    let heavy = Record { findings: Arc::new(vec![heavy]), ..refusal(1, "d.test") };
+    let room = (32 << 20) / heavy.weight();
+    history.0.shared.while_it_hangs(|| {
+        for _ in 0..room + 10 {
+            history.record(heavy.clone());
+        }
+    });
+    let count = history.count();
+    assert_eq!((count.recorded, count.dropped), ((room + 10) as u64, 10));
+    history.flush();
+    let found = history.fold(Filter::default(), 0, |count, _| *count += 1).await.unwrap();
+    assert_eq!(found, room);
+}
+
+#[tokio::test]
+async fn while_the_folder_cannot_be_written_decisions_wait_in_memory() {
+    let (_folder, settings, history) = opened();
+    history.record(refusal(1, "a.test"));
+    history.flush();
+    fs::rename(&settings.path, settings.path.with_extension("away")).unwrap();
+    fs::write(&settings.path, "in the way").unwrap();
+    history.0.shared.begin_file();
+    history.record(refusal(2, "b.test"));
+    history.flush();
+    fs::remove_file(&settings.path).unwrap();
+    fs::rename(settings.path.with_extension("away"), &settings.path).unwrap();
+    let page = history.search(Filter::default(), None, 9).await.unwrap();
+    assert_eq!(domains(&page.records), ["b.test", "a.test"]);
+    assert_eq!(archive(&settings).find(Id::nth(2)).unwrap().records.len(), 0);
+    history.flush();
+    assert_eq!(archive(&settings).find(Id::nth(2)).unwrap().records.len(), 1);
+    assert_eq!(history.search(Filter::default(), None, 9).await.unwrap().records.len(), 2);
+}
+
+#[test]
+fn decisions_of_one_transaction_are_found_together() {
+    let (_folder, settings, history) = opened();
+    let first = Record { verdict: Verdict::Defer, rcpt: "one@here.test".into(), ..refusal(7, "a.test") };
+    let second = Record { rcpt: "two@here.test".into(), ..first.clone() };
+    let last = Record { verdict: Verdict::Accept, because: None, ..second.clone() };
+    for record in [first.clone(), refusal(8, "b.test"), second.clone(), last.clone()] {
+        history.record(record);
+        history.flush();
+    }
+    assert_eq!(archive(&settings).find(Id::nth(7)).unwrap().records, [first, second, last]);
+}
