@@ -161,9 +161,10 @@ impl Browser {
         self.devtools("Browser.grantPermissions", permissions).await;
     }
 
-    /// A picture of the page, from its top on, in `target/screenshots`.
+    /// A picture of the page, from its top on, in `target/screenshots`; of the window where a dialog is open.
     pub(crate) async fn screenshot(&self, name: &str) {
-        let size = self.script("return [innerWidth, Math.min(2400, Math.max(innerHeight, document.documentElement.scrollHeight))]").await;
+        let size = self.script("const whole = document.querySelector('dialog[open]') ? 0 : document.documentElement.scrollHeight;
+             return [innerWidth, Math.min(2400, Math.max(innerHeight, whole))]").await;
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
         let whole = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let picture = self.devtools("Page.captureScreenshot", whole).await;
