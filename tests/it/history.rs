@@ -269,6 +269,7 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         ("history --reason no", 64, "--reason: \"no\" is not allowed: no_such_domain, "),
         ("history --client here", 64, "--client: \"here\" is neither an address nor a network"),
         ("history --since soon", 64, "--since: \"soon\" is neither a duration back from now"),
+        ("history --limit 0", 64, "--limit"),
         ("history --set history.path=", 78, "history.path is \"\": no history is kept"),
         ("history --set history.path=nowhere", 75, nowhere.as_str()),
         ("history --set history.path=rmxd.toml", 75, "rmxd.toml: "),
