@@ -51,6 +51,8 @@ pub mod message;
 
 pub mod session;
 
+pub mod metrics;
+
 pub mod dns;
 
 pub mod spf;
@@ -65,6 +67,8 @@ pub mod store;
 
 pub mod gate;
 
+pub mod audit;
+
 pub mod tls;
 
 pub mod relay;
@@ -72,6 +76,8 @@ pub mod relay;
 pub mod door;
 
 pub mod server;
+
+pub mod admin;
 
 pub mod zone;
 

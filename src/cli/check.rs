@@ -6,12 +6,11 @@ use std::process::ExitCode;
 
 use crate::cli::{ConfigSource, Exit, daemon, print};
 use crate::config::DRAIN;
-use crate::gate::Rehearsal;
+use crate::gate::{Rehearsal, author, sender};
 use crate::message::header::{self, Author, Field, Header};
 use crate::policy::decide::Verdict;
 use crate::record::report;
 use crate::smtp::address::ReversePath;
-use crate::smtp::address::{Domain, Mailbox};
 
 /// Make one decision and show its evidence: every record asked, rung by rung
 #[derive(Debug, clap::Args)]
@@ -28,13 +27,13 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     helo: Option<String>,
     /// The sender of the envelope; <> or an empty text for the null sender
-    #[arg(long, value_name = "ADDRESS", value_parser = reverse_path)]
+    #[arg(long, value_name = "ADDRESS", value_parser = sender)]
     mail_from: Option<ReversePath>,
     /// An address of the From: field; can be given several times
-    #[arg(long, value_name = "ADDRESS", value_parser = mailbox, conflicts_with = "message")]
+    #[arg(long, value_name = "ADDRESS", value_parser = author, conflicts_with = "message")]
     from: Vec<Author>,
     /// An address of the Reply-To: field; can be given several times
-    #[arg(long, value_name = "ADDRESS", value_parser = mailbox, conflicts_with = "message")]
+    #[arg(long, value_name = "ADDRESS", value_parser = author, conflicts_with = "message")]
     reply_to: Vec<Author>,
     /// Take From: and Reply-To: from a message
     #[arg(long, value_name = "FILE.eml")]
@@ -107,15 +106,4 @@ fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let ended = |line: &[u8]| [line, b"\r\n"].concat();
     let block = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
     (block, lines.flat_map(ended).collect())
-}
-
-fn reverse_path(text: &str) -> Result<ReversePath, String> {
-    let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
-    ReversePath::parse(inner).map_err(|error| error.to_string())
-}
-
-fn mailbox(text: &str) -> Result<Author, String> {
-    let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
-    let mailbox = Mailbox::parse(inner).map_err(|error| error.to_string())?;
-    Ok(Author { address: inner.into(), domain: Domain::name(mailbox.domain()).cloned() })
 }

@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::admin::{self, Admin, BindError};
+use crate::cli::audit::auditor;
 use crate::config::Settings;
 use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
 use crate::gate::{Gate, Memory, Monitor};
+use crate::metrics::Metrics;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, Rung};
 use crate::relay::{NextHop, Relay, RelayError};
@@ -37,12 +40,15 @@ pub(super) struct Daemon {
     /// Stays open once it was opened: old sessions may still ask, and what it knows may be wanted again.
     greylist: Option<Greylist>,
     monitor: Monitor,
+    metrics: Metrics,
+    started: SystemTime,
     history: Option<History>,
     /// All that were open before: old sessions may still write there, and nobody else can.
     histories: Vec<Dormant>,
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
+    admin: Admin,
 }
 
 /// A relay that is asked from time to time whether it is there, for as long as this lives.
@@ -59,6 +65,8 @@ pub(super) enum StartError {
     Dns(#[from] SetupError),
     #[error("{0}")]
     Listen(#[from] ListenError),
+    #[error("{0}")]
+    Admin(#[from] BindError),
     #[error("greylist: {0}")]
     Greylist(OpenError),
     #[error("history.path: {0}")]
@@ -69,6 +77,8 @@ pub(super) enum StartError {
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(RelayError),
+    #[error("the policies that rmxd audit asks: {0}")]
+    Auditor(String),
     #[error("{0}")]
     Random(std::io::Error),
 }
@@ -104,24 +114,54 @@ impl Daemon {
     /// Binds, learns what the relay can take, and serves. A relay that is down is no obstacle; one that would make an
     /// open relay of us is (DESIGN 1.6), and so is a Maildir that can't be written.
     pub(super) async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
-        let dns = Dns::new(settings.dns.clone())?;
+        let metrics = Metrics::default();
+        let dns = Dns::counted(settings.dns.clone(), metrics.clone())?;
         let watch = dns.watch();
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(None, &settings).await?;
         let monitor = Monitor::default();
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
+        let admin = settings.admin.listen.map(admin::Listener::bind).transpose()?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         let history = history(&[], &settings).await?;
-        let memory =
-            Memory { greylist: greylist.clone(), monitor: monitor.clone(), history: history.clone() };
+        let memory = Memory {
+            greylist: greylist.clone(),
+            monitor: monitor.clone(),
+            metrics: metrics.clone(),
+            history: history.clone(),
+        };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
-        let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
+        let relay = Probed::start(Relay::counted(settings.relay.clone(), metrics.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
-        let server = Server::start(settings.server.clone(), door, listeners)?;
+        let server = Server::start(settings.server.clone(), door, listeners, metrics.clone())?;
+        let started = SystemTime::now();
+        let seen = Seen {
+            dns: &dns,
+            relay: &relay,
+            server: &server,
+            metrics: &metrics,
+            started,
+            history: history.as_ref(),
+        };
+        let admin = Admin::start(seen.state(&settings)?, admin)?;
         let histories = history.iter().map(History::downgrade).collect();
-        Ok(Self { settings, dns, watch, greylist, monitor, history, histories, relay, tls, server })
+        Ok(Self {
+            settings,
+            dns,
+            watch,
+            greylist,
+            monitor,
+            metrics,
+            started,
+            history,
+            histories,
+            relay,
+            tls,
+            server,
+            admin,
+        })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -137,8 +177,8 @@ impl Daemon {
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
         let greylist = greylist(self.greylist.as_ref(), &settings).await?;
         let history = history(&self.histories, &settings).await?;
-        let monitor = self.monitor.clone();
-        let memory = Memory { greylist: greylist.clone(), monitor, history: history.clone() };
+        let (monitor, metrics) = (self.monitor.clone(), self.metrics.clone());
+        let memory = Memory { greylist: greylist.clone(), monitor, metrics, history: history.clone() };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         let tls = settings.tls.clone().map(|tls| match &self.tls {
             Some(before) => before.renewed(tls),
@@ -150,9 +190,15 @@ impl Daemon {
         } else {
             Some(self.relay.renewed(&settings).await?)
         };
-        let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
+        let relay = other.as_ref().unwrap_or(&self.relay);
+        let door = door(&settings, gate, relay, tls.as_ref());
+        let (server, metrics, started) = (&self.server, &self.metrics, self.started);
+        let seen = Seen { dns: &dns, relay, server, metrics, started, history: history.as_ref() };
+        let admin = seen.state(&settings)?;
+        let admin_moved = self.admin.prepare(settings.admin.listen)?;
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
+        self.admin.reload(admin, admin_moved);
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         if !dns.has_servers_of(&self.dns) {
             self.watch = dns.watch();
@@ -189,6 +235,11 @@ impl Daemon {
         &self.monitor
     }
 
+    /// Where metrics and the API are.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.address()
+    }
+
     /// Where it listens.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.server.addresses()
@@ -207,6 +258,8 @@ impl Daemon {
         {
             tracing::error!("the history could not be written");
         }
+        // Last, so that the end can be watched.
+        self.admin.stop().await;
         cut_off
     }
 }
@@ -232,6 +285,33 @@ async fn history(before: &[Dormant], settings: &Settings) -> Result<Option<Histo
     opened.map_err(StartError::StoreDied)?.map(Some).map_err(StartError::History)
 }
 
+/// What `listen.admin` shows.
+struct Seen<'a> {
+    dns: &'a Dns,
+    relay: &'a Probed,
+    server: &'a Server,
+    metrics: &'a Metrics,
+    started: SystemTime,
+    history: Option<&'a History>,
+}
+
+impl Seen<'_> {
+    fn state(&self, settings: &Settings) -> Result<admin::State, StartError> {
+        Ok(admin::State {
+            settings: settings.admin.clone(),
+            dns: self.dns.clone(),
+            relay: self.relay.relay.clone(),
+            server: self.server.status(),
+            metrics: self.metrics.clone(),
+            started: self.started,
+            history: self.history.cloned(),
+            hostname: settings.hostname.clone(),
+            gate: gate_over(self.dns.clone(), settings)?,
+            auditor: auditor(self.dns, settings, true).map_err(StartError::Auditor)?,
+        })
+    }
+}
+
 fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
     Door {
         settings: Arc::new(settings.door.clone()),
@@ -250,22 +330,20 @@ impl Probed {
 
     /// Tries the relay once, and goes on doing so.
     async fn start(relay: Relay, settings: &Settings) -> Result<Self, StartError> {
-        let reached = match timeout(settings.relay.connect_timeout + FIRST_PROBE, relay.probe()).await {
-            Ok(Ok(_)) => true,
+        let stop = CancellationToken::new();
+        match timeout(settings.relay.connect_timeout + FIRST_PROBE, relay.probe()).await {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) if is_final(&settings.relay.next_hop, &error) => {
                 return Err(StartError::Relay(error));
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the relay can't be used yet; mail is deferred until it can");
-                false
             }
             Err(_elapsed) => {
                 tracing::warn!("the relay doesn't answer; mail is deferred until it does");
-                false
             }
-        };
-        let stop = CancellationToken::new();
-        tokio::spawn(keep_probing(relay.clone(), reached, stop.clone()));
+        }
+        tokio::spawn(keep_probing(relay.clone(), stop.clone()));
         Ok(Self { relay, _prober: stop.drop_guard() })
     }
 }
@@ -275,25 +353,31 @@ fn is_final(next_hop: &NextHop, error: &RelayError) -> bool {
     error.is_final() || matches!(next_hop, NextHop::Maildir(_))
 }
 
-async fn keep_probing(relay: Relay, mut reached: bool, stop: CancellationToken) {
+/// Tells the log when it turns out that the relay can't be used any more, or can again, be it by a probe or by mail.
+async fn keep_probing(relay: Relay, stop: CancellationToken) {
+    let mut reach = relay.watch_reach();
+    let mut reached = reach.borrow_and_update().ok;
     loop {
         let wait = if reached { PROBE.0 } else { PROBE.1 };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        match relay.probe().await {
-            Ok(_) if !reached => {
-                tracing::info!("the relay can be used now");
-                reached = true;
+            // an error can't be: the relay is ours too
+            _ = reach.changed() => {}
+            () = tokio::time::sleep(wait) => {
+                if let Err(error) = relay.probe().await {
+                    tracing::debug!(%error, "the relay can't be used");
+                }
             }
-            Ok(_) => {}
-            Err(error) if reached => {
-                tracing::warn!(%error, "the relay can't be used any more; mail is deferred");
-                reached = false;
-            }
-            Err(error) => tracing::debug!(%error, "the relay can't be used yet"),
         }
+        let now = reach.borrow_and_update().clone();
+        match (reached, now.ok) {
+            (false, true) => tracing::info!("the relay can be used now"),
+            (true, false) => {
+                tracing::warn!(error = %now.detail, "the relay can't be used any more; mail is deferred");
+            }
+            (true, true) | (false, false) => {}
+        }
+        reached = now.ok;
     }
 }
 

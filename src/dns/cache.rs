@@ -20,7 +20,7 @@ use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Record
 const OVERHEAD: usize = 360;
 /// How long trouble is remembered: long enough to spare a struggling server, short enough to be forgotten at once.
 const TROUBLE_HELD: Duration = Duration::from_secs(5);
-/// Entries that are copied before others get their turn.
+/// Entries that are copied, or looked through, before others get their turn.
 const COPIED_AT_ONCE: usize = 256;
 
 /// What an entry is about.
@@ -118,6 +118,31 @@ impl Cache {
         renewed
     }
 
+    /// Removes what is held of a name and of all below it, and that a name above it doesn't exist, which would go on to
+    /// say the same of this one. A question that is under way may bring its answer back.
+    pub(super) async fn forget(&self, name: &QuestionName) -> usize {
+        let is_meant = |key: &Key| match key.about {
+            _ if key.name.is_at_or_below(name) => true,
+            About::Existence => name.is_at_or_below(&key.name),
+            About::Records(_) => false,
+        };
+        let mut removed = 0;
+        for (count, (key, _)) in self.store.iter().enumerate() {
+            if is_meant(&key) && self.store.remove(&*key).await.is_some() {
+                removed += 1;
+            }
+            if count % COPIED_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        removed
+    }
+
+    /// How many answers are held, and their octets; what was done in the last moment may be missing.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.store.entry_count(), self.store.weighted_size())
+    }
+
     /// The answer, if one is held that has not expired. Gives the question back.
     pub(super) async fn fresh(&self, question: Question) -> (Question, Option<Entry>) {
         let rtype = question.rtype;
@@ -140,19 +165,29 @@ impl Cache {
         None
     }
 
-    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question.
+    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question. Whether it was
+    /// this one that asked.
     pub(super) async fn ask_once(
         &self,
         question: Question,
         resolve: impl Future<Output = Resolved>,
-    ) -> Entry {
+    ) -> (Entry, bool) {
         let key = Key::from(question);
+        let (mut asked, mut denied) = (false, false);
         let ask = async {
+            asked = true;
             let resolved = resolve.await;
+            denied = resolved.denied.as_ref().is_some_and(|name| name.as_str() == key.name.as_str());
             self.entry(&key, resolved).await
         };
         let outdated = |entry: &Entry| !entry.is_fresh(self.clock.now());
-        self.store.entry_by_ref(&key).or_insert_with_if(ask, outdated).await.into_value()
+        let entry = self.store.entry_by_ref(&key).or_insert_with_if(ask, outdated).await.into_value();
+        if denied {
+            // That the name doesn't exist is held, and says it for every type: a second entry would double what a flood
+            // of invented names takes.
+            self.store.invalidate(&key).await;
+        }
+        (entry, asked)
     }
 
     /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
@@ -238,17 +273,21 @@ mod tests {
     use super::*;
     use crate::smtp::address::DomainName;
 
-    #[tokio::test]
-    async fn memory_is_bounded_and_what_is_often_asked_for_stays() {
-        let seconds = Duration::from_secs;
+    /// One MiB.
+    fn small_cache() -> Cache {
         let settings = CacheSettings {
             memory: 1 << 20,
-            min_ttl: seconds(5),
-            max_ttl: seconds(86_400),
-            max_negative_ttl: seconds(3_600),
-            stale: seconds(86_400),
+            min_ttl: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(86_400),
+            max_negative_ttl: Duration::from_secs(3_600),
+            stale: Duration::from_secs(86_400),
         };
-        let cache = Cache::new(settings, Clock::standing());
+        Cache::new(settings, Clock::standing())
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_and_what_is_often_asked_for_stays() {
+        let cache = small_cache();
         let question = |text: String| Question {
             name: QuestionName::parse(text.as_bytes()).unwrap(),
             rtype: RecordType::Mx,
@@ -257,7 +296,7 @@ mod tests {
             let target =
                 Target::Host(DomainName::parse("a-name-that-does-not-fit-inline.example.test").unwrap());
             let answer = Answer::Found(Records::Mx(vec![(10, target)]));
-            Resolved { answer, ttl: Some(seconds(300)), denied: None }
+            Resolved { answer, ttl: Some(Duration::from_secs(300)), denied: None }
         };
         let often = question("often.test".to_owned());
         for at in 0..20_000 {
@@ -268,6 +307,34 @@ mod tests {
         assert!(cache.store.weighted_size() <= 1 << 20, "{}", cache.store.weighted_size());
         assert!((1_000..2_000).contains(&cache.store.entry_count()), "{}", cache.store.entry_count());
         assert!(cache.fresh(often).await.1.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_exist_takes_one_entry_whatever_is_asked_of_it() {
+        let cache = small_cache();
+        let name = |text: &str| QuestionName::parse(text.as_bytes()).unwrap();
+        let question = |text, rtype| Question { name: name(text), rtype };
+        let denied = |text| Resolved {
+            answer: Answer::NoSuchDomain,
+            ttl: Some(Duration::from_secs(300)),
+            denied: Some(DomainName::parse(text).unwrap()),
+        };
+        for rtype in [RecordType::Mx, RecordType::A] {
+            let gone = async { denied("gone.test") };
+            let (entry, _) = cache.ask_once(question("gone.test", rtype), gone).await;
+            assert_eq!(*entry.latest.answer, Answer::NoSuchDomain);
+        }
+        cache.store.run_pending_tasks().await;
+        assert_eq!(cache.store.entry_count(), 1);
+        assert!(cache.denial(&name("gone.test")).await.is_some());
+        assert!(cache.denial(&name("below.gone.test")).await.is_some());
+
+        // behind an alias it is another name that is denied, and the answer is held as well
+        cache.ask_once(question("alias.test", RecordType::Mx), async { denied("elsewhere.test") }).await;
+        cache.store.run_pending_tasks().await;
+        assert_eq!(cache.store.entry_count(), 3);
+        assert!(cache.denial(&name("alias.test")).await.is_none());
+        assert!(cache.fresh(question("alias.test", RecordType::Mx)).await.1.is_some());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::dns::breaker::Breaker;
 use crate::dns::clock::{Clock, Moment};
 use crate::dns::health::Health;
 use crate::dns::resolver::{Response, Upstream, WireName};
+use crate::metrics::{Metrics, QueryOutcome};
 use crate::policy::evidence::{RecordType, Trouble};
 
 /// How often a server that says nothing is asked; lost packets are repeated within each try.
@@ -29,6 +30,7 @@ pub(super) struct Servers {
     clock: Clock,
     pub(super) breaker: Breaker,
     health: Mutex<Health>,
+    metrics: Metrics,
 }
 
 struct Server {
@@ -38,7 +40,12 @@ struct Server {
 }
 
 impl Servers {
-    pub(super) fn new(addresses: &[SocketAddr], timeout: Duration, clock: Clock) -> Result<Self, SetupError> {
+    pub(super) fn new(
+        addresses: &[SocketAddr],
+        timeout: Duration,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, SetupError> {
         let servers = addresses
             .iter()
             .map(|&address| {
@@ -47,7 +54,7 @@ impl Servers {
             })
             .collect::<Result<_, _>>()?;
         let health = Mutex::new(Health::unknown(addresses));
-        Ok(Self { servers, timeout, clock, breaker: Breaker::default(), health })
+        Ok(Self { servers, timeout, clock, breaker: Breaker::default(), health, metrics })
     }
 
     /// The first answer, or the most telling trouble.
@@ -57,7 +64,9 @@ impl Servers {
         rtype: RecordType,
         deadline: Instant,
     ) -> Result<Response, Trouble> {
+        let began = Instant::now();
         let outcome = self.ask_in_turn(name, rtype, deadline).await;
+        self.metrics.query(rtype, counted(&outcome), began.elapsed());
         self.breaker.note(name, rtype, &outcome);
         outcome
     }
@@ -135,6 +144,20 @@ impl Server {
     fn failed_lately(&self, now: Moment) -> bool {
         let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.is_some_and(|failed| now.since(failed) < DISTRUST)
+    }
+}
+
+fn counted(outcome: &Result<Response, Trouble>) -> QueryOutcome {
+    match outcome {
+        Ok(response) if response.denied => QueryOutcome::NoSuchDomain,
+        Ok(response) if response.records.is_empty() => QueryOutcome::NoData,
+        Ok(_) => QueryOutcome::Found,
+        Err(Trouble::ServerFailure) => QueryOutcome::ServerFailure,
+        Err(Trouble::Refused) => QueryOutcome::Refused,
+        Err(Trouble::Timeout) => QueryOutcome::Timeout,
+        Err(Trouble::Broken | Trouble::AliasLoop) => QueryOutcome::Broken,
+        Err(Trouble::Busy) => QueryOutcome::Busy,
+        Err(Trouble::Down) => QueryOutcome::Down,
     }
 }
 

@@ -41,7 +41,9 @@ use crate::dns::cache::{Cache, Entry, Held};
 use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
 use crate::dns::watch::Pace;
+use crate::metrics::{CacheResult, Metrics, QueryOutcome};
 use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
+use crate::smtp::address::DomainName;
 
 pub use crate::dns::clock::Clock;
 pub use crate::dns::health::{Condition, Health};
@@ -115,6 +117,20 @@ struct Inner {
     askers: Arc<Askers>,
     clock: Clock,
     settings: Settings,
+    metrics: Metrics,
+}
+
+/// How a look-up came to its entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It was held.
+    Held,
+    /// It was asked for.
+    Asked,
+    /// Somebody else asked.
+    Waited,
+    /// It could not be asked for.
+    Unasked,
 }
 
 /// What is known in answer to a question.
@@ -142,21 +158,34 @@ impl Dns {
         Self::with_clock(settings, Clock::running())
     }
 
+    /// The same, counted there.
+    ///
+    /// # Errors
+    /// As [`Dns::new`].
+    pub fn counted(settings: Settings, metrics: Metrics) -> Result<Self, SetupError> {
+        Self::start(settings, Clock::running(), metrics)
+    }
+
     /// The same by another clock, for tests.
     ///
     /// # Errors
     /// As [`Dns::new`].
-    pub fn with_clock(mut settings: Settings, clock: Clock) -> Result<Self, SetupError> {
+    pub fn with_clock(settings: Settings, clock: Clock) -> Result<Self, SetupError> {
+        Self::start(settings, clock, Metrics::default())
+    }
+
+    fn start(mut settings: Settings, clock: Clock, metrics: Metrics) -> Result<Self, SetupError> {
         if settings.servers.is_empty() {
             settings.servers = resolver::system_servers()?;
         }
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
-            servers: Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone())?),
+            servers: servers(&settings, &clock, &metrics)?,
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             askers: Askers::new(BOUNDS),
             clock,
             settings,
+            metrics,
         })))
     }
 
@@ -169,22 +198,23 @@ impl Dns {
         if settings.servers.is_empty() {
             settings.servers = resolver::system_servers()?;
         }
-        let Inner { cache, servers, under_way, askers, clock, settings: before } = &*self.0;
+        let Inner { cache, servers: asked, under_way, askers, clock, settings: before, metrics } = &*self.0;
         if settings == *before {
             return Ok(self.clone());
         }
         let servers = if (&settings.servers, settings.timeout) == (&before.servers, before.timeout) {
-            Arc::clone(servers)
+            Arc::clone(asked)
         } else {
-            Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone())?)
+            servers(&settings, clock, metrics)?
         };
         let cache = if settings.servers == before.servers {
             cache.renewed(settings.cache.clone()).await
         } else {
             Cache::new(settings.cache.clone(), clock.clone())
         };
-        let (under_way, askers, clock) = (Arc::clone(under_way), Arc::clone(askers), clock.clone());
-        Ok(Self(Arc::new(Inner { cache, servers, under_way, askers, clock, settings })))
+        let (under_way, askers) = (Arc::clone(under_way), Arc::clone(askers));
+        let (clock, metrics) = (clock.clone(), metrics.clone());
+        Ok(Self(Arc::new(Inner { cache, servers, under_way, askers, clock, settings, metrics })))
     }
 
     /// Looks after the servers from now on: the log tells what is wrong with one, and while none answers, questions are
@@ -205,23 +235,41 @@ impl Dns {
         self.0.servers.health()
     }
 
+    /// How many answers are held, and their octets; what was done in the last moment may be missing.
+    #[must_use]
+    pub fn cache_size(&self) -> (u64, u64) {
+        self.0.cache.size()
+    }
+
+    /// The settings in effect.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Forgets what was said of a name and of all names below it, and that a name above it doesn't exist. How many
+    /// answers that were.
+    pub async fn forget(&self, name: &DomainName) -> usize {
+        self.0.cache.forget(&name.into()).await
+    }
+
     /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`]. It is
     /// `client` on whose account the question is asked.
     pub async fn ask(&self, question: Question, client: IpAddr) -> Lookup {
         let (question, held) = self.0.cache.fresh(question).await;
         if let Some(entry) = held {
-            return self.0.lookup(question, entry, Freshness::Cached, Duration::ZERO);
+            return self.0.lookup(question, entry, How::Held, Duration::ZERO);
         }
         if let Some(denial) = self.0.cache.denial(&question.name).await {
-            return self.0.lookup(question, denial, Freshness::Cached, Duration::ZERO);
+            return self.0.lookup(question, denial, How::Held, Duration::ZERO);
         }
         if self.0.servers.breaker.turns_away(&question) {
-            let entry = self.0.cache.unasked(question.clone(), Trouble::Down).await;
-            return self.0.lookup(question, entry, Freshness::Fresh, Duration::ZERO);
+            let entry = self.0.unasked(&question, Trouble::Down).await;
+            return self.0.lookup(question, entry, How::Unasked, Duration::ZERO);
         }
         let (asked, began) = (Instant::now(), self.0.clock.now());
         let entry = match self.0.place(client, asked).await {
-            None => Some(self.0.cache.unasked(question.clone(), Trouble::Busy).await),
+            None => Some((self.0.unasked(&question, Trouble::Busy).await, false)),
             Some(place) => {
                 // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
                 let (inner, theirs) = (Arc::clone(&self.0), question.clone());
@@ -230,12 +278,17 @@ impl Dns {
                 tokio::spawn(task).await.ok()
             }
         };
-        let Some(entry) = entry else {
+        let Some((entry, by_us)) = entry else {
+            self.0.metrics.cache_lookup(CacheResult::Miss);
             return broken(question, asked.elapsed());
         };
-        let waited = entry.latest.received >= began;
-        let freshness = if waited { Freshness::Fresh } else { Freshness::Cached };
-        self.0.lookup(question, entry, freshness, asked.elapsed())
+        let how = match *entry.latest.answer {
+            _ if by_us => How::Asked,
+            _ if entry.latest.received < began => How::Held,
+            Answer::Unavailable(Trouble::Busy | Trouble::Down) => How::Unasked,
+            _ => How::Waited,
+        };
+        self.0.lookup(question, entry, how, asked.elapsed())
     }
 }
 
@@ -250,15 +303,25 @@ impl Inner {
 
     /// Asks unless another does already. It is after its client's place that a question waits for others: they must not
     /// wait for that place.
-    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Entry {
+    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> (Entry, bool) {
         let name = question.clone();
         let ask = Box::pin(async {
             match timeout_at(self.patience(asked), self.under_way.acquire()).await {
                 Ok(Ok(_permit)) => resolve(&self.servers, &name, asked + self.settings.timeout).await,
-                Ok(Err(_)) | Err(_) => Resolved::trouble(Trouble::Busy),
+                Ok(Err(_)) | Err(_) => {
+                    self.metrics.unasked(name.rtype, QueryOutcome::Busy);
+                    Resolved::trouble(Trouble::Busy)
+                }
             }
         });
         self.cache.ask_once(question, ask).await
+    }
+
+    /// What is known of a question that can't be asked.
+    async fn unasked(&self, question: &Question, why: Trouble) -> Entry {
+        let outcome = if why == Trouble::Down { QueryOutcome::Down } else { QueryOutcome::Busy };
+        self.metrics.unasked(question.rtype, outcome);
+        self.cache.unasked(question.clone(), why).await
     }
 
     /// Until when a question may wait for its turn: one that began later would fail for want of time, and that is held
@@ -267,16 +330,29 @@ impl Inner {
         asked + self.settings.timeout / 2
     }
 
-    fn lookup(&self, question: Question, entry: Entry, freshness: Freshness, took: Duration) -> Lookup {
+    fn lookup(&self, question: Question, entry: Entry, how: How, took: Duration) -> Lookup {
         let now = self.clock.now();
+        let freshness = if how == How::Held { Freshness::Cached } else { Freshness::Fresh };
         let stale = match *entry.latest.answer {
             Answer::Unavailable(_) => entry
                 .stale(now, self.settings.cache.stale)
                 .map(|held| evidence(question.clone(), held, now, Freshness::Stale, took)),
             Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
         };
+        self.metrics.cache_lookup(match (how, &*entry.latest.answer) {
+            _ if stale.is_some() => CacheResult::Stale,
+            (How::Held, Answer::Found(_)) => CacheResult::Hit,
+            (How::Held, _) => CacheResult::Negative,
+            (How::Waited, _) => CacheResult::Coalesced,
+            (How::Asked | How::Unasked, _) => CacheResult::Miss,
+        });
         Lookup { evidence: evidence(question, &entry.latest, now, freshness, took), stale }
     }
+}
+
+fn servers(settings: &Settings, clock: &Clock, metrics: &Metrics) -> Result<Arc<Servers>, SetupError> {
+    let servers = Servers::new(&settings.servers, settings.timeout, clock.clone(), metrics.clone())?;
+    Ok(Arc::new(servers))
 }
 
 fn evidence(question: Question, held: &Held, now: Moment, freshness: Freshness, took: Duration) -> Evidence {

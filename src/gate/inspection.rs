@@ -172,6 +172,7 @@ impl Inspection {
         let record = self.record(guest, decision, facts);
         event::write(&record);
         memory.monitor.record(decision, self.client);
+        memory.metrics.verdict(decision, self.gate.policy().mode, self.age());
         if let Some(history) = &memory.history {
             history.record(record);
         }

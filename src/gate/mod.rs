@@ -32,7 +32,8 @@ use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
 pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
 pub use crate::gate::networks::Networks;
-pub use crate::gate::rehearsal::{Rehearsal, addresses};
+pub use crate::gate::rehearsal::{Rehearsal, addresses, author, sender};
+use crate::metrics::Metrics;
 use crate::policy::decide::Decision;
 use crate::policy::rule::Policy;
 use crate::record::{Actions, Because, Id, refusal};
@@ -73,6 +74,8 @@ pub struct Memory {
     pub greylist: Option<Greylist>,
     /// What was refused, or would have been.
     pub monitor: Monitor,
+    /// What counts verdicts.
+    pub metrics: Metrics,
     /// What was decided; `None` = nobody wants to know later.
     pub history: Option<History>,
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use compact_str::{CompactString, format_compact};
 
 use crate::gate::{Facts, Gate};
-use crate::message::header::{Field, Header};
+use crate::message::header::{Author, Field, Header};
 use crate::record::Record;
-use crate::smtp::address::ReversePath;
+use crate::smtp::address::{Domain, Mailbox, ReversePath};
 use crate::smtp::framing::stuffed;
 
 /// What is to be judged. Identities that are not given are not.
@@ -50,6 +50,27 @@ impl Gate {
         let facts = Facts { mail_from: &mail_from, from: &from, reply_to: &reply_to, ..Facts::default() };
         Record { id: None, ..inspection.record(&guest, &decision, &facts) }
     }
+}
+
+/// The sender of an envelope as a person writes it, in angle brackets or not.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn sender(text: &str) -> Result<ReversePath, String> {
+    ReversePath::parse(bare(text)).map_err(|error| error.to_string())
+}
+
+/// An address of From: or Reply-To: as a person writes it, in angle brackets or not.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn author(text: &str) -> Result<Author, String> {
+    let mailbox = Mailbox::parse(bare(text)).map_err(|error| error.to_string())?;
+    Ok(Author { address: bare(text).into(), domain: Domain::name(mailbox.domain()).cloned() })
+}
+
+fn bare(text: &str) -> &str {
+    text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text)
 }
 
 /// The addresses of a field, for the log.

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
+use crate::metrics::OpenConnection;
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::reply_parser::{Malformed, ReplyParser};
 use crate::smtp::reply::Reply;
@@ -64,6 +65,8 @@ pub(super) struct Conversation {
     patience: Duration,
     /// Set while a call runs, and left set by one that doesn't end well.
     engaged: bool,
+    /// Counted as open for as long.
+    _counted: OpenConnection,
 }
 
 impl Conversation {
@@ -72,6 +75,7 @@ impl Conversation {
         mut stream: TcpStream,
         header: &[u8],
         patience: Duration,
+        counted: OpenConnection,
     ) -> Result<Self, RelayError> {
         if !header.is_empty() {
             let sent = stream.write_all(header).await;
@@ -88,6 +92,7 @@ impl Conversation {
             pipelining: false,
             patience,
             engaged: false,
+            _counted: counted,
         };
         conversation.answer(Stage::Banner, &READY).await?;
         Ok(conversation)

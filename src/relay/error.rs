@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use crate::metrics::RelayOutcome;
 use crate::policy::reason::Reason;
 use crate::relay::reply_parser::Malformed;
 use crate::smtp::reply::{Enhanced, Reply};
@@ -105,6 +106,27 @@ impl RelayError {
         matches!(self, Self::NoXclient | Self::NoXforward)
     }
 
+    /// Whether it says that the next hop can't be used now, whoever the client is and whatever the message.
+    pub(super) fn is_absence(&self) -> bool {
+        match self {
+            Self::Unreachable(_)
+            | Self::Refused { .. }
+            | Self::NoXclient
+            | Self::NoXforward
+            | Self::NoTls
+            | Self::Handshake(_)
+            | Self::Folder(_) => true,
+            Self::Silent(stage)
+            | Self::Closed(stage)
+            | Self::Garbage { stage, .. }
+            | Self::OutOfPlace { stage, .. }
+            | Self::Closing { stage, .. } => {
+                matches!(stage, Stage::Banner | Stage::Greeting | Stage::StartTls)
+            }
+            Self::NoSmtputf8 | Self::Busy(_) | Self::Rejected { .. } | Self::OutOfStep(_) => false,
+        }
+    }
+
     /// Whether the relay ended the connection, with 421 or without a word.
     pub(super) fn is_end(&self) -> bool {
         matches!(self, Self::Closed(_) | Self::Closing { .. })
@@ -115,6 +137,20 @@ impl RelayError {
     pub(super) fn is_operators_trouble(&self) -> bool {
         matches!(self, Self::Rejected { reply, .. }
             if matches!(reply.code(), 500 | 502 | 503 | 530 | 534 | 535 | 538))
+    }
+
+    /// What a transaction has come to that ends with it.
+    pub(super) fn outcome(&self) -> RelayOutcome {
+        match self {
+            Self::Rejected { reply, .. } if !self.is_operators_trouble() && reply.code() < 500 => {
+                RelayOutcome::Deferred
+            }
+            Self::Rejected { .. } if !self.is_operators_trouble() => RelayOutcome::Rejected,
+            Self::NoSmtputf8 => RelayOutcome::Deferred,
+            Self::Busy(_) => RelayOutcome::Busy,
+            _ if self.is_absence() => RelayOutcome::Unreachable,
+            _ => RelayOutcome::Lost,
+        }
     }
 
     /// What the client is told.

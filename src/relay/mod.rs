@@ -13,6 +13,7 @@ mod error;
 mod maildir;
 mod pool;
 mod proxy;
+mod reach;
 mod reply_parser;
 mod settings;
 mod slots;
@@ -25,17 +26,21 @@ mod xclient;
 mod xforward;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 pub use crate::relay::capabilities::{Attributes, Capabilities};
 pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
+pub use crate::relay::reach::Reach;
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
+use crate::metrics::{Metrics, RelayOutcome};
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
+use crate::relay::reach::LastReach;
 use crate::relay::smtp::SmtpHop;
 use crate::relay::told::Subject;
 use crate::relay::transaction::SmtpTransaction;
@@ -52,6 +57,8 @@ struct Inner {
     settings: Arc<Settings>,
     hop: Hop,
     known: watch::Sender<Capabilities>,
+    reach: LastReach,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -64,16 +71,24 @@ impl Relay {
     /// A next hop; nothing is contacted or created yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::counted(settings, Metrics::default())
+    }
+
+    /// The same, counted there.
+    #[must_use]
+    pub fn counted(settings: Settings, metrics: Metrics) -> Self {
         let settings = Arc::new(settings);
         let (hop, known) = match &settings.next_hop {
             NextHop::Maildir(path) => {
                 (Hop::Maildir(Maildir::new(path, &settings.hostname)), Capabilities::maildir())
             }
             NextHop::Smtp { host, port } => {
-                (Hop::Smtp(SmtpHop::new(host, *port, Arc::clone(&settings))), Capabilities::unknown())
+                let hop = SmtpHop::new(host, *port, Arc::clone(&settings), metrics.clone());
+                (Hop::Smtp(hop), Capabilities::unknown())
             }
         };
-        Self { inner: Arc::new(Inner { settings, hop, known: watch::Sender::new(known) }) }
+        let known = watch::Sender::new(known);
+        Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new(), metrics }) }
     }
 
     /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
@@ -86,9 +101,10 @@ impl Relay {
                 let settings = Arc::new(settings);
                 let hop = Hop::Smtp(hop.renewed(Arc::clone(&settings)));
                 let known = watch::Sender::new(self.capabilities());
-                Self { inner: Arc::new(Inner { settings, hop, known }) }
+                let metrics = self.inner.metrics.clone();
+                Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new(), metrics }) }
             }
-            Hop::Smtp(_) | Hop::Maildir(_) => Self::new(settings),
+            Hop::Smtp(_) | Hop::Maildir(_) => Self::counted(settings, self.inner.metrics.clone()),
         }
     }
 
@@ -98,11 +114,43 @@ impl Relay {
     /// # Errors
     /// Why not; [`RelayError::NoXclient`] is one that waiting doesn't mend.
     pub async fn probe(&self) -> Result<Capabilities, RelayError> {
-        match &self.inner.hop {
-            Hop::Smtp(hop) => hop.probe(&self.inner.known).await?,
-            Hop::Maildir(maildir) => maildir.probe().await?,
+        let found = match &self.inner.hop {
+            Hop::Smtp(hop) => hop.probe(&self.inner.known).await,
+            Hop::Maildir(maildir) => maildir.probe().await,
+        };
+        self.inner.reach.note(found.as_ref().copied());
+        match found {
+            // those that are in use tell
+            Ok(()) | Err(RelayError::Busy(_)) => Ok(self.capabilities()),
+            Err(error) => Err(error),
         }
-        Ok(self.capabilities())
+    }
+
+    /// The settings in effect.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Whether the next hop could be used when that was last tried, by a probe or by a transaction.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.inner.reach.known()
+    }
+
+    /// The same, no older than `age`, else it is tried now. Takes no longer than `patience`.
+    pub async fn reach_within(&self, age: Duration, patience: Duration) -> Reach {
+        let probe = async {
+            // what it finds is noted
+            self.probe().await.ok();
+        };
+        self.inner.reach.within(age, patience, probe).await
+    }
+
+    /// [`Relay::reach`], which changes there when the next hop can't be used where it could, or the other way round.
+    #[must_use]
+    pub fn watch_reach(&self) -> watch::Receiver<Reach> {
+        self.inner.reach.watch()
     }
 
     /// What the next hop can take, as of the last time that it was greeted.
@@ -148,19 +196,30 @@ impl Visit {
         first: Recipient<'_>,
     ) -> Result<(Transaction, Reply), Reply> {
         let subject = Subject::of(&envelope);
+        let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
         let (leg, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
                 (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
             }
-            Hop::Smtp(hop) => match hop.begin(&self.key(), &envelope, &first, &self.inner.known).await {
-                Ok((transaction, answer)) => (
-                    Leg::Smtp(Box::new(transaction)),
-                    answer.unwrap_or_else(|error| subject.told(Some(first.path), &error)),
-                ),
-                Err(error) => return Err(subject.told(Some(first.path), &error)),
-            },
+            Hop::Smtp(hop) => {
+                let begun = hop.begin(&self.key(), &envelope, &first, &self.inner.known).await;
+                self.inner.reach.note(begun.as_ref().map(|_begun| ()));
+                match begun {
+                    Ok((transaction, answer)) => {
+                        let reply = answer.unwrap_or_else(|error| {
+                            end.outcome = error.outcome();
+                            subject.told(Some(first.path), &error)
+                        });
+                        (Leg::Smtp(Box::new(transaction)), reply)
+                    }
+                    Err(error) => {
+                        end.outcome = error.outcome();
+                        return Err(subject.told(Some(first.path), &error));
+                    }
+                }
+            }
         };
-        Ok((Transaction { leg, subject, failure: None }, reply))
+        Ok((Transaction { leg, subject, failure: None, end }, reply))
     }
 
     fn key(&self) -> Weak<()> {
@@ -187,6 +246,21 @@ pub struct Transaction {
     subject: Subject,
     /// The first failure after DATA was asked for; it stays the answer.
     failure: Option<Reply>,
+    end: End,
+}
+
+/// How a transaction ends, counted when it does.
+#[derive(Debug)]
+struct End {
+    /// As far as is known by now.
+    outcome: RelayOutcome,
+    inner: Arc<Inner>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.inner.metrics.relay_transaction(self.outcome);
+    }
 }
 
 #[derive(Debug)]
@@ -202,6 +276,10 @@ impl Transaction {
             Leg::Maildir(_) => maildir_takes(),
             Leg::Smtp(transaction) => {
                 let answer = transaction.rcpt(&recipient).await;
+                if answer.is_ok() {
+                    // As long as every recipient was refused, that is how it ends.
+                    self.end.outcome = RelayOutcome::Abandoned;
+                }
                 answer.unwrap_or_else(|error| self.subject.told(Some(recipient.path), &error))
             }
         }
@@ -252,7 +330,7 @@ impl Transaction {
     }
 
     /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
-    pub async fn finish(self) -> Reply {
+    pub async fn finish(mut self) -> Reply {
         if let Some(failure) = self.failure {
             return failure;
         }
@@ -262,6 +340,10 @@ impl Transaction {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
+        if let Err(error @ RelayError::Folder(_)) = &done {
+            self.end.inner.reach.note(Err(error));
+        }
+        self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
         done.unwrap_or_else(|error| self.subject.told(None, &error))
     }
 
@@ -273,7 +355,10 @@ impl Transaction {
     }
 
     fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
-        done.map_err(|error| self.failure.insert(self.subject.told(None, &error)).clone())
+        done.map_err(|error| {
+            self.end.outcome = error.outcome();
+            self.failure.insert(self.subject.told(None, &error)).clone()
+        })
     }
 }
 

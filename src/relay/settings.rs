@@ -1,5 +1,6 @@
 //! `[relay]` as the next hop needs it: where mail goes, who is named there, and the bounds of it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,17 @@ pub enum NextHop {
         /// TCP port.
         port: u16,
     },
+}
+
+impl fmt::Display for NextHop {
+    /// As the configuration has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Maildir(path) => write!(f, "maildir:{}", path.display()),
+            Self::Smtp { host, port } if host.contains(':') => write!(f, "smtp://[{host}]:{port}"),
+            Self::Smtp { host, port } => write!(f, "smtp://{host}:{port}"),
+        }
+    }
 }
 
 /// How the relay learns who the client is.

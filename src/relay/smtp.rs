@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::metrics::Metrics;
 use crate::relay::capabilities::{Attributes, Capabilities};
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{Conversation, DONE, READY};
@@ -31,6 +32,7 @@ pub(super) struct SmtpHop {
     port: u16,
     settings: Arc<Settings>,
     pool: Arc<Pool>,
+    metrics: Metrics,
 }
 
 /// How the client is made known on a connection.
@@ -41,19 +43,21 @@ enum Means {
 }
 
 impl SmtpHop {
-    pub(super) fn new(host: &str, port: u16, settings: Arc<Settings>) -> Self {
-        Self { host: host.to_owned(), port, settings, pool: Arc::default() }
+    pub(super) fn new(host: &str, port: u16, settings: Arc<Settings>, metrics: Metrics) -> Self {
+        Self { host: host.to_owned(), port, settings, pool: Arc::default(), metrics }
     }
 
     /// The same relay by other settings. What is in use by either counts for both.
     pub(super) fn renewed(&self, settings: Arc<Settings>) -> Self {
-        Self { host: self.host.clone(), port: self.port, settings, pool: Arc::clone(&self.pool) }
+        let (pool, metrics) = (Arc::clone(&self.pool), self.metrics.clone());
+        Self { host: self.host.clone(), port: self.port, settings, pool, metrics }
     }
 
     /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take. When all
-    /// connections are in use, those tell.
+    /// connections are in use, those tell, and this is `Busy`.
     pub(super) async fn probe(&self, known: &watch::Sender<Capabilities>) -> Result<(), RelayError> {
-        let Some(slot) = self.pool.slot(None, &self.settings).await else { return Ok(()) };
+        let slot = self.pool.slot(None, &self.settings).await;
+        let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
         self.pool.make_room(&slot);
         let mut conversation = self.connect(None).await?;
         let offered = greet(&mut conversation, &self.settings.hostname, true).await;
@@ -229,12 +233,13 @@ impl SmtpHop {
     ) -> Result<Conversation, RelayError> {
         let unreachable = |error| RelayError::Unreachable(format!("{address}: {error}"));
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        let counted = self.metrics.relay_connection();
         stream.set_nodelay(true).map_err(unreachable)?;
         let header = match self.settings.identity {
             ClientIdentity::ProxyV2 => proxy::header(client.map(|client| client.address), address)?,
             _ => Vec::new(),
         };
-        Conversation::open(stream, &header, self.settings.reply_timeout).await.map_err(of_us)
+        Conversation::open(stream, &header, self.settings.reply_timeout, counted).await.map_err(of_us)
     }
 
     /// Whether [`Self::means`] may come to XCLIENT or XFORWARD.

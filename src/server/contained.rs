@@ -3,13 +3,14 @@
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 
-/// How many connections have ended in a panic.
+use crate::metrics::Metrics;
+
+/// Where connections are counted that ended in a panic.
 #[derive(Debug, Default)]
-pub(super) struct Panics(AtomicU64);
+pub(super) struct Panics(pub(super) Metrics);
 
 impl Panics {
     /// Runs a connection to its end, whatever that is. What the connection shares with others is either immutable,
@@ -23,7 +24,7 @@ impl Panics {
     ) -> impl Future<Output = ()> {
         AssertUnwindSafe(connection).catch_unwind().map(move |outcome| {
             if let Err(panic) = outcome {
-                let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+                let count = self.0.panic();
                 tracing::error!(%client, panic = message(panic.as_ref()), count, "a connection ended in a panic");
             }
         })
@@ -32,7 +33,7 @@ impl Panics {
     /// How many so far.
     #[cfg(test)]
     pub(super) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.panics()
     }
 }
 

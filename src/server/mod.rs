@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::door::{Door, refuse_connection};
+use crate::metrics::{Connection, Metrics};
 use crate::server::clients::{Clients, Place, Seat, Total};
 use crate::server::contained::Panics;
 pub use crate::server::descriptors::raise_descriptor_limit;
@@ -72,6 +74,36 @@ struct Open {
     close: CancellationToken,
 }
 
+/// How a server is, now.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Shared>);
+
+impl Status {
+    /// Listeners that accept.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.0.listeners.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.total.open()
+    }
+
+    /// How many may be open, by the settings in effect.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.current.borrow().settings.connections
+    }
+
+    /// Whether no new connections are taken, as the daemon ends.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.close.is_cancelled()
+    }
+}
+
 /// What a reload changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Moved {
@@ -82,19 +114,26 @@ pub struct Moved {
 }
 
 impl Server {
-    /// Serves these listeners until [`Server::drain`].
+    /// Serves these listeners until [`Server::drain`], and counts what comes in there.
     ///
     /// # Errors
     /// The runtime can't take a listener.
-    pub fn start(settings: Settings, door: Door, listeners: Vec<Listener>) -> Result<Self, ListenError> {
+    pub fn start(
+        settings: Settings,
+        door: Door,
+        listeners: Vec<Listener>,
+        metrics: Metrics,
+    ) -> Result<Self, ListenError> {
         let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
             current: watch::Sender::new(Arc::new(Current { settings, door })),
             total: Arc::default(),
+            listeners: AtomicUsize::new(0),
             clients: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
-            panics: Panics::default(),
+            panics: Panics(metrics.clone()),
+            metrics,
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -109,6 +148,12 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.open.iter().map(|open| open.address).collect()
+    }
+
+    /// For who wants to know how it is, whatever becomes of this value.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status(Arc::clone(&self.shared))
     }
 
     /// From now on new connections are served by these settings and this door; open ones end as they began. The
@@ -190,10 +235,13 @@ struct Current {
 struct Shared {
     current: watch::Sender<Arc<Current>>,
     total: Arc<Total>,
+    /// Those that accept.
+    listeners: AtomicUsize,
     clients: Arc<Clients>,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
     panics: Panics,
+    metrics: Metrics,
     /// Ends the listeners.
     close: CancellationToken,
     /// Ends the connections, once no listener is left.
@@ -204,6 +252,7 @@ struct Shared {
 /// reset with it; else it waits for who comes after us.
 async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc<Shared>) {
     let Registered { socket: listener, bound_as, .. } = listener;
+    let accepting = Accepting::new(&server);
     let mut wait = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
@@ -226,10 +275,27 @@ async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc
             }
         }
     }
+    drop(accepting);
     if bound_as.is_some()
         && let Err(error) = take_waiting(listener, &server)
     {
         tracing::warn!(%error, "closing a listener");
+    }
+}
+
+/// A listener that accepts, for as long as this lives.
+struct Accepting<'a>(&'a AtomicUsize);
+
+impl<'a> Accepting<'a> {
+    fn new(server: &'a Shared) -> Self {
+        server.listeners.fetch_add(1, Ordering::Relaxed);
+        Self(&server.listeners)
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -251,10 +317,13 @@ fn take_waiting(listener: TcpListener, server: &Arc<Shared>) -> io::Result<()> {
 /// The places that a connection takes; dropping them gives them back. Gateways have no share of their own.
 type Room = (Seat, Option<Place>);
 
-/// Why there is no room, as the client is told.
-const STOPPING: &str = "is shutting down, try again later";
-const FULL: &str = "too many connections, try again later";
-const CLIENT_FULL: &str = "too many connections from your address, try again later";
+/// Why there is no room: as it is counted, and as the client is told.
+type Full = (Connection, &'static str);
+
+const STOPPING: Full = (Connection::Stopping, "is shutting down, try again later");
+const LIMIT: Full = (Connection::Limit, "too many connections, try again later");
+const CLIENT_LIMIT: Full =
+    (Connection::ClientLimit, "too many connections from your address, try again later");
 
 impl Shared {
     /// Serves a client if there is room for it, else says why not.
@@ -271,11 +340,11 @@ impl Shared {
         }
     }
 
-    fn seat(&self, limits: &Settings) -> Result<Seat, &'static str> {
+    fn seat(&self, limits: &Settings) -> Result<Seat, Full> {
         if self.close.is_cancelled() {
             return Err(STOPPING);
         }
-        self.total.enter(limits.connections).ok_or(FULL)
+        self.total.enter(limits.connections).ok_or(LIMIT)
     }
 
     /// Learns from a trusted proxy whom it speaks for; everything after that is about the client announced.
@@ -289,6 +358,7 @@ impl Shared {
         match proxy::client(&mut stream, proxy).await {
             Ok(client) => self.seated(current, stream, client, seat),
             Err(error) => {
+                self.metrics.connection(Connection::NotAnnounced);
                 tracing::warn!(proxy = %proxy.ip(), %error, "closed: a trusted proxy must announce its client");
             }
         }
@@ -302,17 +372,18 @@ impl Shared {
         }
     }
 
-    fn place(&self, limits: &Settings, client: IpAddr) -> Result<Option<Place>, &'static str> {
+    fn place(&self, limits: &Settings, client: IpAddr) -> Result<Option<Place>, Full> {
         if contains(&limits.trusted_xclient, client) {
             return Ok(None);
         }
-        self.clients.enter(client, limits.connections_per_client).map(Some).ok_or(CLIENT_FULL)
+        self.clients.enter(client, limits.connections_per_client).map(Some).ok_or(CLIENT_LIMIT)
     }
 
     fn serve<S>(self: &Arc<Self>, current: Arc<Current>, stream: S, client: SocketAddr, room: Room)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.metrics.connection(Connection::Served);
         self.connections.spawn(Arc::clone(self).connection(current, stream, client, room));
     }
 
@@ -325,7 +396,8 @@ impl Shared {
         self.panics.contain(client, current.door.serve(stream, client, stop)).await;
     }
 
-    fn refuse(&self, current: &Current, stream: TcpStream, address: IpAddr, why: &'static str) {
+    fn refuse(&self, current: &Current, stream: TcpStream, address: IpAddr, (outcome, why): Full) {
+        self.metrics.connection(outcome);
         tracing::info!(client = %address, "{why}");
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else {
             return;

@@ -42,7 +42,7 @@ fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, T
         relay: Relay::new(settings.relay.clone()),
         tls: None,
     };
-    (Server::start(settings.server.clone(), door, listeners).unwrap(), folder)
+    (Server::start(settings.server.clone(), door, listeners, Metrics::default()).unwrap(), folder)
 }
 
 async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {

@@ -3,6 +3,8 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers of tests may panic as tests do.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod check;
@@ -12,6 +14,8 @@ mod config;
 mod corpus;
 #[cfg(test)]
 mod daemon;
+#[cfg(test)]
+mod dashboard;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]

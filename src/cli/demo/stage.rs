@@ -159,6 +159,7 @@ hostname = "mx.demo.test"
 
 [listen]
 smtp = {listen:?}
+admin = ""
 
 [relay]
 next_hop = {next_hop}

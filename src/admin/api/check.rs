@@ -1,0 +1,46 @@
+//! `GET /api/v1/check`: what would be said of these senders now, with the evidence; the JSON of `rmxd check --json`.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::response::IntoResponse;
+
+use crate::admin::problem::Problem;
+use crate::admin::query::{Query, address};
+use crate::admin::routes::{Answer, Call};
+use crate::gate::{Rehearsal, author, sender};
+use crate::message::header::{Field, Header};
+use crate::record::report;
+
+/// Addresses of one field; a message with more domains is malformed.
+const MOST: usize = 5;
+
+pub(in crate::admin) fn check(call: Call) -> Answer {
+    Box::pin(async move {
+        let rehearsal = rehearsal(&call.query)?;
+        let record = call.state.gate.rehearse(&rehearsal).await;
+        Ok(Json(report::json(&record)).into_response())
+    })
+}
+
+fn rehearsal(query: &Query) -> Result<Rehearsal, Problem> {
+    let client: IpAddr = query.needed("client", address)?;
+    let header = Header { from: authors(query, "from")?, reply_to: authors(query, "reply_to")?, received: 0 };
+    Ok(Rehearsal {
+        client,
+        helo: query.text("helo").map(str::to_owned),
+        mail_from: query.value("mail_from", |text| sender(text).map_err(|what| wanted(&what)))?,
+        header,
+        block: Vec::new(),
+        body: Vec::new(),
+    })
+}
+
+fn authors(query: &Query, name: &'static str) -> Result<Field, Problem> {
+    let authors = query.values(name, MOST, |text| author(text).map_err(|what| wanted(&what)))?;
+    Ok(if authors.is_empty() { Field::Absent } else { Field::Authors(authors) })
+}
+
+fn wanted(what: &str) -> String {
+    format!("is not an address such as \"a@example.com\": {what}")
+}

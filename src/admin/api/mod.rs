@@ -1,0 +1,8 @@
+//! `/api/v1`: JSON for scripts and for the dashboard.
+
+pub(super) mod audit;
+pub(super) mod cache;
+pub(super) mod check;
+pub(super) mod openapi;
+pub(super) mod past;
+pub(super) mod status;

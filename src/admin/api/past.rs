@@ -1,0 +1,232 @@
+//! `GET /api/v1/top` and `GET /api/v1/would`: who is refused most, and whom enforcing would refuse, summed over the history.
+//!
+//! The newest come first, and so many as can be gone through in a moment: a history of a gigabyte isn't read whole for a page
+//! that somebody looks at (`rmxd history --would` does that). An answer that is not the whole says how far back it goes.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use compact_str::CompactString;
+use foldhash::quality::RandomState;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::admin::State;
+use crate::admin::problem::Problem;
+use crate::admin::query::Query;
+use crate::admin::routes::{Answer, Call};
+use crate::gate::tally::Tally;
+use crate::policy::decide::Verdict;
+use crate::policy::reason::Reason;
+use crate::record::Record;
+use crate::store::history::{Filter, History};
+
+/// Filters of `/api/v1/would`.
+pub(in crate::admin) const WOULD: &[&str] =
+    &["reason", "identity", "domain", "client", "since", "until", "limit"];
+
+/// For going through the history.
+const BUDGET: Duration = Duration::from_secs(2);
+/// Records that are looked at in one go.
+const STEP: usize = 1000;
+/// Rows of a table of the largest.
+const TOP: usize = 10;
+/// How long an answer of `/api/v1/top` is as good as a new one.
+const FRESH: Duration = Duration::from_secs(5);
+/// A day.
+const MOST_MINUTES: u64 = 24 * 60;
+/// Senders that `/api/v1/would` lists.
+const SENDERS: std::ops::RangeInclusive<usize> = 1..=1000;
+const USUAL_SENDERS: usize = 50;
+
+/// The last answer of `/api/v1/top`, which all that look at the page share, and for how many minutes it was asked. Held while
+/// the next one is made, so that only one is.
+pub(in crate::admin) type LastTop = Mutex<Option<(u64, Instant, Value)>>;
+
+pub(in crate::admin) fn top(call: Call) -> Answer {
+    Box::pin(async move {
+        let history = kept(&call.state)?;
+        let minutes = call.query.value("minutes", minutes)?.unwrap_or(60);
+        let mut last = call.shared.top.lock().await;
+        if let Some((asked, at, answer)) = last.as_ref()
+            && *asked == minutes
+            && at.elapsed() < FRESH
+        {
+            return Ok(Json(answer).into_response());
+        }
+        let answer = largest(history, minutes).await?;
+        *last = Some((minutes, Instant::now(), answer.clone()));
+        Ok(Json(answer).into_response())
+    })
+}
+
+pub(in crate::admin) fn would(call: Call) -> Answer {
+    Box::pin(async move {
+        let history = kept(&call.state)?;
+        let filter = Filter { would: Some(true), ..filter(&call.query)? };
+        let senders = call.query.value("limit", senders)?.unwrap_or(USUAL_SENDERS);
+        let mut tally = Tally::default();
+        let reached = go_through(history, &filter, |record| tally.add_record(record)).await?;
+        let mut answer = tally.json(senders);
+        if let Some(object) = answer.as_object_mut() {
+            object.extend(extent(reached));
+        }
+        Ok(Json(answer).into_response())
+    })
+}
+
+fn kept(state: &State) -> Result<&History, Problem> {
+    state.history.as_ref().ok_or_else(|| Problem::not_found("history.path is \"\": no decisions are kept"))
+}
+
+fn minutes(text: &str) -> Result<u64, String> {
+    let minutes = text.parse().ok().filter(|minutes| (1..=MOST_MINUTES).contains(minutes));
+    minutes.ok_or_else(|| format!("must be a number from 1 to {MOST_MINUTES}"))
+}
+
+fn senders(text: &str) -> Result<usize, String> {
+    let senders = text.parse().ok().filter(|senders| SENDERS.contains(senders));
+    senders.ok_or_else(|| format!("must be a number from {} to {}", SENDERS.start(), SENDERS.end()))
+}
+
+fn filter(query: &Query) -> Result<Filter, Problem> {
+    let (mut filter, now) = (Filter::default(), SystemTime::now());
+    for key in WOULD.iter().filter(|key| Filter::KEYS.contains(key)) {
+        if let Some(value) = query.text(key) {
+            filter.set(key, value, now).map_err(|what| Problem::parameter(key, what))?;
+        }
+    }
+    Ok(filter)
+}
+
+/// Domains with their reason, and clients, by how many of their messages were refused or would have been.
+async fn largest(history: &History, minutes: u64) -> Result<Value, Problem> {
+    let since = SystemTime::now().checked_sub(Duration::from_secs(minutes * 60));
+    let mut domains: Counts<(CompactString, Option<Reason>)> = Counts::default();
+    let mut clients: Counts<IpAddr> = Counts::default();
+    let mut reached = None;
+    for verdict in [Verdict::Reject, Verdict::Defer] {
+        let filter = Filter { verdict: Some(verdict), since, ..Filter::default() };
+        let part = go_through(history, &filter, |record| {
+            let domain = record.deciding().map(|finding| finding.domain.clone()).unwrap_or_default();
+            domains.add((domain, record.reason()));
+            clients.add(record.client);
+        });
+        reached = reached.max(part.await?);
+    }
+    let domains = domains.largest().into_iter().map(|((domain, reason), count)| {
+        json!({ "domain": domain.as_str(), "reason": reason.map(Reason::name), "count": count })
+    });
+    let clients =
+        clients.largest().into_iter().map(|(client, count)| json!({ "client": client, "count": count }));
+    let mut answer = json!({
+        "minutes": minutes,
+        "domains": domains.collect::<Vec<_>>(),
+        "clients": clients.collect::<Vec<_>>(),
+    });
+    if let Some(object) = answer.as_object_mut() {
+        object.extend(extent(reached));
+    }
+    Ok(answer)
+}
+
+/// Whether it is the whole, and if not, how far back it goes.
+fn extent(reached: Option<SystemTime>) -> [(String, Value); 2] {
+    let reached = reached.map(|at| humantime::format_rfc3339_seconds(at).to_string());
+    [("whole".to_owned(), json!(reached.is_none())), ("reaches".to_owned(), json!(reached))]
+}
+
+/// Shows all that fit, the newest first, until the time is up: then the age of the last one.
+async fn go_through(
+    history: &History,
+    filter: &Filter,
+    mut each: impl FnMut(&Record),
+) -> Result<Option<SystemTime>, Problem> {
+    let (began, mut before, mut reached) = (Instant::now(), None, SystemTime::now());
+    loop {
+        let page = history.search(filter.clone(), before, STEP).await.map_err(|error| {
+            tracing::error!(%error, "the history can't be read");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be read; the log says more")
+        })?;
+        page.records.iter().for_each(&mut each);
+        reached = page.records.last().map_or(reached, |record| record.at);
+        before = page.next;
+        if before.is_none() {
+            return Ok(None);
+        }
+        if began.elapsed() > BUDGET {
+            return Ok(Some(reached));
+        }
+    }
+}
+
+/// How often each came; bounded, as those that come are invented by whoever wants to. Where there is no room the seldom ones
+/// go.
+#[derive(Debug)]
+struct Counts<K>(HashMap<K, u64, RandomState>);
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<K: Hash + Ord + Clone> Counts<K> {
+    const HELD: usize = 20_000;
+    const KEPT: usize = 5_000;
+
+    fn add(&mut self, key: K) {
+        *self.0.entry(key).or_default() += 1;
+        if self.0.len() > Self::HELD {
+            let mut counts: Vec<u64> = self.0.values().copied().collect();
+            let (_, smallest, _) = counts.select_nth_unstable_by_key(Self::KEPT, |count| Reverse(*count));
+            let smallest = *smallest;
+            self.0.retain(|_, count| *count > smallest);
+        }
+    }
+
+    fn largest(self) -> Vec<(K, u64)> {
+        let mut all: Vec<(K, u64)> = self.0.into_iter().collect();
+        all.sort_unstable_by(|(a, one), (b, other)| other.cmp(one).then_with(|| a.cmp(b)));
+        all.truncate(TOP);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_come_first_and_a_flood_of_others_pushes_them_out_of_no_count() {
+        let mut counts = Counts::default();
+        for number in 0..100_000u32 {
+            counts.add(1_000_000 + number);
+            if number % 10 == 0 {
+                counts.add(number / 10 % 3);
+            }
+            assert!(counts.0.len() <= Counts::<u32>::HELD);
+        }
+        let largest = counts.largest();
+        assert_eq!(largest.len(), TOP);
+        assert_eq!(largest[..3], [(0, 3334), (1, 3333), (2, 3333)]);
+    }
+
+    #[test]
+    fn what_is_asked_for_has_bounds_that_are_named() {
+        for (text, allowed) in
+            [("1", true), ("1440", true), ("0", false), ("1441", false), ("-1", false), ("x", false)]
+        {
+            assert_eq!(minutes(text).is_ok(), allowed, "{text}");
+        }
+        assert_eq!(minutes("x"), Err("must be a number from 1 to 1440".to_owned()));
+        assert_eq!(senders("1001"), Err("must be a number from 1 to 1000".to_owned()));
+    }
+}

@@ -1,0 +1,88 @@
+//! `GET /api/v1/status`: how the daemon is now, in one answer; `GET /api/v1/series`: verdicts of the last hour. What a page
+//! that is looked at asks for again and again, so nothing here waits for anything.
+
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use crate::admin::State;
+use crate::admin::routes::{Answer, Call};
+use crate::admin::series::Pace;
+use crate::dns::{Condition, Health};
+use crate::policy::decide::Verdict;
+use crate::store::history::History;
+
+pub(in crate::admin) fn status(call: Call) -> Answer {
+    Box::pin(async move { Ok(Json(now(&call.state, call.shared.series.pace())).into_response()) })
+}
+
+pub(in crate::admin) fn series(call: Call) -> Answer {
+    Box::pin(async move { Ok(Json(call.shared.series.json()).into_response()) })
+}
+
+fn now(state: &State, pace: Pace) -> Value {
+    let State { server, metrics, .. } = state;
+    let (entries, bytes) = state.dns.cache_size();
+    let uptime = SystemTime::now().duration_since(state.started).unwrap_or_default();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "hostname": state.hostname.as_str(),
+        "mode": state.gate.policy().mode.name(),
+        "uptime_seconds": uptime.as_secs(),
+        "connections": { "open": server.open(), "total": metrics.connections_total(), "limit": server.limit() },
+        "verdicts": verdicts(state),
+        "verdicts_per_second": pace.verdicts_per_second,
+        "cache": {
+            "entries": entries,
+            "bytes": bytes,
+            "limit_bytes": state.dns.settings().cache.memory,
+            "hit_rate": pace.hit_rate,
+        },
+        "dns": dns(&state.dns.health()),
+        "relay": relay(state),
+        "history": history(state),
+    })
+}
+
+/// Since the start.
+fn verdicts(state: &State) -> Value {
+    let all = state.metrics.verdicts();
+    let total = |wanted: Verdict| -> u64 {
+        all.iter().filter(|(verdict, ..)| *verdict == wanted).map(|(.., count)| count).sum()
+    };
+    json!({
+        "accept": total(Verdict::Accept),
+        "reject": total(Verdict::Reject),
+        "defer": total(Verdict::Defer),
+    })
+}
+
+/// It answers, if only one server does; what is wrong with each is told beside it.
+fn dns(health: &Health) -> Value {
+    let servers = health.servers.iter().map(|(address, condition)| {
+        let good = matches!(condition, Condition::Good | Condition::Unknown) && !health.down;
+        json!({ "address": address.to_string(), "ok": good, "detail": condition.to_string() })
+    });
+    json!({ "ok": !health.down, "detail": health.to_string(), "servers": servers.collect::<Vec<_>>() })
+}
+
+fn relay(state: &State) -> Value {
+    let reach = state.relay.reach();
+    json!({
+        "ok": reach.ok,
+        "detail": reach.detail,
+        "next_hop": state.relay.settings().next_hop.to_string(),
+        "connections": state.metrics.relay_connections(),
+    })
+}
+
+fn history(state: &State) -> Value {
+    let count = state.history.as_ref().map(History::count);
+    json!({
+        "on": count.is_some(),
+        "bytes": count.map_or(0, |count| count.octets),
+        "dropped": count.map_or(0, |count| count.dropped),
+    })
+}

@@ -1,0 +1,167 @@
+//! `/`: the dashboard, one page and its parts. They are part of the program, so that it shows itself without a folder beside
+//! it, and without any other host.
+//!
+//! It is shown to whoever may open it, with no token: nothing of the daemon is in it. What it shows it asks of the API.
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+
+use crate::admin::problem::Problem;
+use crate::admin::query::quoted;
+use crate::admin::routes::{Answer, Call};
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
+
+const INDEX: &str = include_str!("page/index.html");
+
+/// What is below `/ui/`: name, kind, content.
+const PARTS: &[(&str, &str, &str)] = &[
+    ("api.js", SCRIPT, include_str!("page/api.js")),
+    ("app.js", SCRIPT, include_str!("page/app.js")),
+    ("audit.js", SCRIPT, include_str!("page/audit.js")),
+    ("check.js", SCRIPT, include_str!("page/check.js")),
+    ("decisions.js", SCRIPT, include_str!("page/decisions.js")),
+    ("dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("icon.svg", PICTURE, include_str!("page/icon.svg")),
+    ("now.js", SCRIPT, include_str!("page/now.js")),
+    ("plot.js", SCRIPT, include_str!("page/plot.js")),
+    ("record.js", SCRIPT, include_str!("page/record.js")),
+    ("style.css", STYLE, include_str!("page/style.css")),
+    ("tops.js", SCRIPT, include_str!("page/tops.js")),
+    ("words.js", SCRIPT, include_str!("page/words.js")),
+    ("would.js", SCRIPT, include_str!("page/would.js")),
+];
+
+/// `/`.
+pub(super) fn index(_call: Call) -> Answer {
+    Box::pin(async { Ok(asset(HTML, INDEX)) })
+}
+
+/// `/ui/NAME`.
+pub(super) fn part(call: Call) -> Answer {
+    Box::pin(async move {
+        let part = PARTS.iter().find(|(name, ..)| *name == call.argument);
+        let part = part.map(|(_, kind, content)| asset(kind, content));
+        part.ok_or_else(|| Problem::not_found(format!("{} is no part of the page", quoted(&call.argument))))
+    })
+}
+
+/// Another version of the daemon has other parts: they are asked for again with each visit.
+fn asset(kind: &'static str, content: &'static str) -> Response {
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::policy::identity::Identity;
+    use crate::policy::reason::Reason;
+
+    fn part(name: &str) -> &'static str {
+        PARTS.iter().find(|(known, ..)| *known == name).unwrap_or_else(|| panic!("no {name}")).2
+    }
+
+    fn names() -> BTreeSet<&'static str> {
+        PARTS.iter().map(|(name, ..)| *name).collect()
+    }
+
+    /// What stands between two marks, each time.
+    fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item = &'a str> {
+        text.split(open).skip(1).map(move |rest| rest.split(close).next().unwrap())
+    }
+
+    #[test]
+    fn every_file_of_the_page_is_served_and_nothing_else() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/page");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let files: BTreeSet<String> = files.map(|name| name.into_string().unwrap()).collect();
+        let served = names().into_iter().map(str::to_owned).chain(["index.html".to_owned()]);
+        assert_eq!(files, served.collect());
+    }
+
+    #[test]
+    fn every_part_that_is_named_is_there_and_every_one_there_is_named() {
+        let mut named: BTreeSet<&str> = between(INDEX, "\"/ui/", '"').collect();
+        for (name, ..) in PARTS {
+            let imports: Vec<_> = between(part(name), "from \"./", '"').collect();
+            assert!(imports.is_empty() || name.ends_with(".js"), "{name}");
+            named.extend(imports);
+        }
+        assert_eq!(named, names());
+    }
+
+    /// Elements that a script looks for by their id.
+    #[test]
+    fn every_element_that_a_script_wants_is_in_the_page() {
+        let there: BTreeSet<&str> = between(INDEX, " id=\"", '"').collect();
+        for (name, ..) in PARTS {
+            for wanted in between(part(name), "byId(\"", '"') {
+                assert!(there.contains(wanted), "{name} wants {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_holds_nothing_that_its_policy_forbids_and_no_way_from_text_to_markup() {
+        for wrong in ["<style", "style=", "javascript:", " on", "http:", "https:", "//"] {
+            let html = INDEX.replace("</noscript>", "").to_lowercase();
+            let inside_tags = html.split('<').filter_map(|rest| rest.split('>').next());
+            let tags = inside_tags.filter(|tag| !tag.starts_with("!--"));
+            let found: Vec<_> = tags.filter(|tag| format!("<{tag}").contains(wrong)).collect();
+            assert!(found.is_empty(), "{wrong}: {found:?}");
+        }
+        for script in between(INDEX, "<script", '>') {
+            assert!(script.contains("src=\"/ui/"), "{script}");
+        }
+        let forbidden = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "DOMParser",
+            "srcdoc",
+            "createContextualFragment",
+            "\"style\"",
+            "setTimeout(\"",
+            "import(",
+        ];
+        for (name, kind, content) in PARTS.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
+            for wrong in forbidden {
+                assert!(!content.contains(wrong), "{name} ({kind}): {wrong}");
+            }
+        }
+    }
+
+    /// The name space of SVG is a name, and is not asked for.
+    #[test]
+    fn no_part_names_another_host() {
+        for (name, _, content) in PARTS.iter().copied().chain([("index.html", HTML, INDEX)]) {
+            let rest = content.replace("http://www.w3.org/2000/svg", "");
+            assert!(
+                !rest.contains("http://") && !rest.contains("https://") && !rest.contains("url("),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_reason_and_identity_has_its_name_and_a_colour_in_both_schemes() {
+        let (words, style) = (part("words.js"), part("style.css"));
+        for reason in Reason::ALL.map(Reason::name) {
+            assert!(words.contains(&format!("\"{reason}\"")), "{reason}");
+            assert_eq!(style.matches(&format!("--k-{reason}:")).count(), 2, "{reason}");
+            assert!(style.contains(&format!(".k-{reason} {{ fill: var(--k-{reason}); }}")), "{reason}");
+        }
+        for identity in Identity::ALL {
+            assert!(words.contains(&format!("\"{identity}\"")), "{identity}");
+        }
+    }
+}

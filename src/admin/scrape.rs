@@ -1,0 +1,38 @@
+//! `/metrics`: the counters, and what is to be read now, for Prometheus and whoever speaks its formats.
+
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::response::IntoResponse;
+
+use crate::admin::State;
+use crate::admin::routes::{Answer, Call};
+use crate::metrics::{Format, Gauges, HistoryGauges};
+
+pub(super) fn metrics(call: Call) -> Answer {
+    Box::pin(async move {
+        let accepted = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        // Prometheus names it first, with others behind; who asks by hand gets the older one, which any tool reads.
+        let open = accepted.into_iter().any(|value| value.contains("application/openmetrics-text"));
+        let format = if open { Format::OpenMetrics } else { Format::Prometheus };
+        let text = call.state.metrics.text(&gauges(&call.state), format);
+        Ok(([(CONTENT_TYPE, format.media_type()), (VARY, "Accept")], text).into_response())
+    })
+}
+
+fn gauges(state: &State) -> Gauges {
+    let (cache_entries, cache_bytes) = state.dns.cache_size();
+    Gauges {
+        connections_open: state.server.open(),
+        connections_limit: state.server.limit(),
+        cache_entries,
+        cache_bytes,
+        cache_limit_bytes: state.dns.settings().cache.memory,
+        dns_answering: !state.dns.health().down,
+        relay_reachable: state.relay.reach().ok,
+        relay_connections_limit: state.relay.settings().max_connections,
+        history: state.history.as_ref().map(|history| {
+            let count = history.count();
+            HistoryGauges { bytes: count.octets, dropped: count.dropped }
+        }),
+        started: state.started,
+    }
+}

@@ -1,0 +1,254 @@
+//! Verdicts over time, for the dashboard: the last hour in steps of ten seconds, made of the counters by looking at them once
+//! a second.
+//!
+//! The counters know totals only, and they stay what costs a session something; who looks back pays here. A restart begins
+//! anew, and an hour is all there is: for more there is Prometheus.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::policy::decide::Verdict;
+use crate::policy::reason::Reason;
+use crate::policy::rule::Mode;
+
+/// How often the counters are looked at.
+pub(super) const BEAT: Duration = Duration::from_secs(1);
+/// Seconds of a step.
+const STEP: u64 = 10;
+/// An hour.
+const STEPS: usize = 360;
+/// What "now" is the mean of.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// Verdict, reason where it isn't accept, and mode.
+pub(super) type Kind = (Verdict, Option<Reason>, Mode);
+
+/// Totals since the start of the daemon, as the counters have them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Totals {
+    pub(super) verdicts: Vec<(Kind, u64)>,
+    /// Look-ups that the cache answered.
+    pub(super) hits: u64,
+    pub(super) lookups: u64,
+}
+
+/// The last minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Pace {
+    pub(super) verdicts_per_second: f64,
+    /// `None` where nothing was looked up.
+    pub(super) hit_rate: Option<f64>,
+}
+
+/// What is remembered.
+#[derive(Debug, Default)]
+pub(super) struct Series(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// The step that is being counted, in steps since 1970; steps end at round times.
+    step: u64,
+    rows: Vec<Row>,
+    moments: VecDeque<Moment>,
+}
+
+#[derive(Debug)]
+struct Row {
+    kind: Kind,
+    total: u64,
+    /// The last is the step that is being counted.
+    steps: VecDeque<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: Instant,
+    verdicts: u64,
+    hits: u64,
+    lookups: u64,
+}
+
+impl Series {
+    /// Remembers what the counters say at this time.
+    pub(super) fn sample(&self, wall: SystemTime, at: Instant, totals: &Totals) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / STEP;
+        memory.advance(step);
+        for (kind, total) in &totals.verdicts {
+            memory.count(*kind, *total);
+        }
+        let verdicts = totals.verdicts.iter().map(|(_, total)| total).sum();
+        memory.moments.push_back(Moment { at, verdicts, hits: totals.hits, lookups: totals.lookups });
+        while memory.moments.front().is_some_and(|moment| at - moment.at > RECENT) {
+            memory.moments.pop_front();
+        }
+    }
+
+    /// Of the last minute, or of the time since the start.
+    pub(super) fn pace(&self) -> Pace {
+        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(first), Some(last)) = (memory.moments.front(), memory.moments.back()) else {
+            return Pace::default();
+        };
+        let seconds = (last.at - first.at).as_secs_f64();
+        let lookups = last.lookups.saturating_sub(first.lookups);
+        let per = |count: u64, of: f64| if of > 0.0 { count as f64 / of } else { 0.0 };
+        Pace {
+            verdicts_per_second: per(last.verdicts.saturating_sub(first.verdicts), seconds),
+            hit_rate: (lookups > 0).then(|| per(last.hits.saturating_sub(first.hits), lookups as f64)),
+        }
+    }
+
+    /// The answer of `/api/v1/series`. What didn't happen in this hour is left out.
+    pub(super) fn json(&self) -> Value {
+        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = STEPS as u64 - 1;
+        let start = UNIX_EPOCH + Duration::from_secs(memory.step.saturating_sub(before) * STEP);
+        let rows = memory.rows.iter().filter(|row| row.steps.iter().any(|count| *count > 0));
+        let rows = rows.map(|row| {
+            let (verdict, reason, mode) = row.kind;
+            json!({
+                "verdict": verdict.name(),
+                "reason": reason.map(Reason::name),
+                "mode": mode.name(),
+                "values": row.steps,
+            })
+        });
+        json!({
+            "step_seconds": STEP,
+            "start": humantime::format_rfc3339_seconds(start).to_string(),
+            "series": rows.collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Memory {
+    /// Goes on to a step. A clock that was set back counts on in the step where it was, unless that is an hour or more: then
+    /// all that is remembered is of another time.
+    fn advance(&mut self, to: u64) {
+        let ahead = self.step.saturating_sub(to);
+        if ahead > 0 && ahead < STEPS as u64 {
+            return;
+        }
+        let steps =
+            if ahead > 0 { STEPS } else { usize::try_from(to - self.step).unwrap_or(STEPS).min(STEPS) };
+        self.step = to;
+        for row in &mut self.rows {
+            row.steps.drain(..steps);
+            row.steps.resize(STEPS, 0);
+        }
+    }
+
+    fn count(&mut self, kind: Kind, total: u64) {
+        match self.rows.iter_mut().find(|row| row.kind == kind) {
+            Some(row) => {
+                if let Some(last) = row.steps.back_mut() {
+                    *last += total.saturating_sub(row.total);
+                }
+                row.total = total;
+            }
+            None => {
+                let mut steps = VecDeque::from(vec![0; STEPS]);
+                if let Some(last) = steps.back_mut() {
+                    *last = total;
+                }
+                self.rows.push(Row { kind, total, steps });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCEPT: Kind = (Verdict::Accept, None, Mode::Enforce);
+    const NO_MX: Kind = (Verdict::Reject, Some(Reason::NoMx), Mode::Enforce);
+
+    fn wall(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+    }
+
+    /// One series, looked at by the clock on the wall at these seconds, and how many were accepted by then.
+    fn sampled(rows: &[(u64, u64)]) -> Value {
+        let (series, at) = (Series::default(), Instant::now());
+        for (second, accepted) in rows {
+            let totals = Totals { verdicts: vec![(ACCEPT, *accepted)], ..Totals::default() };
+            series.sample(wall(*second), at, &totals);
+        }
+        series.json()
+    }
+
+    fn values(answer: &Value) -> Vec<u64> {
+        let values = answer["series"][0]["values"].as_array();
+        values.map_or_else(Vec::new, |values| values.iter().map(|value| value.as_u64().unwrap()).collect())
+    }
+
+    #[test]
+    fn what_is_counted_stands_in_the_step_in_which_it_was_seen() {
+        let answer = sampled(&[(0, 0), (1, 3), (9, 4), (10, 4), (19, 9), (41, 10)]);
+        let values = values(&answer);
+        assert_eq!(values.len(), 360);
+        assert_eq!(values[354..], [0, 4, 5, 0, 0, 1]);
+        assert_eq!(values.iter().sum::<u64>(), 10);
+        assert_eq!(answer["start"], "2027-01-15T07:00:50Z");
+        assert_eq!(answer["step_seconds"], 10);
+        let row = &answer["series"][0];
+        assert_eq!(
+            (&row["verdict"], &row["reason"], &row["mode"]),
+            (&json!("accept"), &Value::Null, &json!("enforce"))
+        );
+    }
+
+    #[test]
+    fn an_hour_is_remembered_and_what_went_by_leaves_nothing() {
+        assert_eq!(values(&sampled(&[(0, 7), (3590, 7)]))[0], 7);
+        assert_eq!(sampled(&[(0, 7), (3600, 7)])["series"], json!([]));
+        assert_eq!(sampled(&[(0, 7), (1_000_000, 7)])["series"], json!([]));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_loses_no_count() {
+        let set_back = values(&sampled(&[(1000, 5), (400, 8), (1005, 9)]));
+        assert_eq!(set_back[359], 9);
+        let far_back = sampled(&[(10_000, 5), (400, 8), (411, 8)]);
+        assert_eq!(values(&far_back)[357..], [0, 3, 0], "what was before is of another time");
+    }
+
+    #[test]
+    fn the_kinds_are_kept_apart() {
+        let (series, at) = (Series::default(), Instant::now());
+        for (second, accepted, refused) in [(0, 1, 0), (1, 2, 5)] {
+            let verdicts = vec![(ACCEPT, accepted), (NO_MX, refused)];
+            series.sample(wall(second), at, &Totals { verdicts, ..Totals::default() });
+        }
+        let answer = series.json();
+        assert_eq!(answer["series"][1]["reason"], "no_mx");
+        assert_eq!(answer["series"][0]["values"][359], 2);
+        assert_eq!(answer["series"][1]["values"][359], 5);
+    }
+
+    #[test]
+    fn now_is_the_mean_of_the_last_minute() {
+        let (series, began) = (Series::default(), Instant::now());
+        assert_eq!(series.pace(), Pace::default());
+        for second in 0..200 {
+            // ten a second, and from second 150 on none; of four look-ups the cache knows three
+            let verdicts = vec![(ACCEPT, second.min(150) * 10)];
+            let totals = Totals { verdicts, hits: second * 3, lookups: second * 4 };
+            series.sample(wall(second), began + Duration::from_secs(second), &totals);
+            let expected = match second {
+                0 => 0.0,
+                1..=150 => 10.0,
+                _ => 10.0 * (150.0 - (second as f64 - 60.0)) / 60.0,
+            };
+            let pace = series.pace();
+            assert!((pace.verdicts_per_second - expected).abs() < 1e-9, "{second}: {pace:?}");
+            assert_eq!(pace.hit_rate, (second > 0).then_some(0.75), "{second}");
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! What happened, as numbers (DESIGN 6): counted where it happens, read when somebody asks.
+//!
+//! Every counter is there from the start and found by an index, so that counting is one atomic addition: no look-up by
+//! name, no lock, no allocation. What is a state and no event (open connections, the size of the cache) isn't counted here
+//! but told by whoever asks for the text, as [`Gauges`]. Names and labels are a contract; new ones may be added.
+
+mod exposition;
+mod histogram;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::metrics::histogram::Histogram;
+use crate::policy::decide::{Decision, Verdict};
+use crate::policy::evidence::RecordType;
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::policy::rule::Mode;
+
+pub use crate::metrics::exposition::{Format, Gauges, HistoryGauges};
+
+/// All counters. Clones count together; a reload hands them on.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    connections: Tally<Connection>,
+    panics: AtomicU64,
+    verdicts: Verdicts,
+    verdict_seconds: Histogram,
+    queries: Queries,
+    query_seconds: Histogram,
+    cache_lookups: Tally<CacheResult>,
+    relay_transactions: Tally<RelayOutcome>,
+    /// Opened and closed, so that neither is ever less than nothing.
+    relay_connections: (AtomicU64, AtomicU64),
+}
+
+/// What became of a connection when it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// It got a banner, or was told that it spoke before that.
+    Served,
+    /// Turned away: `limits.connections`.
+    Limit,
+    /// Turned away: `limits.connections_per_client`.
+    ClientLimit,
+    /// Turned away: the daemon ends.
+    Stopping,
+    /// Closed: a trusted proxy didn't announce its client.
+    NotAnnounced,
+}
+
+/// What became of a question that the cache couldn't answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryOutcome {
+    /// Records came, if only aliases.
+    Found,
+    /// The name exists, records of the type don't.
+    NoData,
+    /// NXDOMAIN.
+    NoSuchDomain,
+    /// SERVFAIL of all servers.
+    ServerFailure,
+    /// REFUSED of all servers.
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// What came was of no use.
+    Broken,
+    /// Not sent: too many questions.
+    Busy,
+    /// Not sent: no server answers at present.
+    Down,
+}
+
+/// What a look-up found in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    /// Records that hold.
+    Hit,
+    /// That there are none, or that asking fails, a moment ago.
+    Negative,
+    /// Nothing: it was asked, or should have been.
+    Miss,
+    /// Nothing, but somebody was asking already.
+    Coalesced,
+    /// Nothing that holds, and asking failed; records that have expired may carry an accept.
+    Stale,
+}
+
+/// How a transaction with the next hop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayOutcome {
+    /// The next hop has the message.
+    Delivered,
+    /// It said 4xx.
+    Deferred,
+    /// It said 5xx.
+    Rejected,
+    /// It can't be reached, or doesn't want to talk to us; the Maildir can't be written.
+    Unreachable,
+    /// It broke off, was silent, or talked nonsense.
+    Lost,
+    /// `relay.max_connections` were in use.
+    Busy,
+    /// The client broke off, or the message was refused by us.
+    Abandoned,
+}
+
+/// A label whose values are known.
+trait Label: Copy + 'static {
+    /// All, each at the place of its number.
+    const ALL: &'static [Self];
+
+    fn place(self) -> usize;
+
+    fn name(self) -> &'static str;
+}
+
+macro_rules! label {
+    ($label:ident: $($value:ident $name:literal),+) => {
+        impl Label for $label {
+            const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            fn place(self) -> usize {
+                self as usize
+            }
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name),+
+                }
+            }
+        }
+    };
+}
+
+label!(Connection: Served "served", Limit "limit", ClientLimit "client_limit", Stopping "stopping", NotAnnounced "not_announced");
+label!(CacheResult: Hit "hit", Negative "negative", Miss "miss", Coalesced "coalesced", Stale "stale");
+label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_domain", ServerFailure "servfail",
+    Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down");
+label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
+    Lost "lost", Busy "busy", Abandoned "abandoned");
+label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
+label!(Verdict: Accept "accept", Defer "defer", Reject "reject");
+label!(Mode: Enforce "enforce", Monitor "monitor");
+
+/// One counter for each value of a label.
+#[derive(Debug)]
+struct Tally<L> {
+    counts: Box<[AtomicU64]>,
+    of: std::marker::PhantomData<fn(L)>,
+}
+
+impl<L: Label> Default for Tally<L> {
+    fn default() -> Self {
+        Self { counts: zeros(L::ALL.len()), of: std::marker::PhantomData }
+    }
+}
+
+impl<L: Label> Tally<L> {
+    fn add(&self, value: L) {
+        add(&self.counts, value.place());
+    }
+
+    fn each(&self) -> impl Iterator<Item = (L, u64)> {
+        L::ALL.iter().copied().zip(self.counts.iter().map(read))
+    }
+}
+
+/// By type and outcome.
+#[derive(Debug)]
+struct Queries(Box<[AtomicU64]>);
+
+impl Default for Queries {
+    fn default() -> Self {
+        Self(zeros(RecordType::ALL.len() * QueryOutcome::ALL.len()))
+    }
+}
+
+impl Queries {
+    fn add(&self, rtype: RecordType, outcome: QueryOutcome) {
+        add(&self.0, rtype.place() * QueryOutcome::ALL.len() + outcome.place());
+    }
+
+    fn each(&self) -> impl Iterator<Item = (RecordType, QueryOutcome, u64)> {
+        let labels = RecordType::ALL
+            .iter()
+            .flat_map(|rtype| QueryOutcome::ALL.iter().map(move |outcome| (*rtype, *outcome)));
+        labels.zip(self.0.iter().map(read)).map(|((rtype, outcome), count)| (rtype, outcome, count))
+    }
+}
+
+/// By mode, verdict, identity and reason.
+#[derive(Debug)]
+struct Verdicts(Box<[AtomicU64]>);
+
+/// One row of [`Verdicts`]; what didn't refuse has neither identity nor reason.
+#[derive(Debug, Clone, Copy)]
+struct VerdictCount {
+    verdict: Verdict,
+    cause: Option<(Identity, Reason)>,
+    mode: Mode,
+    count: u64,
+}
+
+/// Of one mode and verdict: no cause, then each identity with each reason.
+const CAUSES: usize = 1 + Identity::ALL.len() * Reason::ALL.len();
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self(zeros(Mode::ALL.len() * Verdict::ALL.len() * CAUSES))
+    }
+}
+
+impl Verdicts {
+    fn add(&self, verdict: Verdict, cause: Option<(Identity, Reason)>, mode: Mode) {
+        let cause =
+            cause.map_or(0, |(identity, reason)| 1 + identity as usize * Reason::ALL.len() + reason as usize);
+        add(&self.0, (mode.place() * Verdict::ALL.len() + verdict.place()) * CAUSES + cause);
+    }
+
+    fn each(&self) -> impl Iterator<Item = VerdictCount> {
+        let reasons = |identity| Reason::ALL.into_iter().map(move |reason| Some((identity, reason)));
+        let causes = move || std::iter::once(None).chain(Identity::ALL.into_iter().flat_map(reasons));
+        let of_mode = |mode: &'static Mode| Verdict::ALL.iter().map(move |verdict| (*mode, *verdict));
+        let labels = Mode::ALL
+            .iter()
+            .flat_map(of_mode)
+            .flat_map(move |(mode, verdict)| causes().map(move |cause| (mode, verdict, cause)));
+        let rows = labels.zip(self.0.iter().map(read));
+        rows.map(|((mode, verdict, cause), count)| VerdictCount { verdict, cause, mode, count })
+    }
+}
+
+impl Metrics {
+    /// A connection came in.
+    pub fn connection(&self, outcome: Connection) {
+        self.0.connections.add(outcome);
+    }
+
+    /// How many came in.
+    #[must_use]
+    pub fn connections_total(&self) -> u64 {
+        self.0.connections.each().map(|(_, count)| count).sum()
+    }
+
+    /// A connection or a request ended in a panic; how many have, with it.
+    pub fn panic(&self) -> u64 {
+        self.0.panics.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many ended in a panic.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        read(&self.0.panics)
+    }
+
+    /// A decision, as it is logged, and how long after MAIL.
+    pub fn verdict(&self, decision: &Decision, mode: Mode, took: Duration) {
+        let cause = decision.cause.as_ref().map(|cause| (cause.finding.identity, cause.reason));
+        self.0.verdicts.add(decision.verdict, cause, mode);
+        self.0.verdict_seconds.observe(took);
+    }
+
+    /// All verdicts so far, of all identities together; a reason is there where it is no accept.
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<(Verdict, Option<Reason>, Mode, u64)> {
+        let mut summed: Vec<(Verdict, Option<Reason>, Mode, u64)> = Vec::new();
+        for VerdictCount { verdict, cause, mode, count } in self.0.verdicts.each().filter(|row| row.count > 0)
+        {
+            let reason = cause.map(|(_, reason)| reason);
+            match summed.iter_mut().find(|row| (row.0, row.1, row.2) == (verdict, reason, mode)) {
+                Some(row) => row.3 += count,
+                None => summed.push((verdict, reason, mode, count)),
+            }
+        }
+        summed
+    }
+
+    /// A question that was sent, and how long it took.
+    pub fn query(&self, rtype: RecordType, outcome: QueryOutcome, took: Duration) {
+        self.0.queries.add(rtype, outcome);
+        self.0.query_seconds.observe(took);
+    }
+
+    /// A question that was not sent.
+    pub fn unasked(&self, rtype: RecordType, outcome: QueryOutcome) {
+        self.0.queries.add(rtype, outcome);
+    }
+
+    /// A look-up in the cache.
+    pub fn cache_lookup(&self, result: CacheResult) {
+        self.0.cache_lookups.add(result);
+    }
+
+    /// Look-ups in the cache that needed no question, and all of them.
+    #[must_use]
+    pub fn cache_lookups(&self) -> (u64, u64) {
+        let of_cache = |result| matches!(result, CacheResult::Hit | CacheResult::Negative);
+        self.0.cache_lookups.each().fold((0, 0), |(hits, all), (result, count)| {
+            (hits + if of_cache(result) { count } else { 0 }, all + count)
+        })
+    }
+
+    /// A transaction with the next hop has ended.
+    pub fn relay_transaction(&self, outcome: RelayOutcome) {
+        self.0.relay_transactions.add(outcome);
+    }
+
+    /// A connection to the relay, open for as long as this lives.
+    #[must_use]
+    pub fn relay_connection(&self) -> OpenConnection {
+        self.0.relay_connections.0.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.0))
+    }
+
+    /// Connections to the relay that are open.
+    #[must_use]
+    pub fn relay_connections(&self) -> u64 {
+        let (opened, closed) = &self.0.relay_connections;
+        // In this order, so that one that is opened meanwhile isn't seen as closed before.
+        let closed = read(closed);
+        read(opened).saturating_sub(closed)
+    }
+
+    /// All of it as text.
+    #[must_use]
+    pub fn text(&self, gauges: &Gauges, format: Format) -> String {
+        exposition::exposition(self, gauges, format)
+    }
+}
+
+/// See [`Metrics::relay_connection`].
+#[derive(Debug)]
+pub struct OpenConnection(Arc<Counters>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.relay_connections.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn zeros(length: usize) -> Box<[AtomicU64]> {
+    (0..length).map(|_| AtomicU64::new(0)).collect()
+}
+
+fn add(counts: &[AtomicU64], place: usize) {
+    if let Some(count) = counts.get(place) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn read(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::decide::exempt;
+
+    fn assert_in_place<L: Label>() {
+        for (at, value) in L::ALL.iter().enumerate() {
+            assert_eq!(value.place(), at, "{}", value.name());
+        }
+    }
+
+    #[test]
+    fn every_value_of_a_label_has_its_own_place() {
+        assert_in_place::<Connection>();
+        assert_in_place::<CacheResult>();
+        assert_in_place::<QueryOutcome>();
+        assert_in_place::<RelayOutcome>();
+        assert_in_place::<RecordType>();
+        assert_in_place::<Verdict>();
+        assert_in_place::<Mode>();
+        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at, "{reason}");
+        }
+        for (at, identity) in Identity::ALL.into_iter().enumerate() {
+            assert_eq!(identity as usize, at, "{identity}");
+        }
+    }
+
+    #[test]
+    fn words_are_those_of_the_log() {
+        for verdict in Verdict::ALL {
+            assert_eq!(Label::name(verdict), verdict.name());
+        }
+        for mode in Mode::ALL {
+            assert_eq!(Label::name(*mode), mode.name());
+        }
+        for rtype in RecordType::ALL {
+            assert_eq!(rtype.name(), rtype.to_string());
+        }
+    }
+
+    #[test]
+    fn each_combination_is_counted_by_itself() {
+        let metrics = Metrics::default();
+        let mut expected = 0;
+        for mode in Mode::ALL {
+            for verdict in Verdict::ALL {
+                for identity in Identity::ALL {
+                    for reason in Reason::ALL {
+                        metrics.0.verdicts.add(verdict, Some((identity, reason)), *mode);
+                        expected += 1;
+                    }
+                }
+                metrics.0.verdicts.add(verdict, None, *mode);
+                expected += 1;
+            }
+        }
+        let rows: Vec<VerdictCount> = metrics.0.verdicts.each().collect();
+        assert_eq!(rows.len(), expected);
+        assert!(rows.iter().all(|row| row.count == 1));
+        let summed = metrics.verdicts();
+        assert_eq!(summed.len(), 6 * (1 + Reason::ALL.len()));
+        assert!(summed.iter().all(|row| row.3 == if row.1.is_some() { 5 } else { 1 }), "{summed:?}");
+        for rtype in RecordType::ALL {
+            for outcome in QueryOutcome::ALL {
+                metrics.unasked(*rtype, *outcome);
+            }
+        }
+        assert!(metrics.0.queries.each().all(|(_, _, count)| count == 1));
+    }
+
+    #[test]
+    fn an_exemption_is_an_accept_without_a_reason() {
+        let metrics = Metrics::default();
+        metrics.verdict(&exempt(), Mode::Monitor, Duration::from_millis(1));
+        assert_eq!(metrics.verdicts(), [(Verdict::Accept, None, Mode::Monitor, 1)]);
+    }
+
+    #[test]
+    fn connections_to_the_relay_are_open_until_they_are_dropped() {
+        let metrics = Metrics::default();
+        let (one, two) = (metrics.relay_connection(), metrics.relay_connection());
+        assert_eq!(metrics.relay_connections(), 2);
+        drop(one);
+        assert_eq!(metrics.relay_connections(), 1);
+        drop(two);
+        assert_eq!(metrics.relay_connections(), 0);
+    }
+}

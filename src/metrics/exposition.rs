@@ -1,0 +1,326 @@
+//! The counters as text: OpenMetrics, or the older text format of Prometheus for whoever asks for no other.
+//!
+//! The encoder of the crate prometheus-client writes the first; the second differs in what the comments call a counter.
+//! Combinations that never happened are left out where there are hundreds.
+
+use std::fmt::{Error, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::metrics::histogram::{Histogram, Reading};
+use crate::metrics::{Label, Metrics, Tally, VerdictCount};
+
+/// What is a state and no event, as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gauges {
+    /// Clients that are connected.
+    pub connections_open: usize,
+    /// `limits.connections`.
+    pub connections_limit: usize,
+    /// Answers that are held.
+    pub cache_entries: u64,
+    /// What they take.
+    pub cache_bytes: u64,
+    /// `dns.cache.memory`.
+    pub cache_limit_bytes: u64,
+    /// Whether some DNS server answers.
+    pub dns_answering: bool,
+    /// Whether the next hop could be used when that was last tried.
+    pub relay_reachable: bool,
+    /// `relay.max_connections`.
+    pub relay_connections_limit: usize,
+    /// Where decisions are kept.
+    pub history: Option<HistoryGauges>,
+    /// When the daemon started.
+    pub started: SystemTime,
+}
+
+/// What the history says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryGauges {
+    /// What it takes on disk.
+    pub bytes: u64,
+    /// Decisions that were not kept since the start, as the disk was too slow.
+    pub dropped: u64,
+}
+
+/// In which words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The text format of Prometheus, 0.0.4.
+    Prometheus,
+}
+
+impl Format {
+    /// For `Content-Type:`.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+pub(super) fn exposition(metrics: &Metrics, gauges: &Gauges, format: Format) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot { metrics: metrics.clone(), gauges: gauges.clone() }));
+    let mut written = String::new();
+    // Writing to a String can't fail.
+    text::encode(&mut written, &registry).ok();
+    match format {
+        Format::OpenMetrics => written,
+        Format::Prometheus => older(&written),
+    }
+}
+
+/// There a counter is called as its only sample is, and there are neither units nor an end.
+fn older(open: &str) -> String {
+    let mut text = String::with_capacity(open.len());
+    let mut lines = open.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        let of_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let named = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
+        let is_counters = of_counter(line)
+            || line.starts_with("# HELP ") && lines.peek().is_some_and(|next| of_counter(next));
+        // Writing to a String can't fail.
+        match named.filter(|_| is_counters).and_then(|rest| rest.split_once(' ')) {
+            Some((name, rest)) => {
+                let kind = line.get(..6).unwrap_or_default();
+                writeln!(text, "{kind} {name}_total {rest}").ok();
+            }
+            None => {
+                writeln!(text, "{line}").ok();
+            }
+        }
+    }
+    text
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    metrics: Metrics,
+    gauges: Gauges,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut families = Families(encoder);
+        self.about_us(&mut families)?;
+        self.about_clients(&mut families)?;
+        self.about_dns(&mut families)?;
+        self.about_the_relay(&mut families)?;
+        self.about_history(&mut families)
+    }
+}
+
+impl Snapshot {
+    fn about_us(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let mut family = families.gauge("rmxd_build_info", "The version that runs; always 1")?;
+        family.encode_family(&version)?.encode_gauge(&1_u64)?;
+        let started = self.gauges.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        families
+            .open("rmxd_start_time", "When it started, since 1970", Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&started.as_secs_f64())?;
+        families.counter(
+            "rmxd_panics",
+            "Connections and requests that ended in a panic",
+            self.metrics.panics(),
+        )
+    }
+
+    fn about_clients(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let (counters, gauges) = (&self.metrics.0, &self.gauges);
+        let help = "Connections that came in, by what became of them";
+        families.tally("rmxd_connections", help, "outcome", &counters.connections)?;
+        let open = gauges.connections_open as u64;
+        families.gauge("rmxd_connections_open", "Clients that are connected")?.encode_gauge(&open)?;
+        let limit = gauges.connections_limit as u64;
+        families.gauge("rmxd_connections_limit", "limits.connections")?.encode_gauge(&limit)?;
+        let help = "Decisions; with mode monitor a refusal was not carried out";
+        let mut family = families.counters("rmxd_verdicts", help)?;
+        for VerdictCount { verdict, cause, mode, count } in counters.verdicts.each() {
+            // What can be expected is there from the start, so that a rate has a beginning.
+            if count > 0 || cause.is_none() && verdict.name() == "accept" {
+                let (identity, reason) = cause.map_or((NONE, NONE), |(one, why)| (one.name(), why.name()));
+                let labels = [
+                    ("verdict", verdict.name()),
+                    ("identity", identity),
+                    ("reason", reason),
+                    ("mode", mode.name()),
+                ];
+                count_of(&mut family, &labels, count)?;
+            }
+        }
+        families.seconds("rmxd_verdict", "From MAIL to the decision", &counters.verdict_seconds)
+    }
+
+    fn about_dns(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let (counters, gauges) = (&self.metrics.0, &self.gauges);
+        let mut family =
+            families.counters("rmxd_dns_queries", "Questions that the cache had no answer to")?;
+        for (rtype, outcome, count) in counters.queries.each().filter(|(_, _, count)| *count > 0) {
+            count_of(&mut family, &[("type", rtype.name()), ("outcome", outcome.name())], count)?;
+        }
+        families.seconds("rmxd_dns_query", "For the answer to a question", &counters.query_seconds)?;
+        let help = "Whether some DNS server answers";
+        families.gauge("rmxd_dns_answering", help)?.encode_gauge(&u64::from(gauges.dns_answering))?;
+        let help = "Look-ups, by what the cache held";
+        families.tally("rmxd_cache_lookups", help, "result", &counters.cache_lookups)?;
+        families.gauge("rmxd_cache_entries", "Answers that are held")?.encode_gauge(&gauges.cache_entries)?;
+        families.bytes("rmxd_cache", "What the answers take that are held", gauges.cache_bytes)?;
+        families.bytes("rmxd_cache_limit", "dns.cache.memory", gauges.cache_limit_bytes)
+    }
+
+    fn about_the_relay(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let (counters, gauges) = (&self.metrics.0, &self.gauges);
+        let help = "Transactions with the next hop, by how they ended";
+        families.tally("rmxd_relay_transactions", help, "outcome", &counters.relay_transactions)?;
+        let help = "Connections to the relay, in use or waiting for it";
+        let open = self.metrics.relay_connections();
+        families.gauge("rmxd_relay_connections_open", help)?.encode_gauge(&open)?;
+        let limit = gauges.relay_connections_limit as u64;
+        families.gauge("rmxd_relay_connections_limit", "relay.max_connections")?.encode_gauge(&limit)?;
+        let help = "Whether the next hop could be used when that was last tried";
+        families.gauge("rmxd_relay_reachable", help)?.encode_gauge(&u64::from(gauges.relay_reachable))
+    }
+
+    fn about_history(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let Some(HistoryGauges { bytes, dropped }) = self.gauges.history else { return Ok(()) };
+        families.bytes("rmxd_history", "What the history of decisions takes on disk", bytes)?;
+        let help =
+            "Decisions that are missing from the history, as they came faster than they could be written";
+        families.counter("rmxd_history_dropped", help, dropped)
+    }
+}
+
+/// For a label that has no value.
+const NONE: &str = "none";
+
+/// Writes families of metrics.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    fn open<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        unit: Option<&'s Unit>,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, Error> {
+        self.0.encode_descriptor(name, help, unit, kind)
+    }
+
+    fn gauge<'s>(&'s mut self, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, Error> {
+        self.open(name, help, None, MetricType::Gauge)
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+        self.open(name, help, Some(&Unit::Bytes), MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// Several; `_total` comes behind the name.
+    fn counters<'s>(&'s mut self, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, Error> {
+        self.open(name, help, None, MetricType::Counter)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+        self.counters(name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn tally<L: Label>(&mut self, name: &str, help: &str, label: &str, of: &Tally<L>) -> Result<(), Error> {
+        let mut family = self.counters(name, help)?;
+        for (value, count) in of.each() {
+            count_of(&mut family, &[(label, value.name())], count)?;
+        }
+        Ok(())
+    }
+
+    /// A histogram; `_seconds` comes behind the name.
+    fn seconds(&mut self, name: &str, help: &str, of: &Histogram) -> Result<(), Error> {
+        let Reading { sum, count, buckets } = of.read();
+        let mut family = self.open(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}
+
+fn count_of(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, count: u64) -> Result<(), Error> {
+    family.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::{CacheResult, Connection};
+    use crate::policy::decide::exempt;
+    use crate::policy::rule::Mode;
+
+    fn gauges() -> Gauges {
+        Gauges {
+            connections_open: 2,
+            connections_limit: 10,
+            cache_entries: 3,
+            cache_bytes: 4,
+            cache_limit_bytes: 5,
+            dns_answering: true,
+            relay_reachable: false,
+            relay_connections_limit: 6,
+            history: None,
+            started: UNIX_EPOCH + Duration::from_millis(1_500),
+        }
+    }
+
+    #[test]
+    fn both_formats_say_the_same() {
+        let metrics = Metrics::default();
+        metrics.connection(Connection::Served);
+        metrics.cache_lookup(CacheResult::Stale);
+        metrics.verdict(&exempt(), Mode::Enforce, Duration::from_millis(3));
+        let open = exposition(&metrics, &gauges(), Format::OpenMetrics);
+        let older = exposition(&metrics, &gauges(), Format::Prometheus);
+        for line in [
+            "rmxd_connections_total{outcome=\"served\"} 1",
+            "rmxd_cache_lookups_total{result=\"stale\"} 1",
+            "rmxd_verdicts_total{verdict=\"accept\",identity=\"none\",reason=\"none\",mode=\"enforce\"} 1",
+            "rmxd_verdict_seconds_sum 0.003",
+            "rmxd_verdict_seconds_bucket{le=\"0.0025\"} 0",
+            "rmxd_verdict_seconds_bucket{le=\"+Inf\"} 1",
+            "rmxd_connections_open 2",
+            "rmxd_relay_reachable 0",
+            "rmxd_cache_bytes 4",
+            "rmxd_start_time_seconds 1.5",
+        ] {
+            assert!(open.lines().any(|found| found == line), "{line}: {open}");
+            assert!(older.lines().any(|found| found == line), "{line}: {older}");
+        }
+        assert!(open.contains("# TYPE rmxd_connections counter\n") && open.ends_with("# EOF\n"), "{open}");
+        assert!(older.contains("# TYPE rmxd_connections_total counter\n"), "{older}");
+        assert!(older.contains("# HELP rmxd_connections_total Connections"), "{older}");
+        assert!(!older.contains("# EOF") && !older.contains("# UNIT"), "{older}");
+        let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(samples(&open), samples(&older));
+    }
+
+    #[test]
+    fn the_history_is_there_where_it_is_on() {
+        let metrics = Metrics::default();
+        let on = Gauges { history: Some(HistoryGauges { bytes: 7, dropped: 8 }), ..gauges() };
+        let text = exposition(&metrics, &on, Format::OpenMetrics);
+        assert!(
+            text.contains("\nrmxd_history_bytes 7\n") && text.contains("\nrmxd_history_dropped_total 8\n")
+        );
+        assert!(!exposition(&metrics, &gauges(), Format::OpenMetrics).contains("rmxd_history"));
+    }
+}

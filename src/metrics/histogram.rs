@@ -1,0 +1,72 @@
+//! How long things take: a count for each span of time, by atomics only.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds in microseconds: an answer of the cache takes some, a question that nobody answers 30 s at most.
+const BOUNDS: [u64; 15] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000,
+    10_000_000, 30_000_000,
+];
+
+/// Times that were observed.
+#[derive(Debug, Default)]
+pub(super) struct Histogram {
+    /// One for each bound, and one for what is above.
+    counts: [AtomicU64; BOUNDS.len() + 1],
+    /// In microseconds; good for half a million years.
+    sum: AtomicU64,
+}
+
+/// What it says now.
+#[derive(Debug, PartialEq)]
+pub(super) struct Reading {
+    pub(super) sum: f64,
+    pub(super) count: u64,
+    /// Upper bound in seconds, and how many there are between the bound before and this one.
+    pub(super) buckets: Vec<(f64, u64)>,
+}
+
+impl Histogram {
+    pub(super) fn observe(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX >> 8);
+        let at = BOUNDS.partition_point(|bound| *bound < micros);
+        if let Some(count) = self.counts.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.sum.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Reading {
+        let bounds = BOUNDS.iter().map(|micros| Duration::from_micros(*micros).as_secs_f64());
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(counts).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let sum = Duration::from_micros(self.sum.load(Ordering::Relaxed)).as_secs_f64();
+        Reading { sum, count, buckets }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_below_the_first_bound_that_it_does_not_exceed() {
+        let histogram = Histogram::default();
+        for micros in [0, 100, 101, 30_000_000, 30_000_001] {
+            histogram.observe(Duration::from_micros(micros));
+        }
+        let Reading { sum, count, buckets } = histogram.read();
+        assert_eq!((count, sum), (5, 60.000202));
+        let filled: Vec<(f64, u64)> = buckets.into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(filled, [(0.0001, 2), (0.00025, 1), (30.0, 1), (f64::INFINITY, 1)]);
+    }
+
+    #[test]
+    fn a_time_that_can_not_be_does_no_harm() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::MAX);
+        assert_eq!(histogram.read().count, 1);
+    }
+}

@@ -1,0 +1,180 @@
+//! What the daemon says over HTTP: to whom, of what, and that mail never suffers for it.
+
+mod http;
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use crate::admin::http::{Answer, Request};
+use crate::daemon::{Daemon, configuration, free_address};
+use crate::interop::zone::Zone;
+
+/// A daemon with `listen.admin` and what it asks.
+struct Site {
+    daemon: Daemon,
+    admin: SocketAddr,
+    zone: Zone,
+}
+
+fn text(zone: &Zone, admin: SocketAddr, smtp: SocketAddr, more: &str) -> String {
+    let text = configuration("gate.test", &[smtp], zone.address(), more);
+    text.replace("admin = \"\"", &format!("admin = \"{admin}\""))
+}
+
+impl Site {
+    async fn start(more: &str) -> Self {
+        let (zone, admin, smtp) = (Zone::start().await, free_address(), free_address());
+        let daemon = Daemon::start(&text(&zone, admin, smtp, more), &[]).await;
+        Self { daemon, admin, zone }
+    }
+
+    async fn get(&self, target: &str) -> Answer {
+        Request::get(target).send(self.admin).await
+    }
+
+    async fn json(&self, target: &str) -> Value {
+        let answer = self.get(target).await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, "application/json"),
+            "{target}: {answer:?}"
+        );
+        answer.json()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_is_well_and_ready_once_it_listens() {
+    let site = Site::start("").await;
+    let well = site.get("/healthz").await;
+    assert_eq!((well.status, well.text()), (200, "ok\n"));
+    let ready = site.json("/readyz").await;
+    for part in ["listeners", "relay", "dns"] {
+        assert_eq!(ready[part]["ok"], true, "{ready}");
+    }
+    assert_eq!(ready["ready"], true);
+    assert!(
+        ready["dns"]["detail"].as_str().unwrap().starts_with(&site.zone.address().to_string()),
+        "{ready}"
+    );
+    assert!(site.daemon.log().contains(&format!("metrics and API address={}", site.admin)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_is_judged_as_mail_would_be() {
+    let site = Site::start("").await;
+    let accepted = site.json("/api/v1/check?client=127.0.0.10&mail_from=a@good.test&from=a@good.test").await;
+    assert_eq!(accepted["verdict"], "accept", "{accepted}");
+    let refused = site.json("/api/v1/check?client=127.0.0.10&mail_from=%3Ca@nodomain.test%3E").await;
+    assert_eq!(
+        (&refused["verdict"], &refused["reason"]),
+        (&"reject".into(), &"no_such_domain".into()),
+        "{refused}"
+    );
+    assert!(
+        refused["findings"].as_array().unwrap().iter().any(|finding| finding["result"] == "fail"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_answered_is_said_in_one_shape_that_names_what_is_allowed() {
+    let site = Site::start("").await;
+    let rows = [
+        ("GET /nothing", 404, "/api/v1/openapi.json names all there is"),
+        (
+            "GET /api/v1/check?client=127.0.0.10&sender=a@b.test",
+            400,
+            "\"sender\": is not a parameter; allowed are client, helo,",
+        ),
+        ("GET /api/v1/check", 400, "client: is missing; it must be an IP address"),
+        ("GET /api/v1/check?client=me", 400, "client: \"me\" must be an IP address such as 192.0.2.7"),
+        ("GET /api/v1/check?client=127.0.0.1&client=127.0.0.2", 400, "client: is there twice"),
+        (
+            "GET /api/v1/check?client=127.0.0.1&mail_from=a@@b",
+            400,
+            "mail_from: \"a@@b\" is not an address such as",
+        ),
+        (
+            "GET /api/v1/check?client=127.0.0.1&from=a@b.test&from=b",
+            400,
+            "from: \"b\" is not an address such as",
+        ),
+        ("GET /api/v1/audit?domain=good.test", 400, "egress: is missing"),
+        ("GET /api/v1/audit?domain=x&egress=127.0.0.1", 400, "domain: \"x\" must be a domain name"),
+        ("GET /healthz?verbose=1", 400, "\"verbose\": is not a parameter; none is allowed here"),
+        ("DELETE /api/v1/cache/a%20b", 400, "domain: \"a b\" is not a domain"),
+        ("DELETE /api/v1/cache/%ff", 400, "the path: "),
+        ("DELETE /healthz", 405, "DELETE is not allowed here: GET, HEAD"),
+        ("OPTIONS /api/v1/check", 405, "OPTIONS is not allowed here: GET, HEAD"),
+        ("GET /api/v1/cache/good.test", 405, "GET is not allowed here: DELETE"),
+        ("GET /api/v1/cache/", 404, "there is nothing here"),
+    ];
+    for (line, status, detail) in rows {
+        let (method, target) = line.split_once(' ').unwrap();
+        let answer = Request::new(method, target).send(site.admin).await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (status, "application/problem+json"),
+            "{line}"
+        );
+        let problem = answer.json();
+        assert_eq!(problem["status"], status, "{line}");
+        assert!(problem["detail"].as_str().unwrap().contains(detail), "{line}: {problem}");
+        assert_eq!(problem.as_object().unwrap().len(), 3, "{problem}");
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{line}");
+        if status == 405 {
+            assert!(detail.ends_with(answer.header("allow")), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_a_name_for_a_host_is_refused_and_with_one_the_token_decides() {
+    let site = Site::start("").await;
+    let (evil, bearer) = (("host", "evil.test:8025"), ("authorization", "Bearer s3cret"));
+    for (target, header, status) in [
+        ("/healthz", evil, 403),
+        ("/api/v1/openapi.json", evil, 403),
+        ("/api/v1/openapi.json", ("host", "localhost:8025"), 200),
+        ("/api/v1/openapi.json", ("sec-fetch-site", "cross-site"), 403),
+        ("/api/v1/openapi.json", bearer, 200),
+    ] {
+        let answer = Request::get(target).with(header.0, header.1).send(site.admin).await;
+        assert_eq!(answer.status, status, "{target} {header:?}");
+    }
+    let site = Site::start("[admin]\ntoken = \"s3cret\"").await;
+    for (target, header, status) in [
+        ("/healthz", evil, 200),
+        ("/readyz", evil, 200),
+        ("/api/v1/openapi.json", evil, 401),
+        ("/api/v1/openapi.json", ("authorization", "Bearer s3cre"), 401),
+        ("/api/v1/openapi.json", bearer, 200),
+    ] {
+        let answer = Request::get(target).with(header.0, header.1).send(site.admin).await;
+        assert_eq!(answer.status, status, "{target} {header:?}");
+        assert_eq!(answer.header("www-authenticate").is_empty(), status != 401, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_told_to_do_nothing_with_it_that_is_not_meant() {
+    let site = Site::start("").await;
+    for target in ["/healthz", "/readyz", "/api/v1/openapi.json", "/nothing", "/api/v1/check"] {
+        let answer = site.get(target).await;
+        let policy = answer.header("content-security-policy");
+        assert!(
+            policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-store"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(answer.header(name), value, "{target}");
+        }
+    }
+}
