@@ -45,6 +45,8 @@ pub(super) const ROUTES: &[Route] = &[
     Route { parameters: &["domain", "egress[]"], ..Route::asking("/api/v1/audit", api::audit::audit) },
     Route::get("/api/v1/status", api::status::status),
     Route::get("/api/v1/series", api::status::series),
+    Route { parameters: api::decisions::PARAMETERS, ..Route::get("/api/v1/decisions", api::decisions::list) },
+    Route::get("/api/v1/decisions/{id}", api::decisions::one),
     Route { parameters: &["minutes"], ..Route::get("/api/v1/top", api::past::top) },
     Route { parameters: api::past::WOULD, ..Route::get("/api/v1/would", api::past::would) },
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },

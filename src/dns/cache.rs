@@ -119,6 +119,11 @@ impl Cache {
         renewed
     }
 
+    /// How many answers are held, and their octets; what was done in the last moment may be missing.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.store.entry_count(), self.store.weighted_size())
+    }
+
     /// Removes what is held of a name and of all below it, and that a name above it doesn't exist, which would go on to
     /// say the same of this one. A question that is under way may bring its answer back.
     pub(super) async fn forget(&self, name: &QuestionName) -> usize {

@@ -3,6 +3,7 @@
 pub(super) mod audit;
 pub(super) mod cache;
 pub(super) mod check;
+pub(super) mod decisions;
 pub(super) mod openapi;
 pub(super) mod past;
 pub(super) mod status;

@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use compact_str::CompactString;
 use foldhash::quality::RandomState;
@@ -18,9 +17,8 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::admin::State;
+use crate::admin::api::decisions::{filter, kept, unreadable};
 use crate::admin::problem::Problem;
-use crate::admin::query::Query;
 use crate::admin::routes::{Answer, Call};
 use crate::gate::tally::Tally;
 use crate::policy::decide::Verdict;
@@ -70,7 +68,7 @@ pub(in crate::admin) fn top(call: Call) -> Answer {
 pub(in crate::admin) fn would(call: Call) -> Answer {
     Box::pin(async move {
         let history = kept(&call.state)?;
-        let filter = Filter { would: Some(true), ..filter(&call.query)? };
+        let filter = Filter { would: Some(true), ..filter(&call.query, WOULD)? };
         let senders = call.query.value("limit", senders)?.unwrap_or(USUAL_SENDERS);
         let mut tally = Tally::default();
         let reached = go_through(history, &filter, |record| tally.add_record(record)).await?;
@@ -82,10 +80,6 @@ pub(in crate::admin) fn would(call: Call) -> Answer {
     })
 }
 
-fn kept(state: &State) -> Result<&History, Problem> {
-    state.history.as_ref().ok_or_else(|| Problem::not_found("history.path is \"\": no decisions are kept"))
-}
-
 fn minutes(text: &str) -> Result<u64, String> {
     let minutes = text.parse().ok().filter(|minutes| (1..=MOST_MINUTES).contains(minutes));
     minutes.ok_or_else(|| format!("must be a number from 1 to {MOST_MINUTES}"))
@@ -94,16 +88,6 @@ fn minutes(text: &str) -> Result<u64, String> {
 fn senders(text: &str) -> Result<usize, String> {
     let senders = text.parse().ok().filter(|senders| SENDERS.contains(senders));
     senders.ok_or_else(|| format!("must be a number from {} to {}", SENDERS.start(), SENDERS.end()))
-}
-
-fn filter(query: &Query) -> Result<Filter, Problem> {
-    let (mut filter, now) = (Filter::default(), SystemTime::now());
-    for key in WOULD.iter().filter(|key| Filter::KEYS.contains(key)) {
-        if let Some(value) = query.text(key) {
-            filter.set(key, value, now).map_err(|what| Problem::parameter(key, what))?;
-        }
-    }
-    Ok(filter)
 }
 
 /// Domains with their reason, and clients, by how many of their messages were refused or would have been.
@@ -151,10 +135,7 @@ async fn go_through(
 ) -> Result<Option<SystemTime>, Problem> {
     let (began, mut before, mut reached) = (Instant::now(), None, SystemTime::now());
     loop {
-        let page = history.search(filter.clone(), before, STEP).await.map_err(|error| {
-            tracing::error!(%error, "the history can't be read");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be read; the log says more")
-        })?;
+        let page = history.search(filter.clone(), before, STEP).await.map_err(unreadable)?;
         page.records.iter().for_each(&mut each);
         reached = page.records.last().map_or(reached, |record| record.at);
         before = page.next;

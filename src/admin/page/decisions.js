@@ -208,7 +208,7 @@ export async function show(id, closed) {
   }
   try {
     const answer = await get(`decisions/${encodeURIComponent(id)}`);
-    const all = Array.isArray(answer) ? answer : answer.decisions ?? [answer];
+    const all = [answer, ...(answer.also ?? [])];
     fill(body, ...all.flatMap((one, at) => [all.length > 1 && el("p.soft", {}, `${at + 1} of ${plural(all.length, "decision")}`), ...view(one)]), again(all[0]));
   } catch (error) {
     fill(body, el("p.problem", { role: "alert" }, error.message));
