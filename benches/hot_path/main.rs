@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, reason = "a stage that can't be set up ends the run")]
 
 mod exempt;
+mod history;
 mod parse;
 mod session;
 mod verdict;

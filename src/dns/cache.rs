@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
+use moka::ops::compute::Op;
 
 use crate::dns::CacheSettings;
 use crate::dns::alias::Resolved;
@@ -118,6 +119,11 @@ impl Cache {
         renewed
     }
 
+    /// How many answers are held, and their octets; what was done in the last moment may be missing.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.store.entry_count(), self.store.weighted_size())
+    }
+
     /// Removes what is held of a name and of all below it, and that a name above it doesn't exist, which would go on to
     /// say the same of this one. A question that is under way may bring its answer back.
     pub(super) async fn forget(&self, name: &QuestionName) -> usize {
@@ -136,11 +142,6 @@ impl Cache {
             }
         }
         removed
-    }
-
-    /// How many answers are held, and their octets; what was done in the last moment may be missing.
-    pub(super) fn size(&self) -> (u64, u64) {
-        (self.store.entry_count(), self.store.weighted_size())
     }
 
     /// The answer, if one is held that has not expired. Gives the question back.
@@ -165,29 +166,40 @@ impl Cache {
         None
     }
 
-    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question. Whether it was
-    /// this one that asked.
+    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question. `None` where
+    /// the cache could not be used.
     pub(super) async fn ask_once(
         &self,
         question: Question,
         resolve: impl Future<Output = Resolved>,
-    ) -> (Entry, bool) {
-        let key = Key::from(question);
-        let (mut asked, mut denied) = (false, false);
-        let ask = async {
-            asked = true;
+    ) -> Option<Entry> {
+        let (key, began) = (Key::from(question), self.clock.now());
+        // Also what came while this one waited, however short it is to be kept.
+        let usable = |entry: &Entry| entry.is_fresh(self.clock.now()) || entry.latest.received > began;
+        let denial = Key { name: key.name.clone(), about: About::Existence };
+        let mut given = None;
+        let ask = |known: Option<moka::Entry<Key, Entry>>| async {
+            let known = known.map(moka::Entry::into_value);
+            let was_known = known.is_some();
+            let denied = self.store.get(&denial).await;
+            if let Some(entry) = known.clone().filter(usable).or(denied.filter(usable)) {
+                given = Some(entry);
+                return Op::Nop;
+            }
             let resolved = resolve.await;
-            denied = resolved.denied.as_ref().is_some_and(|name| name.as_str() == key.name.as_str());
-            self.entry(&key, resolved).await
+            let itself = resolved.denied.as_ref().is_some_and(|name| name.as_str() == denial.name.as_str());
+            let entry = self.entry(known, resolved).await;
+            given = Some(entry.clone());
+            match (itself, was_known) {
+                // That the name doesn't exist is held, and says it for every type: a second entry would double what a
+                // flood of invented names takes.
+                (true, true) => Op::Remove,
+                (true, false) => Op::Nop,
+                (false, _) => Op::Put(entry),
+            }
         };
-        let outdated = |entry: &Entry| !entry.is_fresh(self.clock.now());
-        let entry = self.store.entry_by_ref(&key).or_insert_with_if(ask, outdated).await.into_value();
-        if denied {
-            // That the name doesn't exist is held, and says it for every type: a second entry would double what a flood
-            // of invented names takes.
-            self.store.invalidate(&key).await;
-        }
-        (entry, asked)
+        self.store.entry_by_ref(&key).and_compute_with(ask).await;
+        given
     }
 
     /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
@@ -202,7 +214,8 @@ impl Cache {
         Entry { latest, last_good: known.and_then(Entry::into_last_good) }
     }
 
-    async fn entry(&self, key: &Key, resolved: Resolved) -> Entry {
+    /// The entry of an answer; `known` is what was held before it.
+    async fn entry(&self, known: Option<Entry>, resolved: Resolved) -> Entry {
         let received = self.clock.now();
         let expires = received.plus(self.keep(&resolved));
         let latest = Held { answer: Arc::new(resolved.answer), received, expires };
@@ -214,7 +227,7 @@ impl Cache {
             self.store.insert(Key { name: name.into(), about: About::Existence }, denial).await;
         }
         let last_good = match *latest.answer {
-            Answer::Unavailable(_) => self.store.get(key).await.and_then(Entry::into_last_good),
+            Answer::Unavailable(_) => known.and_then(Entry::into_last_good),
             Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
         };
         Entry { latest, last_good }
@@ -271,6 +284,8 @@ fn heap(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+
     use crate::smtp::address::DomainName;
 
     /// One MiB.
@@ -321,7 +336,7 @@ mod tests {
         };
         for rtype in [RecordType::Mx, RecordType::A] {
             let gone = async { denied("gone.test") };
-            let (entry, _) = cache.ask_once(question("gone.test", rtype), gone).await;
+            let entry = cache.ask_once(question("gone.test", rtype), gone).await.unwrap();
             assert_eq!(*entry.latest.answer, Answer::NoSuchDomain);
         }
         cache.store.run_pending_tasks().await;
@@ -335,6 +350,26 @@ mod tests {
         assert_eq!(cache.store.entry_count(), 3);
         assert!(cache.denial(&name("alias.test")).await.is_none());
         assert!(cache.fresh(question("alias.test", RecordType::Mx)).await.1.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_answer_takes_it_however_short_it_is_kept() {
+        let cache = Cache { clock: Clock::running(), ..small_cache() };
+        let asked = Cell::new(0);
+        let question = Question { name: QuestionName::parse(b"busy.test").unwrap(), rtype: RecordType::Mx };
+        let ask = async || {
+            asked.set(asked.get() + 1);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Resolved::trouble(Trouble::Busy)
+        };
+        let askers = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
+        let given = futures_util::future::join_all(askers).await;
+        assert!(
+            given.iter().flatten().all(|entry| *entry.latest.answer == Answer::Unavailable(Trouble::Busy))
+        );
+        assert_eq!((given.iter().flatten().count(), asked.get()), (50, 1));
+        cache.ask_once(question, ask()).await;
+        assert_eq!(asked.get(), 2, "it is not kept");
     }
 
     #[test]

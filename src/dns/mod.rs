@@ -275,7 +275,7 @@ impl Dns {
                 let (inner, theirs) = (Arc::clone(&self.0), question.clone());
                 let task = async move { inner.ask_once(theirs, asked, place).await };
                 // An error: the task panicked, or the runtime is being shut down.
-                tokio::spawn(task).await.ok()
+                tokio::spawn(task).await.ok().flatten()
             }
         };
         let Some((entry, by_us)) = entry else {
@@ -301,11 +301,12 @@ impl Inner {
         Some(ticket)
     }
 
-    /// Asks unless another does already. It is after its client's place that a question waits for others: they must not
+    /// Asks unless another does already, and says whether it did. It is after its client's place that a question waits for others: they must not
     /// wait for that place.
-    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> (Entry, bool) {
-        let name = question.clone();
+    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Option<(Entry, bool)> {
+        let (name, mut by_us) = (question.clone(), false);
         let ask = Box::pin(async {
+            by_us = true;
             match timeout_at(self.patience(asked), self.under_way.acquire()).await {
                 Ok(Ok(_permit)) => resolve(&self.servers, &name, asked + self.settings.timeout).await,
                 Ok(Err(_)) | Err(_) => {
@@ -314,7 +315,8 @@ impl Inner {
                 }
             }
         });
-        self.cache.ask_once(question, ask).await
+        let entry = self.cache.ask_once(question, ask).await?;
+        Some((entry, by_us))
     }
 
     /// What is known of a question that can't be asked.

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::test_server::{NEGATIVE_TTL, TestServer, settings};
 use super::*;
+use crate::metrics::{Format, Gauges};
 use crate::policy::evidence::{RecordType, Records, Target};
 use crate::smtp::address::DomainName;
 
@@ -502,4 +503,82 @@ async fn one_who_is_told_busy_has_the_expired_answer() {
     assert_eq!(lookup.stale.unwrap().answer.to_string(), "10 m.test");
     drop(all);
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_asked_again_with_all_below_it_and_what_denies_it_from_above() {
+    let zone =
+        "good.test MX 10 m.good.test\nm.good.test A 192.0.2.1\nverygood.test MX 10 m.test\nother.test TXT x";
+    let server = TestServer::start(zone).await;
+    let dns = Dns::new(settings(&[server.address()])).unwrap();
+    let name = |text: &str| DomainName::parse(text).unwrap();
+    for asked in ["good.test", "verygood.test", "a.gone.test"] {
+        mx(&dns, asked).await;
+    }
+    mx(&dns, "m.good.test").await;
+    assert_eq!(dns.forget(&name("unknown.test")).await, 0);
+    assert_eq!(dns.forget(&name("good.test")).await, 2);
+    assert_eq!(dns.forget(&name("good.test")).await, 0);
+    server.asked();
+    assert_eq!(mx(&dns, "verygood.test").await.evidence.freshness, Freshness::Cached);
+    assert_eq!(mx(&dns, "good.test").await.evidence.freshness, Freshness::Fresh);
+    assert_eq!(server.asked().len(), 1);
+    assert_eq!(
+        dns.forget(&name("x.a.gone.test")).await,
+        1,
+        "that a.gone.test doesn't exist denies what is below"
+    );
+}
+
+#[tokio::test]
+async fn each_look_up_is_counted_once_by_what_the_cache_held() {
+    let zone = "good.test 10 MX 10 m.test\nslow.test MX 10 m.test\nslow.test DELAY 200\nfails.test SERVFAIL";
+    let server = TestServer::start(zone).await;
+    let (metrics, clock) = (Metrics::default(), Clock::standing());
+    let dns = Dns::start(settings(&[server.address()]), clock.clone(), metrics.clone()).unwrap();
+    let counted = |name: &str| {
+        let text = metrics.text(&gauges(), Format::Prometheus);
+        let line = text.lines().find_map(|line| line.strip_prefix(name).map(str::trim).map(str::to_owned));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let results = || {
+        ["hit", "negative", "miss", "coalesced", "stale"]
+            .map(|result| counted(&format!("rmxd_cache_lookups_total{{result=\"{result}\"}}")))
+    };
+    mx(&dns, "good.test").await;
+    assert_eq!(results(), [0, 0, 1, 0, 0]);
+    mx(&dns, "good.test").await;
+    assert_eq!(results(), [1, 0, 1, 0, 0]);
+    mx(&dns, "gone.test").await;
+    mx(&dns, "gone.test").await;
+    mx(&dns, "below.gone.test").await;
+    assert_eq!(results(), [1, 2, 2, 0, 0]);
+    tokio::join!(mx(&dns, "slow.test"), mx(&dns, "slow.test"), mx(&dns, "slow.test"));
+    assert_eq!(results(), [1, 2, 3, 2, 0]);
+    mx(&dns, "fails.test").await;
+    mx(&dns, "fails.test").await;
+    assert_eq!(results(), [1, 3, 4, 2, 0], "that asking failed is held too");
+    server.set("good.test SERVFAIL");
+    clock.advance(Duration::from_secs(20));
+    assert!(mx(&dns, "good.test").await.stale.is_some());
+    assert_eq!(results(), [1, 3, 4, 2, 1]);
+    let queries =
+        |outcome: &str| counted(&format!("rmxd_dns_queries_total{{type=\"MX\",outcome=\"{outcome}\"}}"));
+    assert_eq!(["found", "no_such_domain", "servfail", "timeout"].map(queries), [2, 1, 2, 0]);
+    assert_eq!(counted("rmxd_dns_query_seconds_count"), 5);
+}
+
+fn gauges() -> Gauges {
+    Gauges {
+        connections_open: 0,
+        connections_limit: 0,
+        cache_entries: 0,
+        cache_bytes: 0,
+        cache_limit_bytes: 0,
+        dns_answering: true,
+        relay_reachable: true,
+        relay_connections_limit: 0,
+        history: None,
+        started: std::time::SystemTime::UNIX_EPOCH,
+    }
 }

@@ -1,32 +1,44 @@
 //! What the daemon says over HTTP: to whom, of what, and that mail never suffers for it.
 
+mod counted;
 mod http;
+mod limits;
+mod moving;
+mod promtool;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use rmxd::zone::{Server, Zone};
 use serde_json::Value;
 
 use crate::admin::http::{Answer, Request};
-use crate::daemon::{Daemon, configuration, free_address};
-use crate::interop::zone::Zone;
+use crate::daemon::{Daemon, SOON, configuration, free_address};
+use crate::interop::client::Client;
+use crate::interop::peers;
 
-/// A daemon with `listen.admin` and what it asks.
+/// An exchanger of good.test.
+const GOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
+
+/// A daemon with `listen.admin`, and the name server that it asks.
 struct Site {
     daemon: Daemon,
     admin: SocketAddr,
-    zone: Zone,
-}
-
-fn text(zone: &Zone, admin: SocketAddr, smtp: SocketAddr, more: &str) -> String {
-    let text = configuration("gate.test", &[smtp], zone.address(), more);
-    text.replace("admin = \"\"", &format!("admin = \"{admin}\""))
+    smtp: SocketAddr,
+    zone: Server,
 }
 
 impl Site {
     async fn start(more: &str) -> Self {
-        let (zone, admin, smtp) = (Zone::start().await, free_address(), free_address());
-        let daemon = Daemon::start(&text(&zone, admin, smtp, more), &[]).await;
-        Self { daemon, admin, zone }
+        let zone = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Zone::sample()).await.unwrap();
+        let (admin, smtp) = (free_address(), free_address());
+        let daemon =
+            Daemon::start(&text(zone.address(), admin, smtp, more), &["--set", "dns.timeout=1s"]).await;
+        Self { daemon, admin, smtp, zone }
+    }
+
+    /// The configuration with other words below it.
+    fn text(&self, admin: SocketAddr, more: &str) -> String {
+        text(self.zone.address(), admin, self.smtp, more)
     }
 
     async fn get(&self, target: &str) -> Answer {
@@ -42,6 +54,37 @@ impl Site {
         );
         answer.json()
     }
+
+    /// Status of `/readyz` and what it says.
+    async fn ready(&self) -> (u16, Value) {
+        let answer = self.get("/readyz").await;
+        (answer.status, answer.json())
+    }
+
+    /// Waits until `/readyz` has this status; what it says then.
+    async fn becomes(&self, status: u16) -> Value {
+        let began = tokio::time::Instant::now();
+        loop {
+            let (found, said) = self.ready().await;
+            if found == status {
+                return said;
+            }
+            assert!(began.elapsed() < SOON, "{said}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The reply to a message, or to what came before it and was refused.
+    async fn deliver(&self, sender: &str, from: &str) -> u16 {
+        let mut client = Client::greeted(GOOD, self.smtp, "mail.good.test").await;
+        let message = format!("From: {from}\r\n\r\nHello\r\n");
+        client.deliver(sender, "user@here.test", message.as_bytes()).await.code
+    }
+}
+
+fn text(dns: SocketAddr, admin: SocketAddr, smtp: SocketAddr, more: &str) -> String {
+    let text = configuration("gate.test", &[smtp], dns, more);
+    text.replace("admin = \"\"", &format!("admin = \"{admin}\""))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,4 +220,77 @@ async fn a_browser_is_told_to_do_nothing_with_it_that_is_not_meant() {
             assert_eq!(answer.header(name), value, "{target}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_mended_in_dns_counts_at_once_when_the_cache_is_told() {
+    let site = Site::start("").await;
+    let check = "/api/v1/check?client=127.0.0.10&mail_from=a@new.mended.test";
+    let mended =
+        "$TTL 300\n$ORIGIN mended.test.\n@ SOA ns root 1 1 1 1 300\nmail A 127.0.0.10\nnew MX 10 mail\n";
+    let missing = mended.replace("new MX 10 mail", "other A 127.0.0.10");
+    site.zone.replace(Zone::parse(&missing, None).unwrap());
+    assert_eq!(site.json(check).await["reason"], "no_such_domain");
+    site.zone.replace(Zone::parse(mended, None).unwrap());
+    assert_eq!(site.json(check).await["reason"], "no_such_domain", "it is held");
+    let forgotten = Request::new("DELETE", "/api/v1/cache/Mended.test").send(site.admin).await;
+    assert_eq!(forgotten.json()["domain"], "mended.test");
+    assert!(forgotten.json()["removed"].as_u64().unwrap() >= 1, "{forgotten:?}");
+    assert_eq!(site.json(check).await["verdict"], "accept");
+    let others = Request::new("DELETE", "/api/v1/cache/nded.test").send(site.admin).await.json();
+    assert_eq!(others["removed"], 0, "not the end of a label");
+    let below = Request::new("DELETE", "/api/v1/cache/new.mended.test").send(site.admin).await.json();
+    assert_eq!(below["removed"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_is_that_of_the_command() {
+    let site = Site::start("").await;
+    let audit = site.json("/api/v1/audit?domain=good.test&egress=127.0.0.10&egress=127.0.0.99").await;
+    assert_eq!((&audit["domain"], &audit["exit"]), (&"good.test".into(), &1.into()), "{audit}");
+    let lost = |at: usize| audit["addresses"][at]["lost"].as_array().unwrap().len();
+    assert!(lost(0) == 0 && lost(1) > 0, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_get_without_the_answer() {
+    let site = Site::start("").await;
+    for target in ["/healthz", "/metrics", "/api/v1/openapi.json"] {
+        let answer = Request::new("HEAD", target).send(site.admin).await;
+        assert_eq!((answer.status, answer.text()), (200, ""), "{target}");
+        assert_eq!(answer.header("content-type"), site.get(target).await.header("content-type"), "{target}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_can_be_watched() {
+    let mut site = Site::start("").await;
+    let mut open = Client::greeted(GOOD, site.smtp, "mail.good.test").await;
+    assert_eq!(open.command("MAIL FROM:<a@good.test>").await.code, 250);
+    site.daemon.signal("TERM");
+    let said = site.becomes(503).await;
+    assert_eq!(
+        (&said["listeners"]["ok"], &said["listeners"]["detail"]),
+        (&false.into(), &"shutting down".into()),
+        "{said}"
+    );
+    assert_eq!(site.get("/healthz").await.status, 200);
+    assert_eq!(open.command("RCPT TO:<user@here.test>").await.code, 250);
+    drop(open);
+    assert!(site.daemon.ended(SOON).await.success());
+    assert!(std::net::TcpStream::connect(site.admin).is_err());
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_stops_the_start() {
+    let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address)).unwrap().1;
+    let home = crate::daemon::Home::new();
+    home.configure(&text(free_address(), taken, free_address(), ""));
+    let mut command = home.command(crate::daemon::binary());
+    command.arg("serve").arg("--config").arg(home.file());
+    let held = std::net::TcpListener::bind(taken).unwrap();
+    let status = peers::run(&mut command, Vec::new(), SOON).await.status;
+    drop(held);
+    assert_eq!(status.code(), Some(75));
 }

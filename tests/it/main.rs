@@ -33,6 +33,8 @@ mod exempt;
 #[cfg(test)]
 mod greylist;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;

@@ -1,0 +1,223 @@
+//! What Prometheus makes of us: its own tool reads the metrics, the alert rules and every expression of the dashboard.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use compact_str::CompactString;
+use rmxd::metrics::{
+    CacheResult, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome, RelayOutcome,
+};
+use rmxd::policy::decide::{Cause, Decision, Verdict};
+use rmxd::policy::evidence::RecordType;
+use rmxd::policy::finding::{Finding, Outcome};
+use rmxd::policy::identity::Identity;
+use rmxd::policy::reason::Reason;
+use rmxd::policy::rule::{Action, Mode, Rule};
+use serde_json::Value;
+
+use crate::daemon::SOON;
+use crate::interop::peers;
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+async fn promtool(arguments: &[&str], input: &str) -> Option<(bool, String)> {
+    let program = peers::program("promtool")?;
+    let mut command = Command::new(program);
+    let output = peers::run(command.args(arguments), input.as_bytes().to_vec(), SOON).await;
+    let said = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Everything counted at least once.
+fn touched() -> Metrics {
+    use CacheResult::{Coalesced, Hit, Miss, Negative, Stale};
+    let metrics = Metrics::default();
+    let took = Duration::from_millis(3);
+    for outcome in [
+        Connection::Served,
+        Connection::Limit,
+        Connection::ClientLimit,
+        Connection::Stopping,
+        Connection::NotAnnounced,
+    ] {
+        metrics.connection(outcome);
+    }
+    metrics.panic();
+    for rtype in
+        [RecordType::Mx, RecordType::A, RecordType::Aaaa, RecordType::Ptr, RecordType::Txt, RecordType::Cname]
+    {
+        use QueryOutcome::{
+            Broken, Busy, Down, Found, NoData, NoSuchDomain, Refused, ServerFailure, Timeout,
+        };
+        for outcome in [Found, NoData, NoSuchDomain, ServerFailure, Refused, Timeout, Broken, Busy, Down] {
+            metrics.query(rtype, outcome, took);
+        }
+    }
+    for result in [Hit, Negative, Miss, Coalesced, Stale] {
+        metrics.cache_lookup(result);
+    }
+    {
+        use RelayOutcome::{Abandoned, Busy, Deferred, Delivered, Lost, Rejected, Unreachable};
+        for outcome in [Delivered, Deferred, Rejected, Unreachable, Lost, Busy, Abandoned] {
+            metrics.relay_transaction(outcome);
+        }
+    }
+    for mode in [Mode::Enforce, Mode::Monitor] {
+        metrics.verdict(&Decision { verdict: Verdict::Accept, cause: None, mode }, mode, took);
+        for verdict in [Verdict::Reject, Verdict::Defer] {
+            for (identity, reason) in
+                Identity::ALL.into_iter().flat_map(|one| Reason::ALL.map(|why| (one, why)))
+            {
+                let cause = Some(cause(identity, reason));
+                metrics.verdict(&Decision { verdict, cause, mode }, mode, took);
+            }
+        }
+    }
+    metrics
+}
+
+fn cause(identity: Identity, reason: Reason) -> Cause {
+    let finding = Finding {
+        identity,
+        rule: Rule::Exists,
+        domain: CompactString::default(),
+        subject: CompactString::default(),
+        outcome: Outcome::Fail(reason),
+        evidence: Vec::new(),
+    };
+    Cause { reason, action: Action::Reject, wait: None, finding }
+}
+
+fn text(format: Format) -> String {
+    let gauges = Gauges {
+        connections_open: 1,
+        connections_limit: 2,
+        cache_entries: 3,
+        cache_bytes: 4,
+        cache_limit_bytes: 5,
+        dns_answering: true,
+        relay_reachable: true,
+        relay_connections_limit: 6,
+        history: Some(HistoryGauges { bytes: 7, dropped: 8 }),
+        started: SystemTime::now(),
+    };
+    touched().text(&gauges, format)
+}
+
+/// The names of all samples.
+fn names() -> BTreeSet<String> {
+    let text = text(Format::Prometheus);
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()
+}
+
+/// Our metrics that a text names.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
+    words.filter(|word| word.starts_with("rmxd_")).collect()
+}
+
+#[tokio::test]
+async fn promtool_takes_the_metrics_with_every_series_there_can_be() {
+    let text = text(Format::Prometheus);
+    assert!(text.lines().count() > 450, "{text}");
+    let Some((good, said)) = promtool(&["check", "metrics"], &text).await else { return };
+    assert!(good && said.is_empty(), "{said}");
+    // the tool does find fault where there is one
+    let wrong = text.replace("rmxd_panics_total", "rmxd_panics");
+    let (good, said) = promtool(&["check", "metrics"], &wrong).await.unwrap();
+    assert!(!good && said.contains("rmxd_panics"), "{said}");
+}
+
+#[test]
+fn the_contract_of_names_and_labels_is_kept() {
+    let text = text(Format::Prometheus);
+    for (name, labels) in [
+        ("rmxd_connections_total", vec!["outcome"]),
+        ("rmxd_connections_open", vec![]),
+        ("rmxd_verdicts_total", vec!["verdict", "identity", "reason", "mode"]),
+        ("rmxd_verdict_seconds_bucket", vec!["le"]),
+        ("rmxd_dns_queries_total", vec!["type", "outcome"]),
+        ("rmxd_dns_query_seconds_bucket", vec!["le"]),
+        ("rmxd_cache_lookups_total", vec!["result"]),
+        ("rmxd_cache_entries", vec![]),
+        ("rmxd_cache_bytes", vec![]),
+        ("rmxd_relay_transactions_total", vec!["outcome"]),
+        ("rmxd_relay_connections_open", vec![]),
+        ("rmxd_build_info", vec!["version"]),
+    ] {
+        let line = text.lines().find(|line| line.split(['{', ' ']).next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}"));
+        let inside = line.split_once('{').map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
+        let found: Vec<&str> =
+            inside.split(',').filter_map(|label| label.split_once('=')).map(|(key, _)| key).collect();
+        assert_eq!(found, labels, "{line}");
+    }
+    for result in ["hit", "miss", "negative", "stale", "coalesced"] {
+        assert!(text.contains(&format!("rmxd_cache_lookups_total{{result=\"{result}\"}} 1\n")), "{result}");
+    }
+}
+
+#[tokio::test]
+async fn the_alert_rules_are_sound_and_fire_when_they_should_and_only_then() {
+    let rules = shipped("prometheus-rules.yml");
+    let Some((good, said)) = promtool(&["check", "rules", rules.to_str().unwrap()], "").await else { return };
+    assert!(good, "{said}");
+    let test = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/admin/rules_test.yml");
+    let (good, said) = promtool(&["test", "rules", test.to_str().unwrap()], "").await.unwrap();
+    assert!(good, "{said}");
+    let (rules, test) = (std::fs::read_to_string(rules).unwrap(), std::fs::read_to_string(test).unwrap());
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let fires = test.split("alertname: ").skip(1).any(|row| {
+            let (name, rest) = row.split_once(['\n', ',']).unwrap();
+            name == alert && !rest.trim_start().starts_with("exp_alerts: []")
+        });
+        assert!(fires, "no test has {alert} fire");
+    }
+    let (known, names) = (names(), named(&rules));
+    assert!(names.iter().all(|name| known.contains(*name)), "{names:?}");
+}
+
+#[tokio::test]
+async fn every_expression_of_the_dashboard_is_one_and_names_what_there_is() {
+    let text = std::fs::read_to_string(shipped("grafana-dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let mut expressions = Vec::new();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");
+        let targets = panel["targets"].as_array().cloned().unwrap_or_default();
+        assert_eq!(targets.is_empty(), panel["type"] == "row", "{panel}");
+        expressions.extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
+    }
+    assert!(expressions.len() > 25, "{expressions:?}");
+    let known = names();
+    let mut used = BTreeSet::new();
+    for expression in &expressions {
+        let names = named(expression);
+        assert!(!names.is_empty() && names.iter().all(|name| known.contains(*name)), "{expression}");
+        used.extend(names.into_iter().map(str::to_owned));
+    }
+    let unused: Vec<_> = known
+        .iter()
+        .filter(|name| !name.ends_with("_sum") && !name.ends_with("_count"))
+        .filter(|name| !used.contains(*name))
+        .collect();
+    assert!(unused.is_empty(), "not on the dashboard: {unused:?}");
+
+    let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
+    for (at, expression) in expressions.iter().enumerate() {
+        let filled = expression.replace("$__rate_interval", "5m").replace("$instance", ".*");
+        let quoted = serde_json::to_string(&filled).unwrap();
+        rules.push_str(&format!("      - record: expression_{at}\n        expr: {quoted}\n"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.yml");
+    std::fs::write(&file, rules).unwrap();
+    let Some((good, said)) = promtool(&["check", "rules", file.to_str().unwrap()], "").await else { return };
+    assert!(good, "{said}");
+}
