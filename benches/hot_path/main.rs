@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a stage that can't be set up ends the run")]
 
+mod counted;
 mod exempt;
 mod history;
 mod parse;

@@ -183,6 +183,18 @@ async fn the_alert_rules_are_sound_and_fire_when_they_should_and_only_then() {
 }
 
 #[tokio::test]
+async fn the_scrape_configuration_of_the_readme_is_one() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let snippet = readme.split("```yaml\nrule_files").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(shipped("prometheus-rules.yml"), folder.path().join("prometheus-rules.yml")).unwrap();
+    let file = folder.path().join("prometheus.yml");
+    std::fs::write(&file, format!("rule_files{snippet}")).unwrap();
+    let Some((good, said)) = promtool(&["check", "config", file.to_str().unwrap()], "").await else { return };
+    assert!(good && said.contains("14 rules found"), "{said}");
+}
+
+#[tokio::test]
 async fn every_expression_of_the_dashboard_is_one_and_names_what_there_is() {
     let text = std::fs::read_to_string(shipped("grafana-dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
