@@ -3,11 +3,13 @@
 pub mod audit;
 pub mod check;
 mod colour;
+pub mod completions;
 pub mod config;
 mod daemon;
 pub mod demo;
 mod folder;
 pub mod load;
+pub mod man;
 mod notify;
 pub mod replay;
 pub mod serve;
@@ -49,7 +51,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// rmxd, the gate in front of a mail server: reverse MX lookup for inbound SMTP.
+/// The gate in front of a mail server: reverse MX lookup for inbound SMTP.
 #[derive(Debug, Parser)]
 #[command(name = "rmxd", version, arg_required_else_help = true)]
 struct Cli {
@@ -68,6 +70,8 @@ enum Command {
     Load(Box<load::Args>),
     /// Validate or show the configuration.
     Config(config::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Runs the command that the arguments name; the first is the program.
@@ -82,6 +86,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),
             Command::Config(arguments) => config::run(arguments),
+            Command::Completions(arguments) => completions::run(&arguments),
+            Command::Man(arguments) => man::run(&arguments),
         },
         Err(error) => {
             let asked_for = !error.use_stderr();
@@ -89,6 +95,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             if asked_for && printed { Exit::Done.into() } else { Exit::Usage.into() }
         }
     }
+}
+
+/// All that can be said on the command line.
+fn commands() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Where a command takes the configuration from.

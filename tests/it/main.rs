@@ -37,6 +37,8 @@ mod limits;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod monitor;
 #[cfg(test)]
 mod profiles;
