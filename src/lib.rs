@@ -54,9 +54,13 @@ pub mod dkim;
 
 pub mod reverse_mx;
 
+pub mod record;
+
 pub mod store;
 
 pub mod gate;
+
+pub mod audit;
 
 pub mod tls;
 
@@ -65,6 +69,8 @@ pub mod relay;
 pub mod door;
 
 pub mod server;
+
+pub mod admin;
 
 pub mod zone;
 

@@ -1,28 +1,18 @@
 //! `rmxd audit`: would mail over each outgoing address of one's own domain be accepted by a reverse MX look-up?
 //!
-//! It asks DNS as a receiver would and lets the gate itself decide, by the default policy and by that of
-//! `config/strict.toml`; nothing is sent. What is missing is printed as records for a zone file. It changes no zone, and
-//! doesn't try whether anybody answers at the addresses.
-
-mod facts;
-mod record;
-mod remedy;
-mod report;
-mod standing;
+//! The default policy and that of `config/strict.toml` judge it, and with `--config` the operator's own. What is asked and
+//! told is the business of [`crate::audit`].
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::audit::facts::{Auditor, Judge};
-use crate::cli::audit::remedy::Remedy;
-use crate::cli::audit::report::Report;
-use crate::cli::audit::standing::Standing;
-use crate::cli::{ConfigSource, Exit, daemon, print, report};
+use crate::audit::{Auditor, Judge, Outcome, Question, Report, Unfit, domain, mailbox};
+use crate::cli::colour::Colour;
+use crate::cli::{ConfigSource, Exit, daemon, print};
 use crate::config::{self, DRAIN, Flags, Settings};
 use crate::dns::Dns;
-use crate::reverse_mx::ReverseMx;
-use crate::smtp::address::{Domain, DomainName, Mailbox};
+use crate::smtp::address::{DomainName, Mailbox};
 
 /// The strict policy, the very file.
 const STRICT: (&str, &str) = ("config/strict.toml", include_str!("../../config/strict.toml"));
@@ -75,20 +65,23 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn audit(args: &Args) -> Result<Exit, Exit> {
     let own = args.source.load(DRAIN)?.settings;
-    let sender = sender(args)?;
+    let question = question(args).map_err(|unfit| failed(Exit::Usage, &option(&unfit)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, &error.to_string()))?;
-    let facts = runtime.block_on(async {
-        let auditor = auditor(args, own, sender)?;
-        let egress = egress(args, &auditor)?;
-        Ok(auditor.gather(&egress).await)
+    let report = runtime.block_on(async {
+        let config = |what: String| failed(Exit::Config, &what);
+        let dns =
+            Dns::new(own.dns.clone()).map_err(|error| config(daemon::StartError::from(error).to_string()))?;
+        let auditor = auditor(&dns, &own, args.source.config.is_some()).map_err(config)?;
+        let audited = auditor.audit(&question).await;
+        audited.map_err(|unfit| failed(Exit::Usage, &option(&unfit)))
     })?;
-    let standings: Vec<Standing> = facts.lines.iter().map(|line| Standing::of(&facts, line)).collect();
-    let exit = exit(&standings);
-    let remedy = Remedy::of(&facts);
-    let report = Report { facts: &facts, standings: &standings, remedy: &remedy };
-    match print(&if args.json { report.json(exit) } else { report.text() }) {
-        Exit::Done => Ok(exit),
+    match print(&shown(&report, args.json)) {
+        Exit::Done => Ok(match report.outcome() {
+            Outcome::Accepted => Exit::Done,
+            Outcome::Lost => Exit::Reject,
+            Outcome::Unknown => Exit::Temporary,
+        }),
         other => Err(other),
     }
 }
@@ -98,101 +91,61 @@ fn failed(exit: Exit, what: &str) -> Exit {
     exit
 }
 
-fn exit(standings: &[Standing]) -> Exit {
-    if standings.iter().any(|standing| !standing.lost.is_empty()) {
-        Exit::Reject
-    } else if standings.iter().any(|standing| !standing.unknown.is_empty()) {
-        Exit::Temporary
-    } else {
-        Exit::Done
+fn question(args: &Args) -> Result<Question, Unfit> {
+    let mut question = Question::new(args.domain.clone(), args.sender.clone(), &args.egress)?;
+    question.helo = args.helo.clone();
+    question.rungs = args.all_policies;
+    Ok(question)
+}
+
+/// The option that is to be given otherwise.
+fn option(unfit: &Unfit) -> String {
+    match unfit {
+        Unfit::Address(_) => {
+            format!("--egress {unfit} (in a test network: --set dns.private_addresses=accept)")
+        }
+        Unfit::Sender { .. } => format!("--sender {unfit}"),
+        Unfit::Postmaster(what) => what.clone(),
     }
 }
 
-/// The policies that are shown, over one DNS.
-fn auditor(args: &Args, own: Settings, sender: Mailbox) -> Result<Auditor, Exit> {
-    let config = |error: daemon::StartError| failed(Exit::Config, &error.to_string());
-    let dns = Dns::new(own.dns.clone()).map_err(|error| config(error.into()))?;
+fn shown(report: &Report, json: bool) -> String {
+    if json {
+        return format!("{:#}\n", report.json());
+    }
+    let (colour, text) = (Colour::of_stdout(), report.text());
+    let (title, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    format!("{}\n{}", colour.bold(title), colour.verdicts(rest))
+}
+
+/// The shipped policies, and where it is wanted one's own, over one DNS.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub(super) fn auditor(dns: &Dns, own: &Settings, with_own: bool) -> Result<Auditor, String> {
     let judge = |name, settings: &Settings| {
-        daemon::gate_over(dns.clone(), settings).map(|gate| Judge { name, gate }).map_err(config)
+        let gate = daemon::gate_over(dns.clone(), settings).map_err(|error| error.to_string());
+        gate.map(|gate| Judge { name, gate })
     };
     let mut judges = vec![
-        judge("default", &shipped(None, &own)?)?,
-        judge("strict", &shipped(Some((Path::new(STRICT.0), STRICT.1)), &own)?)?,
+        judge("default", &shipped(None, own)?)?,
+        judge("strict", &shipped(Some((Path::new(STRICT.0), STRICT.1)), own)?)?,
     ];
-    if args.source.config.is_some() {
-        judges.push(judge("yours", &own)?);
+    if with_own {
+        judges.push(judge("yours", own)?);
     }
-    Ok(Auditor {
-        domain: args.domain.clone(),
-        sender,
-        helo: args.helo.clone(),
-        rungs: args.all_policies,
-        most_hosts: own.reverse_mx.max_mx_hosts,
-        reverse_mx: ReverseMx::new(dns.clone(), own.reverse_mx),
-        dns,
-        judges,
-    })
+    Ok(Auditor::new(dns.clone(), own.reverse_mx.clone(), judges))
 }
 
 /// A policy as others have it, whatever the environment here says; only what DNS is asked, and which addresses count, is the
 /// operator's.
-fn shipped(file: Option<(&Path, &str)>, own: &Settings) -> Result<Settings, Exit> {
+fn shipped(file: Option<(&Path, &str)>, own: &Settings) -> Result<Settings, String> {
     let set = vec![("hostname".to_owned(), own.hostname.to_string())];
     let loaded = config::load_text(file, [], &Flags { set, ..Flags::default() });
     let mut settings = loaded
-        .map_err(|problems| {
-            report(&problems);
-            Exit::Config
-        })?
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?
         .settings;
     settings.dns = own.dns.clone();
     settings.reverse_mx.private_addresses = own.reverse_mx.private_addresses;
     Ok(settings)
-}
-
-/// Each address once. One that nobody outside sees is a mistake that would make nonsense of the rest.
-fn egress(args: &Args, auditor: &Auditor) -> Result<Vec<IpAddr>, Exit> {
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in args.egress.iter().map(IpAddr::to_canonical) {
-        if !auditor.reverse_mx.is_usable(address) {
-            let what = format!(
-                "--egress {address}: not an address of the public Internet; give the one that receivers see (in a \
-                 test network: --set dns.private_addresses=accept)"
-            );
-            return Err(failed(Exit::Usage, &what));
-        }
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    Ok(addresses)
-}
-
-fn sender(args: &Args) -> Result<Mailbox, Exit> {
-    let domain = &args.domain;
-    let sender = match &args.sender {
-        Some(sender) => sender.clone(),
-        None => mailbox(&format!("postmaster@{domain}")).map_err(|what| failed(Exit::Usage, &what))?,
-    };
-    if sender.domain().name() == Some(domain) {
-        return Ok(sender);
-    }
-    Err(failed(Exit::Usage, &format!("--sender {sender}: must be an address at {domain}")))
-}
-
-fn domain(text: &str) -> Result<DomainName, String> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    match DomainName::parse_unicode(name) {
-        Ok(name) if !name.is_single_label() && !name.is_ip_text() => Ok(name),
-        Ok(_) | Err(_) => Err("must be a domain name such as example.com".to_owned()),
-    }
-}
-
-fn mailbox(text: &str) -> Result<Mailbox, String> {
-    let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
-    let mailbox = Mailbox::parse(inner).map_err(|error| error.to_string())?;
-    match mailbox.domain() {
-        Domain::Name(_) => Ok(mailbox),
-        Domain::Literal(_) => Err("must have a domain name behind the @".to_owned()),
-    }
 }

@@ -1,20 +1,17 @@
 //! `rmxd check`: one decision with its evidence, as the daemon would make it, without a message being sent.
 
-mod report;
-
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use crate::cli::{ConfigSource, Exit, daemon, print};
 use crate::config::DRAIN;
-use crate::gate::Gate;
+use crate::gate::Rehearsal;
 use crate::message::header::{self, Author, Field, Header};
 use crate::policy::decide::Verdict;
+use crate::record::report;
 use crate::smtp::address::ReversePath;
 use crate::smtp::address::{Domain, Mailbox};
-use crate::smtp::framing::stuffed;
 
 /// Make one decision and show its evidence: every record asked, rung by rung
 #[derive(Debug, clap::Args)]
@@ -54,20 +51,21 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn check(args: &Args) -> Result<Exit, Exit> {
     let settings = args.source.load(DRAIN)?.settings;
-    let message = Message::read(args)?;
+    let rehearsal = rehearsal(args)?;
     let failed = |exit: Exit, what: String| {
         eprintln!("rmxd: {what}");
         exit
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
-    let text = runtime.block_on(async {
+    let record = runtime.block_on(async {
         let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, error.to_string()))?;
-        Ok(decide(args, &gate, &message).await)
+        Ok(gate.rehearse(&rehearsal).await)
     });
-    let (text, verdict) = text?;
+    let record = record?;
+    let text = if args.json { format!("{:#}\n", report::json(&record)) } else { report::tree(&record) };
     match print(&text) {
-        Exit::Done => Ok(match verdict {
+        Exit::Done => Ok(match record.verdict {
             Verdict::Accept => Exit::Done,
             Verdict::Reject => Exit::Reject,
             Verdict::Defer => Exit::Temporary,
@@ -76,47 +74,24 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     }
 }
 
-async fn decide(args: &Args, gate: &Arc<Gate>, message: &Message) -> (String, Verdict) {
-    let mut guest = gate.guest(args.client);
-    if let Some(helo) = &args.helo {
-        guest.hello(helo);
-    }
-    let mut inspection = guest.inspect(args.mail_from.as_ref().unwrap_or(&ReversePath::Null));
-    // The daemon answers at RCPT, before it has seen the header; all findings are shown nevertheless.
-    let envelope = inspection.envelope(&mut guest).await;
-    let mut whole = inspection.header(&mut guest, &message.header, &message.block).await;
-    if inspection.awaits_body() {
-        inspection.body(&stuffed(&message.body));
-        whole = inspection.whole().await;
-    }
-    let decision = if envelope.refuses() { envelope } else { whole };
-    let (names, exempt) = (guest.names().await, guest.is_exempt());
-    let report = report::Report { gate, names, inspection: &inspection, decision: &decision, exempt };
-    let text = if args.json { report.json(args.client) } else { report.tree(args.client) };
-    (text, decision.verdict)
-}
-
-/// What is to be judged beside the envelope.
-struct Message {
-    header: Header,
-    block: Vec<u8>,
-    body: Vec<u8>,
-}
-
-impl Message {
-    /// From the command line or a file.
-    fn read(args: &Args) -> Result<Self, Exit> {
-        let Some(path) = &args.message else {
-            let header = Header { from: field(&args.from), reply_to: field(&args.reply_to), received: 0 };
-            return Ok(Self { header, block: Vec::new(), body: Vec::new() });
-        };
-        let content = std::fs::read(path).map_err(|error| {
-            eprintln!("rmxd: --message {}: {error}", path.display());
-            Exit::Usage
-        })?;
-        let (block, body) = parts(&content);
-        Ok(Self { header: header::read(&block), block, body })
-    }
+/// From the command line, the header perhaps from a file.
+fn rehearsal(args: &Args) -> Result<Rehearsal, Exit> {
+    let (block, body) = match &args.message {
+        None => Default::default(),
+        Some(path) => {
+            let content = std::fs::read(path).map_err(|error| {
+                eprintln!("rmxd: --message {}: {error}", path.display());
+                Exit::Usage
+            })?;
+            parts(&content)
+        }
+    };
+    let header = match args.message {
+        None => Header { from: field(&args.from), reply_to: field(&args.reply_to), received: 0 },
+        Some(_) => header::read(&block),
+    };
+    let (helo, mail_from) = (args.helo.clone(), args.mail_from.clone());
+    Ok(Rehearsal { client: args.client, helo, mail_from, header, block, body })
 }
 
 fn field(authors: &[Author]) -> Field {

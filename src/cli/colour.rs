@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal};
 
+use crate::audit;
+
 /// Everything is as expected.
-pub(super) const RIGHT: char = '\u{2713}';
+pub(super) const RIGHT: char = audit::RIGHT;
 /// Something is not.
-pub(super) const WRONG: char = '\u{2717}';
+pub(super) const WRONG: char = audit::WRONG;
 
 /// Whether the output is coloured.
 #[derive(Debug, Clone, Copy)]

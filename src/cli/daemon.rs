@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::admin::{self, Admin, BindError};
 use crate::config::Settings;
 use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
@@ -39,6 +40,7 @@ pub(super) struct Daemon {
     relay: Probed,
     tls: Option<Acceptor>,
     server: Server,
+    admin: Admin,
 }
 
 /// A relay that is asked from time to time whether it is there, for as long as this lives.
@@ -55,6 +57,8 @@ pub(super) enum StartError {
     Dns(#[from] SetupError),
     #[error("{0}")]
     Listen(#[from] ListenError),
+    #[error("{0}")]
+    Admin(#[from] BindError),
     #[error("greylist: {0}")]
     Greylist(#[from] OpenError),
     #[error("greylist: {0}")]
@@ -107,12 +111,14 @@ impl Daemon {
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
+        let admin = settings.admin.listen.map(admin::Listener::bind).transpose()?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         let relay = Probed::start(Relay::new(settings.relay.clone()), &settings).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners)?;
-        Ok(Self { settings, dns, watch, greylist, monitor, relay, tls, server })
+        let admin = Admin::start(admin_state(&settings, &dns, &relay, &server)?, admin)?;
+        Ok(Self { settings, dns, watch, greylist, monitor, relay, tls, server, admin })
     }
 
     /// Goes over to other settings: new connections are served by them, open ones end as they began. What is not told
@@ -139,9 +145,13 @@ impl Daemon {
         } else {
             Some(self.relay.renewed(&settings).await?)
         };
-        let door = door(&settings, gate, other.as_ref().unwrap_or(&self.relay), tls.as_ref());
+        let relay = other.as_ref().unwrap_or(&self.relay);
+        let door = door(&settings, gate, relay, tls.as_ref());
+        let admin = admin_state(&settings, &dns, relay, &self.server)?;
+        let admin_moved = self.admin.prepare(settings.admin.listen)?;
         let moved = self.server.reload(settings.server.clone(), door)?;
         // From here on nothing fails or waits.
+        self.admin.reload(admin, admin_moved);
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
         if !dns.has_servers_of(&self.dns) {
             self.watch = dns.watch();
@@ -167,6 +177,11 @@ impl Daemon {
         &self.monitor
     }
 
+    /// Where metrics and the API are.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.address()
+    }
+
     /// Where it listens.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.server.addresses()
@@ -180,6 +195,8 @@ impl Daemon {
         {
             tracing::error!("the greylist could not be written");
         }
+        // Last, so that the end can be watched.
+        self.admin.stop().await;
         cut_off
     }
 }
@@ -193,6 +210,21 @@ async fn greylist(before: Option<&Greylist>, settings: &Settings) -> Result<Opti
     let opened = tokio::task::spawn_blocking(move || Greylist::open(wanted)).await;
     let died = |error| StartError::GreylistDied(error);
     Ok(Some(opened.map_err(died)??))
+}
+
+fn admin_state(
+    settings: &Settings,
+    dns: &Dns,
+    relay: &Probed,
+    server: &Server,
+) -> Result<admin::State, StartError> {
+    Ok(admin::State {
+        settings: settings.admin.clone(),
+        dns: dns.clone(),
+        relay: relay.relay.clone(),
+        server: server.status(),
+        gate: gate_over(dns.clone(), settings)?,
+    })
 }
 
 fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Acceptor>) -> Door {
@@ -213,22 +245,20 @@ impl Probed {
 
     /// Tries the relay once, and goes on doing so.
     async fn start(relay: Relay, settings: &Settings) -> Result<Self, StartError> {
-        let reached = match timeout(settings.relay.connect_timeout + FIRST_PROBE, relay.probe()).await {
-            Ok(Ok(_)) => true,
+        let stop = CancellationToken::new();
+        match timeout(settings.relay.connect_timeout + FIRST_PROBE, relay.probe()).await {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) if is_final(&settings.relay.next_hop, &error) => {
                 return Err(StartError::Relay(error));
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the relay can't be used yet; mail is deferred until it can");
-                false
             }
             Err(_elapsed) => {
                 tracing::warn!("the relay doesn't answer; mail is deferred until it does");
-                false
             }
-        };
-        let stop = CancellationToken::new();
-        tokio::spawn(keep_probing(relay.clone(), reached, stop.clone()));
+        }
+        tokio::spawn(keep_probing(relay.clone(), stop.clone()));
         Ok(Self { relay, _prober: stop.drop_guard() })
     }
 }
@@ -238,25 +268,31 @@ fn is_final(next_hop: &NextHop, error: &RelayError) -> bool {
     error.is_final() || matches!(next_hop, NextHop::Maildir(_))
 }
 
-async fn keep_probing(relay: Relay, mut reached: bool, stop: CancellationToken) {
+/// Tells the log when it turns out that the relay can't be used any more, or can again, be it by a probe or by mail.
+async fn keep_probing(relay: Relay, stop: CancellationToken) {
+    let mut reach = relay.watch_reach();
+    let mut reached = reach.borrow_and_update().ok;
     loop {
         let wait = if reached { PROBE.0 } else { PROBE.1 };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        match relay.probe().await {
-            Ok(_) if !reached => {
-                tracing::info!("the relay can be used now");
-                reached = true;
+            // an error can't be: the relay is ours too
+            _ = reach.changed() => {}
+            () = tokio::time::sleep(wait) => {
+                if let Err(error) = relay.probe().await {
+                    tracing::debug!(%error, "the relay can't be used");
+                }
             }
-            Ok(_) => {}
-            Err(error) if reached => {
-                tracing::warn!(%error, "the relay can't be used any more; mail is deferred");
-                reached = false;
-            }
-            Err(error) => tracing::debug!(%error, "the relay can't be used yet"),
         }
+        let now = reach.borrow_and_update().clone();
+        match (reached, now.ok) {
+            (false, true) => tracing::info!("the relay can be used now"),
+            (true, false) => {
+                tracing::warn!(error = %now.detail, "the relay can't be used any more; mail is deferred");
+            }
+            (true, true) | (false, false) => {}
+        }
+        reached = now.ok;
     }
 }
 

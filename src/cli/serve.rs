@@ -84,6 +84,9 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
             return exit_of(&error);
         }
     };
+    if let Some(address) = daemon.admin() {
+        tracing::info!(%address, "metrics and API");
+    }
     for address in daemon.addresses() {
         let settings = daemon.settings();
         tracing::info!(%address, hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "listening");
@@ -114,6 +117,7 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
 fn exit_of(error: &StartError) -> Exit {
     match error {
         StartError::Listen(server::ListenError::Bind { .. })
+        | StartError::Admin(_)
         | StartError::GreylistDied(_)
         | StartError::Random(_) => Exit::Temporary,
         StartError::Greylist(error) if error.is_temporary() => Exit::Temporary,
@@ -143,10 +147,14 @@ async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
         }
     };
     let wanted = settings.log.clone();
+    let admin = daemon.admin();
     match daemon.reload(settings).await {
         Ok(moved) => {
             for address in &moved.opened {
                 tracing::info!(%address, "listening");
+            }
+            if let Some(address) = daemon.admin().filter(|address| Some(*address) != admin) {
+                tracing::info!(%address, "metrics and API");
             }
             for address in &moved.closed {
                 tracing::info!(%address, "not listening any more");

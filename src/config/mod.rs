@@ -26,7 +26,7 @@ use crate::config::layer::Layer;
 use crate::config::reader::Reader;
 use crate::smtp::address::DomainName;
 use crate::store::greylist;
-use crate::{dns, door, gate, log, relay, reverse_mx, server, session, tls};
+use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 pub use crate::config::keys::Value;
 pub use crate::config::problem::{Origin, Problem};
@@ -55,6 +55,8 @@ pub struct Settings {
     pub relay: relay::Settings,
     /// Listeners.
     pub server: server::Settings,
+    /// Health, metrics and the API.
+    pub admin: admin::Settings,
     /// Our certificate; `None` = STARTTLS is not offered.
     pub tls: Option<tls::Settings>,
     /// The log.
@@ -311,6 +313,7 @@ mod tests {
                 trusted_xclient: vec![],
                 drain: Duration::from_secs(30),
             },
+            admin: admin::Settings { listen: Some("127.0.0.1:8025".parse().unwrap()), token: None },
             tls: None,
             log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
         };

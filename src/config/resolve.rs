@@ -16,7 +16,7 @@ use crate::smtp::address::DomainName;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
 use crate::store::greylist;
-use crate::{dns, door, gate, log, relay, reverse_mx, server, session, tls};
+use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 /// What a socket address looks like.
 pub(super) const SOCKET_WANTED: &str =
@@ -58,12 +58,26 @@ pub(super) fn resolve(
     let greylist = greylist(raw, &gate.policy, reverse_mx.as_ref(), state, reading);
     let dns = dns(raw, reading);
     let server = server(raw, drain, reading);
+    let admin = admin(raw, reading);
     let tls = tls(&raw.tls, reading);
     let log = log_settings(raw, reading);
     let problems = reader.into_problems();
     match (hostname, session, relay, reverse_mx, log) {
         (Some(hostname), Some(session), Some(relay), Some(reverse_mx), Some(log)) if problems.is_empty() => {
-            Ok(Settings { hostname, session, door, gate, reverse_mx, greylist, dns, relay, server, tls, log })
+            Ok(Settings {
+                hostname,
+                session,
+                door,
+                gate,
+                reverse_mx,
+                greylist,
+                dns,
+                relay,
+                server,
+                admin,
+                tls,
+                log,
+            })
         }
         _ => Err(problems),
     }
@@ -354,6 +368,28 @@ fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settin
         trusted_xclient: raw.trusted.xclient.iter().filter_map(|item| network(item).ok()).collect(),
         drain,
     }
+}
+
+fn admin(raw: &Raw, reader: &mut Reader<'_>) -> admin::Settings {
+    let (text, token) = (&raw.listen.admin, &raw.admin.token);
+    // An Authorization header can carry no more (RFC 6750 2.1); the token itself is never shown.
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        reader.refuse("admin.token", "must be printable ASCII without blanks");
+    }
+    let listen = match text.parse::<SocketAddr>() {
+        _ if text.is_empty() => None,
+        Err(_) => {
+            reader.refuse("listen.admin", SOCKET_WANTED);
+            None
+        }
+        Ok(address) => {
+            if !address.ip().to_canonical().is_loopback() && token.is_empty() {
+                reader.refuse("listen.admin", "an address that is not loopback needs admin.token");
+            }
+            Some(address)
+        }
+    };
+    admin::Settings { listen, token: admin::Token::new(token) }
 }
 
 fn tls(raw: &raw::Tls, reader: &mut Reader<'_>) -> Option<tls::Settings> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
+use moka::ops::compute::Op;
 
 use crate::dns::CacheSettings;
 use crate::dns::alias::Resolved;
@@ -20,7 +21,7 @@ use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Record
 const OVERHEAD: usize = 360;
 /// How long trouble is remembered: long enough to spare a struggling server, short enough to be forgotten at once.
 const TROUBLE_HELD: Duration = Duration::from_secs(5);
-/// Entries that are copied before others get their turn.
+/// Entries that are copied, or looked through, before others get their turn.
 const COPIED_AT_ONCE: usize = 256;
 
 /// What an entry is about.
@@ -118,6 +119,26 @@ impl Cache {
         renewed
     }
 
+    /// Removes what is held of a name and of all below it, and that a name above it doesn't exist, which would go on to
+    /// say the same of this one. A question that is under way may bring its answer back.
+    pub(super) async fn forget(&self, name: &QuestionName) -> usize {
+        let is_meant = |key: &Key| match key.about {
+            _ if key.name.is_at_or_below(name) => true,
+            About::Existence => name.is_at_or_below(&key.name),
+            About::Records(_) => false,
+        };
+        let mut removed = 0;
+        for (count, (key, _)) in self.store.iter().enumerate() {
+            if is_meant(&key) && self.store.remove(&*key).await.is_some() {
+                removed += 1;
+            }
+            if count % COPIED_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        removed
+    }
+
     /// The answer, if one is held that has not expired. Gives the question back.
     pub(super) async fn fresh(&self, question: Question) -> (Question, Option<Entry>) {
         let rtype = question.rtype;
@@ -140,19 +161,40 @@ impl Cache {
         None
     }
 
-    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question.
+    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question. `None` where
+    /// the cache could not be used.
     pub(super) async fn ask_once(
         &self,
         question: Question,
         resolve: impl Future<Output = Resolved>,
-    ) -> Entry {
-        let key = Key::from(question);
-        let ask = async {
+    ) -> Option<Entry> {
+        let (key, began) = (Key::from(question), self.clock.now());
+        // Also what came while this one waited, however short it is to be kept.
+        let usable = |entry: &Entry| entry.is_fresh(self.clock.now()) || entry.latest.received > began;
+        let denial = Key { name: key.name.clone(), about: About::Existence };
+        let mut given = None;
+        let ask = |known: Option<moka::Entry<Key, Entry>>| async {
+            let known = known.map(moka::Entry::into_value);
+            let was_known = known.is_some();
+            let denied = self.store.get(&denial).await;
+            if let Some(entry) = known.clone().filter(usable).or(denied.filter(usable)) {
+                given = Some(entry);
+                return Op::Nop;
+            }
             let resolved = resolve.await;
-            self.entry(&key, resolved).await
+            let itself = resolved.denied.as_ref().is_some_and(|name| name.as_str() == denial.name.as_str());
+            let entry = self.entry(known, resolved).await;
+            given = Some(entry.clone());
+            match (itself, was_known) {
+                // That the name doesn't exist is held, and says it for every type: a second entry would double what a
+                // flood of invented names takes.
+                (true, true) => Op::Remove,
+                (true, false) => Op::Nop,
+                (false, _) => Op::Put(entry),
+            }
         };
-        let outdated = |entry: &Entry| !entry.is_fresh(self.clock.now());
-        self.store.entry_by_ref(&key).or_insert_with_if(ask, outdated).await.into_value()
+        self.store.entry_by_ref(&key).and_compute_with(ask).await;
+        given
     }
 
     /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
@@ -167,7 +209,8 @@ impl Cache {
         Entry { latest, last_good: known.and_then(Entry::into_last_good) }
     }
 
-    async fn entry(&self, key: &Key, resolved: Resolved) -> Entry {
+    /// The entry of an answer; `known` is what was held before it.
+    async fn entry(&self, known: Option<Entry>, resolved: Resolved) -> Entry {
         let received = self.clock.now();
         let expires = received.plus(self.keep(&resolved));
         let latest = Held { answer: Arc::new(resolved.answer), received, expires };
@@ -179,7 +222,7 @@ impl Cache {
             self.store.insert(Key { name: name.into(), about: About::Existence }, denial).await;
         }
         let last_good = match *latest.answer {
-            Answer::Unavailable(_) => self.store.get(key).await.and_then(Entry::into_last_good),
+            Answer::Unavailable(_) => known.and_then(Entry::into_last_good),
             Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
         };
         Entry { latest, last_good }
@@ -236,19 +279,25 @@ fn heap(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+
     use crate::smtp::address::DomainName;
+
+    /// One MiB.
+    fn small_cache() -> Cache {
+        let settings = CacheSettings {
+            memory: 1 << 20,
+            min_ttl: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(86_400),
+            max_negative_ttl: Duration::from_secs(3_600),
+            stale: Duration::from_secs(86_400),
+        };
+        Cache::new(settings, Clock::standing())
+    }
 
     #[tokio::test]
     async fn memory_is_bounded_and_what_is_often_asked_for_stays() {
-        let seconds = Duration::from_secs;
-        let settings = CacheSettings {
-            memory: 1 << 20,
-            min_ttl: seconds(5),
-            max_ttl: seconds(86_400),
-            max_negative_ttl: seconds(3_600),
-            stale: seconds(86_400),
-        };
-        let cache = Cache::new(settings, Clock::standing());
+        let cache = small_cache();
         let question = |text: String| Question {
             name: QuestionName::parse(text.as_bytes()).unwrap(),
             rtype: RecordType::Mx,
@@ -257,7 +306,7 @@ mod tests {
             let target =
                 Target::Host(DomainName::parse("a-name-that-does-not-fit-inline.example.test").unwrap());
             let answer = Answer::Found(Records::Mx(vec![(10, target)]));
-            Resolved { answer, ttl: Some(seconds(300)), denied: None }
+            Resolved { answer, ttl: Some(Duration::from_secs(300)), denied: None }
         };
         let often = question("often.test".to_owned());
         for at in 0..20_000 {
@@ -268,6 +317,54 @@ mod tests {
         assert!(cache.store.weighted_size() <= 1 << 20, "{}", cache.store.weighted_size());
         assert!((1_000..2_000).contains(&cache.store.entry_count()), "{}", cache.store.entry_count());
         assert!(cache.fresh(often).await.1.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_exist_takes_one_entry_whatever_is_asked_of_it() {
+        let cache = small_cache();
+        let name = |text: &str| QuestionName::parse(text.as_bytes()).unwrap();
+        let question = |text, rtype| Question { name: name(text), rtype };
+        let denied = |text| Resolved {
+            answer: Answer::NoSuchDomain,
+            ttl: Some(Duration::from_secs(300)),
+            denied: Some(DomainName::parse(text).unwrap()),
+        };
+        for rtype in [RecordType::Mx, RecordType::A] {
+            let gone = async { denied("gone.test") };
+            let entry = cache.ask_once(question("gone.test", rtype), gone).await.unwrap();
+            assert_eq!(*entry.latest.answer, Answer::NoSuchDomain);
+        }
+        cache.store.run_pending_tasks().await;
+        assert_eq!(cache.store.entry_count(), 1);
+        assert!(cache.denial(&name("gone.test")).await.is_some());
+        assert!(cache.denial(&name("below.gone.test")).await.is_some());
+
+        // behind an alias it is another name that is denied, and the answer is held as well
+        cache.ask_once(question("alias.test", RecordType::Mx), async { denied("elsewhere.test") }).await;
+        cache.store.run_pending_tasks().await;
+        assert_eq!(cache.store.entry_count(), 3);
+        assert!(cache.denial(&name("alias.test")).await.is_none());
+        assert!(cache.fresh(question("alias.test", RecordType::Mx)).await.1.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_answer_takes_it_however_short_it_is_kept() {
+        let cache = Cache { clock: Clock::running(), ..small_cache() };
+        let asked = Cell::new(0);
+        let question = Question { name: QuestionName::parse(b"busy.test").unwrap(), rtype: RecordType::Mx };
+        let ask = async || {
+            asked.set(asked.get() + 1);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Resolved::trouble(Trouble::Busy)
+        };
+        let askers = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
+        let given = futures_util::future::join_all(askers).await;
+        assert!(
+            given.iter().flatten().all(|entry| *entry.latest.answer == Answer::Unavailable(Trouble::Busy))
+        );
+        assert_eq!((given.iter().flatten().count(), asked.get()), (50, 1));
+        cache.ask_once(question, ask()).await;
+        assert_eq!(asked.get(), 2, "it is not kept");
     }
 
     #[test]

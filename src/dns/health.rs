@@ -53,6 +53,18 @@ impl fmt::Display for Condition {
     }
 }
 
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.down {
+            return write!(f, "no server answers ({})", self.names());
+        }
+        for (at, (server, condition)) in self.servers.iter().enumerate() {
+            write!(f, "{}{server} {condition}", if at == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {

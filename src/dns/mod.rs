@@ -42,6 +42,7 @@ use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
 use crate::dns::watch::Pace;
 use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
+use crate::smtp::address::DomainName;
 
 pub use crate::dns::clock::Clock;
 pub use crate::dns::health::{Condition, Health};
@@ -205,6 +206,12 @@ impl Dns {
         self.0.servers.health()
     }
 
+    /// Forgets what was said of a name and of all names below it, and that a name above it doesn't exist. How many
+    /// answers that were.
+    pub async fn forget(&self, name: &DomainName) -> usize {
+        self.0.cache.forget(&name.into()).await
+    }
+
     /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`]. It is
     /// `client` on whose account the question is asked.
     pub async fn ask(&self, question: Question, client: IpAddr) -> Lookup {
@@ -227,7 +234,7 @@ impl Dns {
                 let (inner, theirs) = (Arc::clone(&self.0), question.clone());
                 let task = async move { inner.ask_once(theirs, asked, place).await };
                 // An error: the task panicked, or the runtime is being shut down.
-                tokio::spawn(task).await.ok()
+                tokio::spawn(task).await.ok().flatten()
             }
         };
         let Some(entry) = entry else {
@@ -250,7 +257,7 @@ impl Inner {
 
     /// Asks unless another does already. It is after its client's place that a question waits for others: they must not
     /// wait for that place.
-    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Entry {
+    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Option<Entry> {
         let name = question.clone();
         let ask = Box::pin(async {
             match timeout_at(self.patience(asked), self.under_way.acquire()).await {

@@ -7,13 +7,15 @@
 
 use std::time::SystemTime;
 
+use compact_str::{CompactString, ToCompactString};
+
 use crate::door::Door;
 use crate::door::transaction::Transaction;
-use crate::gate::{Facts, Guest};
+use crate::gate::{Facts, Guest, addresses};
 use crate::message::authentication_results::{
     Iprev, IprevResult, authentication_results, without_own_results,
 };
-use crate::message::header::{self, Field};
+use crate::message::header;
 use crate::message::trace::{self, Protocol};
 use crate::policy::decide::{self, Decision};
 use crate::policy::reason::Reason;
@@ -49,8 +51,8 @@ enum Stage {
 /// The addresses in From: and Reply-To:, for a decision that the body makes: it is logged at the end.
 #[derive(Debug)]
 struct Authors {
-    from: String,
-    reply_to: String,
+    from: CompactString,
+    reply_to: CompactString,
 }
 
 impl Drop for Message {
@@ -226,7 +228,7 @@ async fn judge(
 }
 
 fn log(transaction: &Transaction, guest: &Guest, decision: &Decision, authors: &Authors) {
-    let rcpt = transaction.first.as_ref().map(ToString::to_string).unwrap_or_default();
+    let rcpt = transaction.first.as_ref().map(ToCompactString::to_compact_string).unwrap_or_default();
     let facts = Facts { rcpt: &rcpt, from: &authors.from, reply_to: &authors.reply_to, ..Facts::default() };
     transaction.log(guest, decision, &facts);
 }
@@ -266,17 +268,6 @@ fn iprev_result(names: &NamesOutcome) -> IprevResult {
         NamesOutcome::Confirmed(_) => IprevResult::Pass,
         NamesOutcome::NoPtr | NamesOutcome::NotConfirmed(_) => IprevResult::Fail,
         NamesOutcome::TempError(_) => IprevResult::TempError,
-    }
-}
-
-/// The addresses of a field, for the log.
-fn addresses(field: &Field) -> String {
-    match field {
-        Field::Absent => String::new(),
-        Field::Malformed(malformed) => malformed.name().to_owned(),
-        Field::Authors(authors) => {
-            authors.iter().map(|author| author.address.as_str()).collect::<Vec<_>>().join(", ")
-        }
     }
 }
 

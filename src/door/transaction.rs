@@ -5,17 +5,18 @@
 
 use std::net::SocketAddr;
 
-use compact_str::ToCompactString;
+use compact_str::{ToCompactString, format_compact};
 
 use crate::door::Door;
-use crate::gate::{Facts, Guest, Id, Inspection};
+use crate::gate::{Facts, Guest, Inspection};
 use crate::policy::decide::{Decision, Permit};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
+use crate::record::Id;
 use crate::relay::{self, ClientInfo, ClientName, Envelope, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
-use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
+use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::command::{Body, MailParameters, RcptParameters};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::tls::Negotiated;
@@ -225,11 +226,8 @@ impl Transaction {
 
     /// Logs a decision with everything that is known of the transaction.
     pub(super) fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
-        let ptr =
-            guest.names_if_known().and_then(ClientNames::first).map(DomainName::as_str).unwrap_or_default();
-        let mail_from = format!("<{}>", self.path);
-        let facts = Facts { ptr, helo: self.helo(), mail_from: &mail_from, ..*facts };
-        self.inspection.log(decision, &facts);
+        let mail_from = format_compact!("<{}>", self.path);
+        self.inspection.log(guest, decision, &Facts { mail_from: &mail_from, ..*facts });
     }
 
     /// What Authentication-Results is made of.

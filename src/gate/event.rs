@@ -2,26 +2,18 @@
 //!
 //! Everything that came from the network is escaped, so that one decision is one line.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
-use crate::gate::Inspection;
-use crate::policy::decide::{Decision, Verdict};
-use crate::policy::evidence::{Evidence, Freshness};
-use crate::policy::finding::{Finding, Outcome};
-use crate::policy::identity::Identity;
-use crate::policy::rule::{Rule, Rung};
+use crate::policy::decide::Verdict;
+use crate::policy::evidence::Evidence;
+use crate::policy::rule::{Action, Rung};
+use crate::record::Record;
 use crate::smtp::escape::Escaped;
 
-/// What the event says beside the decision; empty = not known at this stage.
+/// What is known of a transaction beside the decision; empty = not known at this stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts<'a> {
-    /// The confirmed PTR name.
-    pub ptr: &'a str,
-    /// The HELO argument.
-    pub helo: &'a str,
-    /// The reverse path; `<>` for the null sender.
+    /// The reverse path in its brackets; `<>` for the null sender.
     pub mail_from: &'a str,
     /// The recipient, or the first of several.
     pub rcpt: &'a str,
@@ -31,39 +23,40 @@ pub struct Facts<'a> {
     pub reply_to: &'a str,
 }
 
-pub(super) fn write(inspection: &Inspection, client: IpAddr, decision: &Decision, facts: &Facts<'_>) {
-    let cause = decision.cause.as_ref();
-    let finding = cause.map(|cause| &cause.finding).or_else(|| passed(inspection));
+pub(super) fn write(record: &Record) {
+    let finding = record.deciding();
+    let because = record.because.map(|(because, _)| because);
     tracing::info!(
         target: "rmxd::decision",
-        id = %inspection.id(),
-        verdict = decision.verdict.name(),
-        mode = inspection.mode().name(),
+        id = record.id.map(tracing::field::display),
+        verdict = record.verdict.name(),
+        mode = record.mode.name(),
         identity = finding.map(|finding| finding.identity.name()),
         rule = finding.map(|finding| finding.rule.name()),
-        rung = finding.and_then(rung).map(Rung::name),
-        reason = cause.map(|cause| cause.reason.name()),
+        rung = record.rung().map(Rung::name),
+        reason = because.map(|because| because.reason.name()),
         domain = finding.map(|finding| tracing::field::display(Escaped::new(finding.domain.as_str()))),
-        client = %client,
-        ptr = shown(facts.ptr),
-        helo = shown(facts.helo),
-        mail_from = shown(facts.mail_from),
-        rcpt = shown(facts.rcpt),
-        from = shown(facts.from),
-        reply_to = shown(facts.reply_to),
-        duration = inspection.age().as_secs_f64(),
-        dns_queries = inspection.queries(),
-        evidence = cause.map(|cause| summary(&cause.finding.evidence)),
+        client = %record.client,
+        ptr = record.name().and_then(|name| shown(name.as_str())),
+        helo = shown(&record.helo),
+        mail_from = shown(&record.mail_from),
+        rcpt = shown(&record.rcpt),
+        from = shown(&record.from),
+        reply_to = shown(&record.reply_to),
+        duration = record.duration.as_secs_f64(),
+        dns_queries = record.queries(),
+        evidence = because.and(finding).map(|finding| summary(&finding.evidence)),
         "{}",
-        sentence(decision),
+        sentence(record),
     );
 }
 
-fn sentence(decision: &Decision) -> &'static str {
-    match (decision.verdict, decision.refuses()) {
+fn sentence(record: &Record) -> &'static str {
+    let greylists = record.because.is_some_and(|(because, _)| because.action == Action::Greylist);
+    match (record.verdict, record.refused()) {
         (Verdict::Accept, _) => "accepted",
-        (Verdict::Defer, true) if decision.greylists() => "greylisted",
-        (Verdict::Defer, false) if decision.greylists() => "accepted, would have been greylisted",
+        (Verdict::Defer, true) if greylists => "greylisted",
+        (Verdict::Defer, false) if greylists => "accepted, would have been greylisted",
         (Verdict::Reject, true) => "rejected",
         (Verdict::Defer, true) => "deferred",
         (Verdict::Reject, false) => "accepted, would have been rejected",
@@ -73,31 +66,6 @@ fn sentence(decision: &Decision) -> &'static str {
 
 fn shown(text: &str) -> Option<tracing::field::DisplayValue<Escaped<'_>>> {
     (!text.is_empty()).then(|| tracing::field::display(Escaped::new(text)))
-}
-
-/// Of an accepted message: what passed that was hardest to pass. That the client matches, where it would have been
-/// refused otherwise; before other senders the one that people see.
-fn passed(inspection: &Inspection) -> Option<&Finding> {
-    let passed = inspection.findings().iter().filter(|finding| matches!(finding.outcome, Outcome::Pass(_)));
-    let refuses = |finding: &Finding| inspection.action(finding).refuses();
-    let rank = |finding: &&Finding| {
-        (finding.rule == Rule::Matches && refuses(finding), finding.identity == Identity::From)
-    };
-    passed.min_by_key(|finding| std::cmp::Reverse(rank(finding)))
-}
-
-fn rung(finding: &Finding) -> Option<Rung> {
-    match finding.outcome {
-        Outcome::Pass(rung) => Some(rung),
-        Outcome::Fail(_) | Outcome::TempError(_) | Outcome::None(_) => None,
-    }
-}
-
-/// Questions that were asked now; several findings may rest on the same one.
-pub(super) fn queries(findings: &[Finding]) -> usize {
-    let evidence = findings.iter().flat_map(|finding| &finding.evidence);
-    let fresh = evidence.filter(|evidence| evidence.freshness == Freshness::Fresh);
-    fresh.map(|evidence| &evidence.question).collect::<HashSet<_>>().len()
 }
 
 /// `MX spoof.test: NXDOMAIN (cached, ttl 55s, age 5s)`, one after the other.

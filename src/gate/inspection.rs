@@ -2,23 +2,24 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use compact_str::{CompactString, ToCompactString};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use crate::gate::Gate;
 use crate::gate::event::{self, Facts};
 use crate::gate::guest::{Guest, all_rules, inspect_name, look, temperror};
 use crate::gate::pending::Pending;
 use crate::gate::signed::{self, AwaitsBody};
-use crate::gate::{Gate, Id};
 use crate::message::header::{Author, Field, Header};
 use crate::policy::decide::{Decision, decide, exempt};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, Mode, Rule};
+use crate::policy::rule::Rule;
+use crate::record::{self, Extent, Id, Record};
 use crate::reverse_mx::Subject;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::store::greylist::{Answer, Triple};
@@ -34,7 +35,9 @@ pub struct Inspection {
     exempt: bool,
     sender: Pending<Arc<[Finding]>>,
     envelope: Option<Decision>,
-    findings: Vec<Finding>,
+    findings: Arc<Vec<Finding>>,
+    /// They are those of the whole message.
+    whole: bool,
     /// What the body decides.
     signed: Option<Box<AwaitsBody>>,
     /// The domain of the reverse path, where there is a greylist to ask; empty for the null sender.
@@ -55,7 +58,8 @@ impl Inspection {
             exempt,
             sender,
             envelope: None,
-            findings: Vec::new(),
+            findings: Arc::default(),
+            whole: false,
             signed: None,
             domain: gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
             triples: Vec::new(),
@@ -67,16 +71,6 @@ impl Inspection {
     #[must_use]
     pub fn id(&self) -> Id {
         self.id
-    }
-
-    /// The mode of the policy, also where the decision is an exemption.
-    pub(super) fn mode(&self) -> Mode {
-        self.gate.policy().mode
-    }
-
-    /// What a failure of this finding leads to.
-    pub(super) fn action(&self, finding: &Finding) -> Action {
-        self.gate.policy().rules(finding.identity).action(finding.rule)
     }
 
     /// How long ago the transaction began.
@@ -96,8 +90,8 @@ impl Inspection {
         if let Some(decision) = &self.envelope {
             return decision.clone();
         }
-        self.findings =
-            self.envelope_findings(guest, |gate, identity| gate.policy().rules(identity).refuses()).await;
+        let refuses = |gate: &Gate, identity| gate.policy().rules(identity).refuses();
+        self.findings = Arc::new(self.envelope_findings(guest, refuses).await);
         let decision = self.greylisted(self.decision(), &[]);
         self.envelope = Some(decision.clone());
         decision
@@ -132,13 +126,13 @@ impl Inspection {
             self.envelope_findings(guest, |_gate, _identity| true),
             visible_senders(gate, header, client, &helo)
         );
-        self.findings = envelope;
-        self.findings.extend(visible);
-        let open = signed::open(&self.gate, &mut self.findings, block);
+        let mut findings = [envelope, visible].concat();
+        let open = signed::open(&self.gate, &mut findings, block);
+        (self.findings, self.whole) = (Arc::new(findings), true);
         let decision = self.greylisted(self.decision(), &self.triples);
         match open {
             None => {}
-            Some(open) if decision.refuses() => open.close(&mut self.findings),
+            Some(open) if decision.refuses() => open.close(Arc::make_mut(&mut self.findings).as_mut_slice()),
             Some(open) => self.signed = Some(Box::new(open.start(&self.gate, self.client))),
         }
         decision
@@ -161,7 +155,7 @@ impl Inspection {
     /// The decision when the body has come.
     pub async fn whole(&mut self) -> Decision {
         if let Some(signed) = self.signed.take() {
-            signed.decide(&mut self.findings).await;
+            signed.decide(Arc::make_mut(&mut self.findings).as_mut_slice()).await;
         }
         self.greylisted(self.decision(), &self.triples)
     }
@@ -169,13 +163,46 @@ impl Inspection {
     /// Questions that DNS was asked for the findings so far; what the cache knew is none.
     #[must_use]
     pub fn queries(&self) -> usize {
-        event::queries(&self.findings)
+        record::queries(&self.findings)
     }
 
     /// Writes the one event of this decision (DESIGN 6), and counts it for the monitor's report.
-    pub fn log(&self, decision: &Decision, facts: &Facts<'_>) {
-        event::write(self, self.client, decision, facts);
+    pub fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
+        event::write(&self.record(guest, decision, facts));
         self.gate.memory.monitor.record(decision, self.client);
+    }
+
+    /// This decision with everything that explains it.
+    #[must_use]
+    pub fn record(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) -> Record {
+        let gate = &self.gate;
+        let extent = match &decision.cause {
+            _ if guest.exempt => Extent::ExemptClient,
+            _ if self.whole => Extent::Message,
+            Some(_) => Extent::Envelope,
+            None => Extent::ExemptRecipients,
+        };
+        let mut record = Record {
+            id: Some(self.id),
+            at: SystemTime::now(),
+            client: self.client,
+            names: guest.names_if_known().map(|names| names.outcome.clone()),
+            extent,
+            mode: gate.policy().mode,
+            actions: gate.actions,
+            verdict: decision.verdict,
+            because: None,
+            help_url: CompactString::new(&gate.settings.help_url),
+            helo: guest.hello.clone(),
+            mail_from: CompactString::new(facts.mail_from),
+            rcpt: CompactString::new(facts.rcpt),
+            from: CompactString::new(facts.from),
+            reply_to: CompactString::new(facts.reply_to),
+            duration: self.age(),
+            findings: Arc::clone(&self.findings),
+        };
+        record.decide(decision);
+        record
     }
 
     fn decision(&self) -> Decision {

@@ -14,6 +14,7 @@ mod monitor;
 mod networks;
 mod pending;
 mod ptr;
+mod rehearsal;
 mod signed;
 pub mod tally;
 #[cfg(test)]
@@ -27,14 +28,14 @@ pub use crate::gate::domains::Domains;
 pub use crate::gate::event::Facts;
 pub use crate::gate::exempt::Exemptions;
 pub use crate::gate::guest::Guest;
-pub use crate::gate::id::Id;
 use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
 pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
 pub use crate::gate::networks::Networks;
-use crate::policy::decide::{Cause, Decision};
-use crate::policy::reason::Reason;
+pub use crate::gate::rehearsal::{Rehearsal, addresses};
+use crate::policy::decide::Decision;
 use crate::policy::rule::Policy;
+use crate::record::{Actions, Because, Id, refusal};
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::Reply;
@@ -58,6 +59,7 @@ pub struct Gate {
     reverse_mx: ReverseMx,
     memory: Memory,
     deadline: Duration,
+    actions: Actions,
     ids: Ids,
 }
 
@@ -86,7 +88,8 @@ impl Gate {
         deadline: Duration,
         memory: Memory,
     ) -> Arc<Self> {
-        Arc::new(Self { settings, reverse_mx, memory, deadline, ids: Ids::new() })
+        let actions = Actions::of(&settings.policy);
+        Arc::new(Self { settings, reverse_mx, memory, deadline, actions, ids: Ids::new() })
     }
 
     /// The operator's policy.
@@ -111,22 +114,7 @@ impl Gate {
     #[must_use]
     pub fn refusal(&self, decision: &Decision, id: Id) -> Option<Reply> {
         let cause = decision.cause.as_ref().filter(|_| decision.refuses())?;
-        let finding = &cause.finding;
-        let help = match self.settings.help_url.trim_end_matches('/') {
-            "" => String::new(),
-            url => format!(" see {url}/{id}"),
-        };
-        let suffix = format!("{} (id {id}){help}", again(cause));
-        Some(cause.reason.reply(finding.identity, cause.action, &finding.subject, &finding.domain, &suffix))
-    }
-}
-
-/// When to come again, where that helps.
-fn again(cause: &Cause) -> String {
-    match cause.wait.map(|wait| wait.as_millis().div_ceil(1000)) {
-        _ if cause.reason != Reason::Greylisted => String::new(),
-        None => ", try again later".to_owned(),
-        Some(1) => ", try again in 1 second".to_owned(),
-        Some(seconds) => format!(", try again in {seconds} seconds"),
+        let because = Because { reason: cause.reason, action: cause.action, wait: cause.wait };
+        Some(refusal(&cause.finding, because, id.as_str(), &self.settings.help_url))
     }
 }

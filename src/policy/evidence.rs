@@ -69,6 +69,13 @@ impl QuestionName {
         &self.0
     }
 
+    /// Whether it is the other name or ends in it.
+    #[must_use]
+    pub fn is_at_or_below(&self, other: &Self) -> bool {
+        let rest = self.0.strip_suffix(other.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+
     /// The name above, `None` for a single label.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {

@@ -105,6 +105,27 @@ impl RelayError {
         matches!(self, Self::NoXclient | Self::NoXforward)
     }
 
+    /// Whether it says that the next hop can't be used now, whoever the client is and whatever the message.
+    pub(super) fn is_absence(&self) -> bool {
+        match self {
+            Self::Unreachable(_)
+            | Self::Refused { .. }
+            | Self::NoXclient
+            | Self::NoXforward
+            | Self::NoTls
+            | Self::Handshake(_)
+            | Self::Folder(_) => true,
+            Self::Silent(stage)
+            | Self::Closed(stage)
+            | Self::Garbage { stage, .. }
+            | Self::OutOfPlace { stage, .. }
+            | Self::Closing { stage, .. } => {
+                matches!(stage, Stage::Banner | Stage::Greeting | Stage::StartTls)
+            }
+            Self::NoSmtputf8 | Self::Busy(_) | Self::Rejected { .. } | Self::OutOfStep(_) => false,
+        }
+    }
+
     /// Whether the relay ended the connection, with 421 or without a word.
     pub(super) fn is_end(&self) -> bool {
         matches!(self, Self::Closed(_) | Self::Closing { .. })

@@ -13,6 +13,7 @@ mod error;
 mod maildir;
 mod pool;
 mod proxy;
+mod reach;
 mod reply_parser;
 mod settings;
 mod slots;
@@ -25,17 +26,20 @@ mod xclient;
 mod xforward;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 pub use crate::relay::capabilities::{Attributes, Capabilities};
 pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
+pub use crate::relay::reach::Reach;
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
 use crate::policy::decide::Permit;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
+use crate::relay::reach::LastReach;
 use crate::relay::smtp::SmtpHop;
 use crate::relay::told::Subject;
 use crate::relay::transaction::SmtpTransaction;
@@ -52,6 +56,7 @@ struct Inner {
     settings: Arc<Settings>,
     hop: Hop,
     known: watch::Sender<Capabilities>,
+    reach: LastReach,
 }
 
 #[derive(Debug)]
@@ -73,7 +78,8 @@ impl Relay {
                 (Hop::Smtp(SmtpHop::new(host, *port, Arc::clone(&settings))), Capabilities::unknown())
             }
         };
-        Self { inner: Arc::new(Inner { settings, hop, known: watch::Sender::new(known) }) }
+        let known = watch::Sender::new(known);
+        Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new() }) }
     }
 
     /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
@@ -86,7 +92,7 @@ impl Relay {
                 let settings = Arc::new(settings);
                 let hop = Hop::Smtp(hop.renewed(Arc::clone(&settings)));
                 let known = watch::Sender::new(self.capabilities());
-                Self { inner: Arc::new(Inner { settings, hop, known }) }
+                Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new() }) }
             }
             Hop::Smtp(_) | Hop::Maildir(_) => Self::new(settings),
         }
@@ -98,11 +104,37 @@ impl Relay {
     /// # Errors
     /// Why not; [`RelayError::NoXclient`] is one that waiting doesn't mend.
     pub async fn probe(&self) -> Result<Capabilities, RelayError> {
-        match &self.inner.hop {
-            Hop::Smtp(hop) => hop.probe(&self.inner.known).await?,
-            Hop::Maildir(maildir) => maildir.probe().await?,
+        let found = match &self.inner.hop {
+            Hop::Smtp(hop) => hop.probe(&self.inner.known).await,
+            Hop::Maildir(maildir) => maildir.probe().await,
+        };
+        self.inner.reach.note(found.as_ref().copied());
+        match found {
+            // those that are in use tell
+            Ok(()) | Err(RelayError::Busy(_)) => Ok(self.capabilities()),
+            Err(error) => Err(error),
         }
-        Ok(self.capabilities())
+    }
+
+    /// Whether the next hop could be used when that was last tried, by a probe or by a transaction.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.inner.reach.known()
+    }
+
+    /// The same, no older than `age`, else it is tried now. Takes no longer than `patience`.
+    pub async fn reach_within(&self, age: Duration, patience: Duration) -> Reach {
+        let probe = async {
+            // what it finds is noted
+            self.probe().await.ok();
+        };
+        self.inner.reach.within(age, patience, probe).await
+    }
+
+    /// [`Relay::reach`], which changes there when the next hop can't be used where it could, or the other way round.
+    #[must_use]
+    pub fn watch_reach(&self) -> watch::Receiver<Reach> {
+        self.inner.reach.watch()
     }
 
     /// What the next hop can take, as of the last time that it was greeted.
@@ -152,13 +184,17 @@ impl Visit {
             Hop::Maildir(maildir) => {
                 (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
             }
-            Hop::Smtp(hop) => match hop.begin(&self.key(), &envelope, &first, &self.inner.known).await {
-                Ok((transaction, answer)) => (
-                    Leg::Smtp(Box::new(transaction)),
-                    answer.unwrap_or_else(|error| subject.told(Some(first.path), &error)),
-                ),
-                Err(error) => return Err(subject.told(Some(first.path), &error)),
-            },
+            Hop::Smtp(hop) => {
+                let begun = hop.begin(&self.key(), &envelope, &first, &self.inner.known).await;
+                self.inner.reach.note(begun.as_ref().map(|_begun| ()));
+                match begun {
+                    Ok((transaction, answer)) => (
+                        Leg::Smtp(Box::new(transaction)),
+                        answer.unwrap_or_else(|error| subject.told(Some(first.path), &error)),
+                    ),
+                    Err(error) => return Err(subject.told(Some(first.path), &error)),
+                }
+            }
         };
         Ok((Transaction { leg, subject, failure: None }, reply))
     }

@@ -51,9 +51,10 @@ impl SmtpHop {
     }
 
     /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take. When all
-    /// connections are in use, those tell.
+    /// connections are in use, those tell, and this is `Busy`.
     pub(super) async fn probe(&self, known: &watch::Sender<Capabilities>) -> Result<(), RelayError> {
-        let Some(slot) = self.pool.slot(None, &self.settings).await else { return Ok(()) };
+        let slot = self.pool.slot(None, &self.settings).await;
+        let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
         self.pool.make_room(&slot);
         let mut conversation = self.connect(None).await?;
         let offered = greet(&mut conversation, &self.settings.hostname, true).await;

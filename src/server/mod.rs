@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -72,6 +73,36 @@ struct Open {
     close: CancellationToken,
 }
 
+/// How a server is, now.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Shared>);
+
+impl Status {
+    /// Listeners that accept.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.0.listeners.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.total.open()
+    }
+
+    /// How many may be open, by the settings in effect.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.current.borrow().settings.connections
+    }
+
+    /// Whether no new connections are taken, as the daemon ends.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.close.is_cancelled()
+    }
+}
+
 /// What a reload changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Moved {
@@ -91,6 +122,7 @@ impl Server {
         let shared = Arc::new(Shared {
             current: watch::Sender::new(Arc::new(Current { settings, door })),
             total: Arc::default(),
+            listeners: AtomicUsize::new(0),
             clients: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
@@ -109,6 +141,12 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.open.iter().map(|open| open.address).collect()
+    }
+
+    /// For who wants to know how it is, whatever becomes of this value.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status(Arc::clone(&self.shared))
     }
 
     /// From now on new connections are served by these settings and this door; open ones end as they began. The
@@ -190,6 +228,8 @@ struct Current {
 struct Shared {
     current: watch::Sender<Arc<Current>>,
     total: Arc<Total>,
+    /// Those that accept.
+    listeners: AtomicUsize,
     clients: Arc<Clients>,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
@@ -204,6 +244,7 @@ struct Shared {
 /// reset with it; else it waits for who comes after us.
 async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc<Shared>) {
     let Registered { socket: listener, bound_as, .. } = listener;
+    let accepting = Accepting::new(&server);
     let mut wait = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
@@ -226,10 +267,27 @@ async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc
             }
         }
     }
+    drop(accepting);
     if bound_as.is_some()
         && let Err(error) = take_waiting(listener, &server)
     {
         tracing::warn!(%error, "closing a listener");
+    }
+}
+
+/// A listener that accepts, for as long as this lives.
+struct Accepting<'a>(&'a AtomicUsize);
+
+impl<'a> Accepting<'a> {
+    fn new(server: &'a Shared) -> Self {
+        server.listeners.fetch_add(1, Ordering::Relaxed);
+        Self(&server.listeners)
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

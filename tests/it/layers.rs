@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crates that one place only may name.
-const BEHIND: [(&str, &str); 6] = [
+const BEHIND: [(&str, &str); 9] = [
+    ("axum", "src/admin/"),
+    ("hyper", "src/admin/listener.rs"),
+    ("hyper_util", "src/admin/listener.rs"),
     ("mail_parser", "src/message/"),
     ("hickory_resolver", "src/dns/resolver.rs"),
     ("moka", "src/dns/cache.rs"),

@@ -161,7 +161,7 @@ async fn a_day_with_something_to_tell_is_reported_and_one_without_is_not() {
     let mut guest = gate.guest("192.0.2.1".parse().unwrap());
     let mut inspection = guest.inspect(&ReversePath::parse("a@[192.0.2.7]").unwrap());
     let decision = inspection.envelope(&mut guest).await;
-    inspection.log(&decision, &Facts::default());
+    inspection.log(&guest, &decision, &Facts::default());
     tokio::time::sleep(DAY - Duration::from_secs(2)).await;
     assert_eq!(reports(&log.text()).len(), 0);
     tokio::time::sleep(Duration::from_secs(2)).await;

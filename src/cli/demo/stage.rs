@@ -157,6 +157,7 @@ hostname = "mx.demo.test"
 
 [listen]
 smtp = {listen:?}
+admin = ""
 
 [relay]
 next_hop = {next_hop}

@@ -89,6 +89,7 @@ fn configuration(zone: SocketAddr, sink: SocketAddr, connections: usize) -> Stri
 
 [listen]
 smtp = ["127.0.0.1:0"]
+admin = ""
 
 [relay]
 next_hop = "smtp://{sink}"

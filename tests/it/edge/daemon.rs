@@ -103,6 +103,7 @@ fn configuration(listen: SocketAddr, zone: SocketAddr, more: &str) -> String {
 [listen]
 smtp = ["{listen}"]
 admin = ""
+admin = ""
 
 [relay]
 next_hop = "maildir:mail"

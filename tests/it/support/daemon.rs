@@ -36,7 +36,7 @@ impl Daemon {
         let folder = tempfile::Builder::new().prefix("rmxd-serve-").tempdir().unwrap();
         std::fs::write(
             folder.path().join("rmxd.toml"),
-            "hostname = 'gate.test'\nlisten.smtp = ['127.0.0.1:0']\ndns.servers = ['127.0.0.1:9']\n",
+            "hostname = 'gate.test'\nlisten.smtp = ['127.0.0.1:0']\nlisten.admin = ''\ndns.servers = ['127.0.0.1:9']\n",
         )
         .unwrap();
         let log = File::create(folder.path().join("log")).unwrap();

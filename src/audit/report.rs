@@ -6,13 +6,12 @@ use std::net::IpAddr;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use crate::cli::Exit;
-use crate::cli::audit::facts::{Climbed, Facts, Judged, Line};
-use crate::cli::audit::remedy::{Remedy, Step, Zone};
-use crate::cli::audit::standing::Standing;
-use crate::cli::colour::{Colour, RIGHT, WRONG};
+use crate::audit::facts::{Climbed, Facts, Judged, Line};
+use crate::audit::remedy::{Remedy, Step, Zone};
+use crate::audit::standing::Standing;
+use crate::audit::{Outcome, RIGHT, WRONG};
 use crate::policy::decide::Verdict;
-use crate::policy::finding::Outcome;
+use crate::policy::finding;
 use crate::policy::rule::{Mode, Rule};
 use crate::reverse_mx::{Exchanger, NamesOutcome};
 use crate::spf;
@@ -22,25 +21,41 @@ const WIDTH: usize = 110;
 /// What the rung `dkim` of `matches` says, which no DNS look-up knows.
 const DKIM: &str = "depends on the signature";
 
-pub(super) struct Report<'a> {
-    pub(super) facts: &'a Facts,
+/// What an audit found.
+pub struct Report {
+    facts: Facts,
     /// Of each line.
-    pub(super) standings: &'a [Standing],
-    pub(super) remedy: &'a Remedy,
+    standings: Vec<Standing>,
+    remedy: Remedy,
 }
 
-impl Report<'_> {
-    /// For people.
-    pub(super) fn text(&self) -> String {
-        let colour = Colour::of_stdout();
-        let Facts { domain, sender, .. } = self.facts;
-        let title = format!("Mail from {sender}, over each address of {domain}:");
-        let mut text = format!("{}\n\n{}", colour.bold(&title), self.table(colour));
+impl Report {
+    pub(super) fn of(facts: Facts) -> Self {
+        let standings = facts.lines.iter().map(|line| Standing::of(&facts, line)).collect();
+        let remedy = Remedy::of(&facts);
+        Self { facts, standings, remedy }
+    }
+
+    /// How it ends, all addresses taken together.
+    pub fn outcome(&self) -> Outcome {
+        if self.standings.iter().any(|standing| !standing.lost.is_empty()) {
+            Outcome::Lost
+        } else if self.standings.iter().any(|standing| !standing.unknown.is_empty()) {
+            Outcome::Unknown
+        } else {
+            Outcome::Accepted
+        }
+    }
+
+    /// For people; the first line is the title.
+    pub fn text(&self) -> String {
+        let Facts { domain, sender, .. } = &self.facts;
+        let mut text = format!("Mail from {sender}, over each address of {domain}:\n\n{}\n", self.table());
         if self.lines().any(|line| !line.rungs.is_empty()) {
             text.push_str(&format!("\nRungs that hold for MAIL FROM:<{sender}>\n{}\n", self.rungs()));
         }
         text.push('\n');
-        text.push_str(&colour.verdicts(&self.summary()));
+        text.push_str(&self.summary());
         if !self.remedy.remarks.is_empty() {
             text.push('\n');
         }
@@ -54,7 +69,7 @@ impl Report<'_> {
         self.facts.lines.iter()
     }
 
-    fn table(&self, colour: Colour) -> String {
+    fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         let policies = self.facts.lines.first().map_or(&[][..], |line| &line.judged);
@@ -66,7 +81,7 @@ impl Report<'_> {
                 [line.address.to_string(), self.exchanger(line.address), names(line), mark_spf(line.spf)];
             table.add_row(row.into_iter().chain(line.judged.iter().map(verdict)));
         }
-        plain(&table).lines().map(|line| colour.verdicts(line) + "\n").collect()
+        plain(&table)
     }
 
     fn exchanger(&self, address: IpAddr) -> String {
@@ -102,7 +117,7 @@ impl Report<'_> {
 
     fn summary(&self) -> String {
         let mut text = String::new();
-        for (line, standing) in self.lines().zip(self.standings) {
+        for (line, standing) in self.lines().zip(&self.standings) {
             let Standing { lost, unknown } = standing;
             if !lost.is_empty() {
                 let what = format!("Mail over {} would be lost: {}.", line.address, lost.join("; "));
@@ -153,17 +168,16 @@ impl Report<'_> {
     }
 
     /// For programs.
-    pub(super) fn json(&self, exit: Exit) -> String {
-        let lines = self.lines().zip(self.standings).map(|(line, standing)| self.line_json(line, standing));
-        let value = json!({
+    pub fn json(&self) -> Value {
+        let lines = self.lines().zip(&self.standings).map(|(line, standing)| self.line_json(line, standing));
+        json!({
             "domain": self.facts.domain.as_str(),
             "sender": self.facts.sender.to_string(),
-            "exit": exit as u8,
+            "exit": self.outcome() as u8,
             "addresses": lines.collect::<Vec<_>>(),
             "remarks": self.remedy.remarks,
             "steps": self.remedy.steps.iter().map(step_json).collect::<Vec<_>>(),
-        });
-        format!("{value:#}\n")
+        })
     }
 
     fn line_json(&self, line: &Line, standing: &Standing) -> Value {
@@ -205,8 +219,9 @@ impl Report<'_> {
 fn judged_json(judged: &Judged) -> Value {
     let cause = judged.decision.cause.as_ref();
     let rung = match judged.matches {
-        Some(Outcome::Pass(rung)) => Some(rung.name()),
-        Some(Outcome::Fail(_) | Outcome::TempError(_) | Outcome::None(_)) | None => None,
+        Some(finding::Outcome::Pass(rung)) => Some(rung.name()),
+        Some(finding::Outcome::Fail(_) | finding::Outcome::TempError(_) | finding::Outcome::None(_))
+        | None => None,
     };
     json!({
         "policy": judged.policy,
@@ -215,7 +230,7 @@ fn judged_json(judged: &Judged) -> Value {
         "identity": cause.map(|cause| cause.finding.identity.name()),
         "rule": cause.map(|cause| cause.finding.rule.name()),
         "reason": cause.map(|cause| cause.reason.name()),
-        "matches": judged.matches.map(Outcome::word),
+        "matches": judged.matches.map(finding::Outcome::word),
         "rung": rung,
     })
 }
@@ -261,10 +276,10 @@ fn verdict(judged: &Judged) -> String {
     let mark = if decision.verdict == Verdict::Accept { RIGHT } else { WRONG };
     let why = match (&decision.cause, matches) {
         (Some(cause), _) => format!(": {} {}", cause.finding.identity, cause.reason),
-        (None, Some(Outcome::Pass(rung))) => format!(" ({rung})"),
-        (None, Some(Outcome::Fail(reason))) => format!(" (tag {reason})"),
-        (None, Some(Outcome::TempError(trouble))) => format!(" ({trouble})"),
-        (None, Some(Outcome::None(_)) | None) => String::new(),
+        (None, Some(finding::Outcome::Pass(rung))) => format!(" ({rung})"),
+        (None, Some(finding::Outcome::Fail(reason))) => format!(" (tag {reason})"),
+        (None, Some(finding::Outcome::TempError(trouble))) => format!(" ({trouble})"),
+        (None, Some(finding::Outcome::None(_)) | None) => String::new(),
     };
     let monitor = match (decision.mode, &decision.cause) {
         (Mode::Monitor, Some(_)) => " (mode monitor)",
@@ -275,10 +290,10 @@ fn verdict(judged: &Judged) -> String {
 
 fn climbs(climbed: &Climbed) -> &'static str {
     match climbed.outcome {
-        Outcome::Pass(_) => "holds",
-        Outcome::Fail(_) => "no",
-        Outcome::TempError(_) => "unknown",
-        Outcome::None(_) => "-",
+        finding::Outcome::Pass(_) => "holds",
+        finding::Outcome::Fail(_) => "no",
+        finding::Outcome::TempError(_) => "unknown",
+        finding::Outcome::None(_) => "-",
     }
 }
 

@@ -8,8 +8,8 @@ mod policy;
 
 use std::net::IpAddr;
 
-use crate::cli::audit::facts::{Facts, Line};
-use crate::cli::audit::record::Record;
+use crate::audit::facts::{Facts, Line};
+use crate::audit::record::Record;
 use crate::policy::evidence::Target;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;

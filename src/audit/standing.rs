@@ -4,14 +4,14 @@
 //! `fail`, for which receivers refuse too (RFC 7208 8.4). The operator's own policy is shown and doesn't count: it is
 //! others who receive this mail.
 
-use crate::cli::audit::facts::{Facts, Judged, Line};
+use crate::audit::facts::{Facts, Judged, Line};
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
 use crate::reverse_mx::NamesOutcome;
 use crate::spf;
 
-/// The policies that count.
-const COUNTING: [&str; 2] = ["default", "strict"];
+/// The policies that count, by the names of their judges.
+pub const COUNTING: [&str; 2] = ["default", "strict"];
 
 /// Sentences; none of either = mail over this address is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,19 +3,17 @@
 //! The decisions are the gate's own, made as the daemon makes them. Nothing is judged here.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 
-use crate::dns::Dns;
-use crate::gate::Gate;
+use crate::audit::{Auditor, Judge, Question};
 use crate::message::header::{Author, Field, Header};
 use crate::policy::decide::Decision;
 use crate::policy::finding::Outcome;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, IdentityRules, Rule, Rung};
-use crate::reverse_mx::{Holding, NamesOutcome, ReverseMx, Subject, Survey};
+use crate::reverse_mx::{Holding, NamesOutcome, Subject, Survey};
 use crate::smtp::address::{DomainName, Mailbox, ReversePath};
 use crate::spf::{self, Published, Sender};
 
@@ -95,32 +93,20 @@ pub(super) struct Climbed {
     pub(super) outcome: Outcome,
 }
 
-/// A policy to be asked.
-pub(super) struct Judge {
-    pub(super) name: &'static str,
-    pub(super) gate: Arc<Gate>,
+/// Who asks, and what.
+pub(super) struct Inquiry<'a> {
+    pub(super) auditor: &'a Auditor,
+    pub(super) question: &'a Question,
 }
 
-/// Who asks.
-pub(super) struct Auditor {
-    pub(super) domain: DomainName,
-    pub(super) sender: Mailbox,
-    pub(super) helo: Option<String>,
-    /// Whether each rung is tried.
-    pub(super) rungs: bool,
-    pub(super) most_hosts: usize,
-    pub(super) dns: Dns,
-    pub(super) reverse_mx: ReverseMx,
-    pub(super) judges: Vec<Judge>,
-}
-
-impl Auditor {
+impl Inquiry<'_> {
     /// All facts about these addresses.
-    pub(super) async fn gather(self, egress: &[IpAddr]) -> Facts {
+    pub(super) async fn gather(&self) -> Facts {
+        let Question { domain, sender, egress, .. } = self.question;
         // On the account of each address itself; what is asked for all of them, of the first.
         let first = egress.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        let survey = self.reverse_mx.survey(&self.domain, first);
-        let published = spf::published(&self.dns, &self.domain, first);
+        let survey = self.auditor.reverse_mx.survey(domain, first);
+        let published = spf::published(&self.auditor.dns, domain, first);
         let (survey, published) = join(survey, published).await;
         let mut lines = join_all(egress.iter().map(|address| self.line(*address))).await;
         let mut labels = LABELS;
@@ -130,21 +116,22 @@ impl Auditor {
                 line.fresh = self.fresh_name(&mut labels, &survey, line.address).await;
             }
         }
-        let Self { domain, sender, most_hosts, .. } = self;
-        Facts { domain, sender, survey, published, most_hosts, lines }
+        let (domain, sender) = (domain.clone(), sender.clone());
+        Facts { domain, sender, survey, published, most_hosts: self.auditor.most_hosts, lines }
     }
 
     async fn line(&self, address: IpAddr) -> Line {
-        let names = self.reverse_mx.names_of(address).await;
-        let helo = match (&self.helo, names.first()) {
+        let names = self.auditor.reverse_mx.names_of(address).await;
+        let helo = match (&self.question.helo, names.first()) {
             (Some(helo), _) => helo.clone(),
             (None, Some(name)) => name.to_string(),
-            (None, None) => self.domain.to_string(),
+            (None, None) => self.question.domain.to_string(),
         };
         let own_names = self.own_names(&names.outcome, address);
         let (own_names, spf) = join(own_names, self.spf(address, &helo)).await;
-        let judged = join_all(self.judges.iter().map(|judge| self.judge(judge, address, &helo))).await;
-        let rungs = if self.rungs {
+        let judged =
+            join_all(self.auditor.judges.iter().map(|judge| self.judge(judge, address, &helo))).await;
+        let rungs = if self.question.rungs {
             join_all(RUNGS.map(|(rule, rung)| self.climb(rule, rung, address, &helo))).await
         } else {
             Vec::new()
@@ -162,26 +149,29 @@ impl Auditor {
             }
             NamesOutcome::NoPtr | NamesOutcome::TempError(_) => Vec::new(),
         };
-        let own = names.into_iter().filter(|name| name.is_at_or_below(&self.domain));
+        let own = names.into_iter().filter(|name| name.is_at_or_below(&self.question.domain));
         join_all(own.map(async |name| {
-            let holding = self.reverse_mx.holding(&name, address).await;
+            let holding = self.auditor.reverse_mx.holding(&name, address).await;
             (name, holding)
         }))
         .await
     }
 
     async fn spf(&self, address: IpAddr, helo: &str) -> spf::Outcome {
-        let sender = Sender { local: self.sender.local(), domain: &self.domain, helo };
-        let checked = tokio::time::timeout(SPF_TIME, spf::check(&self.dns, address, &sender)).await;
+        let sender = Sender { local: self.question.sender.local(), domain: &self.question.domain, helo };
+        let checked = tokio::time::timeout(SPF_TIME, spf::check(&self.auditor.dns, address, &sender)).await;
         checked.map_or(spf::Outcome::TempError, |checked| checked.outcome)
     }
 
     async fn judge(&self, judge: &Judge, address: IpAddr, helo: &str) -> Judged {
-        let author = Author { address: self.sender.to_string().into(), domain: Some(self.domain.clone()) };
+        let author = Author {
+            address: self.question.sender.to_string().into(),
+            domain: Some(self.question.domain.clone()),
+        };
         let header = Header { from: Field::Authors(vec![author]), reply_to: Field::Absent, received: 0 };
         let mut guest = judge.gate.guest(address);
         guest.hello(helo);
-        let mut inspection = guest.inspect(&ReversePath::Mailbox(self.sender.clone()));
+        let mut inspection = guest.inspect(&ReversePath::Mailbox(self.question.sender.clone()));
         // As the daemon: what the envelope refuses is refused before the header is seen.
         let envelope = inspection.envelope(&mut guest).await;
         let whole = inspection.header(&mut guest, &header, b"").await;
@@ -202,9 +192,10 @@ impl Auditor {
             exists_by: vec![if rule == Rule::Exists { rung } else { Rung::Mx }],
             matches_by: vec![if rule == Rule::Matches { rung } else { Rung::Mx }],
         };
-        let text = self.sender.to_string();
-        let subject = Subject { identity: Identity::MailFrom, text: &text, domain: &self.domain, helo };
-        let findings = self.reverse_mx.inspect(&subject, &rules, address).await;
+        let text = self.question.sender.to_string();
+        let subject =
+            Subject { identity: Identity::MailFrom, text: &text, domain: &self.question.domain, helo };
+        let findings = self.auditor.reverse_mx.inspect(&subject, &rules, address).await;
         findings.first().map(|finding| Climbed { rule, rung, outcome: finding.outcome })
     }
 
@@ -218,8 +209,8 @@ impl Auditor {
     ) -> Option<DomainName> {
         let named = |name: &DomainName| survey.listed().iter().any(|known| known.host() == Some(name));
         for number in labels {
-            let name = DomainName::parse(&format!("mx{number}.{}", self.domain)).ok()?;
-            let holding = self.reverse_mx.holding(&name, address).await;
+            let name = DomainName::parse(&format!("mx{number}.{}", self.question.domain)).ok()?;
+            let holding = self.auditor.reverse_mx.holding(&name, address).await;
             if holding.trouble.is_some() {
                 return None;
             }
@@ -227,7 +218,7 @@ impl Auditor {
                 return Some(name);
             }
         }
-        DomainName::parse(&format!("{}.{}", label_of(address), self.domain)).ok()
+        DomainName::parse(&format!("{}.{}", label_of(address), self.question.domain)).ok()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::cli::audit::record::Record;
-use crate::cli::audit::remedy::{Draft, Zone};
+use crate::audit::record::Record;
+use crate::audit::remedy::{Draft, Zone};
 use crate::smtp::address::DomainName;
 use crate::spf::{Outcome, Place, Policy, Published};
 

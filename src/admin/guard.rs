@@ -1,0 +1,172 @@
+//! Who is answered. With a token: who shows it; without one: who speaks to an address, not to a name.
+//!
+//! A page of another origin can make a browser send requests to loopback, and by DNS rebinding even read the answers:
+//! its host name then resolves to 127.0.0.1, but is still what the browser puts into `Host:`. So a name is refused, and
+//! so is what the browser itself says comes from another site (`Sec-Fetch-Site`). There is no cookie to steal.
+
+use std::net::IpAddr;
+
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode};
+
+use crate::admin::Settings;
+use crate::admin::problem::Problem;
+
+/// What a route asks of who comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Nothing: it tells whether the daemon is well, or is the page that asks for the token.
+    Open,
+    /// The token, if there is one.
+    Token,
+}
+
+/// Why somebody isn't let in.
+#[derive(Debug)]
+pub(super) enum Barred {
+    /// For the reason given.
+    Problem(Problem),
+    /// By a token that is wrong.
+    WrongToken,
+}
+
+/// Whether a request is let in.
+pub(super) fn admit(request: &Parts, access: Access, settings: &Settings) -> Result<(), Barred> {
+    let Some(token) = &settings.token else {
+        return local(request, access).map_err(Barred::Problem);
+    };
+    if access == Access::Open {
+        return Ok(());
+    }
+    match bearer(&request.headers) {
+        Some(given) if token.is(given) => Ok(()),
+        Some(_) => Err(Barred::WrongToken),
+        None => Err(Barred::Problem(Problem::unauthorized("wanted: Authorization: Bearer and admin.token"))),
+    }
+}
+
+/// The token of `Authorization: Bearer TOKEN` (RFC 6750 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, given) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
+}
+
+fn local(request: &Parts, access: Access) -> Result<(), Problem> {
+    let refused = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    let of_uri = request.uri.authority().map(|authority| is_local(authority.as_str()));
+    let mut of_header = request.headers.get_all(HOST).iter().map(|host| host.to_str().is_ok_and(is_local));
+    if of_uri == Some(false) || of_header.any(|local| !local) {
+        return refused(
+            "the host in the address must be an IP address or localhost; set admin.token to use a name",
+        );
+    }
+    let site = request.headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    if access == Access::Token && matches!(site, Some(b"cross-site" | b"same-site")) {
+        return refused("this comes from a page of another site");
+    }
+    Ok(())
+}
+
+/// `127.0.0.1:8025`, `[::1]`, `localhost:8025`: no other name.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let host = authority.host();
+    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    literal.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+    use crate::admin::Token;
+
+    fn verdict(uri: &str, headers: &[(&str, &str)], access: Access, token: Option<&str>) -> &'static str {
+        let request =
+            headers.iter().fold(Request::get(uri), |request, (name, value)| request.header(*name, *value));
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let settings = Settings { listen: None, token: token.and_then(Token::new) };
+        match admit(&parts, access, &settings) {
+            Ok(()) => "in",
+            Err(Barred::WrongToken) => "wrong",
+            Err(Barred::Problem(_)) => "out",
+        }
+    }
+
+    #[test]
+    fn without_a_token_only_addresses_and_localhost_are_spoken_to() {
+        let rows = [
+            ("127.0.0.1:8025", "in"),
+            ("127.0.0.1", "in"),
+            ("[::1]:8025", "in"),
+            ("192.0.2.7:8025", "in"),
+            ("localhost:8025", "in"),
+            ("LOCALHOST", "in"),
+            ("evil.test", "out"),
+            ("evil.test:8025", "out"),
+            ("localhost.evil.test", "out"),
+            ("127.0.0.1.evil.test", "out"),
+            ("localhost@evil.test", "out"),
+            ("evil.test@127.0.0.1", "out"),
+            ("", "out"),
+            ("[::1", "out"),
+            ("1.2.3", "out"),
+        ];
+        for (host, expected) in rows {
+            for access in [Access::Open, Access::Token] {
+                assert_eq!(verdict("/", &[("host", host)], access, None), expected, "{host}");
+            }
+        }
+        assert_eq!(verdict("http://evil.test/", &[("host", "127.0.0.1")], Access::Open, None), "out");
+        assert_eq!(verdict("http://127.0.0.1/", &[("host", "evil.test")], Access::Open, None), "out");
+        assert_eq!(verdict("/", &[("host", "127.0.0.1"), ("host", "evil.test")], Access::Open, None), "out");
+        assert_eq!(
+            verdict("/", &[], Access::Open, None),
+            "in",
+            "HTTP/1.0 has none, and no browser speaks it"
+        );
+    }
+
+    #[test]
+    fn a_page_of_another_site_reaches_the_page_only() {
+        for (site, access, expected) in [
+            ("cross-site", Access::Token, "out"),
+            ("same-site", Access::Token, "out"),
+            ("same-origin", Access::Token, "in"),
+            ("none", Access::Token, "in"),
+            ("cross-site", Access::Open, "in"),
+        ] {
+            let headers = [("host", "127.0.0.1"), ("sec-fetch-site", site)];
+            assert_eq!(verdict("/", &headers, access, None), expected, "{site} {access:?}");
+        }
+    }
+
+    #[test]
+    fn with_a_token_any_host_will_do_and_only_the_token_counts() {
+        let rows = [
+            (None, Access::Token, "out"),
+            (None, Access::Open, "in"),
+            (Some("Bearer s3cret"), Access::Token, "in"),
+            (Some("bearer s3cret"), Access::Token, "in"),
+            (Some("Bearer s3cre"), Access::Token, "wrong"),
+            (Some("Bearer "), Access::Token, "wrong"),
+            (Some("Bearer"), Access::Token, "out"),
+            (Some("Basic s3cret"), Access::Token, "out"),
+            (Some("s3cret"), Access::Token, "out"),
+        ];
+        for (given, access, expected) in rows {
+            let headers: Vec<_> = given
+                .map(|given| ("authorization", given))
+                .into_iter()
+                .chain([("host", "gate.test")])
+                .collect();
+            assert_eq!(verdict("/", &headers, access, Some("s3cret")), expected, "{given:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+// "Audit a domain": where each outgoing address stands, and the records that mend what is missing.
+
+import { LONG, get } from "./api.js";
+import { run } from "./check.js";
+import { byId, copier, el, fill } from "./dom.js";
+import { identity as named, spoken } from "./words.js";
+
+export function start() {
+  byId("audit-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+}
+
+export function prefill(parameters) {
+  const form = byId("audit-form");
+  if (!parameters.has("domain")) return;
+  form.domain.value = parameters.get("domain");
+  form.egress.value = parameters.getAll("egress").join("\n");
+  if (form.egress.value) ask();
+}
+
+async function ask() {
+  const form = byId("audit-form");
+  const egress = form.egress.value.split(/[\s,;]+/).filter(Boolean);
+  const answer = await run(form, "asking DNS …", () => get("audit", { domain: form.domain.value.trim(), egress }, LONG));
+  if (!answer) return;
+  fill(byId("audit-result"), el("section.panel", { "aria-label": "Result" }, outcome(answer), addresses(answer), remarks(answer)), ...steps(answer));
+  byId("audit-result").focus();
+}
+
+function outcome({ addresses: list, domain, exit }) {
+  const words = {
+    0: ["accept", "accepted", list.length === 1 ? "is accepted over this address." : `is accepted over all ${list.length} addresses.`],
+    1: ["reject", "lost", "would be lost over at least one address."],
+    75: ["defer", "unknown", "can't be judged now, DNS is in trouble; try again later."],
+  }[exit] ?? ["defer", "unknown", ""];
+  return el("p.sentence", {}, el(`span.badge.${words[0]}`, {}, words[1]), ` Mail from ${domain} ${words[2]}`);
+}
+
+function addresses({ addresses: list }) {
+  const policies = list[0]?.policies.map((one) => one.policy) ?? [];
+  const heads = ["Address", "MX host", "PTR", "SPF", ...policies];
+  return el("div.scroll", { tabindex: "0", role: "region", "aria-label": "Addresses" }, el("table", {},
+    el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
+    el("tbody", {}, ...list.map((one) => el("tr", {},
+      el("th", { scope: "row" }, el("code", {}, one.address)),
+      el("td", {}, one.mx_hosts.length > 0 ? mark(true, one.mx_hosts.map((host) => host.host).join(", ")) : mark(false, "none")),
+      el("td", {}, mark({ confirmed: true, temperror: null }[one.ptr] ?? false, one.names.length > 0 ? `${one.names.join(", ")}${one.ptr === "confirmed" ? "" : ", not confirmed"}` : spoken(one.ptr))),
+      el("td", {}, mark({ pass: true, fail: false }[one.spf] ?? null, one.spf)),
+      ...one.policies.map((policy) => el("td", {}, mark(policy.verdict === "accept", verdict(policy)))))))));
+}
+
+function verdict({ verdict: word, identity, reason, rung }) {
+  if (reason) return `${word}: ${named(identity)} ${spoken(reason)}`;
+  return rung ? `${word} by ${spoken(rung)}` : word;
+}
+
+// True, false, or not known.
+function mark(good, text) {
+  const [kind, symbol] = good === true ? ["pass", "✓"] : good === false ? ["fail", "✗"] : ["temperror", "?"];
+  return [el(`span.result.${kind}`, { "aria-hidden": "true" }, symbol), " ", text];
+}
+
+function remarks({ addresses: list, remarks: words }) {
+  const rows = [
+    ...list.flatMap((one) => one.lost.map((why) => ["fail", "✗", `Over ${one.address}: ${why}.`])),
+    ...list.flatMap((one) => one.unknown.map((why) => ["temperror", "?", `Not known of ${one.address}: ${why}.`])),
+    ...words.map((remark) => ["temperror", "!", remark]),
+  ];
+  return rows.length > 0 && el("ul.remarks", {}, ...rows.map(([kind, symbol, text]) => el("li", {}, el(`span.result.${kind}`, { "aria-hidden": "true" }, symbol), " ", text)));
+}
+
+function steps({ domain, steps: all }) {
+  const titles = { own: `In the zone of ${domain}`, provider: "To ask the provider of the address for" };
+  return Object.entries(titles).map(([zone, title]) => {
+    const some = all.filter((step) => step.zone === zone);
+    const add = some.flatMap((step) => step.add);
+    return some.length > 0 && el("section.panel", { "aria-label": title },
+      el("div.head", {}, el("h2", {}, title), add.length > 0 && copier(add.join("\n") + "\n", "these records")),
+      ...some.map((step) => el("div.step", {}, el("p", {}, step.why), lines("Remove", step.remove), lines("Add", step.add))));
+  });
+}
+
+function lines(word, records) {
+  return records.length > 0 && el("div.record", {}, el("span.soft", {}, word), el("pre.zone", { tabindex: "0" }, ...records.flatMap((record) => [record, document.createTextNode("\n")])));
+}

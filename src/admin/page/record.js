@@ -1,0 +1,91 @@
+// One decision: the verdict in a sentence, the reply, what is known of the message, and the evidence as a tree. A check
+// is shown in the same way.
+
+import { copier, el } from "./dom.js";
+import { IDENTITIES, day, identity as named, lasting, spoken } from "./words.js";
+
+const SYMBOL = { pass: "✓", fail: "✗", temperror: "?", none: "–" };
+
+export function badge(record) {
+  const soft = isLetThrough(record);
+  return el(`span.badge.${record.verdict}${soft ? ".soft-kind" : ""}`, { title: soft ? "monitor mode: let through" : null }, soft ? `would ${record.verdict}` : record.verdict);
+}
+
+export function isLetThrough(record) {
+  return record.mode === "monitor" && record.verdict !== "accept";
+}
+
+// The whole of it, as a list of nodes.
+export function view(record) {
+  return [
+    el("p.sentence", {}, badge(record), " ", ...[sentence(record)].flat()),
+    record.reply && el("div.code", {}, el("code", {}, record.reply), copier(record.reply, "the reply")),
+    record.help && el("p.help", {}, record.help),
+    facts(record),
+    el("h2", {}, "Evidence"),
+    tree(record),
+  ];
+}
+
+function sentence(record) {
+  if (record.verdict === "accept") {
+    if (!record.identity) return "Nothing spoke against it.";
+    return [`${named(record.identity)} ${record.rule}`, record.rung ? ` by ${spoken(record.rung)}` : ""];
+  }
+  const rule = el("span.soft", {}, ` (rule ${record.rule})`);
+  return [`${named(record.identity)}: ${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
+}
+
+function facts(record) {
+  const names = Array.isArray(record.ptr) ? record.ptr.join(", ") : record.ptr;
+  const rows = [
+    ["Id", record.id], ["At", record.at && day(new Date(record.at))],
+    ["Client", record.client], ["PTR name", names], ["HELO", record.helo], ["MAIL FROM", record.mail_from],
+    ["Recipient", record.rcpt], ["From:", list(record.from)], ["Reply-To:", list(record.reply_to)],
+    ["Took", record.duration === undefined || record.duration === null ? null : `${lasting(record.duration)}${record.dns_queries === undefined ? "" : `, ${record.dns_queries} questions to DNS`}`],
+  ];
+  return el("dl.facts", {}, ...rows.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+const list = (value) => (Array.isArray(value) ? value.join(", ") : value);
+
+// Identities, their rules, the records that were asked.
+function tree(record) {
+  const findings = record.findings ?? [];
+  const seen = new Set();
+  return el("ul.tree", {}, ...IDENTITIES.map((identity) => {
+    const own = findings.filter((finding) => finding.identity === identity);
+    const nothing = own.every((finding) => finding.result === "none" && finding.evidence.length === 0);
+    const note = record.notes?.[identity] ?? (own.length === 0 ? "not looked at" : "not given");
+    if (nothing) return el("li.quiet", {}, el("span.name", {}, named(identity)), " ", note);
+    return el("li", {}, el("span.name", {}, named(identity)), el("ul", {}, ...own.map((finding) => rule(finding, record, seen))));
+  }));
+}
+
+function rule(finding, record, seen) {
+  const why = finding.rung ? ` by ${spoken(finding.rung)}` : finding.reason ? `: ${spoken(finding.reason)}` : "";
+  const decides = record.verdict !== "accept" && finding.identity === record.identity && finding.rule === record.rule && finding.result !== "pass";
+  return el(`li${decides ? ".decides" : ""}`, {},
+    el(`span.result.${finding.result}`, { "aria-hidden": "true" }, SYMBOL[finding.result] ?? "·"), " ",
+    el("span", {}, `${finding.rule} of `, el("code", {}, finding.subject || finding.domain), ` ${finding.result}${why} `),
+    el("span.soft", {}, `[${finding.action}]`),
+    decides && el("strong.mark", {}, "decides"),
+    finding.evidence.length > 0 && el("ul", {}, ...once(finding.evidence).map((evidence) => answer(evidence, seen))));
+}
+
+function once(evidence) {
+  const keys = new Set();
+  return evidence.filter(({ question, answer: text }) => !keys.has(`${question} ${text}`) && keys.add(`${question} ${text}`));
+}
+
+function answer({ question, answer: text, freshness, ttl_left: left, age, took }, seen) {
+  const key = `${question} ${text}`;
+  const known = {
+    fresh: `asked now, TTL ${lasting(left)}, took ${lasting(took)}`,
+    cached: `cached ${lasting(age)} ago, TTL ${lasting(left)} left`,
+    stale: `stale, ${lasting(age)} old`,
+  }[freshness] ?? freshness;
+  const again = seen.has(key);
+  seen.add(key);
+  return el("li.answer", {}, el("code.question", {}, question), " ", el("code", {}, text), " ", el("span.soft", {}, again ? "as above" : known));
+}

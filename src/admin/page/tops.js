@@ -1,0 +1,36 @@
+// Who is refused most. A click filters the latest decisions.
+
+import { get } from "./api.js";
+import { byId, el, fill, svg } from "./dom.js";
+import { swatch } from "./plot.js";
+import { count, spoken } from "./words.js";
+
+export async function refresh() {
+  const { domains, clients } = await get("top", { minutes: 60 });
+  list(byId("top-domains"), domains, (row) => [
+    link({ domain: row.domain }, row.domain || "(none)"),
+    el("span.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason)),
+  ]);
+  list(byId("top-clients"), clients, (row) => [link({ client: row.client }, row.client)]);
+}
+
+export function off(why) {
+  for (const id of ["top-domains", "top-clients"]) fill(byId(id), el("p.empty", {}, why));
+}
+
+function list(place, rows, cells) {
+  if (rows.length === 0) {
+    fill(place, el("p.empty", {}, "Nobody was refused."));
+    return;
+  }
+  const most = Math.max(...rows.map((row) => row.count));
+  const focused = place.contains(document.activeElement) ? document.activeElement.hash : null;
+  fill(place, el("ol.tops", {}, ...rows.map((row) => el("li", {},
+    svg("svg.share", { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect.fore", { width: (100 * row.count) / most, height: 4 })),
+    ...cells(row), el("b.num", {}, count(row.count))))));
+  if (focused) [...place.querySelectorAll("a")].find((one) => one.hash === focused)?.focus({ preventScroll: true });
+}
+
+function link(filter, text) {
+  return el("a.word", { href: `#traffic?${new URLSearchParams(filter)}`, title: "Show its decisions" }, text);
+}

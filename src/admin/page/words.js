@@ -1,0 +1,63 @@
+// The daemon's words, and how numbers and times are written.
+
+// In the order in which they are stacked; each has its colour in style.css.
+export const REASONS = [
+  "no_such_domain", "no_mx", "null_mx", "mx_unresolvable", "mx_unroutable", "not_an_exchanger", "no_ptr",
+  "ptr_not_confirmed", "invalid_domain", "malformed_header", "dns_error", "greylisted", "relaying_denied",
+  "relay_unreachable", "relay_lost", "bad_octet",
+];
+export const IDENTITIES = ["helo", "ptr", "mail_from", "from", "reply_to"];
+
+const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const MINUTE = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+
+export const count = (number) => COUNT.format(number).replaceAll(",", "\u2009");
+export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+export const time = (date) => TIME.format(date);
+export const minute = (date) => MINUTE.format(date);
+export const day = (date) => DAY.format(date);
+
+// 0.04, 3.7, 250: with as many digits as say something.
+export function rate(number) {
+  if (number === 0) return "0";
+  if (number >= 100) return count(number);
+  if (number >= 10) return number.toFixed(1);
+  return number.toFixed(number > 0 && number < 0.1 ? 3 : 2);
+}
+
+export const percent = (share) => `${(share * 100).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)} %`;
+
+export function octets(number) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let at = 0;
+  let rest = number;
+  while (rest >= 1024 && at + 1 < units.length) {
+    rest /= 1024;
+    at += 1;
+  }
+  return `${at === 0 || rest >= 100 ? Math.round(rest) : rest.toFixed(1)} ${units[at]}`;
+}
+
+// Seconds, in the unit that suits: "under 1 ms", "12 ms", "3.4 s", "2 h 5 min".
+export function lasting(seconds) {
+  if (seconds < 0.001) return "under 1 ms";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 120) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return `${Math.floor(hours / 24)} days`;
+}
+
+// "no_such_domain" as it is read.
+export const spoken = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|dns)\b/g, (name) => name.toUpperCase());
+
+const NAMES = { helo: "HELO", ptr: "PTR", mail_from: "MAIL FROM", from: "From:", reply_to: "Reply-To:" };
+export const identity = (word) => NAMES[word] ?? spoken(word);
+
+// An address without its brackets; the null sender keeps them.
+export const bare = (address) => (/^<.+>$/.test(address) ? address.slice(1, -1) : address);

@@ -1,0 +1,77 @@
+//! What went wrong with a request, in the one shape of RFC 9457: `application/problem+json` with title, status and detail.
+//!
+//! The detail is for the operator: it names the parameter and what is allowed. What came with the request is only ever
+//! inside JSON, where it is text.
+
+use axum::Json;
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+/// The answer to a request that isn't carried out.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+#[derive(serde::Serialize)]
+struct Shape<'a> {
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), header: None }
+    }
+
+    /// 400: a parameter, and what is allowed for it.
+    pub(super) fn parameter(name: &str, what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, format!("{name}: {what}"))
+    }
+
+    /// 401.
+    pub(super) fn unauthorized(detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"rmxd\""))
+    }
+
+    /// 404.
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 405; `allowed` as the header has it: "GET, HEAD".
+    pub(super) fn method(given: &str, allowed: &str) -> Self {
+        let problem =
+            Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("{given} is not allowed here: {allowed}"));
+        match HeaderValue::from_str(allowed) {
+            Ok(allowed) => problem.with(ALLOW, allowed),
+            Err(_) => problem,
+        }
+    }
+
+    /// 429, to be tried again in so many seconds.
+    pub(super) fn too_many(detail: &str, seconds: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("Problem");
+        let shape = Shape { title, status: self.status.as_u16(), detail: &self.detail };
+        let mut response = (self.status, Json(shape)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.extend(self.header);
+        response
+    }
+}

@@ -1,0 +1,69 @@
+//! `/healthz`: the process serves. `/readyz`: mail can be taken now, or what is missing for that.
+//!
+//! Ready is: mail is listened for, the next hop could be reached a moment ago, and some DNS server answers. When the last
+//! that is known of the next hop is old, it is tried; that carries no mail, and many askers share one try.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::admin::State;
+use crate::admin::problem::Problem;
+use crate::admin::routes::{Answer, Call};
+
+/// What is known of the next hop may be so old.
+const FRESH: Duration = Duration::from_secs(15);
+/// For a try.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One of the things that mail needs.
+#[derive(Debug, serde::Serialize)]
+struct Part {
+    ok: bool,
+    detail: String,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct Readiness {
+    ready: bool,
+    listeners: Part,
+    relay: Part,
+    dns: Part,
+}
+
+pub(super) fn healthz(_call: Call) -> Answer {
+    Box::pin(async { Ok("ok\n".into_response()) })
+}
+
+pub(super) fn readyz(call: Call) -> Answer {
+    Box::pin(async move { readiness(&call.state).await })
+}
+
+async fn readiness(state: &State) -> Result<Response, Problem> {
+    let (listeners, relay, dns) = (listeners(state), relay(state).await, dns(state));
+    let ready = listeners.ok && relay.ok && dns.ok;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((status, Json(Readiness { ready, listeners, relay, dns })).into_response())
+}
+
+fn listeners(state: &State) -> Part {
+    let server = &state.server;
+    let detail = match server.listeners() {
+        _ if server.is_stopping() => "shutting down".to_owned(),
+        0 => "none".to_owned(),
+        listeners => format!("{listeners} up, {} of {} connections", server.open(), server.limit()),
+    };
+    Part { ok: server.listeners() > 0 && !server.is_stopping(), detail }
+}
+
+async fn relay(state: &State) -> Part {
+    let reach = state.relay.reach_within(FRESH, PATIENCE).await;
+    Part { ok: reach.ok, detail: reach.detail }
+}
+
+fn dns(state: &State) -> Part {
+    let health = state.dns.health();
+    Part { ok: !health.down, detail: health.to_string() }
+}

@@ -1,0 +1,290 @@
+//! A decision as a tree for people and as JSON for programs: the same facts in both.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use serde_json::{Map, Value, json};
+
+use crate::policy::evidence::{Answer, Evidence, Freshness, Records};
+use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::identity::Identity;
+use crate::policy::rule::{Rule, Rung};
+use crate::record::{Extent, Record};
+use crate::reverse_mx::NamesOutcome;
+use crate::smtp::escape::Escaped;
+
+/// Records of one answer that are shown.
+const MOST_RECORDS: usize = 5;
+/// What stands in columns; longer lines run over.
+const WIDEST: usize = 80;
+
+/// For people.
+#[must_use]
+pub fn tree(record: &Record) -> String {
+    let mut tree = Tree { width: if record.id.is_some() { 11 } else { 9 }, ..Tree::default() };
+    if let Some(id) = record.id {
+        tree.top("id", &format!("{id}, {}", time(record)));
+    }
+    tree.top("verdict", &verdict(record));
+    if let Some(reply) = record.reply() {
+        tree.top("reply", &reply.to_string());
+    }
+    if let Some((because, _)) = record.because {
+        tree.top("help", because.reason.help());
+    }
+    tree.top("client", &format!("{}{}", record.client, name_of_client(record)));
+    if record.id.is_some() {
+        circumstances(&mut tree, record);
+    }
+    for (at, identity) in Identity::ALL.into_iter().enumerate() {
+        show_identity(&mut tree, record, identity, at + 1 == Identity::ALL.len());
+    }
+    tree.text
+}
+
+/// What a decision of the past was about; who asks for a new one knows it.
+fn circumstances(tree: &mut Tree, record: &Record) {
+    let Record { helo, mail_from, rcpt, from, reply_to, .. } = record;
+    let texts =
+        [("helo", helo), ("mail_from", mail_from), ("rcpt", rcpt), ("from", from), ("reply_to", reply_to)];
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        tree.top(name, &Escaped::new(text.as_str()).to_string());
+    }
+    let questions = match record.queries() {
+        1 => "1 question".to_owned(),
+        many => format!("{many} questions"),
+    };
+    tree.top("took", &format!("{} since MAIL, {questions} to DNS", short(record.duration)));
+}
+
+/// RFC 3339, UTC.
+fn time(record: &Record) -> String {
+    humantime::format_rfc3339_millis(record.at).to_string()
+}
+
+fn verdict(record: &Record) -> String {
+    let verdict = record.verdict.name();
+    let mode = if record.would_be_refused() { " (mode monitor: accepted all the same)" } else { "" };
+    let why = record.because.zip(record.deciding()).map(|((because, _), finding)| {
+        format!(", because of {}: {} {}", finding.identity, finding.rule, because.reason)
+    });
+    format!("{verdict}{mode}{}", why.unwrap_or_default())
+}
+
+fn name_of_client(record: &Record) -> String {
+    match &record.names {
+        None => String::new(),
+        Some(NamesOutcome::Confirmed(_)) => format!(" = {} (forward-confirmed)", record.ptr().join(", ")),
+        Some(NamesOutcome::NoPtr) => " (no PTR record)".to_owned(),
+        Some(NamesOutcome::NotConfirmed(names)) => {
+            format!(" (calls itself {}, which doesn't lead back to it)", names.join(", "))
+        }
+        Some(NamesOutcome::TempError(trouble)) => format!(" (PTR unknown: {trouble})"),
+    }
+}
+
+fn show_identity(tree: &mut Tree, record: &Record, identity: Identity, last: bool) {
+    let all = record.findings.iter().enumerate();
+    let findings: Vec<_> = all.filter(|(_, finding)| finding.identity == identity).collect();
+    if let Some(note) = note(record, identity, &findings) {
+        return tree.line(1, last, &format!("{identity}: {note}"));
+    }
+    tree.line(1, last, identity.name());
+    for (nth, (at, finding)) in findings.iter().enumerate() {
+        let decides = record.because.is_some_and(|(_, deciding)| deciding == *at);
+        let mark = if decides { "  <-- decides" } else { "" };
+        let (subject, rule) = (Escaped::new(finding.subject.as_str()), finding.rule);
+        let action = record.actions.action(identity, rule).name();
+        let last_finding = nth + 1 == findings.len();
+        tree.open = vec![!last];
+        tree.line(2, last_finding, &format!("{rule} of {subject}: {} [{action}]{mark}", result(finding)));
+        tree.open = vec![!last, !last_finding];
+        tree.records(&finding.evidence);
+        tree.open = vec![];
+    }
+}
+
+/// Why there is nothing to show of an identity, where there is nothing.
+fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> Option<&'static str> {
+    let missing = findings.iter().all(|(_, finding)| finding.outcome == Outcome::None(Absence::NotGiven));
+    let of_header = matches!(identity, Identity::From | Identity::ReplyTo);
+    let refuses = Rule::ALL.into_iter().any(|rule| record.actions.action(identity, rule).refuses());
+    match identity {
+        _ if record.extent == Extent::ExemptClient => Some("exempt client"),
+        _ if record.extent == Extent::ExemptRecipients => Some("exempt recipients"),
+        _ if findings.is_empty() && !record.actions.looks(identity) => Some("off, not looked up"),
+        _ if record.extent == Extent::Envelope && of_header => Some("not looked at, the envelope decided"),
+        _ if record.extent == Extent::Envelope && findings.is_empty() && !refuses => {
+            Some("not waited for, it refuses nothing")
+        }
+        // an exempt MAIL FROM takes them along
+        Identity::Ptr if findings.is_empty() => Some("not judged, MAIL FROM is exempt"),
+        Identity::Helo if findings.is_empty() => Some("not given, or MAIL FROM is exempt"),
+        Identity::MailFrom if missing => Some("not given, or the null sender"),
+        _ if missing => Some("not given"),
+        _ => None,
+    }
+}
+
+/// For programs: everything.
+#[must_use]
+pub fn json(record: &Record) -> Value {
+    let mut object = facts(record);
+    let findings = record.findings.iter().map(|finding| finding_json(record, finding));
+    object.insert("help".to_owned(), json!(record.because.map(|(because, _)| because.reason.help())));
+    object.insert("findings".to_owned(), findings.collect());
+    Value::Object(object)
+}
+
+/// For programs that show many: without the findings, and without what is the same for each reason.
+#[must_use]
+pub fn summary(record: &Record) -> Value {
+    Value::Object(facts(record))
+}
+
+fn facts(record: &Record) -> Map<String, Value> {
+    let deciding = record.deciding();
+    let text = |text: &CompactString| (!text.is_empty()).then(|| Escaped::new(text.as_str()).to_string());
+    let facts = [
+        ("id", json!(record.id.map(|id| id.to_string()))),
+        ("at", json!(time(record))),
+        ("verdict", json!(record.verdict.name())),
+        ("mode", json!(record.mode.name())),
+        ("refused", json!(record.refused())),
+        ("identity", json!(deciding.map(|finding| finding.identity.name()))),
+        ("rule", json!(deciding.map(|finding| finding.rule.name()))),
+        ("rung", json!(record.rung().map(Rung::name))),
+        ("reason", json!(record.because.map(|(because, _)| because.reason.name()))),
+        ("domain", json!(deciding.map(|finding| Escaped::new(finding.domain.as_str()).to_string()))),
+        ("client", json!(record.client.to_string())),
+        ("ptr", json!(record.ptr())),
+        ("helo", json!(text(&record.helo))),
+        ("mail_from", json!(text(&record.mail_from))),
+        ("rcpt", json!(text(&record.rcpt))),
+        ("from", json!(text(&record.from))),
+        ("reply_to", json!(text(&record.reply_to))),
+        ("reply", json!(record.reply().map(|reply| reply.to_string()))),
+        ("duration", json!(record.duration.as_secs_f64())),
+        ("dns_queries", json!(record.queries())),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn finding_json(record: &Record, finding: &Finding) -> Value {
+    let action = record.actions.action(finding.identity, finding.rule);
+    let (rung, reason) = match finding.outcome {
+        Outcome::Pass(rung) => (Some(rung.name()), None),
+        Outcome::Fail(reason) => (None, Some(reason.name())),
+        Outcome::TempError(_) | Outcome::None(_) => (None, None),
+    };
+    json!({
+        "identity": finding.identity.name(),
+        "rule": finding.rule.name(),
+        "action": action.name(),
+        "subject": finding.subject.as_str(),
+        "domain": finding.domain.as_str(),
+        "result": finding.outcome.word(),
+        "rung": rung,
+        "reason": reason,
+        "evidence": finding.evidence.iter().map(evidence_json).collect::<Vec<_>>(),
+    })
+}
+
+fn result(finding: &Finding) -> String {
+    match finding.outcome {
+        Outcome::Pass(rung) => format!("pass ({rung})"),
+        Outcome::Fail(reason) => format!("fail ({reason})"),
+        Outcome::TempError(trouble) => format!("temperror ({trouble})"),
+        Outcome::None(Absence::NotGiven) => "none (not given)".to_owned(),
+        Outcome::None(Absence::Exempt) => "none (exempt)".to_owned(),
+        Outcome::None(Absence::AwaitsBody) => "none (the body is missing)".to_owned(),
+    }
+}
+
+/// `MX good.test: 10 mail.good.test`, and how that is known.
+fn record(evidence: &Evidence) -> (String, String) {
+    let Evidence { question, answer, freshness, ttl_left, age, took } = evidence;
+    let text = match &**answer {
+        Answer::Found(Records::Mx(list)) if list.len() > MOST_RECORDS => {
+            let first = list.get(..MOST_RECORDS).unwrap_or_default().to_vec();
+            let first = Answer::Found(Records::Mx(first));
+            format!("{first} and {} more (--json has them)", list.len() - MOST_RECORDS)
+        }
+        Answer::NoData => format!("no {} record", question.rtype),
+        other => other.to_string(),
+    };
+    let known = match freshness {
+        Freshness::Fresh => format!("fresh, TTL {}, took {}", short(*ttl_left), short(*took)),
+        Freshness::Cached => format!("cached, TTL {}, {} old", short(*ttl_left), short(*age)),
+        Freshness::Stale => format!("stale, {} old", short(*age)),
+    };
+    (format!("{question}: {text}"), known)
+}
+
+fn evidence_json(evidence: &Evidence) -> Value {
+    json!({
+        "question": evidence.question.to_string(),
+        "answer": evidence.answer.to_string(),
+        "freshness": evidence.freshness.name(),
+        "ttl_left": evidence.ttl_left.as_secs_f64(),
+        "age": evidence.age.as_secs_f64(),
+        "took": evidence.took.as_secs_f64(),
+    })
+}
+
+fn short(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "under 1 ms".to_owned(),
+        millis @ 1..1000 => format!("{millis} ms"),
+        _ => format!("{:.0} s", duration.as_secs_f64()),
+    }
+}
+
+/// Lines with branches.
+#[derive(Default)]
+struct Tree {
+    text: String,
+    /// Where the texts of the head begin.
+    width: usize,
+    /// For each level above the current one: whether its branch goes on below.
+    open: Vec<bool>,
+    /// Records that were shown with everything that is known of them.
+    shown: Vec<String>,
+}
+
+impl Tree {
+    fn top(&mut self, name: &str, text: &str) {
+        // Writing to a String can't fail.
+        writeln!(self.text, "{:width$}{text}", format!("{name}:"), width = self.width).ok();
+    }
+
+    /// The records of one finding, each once; what stands further up is only referred to.
+    fn records(&mut self, evidence: &[Evidence]) {
+        let mut lines: Vec<(String, String)> = Vec::new();
+        for (text, known) in evidence.iter().map(record) {
+            if lines.iter().all(|(other, _)| *other != text) {
+                lines.push((text, known));
+            }
+        }
+        let lengths = lines.iter().map(|(text, _)| text.chars().count());
+        let width = lengths.filter(|length| *length <= WIDEST).max().unwrap_or_default();
+        let count = lines.len();
+        for (at, (text, known)) in lines.into_iter().enumerate() {
+            let known = if self.shown.contains(&text) { "as above" } else { &known };
+            self.line(3, at + 1 == count, &format!("{text:width$}  ({known})"));
+            self.shown.push(text);
+        }
+    }
+
+    fn line(&mut self, level: usize, last: bool, text: &str) {
+        for open in &self.open {
+            self.text.push_str(if *open { "│  " } else { "   " });
+        }
+        if level > 0 {
+            self.text.push_str(if last { "└─ " } else { "├─ " });
+        }
+        // Writing to a String can't fail.
+        writeln!(self.text, "{text}").ok();
+    }
+}
