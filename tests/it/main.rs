@@ -9,6 +9,8 @@ mod check;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod container;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod daemon;
