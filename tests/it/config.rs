@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::support::readme;
+
 struct Run {
     code: Option<i32>,
     stdout: String,
@@ -54,6 +56,18 @@ fn show(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<(String, String, 
 fn row<'a>(rows: &'a [(String, String, String)], key: &str) -> (&'a str, &'a str) {
     let (_, value, origin) = rows.iter().find(|(known, ..)| known == key).unwrap();
     (value, origin)
+}
+
+#[test]
+fn what_the_package_and_the_guide_begin_with_loads_and_refuses_nothing() {
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/debian/rmxd.toml");
+    let guide = readme::block("toml");
+    assert!(guide.contains("next_hop = \"smtp://127.0.0.1:10025\""), "{guide}");
+    for text in [std::fs::read_to_string(package).unwrap(), guide] {
+        let run = check(&text);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{text}");
+        assert!(text.contains("mode = \"monitor\""), "{text}");
+    }
 }
 
 #[test]
