@@ -75,6 +75,9 @@ fn the_shipped_files_load() {
     let mut seen = 0;
     for entry in std::fs::read_dir(shipped("")).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue; // for Prometheus and Grafana
+        }
         let run = rmxd(&["config", "check", "--config", path.to_str().unwrap()], &[]);
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", path.display());
         assert_eq!(run.stdout, format!("{}: ok\n", path.display()));
