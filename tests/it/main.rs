@@ -11,6 +11,8 @@ mod check;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod container;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod daemon;
@@ -42,6 +44,8 @@ mod layers;
 mod limits;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod manual;
 #[cfg(test)]
 mod monitor;
 #[cfg(test)]
