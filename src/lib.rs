@@ -36,6 +36,11 @@
 //!   own kind, and no total.
 //! - A replay of logs judges by the gate's own code, so that what it foretells is what happens; what only tags it does
 //!   not ask for.
+//! - A decision is kept as what it was made of, and put into words when somebody asks: a record costs a session little, and
+//!   the log, `check`, `explain` and the API show the same.
+//! - The history is files that are only appended to, not the B-tree that the greylist has: nothing in it ever changes, what is
+//!   too old or too much goes as a whole file, readers beside the daemon need neither lock nor socket, a crash leaves
+//!   nothing to repair, and damage costs what it hit.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;

@@ -7,6 +7,7 @@
 
 mod counted;
 mod exempt;
+mod history;
 mod parse;
 mod session;
 mod verdict;

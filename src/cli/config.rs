@@ -108,7 +108,8 @@ fn as_toml(entries: &[Entry]) -> String {
     out
 }
 
-fn toml_value(value: &Value) -> String {
+/// As it is written in the file.
+pub(super) fn toml_value(value: &Value) -> String {
     match value {
         Value::Text(text) => toml::Value::from(text.as_str()),
         Value::Number(number) => toml::Value::from(*number),

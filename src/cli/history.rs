@@ -1,5 +1,6 @@
 //! `rmxd history`: decisions of the past, filtered; and what monitor mode would have refused.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -52,8 +53,8 @@ pub struct Args {
     #[arg(long)]
     would: bool,
     /// How many, the newest first; with --would, how many senders
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value = "50")]
+    limit: NonZeroUsize,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -96,14 +97,15 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
 }
 
 fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
-    let (mut records, mut before) = (Vec::new(), None);
+    let (limit, mut before) = (args.limit.get(), None);
+    let mut records: Vec<Record> = Vec::new();
     let mut damage: Vec<Damage> = Vec::new();
     loop {
-        let page = archive.search(filter, before, args.limit - records.len()).map_err(trouble)?;
+        let page = archive.search(filter, before, limit - records.len()).map_err(trouble)?;
         records.extend(page.records);
         damage.extend(page.damage);
         before = page.next;
-        if before.is_none() || records.len() >= args.limit {
+        if before.is_none() || records.len() >= limit {
             break;
         }
     }
@@ -152,13 +154,13 @@ fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> 
     say_damage(&damage);
     let found = if tally.is_empty() { Exit::Reject } else { Exit::Done };
     if args.json {
-        return printed(&format!("{:#}\n", tally.json(args.limit)), found);
+        return printed(&format!("{:#}\n", tally.json(args.limit.get())), found);
     }
     if tally.is_empty() {
         eprintln!("rmxd: nothing in {} would have been refused", archive.path().display());
         return Ok(found);
     }
-    printed(&summed(&tally, args.limit, Colour::of_stdout()), found)
+    printed(&summed(&tally, args.limit.get(), Colour::of_stdout()), found)
 }
 
 fn summed(tally: &Tally, top: usize, colour: Colour) -> String {

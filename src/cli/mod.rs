@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod check;
 mod colour;
+pub mod completions;
 pub mod config;
 mod daemon;
 pub mod demo;
@@ -10,6 +11,7 @@ pub mod explain;
 mod folder;
 pub mod history;
 pub mod load;
+pub mod man;
 mod notify;
 mod refusals;
 pub mod replay;
@@ -52,7 +54,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// rmxd, the gate in front of a mail server: reverse MX lookup for inbound SMTP.
+/// The gate in front of a mail server: reverse MX lookup for inbound SMTP.
 #[derive(Debug, Parser)]
 #[command(name = "rmxd", version, arg_required_else_help = true)]
 struct Cli {
@@ -73,6 +75,8 @@ enum Command {
     Load(Box<load::Args>),
     /// Validate or show the configuration.
     Config(config::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Runs the command that the arguments name; the first is the program.
@@ -89,6 +93,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),
             Command::Config(arguments) => config::run(arguments),
+            Command::Completions(arguments) => completions::run(&arguments),
+            Command::Man(arguments) => man::run(&arguments),
         },
         Err(error) => {
             let asked_for = !error.use_stderr();
@@ -96,6 +102,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             if asked_for && printed { Exit::Done.into() } else { Exit::Usage.into() }
         }
     }
+}
+
+/// All that can be said on the command line.
+fn commands() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Where a command takes the configuration from.

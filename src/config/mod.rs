@@ -12,6 +12,7 @@ mod layer;
 mod problem;
 mod raw;
 mod reader;
+pub mod reference;
 mod resolve;
 mod rules;
 

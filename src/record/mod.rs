@@ -7,6 +7,8 @@
 mod id;
 mod refusal;
 pub mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::net::IpAddr;

@@ -5,6 +5,7 @@ mod http;
 mod limits;
 mod moving;
 mod promtool;
+mod seen;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -29,10 +30,22 @@ struct Site {
 
 impl Site {
     async fn start(more: &str) -> Self {
+        Self::set(more, "history.path=").await
+    }
+
+    /// With a history.
+    async fn remembering(more: &str) -> Self {
+        Self::set(more, "history.path=history").await
+    }
+
+    async fn set(more: &str, line: &str) -> Self {
         let zone = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Zone::sample()).await.unwrap();
         let (admin, smtp) = (free_address(), free_address());
-        let daemon =
-            Daemon::start(&text(zone.address(), admin, smtp, more), &["--set", "dns.timeout=1s"]).await;
+        let daemon = Daemon::start(
+            &text(zone.address(), admin, smtp, more),
+            &["--set", "dns.timeout=1s", "--set", line],
+        )
+        .await;
         Self { daemon, admin, smtp, zone }
     }
 

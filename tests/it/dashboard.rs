@@ -15,7 +15,7 @@ use crate::interop::client::Client;
 
 /// Names that try to be markup, where DNS is the one who says them: a PTR record, a mail exchanger.
 const HOSTILE: &str = r"
-77.0.0.127.in-addr.arpa. 60 IN PTR \060img\032src\061x\032onerror\061hit\040\041\062.evil.test.
+77.0.0.127.in-addr.arpa. 60 IN PTR \060img\047src\061x\047onerror\061hit\040\041\062.evil.test.
 evil.test. 60 IN MX 10 \060script\062hit\040\041\060\047script\062.evil.test.
 ";
 
@@ -57,7 +57,8 @@ impl Site {
     async fn send_as(&self, helo: &str, client: u8, sender: &str, author: &str) -> u16 {
         let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, client));
         let mut client = Client::greeted(from, self.smtp, helo).await;
-        let message = format!("From: <{author}>\r\nSubject: test\r\n\r\nHello\r\n");
+        let message =
+            format!("From: \"<script>hit()</script>\" <{author}>\r\nSubject: test\r\n\r\nHello\r\n");
         client.deliver(sender, "user@here.test", message.as_bytes()).await.code
     }
 
@@ -229,26 +230,29 @@ async fn what_comes_from_the_network_is_text_and_never_markup() {
         ("mail.evil.test", "a@evil.test".to_owned(), "a@evil.test".to_owned()),
         (SCRIPT, format!("\"{MARKUP}\"@nomx.test"), "a@good.test".to_owned()),
         (MARKUP, "a@good.test".to_owned(), format!("\"{SCRIPT}\"@nomx.test")),
+        ("mail.good.test", "a@good.test".to_owned(), "<img/src=x/onerror=hit()>@nomx.test".to_owned()),
+        // Taken, so that all was looked at: the PTR record, too.
+        ("mail.good.test", "a@good.test".to_owned(), "a@good.test".to_owned()),
     ];
     for (helo, sender, author) in &senders {
         site.send_as(helo, 77, sender, author).await;
     }
-    page.until(&format!("{ROWS} === 3")).await;
+    page.until(&format!("{ROWS} === {}", senders.len())).await;
     let listed = page.text("document.getElementById('rows').innerText").await;
     for text in [MARKUP, SCRIPT] {
         assert!(listed.contains(text), "{text}: {listed}");
     }
     let mut told = String::new();
-    for row in 0..3 {
+    for row in 0..senders.len() {
         page.script(&format!("document.querySelectorAll('.decisions tbody a')[{row}].click()")).await;
         page.until("document.querySelector('#decision .tree')").await;
         told += &page.text("document.getElementById('decision').innerText").await;
         page.press(ESCAPE).await;
         page.until("!document.getElementById('decision').open").await;
     }
-    // HELO, MAIL FROM, From:, the PTR record and the mail exchanger, each as it came.
-    for text in [SCRIPT, MARKUP, "<img src=x onerror=hit()>.evil.test", "<script>hit()</script>.evil.test"] {
-        assert!(told.replace('\\', "").contains(text), "{text}: {told}");
+    // HELO, MAIL FROM, the PTR record and the mail exchanger, each as it came.
+    for text in [SCRIPT, MARKUP, "<img/src=x/onerror=hit()>.evil.test", "<script>hit()</script>.evil.test"] {
+        assert!(told.contains(text), "{text}: {told}");
     }
     let hash = "#check?client=127.0.0.77&helo=%3Cscript%3Ehit()%3C/script%3E&mail_from=%22%3Cimg%20src=x%20onerror=hit()%3E%22@evil.test";
     site.open(hash).await;
@@ -297,12 +301,13 @@ async fn the_keyboard_is_enough_from_the_token_to_the_evidence() {
     page.until(&format!("{ROWS} === 8 && {} === 3", legend("accept"))).await;
 
     page.press_until(TAB, "document.activeElement.matches('#plot svg')").await;
-    page.press_until(LEFT, "document.activeElement.getAttribute('aria-valuetext').includes('accept 3')")
-        .await;
+    page.press_until(LEFT, "document.activeElement.getAttribute('aria-valuetext').includes('accept')").await;
     page.press(ESCAPE).await;
     page.press_until(TAB, "document.activeElement.matches('#plot-table summary')").await;
     page.press(ENTER).await;
-    page.until("document.querySelector('#plot-table tbody td').textContent === '3'").await;
+    let accepted = "[...document.querySelectorAll('#plot-table tbody td:nth-child(2)')]\
+                    .reduce((sum, cell) => sum + Number(cell.textContent), 0)";
+    page.until(&format!("{accepted} === 3")).await;
     page.press_until(TAB, "document.activeElement.name === 'reason'").await;
     page.press("null").await;
     page.press_until(TAB, "document.activeElement.matches('.decisions tbody a')").await;

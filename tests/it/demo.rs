@@ -1,7 +1,8 @@
 //! `rmxd demo`: the tour as programs read it, and the demo as somebody uses it who tries it by hand.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -50,6 +51,15 @@ impl Drop for Running {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+/// The answer as it comes.
+fn get(from: SocketAddr, target: &str) -> String {
+    let mut stream = TcpStream::connect(from).unwrap();
+    write!(stream, "GET {target} HTTP/1.1\r\nhost: {from}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
@@ -118,6 +128,12 @@ fn after_the_tour_it_stays_up_and_can_be_tried_by_hand() {
 
     let by_hand = |line: &str| Command::new("sh").args(["-c", line.trim()]).env_clear().output().unwrap();
     let mut command = |program: &str| demo.read_to(&mut output, program).lines().last().unwrap().to_owned();
+    let dashboard = command("    http://");
+    let address: SocketAddr =
+        dashboard.trim().trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+    let shown = get(address, "/api/v1/status");
+    assert!(shown.starts_with("HTTP/1.1 200") && shown.contains("\"hostname\":\"mx.demo.test\""), "{shown}");
+    assert!(get(address, "/").contains("<title>rmxd</title>"));
     let check = by_hand(&command(" check --config "));
     let decided = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(1), "{decided}");

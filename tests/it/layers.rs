@@ -21,7 +21,7 @@ const BEHIND: [(&str, &str); 10] = [
 ];
 
 /// What may stand at the top: what DESIGN 7 names, and what convention puts there.
-const TOP: [&str; 20] = [
+const TOP: [&str; 21] = [
     "Cargo.toml",
     "Cargo.lock",
     "src",
@@ -34,6 +34,7 @@ const TOP: [&str; 20] = [
     "LICENSE-MIT",
     "LICENSE-APACHE",
     "CHANGELOG.md",
+    "Containerfile",
     "clippy.toml",
     "rustfmt.toml",
     "rust-toolchain.toml",

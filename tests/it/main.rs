@@ -11,6 +11,8 @@ mod check;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod container;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod daemon;
@@ -33,6 +35,8 @@ mod exempt;
 #[cfg(test)]
 mod greylist;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod layers;
@@ -40,6 +44,8 @@ mod layers;
 mod limits;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod manual;
 #[cfg(test)]
 mod monitor;
 #[cfg(test)]

@@ -27,11 +27,11 @@ fn units(with_drop_in: bool) -> TempDir {
     let service = fs::read_to_string(shipped.join("rmxd.service")).unwrap();
     assert!(service.contains("/usr/bin/rmxd"));
     fs::write(folder.path().join("rmxd.service"), service.replace("/usr/bin/rmxd", binary())).unwrap();
-    fs::copy(shipped.join("rmxd.socket"), folder.path().join("rmxd.socket")).unwrap();
+    fs::copy(shipped.join("socket/rmxd.socket"), folder.path().join("rmxd.socket")).unwrap();
     if with_drop_in {
         fs::create_dir(folder.path().join("rmxd.service.d")).unwrap();
         let name = "rmxd.service.d/socket.conf";
-        fs::copy(shipped.join(name), folder.path().join(name)).unwrap();
+        fs::copy(shipped.join("socket").join(name), folder.path().join(name)).unwrap();
     }
     folder
 }

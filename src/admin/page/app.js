@@ -28,6 +28,7 @@ let failures = 0;
 let last = null;
 let timer = null;
 let running = false;
+let again = false;
 let locked = false;
 
 function start() {
@@ -79,7 +80,12 @@ function soon() {
 }
 
 async function beat() {
-  if (running || locked || document.hidden) return;
+  if (locked || document.hidden) return;
+  if (running) {
+    // What is asked now may be for a view that nobody looks at any more.
+    again = true;
+    return;
+  }
   running = true;
   try {
     await refresh();
@@ -91,7 +97,9 @@ async function beat() {
   }
   running = false;
   clearTimeout(timer);
-  if (!locked) timer = setTimeout(beat, Math.min(LONGEST, BEAT * 2 ** Math.min(failures, 3)));
+  const wait = again ? 0 : Math.min(LONGEST, BEAT * 2 ** Math.min(failures, 3));
+  if (again) [again, beats] = [false, 0];
+  if (!locked) timer = setTimeout(beat, wait);
 }
 
 async function refresh() {

@@ -52,7 +52,7 @@ function addresses({ addresses: list }) {
 }
 
 function verdict({ verdict: word, identity, reason, rung }) {
-  if (reason) return `${word}: ${named(identity)} ${spoken(reason)}`;
+  if (reason) return `${word}: ${named(identity).replace(":", "")} ${spoken(reason)}`;
   return rung ? `${word} by ${spoken(rung)}` : word;
 }
 

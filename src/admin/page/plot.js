@@ -22,6 +22,7 @@ const MARKS = [1, 2, 5, 10, 15, 20, 30];
 const hidden = new Set();
 let data = null;
 let minutes = 60;
+let picked = false;
 let cursor = null;
 let drawn = null;
 
@@ -30,6 +31,7 @@ export function start() {
   new ResizeObserver(draw).observe(place);
   byId("plot-span").addEventListener("change", (event) => {
     minutes = Number(event.target.value);
+    picked = true;
     cursor = null;
     draw();
   });
@@ -51,8 +53,16 @@ export function show(series) {
     series: series.series.map(named).sort((a, b) => a.rank - b.rank),
   };
   if (shift && drawn) cursor = Math.max(0, cursor - Math.round(shift / drawn.merged));
+  if (!picked) wide();
   draw();
   table();
+}
+
+// An hour, unless all there is came in the last ten minutes.
+function wide() {
+  const old = data.series.some((one) => one.values.slice(0, -600_000 / data.step).some((value) => value > 0));
+  minutes = old ? 60 : 10;
+  byId("plot-span").querySelector(`[value="${minutes}"]`).checked = true;
 }
 
 function named(one) {

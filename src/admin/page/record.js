@@ -2,7 +2,7 @@
 // is shown in the same way.
 
 import { copier, el } from "./dom.js";
-import { IDENTITIES, day, identity as named, lasting, spoken } from "./words.js";
+import { IDENTITIES, day, identity as named, lasting, plural, spoken } from "./words.js";
 
 const SYMBOL = { pass: "✓", fail: "✗", temperror: "?", none: "–" };
 
@@ -33,7 +33,7 @@ function sentence(record) {
     return [`${named(record.identity)} ${record.rule}`, record.rung ? ` by ${spoken(record.rung)}` : ""];
   }
   const rule = el("span.soft", {}, ` (rule ${record.rule})`);
-  return [`${named(record.identity)}: ${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
+  return [`${named(record.identity).replace(":", "")}: ${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
 }
 
 function facts(record) {
@@ -42,7 +42,7 @@ function facts(record) {
     ["Id", record.id], ["At", record.at && day(new Date(record.at))],
     ["Client", record.client], ["PTR name", names], ["HELO", record.helo], ["MAIL FROM", record.mail_from],
     ["Recipient", record.rcpt], ["From:", list(record.from)], ["Reply-To:", list(record.reply_to)],
-    ["Took", record.duration === undefined || record.duration === null ? null : `${lasting(record.duration)}${record.dns_queries === undefined ? "" : `, ${record.dns_queries} questions to DNS`}`],
+    ["Took", record.duration === undefined || record.duration === null ? null : `${lasting(record.duration)}${record.dns_queries === undefined ? "" : `, ${plural(record.dns_queries, "question")} to DNS`}`],
   ];
   return el("dl.facts", {}, ...rows.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }

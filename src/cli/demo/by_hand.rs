@@ -16,12 +16,17 @@ pub(super) fn text(stage: &Stage, outcomes: &[Outcome]) -> String {
     let (rmxd, folder) = (program(), quoted(&stage.folder));
     let (host, name_port) = (stage.name_server().ip(), stage.name_server().port());
     let id = outcomes.iter().filter_map(Outcome::seen).find_map(|seen| seen.id.as_deref()).unwrap_or("ID");
+    let page = |policy| stage.dashboard(policy).unwrap_or_default();
+    let dashboard = page(Policy::Default);
+    let others = format!(" (public: {}, strict: {})", page(Policy::Public), page(Policy::Strict));
     let title =
         Colour::of_stdout().bold("All of it stays up until Ctrl-C. Try it by hand, in another terminal:");
     format!(
         "
 {title}
 
+  the dashboard, in a browser: who was refused, when and why{others}
+    {dashboard}
   a made-up sender (or a good one: client 127.0.0.10, ann@good.test), with swaks, or without:
     swaks --server 127.0.0.1:{first} --local-interface 127.0.0.11 --from ann@nowhere.test --to you@demo.test
     printf 'EHLO me\\r\\nMAIL FROM:<ann@nowhere.test>\\r\\nRCPT TO:<you@demo.test>\\r\\nQUIT\\r\\n' \

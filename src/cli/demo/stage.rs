@@ -24,6 +24,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// The first gate's port, where it is free; the others follow.
 const PORT: u16 = 2525;
 
+/// The port of the first gate's dashboard, where it is free; those of the others are any.
+const DASHBOARD: u16 = 8025;
+
 /// How often a port is looked for that nobody takes before the gate does.
 const PORT_ATTEMPTS: u32 = 8;
 
@@ -55,7 +58,8 @@ impl Stage {
         let log = start_log(&folder.join("log"))?;
         let mut gates = Vec::new();
         for (policy, port) in Policy::ALL.into_iter().zip(PORT..) {
-            let daemon = start_gate(policy, port, zone.address(), &folder).await?;
+            let ports = (port, if port == PORT { DASHBOARD } else { 0 });
+            let daemon = start_gate(policy, ports, zone.address(), &folder).await?;
             gates.push(Gate { policy, daemon });
         }
         Ok(Self { folder, zone, gates, _log: log })
@@ -65,6 +69,12 @@ impl Stage {
     pub(super) fn gate(&self, policy: Policy, client: IpAddr) -> Option<SocketAddr> {
         let gate = self.gates.iter().find(|gate| gate.policy == policy)?;
         gate.daemon.addresses().iter().copied().find(|address| address.is_ipv4() == client.is_ipv4())
+    }
+
+    /// The page of a gate.
+    pub(super) fn dashboard(&self, policy: Policy) -> Option<String> {
+        let gate = self.gates.iter().find(|gate| gate.policy == policy)?;
+        gate.daemon.admin().map(|address| format!("http://{address}/"))
     }
 
     pub(super) fn name_server(&self) -> SocketAddr {
@@ -107,20 +117,26 @@ fn start_log(path: &Path) -> Result<Log, String> {
     log::start(&settings, Output::File(file))
 }
 
-/// A gate at this port if it is free, otherwise at another.
-async fn start_gate(policy: Policy, port: u16, zone: SocketAddr, folder: &Path) -> Result<Daemon, String> {
+/// A gate at this port if it is free, otherwise at another; and the same for its dashboard.
+async fn start_gate(
+    policy: Policy,
+    (port, dashboard): (u16, u16),
+    zone: SocketAddr,
+    folder: &Path,
+) -> Result<Daemon, String> {
     let file = folder.join(policy.name()).with_extension("toml");
     let mut attempts = 1..=PORT_ATTEMPTS;
     loop {
         let listen = listeners(port).map_err(|error| format!("no port to listen on: {error}"))?;
-        std::fs::write(&file, configuration(policy, &listen, zone, folder))
+        let admin = loopback(dashboard);
+        std::fs::write(&file, configuration(policy, (&listen, admin), zone, folder))
             .map_err(|error| format!("{}: {error}", file.display()))?;
         let loaded = config::load(Some(&file), [], &Flags { drain: DRAIN, ..Flags::default() });
         let settings = loaded.map_err(|problems| lines(&problems))?.settings;
         match Daemon::start(settings, Vec::new()).await {
             Ok(daemon) => return Ok(daemon),
             // Somebody else took the port meanwhile.
-            Err(StartError::Listen(_)) if attempts.next().is_some() => {}
+            Err(StartError::Listen(_) | StartError::Admin(_)) if attempts.next().is_some() => {}
             Err(error) => return Err(error.to_string()),
         }
     }
@@ -140,7 +156,18 @@ fn listeners(port: u16) -> io::Result<Vec<SocketAddr>> {
     both(port).or_else(|_taken: io::Error| both(0))
 }
 
-fn configuration(policy: Policy, listen: &[SocketAddr], zone: SocketAddr, folder: &Path) -> String {
+/// With this port if it is free, otherwise with one that the system chooses.
+fn loopback(port: u16) -> SocketAddr {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    SocketAddr::from((Ipv4Addr::LOCALHOST, if free { port } else { 0 }))
+}
+
+fn configuration(
+    policy: Policy,
+    (listen, admin): (&[SocketAddr], SocketAddr),
+    zone: SocketAddr,
+    folder: &Path,
+) -> String {
     let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
     let next_hop = toml::Value::from(format!("maildir:{}", maildir(folder).display()));
     let history = folder.join(format!("history-{}", policy.name()));
@@ -159,7 +186,7 @@ hostname = "mx.demo.test"
 
 [listen]
 smtp = {listen:?}
-admin = ""
+admin = "{admin}"
 
 [relay]
 next_hop = {next_hop}

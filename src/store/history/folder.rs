@@ -55,6 +55,9 @@ pub(super) fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // it went meanwhile
             other => other?,
         };
+        if !metadata.is_file() {
+            continue;
+        }
         segments.push(Segment {
             path: entry.path(),
             number,

@@ -20,6 +20,9 @@ use crate::interop::peers;
 /// For anything that the page is to show, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of a picture.
+const TALLEST: u64 = 1800;
+
 /// Keys by their names in WebDriver (17.4.2).
 pub(crate) const TAB: &str = "\u{e004}";
 pub(crate) const ENTER: &str = "\u{e007}";
@@ -161,12 +164,18 @@ impl Browser {
         self.devtools("Browser.grantPermissions", permissions).await;
     }
 
-    /// A picture of the page, from its top on, in `target/screenshots`.
+    /// A picture of the page, from its top on, in `target/screenshots`; of the window where a dialog is open.
     pub(crate) async fn screenshot(&self, name: &str) {
-        let size = self.script("return [innerWidth, Math.min(2400, Math.max(innerHeight, document.documentElement.scrollHeight))]").await;
-        let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
-        let whole = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
-        let picture = self.devtools("Page.captureScreenshot", whole).await;
+        let height =
+            "return document.querySelector('dialog[open]') ? 0 : document.documentElement.scrollHeight";
+        let height = self.script(height).await.as_u64().unwrap().min(TALLEST);
+        let width = self.script("return innerWidth").await;
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let shown = match height {
+            0 => json!({ "format": "png" }),
+            _ => json!({ "format": "png", "captureBeyondViewport": true, "clip": clip }),
+        };
+        let picture = self.devtools("Page.captureScreenshot", shown).await;
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("screenshots");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(name).with_extension("png"), base64(picture["data"].as_str().unwrap()))

@@ -1,6 +1,6 @@
 //! A Postfix of the test's own: configuration, queue, log and mailboxes in a temporary folder, one loopback port.
 //!
-//! It believes XCLIENT from loopback, knows the mailboxes `user` and `other` at relay.test and nobody else,
+//! Its SMTP server is what the README tells people to write into master.cf. It believes XCLIENT, knows the mailboxes `user` and `other` at relay.test and nobody else,
 //! delivers into a Maildir, and sends nothing anywhere. The machine's own Postfix is not touched.
 
 use std::fs;
@@ -15,8 +15,13 @@ use tempfile::TempDir;
 use super::client::Client;
 use super::peers;
 
+use crate::support::readme;
+
 /// Debian's `nobody`: who owns the mailboxes.
 const NOBODY: u32 = 65_534;
+
+/// Where it listens according to the README.
+const GUIDE: &str = "127.0.0.1:10025";
 
 /// A running (or, between `stop` and `start_again`, a stopped) Postfix. Dropping it stops it.
 pub(crate) struct Postfix {
@@ -35,6 +40,17 @@ impl Postfix {
 
     /// The same, with more lines for its main.cf, made for the folder that they may name files in.
     pub(crate) fn start_with(main_cf: impl FnOnce(&Path) -> String) -> Option<Self> {
+        Self::start_as(&readme::block("master.cf"), main_cf)
+    }
+
+    /// The same, but it takes XCLIENT from nobody.
+    pub(crate) fn start_without_xclient(main_cf: &str) -> Option<Self> {
+        let guide = readme::block("master.cf");
+        let service = guide.lines().next().unwrap();
+        Self::start_as(&format!("{service}\n"), |_| main_cf.to_owned())
+    }
+
+    fn start_as(smtpd: &str, main_cf: impl FnOnce(&Path) -> String) -> Option<Self> {
         let program = peers::program("postfix")?;
         let Some(owner) = numeric_id("/etc/passwd", "postfix") else {
             peers::missing("there is no user postfix");
@@ -46,7 +62,8 @@ impl Postfix {
             return None;
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
-        lay_out(folder.path(), address.port(), owner);
+        assert!(smtpd.contains(GUIDE), "{smtpd}");
+        lay_out(folder.path(), &smtpd.replace(GUIDE, &address.to_string()), owner);
         let more = main_cf(folder.path());
         let file = folder.path().join("etc/main.cf");
         let whole = fs::read_to_string(&file).unwrap() + &more;
@@ -169,7 +186,7 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// The folders with their owners, main.cf and master.cf.
-fn lay_out(folder: &Path, port: u16, owner: u32) {
+fn lay_out(folder: &Path, smtpd: &str, owner: u32) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     for (name, uid) in [("etc", 0), ("queue", 0), ("log", 0), ("data", owner), ("mail", NOBODY)] {
         let path = folder.join(name);
@@ -178,7 +195,7 @@ fn lay_out(folder: &Path, port: u16, owner: u32) {
         chown(&path, Some(uid), None).unwrap();
     }
     fs::write(folder.join("etc/main.cf"), main_cf(&folder.display().to_string())).unwrap();
-    fs::write(folder.join("etc/master.cf"), master_cf(port)).unwrap();
+    fs::write(folder.join("etc/master.cf"), master_cf(smtpd)).unwrap();
 }
 
 fn main_cf(folder: &str) -> String {
@@ -194,6 +211,7 @@ setgid_group = postdrop
 
 myhostname = mail.relay.test
 inet_interfaces = 127.0.0.1
+default_process_limit = 200
 inet_protocols = ipv4
 mynetworks = 192.0.2.1/32
 mydestination =
@@ -203,8 +221,6 @@ biff = no
 default_transport = error:nothing is sent from here
 notify_classes =
 
-# rmxd tells who the client is
-smtpd_authorized_xclient_hosts = 127.0.0.0/8
 smtpd_relay_restrictions = reject_unauth_destination
 smtpd_peername_lookup = no
 local_header_rewrite_clients =
@@ -226,11 +242,10 @@ mailbox_size_limit = 0
     )
 }
 
-/// The services that receiving and local delivery need; none runs in a chroot.
-fn master_cf(port: u16) -> String {
+/// The SMTP server of the README, and the services that receiving and local delivery need.
+fn master_cf(smtpd: &str) -> String {
     format!(
-        "127.0.0.1:{port} inet n - n - 200 smtpd
-cleanup  unix  n - n - 0 cleanup
+        "{smtpd}cleanup  unix  n - n - 0 cleanup
 qmgr     unix  n - n 300 1 qmgr
 rewrite  unix  - - n - - trivial-rewrite
 bounce   unix  - - n - 0 bounce

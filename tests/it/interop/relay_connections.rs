@@ -1,6 +1,7 @@
 //! How a real Postfix sees the connections to it: how many there are, and whom each names.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::Duration;
 
 use super::client::Client;
@@ -22,6 +23,30 @@ async fn send(gate: &Gate, numbers: std::ops::Range<usize>) {
         assert_eq!(reply.code, 250, "{}", reply.text);
     }
     assert_eq!(client.command("QUIT").await.code, 221);
+}
+
+/// As the README has it: our own address may have any number of connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn postfix_limits_the_connections_and_messages_of_the_real_client() {
+    let main_cf = |_: &Path| {
+        "smtpd_client_event_limit_exceptions =\nsmtpd_client_connection_count_limit = 1\n\
+         smtpd_client_message_rate_limit = 1\n"
+            .to_owned()
+    };
+    let Some(postfix) = Postfix::start_with(main_cf) else { return };
+    let zone = Zone::start().await;
+    let gate = Gate::start(&zone, &postfix, "").await;
+    let mut open = Vec::new();
+    let (second_connection, second_message) = ("too many connections from 127.0.0.10", "4.7.1");
+    for (address, expected) in [("127.0.0.10", 250), ("127.0.0.66", 250), ("127.0.0.10", 451)] {
+        let mut client = Client::greeted(address.parse().unwrap(), gate.address(), "mail.good.test").await;
+        let reply = client.deliver("a@good.test", "user@relay.test", &mail::message(1, 10)).await;
+        assert_eq!(reply.code, expected, "{address}: {}", reply.text);
+        open.push(client);
+    }
+    assert!(gate.log().contains(second_connection), "{}", gate.log());
+    let reply = open[0].deliver("a@good.test", "user@relay.test", &mail::message(2, 10)).await;
+    assert!(reply.code == 450 && reply.text.contains(second_message), "{}", reply.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,12 +87,8 @@ async fn where_nobody_is_named_all_sessions_share_a_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_xforward_the_log_names_each_client_on_a_shared_connection() {
-    let main_cf = |_: &std::path::Path| {
-        "smtpd_tls_security_level = none\nsmtpd_authorized_xclient_hosts =\n\
-         smtpd_authorized_xforward_hosts = 127.0.0.0/8\n"
-            .to_owned()
-    };
-    let Some(mut postfix) = Postfix::start_with(main_cf) else { return };
+    let main_cf = "smtpd_tls_security_level = none\nsmtpd_authorized_xforward_hosts = 127.0.0.0/8\n";
+    let Some(mut postfix) = Postfix::start_without_xclient(main_cf) else { return };
     let zone = Zone::start().await;
     for identity in ["relay.identity=auto", "relay.identity=xforward"] {
         let gate = Gate::start_with(&zone, &postfix, "", &[identity, OURS]).await;
@@ -91,12 +112,8 @@ async fn by_xforward_the_log_names_each_client_on_a_shared_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_a_proxy_header_postfix_takes_the_client_for_its_own() {
-    let main_cf = |_: &std::path::Path| {
-        "smtpd_tls_security_level = none\nsmtpd_authorized_xclient_hosts =\n\
-         smtpd_upstream_proxy_protocol = haproxy\n"
-            .to_owned()
-    };
-    let Some(postfix) = Postfix::start_with(main_cf) else { return };
+    let main_cf = "smtpd_tls_security_level = none\nsmtpd_upstream_proxy_protocol = haproxy\n";
+    let Some(postfix) = Postfix::start_without_xclient(main_cf) else { return };
     let zone = Zone::start().await;
     let gate = Gate::start_with(&zone, &postfix, "", &["relay.identity=proxy-v2", OURS]).await;
     send(&gate, 0..2).await;

@@ -3,6 +3,7 @@
 pub(crate) mod daemon;
 pub(crate) mod log;
 pub(crate) mod pattern;
+pub(crate) mod readme;
 pub(crate) mod relay;
 
 use std::net::SocketAddr;

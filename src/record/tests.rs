@@ -1,0 +1,137 @@
+//! What a record says in words: what was looked at and what not, and which of several decisions matters.
+
+use super::report::{json, summary, transaction, tree};
+use super::*;
+use crate::policy::finding::Absence;
+
+fn finding(identity: Identity, rule: Rule, outcome: Outcome) -> Finding {
+    let (domain, subject) = ("d.test".into(), "a@d.test".into());
+    Finding { identity, rule, domain, subject, outcome, evidence: Vec::new() }
+}
+
+/// Accepted at the end of the header; helo is off, ptr only tags.
+fn accepted(findings: Vec<Finding>) -> Record {
+    use Action::{Off, Reject, Tag};
+    Record {
+        id: Some(Id::nth(1)),
+        at: SystemTime::UNIX_EPOCH,
+        client: "192.0.2.1".parse().unwrap(),
+        names: None,
+        extent: Extent::Message,
+        mode: Mode::Enforce,
+        actions: Actions::from_all([Off, Off, Tag, Off, Reject, Reject, Reject, Off, Tag, Off]),
+        verdict: Verdict::Accept,
+        because: None,
+        help_url: Arc::from(""),
+        helo: CompactString::default(),
+        mail_from: "<a@d.test>".into(),
+        rcpt: CompactString::default(),
+        from: CompactString::default(),
+        reply_to: CompactString::default(),
+        duration: Duration::ZERO,
+        findings: Arc::new(findings),
+    }
+}
+
+fn refused(rcpt: &str) -> Record {
+    let fail = finding(Identity::MailFrom, Rule::Exists, Outcome::Fail(Reason::NoMx));
+    let because = Because { reason: Reason::NoMx, action: Action::Reject, wait: None };
+    let base = Record { rcpt: rcpt.into(), extent: Extent::Envelope, ..accepted(vec![fail]) };
+    Record { verdict: Verdict::Reject, because: Some((because, 0)), ..base }
+}
+
+#[test]
+fn the_tree_says_of_each_identity_why_nothing_was_found() {
+    let absent = |identity| finding(identity, Rule::Exists, Outcome::None(Absence::NotGiven));
+    let nothing = vec![absent(Identity::MailFrom), absent(Identity::From), absent(Identity::ReplyTo)];
+    let of = |extent| Record { extent, ..accepted(Vec::new()) };
+    let rows: [(Record, [&str; 5]); 5] = [
+        (of(Extent::ExemptClient), ["exempt client"; 5]),
+        (of(Extent::ExemptRecipients), ["exempt recipients"; 5]),
+        (
+            of(Extent::Envelope),
+            [
+                "off, not looked up",
+                "not waited for, it refuses nothing",
+                "not given, or the null sender",
+                "not looked at, the envelope decided",
+                "not looked at, the envelope decided",
+            ],
+        ),
+        (
+            accepted(nothing),
+            [
+                "off, not looked up",
+                "not judged, MAIL FROM is exempt",
+                "not given, or the null sender",
+                "not given",
+                "not given",
+            ],
+        ),
+        (
+            Record { actions: Actions::from_all([Action::Off; 10]), ..of(Extent::Envelope) },
+            ["off, not looked up"; 5],
+        ),
+    ];
+    for (record, notes) in rows {
+        let tree = tree(&record);
+        for (identity, note) in Identity::ALL.into_iter().zip(notes) {
+            let line = format!("─ {identity}: {note}\n");
+            assert!(tree.contains(&line), "{:?}: no {line:?} in\n{tree}", record.extent);
+        }
+    }
+}
+
+#[test]
+fn a_rehearsal_has_no_id_and_no_circumstances() {
+    let tree = tree(&Record { id: None, ..refused("") });
+    assert!(
+        tree.starts_with("verdict: reject, because of mail_from: exists no_mx\nreply:   550 5.1.8 "),
+        "{tree}"
+    );
+    assert!(tree.contains("(id ID)\n") && !tree.contains("<a@d.test>\n"), "{tree}");
+}
+
+#[test]
+fn of_several_decisions_the_last_refusal_matters() {
+    let accepted = || accepted(Vec::new());
+    let rows = [
+        (vec![refused("one"), refused("two"), accepted()], "two", vec!["one", ""]),
+        (vec![accepted()], "", vec![]),
+        (vec![refused("one")], "one", vec![]),
+    ];
+    let rcpt = |value: &serde_json::Value| value["rcpt"].as_str().unwrap_or_default().to_owned();
+    for (records, main, others) in rows {
+        let value = transaction(&records);
+        let also: Vec<_> = value["also"].as_array().unwrap().iter().map(rcpt).collect();
+        assert_eq!((rcpt(&value), also), (main.to_owned(), others.into_iter().map(str::to_owned).collect()));
+    }
+    assert!(transaction(&[]).is_null());
+}
+
+#[test]
+fn a_summary_is_the_whole_without_findings_and_help() {
+    let record = Record { helo: "\u{202e}x".into(), ..refused("user@here.test") };
+    let (mut whole, summary) = (json(&record), summary(&record));
+    let object = whole.as_object_mut().unwrap();
+    assert!(object.remove("findings").is_some() && object.remove("help").is_some());
+    assert_eq!(whole, summary);
+    assert_eq!(summary["at"], "1970-01-01T00:00:00.000Z");
+    assert_eq!(summary["helo"], "\\u{202e}x");
+    assert_eq!(summary["identity"], "mail_from");
+}
+
+#[test]
+fn a_decision_whose_finding_is_not_among_the_others_brings_it_along() {
+    let missing = finding(Identity::From, Rule::Exists, Outcome::Fail(Reason::NoMx));
+    let cause = Cause { finding: missing.clone(), reason: Reason::NoMx, action: Action::Reject, wait: None };
+    let decision = Decision { verdict: Verdict::Reject, cause: Some(cause), mode: Mode::Enforce };
+    let pass = finding(Identity::MailFrom, Rule::Exists, Outcome::Pass(Rung::Mx));
+    let mut record = accepted(vec![pass.clone()]);
+    record.decide(&decision);
+    assert_eq!((record.deciding(), record.findings.len()), (Some(&missing), 2));
+    let mut known = accepted(vec![pass, missing.clone()]);
+    known.decide(&decision);
+    assert_eq!((known.deciding(), known.findings.len()), (Some(&missing), 2));
+    assert!(known.refused() && !known.would_be_refused());
+}

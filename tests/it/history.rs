@@ -1,0 +1,388 @@
+//! `rmxd explain` and `rmxd history`: the real binary, beside a real daemon and after it, asked about real dialogues.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rmxd::zone;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::daemon::{Daemon, Home, SOON, binary, configuration, free_address};
+use crate::interop::client::Client;
+use crate::interop::zone::Zone;
+use crate::support::daemon::rmxd;
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 12));
+const USER: &str = "user@here.test";
+/// The daemon writes what it decided once a second; twice that for a busy machine.
+const WRITTEN: Duration = Duration::from_millis(2_000);
+
+/// A daemon that keeps a history in its folder.
+async fn start(zone: SocketAddr, address: SocketAddr, more: &str) -> Daemon {
+    let text = configuration("gate.test", &[address], zone, &with_relay(more));
+    Daemon::start(&text, &["--set", "history.path=decisions"]).await
+}
+
+fn with_relay(more: &str) -> String {
+    format!("[relay]\ndomains = [\"here.test\"]\n{more}")
+}
+
+/// The same again, in the same place.
+async fn again(home: Home) -> Daemon {
+    let mut command = home.command(binary());
+    command.arg("serve").arg("--config").arg(home.file()).args(["--set", "history.path=decisions"]);
+    Daemon::spawn(command, home).await
+}
+
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A command with the daemon's configuration; the arguments are parted by blanks.
+fn run(home: &Home, arguments: &str) -> Run {
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut command = rmxd(&arguments);
+    command.arg("--config").arg(home.file());
+    if !arguments.iter().any(|argument| argument.starts_with("history.path=")) {
+        command.args(["--set", "history.path=decisions"]);
+    }
+    let output = command.current_dir(home.path()).output().unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// What a reply says behind `id`.
+fn id(reply: &str) -> &str {
+    let (_, id) = reply.split_once("(id ").unwrap_or_else(|| panic!("no id in {reply}"));
+    id.split_once(')').unwrap().0
+}
+
+/// One message; the last reply.
+async fn send(from: IpAddr, to: SocketAddr, sender: &str, author: &str) -> String {
+    let message = format!("From: {author}\r\n\r\nHello\r\n");
+    let mut client = Client::greeted(from, to, "mail.good.test").await;
+    client.deliver(sender, USER, message.as_bytes()).await.text
+}
+
+/// The lines below one identity, without how each record is known.
+fn below(tree: &str, identity: &str) -> Vec<String> {
+    let begins =
+        |line: &str| line.strip_prefix(['├', '└']).is_some_and(|rest| rest == format!("─ {identity}"));
+    let after = tree.lines().skip_while(|line| !begins(line)).skip(1);
+    let own = after.take_while(|line| line.starts_with(['│', ' ']));
+    own.map(|line| line.split("  (").next().unwrap().trim_end().to_owned()).collect()
+}
+
+fn parse(text: &str) -> zone::Zone {
+    zone::Zone::parse(text, None).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_explained_with_the_records_as_they_were_then() {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let ptr = "12.0.0.127.in-addr.arpa. 60 IN PTR host.late.test.\nhost.late.test. 60 IN A 127.0.0.12\n";
+    let before = format!("{ptr}late.test. 60 IN TXT \"no MX yet\"\n");
+    let after = format!("{ptr}late.test. 60 IN MX 10 mail.late.test.\nmail.late.test. 60 IN A 127.0.0.12\n");
+    let zone = zone::Server::start(loopback, parse(&before)).await.unwrap();
+    let address = free_address();
+    let daemon = start(zone.address(), address, "[reply]\nhelp_url = \"https://mail.test/why\"").await;
+    let reply = send(CLIENT, address, "ann@late.test", "ann@late.test").await;
+    let refused = "550 5.1.8 <ann@late.test>: late.test has no MX record (id ";
+    assert!(reply.starts_with(refused), "{reply}");
+    let arguments = "check --client 127.0.0.12 --helo mail.good.test --mail-from ann@late.test";
+    let check = run(daemon.home(), arguments);
+    assert_eq!(check.code, Some(1), "{check:?}");
+    let waited = Instant::now();
+
+    zone.replace(parse(&after));
+    let now = run(daemon.home(), arguments);
+    assert_eq!(now.code, Some(0), "the domain is mended: {now:?}");
+
+    let id = id(&reply);
+    let first = run(daemon.home(), &format!("explain {id}"));
+    assert!(waited.elapsed() < SOON);
+    assert_eq!((first.code, first.err.as_str()), (Some(0), ""), "{first:?}");
+    let mail_from = below(&first.out, "mail_from");
+    assert!(mail_from.iter().any(|line| line.contains("─ MX late.test: no MX record")), "{}", first.out);
+    assert_eq!(mail_from, below(&check.out, "mail_from"), "{}\n{}", first.out, check.out);
+    for part in [
+        &format!("id:        {id}, 20"),
+        "\nverdict:   reject, because of mail_from: exists no_mx\n",
+        &format!("\nreply:     {reply}\n"),
+        "\nhelp:      The domain exists but takes no mail.",
+        "\nclient:    127.0.0.12",
+        "\nhelo:      mail.good.test\n",
+        "\nmail_from: <ann@late.test>\n",
+        "\nrcpt:      user@here.test\n",
+        "─ helo: off, not looked up\n",
+        "─ from: not looked at, the envelope decided\n",
+        "  <-- decides\n",
+    ] {
+        assert!(first.out.contains(part), "no {part:?} in\n{}", first.out);
+    }
+    // it is what was written down: it doesn't age, and needs neither DNS nor daemon
+    zone.stop().await;
+    let home = daemon.terminate().await;
+    let later = run(&home, &format!("explain {}", id.to_lowercase()));
+    assert_eq!((later.code, &later.out), (Some(0), &first.out));
+    let json = run(&home, &format!("explain {id} --json")).json();
+    assert_eq!((&json["id"], &json["reason"], &json["rcpt"]), (&id.into(), &"no_mx".into(), &USER.into()));
+    assert_eq!((&json["reply"], &json["refused"]), (&reply.as_str().into(), &true.into()));
+    assert_eq!(json["also"], Value::Array(vec![]));
+    let record = &json["findings"][0]["evidence"][0];
+    assert_eq!(
+        (&record["question"], &record["answer"]),
+        (&"MX late.test".into(), &"no record of this type".into())
+    );
+    assert!(record["ttl_left"].is_number() && record["age"].is_number(), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_mail_is_listed_beside_refused_mail_and_filters_part_them() {
+    let (zone, address) = (Zone::start().await, free_address());
+    let daemon = start(zone.address(), address, "").await;
+    let exchanger = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
+    assert!(send(exchanger, address, "a@good.test", "a@good.test").await.starts_with("250"));
+    let spoof = send(CLIENT, address, "a@nomx.test", "a@nomx.test").await;
+    let author = send(exchanger, address, "a@good.test", "a@nowhere.test").await;
+    let deferred = send(exchanger, address, "a@broken.test", "a@good.test").await;
+    let ids = [&spoof, &author, &deferred].map(|reply| id(reply).to_owned());
+    // explain waits for what is not written yet, so that all is written afterwards
+    let explained = run(daemon.home(), &format!("explain {}", ids[2]));
+    assert!(explained.out.contains("temperror (SERVFAIL) [reject]  <-- decides"), "{explained:?}");
+    let [spoof, author, deferred] = ids;
+    let rows: [(&str, &[&str]); 12] = [
+        ("", &[&deferred, &author, &spoof, "-"]),
+        ("--verdict reject", &[&author, &spoof]),
+        ("--verdict defer", &[&deferred]),
+        ("--verdict accept", &["-"]),
+        ("--reason no_mx", &[&spoof]),
+        ("--identity from", &[&author, "-"]),
+        ("--domain nowhere.test", &[&author]),
+        ("--domain test --client 127.0.0.12", &[&spoof]),
+        ("--client 127.0.0.8/29", &[&deferred, &author, &spoof, "-"]),
+        ("--since 1h --limit 2", &[&deferred, &author]),
+        ("--until 1h", &[]),
+        ("--since 2020-01-01 --until 2020-01-02T00:00:00Z", &[]),
+    ];
+    for (arguments, expected) in rows {
+        let listed = run(daemon.home(), &format!("history --json {arguments}"));
+        let code = if expected.is_empty() { 1 } else { 0 };
+        assert_eq!((listed.code, listed.err.as_str()), (Some(code), ""), "{arguments}: {listed:?}");
+        let json = listed.json();
+        let found = json.as_array().unwrap().iter().map(|record| match record["verdict"].as_str() {
+            Some("accept") => "-",
+            _ => record["id"].as_str().unwrap(),
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{arguments}");
+        assert!(json.as_array().unwrap().iter().all(|record| record.get("findings").is_none()));
+    }
+    let table = run(daemon.home(), "history --limit 3");
+    let lines: Vec<_> = table.out.lines().collect();
+    assert!(lines[0].starts_with("TIME (UTC) "), "{}", table.out);
+    assert!(lines[2].contains(&author) && lines[2].contains(" nowhere.test "), "{}", table.out);
+    assert_eq!(lines[4], "and older ones (--limit)", "{}", table.out);
+    let accepted = run(daemon.home(), "history --json --verdict accept").json()[0].clone();
+    let explained = run(daemon.home(), &format!("explain {}", accepted["id"].as_str().unwrap()));
+    assert!(explained.out.contains("\nverdict:   accept\n"), "{}", explained.out);
+    assert!(explained.out.contains("exists of a@good.test: pass (mx) [reject]"), "{}", explained.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn would_sums_up_what_monitor_mode_let_pass_with_lines_to_exempt_it() {
+    let (zone, address) = (Zone::start().await, free_address());
+    let daemon = start(zone.address(), address, "[policy]\nmode = \"monitor\"").await;
+    let nothing = run(daemon.home(), "history --would");
+    assert_eq!(nothing.code, Some(1), "{nothing:?}");
+    for sender in ["a@nomx.test", "b@nomx.test", "a@nowhere.test", "a@good.test"] {
+        let reply = send(CLIENT, address, sender, "a@good.test").await;
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    sleep(WRITTEN).await;
+    let would = run(daemon.home(), "history --would");
+    assert_eq!((would.code, would.err.as_str()), (Some(0), ""), "{would:?}");
+    assert!(would.out.starts_with("3 would have been refused, and why\n"), "{}", would.out);
+    let rows: Vec<_> = would.out.lines().filter(|line| line.contains("127.0.0.12")).collect();
+    assert!(rows[0].starts_with("nomx.test ") && rows[0].contains(" no_mx "), "{}", would.out);
+    assert!(rows[1].starts_with("nowhere.test "), "{}", would.out);
+    assert!(
+        would.out.ends_with("\n[exempt]\ndomains = [\"nomx.test\", \"nowhere.test\"]\n"),
+        "{}",
+        would.out
+    );
+    let json = run(daemon.home(), "history --would --json --domain nomx.test").json();
+    assert_eq!((&json["would_be_refused"], &json["refused"]), (&2.into(), &0.into()));
+    assert_eq!(json["exempt"], serde_json::json!(["domains = [\"nomx.test\"]"]));
+    let listed = run(daemon.home(), "history --verdict reject --limit 1");
+    assert!(listed.out.contains(" reject (monitor) "), "{}", listed.out);
+    let one = run(daemon.home(), "history --verdict reject --json").json()[0].clone();
+    assert_eq!((&one["refused"], &one["mode"]), (&false.into(), &"monitor".into()));
+    let explained = run(daemon.home(), &format!("explain {}", one["id"].as_str().unwrap()));
+    assert!(
+        explained.out.contains("reject (mode monitor: accepted all the same), because of"),
+        "{explained:?}"
+    );
+    assert!(explained.out.contains("\nreply:     550 5.1.8 <a@nowhere.test>: "), "what it would have been");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_greylisting_said_to_each_recipient_is_under_one_id() {
+    let (zone, address) = (Zone::start().await, free_address());
+    let daemon = start(zone.address(), address, "[policy.mail_from]\nmatches = \"greylist\"").await;
+    let mut client = Client::greeted(CLIENT, address, "mail.good.test").await;
+    client.command("MAIL FROM:<a@good.test>").await;
+    let first = client.command("RCPT TO:<one@here.test>").await.text;
+    let second = client.command("RCPT TO:<two@here.test>").await.text;
+    assert_eq!(id(&first), id(&second));
+    let explained = run(daemon.home(), &format!("explain {}", id(&first)));
+    for part in ["\nrcpt:      one@here.test\n", "\nrcpt:      two@here.test\n", "\nid:        "] {
+        assert!(explained.out.contains(part), "no {part:?} in\n{}", explained.out);
+    }
+    let json = run(daemon.home(), &format!("explain {} --json", id(&first))).json();
+    assert_eq!((&json["rcpt"], &json["also"][0]["rcpt"]), (&"two@here.test".into(), &"one@here.test".into()));
+    assert!(second.starts_with(json["reply"].as_str().unwrap()), "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
+    let (zone, address) = (Zone::start().await, free_address());
+    let daemon = start(zone.address(), address, "").await;
+    let folder = daemon.home().path().canonicalize().unwrap();
+    let nowhere = format!("there is no history in {}/nowhere (history.path)", folder.display());
+    let rows = [
+        ("explain 00000000", 1, "no decision 00000000 in decisions"),
+        ("history", 1, "nothing like this in decisions"),
+        ("explain", 64, "<ID>"),
+        ("explain 4KXN7Q2", 64, "must be the eight letters and digits that a reply ends with"),
+        ("history --verdict no", 64, "--verdict: \"no\" is not allowed: accept, defer, reject"),
+        ("history --reason no", 64, "--reason: \"no\" is not allowed: no_such_domain, "),
+        ("history --client here", 64, "--client: \"here\" is neither an address nor a network"),
+        ("history --since soon", 64, "--since: \"soon\" is neither a duration back from now"),
+        ("history --limit 0", 64, "--limit"),
+        ("history --set history.path=", 78, "history.path is \"\": no history is kept"),
+        ("history --set history.path=nowhere", 75, nowhere.as_str()),
+        ("history --set history.path=rmxd.toml", 75, "rmxd.toml: "),
+        ("history --set history.keep=0s", 78, "history.keep"),
+    ];
+    for (arguments, code, part) in rows {
+        let run = run(daemon.home(), arguments);
+        assert_eq!((run.code, run.out.as_str()), (Some(code), ""), "{arguments}: {run:?}");
+        assert!(run.err.contains(part), "{arguments}: {}", run.err);
+    }
+    // a second daemon doesn't get the folder
+    let text = configuration("gate.test", &[free_address()], zone.address(), &with_relay(""));
+    let other = Home::new();
+    other.configure(&text);
+    let mut command = other.command(binary());
+    command.arg("serve").arg("--config").arg(other.file());
+    let path = folder.join("decisions");
+    let set = format!("history.path={}", path.display());
+    let status = command.args(["--set", &set]).status().unwrap();
+    assert_eq!(status.code(), Some(75), "{}", other.log());
+    let said = format!("history.path: {}: in use by another rmxd", path.display());
+    assert!(other.log().contains(&said), "{}", other.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_another_folder_and_the_old_one_back() {
+    let (zone, address) = (Zone::start().await, free_address());
+    let text = |history: &str| {
+        let text = configuration("gate.test", &[address], zone.address(), &with_relay(""));
+        text.replace("path = \"\"", history)
+    };
+    let mut daemon = Daemon::start(&text("path = \"one\""), &[]).await;
+    let mut open = Client::greeted(CLIENT, address, "mail.good.test").await;
+    let mut replies = vec![("one", send(CLIENT, address, "a@nomx.test", "").await)];
+    let others = ["path = \"two\"\nkeep = \"1d\"", "path = \"\"", "path = \"one\"\nsize = \"2MiB\""];
+    for (history, folder) in others.into_iter().zip(["two", "", "one"]) {
+        daemon.home().configure(&text(history));
+        let log = daemon.reload().await;
+        assert!(log.contains("serve: reloaded"), "{log}");
+        replies.push((folder, send(CLIENT, address, "a@nomx.test", "").await));
+    }
+    // a session from before is remembered where it began
+    open.command("MAIL FROM:<a@nomx.test>").await;
+    replies.push(("one", open.command(&format!("RCPT TO:<{USER}>")).await.text));
+    drop(open);
+    let home = daemon.terminate().await;
+    for (folder, reply) in &replies {
+        for place in ["one", "two"] {
+            let explained = run(&home, &format!("explain {} --set history.path={place}", id(reply)));
+            let code = if place == *folder { 0 } else { 1 };
+            assert_eq!(explained.code, Some(code), "{folder} {place}: {explained:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_kill_9_under_load_the_history_opens_again_and_misses_the_last_second_at_most() {
+    let (zone, address) = (Zone::start().await, free_address());
+    let mut daemon = start(zone.address(), address, "").await;
+    let answered: Arc<Mutex<HashMap<String, (String, Instant)>>> = Arc::default();
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let answered = Arc::clone(&answered);
+            tokio::spawn(async move {
+                let from = IpAddr::V4(Ipv4Addr::new(127, 0, 1, client));
+                let mut connection = Client::greeted(from, address, "mail.good.test").await;
+                for number in 0.. {
+                    let domain = format!("c{client}-{number}.nowhere.test");
+                    connection.command(&format!("MAIL FROM:<a@{domain}>")).await;
+                    let reply = connection.command(&format!("RCPT TO:<{USER}>")).await;
+                    assert_eq!(reply.code, 550, "{}", reply.text);
+                    let id = id(&reply.text).to_owned();
+                    answered.lock().unwrap().insert(id, (domain, Instant::now()));
+                    connection.command("RSET").await;
+                    sleep(Duration::from_millis(1)).await;
+                }
+            })
+        })
+        .collect();
+    sleep(Duration::from_secs(4)).await;
+    let killed = Instant::now();
+    daemon.signal("KILL");
+    daemon.ended(SOON).await;
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+    let home = daemon.into_home();
+
+    // as it was left, and by a daemon that goes on with it
+    let left = run(&home, "history --json --limit 1000000");
+    assert_eq!((left.code, left.err.as_str()), (Some(0), ""));
+    let daemon = again(home).await;
+    let reply = send(CLIENT, address, "a@nomx.test", "").await;
+    assert_eq!(run(daemon.home(), &format!("explain {}", id(&reply))).code, Some(0));
+    let listed = run(daemon.home(), "history --json --limit 1000000 --reason no_such_domain");
+    assert_eq!((listed.code, listed.err.as_str()), (Some(0), ""));
+    assert_eq!(listed.json(), left.json());
+    let domains: HashMap<String, String> = listed
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| ["id", "domain"].map(|name| record[name].as_str().unwrap().to_owned()).into())
+        .collect();
+    let answered = answered.lock().unwrap();
+    assert!(answered.len() > 100, "{} is no load", answered.len());
+    for (id, (domain, at)) in answered.iter() {
+        match domains.get(id) {
+            Some(found) => assert_eq!(found, domain, "{id}"),
+            None => {
+                let age = killed.saturating_duration_since(*at);
+                assert!(age < WRITTEN, "{id} was answered {age:?} before the end");
+            }
+        }
+    }
+    let old = answered.values().filter(|(_, at)| killed.saturating_duration_since(*at) > WRITTEN).count();
+    assert!(old > 50, "{old} are too few to tell");
+}
