@@ -103,7 +103,6 @@ fn configuration(listen: SocketAddr, zone: SocketAddr, more: &str) -> String {
 [listen]
 smtp = ["{listen}"]
 admin = ""
-admin = ""
 
 [relay]
 next_hop = "maildir:mail"
