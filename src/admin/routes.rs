@@ -198,26 +198,46 @@ async fn around(
     let what = request.uri().path().to_owned();
     let mut response = match shared.rates.request(peer) {
         Err(wait) => too_many("too many requests", wait).into_response(),
-        Ok(()) => match timeout(TIME, AssertUnwindSafe(next.run(request)).catch_unwind()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(panic)) => {
+        Ok(()) => contained(next.run(request)).await.unwrap_or_else(|failure| {
+            if let Failure::Panic(panic) = &failure {
                 shared.state().metrics.panic();
-                panicked(&what, panic.as_ref()).into_response()
+                tracing::error!(path = ?what, panic, "a request to listen.admin ended in a panic");
             }
-            Err(_elapsed) => {
-                Problem::new(StatusCode::GATEWAY_TIMEOUT, "no answer within a minute").into_response()
-            }
-        },
+            failure.into_response()
+        }),
     };
     guard_against_browsers(response.headers_mut(), is_api);
     response
 }
 
-fn panicked(what: &str, panic: &(dyn Any + Send)) -> Problem {
+/// Why a request has no answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    /// With what it said.
+    Panic(String),
+    Late,
+}
+
+/// A panic ends one request, and so does an answer that doesn't come.
+async fn contained(answer: impl Future<Output = Response>) -> Result<Response, Failure> {
+    let outcome = timeout(TIME, AssertUnwindSafe(answer).catch_unwind()).await;
+    outcome.map_err(|_elapsed| Failure::Late)?.map_err(|panic| Failure::Panic(said(panic.as_ref())))
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text");
-    tracing::error!(path = ?what, panic = text, "a request to listen.admin ended in a panic");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log says more")
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("not a text").to_owned()
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, detail) = match self {
+            Self::Panic(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log says more"),
+            Self::Late => (StatusCode::GATEWAY_TIMEOUT, "no answer within a minute"),
+        };
+        Problem::new(status, detail).into_response()
+    }
 }
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -304,6 +324,18 @@ mod tests {
         for reference in references {
             assert!(document.pointer(reference).is_some(), "{reference}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_and_an_answer_that_never_comes_end_one_request() {
+        let panics = async { panic!("stepped on {}", 7) };
+        assert_eq!(contained(panics).await.unwrap_err(), Failure::Panic("stepped on 7".to_owned()));
+        assert_eq!(contained(std::future::pending()).await.unwrap_err(), Failure::Late);
+        assert_eq!(contained(async { "ok".into_response() }).await.unwrap().status(), StatusCode::OK);
+        let shown = Failure::Panic("secret".to_owned()).into_response();
+        assert_eq!(shown.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(shown.into_body(), 1000).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
     }
 
     #[test]

@@ -4,11 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
-
 use crate::admin::{self, Admin, BindError};
 use crate::cli::audit::auditor;
+use crate::cli::probed::Probed;
 use crate::config::Settings;
 use crate::dns::{Dns, SetupError, Watch};
 use crate::door::Door;
@@ -16,20 +14,13 @@ use crate::gate::{Gate, Memory, Monitor};
 use crate::metrics::Metrics;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, Rung};
-use crate::relay::{NextHop, Relay, RelayError};
+use crate::relay::{Relay, RelayError};
 use crate::reverse_mx::ReverseMx;
 use crate::server::{self, ListenError, Listener, Moved, Server};
 use crate::store::OpenError;
 use crate::store::greylist::Greylist;
 use crate::store::history::{Dormant, History};
 use crate::tls::{self, Acceptor};
-
-/// How often the relay is asked what it can take, while it is up and while it is down. Every transaction learns it
-/// too, so this matters for quiet hours only.
-const PROBE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(15));
-
-/// How long the start, or a reload, waits for a relay that takes the connection and then says nothing.
-const FIRST_PROBE: Duration = Duration::from_secs(5);
 
 /// A running daemon.
 #[derive(Debug)]
@@ -51,13 +42,6 @@ pub(super) struct Daemon {
     admin: Admin,
 }
 
-/// A relay that is asked from time to time whether it is there, for as long as this lives.
-#[derive(Debug)]
-struct Probed {
-    relay: Relay,
-    _prober: DropGuard,
-}
-
 /// Why a daemon can't start, or can't go over to other settings.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
@@ -76,7 +60,7 @@ pub(super) enum StartError {
     #[error("{0}")]
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
-    Relay(RelayError),
+    Relay(#[from] RelayError),
     #[error("the policies that rmxd audit asks: {0}")]
     Auditor(String),
     #[error("{0}")]
@@ -133,7 +117,7 @@ impl Daemon {
         };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
         server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
-        let relay = Probed::start(Relay::counted(settings.relay.clone(), metrics.clone()), &settings).await?;
+        let relay = Probed::start(Relay::counted(settings.relay.clone(), metrics.clone())).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners, metrics.clone())?;
         let started = SystemTime::now();
@@ -188,7 +172,7 @@ impl Daemon {
         let other = if settings.relay == self.settings.relay {
             None
         } else {
-            Some(self.relay.renewed(&settings).await?)
+            Some(self.relay.renewed(&settings.relay).await?)
         };
         let relay = other.as_ref().unwrap_or(&self.relay);
         let door = door(&settings, gate, relay, tls.as_ref());
@@ -319,65 +303,6 @@ fn door(settings: &Settings, gate: Arc<Gate>, relay: &Probed, tls: Option<&Accep
         gate,
         relay: relay.relay.clone(),
         tls: tls.cloned(),
-    }
-}
-
-impl Probed {
-    /// The relay of other settings.
-    async fn renewed(&self, settings: &Settings) -> Result<Self, StartError> {
-        Self::start(self.relay.renewed(settings.relay.clone()), settings).await
-    }
-
-    /// Tries the relay once, and goes on doing so.
-    async fn start(relay: Relay, settings: &Settings) -> Result<Self, StartError> {
-        let stop = CancellationToken::new();
-        match timeout(settings.relay.connect_timeout + FIRST_PROBE, relay.probe()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) if is_final(&settings.relay.next_hop, &error) => {
-                return Err(StartError::Relay(error));
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the relay can't be used yet; mail is deferred until it can");
-            }
-            Err(_elapsed) => {
-                tracing::warn!("the relay doesn't answer; mail is deferred until it does");
-            }
-        }
-        tokio::spawn(keep_probing(relay.clone(), stop.clone()));
-        Ok(Self { relay, _prober: stop.drop_guard() })
-    }
-}
-
-/// Whether waiting can't help.
-fn is_final(next_hop: &NextHop, error: &RelayError) -> bool {
-    error.is_final() || matches!(next_hop, NextHop::Maildir(_))
-}
-
-/// Tells the log when it turns out that the relay can't be used any more, or can again, be it by a probe or by mail.
-async fn keep_probing(relay: Relay, stop: CancellationToken) {
-    let mut reach = relay.watch_reach();
-    let mut reached = reach.borrow_and_update().ok;
-    loop {
-        let wait = if reached { PROBE.0 } else { PROBE.1 };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            // an error can't be: the relay is ours too
-            _ = reach.changed() => {}
-            () = tokio::time::sleep(wait) => {
-                if let Err(error) = relay.probe().await {
-                    tracing::debug!(%error, "the relay can't be used");
-                }
-            }
-        }
-        let now = reach.borrow_and_update().clone();
-        match (reached, now.ok) {
-            (false, true) => tracing::info!("the relay can be used now"),
-            (true, false) => {
-                tracing::warn!(error = %now.detail, "the relay can't be used any more; mail is deferred");
-            }
-            (true, true) | (false, false) => {}
-        }
-        reached = now.ok;
     }
 }
 

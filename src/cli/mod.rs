@@ -13,6 +13,7 @@ pub mod history;
 pub mod load;
 pub mod man;
 mod notify;
+mod probed;
 mod refusals;
 pub mod replay;
 pub mod serve;

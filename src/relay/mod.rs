@@ -114,8 +114,13 @@ impl Relay {
     /// # Errors
     /// Why not; [`RelayError::NoXclient`] is one that waiting doesn't mend.
     pub async fn probe(&self) -> Result<Capabilities, RelayError> {
+        self.probe_within(self.inner.settings.connect_timeout).await
+    }
+
+    /// Waits so long for a connection that gets free, where all are in use.
+    async fn probe_within(&self, patience: Duration) -> Result<Capabilities, RelayError> {
         let found = match &self.inner.hop {
-            Hop::Smtp(hop) => hop.probe(&self.inner.known).await,
+            Hop::Smtp(hop) => hop.probe(&self.inner.known, patience).await,
             Hop::Maildir(maildir) => maildir.probe().await,
         };
         self.inner.reach.note(found.as_ref().copied());
@@ -142,7 +147,7 @@ impl Relay {
     pub async fn reach_within(&self, age: Duration, patience: Duration) -> Reach {
         let probe = async {
             // what it finds is noted
-            self.probe().await.ok();
+            self.probe_within(patience / 4).await.ok();
         };
         self.inner.reach.within(age, patience, probe).await
     }

@@ -75,8 +75,8 @@ impl LastReach {
             }
         });
         if tried.await.is_err() {
-            let detail = format!("no answer within {}", humantime::format_duration(patience));
-            return Reach { ok: false, detail, at: None };
+            let time = humantime::format_duration(patience);
+            self.note(Err(&RelayError::Unreachable(format!("no answer within {time}"))));
         }
         self.known()
     }
@@ -87,5 +87,84 @@ impl Reach {
     fn is_younger_than(&self, age: Duration) -> bool {
         let age = if self.ok { age } else { age / 8 };
         self.at.is_some_and(|at| at.elapsed() < age)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::relay::Stage;
+    use crate::smtp::reply::Reply;
+
+    const AGE: Duration = Duration::from_secs(16);
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn gone() -> RelayError {
+        RelayError::Unreachable("127.0.0.1:25: refused".to_owned())
+    }
+
+    #[test]
+    fn only_what_speaks_of_the_next_hop_counts() {
+        let reply = || Reply::plain(550, "no");
+        let rows = [
+            (gone(), false),
+            (RelayError::NoXclient, false),
+            (RelayError::Silent(Stage::Banner), false),
+            (RelayError::Closed(Stage::Greeting), false),
+            (RelayError::Folder(std::io::ErrorKind::StorageFull.into()), false),
+            (RelayError::Silent(Stage::Rcpt), true),
+            (RelayError::Rejected { stage: Stage::Mail, reply: reply() }, true),
+            (RelayError::Closing { stage: Stage::Rcpt, reply: Reply::plain(421, "bye") }, true),
+            (RelayError::Busy(1), true),
+        ];
+        for (error, ok) in rows {
+            let last = LastReach::new();
+            last.note(Ok(()));
+            last.note(Err(&error));
+            assert_eq!(last.known().ok, ok, "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_tried_when_nothing_was_heard_for_a_while_and_once_for_all_who_ask() {
+        let (last, tries) = (LastReach::new(), AtomicUsize::new(0));
+        let ask = |outcome: bool| {
+            let (last, tries) = (&last, &tries);
+            last.within(AGE, PATIENCE, async move {
+                tries.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_secs(1)).await;
+                let gone = gone();
+                last.note(if outcome { Ok(()) } else { Err(&gone) });
+            })
+        };
+        let (one, two, three) = tokio::join!(ask(true), ask(true), ask(true));
+        assert!(one.ok && two.ok && three.ok);
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+        advance(AGE - Duration::from_secs(1)).await;
+        assert!(ask(false).await.ok);
+        advance(Duration::from_secs(1)).await;
+        assert!(!ask(false).await.ok);
+        assert!(!ask(true).await.ok, "that was a moment ago");
+        advance(AGE / 8).await;
+        assert!(ask(true).await.ok);
+        assert_eq!(tries.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_is_not_there() {
+        let last = LastReach::new();
+        last.note(Ok(()));
+        let mut turns = last.watch();
+        advance(AGE).await;
+        let reach = last.within(AGE, PATIENCE, std::future::pending()).await;
+        assert_eq!(
+            (reach.ok, reach.detail.as_str()),
+            (false, "the relay cannot be reached: no answer within 5s")
+        );
+        assert!(turns.has_changed().unwrap() && !turns.borrow_and_update().ok, "whoever waits is told");
     }
 }

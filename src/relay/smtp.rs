@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
@@ -54,9 +55,13 @@ impl SmtpHop {
     }
 
     /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take. When all
-    /// connections are in use, those tell, and this is `Busy`.
-    pub(super) async fn probe(&self, known: &watch::Sender<Capabilities>) -> Result<(), RelayError> {
-        let slot = self.pool.slot(None, &self.settings).await;
+    /// connections are in use for so long, those tell, and this is `Busy`.
+    pub(super) async fn probe(
+        &self,
+        known: &watch::Sender<Capabilities>,
+        patience: Duration,
+    ) -> Result<(), RelayError> {
+        let slot = timeout(patience, self.pool.slot(None, &self.settings)).await.ok().flatten();
         let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
         self.pool.make_room(&slot);
         let mut conversation = self.connect(None).await?;

@@ -10,6 +10,7 @@ mod contained;
 mod descriptors;
 mod listeners;
 pub mod proxy;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -34,6 +35,8 @@ use crate::server::contained::Panics;
 pub use crate::server::descriptors::raise_descriptor_limit;
 use crate::server::listeners::Registered;
 pub use crate::server::listeners::{ListenError, Listener, passed};
+use crate::server::status::Accepting;
+pub use crate::server::status::Status;
 
 /// After an error of accept(): the first wait, doubled up to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -72,36 +75,6 @@ struct Open {
     /// [`Listener::bound_as`].
     bound_as: Option<SocketAddr>,
     close: CancellationToken,
-}
-
-/// How a server is, now.
-#[derive(Debug, Clone)]
-pub struct Status(Arc<Shared>);
-
-impl Status {
-    /// Listeners that accept.
-    #[must_use]
-    pub fn listeners(&self) -> usize {
-        self.0.listeners.load(Ordering::Relaxed)
-    }
-
-    /// Connections that are open.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.0.total.open()
-    }
-
-    /// How many may be open, by the settings in effect.
-    #[must_use]
-    pub fn limit(&self) -> usize {
-        self.0.current.borrow().settings.connections
-    }
-
-    /// Whether no new connections are taken, as the daemon ends.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.0.close.is_cancelled()
-    }
 }
 
 /// What a reload changed.
@@ -153,7 +126,7 @@ impl Server {
     /// For who wants to know how it is, whatever becomes of this value.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status(Arc::clone(&self.shared))
+        Status::of(&self.shared)
     }
 
     /// From now on new connections are served by these settings and this door; open ones end as they began. The
@@ -252,7 +225,7 @@ struct Shared {
 /// reset with it; else it waits for who comes after us.
 async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc<Shared>) {
     let Registered { socket: listener, bound_as, .. } = listener;
-    let accepting = Accepting::new(&server);
+    let accepting = Accepting::new(&server.listeners);
     let mut wait = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
@@ -280,22 +253,6 @@ async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc
         && let Err(error) = take_waiting(listener, &server)
     {
         tracing::warn!(%error, "closing a listener");
-    }
-}
-
-/// A listener that accepts, for as long as this lives.
-struct Accepting<'a>(&'a AtomicUsize);
-
-impl<'a> Accepting<'a> {
-    fn new(server: &'a Shared) -> Self {
-        server.listeners.fetch_add(1, Ordering::Relaxed);
-        Self(&server.listeners)
-    }
-}
-
-impl Drop for Accepting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,56 @@
+//! How a server is, for who shows it: readiness, metrics, the dashboard. It changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::server::Shared;
+
+/// How a server is, now.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Shared>);
+
+impl Status {
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self(Arc::clone(shared))
+    }
+
+    /// Listeners that accept.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.0.listeners.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.total.open()
+    }
+
+    /// How many may be open, by the settings in effect.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.current.borrow().settings.connections
+    }
+
+    /// Whether no new connections are taken, as the daemon ends.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.close.is_cancelled()
+    }
+}
+
+/// A listener that accepts, for as long as this lives.
+pub(super) struct Accepting<'a>(&'a AtomicUsize);
+
+impl<'a> Accepting<'a> {
+    pub(super) fn new(listeners: &'a AtomicUsize) -> Self {
+        listeners.fetch_add(1, Ordering::Relaxed);
+        Self(listeners)
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
