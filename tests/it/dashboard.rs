@@ -358,6 +358,7 @@ async fn monitor_mode_tells_what_it_let_through_with_lines_to_copy() {
     page.until(&format!("{LIVE} && {ROWS} === 4")).await;
     page.until("document.getElementById('monitor').checkVisibility()").await;
     assert_eq!(page.text("document.querySelectorAll('.decisions .badge.soft-kind').length").await, "3");
+    page.until(&format!("{} === 2", legend("no MX, let through"))).await;
     page.screenshot("monitor-light").await;
     page.click("#monitor a").await;
     page.until("document.querySelectorAll('.would tbody tr').length === 2").await;

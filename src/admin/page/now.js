@@ -16,7 +16,7 @@ export function show(now) {
   mode.className = monitors ? "badge defer" : "badge";
   say(mode, now.mode);
   byId("monitor").hidden = !monitors;
-  say(byId("foot"), `rmxd ${now.version}, up for ${lasting(now.uptime_seconds)}`);
+  say(byId("foot"), `rmxd ${now.version}, up for ${lasting(Math.max(1, now.uptime_seconds))}`);
   for (const tile of [verdicts, connections, cache, dns, relay, history]) put(tile(now));
 }
 
@@ -45,11 +45,12 @@ function share(part) {
     svg("rect.back", { width: 100, height: 4 }), svg("rect.fore", { width: Math.min(100, part * 100), height: 4 }));
 }
 
-function verdicts({ verdicts: all, verdicts_per_second: speed }) {
+function verdicts({ verdicts: all, verdicts_per_second: speed, mode }) {
+  const would = mode === "monitor" ? "would be " : "";
   const slow = speed < 1;
   return {
     name: "Verdicts", value: rate(slow ? speed * 60 : speed), unit: slow ? "a minute" : "a second",
-    notes: [`${count(all.accept)} accepted`, `${count(all.reject)} rejected`, `${count(all.defer)} deferred`],
+    notes: [`${count(all.accept)} accepted`, `${count(all.reject)} ${would}rejected`, `${count(all.defer)} ${would}deferred`],
   };
 }
 
