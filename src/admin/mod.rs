@@ -7,7 +7,7 @@
 //!
 //! In the order of a request: `listener` takes the connection, `guard` and `rate` let the request in or not, `routes`
 //! is the table of all there is, `query` reads the parameters, and the handlers stand below `api` or beside it. What goes
-//! wrong is a [`problem`], in one shape. A reload swaps the [`State`]; requests under way end with the one they began with.
+//! wrong is a `problem`, in one shape. A reload swaps the [`State`]; requests under way end with the one they began with.
 
 mod api;
 mod guard;
