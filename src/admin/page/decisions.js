@@ -16,6 +16,8 @@ const FILTERS = ["verdict", "reason", "identity", "domain", "client"];
 let rows = [];
 let waiting = [];
 let next = null;
+// Where the page that `waiting` came with goes on.
+let beyond = null;
 let paused = false;
 let asked = null;
 
@@ -60,7 +62,7 @@ function values() {
 }
 
 function forget() {
-  [rows, waiting, next, asked] = [[], [], null, null];
+  [rows, waiting, next, beyond, asked] = [[], [], null, null, null];
 }
 
 export async function refresh() {
@@ -87,7 +89,7 @@ export async function refresh() {
   }
   const known = new Set(rows.map(key));
   const fresh = answer.decisions.filter((one) => !known.has(key(one)));
-  waiting = fresh;
+  [waiting, beyond] = [fresh, answer.next];
   settle();
 }
 
@@ -108,8 +110,8 @@ function isBusy() {
 
 function settle() {
   if (waiting.length > 0 && !isBusy()) {
-    // After more than a page at once there is a gap, which only a new beginning closes.
-    if (waiting.length >= PAGE) [rows, asked] = [waiting, JSON.stringify(values())];
+    // After more than a page at once there is a gap, which only a new beginning closes: "Older" goes on from there.
+    if (waiting.length >= PAGE) [rows, next] = [waiting, beyond];
     else rows = [...waiting, ...rows].slice(0, MOST);
     const fresh = new Set(waiting.map(key));
     waiting = [];
@@ -133,13 +135,17 @@ function hold() {
 
 async function older() {
   const button = byId("older");
+  const [question, before] = [asked, next];
   button.disabled = true;
   try {
-    const answer = await get("decisions", { ...values(), limit: PAGE, before: next });
-    const known = new Set(rows.map(key));
-    rows = [...rows, ...answer.decisions.filter((one) => !known.has(key(one)))];
-    next = answer.next;
-    draw();
+    const answer = await get("decisions", { ...values(), limit: PAGE, before });
+    // What it goes on from may have left the list meanwhile.
+    if (question === asked && before === next) {
+      const known = new Set(rows.map(key));
+      rows = [...rows, ...answer.decisions.filter((one) => !known.has(key(one)))];
+      next = answer.next;
+      draw();
+    }
   } catch (error) {
     complain(byId("latest-problem"), error.message);
   }
