@@ -41,6 +41,7 @@ function start() {
   document.addEventListener("visibilitychange", soon);
   byId("retry").addEventListener("click", soon);
   byId("token-form").addEventListener("submit", unlock);
+  byId("skip").addEventListener("click", skip);
   route();
   beat();
 }
@@ -55,8 +56,12 @@ function route() {
     if (!locked) decisions.show(decodeURIComponent(id), () => history.replaceState(null, "", `#${home}`));
     return;
   }
+  if (name && !VIEWS.includes(name)) {
+    place();
+    return;
+  }
   const dialog = byId("decision");
-  view = VIEWS.includes(name) ? name : "traffic";
+  view = name || "traffic";
   home = location.hash.slice(1) || "traffic";
   if (dialog.open) dialog.close();
   place();
@@ -64,6 +69,12 @@ function route() {
   if (view === "check") check.prefill(parameters);
   if (view === "audit") audit.prefill(parameters);
   beats = 0;
+}
+
+// The address stays: it names the view and its filters.
+function skip(event) {
+  event.preventDefault();
+  byId("content").focus();
 }
 
 function place() {
