@@ -53,7 +53,7 @@ function route() {
   const parameters = new URLSearchParams(query ?? "");
   if (name === "decision" && id) {
     place();
-    if (!locked) decisions.show(decodeURIComponent(id), () => history.replaceState(null, "", `#${home}`));
+    if (!locked) decisions.show(decoded(id), () => history.replaceState(null, "", `#${home}`));
     return;
   }
   if (name && !VIEWS.includes(name)) {
@@ -69,6 +69,15 @@ function route() {
   if (view === "check") check.prefill(parameters);
   if (view === "audit") audit.prefill(parameters);
   beats = 0;
+}
+
+// Of an address that somebody mangled, as it stands.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 // The address stays: it names the view and its filters.
