@@ -46,10 +46,13 @@ function addresses({ addresses: list }) {
     el("tbody", {}, ...list.map((one) => el("tr", {},
       el("th", { scope: "row" }, el("code", {}, one.address)),
       el("td", {}, one.mx_hosts.length > 0 ? mark(true, one.mx_hosts.map((host) => host.host).join(", ")) : mark(false, "none")),
-      el("td", {}, mark({ confirmed: true, temperror: null }[one.ptr] ?? false, one.names.length > 0 ? `${one.names.join(", ")}${one.ptr === "confirmed" ? "" : ", not confirmed"}` : spoken(one.ptr))),
+      el("td", {}, mark(confirmed(one.ptr), one.names.length > 0 ? `${one.names.join(", ")}${one.ptr === "confirmed" ? "" : ", not confirmed"}` : spoken(one.ptr))),
       el("td", {}, mark({ pass: true, fail: false }[one.spf] ?? null, one.spf)),
-      ...one.policies.map((policy) => el("td", {}, mark(policy.verdict === "accept", verdict(policy)))))))));
+      ...one.policies.map((policy) => el("td", {}, mark({ accept: true, reject: false }[policy.verdict] ?? null, verdict(policy)))))))));
 }
+
+// No is not "don't know".
+const confirmed = (ptr) => (ptr === "confirmed" ? true : ptr === "temperror" ? null : false);
 
 function verdict({ verdict: word, identity, reason, rung }) {
   if (reason) return `${word}: ${named(identity).replace(":", "")} ${spoken(reason)}`;
