@@ -32,21 +32,31 @@ async function ask() {
   byId("check-result").focus();
 }
 
-// Asks while the form says so, and shows what goes wrong; nothing then.
+// How often each form asked.
+const turns = new WeakMap();
+
+// Asks while the form says so, and shows what goes wrong; nothing then. An answer that comes after the form asked again is
+// nothing, too.
 export async function run(form, words, question) {
   const button = form.querySelector("button[type=submit]");
   const [state, problem] = [form.querySelector("[role=status]"), form.querySelector(".problem")];
+  const turn = (turns.get(form) ?? 0) + 1;
+  const isLatest = () => turns.get(form) === turn;
+  turns.set(form, turn);
   complain(problem, null);
   button.disabled = true;
   say(state, words);
   try {
-    return await question();
+    const answer = await question();
+    return isLatest() ? answer : null;
   } catch (error) {
-    complain(problem, error.message);
+    if (isLatest()) complain(problem, error.message);
     return null;
   } finally {
-    button.disabled = false;
-    say(state, "");
+    if (isLatest()) {
+      button.disabled = false;
+      say(state, "");
+    }
   }
 }
 

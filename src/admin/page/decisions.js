@@ -20,6 +20,8 @@ let next = null;
 let beyond = null;
 let paused = false;
 let asked = null;
+// How often a decision was opened: the answer for one before isn't shown.
+let opened = 0;
 
 export function start() {
   const form = byId("filters");
@@ -206,6 +208,8 @@ function open(event) {
 export async function show(id, closed) {
   const dialog = byId("decision");
   const body = byId("decision-body");
+  opened += 1;
+  const turn = opened;
   say(byId("decision-title"), `Decision ${id}`);
   fill(body, el("p.soft", { role: "status" }, "Loading …"));
   if (!dialog.open) {
@@ -214,10 +218,11 @@ export async function show(id, closed) {
   }
   try {
     const answer = await get(`decisions/${encodeURIComponent(id)}`);
+    if (turn !== opened) return;
     const all = [answer, ...(answer.also ?? [])];
     fill(body, ...all.flatMap((one, at) => [all.length > 1 && el("p.soft", {}, `${at + 1} of ${plural(all.length, "decision")}`), ...view(one)]), again(all[0]));
   } catch (error) {
-    fill(body, el("p.problem", { role: "alert" }, error.message));
+    if (turn === opened) fill(body, el("p.problem", { role: "alert" }, error.message));
   }
 }
 

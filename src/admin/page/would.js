@@ -18,7 +18,10 @@ export async function refresh() {
     off("History is off (history.path is empty), so nothing is known of what was let through.");
     return;
   }
-  const answer = await get("would", { since: `${byId("would-span").value}m` });
+  const span = byId("would-span").value;
+  const answer = await get("would", { since: `${span}m` });
+  // Meanwhile somebody may have asked for another time.
+  if (span !== byId("would-span").value) return;
   // A button that somebody is about to press stays.
   const text = JSON.stringify(answer);
   if (text === shown) return;
