@@ -55,6 +55,14 @@ export function say(node, text) {
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 
+// The same for attributes.
+export function set(node, attributes) {
+  for (const [key, value] of Object.entries(attributes)) {
+    const wanted = shown(value);
+    if (node.getAttribute(key) !== wanted) node.setAttribute(key, wanted);
+  }
+}
+
 // Says what went wrong below a form, or takes it back.
 export function complain(node, text) {
   node.hidden = !text;

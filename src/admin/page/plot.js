@@ -4,7 +4,7 @@
 // The values under the pointer, or under the cursor that the arrow keys move, stand in the legend, which without one
 // shows the totals. For whom a plot is nothing there is the same as a table.
 
-import { byId, el, fill, say, svg } from "./dom.js";
+import { byId, el, fill, say, set, svg } from "./dom.js";
 import { REASONS, count, minute, spoken, time } from "./words.js";
 
 const HEIGHT = 220;
@@ -102,21 +102,24 @@ function draw() {
   const top = ceiling(highest);
   const x = (bar) => LEFT + (bar * inner.width) / Math.max(1, drawn.length);
   const y = (value) => TOP + inner.height * (1 - value / top);
-  const node = svg("svg", {
-    width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, tabindex: 0, role: "slider",
-    "aria-label": "Verdicts over time; arrow keys move through it", "aria-valuemin": 0, "aria-valuemax": Math.max(0, drawn.length - 1),
-  });
-  node.append(axis(top, y, width), clock(x, inner));
-  node.append(...stack(seen, x, y));
+  const node = place.querySelector("svg") ?? frame(place);
+  set(node, { width, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-valuemax": Math.max(0, drawn.length - 1) });
+  fill(node, axis(top, y, width), clock(x, inner), stack(seen, x, y));
   if (drawn.series.length === 0) {
     node.append(svg("text.empty", { x: LEFT + inner.width / 2, y: TOP + inner.height * 0.375 + 4, "text-anchor": "middle" }, "No verdicts in this time"));
   }
   node.append(svg("rect.cursor", { y: TOP, height: inner.height, width: Math.max(1, inner.width / Math.max(1, drawn.length)), visibility: "hidden" }));
-  const focused = place.contains(document.activeElement);
-  fill(place, node);
-  if (focused) node.focus({ preventScroll: true });
   legend();
   read();
+}
+
+// It stays while what is in it changes: whoever has the focus there isn't told of it anew.
+function frame(place) {
+  const node = svg("svg", {
+    height: HEIGHT, tabindex: 0, role: "slider", "aria-label": "Verdicts over time; arrow keys move through it", "aria-valuemin": 0,
+  });
+  fill(place, node);
+  return node;
 }
 
 // One path for each series; of a bar only what is there.
@@ -208,8 +211,10 @@ function read() {
   mark.setAttribute("visibility", at === null ? "hidden" : "visible");
   mark.setAttribute("x", LEFT + ((at ?? 0) * drawn.inner.width) / Math.max(1, drawn.length));
   const told = drawn.series.filter((one) => at !== null && one.sums[at] > 0).map((one) => `${one.name} ${count(one.sums[at])}`);
-  node.setAttribute("aria-valuenow", at ?? Math.max(0, drawn.length - 1));
-  node.setAttribute("aria-valuetext", at === null ? "the whole time" : `${range}: ${told.join(", ") || "nothing"}`);
+  set(node, {
+    "aria-valuenow": at ?? Math.max(0, drawn.length - 1),
+    "aria-valuetext": at === null ? "the whole time" : `${range}: ${told.join(", ") || "nothing"}`,
+  });
 }
 
 function move(to) {
