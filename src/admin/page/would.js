@@ -6,6 +6,9 @@ import { status } from "./now.js";
 import { swatch } from "./plot.js";
 import { count, day, identity, plural, spoken } from "./words.js";
 
+// What the API lists at most.
+const MOST = 1000;
+
 let shown = "";
 
 export function start() {
@@ -19,7 +22,7 @@ export async function refresh() {
     return;
   }
   const span = byId("would-span").value;
-  const answer = await get("would", { since: `${span}m` });
+  const answer = await get("would", { since: `${span}m`, limit: MOST });
   // Meanwhile somebody may have asked for another time.
   if (span !== byId("would-span").value) return;
   // A button that somebody is about to press stays.
@@ -34,7 +37,7 @@ export async function refresh() {
   fill(place,
     el("section.panel", {}, el("p.lead", {}, el("strong", {}, plural(answer.would_be_refused, "message")), " would be refused", answer.reaches && `, of those since ${day(new Date(answer.reaches))}; rmxd history --would counts all`, "."), table(answer.senders)),
     answer.exempt.length > 0 && el("section.panel", { "aria-labelledby": "exempt-title" },
-      el("div.head", {}, el("h2", { id: "exempt-title" }, "All of them"), copier(["[exempt]", ...answer.exempt].join("\n") + "\n", "all lines")),
+      el("div.head", {}, el("h2", { id: "exempt-title" }, answer.senders.length < MOST ? "All of them" : `The ${count(MOST)} largest`), copier(["[exempt]", ...answer.exempt].join("\n") + "\n", "all lines")),
       el("p.soft", {}, "For the configuration file, merged with the lists that it has. Read it first: spoofed senders are among them, as a rule."),
       el("pre.zone", { tabindex: "0" }, ...["[exempt]", ...answer.exempt].flatMap((line) => [line, document.createTextNode("\n")]))));
 }
