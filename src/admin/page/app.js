@@ -126,7 +126,8 @@ async function refresh() {
   now.show(await get("status"));
   const slowly = beats % SLOW === 0;
   if (view === "traffic") {
-    const fails = await Promise.allSettled([get("series").then(plot.show), decisions.refresh(), slowly && top()]);
+    if (slowly) top();
+    const fails = await Promise.allSettled([get("series").then(plot.show), decisions.refresh()]);
     const failed = fails.find((one) => one.status === "rejected");
     if (failed) throw failed.reason;
   } else if (view === "would" && slowly) {
@@ -134,8 +135,9 @@ async function refresh() {
   }
 }
 
-async function top() {
-  if (now.status.history.on) await tops.refresh();
+// Not waited for: a long history may take longer to be summed up than a beat.
+function top() {
+  if (now.status.history.on) tops.refresh();
   else tops.off("History is off (history.path is empty).");
 }
 

@@ -5,16 +5,31 @@ import { byId, el, fill, say, svg } from "./dom.js";
 import { swatch } from "./plot.js";
 import { count, spoken, time } from "./words.js";
 
+let running = false;
+
+// What goes wrong is said here, and is no news of the daemon.
 export async function refresh() {
-  const { domains, clients, reaches } = await get("top", { minutes: 60 });
+  if (running) return;
+  running = true;
+  try {
+    show(await get("top", { minutes: 60 }));
+  } catch (error) {
+    for (const place of places()) say(place, `not known now: ${error.message}`);
+  }
+  running = false;
+}
+
+function show({ domains, clients, reaches }) {
   // Where it is too much to be gone through for a page.
-  for (const place of document.querySelectorAll(".since")) say(place, reaches ? `since ${time(new Date(reaches))}` : "last hour");
+  for (const place of places()) say(place, reaches ? `since ${time(new Date(reaches))}` : "last hour");
   list(byId("top-domains"), domains, (row) => [
     link({ domain: row.domain }, row.domain || "(none)"),
     el("span.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason ?? "")),
   ]);
   list(byId("top-clients"), clients, (row) => [link({ client: row.client }, row.client)]);
 }
+
+const places = () => document.querySelectorAll(".since");
 
 export function off(why) {
   for (const id of ["top-domains", "top-clients"]) fill(byId(id), el("p.empty", {}, why));
