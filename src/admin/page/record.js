@@ -55,16 +55,22 @@ function tree(record) {
   const seen = new Set();
   return el("ul.tree", {}, ...IDENTITIES.map((identity) => {
     const own = findings.filter((finding) => finding.identity === identity);
-    const nothing = own.every((finding) => finding.result === "none" && finding.evidence.length === 0);
-    const note = record.notes?.[identity] ?? (own.length === 0 ? "not looked at" : "not given");
-    if (nothing) return el("li.quiet", {}, el("span.name", {}, named(identity)), " ", note);
+    const note = record.notes ? record.notes[identity] : guess(own);
+    if (note || own.length === 0) return el("li.quiet", {}, el("span.name", {}, named(identity)), " ", note ?? "not looked at");
     return el("li", {}, el("span.name", {}, named(identity)), el("ul", {}, ...own.map((finding) => rule(finding, record, seen))));
   }));
 }
 
+// Why there is nothing to show, of a record that doesn't say it.
+function guess(own) {
+  if (own.length === 0) return "not looked at";
+  return own.every((finding) => finding.result === "none" && finding.evidence.length === 0) ? "not given" : null;
+}
+
 function rule(finding, record, seen) {
   const why = finding.rung ? ` by ${spoken(finding.rung)}` : finding.reason ? `: ${spoken(finding.reason)}` : "";
-  const decides = record.verdict !== "accept" && finding.identity === record.identity && finding.rule === record.rule && finding.result !== "pass";
+  const says = record.findings.some((one) => one.decides !== undefined);
+  const decides = says ? finding.decides === true : record.verdict !== "accept" && finding.identity === record.identity && finding.rule === record.rule && finding.result !== "pass";
   return el(`li${decides ? ".decides" : ""}`, {},
     el(`span.result.${finding.result}`, { "aria-hidden": "true" }, SYMBOL[finding.result] ?? "·"), " ",
     el("span", {}, `${finding.rule} of `, el("code", {}, finding.subject || finding.domain), ` ${finding.result}${why} `),
