@@ -2,6 +2,7 @@
 //! a person does; and nothing that came with a message may become more than text.
 
 mod browser;
+mod corners;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -378,6 +379,14 @@ async fn monitor_mode_tells_what_it_let_through_with_lines_to_copy() {
     page.look(PHONE).await;
     assert_eq!(page.overflow().await, 0);
     page.screenshot("would-monitor-narrow").await;
+    // More than the API tells unasked.
+    for number in 0..51 {
+        site.send(11, &format!("a@nowhere-{number}.test"), "a@good.test").await;
+    }
+    page.until("document.querySelectorAll('.would tbody tr').length === 53").await;
+    assert_eq!(page.text("document.getElementById('exempt-title').textContent").await, "All of them");
+    let all = page.text("document.querySelector('#would-rows .zone').textContent").await;
+    assert_eq!(all.matches("nowhere-").count(), 51, "{all}");
     site.assert_clean().await;
     site.end().await;
 }
