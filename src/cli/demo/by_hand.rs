@@ -35,8 +35,8 @@ pub(super) fn text(stage: &Stage, outcomes: &[Outcome]) -> String {
     {rmxd} check --config {folder}/default.toml --client 127.0.0.11 --mail-from ann@nowhere.test
   what a domain must add to DNS, so that no address that its mail leaves from is refused:
     {rmxd} audit bigmail.test --egress 127.0.0.41 --config {folder}/strict.toml
-  why a message was refused, by the id in the reply:
-    grep {id} {folder}/log
+  why a message was refused, by the id in the reply, with the records as they were then (the log is {folder}/log):
+    {rmxd} explain {id} --config {folder}/default.toml
   the zones, and who can send (other gates: public.toml on port {public}, strict.toml on port {strict}):
     dig @{host} -p {name_port} twolines.test MX
     {rmxd} zone --list
