@@ -145,9 +145,10 @@ impl Relay {
 
     /// The same, no older than `age`, else it is tried now. Takes no longer than `patience`.
     pub async fn reach_within(&self, age: Duration, patience: Duration) -> Reach {
-        let probe = async {
+        let relay = self.clone();
+        let probe = async move {
             // what it finds is noted
-            self.probe_within(patience / 4).await.ok();
+            relay.probe_within(patience / 4).await.ok();
         };
         self.inner.reach.within(age, patience, probe).await
     }
