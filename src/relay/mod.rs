@@ -263,6 +263,15 @@ struct End {
     inner: Arc<Inner>,
 }
 
+impl End {
+    /// A folder that can't be written stops all mail, whichever message found it out.
+    fn note_folder(&self, error: &RelayError) {
+        if matches!(error, RelayError::Folder(_)) {
+            self.inner.reach.note(Err(error));
+        }
+    }
+}
+
 impl Drop for End {
     fn drop(&mut self) {
         self.inner.metrics.relay_transaction(self.outcome);
@@ -346,8 +355,11 @@ impl Transaction {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
-        if let Err(error @ RelayError::Folder(_)) = &done {
-            self.end.inner.reach.note(Err(error));
+        match &done {
+            Err(error) => self.end.note_folder(error),
+            Ok(_reply) if matches!(self.end.inner.hop, Hop::Maildir(_)) => self.end.inner.reach.note(Ok(())),
+            // that the relay can be used was noted at the beginning
+            Ok(_reply) => {}
         }
         self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
         done.unwrap_or_else(|error| self.subject.told(None, &error))
@@ -362,6 +374,7 @@ impl Transaction {
 
     fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
         done.map_err(|error| {
+            self.end.note_folder(&error);
             self.end.outcome = error.outcome();
             self.failure.insert(self.subject.told(None, &error)).clone()
         })
