@@ -93,19 +93,22 @@ impl Relay {
 
     /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
     /// both count together, each visit's against its own limit: never are there more than the larger one allows, nor
-    /// more than the new one once the old visits have ended. Another host's connections are its own.
+    /// more than the new one once the old visits have ended. Another host's connections are its own. Whether the same next
+    /// hop could be used is known still.
     #[must_use]
     pub fn renewed(&self, settings: Settings) -> Self {
-        match &self.inner.hop {
-            Hop::Smtp(hop) if settings.next_hop == self.inner.settings.next_hop => {
-                let settings = Arc::new(settings);
-                let hop = Hop::Smtp(hop.renewed(Arc::clone(&settings)));
-                let known = watch::Sender::new(self.capabilities());
-                let metrics = self.inner.metrics.clone();
-                Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new(), metrics }) }
-            }
-            Hop::Smtp(_) | Hop::Maildir(_) => Self::counted(settings, self.inner.metrics.clone()),
+        let metrics = self.inner.metrics.clone();
+        if settings.next_hop != self.inner.settings.next_hop {
+            return Self::counted(settings, metrics);
         }
+        let settings = Arc::new(settings);
+        let hop = match &self.inner.hop {
+            Hop::Smtp(hop) => Hop::Smtp(hop.renewed(Arc::clone(&settings))),
+            Hop::Maildir(maildir) => Hop::Maildir(maildir.renewed(&settings.hostname)),
+        };
+        let known = watch::Sender::new(self.capabilities());
+        let reach = LastReach::knowing(self.reach());
+        Self { inner: Arc::new(Inner { settings, hop, known, reach, metrics }) }
     }
 
     /// Tries whether a transaction could be had: a relay is connected to and greeted, a Maildir created and
