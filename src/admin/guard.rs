@@ -35,18 +35,39 @@ pub(super) enum Barred {
     WrongToken,
 }
 
+/// What a request shows of the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// All there is to show, which without a token is nothing.
+    Right,
+    Wrong,
+    Nothing,
+}
+
+/// What these headers show.
+pub(super) fn shown(headers: &HeaderMap, settings: &Settings) -> Shown {
+    match (&settings.token, bearer(headers)) {
+        (None, _) => Shown::Right,
+        (Some(token), Some(given)) if token.is(given) => Shown::Right,
+        (Some(_), Some(_)) => Shown::Wrong,
+        (Some(_), None) => Shown::Nothing,
+    }
+}
+
 /// Whether a request is let in.
 pub(super) fn admit(request: &Parts, access: Access, settings: &Settings) -> Result<(), Barred> {
-    let Some(token) = &settings.token else {
+    if settings.token.is_none() {
         return local(request, access).map_err(Barred::Problem);
-    };
+    }
     if access == Access::Open {
         return Ok(());
     }
-    match bearer(&request.headers) {
-        Some(given) if token.is(given) => Ok(()),
-        Some(_) => Err(Barred::WrongToken),
-        None => Err(Barred::Problem(Problem::unauthorized("wanted: Authorization: Bearer and admin.token"))),
+    match shown(&request.headers, settings) {
+        Shown::Right => Ok(()),
+        Shown::Wrong => Err(Barred::WrongToken),
+        Shown::Nothing => {
+            Err(Barred::Problem(Problem::unauthorized("wanted: Authorization: Bearer and admin.token")))
+        }
     }
 }
 

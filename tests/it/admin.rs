@@ -212,6 +212,17 @@ async fn without_a_token_a_name_for_a_host_is_refused_and_with_one_the_token_dec
         assert_eq!(answer.status, status, "{target} {header:?}");
         assert_eq!(answer.header("www-authenticate").is_empty(), status != 401, "{answer:?}");
     }
+    let told = site.get("/readyz").await.json();
+    let part = serde_json::json!({ "ok": true });
+    assert_eq!(
+        told,
+        serde_json::json!({ "ready": true, "listeners": part, "relay": part, "dns": part }),
+        "strangers learn no more"
+    );
+    let told = Request::get("/readyz").with(bearer.0, bearer.1).send(site.admin).await.json();
+    for part in ["listeners", "relay", "dns"] {
+        assert!(told[part]["detail"].is_string(), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
