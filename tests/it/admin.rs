@@ -162,6 +162,8 @@ async fn what_cannot_be_answered_is_said_in_one_shape_that_names_what_is_allowed
         ("GET /healthz?verbose=1", 400, "\"verbose\": is not a parameter; none is allowed here"),
         ("DELETE /api/v1/cache/a%20b", 400, "domain: \"a b\" is not a domain"),
         ("DELETE /api/v1/cache/%ff", 400, "the path: "),
+        ("DELETE /api/v1/cache/com", 400, "domain: \"com\" is a single label or a public suffix"),
+        ("DELETE /api/v1/cache/co.uk", 400, "domain: \"co.uk\" is a single label or a public suffix"),
         ("DELETE /healthz", 405, "DELETE is not allowed here: GET, HEAD"),
         ("OPTIONS /api/v1/check", 405, "OPTIONS is not allowed here: GET, HEAD"),
         ("GET /api/v1/cache/good.test", 405, "GET is not allowed here: DELETE"),
