@@ -1,6 +1,7 @@
 //! `/healthz`: the process serves. `/readyz`: mail can be taken now, or what is missing for that.
 //!
-//! Ready is: mail is listened for, the next hop could be reached a moment ago, and some DNS server answers. When the last
+//! Ready is: mail is listened for, the next hop could be reached a moment ago, and some DNS server answers (that
+//! nobody has looked yet is no answer). When the last
 //! that is known of the next hop is old, it is tried; that carries no mail, and many askers share one try.
 //!
 //! Where there is a token, who doesn't show it learns whether all is well, and no more: why not names hosts and servers.
@@ -82,6 +83,5 @@ async fn relay(state: &State) -> Part {
 }
 
 fn dns(state: &State) -> Part {
-    let health = state.dns.health();
-    Part::new(!health.down, health.to_string())
+    Part::new(state.dns.is_proven(), state.dns.health().to_string())
 }

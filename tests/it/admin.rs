@@ -105,7 +105,7 @@ async fn the_daemon_is_well_and_ready_once_it_listens() {
     let site = Site::start("").await;
     let well = site.get("/healthz").await;
     assert_eq!((well.status, well.text()), (200, "ok\n"));
-    let ready = site.json("/readyz").await;
+    let ready = site.becomes(200).await;
     for part in ["listeners", "relay", "dns"] {
         assert_eq!(ready[part]["ok"], true, "{ready}");
     }
@@ -205,7 +205,7 @@ async fn without_a_token_a_name_for_a_host_is_refused_and_with_one_the_token_dec
     let site = Site::start("[admin]\ntoken = \"s3cret\"").await;
     for (target, header, status) in [
         ("/healthz", evil, 200),
-        ("/readyz", evil, 200),
+        ("/", evil, 200),
         ("/api/v1/openapi.json", evil, 401),
         ("/api/v1/openapi.json", ("authorization", "Bearer s3cre"), 401),
         ("/api/v1/openapi.json", bearer, 200),
@@ -214,7 +214,7 @@ async fn without_a_token_a_name_for_a_host_is_refused_and_with_one_the_token_dec
         assert_eq!(answer.status, status, "{target} {header:?}");
         assert_eq!(answer.header("www-authenticate").is_empty(), status != 401, "{answer:?}");
     }
-    let told = site.get("/readyz").await.json();
+    let told = site.becomes(200).await;
     let part = serde_json::json!({ "ok": true });
     assert_eq!(
         told,
