@@ -92,7 +92,11 @@ impl LastReach {
             return known;
         }
         let time = humantime::format_duration(patience);
-        Reach { ok: false, detail: format!("no answer yet, within {time}; mail may wait longer"), at: known.at }
+        Reach {
+            ok: false,
+            detail: format!("no answer yet, within {time}; mail may wait longer"),
+            at: known.at,
+        }
     }
 }
 
