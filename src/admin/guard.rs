@@ -1,5 +1,7 @@
-//! Who is answered. With a token: who shows it; without one: who speaks to an address, not to a name.
+//! Who is answered. With a token: who shows it; without one: who comes from this machine and speaks to an address, not to
+//! a name.
 //!
+//! That the listener is on loopback then isn't enough: after a reload somebody may still be connected to the one before.
 //! A page of another origin can make a browser send requests to loopback, and by DNS rebinding even read the answers:
 //! its host name then resolves to 127.0.0.1, but is still what the browser puts into `Host:`. So a name is refused, and
 //! so is what the browser itself says comes from another site (`Sec-Fetch-Site`). There is no cookie to steal.
@@ -12,6 +14,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
 
 use crate::admin::Settings;
+use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 
 /// What a route asks of who comes.
@@ -32,18 +35,39 @@ pub(super) enum Barred {
     WrongToken,
 }
 
+/// What a request shows of the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// All there is to show, which without a token is nothing.
+    Right,
+    Wrong,
+    Nothing,
+}
+
+/// What these headers show.
+pub(super) fn shown(headers: &HeaderMap, settings: &Settings) -> Shown {
+    match (&settings.token, bearer(headers)) {
+        (None, _) => Shown::Right,
+        (Some(token), Some(given)) if token.is(given) => Shown::Right,
+        (Some(_), Some(_)) => Shown::Wrong,
+        (Some(_), None) => Shown::Nothing,
+    }
+}
+
 /// Whether a request is let in.
 pub(super) fn admit(request: &Parts, access: Access, settings: &Settings) -> Result<(), Barred> {
-    let Some(token) = &settings.token else {
+    if settings.token.is_none() {
         return local(request, access).map_err(Barred::Problem);
-    };
+    }
     if access == Access::Open {
         return Ok(());
     }
-    match bearer(&request.headers) {
-        Some(given) if token.is(given) => Ok(()),
-        Some(_) => Err(Barred::WrongToken),
-        None => Err(Barred::Problem(Problem::unauthorized("wanted: Authorization: Bearer and admin.token"))),
+    match shown(&request.headers, settings) {
+        Shown::Right => Ok(()),
+        Shown::Wrong => Err(Barred::WrongToken),
+        Shown::Nothing => {
+            Err(Barred::Problem(Problem::unauthorized("wanted: Authorization: Bearer and admin.token")))
+        }
     }
 }
 
@@ -55,6 +79,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn local(request: &Parts, access: Access) -> Result<(), Problem> {
     let refused = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    let peer = request.extensions.get::<Peer>();
+    if !peer.is_some_and(|Peer(address)| address.to_canonical().is_loopback()) {
+        return refused("only this machine is answered; set admin.token to ask from elsewhere");
+    }
     let of_uri = request.uri.authority().map(|authority| is_local(authority.as_str()));
     let mut of_header = request.headers.get_all(HOST).iter().map(|host| host.to_str().is_ok_and(is_local));
     if of_uri == Some(false) || of_header.any(|local| !local) {
@@ -88,9 +116,20 @@ mod tests {
     use crate::admin::Token;
 
     fn verdict(uri: &str, headers: &[(&str, &str)], access: Access, token: Option<&str>) -> &'static str {
+        verdict_from("127.0.0.1", uri, headers, access, token)
+    }
+
+    fn verdict_from(
+        peer: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        access: Access,
+        token: Option<&str>,
+    ) -> &'static str {
         let request =
             headers.iter().fold(Request::get(uri), |request, (name, value)| request.header(*name, *value));
-        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        parts.extensions.insert(Peer(peer.parse().unwrap()));
         let settings = Settings { listen: None, token: token.and_then(Token::new) };
         match admit(&parts, access, &settings) {
             Ok(()) => "in",
@@ -131,6 +170,26 @@ mod tests {
             "in",
             "HTTP/1.0 has none, and no browser speaks it"
         );
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_is_answered() {
+        for (peer, expected) in [
+            ("127.0.0.1", "in"),
+            ("127.9.9.9", "in"),
+            ("::1", "in"),
+            ("::ffff:127.0.0.1", "in"),
+            ("192.0.2.7", "out"),
+            ("::ffff:192.0.2.7", "out"),
+            ("2001:db8::7", "out"),
+        ] {
+            for access in [Access::Open, Access::Token] {
+                let host = [("host", "127.0.0.1")];
+                assert_eq!(verdict_from(peer, "/", &host, access, None), expected, "{peer}");
+                let shown = [("host", "gate.test"), ("authorization", "Bearer s3cret")];
+                assert_eq!(verdict_from(peer, "/", &shown, access, Some("s3cret")), "in", "{peer}");
+            }
+        }
     }
 
     #[test]

@@ -167,14 +167,13 @@ impl Admin {
     /// Answers from this state and listens there from now on. Connections to the old address may finish the request that
     /// is under way.
     pub fn reload(&mut self, state: State, moved: Move) {
+        // First of all: who came by the old address must not find it open under rules that were made for the new one.
+        if !matches!(moved.0, To::Stay) {
+            self.close();
+        }
         self.shared.current.send_replace(Arc::new(state));
-        match moved.0 {
-            To::Stay => {}
-            To::Nowhere => self.close(),
-            To::Elsewhere(listener) => {
-                self.close();
-                self.serve(listener);
-            }
+        if let To::Elsewhere(listener) = moved.0 {
+            self.serve(listener);
         }
     }
 

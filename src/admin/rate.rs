@@ -1,6 +1,9 @@
-//! How often is too often: a bucket for each client, and one for all that asks DNS.
+//! How often is too often: a bucket for each client and lane, one for all that asks DNS, and one for what is forgotten.
 //!
-//! The table of clients is bounded. A client is forgotten when its bucket is full again, which says as much as no bucket;
+//! Behind a reverse proxy all clients are one: so who guesses tokens is barred from what needs one, and neither who has it
+//! nor who asks whether the daemon is well notices. That the right token always opens leaves guessing to the token's length.
+//!
+//! The tables of clients are bounded. A client is forgotten when its bucket is full again, which says as much as no bucket;
 //! while the table is full of others, newcomers share one.
 
 use std::collections::HashMap;
@@ -19,9 +22,11 @@ const ANY: Pace = Pace { at_once: 200.0, per_second: 50.0 };
 const ASKING: Pace = Pace { at_once: 30.0, per_second: 5.0 };
 /// Those that ask DNS at one time; an audit may take half a minute.
 const ASKING_AT_ONCE: usize = 8;
-/// What a wrong token costs of [`ANY`]: who guesses has 2 a second.
+/// For all clients together: each goes through the whole cache.
+const FORGETTING: Pace = Pace { at_once: 10.0, per_second: 1.0 };
+/// What a wrong token costs of [`ANY`]: who guesses is answered 2 a second.
 const WRONG_TOKEN: f64 = 25.0;
-/// Clients that are told apart.
+/// Clients of a lane that are told apart.
 const CLIENTS: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
@@ -30,12 +35,32 @@ struct Pace {
     per_second: f64,
 }
 
+/// Requests of one kind, which the others don't slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Whether the daemon is well.
+    Health,
+    /// The page, and what isn't there.
+    Open,
+    /// With the token, or where none is wanted.
+    Known,
+    /// Without the token that is wanted.
+    Stranger,
+    /// With a wrong one.
+    Guesser,
+}
+
 /// All buckets.
 #[derive(Debug)]
 pub(super) struct Rates {
-    clients: Mutex<Clients>,
+    health: Mutex<Clients>,
+    open: Mutex<Clients>,
+    known: Mutex<Clients>,
+    strangers: Mutex<Clients>,
     asking: Mutex<Bucket>,
     at_once: Semaphore,
+    forgetting: Mutex<Bucket>,
+    one_at_a_time: Semaphore,
 }
 
 #[derive(Debug)]
@@ -44,25 +69,38 @@ struct Clients {
     others: Bucket,
 }
 
+impl Default for Clients {
+    fn default() -> Self {
+        Self { each: HashMap::new(), others: Bucket::full(ANY) }
+    }
+}
+
 impl Default for Rates {
     fn default() -> Self {
         Self {
-            clients: Mutex::new(Clients { each: HashMap::new(), others: Bucket::full(ANY) }),
+            health: Mutex::default(),
+            open: Mutex::default(),
+            known: Mutex::default(),
+            strangers: Mutex::default(),
             asking: Mutex::new(Bucket::full(ASKING)),
             at_once: Semaphore::new(ASKING_AT_ONCE),
+            forgetting: Mutex::new(Bucket::full(FORGETTING)),
+            one_at_a_time: Semaphore::new(1),
         }
     }
 }
 
 impl Rates {
     /// One request of a client; if it is one too many, when to come again.
-    pub(super) fn request(&self, client: IpAddr) -> Result<(), Duration> {
-        self.of(client, |bucket, now| bucket.take(1.0, ANY, now))
-    }
-
-    /// A wrong token of a client.
-    pub(super) fn wrong_token(&self, client: IpAddr) {
-        self.of(client, |bucket, _now| bucket.left = (bucket.left - WRONG_TOKEN).max(0.0));
+    pub(super) fn request(&self, client: IpAddr, lane: Lane) -> Result<(), Duration> {
+        let (clients, cost) = match lane {
+            Lane::Health => (&self.health, 1.0),
+            Lane::Open => (&self.open, 1.0),
+            Lane::Known => (&self.known, 1.0),
+            Lane::Stranger => (&self.strangers, 1.0),
+            Lane::Guesser => (&self.strangers, WRONG_TOKEN),
+        };
+        clients.lock().unwrap_or_else(PoisonError::into_inner).take(client, cost)
     }
 
     /// The right to ask DNS, while it is held; if there is none, when to come again.
@@ -73,17 +111,26 @@ impl Rates {
         Ok(permit)
     }
 
-    fn of<T>(&self, client: IpAddr, with: impl FnOnce(&mut Bucket, Instant) -> T) -> T {
+    /// The right to go through the cache, while it is held; if there is none, when to come again.
+    pub(super) fn forgetting(&self) -> Result<SemaphorePermit<'_>, Duration> {
+        let mut forgetting = self.forgetting.lock().unwrap_or_else(PoisonError::into_inner);
+        let permit = self.one_at_a_time.try_acquire().map_err(|_taken| Duration::from_secs(1))?;
+        forgetting.take(1.0, FORGETTING, Instant::now())?;
+        Ok(permit)
+    }
+}
+
+impl Clients {
+    fn take(&mut self, client: IpAddr, cost: f64) -> Result<(), Duration> {
         let (client, now) = (client_network(client), Instant::now());
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let Clients { each, others } = &mut *clients;
+        let Self { each, others } = self;
         if each.len() >= CLIENTS && !each.contains_key(&client) {
             each.retain(|_, bucket| !bucket.is_full(ANY, now));
             if each.len() >= CLIENTS {
-                return with(others, now);
+                return others.take(cost, ANY, now);
             }
         }
-        with(each.entry(client).or_insert_with(|| Bucket::full(ANY)), now)
+        each.entry(client).or_insert_with(|| Bucket::full(ANY)).take(cost, ANY, now)
     }
 }
 
@@ -133,7 +180,7 @@ mod tests {
     }
 
     fn let_in(rates: &Rates, client: IpAddr) -> usize {
-        (0..1000).take_while(|_| rates.request(client).is_ok()).count()
+        (0..1000).take_while(|_| rates.request(client, Lane::Known).is_ok()).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -141,7 +188,7 @@ mod tests {
         let rates = Rates::default();
         assert_eq!(let_in(&rates, client(1)), 200);
         assert_eq!(let_in(&rates, client(2)), 200);
-        let wait = rates.request(client(1)).unwrap_err();
+        let wait = rates.request(client(1), Lane::Known).unwrap_err();
         assert!(wait <= Duration::from_millis(20), "{wait:?}");
         advance(Duration::from_secs(1)).await;
         assert_eq!(let_in(&rates, client(1)), 50);
@@ -153,9 +200,9 @@ mod tests {
     async fn the_table_is_bounded_and_who_came_before_keeps_its_place() {
         let rates = Rates::default();
         for number in 0..5000 {
-            assert!(rates.request(client(number)).is_ok() || number >= 1024, "{number}");
+            assert!(rates.request(client(number), Lane::Known).is_ok() || number >= 1024, "{number}");
         }
-        let held = rates.clients.lock().unwrap().each.len();
+        let held = rates.known.lock().unwrap().each.len();
         assert_eq!(held, CLIENTS);
         assert_eq!(let_in(&rates, client(3)), 199);
         assert_eq!(let_in(&rates, client(9999)), 0, "the newcomers' bucket is empty");
@@ -164,16 +211,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guesser_of_tokens_is_slow() {
+    async fn a_guesser_of_tokens_is_slow_and_slows_nobody_who_needs_none() {
         let rates = Rates::default();
-        let mut guesses = 0;
-        while rates.request(client(1)).is_ok() {
-            rates.wrong_token(client(1));
-            guesses += 1;
+        let guess = || rates.request(client(1), Lane::Guesser);
+        assert_eq!((0..100).take_while(|_| guess().is_ok()).count(), 8);
+        assert!(rates.request(client(1), Lane::Stranger).is_err(), "who shows none is barred with it");
+        for lane in [Lane::Health, Lane::Open, Lane::Known] {
+            assert_eq!((0..1000).take_while(|_| rates.request(client(1), lane).is_ok()).count(), 200);
         }
-        assert_eq!(guesses, 8);
         advance(Duration::from_secs(1)).await;
-        assert_eq!(let_in(&rates, client(1)), 50);
+        assert_eq!((0..100).take_while(|_| guess().is_ok()).count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_goes_through_the_cache_at_a_time_and_not_without_end() {
+        let rates = Rates::default();
+        let held = rates.forgetting().unwrap();
+        assert_eq!(rates.forgetting().unwrap_err(), Duration::from_secs(1));
+        drop(held);
+        assert_eq!((0..100).take_while(|_| rates.forgetting().is_ok()).count(), 9);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!((0..100).take_while(|_| rates.forgetting().is_ok()).count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

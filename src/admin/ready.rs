@@ -1,7 +1,10 @@
 //! `/healthz`: the process serves. `/readyz`: mail can be taken now, or what is missing for that.
 //!
-//! Ready is: mail is listened for, the next hop could be reached a moment ago, and some DNS server answers. When the last
+//! Ready is: mail is listened for, the next hop could be reached a moment ago, and some DNS server answers (that
+//! nobody has looked yet is no answer). When the last
 //! that is known of the next hop is old, it is tried; that carries no mail, and many askers share one try.
+//!
+//! Where there is a token, who doesn't show it learns whether all is well, and no more: why not names hosts and servers.
 
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::admin::State;
+use crate::admin::guard::{Shown, shown};
 use crate::admin::problem::Problem;
 use crate::admin::routes::{Answer, Call};
 
@@ -22,7 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, serde::Serialize)]
 struct Part {
     ok: bool,
-    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl Part {
+    fn new(ok: bool, detail: String) -> Self {
+        Self { ok, detail: Some(detail) }
+    }
+
+    fn for_strangers(self) -> Self {
+        Self { detail: None, ..self }
+    }
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -38,11 +53,15 @@ pub(super) fn healthz(_call: Call) -> Answer {
 }
 
 pub(super) fn readyz(call: Call) -> Answer {
-    Box::pin(async move { readiness(&call.state).await })
+    Box::pin(async move {
+        let trusted = shown(&call.headers, &call.state.settings) == Shown::Right;
+        readiness(&call.state, trusted).await
+    })
 }
 
-async fn readiness(state: &State) -> Result<Response, Problem> {
-    let (listeners, relay, dns) = (listeners(state), relay(state).await, dns(state));
+async fn readiness(state: &State, trusted: bool) -> Result<Response, Problem> {
+    let parts = [listeners(state), relay(state).await, dns(state)];
+    let [listeners, relay, dns] = if trusted { parts } else { parts.map(Part::for_strangers) };
     let ready = listeners.ok && relay.ok && dns.ok;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(Readiness { ready, listeners, relay, dns })).into_response())
@@ -55,15 +74,14 @@ fn listeners(state: &State) -> Part {
         0 => "none".to_owned(),
         listeners => format!("{listeners} up, {} of {} connections", server.open(), server.limit()),
     };
-    Part { ok: server.listeners() > 0 && !server.is_stopping(), detail }
+    Part::new(server.listeners() > 0 && !server.is_stopping(), detail)
 }
 
 async fn relay(state: &State) -> Part {
     let reach = state.relay.reach_within(FRESH, PATIENCE).await;
-    Part { ok: reach.ok, detail: reach.detail }
+    Part::new(reach.ok, reach.detail)
 }
 
 fn dns(state: &State) -> Part {
-    let health = state.dns.health();
-    Part { ok: !health.down, detail: health.to_string() }
+    Part::new(state.dns.is_proven(), state.dns.health().to_string())
 }

@@ -21,10 +21,11 @@ use axum::{Extension, RequestExt, Router};
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
-use crate::admin::guard::{Access, Barred, admit};
+use crate::admin::guard::{Access, Barred, Shown, admit, shown};
 use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 use crate::admin::query::Query;
+use crate::admin::rate::Lane;
 use crate::admin::{Shared, State, api, page, ready, scrape};
 
 /// For an answer; an audit that meets silent servers may take most of it.
@@ -152,7 +153,7 @@ async fn dispatch(
     let (parts, body) = request.into_parts();
     let state = shared.state();
     if let Err(barred) = admit(&parts, route.access, &state.settings) {
-        return Err(turned_away(&shared, peer, barred));
+        return Err(turned_away(peer, barred));
     }
     if !body.is_end_stream() {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body"));
@@ -169,12 +170,11 @@ async fn dispatch(
     (route.answer)(call).await
 }
 
-fn turned_away(shared: &Shared, peer: Option<Peer>, barred: Barred) -> Problem {
+fn turned_away(peer: Option<Peer>, barred: Barred) -> Problem {
     match barred {
         Barred::Problem(problem) => problem,
         Barred::WrongToken => {
             if let Some(Peer(address)) = peer {
-                shared.rates.wrong_token(address);
                 tracing::warn!(peer = %address, "a request to listen.admin with a wrong token");
             }
             Problem::unauthorized("that is not admin.token")
@@ -182,7 +182,7 @@ fn turned_away(shared: &Shared, peer: Option<Peer>, barred: Barred) -> Problem {
     }
 }
 
-fn too_many(detail: &str, wait: Duration) -> Problem {
+pub(super) fn too_many(detail: &str, wait: Duration) -> Problem {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     Problem::too_many(detail, u32::try_from(seconds).unwrap_or(u32::MAX))
 }
@@ -196,7 +196,8 @@ async fn around(
 ) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
     let what = request.uri().path().to_owned();
-    let mut response = match shared.rates.request(peer) {
+    let lane = lane(request.uri().path(), shown(request.headers(), &shared.state().settings));
+    let mut response = match shared.rates.request(peer, lane) {
         Err(wait) => too_many("too many requests", wait).into_response(),
         Ok(()) => contained(next.run(request)).await.unwrap_or_else(|failure| {
             if let Failure::Panic(panic) = &failure {
@@ -208,6 +209,22 @@ async fn around(
     };
     guard_against_browsers(response.headers_mut(), is_api);
     response
+}
+
+fn lane(path: &str, shown: Shown) -> Lane {
+    match shown {
+        // wherever it is shown: the answer might tell that it is wrong
+        Shown::Wrong => Lane::Guesser,
+        Shown::Right | Shown::Nothing if matches!(path, "/healthz" | "/readyz") => Lane::Health,
+        Shown::Right => Lane::Known,
+        Shown::Nothing if is_protected(path) => Lane::Stranger,
+        Shown::Nothing => Lane::Open,
+    }
+}
+
+/// Whether the routes there want the token.
+fn is_protected(path: &str) -> bool {
+    path.starts_with("/api/") || path == "/metrics"
 }
 
 /// Why a request has no answer.
@@ -344,8 +361,7 @@ mod tests {
             let twice =
                 ROUTES.iter().skip(at + 1).any(|other| other.path == route.path && other.verb == route.verb);
             assert!(!twice, "{}", route.path);
-            let protected = route.path.starts_with("/api/") || route.path == "/metrics";
-            assert_eq!(route.access == Access::Token, protected, "{}", route.path);
+            assert_eq!(route.access == Access::Token, is_protected(route.path), "{}", route.path);
         }
     }
 }

@@ -77,6 +77,11 @@ impl Health {
         Self { down: false, servers: servers.iter().map(|server| (*server, Condition::Unknown)).collect() }
     }
 
+    /// Whether any server was looked at.
+    pub(super) fn is_known(&self) -> bool {
+        self.servers.iter().any(|(_, condition)| *condition != Condition::Unknown)
+    }
+
     /// What is to be told when it has become `later`.
     pub(super) fn notices(&self, later: &Self) -> Vec<Notice> {
         let mut notices = Vec::new();

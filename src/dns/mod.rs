@@ -235,6 +235,14 @@ impl Dns {
         self.0.servers.health()
     }
 
+    /// Whether it was seen to answer, and not to fall silent since: a server that nobody has looked at, nor asked, may be
+    /// none.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        let health = self.health();
+        !health.down && (health.is_known() || self.0.servers.breaker.answered() > 0)
+    }
+
     /// How many answers are held, and their octets; what was done in the last moment may be missing.
     #[must_use]
     pub fn cache_size(&self) -> (u64, u64) {

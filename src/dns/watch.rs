@@ -270,6 +270,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn dns_is_proven_by_the_first_answer_or_the_first_look_which_comes_at_once() {
+        let server = TestServer::start(ZONE).await;
+        let unwatched = dns(&server).0;
+        assert!(!unwatched.is_proven() && !unwatched.health().down);
+        assert!(matches!(ask(&unwatched, "good.test").await, Answer::Found(_)));
+        assert!(unwatched.is_proven());
+
+        let watched = dns(&server).0;
+        let _watch = watch(Arc::clone(&watched.0.servers), Pace::USUAL);
+        eventually("a look", TIMEOUT * 2, || watched.is_proven()).await;
+        server.silence(true);
+        let silent = dns(&server).0;
+        let _watch = watch(Arc::clone(&silent.0.servers), Pace::USUAL);
+        eventually("a look", TIMEOUT * 3, || silent.health().down).await;
+        assert!(!silent.is_proven());
+    }
+
+    #[tokio::test]
     async fn while_no_server_answers_questions_are_answered_at_once_and_soon_after_it_is_up_again_truly() {
         let server = TestServer::start(ZONE).await;
         let (dns, clock) = dns(&server);

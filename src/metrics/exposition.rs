@@ -162,7 +162,11 @@ impl Snapshot {
                 count_of(&mut family, &labels, count)?;
             }
         }
-        families.seconds("rmxd_verdict", "From MAIL to the decision", &counters.verdict_seconds)
+        families.seconds(
+            "rmxd_verdict",
+            "From MAIL to the line in the log, with the time that the client takes for what is between them",
+            &counters.verdict_seconds,
+        )
     }
 
     fn about_dns(&self, families: &mut Families<'_>) -> Result<(), Error> {

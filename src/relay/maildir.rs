@@ -42,6 +42,11 @@ impl Maildir {
         Self { place: Arc::new(Place { path: path.to_owned(), host }) }
     }
 
+    /// The same folder for another name of ours.
+    pub(super) fn renewed(&self, hostname: &str) -> Self {
+        Self::new(&self.place.path, hostname)
+    }
+
     /// Creates the folders that are missing, and writes in each.
     pub(super) async fn probe(&self) -> Result<(), RelayError> {
         let place = Arc::clone(&self.place);

@@ -93,19 +93,22 @@ impl Relay {
 
     /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
     /// both count together, each visit's against its own limit: never are there more than the larger one allows, nor
-    /// more than the new one once the old visits have ended. Another host's connections are its own.
+    /// more than the new one once the old visits have ended. Another host's connections are its own. Whether the same next
+    /// hop could be used is known still.
     #[must_use]
     pub fn renewed(&self, settings: Settings) -> Self {
-        match &self.inner.hop {
-            Hop::Smtp(hop) if settings.next_hop == self.inner.settings.next_hop => {
-                let settings = Arc::new(settings);
-                let hop = Hop::Smtp(hop.renewed(Arc::clone(&settings)));
-                let known = watch::Sender::new(self.capabilities());
-                let metrics = self.inner.metrics.clone();
-                Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new(), metrics }) }
-            }
-            Hop::Smtp(_) | Hop::Maildir(_) => Self::counted(settings, self.inner.metrics.clone()),
+        let metrics = self.inner.metrics.clone();
+        if settings.next_hop != self.inner.settings.next_hop {
+            return Self::counted(settings, metrics);
         }
+        let settings = Arc::new(settings);
+        let hop = match &self.inner.hop {
+            Hop::Smtp(hop) => Hop::Smtp(hop.renewed(Arc::clone(&settings))),
+            Hop::Maildir(maildir) => Hop::Maildir(maildir.renewed(&settings.hostname)),
+        };
+        let known = watch::Sender::new(self.capabilities());
+        let reach = LastReach::knowing(self.reach());
+        Self { inner: Arc::new(Inner { settings, hop, known, reach, metrics }) }
     }
 
     /// Tries whether a transaction could be had: a relay is connected to and greeted, a Maildir created and
@@ -145,9 +148,10 @@ impl Relay {
 
     /// The same, no older than `age`, else it is tried now. Takes no longer than `patience`.
     pub async fn reach_within(&self, age: Duration, patience: Duration) -> Reach {
-        let probe = async {
+        let relay = self.clone();
+        let probe = async move {
             // what it finds is noted
-            self.probe_within(patience / 4).await.ok();
+            relay.probe_within(patience / 4).await.ok();
         };
         self.inner.reach.within(age, patience, probe).await
     }
@@ -262,6 +266,15 @@ struct End {
     inner: Arc<Inner>,
 }
 
+impl End {
+    /// A folder that can't be written stops all mail, whichever message found it out.
+    fn note_folder(&self, error: &RelayError) {
+        if matches!(error, RelayError::Folder(_)) {
+            self.inner.reach.note(Err(error));
+        }
+    }
+}
+
 impl Drop for End {
     fn drop(&mut self) {
         self.inner.metrics.relay_transaction(self.outcome);
@@ -345,8 +358,11 @@ impl Transaction {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
-        if let Err(error @ RelayError::Folder(_)) = &done {
-            self.end.inner.reach.note(Err(error));
+        match &done {
+            Err(error) => self.end.note_folder(error),
+            Ok(_reply) if matches!(self.end.inner.hop, Hop::Maildir(_)) => self.end.inner.reach.note(Ok(())),
+            // that the relay can be used was noted at the beginning
+            Ok(_reply) => {}
         }
         self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
         done.unwrap_or_else(|error| self.subject.told(None, &error))
@@ -361,6 +377,7 @@ impl Transaction {
 
     fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
         done.map_err(|error| {
+            self.end.note_folder(&error);
             self.end.outcome = error.outcome();
             self.failure.insert(self.subject.told(None, &error)).clone()
         })

@@ -1,5 +1,6 @@
 //! Whether the next hop can be used, as of the last time that somebody tried: a probe or a transaction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -23,13 +24,17 @@ pub struct Reach {
 pub(super) struct LastReach {
     known: watch::Sender<Reach>,
     /// Held by who tries, so that nobody else does.
-    trying: Mutex<()>,
+    trying: Arc<Mutex<()>>,
 }
 
 impl LastReach {
     pub(super) fn new() -> Self {
-        let unknown = Reach { ok: false, detail: "was not tried yet".to_owned(), at: None };
-        Self { known: watch::Sender::new(unknown), trying: Mutex::default() }
+        Self::knowing(Reach { ok: false, detail: "was not tried yet".to_owned(), at: None })
+    }
+
+    /// With what was known before.
+    pub(super) fn knowing(known: Reach) -> Self {
+        Self { known: watch::Sender::new(known), trying: Arc::default() }
     }
 
     pub(super) fn known(&self) -> Reach {
@@ -61,24 +66,37 @@ impl LastReach {
     }
 
     /// What is known, no older than `age`: else `probe` is to find out, which notes what it finds. One for all who ask
-    /// meanwhile.
+    /// meanwhile. It goes on when their patience has ended: mail waits longer for a relay that is slow, so that says
+    /// nothing of the relay yet.
     pub(super) async fn within(
         &self,
         age: Duration,
         patience: Duration,
-        probe: impl Future<Output = ()>,
+        probe: impl Future<Output = ()> + Send + 'static,
     ) -> Reach {
-        let tried = timeout(patience, async {
-            let _trying = self.trying.lock().await;
-            if !self.known.borrow().is_younger_than(age) {
-                probe.await;
-            }
-        });
-        if tried.await.is_err() {
-            let time = humantime::format_duration(patience);
-            self.note(Err(&RelayError::Unreachable(format!("no answer within {time}"))));
+        if self.known.borrow().is_younger_than(age) {
+            return self.known();
         }
-        self.known()
+        if let Ok(trying) = Arc::clone(&self.trying).try_lock_owned() {
+            tokio::spawn(async move {
+                probe.await;
+                drop(trying);
+            });
+        }
+        let known = match timeout(patience, self.trying.lock()).await {
+            Ok(_ended) => return self.known(),
+            Err(_elapsed) => self.known(),
+        };
+        if known.is_younger_than(age) || !known.ok && known.at.is_some() {
+            // a message has told meanwhile, or the last try says more
+            return known;
+        }
+        let time = humantime::format_duration(patience);
+        Reach {
+            ok: false,
+            detail: format!("no answer yet, within {time}; mail may wait longer"),
+            at: known.at,
+        }
     }
 }
 
@@ -131,14 +149,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_tried_when_nothing_was_heard_for_a_while_and_once_for_all_who_ask() {
-        let (last, tries) = (LastReach::new(), AtomicUsize::new(0));
+        let (last, tries) = (Arc::new(LastReach::new()), Arc::new(AtomicUsize::new(0)));
         let ask = |outcome: bool| {
-            let (last, tries) = (&last, &tries);
+            let (noted, tries) = (Arc::clone(&last), Arc::clone(&tries));
             last.within(AGE, PATIENCE, async move {
                 tries.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_secs(1)).await;
                 let gone = gone();
-                last.note(if outcome { Ok(()) } else { Err(&gone) });
+                noted.note(if outcome { Ok(()) } else { Err(&gone) });
             })
         };
         let (one, two, three) = tokio::join!(ask(true), ask(true), ask(true));
@@ -155,16 +173,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_hangs_is_not_there() {
-        let last = LastReach::new();
+    async fn one_that_is_slow_has_not_answered_yet_and_that_is_not_held_against_it() {
+        let last = Arc::new(LastReach::new());
         last.note(Ok(()));
-        let mut turns = last.watch();
+        let turns = last.watch();
         advance(AGE).await;
-        let reach = last.within(AGE, PATIENCE, std::future::pending()).await;
+        let ask = || {
+            let noted = Arc::clone(&last);
+            last.within(AGE, PATIENCE, async move {
+                sleep(PATIENCE + Duration::from_secs(2)).await;
+                noted.note(Ok(()));
+            })
+        };
+        let reach = ask().await;
         assert_eq!(
             (reach.ok, reach.detail.as_str()),
-            (false, "the relay cannot be reached: no answer within 5s")
+            (false, "no answer yet, within 5s; mail may wait longer")
         );
-        assert!(turns.has_changed().unwrap() && !turns.borrow_and_update().ok, "whoever waits is told");
+        assert!(last.known().ok && !turns.has_changed().unwrap(), "nobody else is told");
+        let began = Instant::now();
+        assert!(ask().await.ok, "the try that had begun goes on");
+        assert_eq!(began.elapsed().as_secs(), 2);
+        assert!(last.within(AGE, PATIENCE, std::future::pending()).await.ok, "that was a moment ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_gone_stays_it_while_the_next_try_hangs() {
+        let last = LastReach::new();
+        last.note(Err(&gone()));
+        advance(AGE).await;
+        let reach = last.within(AGE, PATIENCE, std::future::pending()).await;
+        assert_eq!((reach.ok, reach), (false, last.known()));
     }
 }

@@ -105,7 +105,7 @@ async fn the_daemon_is_well_and_ready_once_it_listens() {
     let site = Site::start("").await;
     let well = site.get("/healthz").await;
     assert_eq!((well.status, well.text()), (200, "ok\n"));
-    let ready = site.json("/readyz").await;
+    let ready = site.becomes(200).await;
     for part in ["listeners", "relay", "dns"] {
         assert_eq!(ready[part]["ok"], true, "{ready}");
     }
@@ -162,6 +162,8 @@ async fn what_cannot_be_answered_is_said_in_one_shape_that_names_what_is_allowed
         ("GET /healthz?verbose=1", 400, "\"verbose\": is not a parameter; none is allowed here"),
         ("DELETE /api/v1/cache/a%20b", 400, "domain: \"a b\" is not a domain"),
         ("DELETE /api/v1/cache/%ff", 400, "the path: "),
+        ("DELETE /api/v1/cache/com", 400, "domain: \"com\" is a single label or a public suffix"),
+        ("DELETE /api/v1/cache/co.uk", 400, "domain: \"co.uk\" is a single label or a public suffix"),
         ("DELETE /healthz", 405, "DELETE is not allowed here: GET, HEAD"),
         ("OPTIONS /api/v1/check", 405, "OPTIONS is not allowed here: GET, HEAD"),
         ("GET /api/v1/cache/good.test", 405, "GET is not allowed here: DELETE"),
@@ -203,7 +205,7 @@ async fn without_a_token_a_name_for_a_host_is_refused_and_with_one_the_token_dec
     let site = Site::start("[admin]\ntoken = \"s3cret\"").await;
     for (target, header, status) in [
         ("/healthz", evil, 200),
-        ("/readyz", evil, 200),
+        ("/", evil, 200),
         ("/api/v1/openapi.json", evil, 401),
         ("/api/v1/openapi.json", ("authorization", "Bearer s3cre"), 401),
         ("/api/v1/openapi.json", bearer, 200),
@@ -211,6 +213,17 @@ async fn without_a_token_a_name_for_a_host_is_refused_and_with_one_the_token_dec
         let answer = Request::get(target).with(header.0, header.1).send(site.admin).await;
         assert_eq!(answer.status, status, "{target} {header:?}");
         assert_eq!(answer.header("www-authenticate").is_empty(), status != 401, "{answer:?}");
+    }
+    let told = site.becomes(200).await;
+    let part = serde_json::json!({ "ok": true });
+    assert_eq!(
+        told,
+        serde_json::json!({ "ready": true, "listeners": part, "relay": part, "dns": part }),
+        "strangers learn no more"
+    );
+    let told = Request::get("/readyz").with(bearer.0, bearer.1).send(site.admin).await.json();
+    for part in ["listeners", "relay", "dns"] {
+        assert!(told[part]["detail"].is_string(), "{told}");
     }
 }
 

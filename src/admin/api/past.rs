@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
@@ -14,7 +15,6 @@ use axum::response::IntoResponse;
 use compact_str::CompactString;
 use foldhash::quality::RandomState;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::admin::api::decisions::{filter, kept, unreadable};
@@ -38,29 +38,74 @@ const STEP: usize = 1000;
 const TOP: usize = 10;
 /// How long an answer of `/api/v1/top` is as good as a new one.
 const FRESH: Duration = Duration::from_secs(5);
+/// While a new one is made: how old one may be that is given instead.
+const USABLE: Duration = Duration::from_secs(60);
+/// Answers that are kept, one for each number of minutes.
+const ANSWERS: usize = 8;
 /// A day.
 const MOST_MINUTES: u64 = 24 * 60;
 /// Senders that `/api/v1/would` lists.
 const SENDERS: std::ops::RangeInclusive<usize> = 1..=1000;
 const USUAL_SENDERS: usize = 50;
 
-/// The last answer of `/api/v1/top`, which all that look at the page share, and for how many minutes it was asked. Held while
-/// the next one is made, so that only one is.
-pub(in crate::admin) type LastTop = Mutex<Option<(u64, Instant, Value)>>;
+/// The last answers of `/api/v1/top`, which all that look at the page share.
+#[derive(Debug, Default)]
+pub(in crate::admin) struct LastTop {
+    /// For how many minutes and when; the newest last.
+    answers: Mutex<Vec<(u64, Instant, Value)>>,
+    /// Held while one is made, so that only one is.
+    making: tokio::sync::Mutex<()>,
+}
+
+impl LastTop {
+    /// The last one for so many minutes, if it is no older.
+    fn younger_than(&self, age: Duration, minutes: u64) -> Option<Value> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = answers.iter().find(|(asked, at, _)| *asked == minutes && at.elapsed() < age);
+        last.map(|(.., answer)| answer.clone())
+    }
+
+    fn keep(&self, minutes: u64, answer: &Value) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|(asked, ..)| *asked != minutes);
+        answers.push((minutes, Instant::now(), answer.clone()));
+        let too_many = answers.len().saturating_sub(ANSWERS);
+        answers.drain(..too_many);
+    }
+
+    /// A fresh one, or while another is made, the last; `make` makes it.
+    async fn answer(
+        &self,
+        minutes: u64,
+        make: impl Future<Output = Result<Value, Problem>>,
+    ) -> Result<Value, Problem> {
+        if let Some(fresh) = self.younger_than(FRESH, minutes) {
+            return Ok(fresh);
+        }
+        let _making = match self.making.try_lock() {
+            Ok(making) => making,
+            Err(_) => {
+                if let Some(last) = self.younger_than(USABLE, minutes) {
+                    return Ok(last);
+                }
+                self.making.lock().await
+            }
+        };
+        // it may have been made meanwhile
+        if let Some(fresh) = self.younger_than(FRESH, minutes) {
+            return Ok(fresh);
+        }
+        let answer = make.await?;
+        self.keep(minutes, &answer);
+        Ok(answer)
+    }
+}
 
 pub(in crate::admin) fn top(call: Call) -> Answer {
     Box::pin(async move {
         let history = kept(&call.state)?;
         let minutes = call.query.value("minutes", minutes)?.unwrap_or(60);
-        let mut last = call.shared.top.lock().await;
-        if let Some((asked, at, answer)) = last.as_ref()
-            && *asked == minutes
-            && at.elapsed() < FRESH
-        {
-            return Ok(Json(answer).into_response());
-        }
-        let answer = largest(history, minutes).await?;
-        *last = Some((minutes, Instant::now(), answer.clone()));
+        let answer = call.shared.top.answer(minutes, largest(history, minutes)).await?;
         Ok(Json(answer).into_response())
     })
 }
@@ -127,23 +172,25 @@ fn extent(reached: Option<SystemTime>) -> [(String, Value); 2] {
     [("whole".to_owned(), json!(reached.is_none())), ("reaches".to_owned(), json!(reached))]
 }
 
-/// Shows all that fit, the newest first, until the time is up: then the age of the last one.
+/// Shows all that fit, the newest first, until the time is up: then the time of the first record that wasn't looked at.
 async fn go_through(
     history: &History,
     filter: &Filter,
     mut each: impl FnMut(&Record),
 ) -> Result<Option<SystemTime>, Problem> {
-    let (began, mut before, mut reached) = (Instant::now(), None, SystemTime::now());
+    let (began, mut before) = (Instant::now(), None);
     loop {
         let page = history.search(filter.clone(), before, STEP).await.map_err(unreadable)?;
         page.records.iter().for_each(&mut each);
-        reached = page.records.last().map_or(reached, |record| record.at);
         before = page.next;
         if before.is_none() {
             return Ok(None);
         }
         if began.elapsed() > BUDGET {
-            return Ok(Some(reached));
+            // Whether it would fit or not: many may have been passed since the last one that did.
+            let next = history.search(Filter::default(), before, 1).await.map_err(unreadable)?;
+            let next = next.records.first().map(|record| record.at);
+            return Ok(next.filter(|at| filter.since.is_none_or(|since| *at >= since)));
         }
     }
 }
@@ -198,6 +245,35 @@ mod tests {
         let largest = counts.largest();
         assert_eq!(largest.len(), TOP);
         assert_eq!(largest[..3], [(0, 3334), (1, 3333), (2, 3333)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_an_answer_is_made_others_get_the_last_one() {
+        let last = LastTop::default();
+        let make = |number: u64| async move {
+            tokio::time::sleep(BUDGET).await;
+            Ok(json!(number))
+        };
+        assert_eq!(last.answer(60, make(1)).await.unwrap(), 1);
+        assert_eq!(last.answer(60, make(2)).await.unwrap(), 1, "fresh");
+        tokio::time::advance(FRESH).await;
+        let began = Instant::now();
+        let given = tokio::join!(
+            last.answer(60, make(3)),
+            async {
+                let given = last.answer(60, make(4)).await;
+                assert_eq!(began.elapsed(), Duration::ZERO, "nobody waits");
+                given
+            },
+            last.answer(5, make(5)),
+        );
+        assert_eq!((given.0.unwrap(), given.1.unwrap(), given.2.unwrap()), (json!(3), json!(1), json!(5)));
+        assert_eq!(began.elapsed(), BUDGET * 2, "one at a time");
+        for minutes in 100..200 {
+            last.keep(minutes, &json!(0));
+        }
+        assert_eq!(last.answers.lock().unwrap().len(), ANSWERS);
+        assert!(last.younger_than(FRESH, 60).is_none() && last.younger_than(FRESH, 199).is_some());
     }
 
     #[test]

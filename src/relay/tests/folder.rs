@@ -112,6 +112,23 @@ async fn nothing_is_written_before_data_and_nothing_stays_of_a_message_not_finis
     }
 }
 
+#[tokio::test]
+async fn any_message_finds_out_that_the_folder_is_gone_or_back() {
+    let home = tempfile::tempdir().unwrap();
+    let relay = maildir(home.path());
+    relay.probe().await.unwrap();
+    let elsewhere = home.path().join("elsewhere");
+    std::fs::rename(home.path().join("tmp"), &elsewhere).unwrap();
+    assert!(deliver(&relay, &[b"x\r\n"]).await.starts_with("DATA 451"));
+    let reach = relay.reach();
+    assert!(!reach.ok && reach.detail.starts_with("the Maildir cannot be written"), "{reach:?}");
+    std::fs::rename(elsewhere, home.path().join("tmp")).unwrap();
+    assert_eq!(deliver(&relay, &[b"x\r\n"]).await, "END 250 2.0.0 Message stored");
+    assert!(relay.reach().ok);
+    assert!(relay.renewed(relay.settings().clone()).reach().ok, "a reload knows it still");
+    assert!(!relay.renewed(settings(NextHop::Maildir("other".into()))).reach().ok, "of this folder only");
+}
+
 /// The file goes when the work that holds it ends, which may be a little later.
 async fn assert_emptied(path: &Path) {
     for _ in 0..500 {

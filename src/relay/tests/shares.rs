@@ -118,6 +118,8 @@ async fn a_connection_that_waits_serves_only_settings_that_would_make_the_same()
         change(&mut settings);
         let renewed = relay.renewed(settings);
         assert_eq!(renewed.capabilities(), relay.capabilities(), "what is known of the host is known still");
+        assert_eq!(renewed.reach(), relay.reach());
+        assert!(renewed.reach().ok, "row {number}");
         for _ in 0..2 {
             assert_eq!(deliver_as(&renewed.visit(), &client(), &[MESSAGE]).await, QUEUED);
             assert_eq!(deliver_as(&relay.visit(), &client(), &[MESSAGE]).await, QUEUED);

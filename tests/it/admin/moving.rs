@@ -13,7 +13,7 @@ use crate::support::relay::Relay;
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_follows_dns_to_its_death_and_back() {
     let site = Site::start("").await;
-    assert_eq!(site.ready().await.0, 200);
+    site.becomes(200).await;
     site.zone.replace(Zone::parse(";! silent .\n", None).unwrap());
     for number in 0..4 {
         let mut client = Client::greeted(GOOD, site.smtp, "mail.good.test").await;
@@ -39,12 +39,10 @@ async fn readiness_follows_the_relay_to_its_death_and_back() {
         "[relay]\nnext_hop = \"smtp://{place}\"\nidentity = \"none\"\ndomains = [\"here.test\"]\nconnect_timeout = \"2s\""
     );
     let mut site = Site::start(&more).await;
+    // DNS wants a look first
+    while site.ready().await.1["dns"]["ok"] != true {}
     let (status, said) = site.ready().await;
-    assert_eq!(
-        (status, &said["relay"]["ok"], &said["dns"]["ok"]),
-        (503, &false.into(), &true.into()),
-        "{said}"
-    );
+    assert_eq!((status, &said["relay"]["ok"]), (503, &false.into()), "{said}");
     assert!(said["relay"]["detail"].as_str().unwrap().contains(&place.to_string()), "{said}");
 
     let mut relay = Relay::at(place).await;
