@@ -223,11 +223,12 @@ pub struct Row {
 }
 
 impl Row {
-    /// What lets this mail pass. Nothing for DNS in trouble, which is over before the exemption is; and nothing where
-    /// no one entry covers it.
+    /// What lets this mail pass. Nothing for DNS in trouble, which is over before the exemption is, or
+    /// for relaying; and nothing where no one entry covers it.
     #[must_use]
     pub fn exemption(&self) -> Option<Exemption> {
-        if self.kind.is_trouble() {
+        // Relaying is denied to the exempt too.
+        if self.kind.is_trouble() || self.kind.reason == Reason::RelayingDenied {
             return None;
         }
         let only_client = (!self.clients_differ).then_some(Exemption::Client(self.client));

@@ -67,8 +67,9 @@ fn time(record: &Record) -> String {
 fn verdict(record: &Record) -> String {
     let verdict = record.verdict.name();
     let mode = if record.would_be_refused() { " (mode monitor: accepted all the same)" } else { "" };
-    let why = record.because.zip(record.deciding()).map(|((because, _), finding)| {
-        format!(", because of {}: {} {}", finding.identity, finding.rule, because.reason)
+    let why = record.because.map(|(because, _)| match record.deciding_rule() {
+        Some(finding) => format!(", because of {}: {} {}", finding.identity, finding.rule, because.reason),
+        None => format!(", because of {}", because.reason),
     });
     format!("{verdict}{mode}{}", why.unwrap_or_default())
 }
@@ -95,11 +96,16 @@ fn show_identity(tree: &mut Tree, record: &Record, identity: Identity, last: boo
     for (nth, (at, finding)) in findings.iter().enumerate() {
         let decides = record.because.is_some_and(|(_, deciding)| deciding == *at);
         let mark = if decides { "  <-- decides" } else { "" };
-        let (subject, rule) = (Escaped::new(finding.subject.as_str()), finding.rule);
-        let action = record.actions.action(identity, rule).name();
+        let subject = Escaped::new(finding.subject.as_str());
+        let rule = if decides && record.deciding_rule().is_none() {
+            String::new()
+        } else {
+            format!("{} of ", finding.rule)
+        };
+        let action = record.actions.action(identity, finding.rule).name();
         let last_finding = nth + 1 == findings.len();
         tree.open = vec![!last];
-        tree.line(2, last_finding, &format!("{rule} of {subject}: {} [{action}]{mark}", result(finding)));
+        tree.line(2, last_finding, &format!("{rule}{subject}: {} [{action}]{mark}", result(finding)));
         tree.open = vec![!last, !last_finding];
         tree.records(&finding.evidence);
         tree.open = vec![];
@@ -110,8 +116,11 @@ fn show_identity(tree: &mut Tree, record: &Record, identity: Identity, last: boo
 fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> Option<&'static str> {
     let missing = findings.iter().all(|(_, finding)| finding.outcome == Outcome::None(Absence::NotGiven));
     let of_header = matches!(identity, Identity::From | Identity::ReplyTo);
+    let decides = record.because.is_some_and(|(_, at)| findings.iter().any(|(place, _)| *place == at));
     let refuses = Rule::ALL.into_iter().any(|rule| record.actions.action(identity, rule).refuses());
     match identity {
+        // what is refused whatever the policy says is refused to the exempt too
+        _ if decides => None,
         _ if record.extent == Extent::ExemptClient => Some("exempt client"),
         _ if record.extent == Extent::ExemptRecipients => Some("exempt recipients"),
         _ if findings.is_empty() && !record.actions.looks(identity) => Some("off, not looked up"),
@@ -159,7 +168,7 @@ pub fn summary(record: &Record) -> Value {
 }
 
 fn facts(record: &Record) -> Map<String, Value> {
-    let deciding = record.deciding();
+    let deciding = record.deciding_rule();
     let text = |text: &CompactString| (!text.is_empty()).then(|| Escaped::new(text.as_str()).to_string());
     let facts = [
         ("id", json!(record.id.map(|id| id.to_string()))),

@@ -83,6 +83,27 @@ fn the_tree_says_of_each_identity_why_nothing_was_found() {
 }
 
 #[test]
+fn what_no_rule_refuses_is_explained_without_one() {
+    let foreign = finding(Identity::MailFrom, Rule::Exists, Outcome::Fail(Reason::RelayingDenied));
+    let foreign = Finding { domain: "".into(), subject: "b@elsewhere.test".into(), ..foreign };
+    let because = Because { reason: Reason::RelayingDenied, action: Action::Reject, wait: None };
+    let base = Record { extent: Extent::ExemptClient, ..accepted(vec![foreign]) };
+    let record = Record { verdict: Verdict::Reject, because: Some((because, 0)), ..base };
+    let reply = format!("550 5.7.1 <b@elsewhere.test>: relaying denied (id {})", Id::nth(1));
+    let (tree, json) = (tree(&record), json(&record));
+    for part in [
+        "verdict:   reject, because of relaying_denied\n".to_owned(),
+        format!("reply:     {reply}\n"),
+        "helo: exempt client\n".to_owned(),
+        "─ b@elsewhere.test: fail (relaying_denied) [reject]  <-- decides\n".to_owned(),
+    ] {
+        assert!(tree.contains(&part), "no {part:?} in\n{tree}");
+    }
+    assert_eq!((&json["reason"], &json["reply"]), (&"relaying_denied".into(), &reply.into()));
+    assert!(json["identity"].is_null() && json["rule"].is_null(), "{json}");
+}
+
+#[test]
 fn a_rehearsal_has_no_id_and_no_circumstances() {
     let tree = tree(&Record { id: None, ..refused("") });
     assert!(
