@@ -3,6 +3,7 @@
 use super::report::{json, summary, transaction, tree};
 use super::*;
 use crate::policy::finding::Absence;
+use crate::smtp::escape::is_hazard;
 
 fn finding(identity: Identity, rule: Rule, outcome: Outcome) -> Finding {
     let (domain, subject) = ("d.test".into(), "a@d.test".into());
@@ -140,6 +141,25 @@ fn a_summary_is_the_whole_without_findings_and_help() {
     assert_eq!(summary["at"], "1970-01-01T00:00:00.000Z");
     assert_eq!(summary["helo"], "\\u{202e}x");
     assert_eq!(summary["identity"], "mail_from");
+}
+
+#[test]
+fn what_strangers_gave_is_printable_everywhere() {
+    let wild = "\u{9b}31m\u{202e}x@d.test";
+    let mut record = refused(wild);
+    let mut fail = record.findings[0].clone();
+    (fail.subject, fail.domain) = (wild.into(), "\u{202e}d.test".into());
+    (record.findings, record.mail_from) = (Arc::new(vec![fail]), wild.into());
+    let shown = [tree(&record), json(&record).to_string(), summary(&record).to_string()];
+    for text in &shown {
+        assert!(!text.replace('\n', "").chars().any(is_hazard), "{text:?}");
+        assert!(text.contains("550 5.1.8 <??31m???x@d.test>: ???d.test has no MX record"), "{text}");
+    }
+    let mut sent = Vec::new();
+    record.reply().unwrap().write_to(&mut sent);
+    let sent = String::from_utf8(sent).unwrap();
+    assert_eq!(json(&record)["reply"], sent.trim_end());
+    assert_eq!(json(&record)["findings"][0]["subject"], "\\u{9b}31m\\u{202e}x@d.test");
 }
 
 #[test]
