@@ -75,10 +75,13 @@ fn the_tree_says_of_each_identity_why_nothing_was_found() {
         ),
     ];
     for (record, notes) in rows {
-        let tree = tree(&record);
+        let (tree, json) = (tree(&record), json(&record));
         for (identity, note) in Identity::ALL.into_iter().zip(notes) {
             let line = format!("─ {identity}: {note}\n");
             assert!(tree.contains(&line), "{:?}: no {line:?} in\n{tree}", record.extent);
+            let found = record.findings.iter().any(|finding| finding.identity == identity);
+            let told = &json["notes"][identity.name()];
+            assert_eq!(told.as_str(), (!found).then_some(note), "{:?} {identity}", record.extent);
         }
     }
 }
@@ -136,11 +139,33 @@ fn a_summary_is_the_whole_without_findings_and_help() {
     let record = Record { helo: "\u{202e}x".into(), ..refused("user@here.test") };
     let (mut whole, summary) = (json(&record), summary(&record));
     let object = whole.as_object_mut().unwrap();
-    assert!(object.remove("findings").is_some() && object.remove("help").is_some());
+    assert!(["findings", "help", "notes"].iter().all(|name| object.remove(*name).is_some()));
     assert_eq!(whole, summary);
     assert_eq!(summary["at"], "1970-01-01T00:00:00.000Z");
     assert_eq!(summary["helo"], "\\u{202e}x");
     assert_eq!(summary["identity"], "mail_from");
+}
+
+#[test]
+fn the_finding_that_decided_shows_the_action_that_took_effect() {
+    use crate::policy::evidence::Trouble;
+    let temperror = finding(Identity::MailFrom, Rule::Matches, Outcome::TempError(Trouble::Timeout));
+    let malformed = finding(Identity::ReplyTo, Rule::Matches, Outcome::Fail(Reason::MalformedHeader));
+    let rows = [
+        (0, Reason::DnsError, Action::Defer, ["[defer]  <-- decides", "[off]\n"]),
+        (1, Reason::MalformedHeader, Action::Reject, ["[reject]  <-- decides", "[reject]\n"]),
+    ];
+    for (at, reason, action, shown) in rows {
+        let because = Because { reason, action, wait: None };
+        let base = accepted(vec![temperror.clone(), malformed.clone()]);
+        let record = Record { verdict: Verdict::Reject, because: Some((because, at)), ..base };
+        let (tree, json) = (tree(&record), json(&record));
+        assert!(shown.iter().all(|part| tree.contains(part)), "{tree}");
+        for place in [0, 1] {
+            assert_eq!(json["findings"][place]["decides"], place == at, "{json}");
+        }
+        assert_eq!(json["findings"][at]["action"], action.name());
+    }
 }
 
 #[test]
