@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use compact_str::{CompactString, ToCompactString};
 
 use crate::door::Door;
-use crate::door::transaction::Transaction;
+use crate::door::transaction::{Transaction, always_refused, no_decision};
 use crate::gate::{Facts, Guest, addresses};
 use crate::message::authentication_results::{
     Iprev, IprevResult, authentication_results, without_own_results,
@@ -18,6 +18,7 @@ use crate::message::authentication_results::{
 use crate::message::header;
 use crate::message::trace::{self, Protocol};
 use crate::policy::decide::{self, Decision};
+use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::relay;
 use crate::reverse_mx::{ClientNames, NamesOutcome};
@@ -81,7 +82,7 @@ impl Message {
         self.octets += octets.len() as u64;
         // RFC 1870 5: dots that transparency added don't count.
         if self.refusal().is_none() && self.octets - stuffing > door.settings.message {
-            self.refuse(self.too_big("message", door.settings.message)).await;
+            self.refuse(too_big("message", door.settings.message)).await;
         }
         match &mut self.stage {
             Stage::Refused(_) | Stage::Over => {}
@@ -96,7 +97,7 @@ impl Message {
                 block.extend_from_slice(octets);
                 let end = header_end(block, seen);
                 if end.unwrap_or(block.len()) > door.settings.header_block {
-                    self.refuse(self.too_big("header", door.settings.header_block)).await;
+                    self.refuse(too_big("header", door.settings.header_block)).await;
                 } else if let Some(end) = end {
                     let rest = block.split_off(end);
                     let block = std::mem::take(block);
@@ -177,11 +178,6 @@ impl Message {
         };
     }
 
-    fn too_big(&self, what: &str, limit: impl std::fmt::Display) -> Reply {
-        let id = self.transaction.id();
-        Reply::new(552, Enhanced(5, 3, 4), format!("the {what} is larger than {limit} octets (id {id})"))
-    }
-
     /// Nothing more goes to the relay; before DATA it is left in good order.
     async fn refuse(&mut self, reply: Reply) {
         self.stage = Stage::Refused(reply);
@@ -189,6 +185,11 @@ impl Message {
             relay.abandon().await;
         }
     }
+}
+
+/// Says it all; there is nothing to explain later, so no id is promised.
+fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
+    Reply::new(552, Enhanced(5, 3, 4), format!("the {what} is larger than {limit} octets"))
 }
 
 /// The verdict on the header block, and the trace fields that go before it; the authors where the body decides.
@@ -199,14 +200,16 @@ async fn judge(
     block: &[u8],
 ) -> Result<(Vec<u8>, Option<Authors>), Reply> {
     let header = header::read(block);
-    let id = transaction.id();
+    let authors = Authors { from: addresses(&header.from), reply_to: addresses(&header.reply_to) };
     if block.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
         // Behind our own trace fields it would become a part of them: a forged result in our name. Nobody is exempt.
         let subject = "the header begins with a continuation line";
-        return Err(Reason::MalformedHeader.plain_reply(subject, &format!(" (id {id})")));
+        let decision = always_refused(Reason::MalformedHeader, Identity::From, subject);
+        log(transaction, guest, &decision, &authors);
+        return Err(door.gate.refusal(&decision, transaction.id()).unwrap_or_else(no_decision));
     }
     if header.received > MAX_RECEIVED {
-        let text = format!("more than {MAX_RECEIVED} Received: fields, a mail loop (id {id})");
+        let text = format!("more than {MAX_RECEIVED} Received: fields, a mail loop");
         return Err(Reply::new(554, Enhanced(5, 4, 6), text));
     }
     let decision = if transaction.judged() {
@@ -214,7 +217,6 @@ async fn judge(
     } else {
         decide::exempt()
     };
-    let authors = Authors { from: addresses(&header.from), reply_to: addresses(&header.reply_to) };
     let authors = if transaction.inspection.awaits_body() {
         Some(authors)
     } else {

@@ -5,13 +5,15 @@
 
 use std::net::SocketAddr;
 
-use compact_str::{ToCompactString, format_compact};
+use compact_str::{CompactString, ToCompactString, format_compact};
 
 use crate::door::Door;
 use crate::gate::{Facts, Guest, Inspection};
-use crate::policy::decide::{Decision, Permit};
-use crate::policy::finding::Finding;
+use crate::policy::decide::{Cause, Decision, Permit, Verdict};
+use crate::policy::finding::{Finding, Outcome};
+use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
+use crate::policy::rule::{Action, Mode, Rule};
 use crate::record::Id;
 use crate::relay::{self, ClientInfo, ClientName, Envelope, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
@@ -121,12 +123,10 @@ impl Transaction {
         parameters: &RcptParameters,
     ) -> Reply {
         if is_foreign(door, &path) {
-            tracing::info!(
-                target: "rmxd::door", id = %self.id(), client = %self.client.ip(), helo = self.helo(),
-                mail_from = %format_args!("<{}>", self.path), rcpt = %path, "{}", Reason::RelayingDenied.text()
-            );
-            return Reason::RelayingDenied
-                .plain_reply(&format!("<{path}>:"), &format!(" (id {})", self.id()));
+            let rcpt = path.to_compact_string();
+            let decision = always_refused(Reason::RelayingDenied, Identity::MailFrom, &rcpt);
+            self.log(guest, &decision, &Facts { rcpt: &rcpt, ..Facts::default() });
+            return door.gate.refusal(&decision, self.id()).unwrap_or_else(no_decision);
         }
         let exempt = door.gate.exempts_recipient(&path);
         let permit = if exempt {
@@ -236,8 +236,23 @@ impl Transaction {
     }
 }
 
+/// The decision where no policy is asked, whatever its mode and whoever is exempt. The identity is the one that the
+/// refusal is next to; what it is about is the subject.
+pub(super) fn always_refused(reason: Reason, identity: Identity, subject: &str) -> Decision {
+    let finding = Finding {
+        identity,
+        rule: Rule::Exists,
+        domain: CompactString::default(),
+        subject: CompactString::new(subject),
+        outcome: Outcome::Fail(reason),
+        evidence: Vec::new(),
+    };
+    let cause = Cause { finding, reason, action: Action::Reject, wait: None };
+    Decision { verdict: Verdict::Reject, cause: Some(cause), mode: Mode::Enforce }
+}
+
 /// Neither a permit nor a refusal, which no decision is; were it otherwise, nothing would be lost.
-fn no_decision() -> Reply {
+pub(super) fn no_decision() -> Reply {
     Reply::new(451, Enhanced(4, 3, 0), "no decision was made")
 }
 

@@ -24,18 +24,18 @@ pub struct Facts<'a> {
 }
 
 pub(super) fn write(record: &Record) {
-    let finding = record.deciding();
+    let (finding, rule) = (record.deciding(), record.deciding_rule());
     let because = record.because.map(|(because, _)| because);
     tracing::info!(
         target: "rmxd::decision",
         id = record.id.map(tracing::field::display),
         verdict = record.verdict.name(),
         mode = record.mode.name(),
-        identity = finding.map(|finding| finding.identity.name()),
-        rule = finding.map(|finding| finding.rule.name()),
+        identity = rule.map(|finding| finding.identity.name()),
+        rule = rule.map(|finding| finding.rule.name()),
         rung = record.rung().map(Rung::name),
         reason = because.map(|because| because.reason.name()),
-        domain = finding.map(|finding| tracing::field::display(Escaped::new(finding.domain.as_str()))),
+        domain = rule.map(|finding| tracing::field::display(Escaped::new(finding.domain.as_str()))),
         client = %record.client,
         ptr = record.name().and_then(|name| shown(name.as_str())),
         helo = shown(&record.helo),

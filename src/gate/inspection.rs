@@ -172,7 +172,7 @@ impl Inspection {
         let record = self.record(guest, decision, facts);
         event::write(&record);
         memory.monitor.record(decision, self.client);
-        memory.metrics.verdict(decision, self.gate.policy().mode, self.age());
+        memory.metrics.verdict(decision, record.mode, self.age());
         if let Some(history) = &memory.history {
             history.record(record);
         }
@@ -194,7 +194,8 @@ impl Inspection {
             client: self.client,
             names: guest.names_if_known().map(|names| names.outcome.clone()),
             extent,
-            mode: gate.policy().mode,
+            // what is refused whatever the policy says is refused in mode monitor too
+            mode: if decision.refuses() { decision.mode } else { gate.policy().mode },
             actions: gate.actions,
             verdict: decision.verdict,
             because: None,

@@ -22,6 +22,7 @@ use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule};
 use crate::record::{Because, Record};
 use crate::smtp::address::DomainName;
+use crate::smtp::escape::Escaped;
 
 /// Domains of one kind that are left when the smallest go.
 const KEPT: usize = 500;
@@ -223,11 +224,12 @@ pub struct Row {
 }
 
 impl Row {
-    /// What lets this mail pass. Nothing for DNS in trouble, which is over before the exemption is; and nothing where
-    /// no one entry covers it.
+    /// What lets this mail pass. Nothing for DNS in trouble, which is over before the exemption is, or
+    /// for relaying; and nothing where no one entry covers it.
     #[must_use]
     pub fn exemption(&self) -> Option<Exemption> {
-        if self.kind.is_trouble() {
+        // Relaying is denied to the exempt too.
+        if self.kind.is_trouble() || self.kind.reason == Reason::RelayingDenied {
             return None;
         }
         let only_client = (!self.clients_differ).then_some(Exemption::Client(self.client));
@@ -260,7 +262,7 @@ impl Row {
         json!({
             "identity": self.kind.identity.name(), "rule": self.kind.rule.name(),
             "reason": self.kind.reason.name(), "action": self.kind.action.name(),
-            "domain": self.domain.as_str(), "taken": self.volume.taken, "refused": self.volume.refused,
+            "domain": Escaped::new(self.domain.as_str()).to_string(), "taken": self.volume.taken, "refused": self.volume.refused,
             "client": self.client, "more_clients": self.clients_differ,
             "exempt": self.exemption().map(|exemption| exemption.to_string()),
         })

@@ -193,6 +193,12 @@ impl Record {
         passed.min_by_key(|finding| std::cmp::Reverse(rank(finding)))
     }
 
+    /// [`Record::deciding`], where it is a rule that decided; relaying is denied without one.
+    #[must_use]
+    pub fn deciding_rule(&self) -> Option<&Finding> {
+        self.deciding().filter(|_| self.reason() != Some(Reason::RelayingDenied))
+    }
+
     /// The rung by which the deciding finding passed.
     #[must_use]
     pub fn rung(&self) -> Option<Rung> {

@@ -13,6 +13,9 @@ pub fn refusal(finding: &Finding, because: Because, id: &str, help_url: &str) ->
         url => format!(" see {url}/{id}"),
     };
     let suffix = format!("{} (id {id}){help}", again(because));
+    if because.reason == Reason::RelayingDenied {
+        return because.reason.plain_reply(&format!("<{}>:", finding.subject), &suffix);
+    }
     because.reason.reply(finding.identity, because.action, &finding.subject, &finding.domain, &suffix)
 }
 

@@ -10,7 +10,7 @@ use crate::policy::evidence::{Answer, Evidence, Freshness, Records};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Rule, Rung};
+use crate::policy::rule::{Action, Rule, Rung};
 use crate::record::{Extent, Record};
 use crate::reverse_mx::NamesOutcome;
 use crate::smtp::escape::Escaped;
@@ -67,8 +67,9 @@ fn time(record: &Record) -> String {
 fn verdict(record: &Record) -> String {
     let verdict = record.verdict.name();
     let mode = if record.would_be_refused() { " (mode monitor: accepted all the same)" } else { "" };
-    let why = record.because.zip(record.deciding()).map(|((because, _), finding)| {
-        format!(", because of {}: {} {}", finding.identity, finding.rule, because.reason)
+    let why = record.because.map(|(because, _)| match record.deciding_rule() {
+        Some(finding) => format!(", because of {}: {} {}", finding.identity, finding.rule, because.reason),
+        None => format!(", because of {}", because.reason),
     });
     format!("{verdict}{mode}{}", why.unwrap_or_default())
 }
@@ -86,23 +87,46 @@ fn name_of_client(record: &Record) -> String {
 }
 
 fn show_identity(tree: &mut Tree, record: &Record, identity: Identity, last: bool) {
-    let all = record.findings.iter().enumerate();
-    let findings: Vec<_> = all.filter(|(_, finding)| finding.identity == identity).collect();
+    let findings = findings(record, identity);
     if let Some(note) = note(record, identity, &findings) {
         return tree.line(1, last, &format!("{identity}: {note}"));
     }
     tree.line(1, last, identity.name());
     for (nth, (at, finding)) in findings.iter().enumerate() {
-        let decides = record.because.is_some_and(|(_, deciding)| deciding == *at);
+        let decides = decides(record, *at);
         let mark = if decides { "  <-- decides" } else { "" };
-        let (subject, rule) = (Escaped::new(finding.subject.as_str()), finding.rule);
-        let action = record.actions.action(identity, rule).name();
+        let subject = Escaped::new(finding.subject.as_str());
+        let rule = if decides && record.deciding_rule().is_none() {
+            String::new()
+        } else {
+            format!("{} of ", finding.rule)
+        };
+        let action = action(record, *at, finding).name();
         let last_finding = nth + 1 == findings.len();
         tree.open = vec![!last];
-        tree.line(2, last_finding, &format!("{rule} of {subject}: {} [{action}]{mark}", result(finding)));
+        tree.line(2, last_finding, &format!("{rule}{subject}: {} [{action}]{mark}", result(finding)));
         tree.open = vec![!last, !last_finding];
         tree.records(&finding.evidence);
         tree.open = vec![];
+    }
+}
+
+/// What was found of one identity, with the place in the record.
+fn findings(record: &Record, identity: Identity) -> Vec<(usize, &Finding)> {
+    let all = record.findings.iter().enumerate();
+    all.filter(|(_, finding)| finding.identity == identity).collect()
+}
+
+fn decides(record: &Record, at: usize) -> bool {
+    record.because.is_some_and(|(_, deciding)| deciding == at)
+}
+
+/// The rule's action; of the finding that decided what took effect, which may be that of another setting
+/// (`policy.malformed`, `policy.on_dns_error`).
+fn action(record: &Record, at: usize, finding: &Finding) -> Action {
+    match record.because {
+        Some((because, deciding)) if deciding == at => because.action,
+        _ => record.actions.action(finding.identity, finding.rule),
     }
 }
 
@@ -110,8 +134,11 @@ fn show_identity(tree: &mut Tree, record: &Record, identity: Identity, last: boo
 fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> Option<&'static str> {
     let missing = findings.iter().all(|(_, finding)| finding.outcome == Outcome::None(Absence::NotGiven));
     let of_header = matches!(identity, Identity::From | Identity::ReplyTo);
+    let decides = findings.iter().any(|(at, _)| decides(record, *at));
     let refuses = Rule::ALL.into_iter().any(|rule| record.actions.action(identity, rule).refuses());
     match identity {
+        // what is refused whatever the policy says is refused to the exempt too
+        _ if decides => None,
         _ if record.extent == Extent::ExemptClient => Some("exempt client"),
         _ if record.extent == Extent::ExemptRecipients => Some("exempt recipients"),
         _ if findings.is_empty() && !record.actions.looks(identity) => Some("off, not looked up"),
@@ -132,10 +159,19 @@ fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> 
 #[must_use]
 pub fn json(record: &Record) -> Value {
     let mut object = facts(record);
-    let findings = record.findings.iter().map(|finding| finding_json(record, finding));
+    let all = record.findings.iter().enumerate();
+    let shown = all.map(|(at, finding)| finding_json(record, at, finding));
     object.insert("help".to_owned(), json!(record.reason().map(Reason::help)));
-    object.insert("findings".to_owned(), findings.collect());
+    object.insert("findings".to_owned(), shown.collect());
+    object.insert("notes".to_owned(), notes(record));
     Value::Object(object)
+}
+
+/// Why nothing was found, of each identity where that is so.
+fn notes(record: &Record) -> Value {
+    let without = Identity::ALL.into_iter().filter(|identity| findings(record, *identity).is_empty());
+    let notes = without.filter_map(|identity| Some((identity.name(), note(record, identity, &[])?)));
+    Value::Object(notes.map(|(name, note)| (name.to_owned(), json!(note))).collect())
 }
 
 /// For programs: all decisions of one transaction, the oldest first. It is the one that matters most, which is the last
@@ -159,7 +195,7 @@ pub fn summary(record: &Record) -> Value {
 }
 
 fn facts(record: &Record) -> Map<String, Value> {
-    let deciding = record.deciding();
+    let deciding = record.deciding_rule();
     let text = |text: &CompactString| (!text.is_empty()).then(|| Escaped::new(text.as_str()).to_string());
     let facts = [
         ("id", json!(record.id.map(|id| id.to_string()))),
@@ -186,8 +222,7 @@ fn facts(record: &Record) -> Map<String, Value> {
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn finding_json(record: &Record, finding: &Finding) -> Value {
-    let action = record.actions.action(finding.identity, finding.rule);
+fn finding_json(record: &Record, at: usize, finding: &Finding) -> Value {
     let (rung, reason) = match finding.outcome {
         Outcome::Pass(rung) => (Some(rung.name()), None),
         Outcome::Fail(reason) => (None, Some(reason.name())),
@@ -196,9 +231,10 @@ fn finding_json(record: &Record, finding: &Finding) -> Value {
     json!({
         "identity": finding.identity.name(),
         "rule": finding.rule.name(),
-        "action": action.name(),
-        "subject": finding.subject.as_str(),
-        "domain": finding.domain.as_str(),
+        "action": action(record, at, finding).name(),
+        "decides": decides(record, at),
+        "subject": Escaped::new(finding.subject.as_str()).to_string(),
+        "domain": Escaped::new(finding.domain.as_str()).to_string(),
         "result": finding.outcome.word(),
         "rung": rung,
         "reason": reason,

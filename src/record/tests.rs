@@ -3,6 +3,7 @@
 use super::report::{json, summary, transaction, tree};
 use super::*;
 use crate::policy::finding::Absence;
+use crate::smtp::escape::is_hazard;
 
 fn finding(identity: Identity, rule: Rule, outcome: Outcome) -> Finding {
     let (domain, subject) = ("d.test".into(), "a@d.test".into());
@@ -74,12 +75,36 @@ fn the_tree_says_of_each_identity_why_nothing_was_found() {
         ),
     ];
     for (record, notes) in rows {
-        let tree = tree(&record);
+        let (tree, json) = (tree(&record), json(&record));
         for (identity, note) in Identity::ALL.into_iter().zip(notes) {
             let line = format!("─ {identity}: {note}\n");
             assert!(tree.contains(&line), "{:?}: no {line:?} in\n{tree}", record.extent);
+            let found = record.findings.iter().any(|finding| finding.identity == identity);
+            let told = &json["notes"][identity.name()];
+            assert_eq!(told.as_str(), (!found).then_some(note), "{:?} {identity}", record.extent);
         }
     }
+}
+
+#[test]
+fn what_no_rule_refuses_is_explained_without_one() {
+    let foreign = finding(Identity::MailFrom, Rule::Exists, Outcome::Fail(Reason::RelayingDenied));
+    let foreign = Finding { domain: "".into(), subject: "b@elsewhere.test".into(), ..foreign };
+    let because = Because { reason: Reason::RelayingDenied, action: Action::Reject, wait: None };
+    let base = Record { extent: Extent::ExemptClient, ..accepted(vec![foreign]) };
+    let record = Record { verdict: Verdict::Reject, because: Some((because, 0)), ..base };
+    let reply = format!("550 5.7.1 <b@elsewhere.test>: relaying denied (id {})", Id::nth(1));
+    let (tree, json) = (tree(&record), json(&record));
+    for part in [
+        "verdict:   reject, because of relaying_denied\n".to_owned(),
+        format!("reply:     {reply}\n"),
+        "helo: exempt client\n".to_owned(),
+        "─ b@elsewhere.test: fail (relaying_denied) [reject]  <-- decides\n".to_owned(),
+    ] {
+        assert!(tree.contains(&part), "no {part:?} in\n{tree}");
+    }
+    assert_eq!((&json["reason"], &json["reply"]), (&"relaying_denied".into(), &reply.into()));
+    assert!(json["identity"].is_null() && json["rule"].is_null(), "{json}");
 }
 
 #[test]
@@ -114,11 +139,52 @@ fn a_summary_is_the_whole_without_findings_and_help() {
     let record = Record { helo: "\u{202e}x".into(), ..refused("user@here.test") };
     let (mut whole, summary) = (json(&record), summary(&record));
     let object = whole.as_object_mut().unwrap();
-    assert!(object.remove("findings").is_some() && object.remove("help").is_some());
+    assert!(["findings", "help", "notes"].iter().all(|name| object.remove(*name).is_some()));
     assert_eq!(whole, summary);
     assert_eq!(summary["at"], "1970-01-01T00:00:00.000Z");
     assert_eq!(summary["helo"], "\\u{202e}x");
     assert_eq!(summary["identity"], "mail_from");
+}
+
+#[test]
+fn the_finding_that_decided_shows_the_action_that_took_effect() {
+    use crate::policy::evidence::Trouble;
+    let temperror = finding(Identity::MailFrom, Rule::Matches, Outcome::TempError(Trouble::Timeout));
+    let malformed = finding(Identity::ReplyTo, Rule::Matches, Outcome::Fail(Reason::MalformedHeader));
+    let rows = [
+        (0, Reason::DnsError, Action::Defer, ["[defer]  <-- decides", "[off]\n"]),
+        (1, Reason::MalformedHeader, Action::Reject, ["[reject]  <-- decides", "[reject]\n"]),
+    ];
+    for (at, reason, action, shown) in rows {
+        let because = Because { reason, action, wait: None };
+        let base = accepted(vec![temperror.clone(), malformed.clone()]);
+        let record = Record { verdict: Verdict::Reject, because: Some((because, at)), ..base };
+        let (tree, json) = (tree(&record), json(&record));
+        assert!(shown.iter().all(|part| tree.contains(part)), "{tree}");
+        for place in [0, 1] {
+            assert_eq!(json["findings"][place]["decides"], place == at, "{json}");
+        }
+        assert_eq!(json["findings"][at]["action"], action.name());
+    }
+}
+
+#[test]
+fn what_strangers_gave_is_printable_everywhere() {
+    let wild = "\u{9b}31m\u{202e}x@d.test";
+    let mut record = refused(wild);
+    let mut fail = record.findings[0].clone();
+    (fail.subject, fail.domain) = (wild.into(), "\u{202e}d.test".into());
+    (record.findings, record.mail_from) = (Arc::new(vec![fail]), wild.into());
+    let shown = [tree(&record), json(&record).to_string(), summary(&record).to_string()];
+    for text in &shown {
+        assert!(!text.replace('\n', "").chars().any(is_hazard), "{text:?}");
+        assert!(text.contains("550 5.1.8 <??31m???x@d.test>: ???d.test has no MX record"), "{text}");
+    }
+    let mut sent = Vec::new();
+    record.reply().unwrap().write_to(&mut sent);
+    let sent = String::from_utf8(sent).unwrap();
+    assert_eq!(json(&record)["reply"], sent.trim_end());
+    assert_eq!(json(&record)["findings"][0]["subject"], "\\u{9b}31m\\u{202e}x@d.test");
 }
 
 #[test]

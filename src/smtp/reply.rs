@@ -70,37 +70,40 @@ impl Reply {
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
-            let start = out.len();
-            push_decimal(out, self.code.into());
-            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if let Some(Enhanced(class, subject, detail)) = self.enhanced {
-                push_decimal(out, class.into());
-                out.push(b'.');
-                push_decimal(out, subject.into());
-                out.push(b'.');
-                push_decimal(out, detail.into());
-                out.push(b' ');
-            }
-            let room = MAX_LINE.saturating_sub(2 + out.len() - start);
-            let line = line.as_bytes();
-            let text = out.len();
-            out.extend_from_slice(line.get(..room).unwrap_or(line));
-            for byte in out.iter_mut().skip(text).filter(|byte| !matches!(byte, b' '..=b'~')) {
-                *byte = b'?';
-            }
+            self.push_line(out, line, lines.peek().is_none());
             out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// One line, without CRLF.
+    fn push_line(&self, out: &mut Vec<u8>, line: &str, last: bool) {
+        let start = out.len();
+        push_decimal(out, self.code.into());
+        out.push(if last { b' ' } else { b'-' });
+        if let Some(Enhanced(class, subject, detail)) = self.enhanced {
+            push_decimal(out, class.into());
+            out.push(b'.');
+            push_decimal(out, subject.into());
+            out.push(b'.');
+            push_decimal(out, detail.into());
+            out.push(b' ');
+        }
+        let room = MAX_LINE.saturating_sub(2 + out.len() - start);
+        let line = line.as_bytes();
+        let text = out.len();
+        out.extend_from_slice(line.get(..room).unwrap_or(line));
+        for byte in out.iter_mut().skip(text).filter(|byte| !matches!(byte, b' '..=b'~')) {
+            *byte = b'?';
         }
     }
 }
 
 impl fmt::Display for Reply {
-    /// The first line in wire form, without CRLF.
+    /// The first line as the client gets it, without CRLF: printable ASCII, and cut where that is too long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.code)?;
-        if let Some(enhanced) = self.enhanced {
-            write!(f, "{enhanced} ")?;
-        }
-        f.write_str(self.text.split('\n').next().unwrap_or_default())
+        let mut line = Vec::new();
+        self.push_line(&mut line, self.text.split('\n').next().unwrap_or_default(), true);
+        f.write_str(std::str::from_utf8(&line).unwrap_or_default())
     }
 }
 
@@ -128,5 +131,8 @@ mod tests {
         assert!(wire.starts_with("550 5.7.1 a?b?c?? x"), "{wire}");
         assert_eq!(wire.len(), MAX_LINE);
         assert_eq!(wire.matches('\r').count(), 1);
+        assert_eq!(format!("{reply}\r\n"), wire, "what is printed is what was sent");
+        let reply = Reply::new(550, Enhanced(5, 1, 8), "\u{9b}31m\u{202e}x\ntwo");
+        assert_eq!(reply.to_string(), "550 5.1.8 ??31m???x");
     }
 }

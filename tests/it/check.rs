@@ -165,7 +165,7 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
             75,
             &[
                 "because of mail_from: matches dns_error\n",
-                "matches of a@spf-broken.test: temperror (SERVFAIL) [reject]  <-- decides\n",
+                "matches of a@spf-broken.test: temperror (SERVFAIL) [defer]  <-- decides\n",
                 "─ TXT broken.test: SERVFAIL ",
             ],
         ),
