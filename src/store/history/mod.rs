@@ -78,7 +78,7 @@ impl Dormant {
 struct Store {
     path: PathBuf,
     shared: Arc<Shared>,
-    searches: Semaphore,
+    searches: Arc<Semaphore>,
     _writer: Writer,
 }
 
@@ -104,7 +104,7 @@ impl History {
         tracing::info!(path = %path.display(), octets = folder.octets(), "history");
         let shared = Arc::new(Shared::new(folder, settings.limits()));
         let writer = Writer::start(&shared).map_err(|error| OpenError::Io { path: path.clone(), error })?;
-        Ok(Self(Arc::new(Store { path, shared, searches: Semaphore::new(SEARCHES), _writer: writer })))
+        Ok(Self(Arc::new(Store { path, shared, searches: Arc::new(Semaphore::new(SEARCHES)), _writer: writer })))
     }
 
     /// Whether it is the one of these settings.
@@ -184,10 +184,11 @@ impl History {
         &self,
         work: impl FnOnce(&Source<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        // It is never closed.
-        let _permit = self.0.searches.acquire().await;
+        // It is never closed. Who doesn't wait for the answer leaves the work behind, and with it the permit.
+        let permit = Arc::clone(&self.0.searches).acquire_owned().await;
         let store = Arc::clone(&self.0);
         let read = move || {
+            let _permit = permit;
             let tail = store.shared.tail();
             work(&Source { folder: &store.path, tail: &tail, oldest: oldest(store.shared.limits().keep) })
         };

@@ -477,3 +477,25 @@ fn decisions_of_one_transaction_are_found_together() {
     }
     assert_eq!(archive(&settings).find(Id::nth(7)).unwrap().records, [first, second, last]);
 }
+
+#[tokio::test]
+async fn a_search_that_nobody_waits_for_any_more_still_counts_until_it_ends() {
+    let (_folder, _settings, history) = opened();
+    history.record(refusal(1, "a.test"));
+    let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let own = history.clone();
+    let search = tokio::spawn(async move {
+        let each = move |_: &mut (), _: &Record| {
+            begun.send(()).unwrap();
+            ends.recv().ok();
+        };
+        own.fold(Filter::default(), (), each).await
+    });
+    begins.recv().await.unwrap();
+    search.abort();
+    assert!(search.await.unwrap_err().is_cancelled());
+    assert_eq!(history.0.searches.available_permits(), SEARCHES - 1);
+    drop(end);
+    assert_eq!(history.0.searches.acquire_many(2).await.unwrap().num_permits(), SEARCHES);
+}
