@@ -19,6 +19,10 @@ use crate::store::history::block::Closed;
 const SUFFIX: &str = ".history";
 /// Whoever writes holds a lock on this one.
 const LOCK: &str = "lock";
+/// How long a folder that is in use is tried again: a writer that ends needs a moment, and so does a reader that looks
+/// whether there is one.
+const TRIES: u32 = 50;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 /// A file takes this part of the room at most, so that as little goes at a time; and no more than is read well.
 const SHARE: u64 = 32;
 const LARGEST: u64 = 16 << 20;
@@ -92,13 +96,18 @@ impl Folder {
         let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
         let failed = |error| OpenError::Io { path: path.clone(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(path.join(LOCK)).map_err(failed)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::InUse { path: path.clone() },
-            TryLockError::Error(error) => failed(error),
-        })?;
+        let lock = lock_of(&path).map_err(failed)?;
+        let mut tries = 1..TRIES;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::WouldBlock) if tries.next().is_none() => {
+                    return Err(OpenError::InUse { path });
+                }
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(BETWEEN_TRIES),
+            }
+        }
         let segments = segments(&path).map_err(failed)?;
         Ok(Self { path, segments, current: None, begun: SystemTime::UNIX_EPOCH, _lock: lock })
     }
@@ -219,6 +228,12 @@ struct Before {
     newest: u64,
     /// Of the file that was open.
     octets: Option<u64>,
+}
+
+/// The file that is locked, made if it isn't there.
+fn lock_of(folder: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(folder.join(LOCK))
 }
 
 fn span(keep: Duration) -> Duration {

@@ -29,7 +29,7 @@ pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Folder, Limits};
 use crate::store::history::read::Source;
 pub use crate::store::history::read::{Damage, Page, ReadError};
-use crate::store::history::writer::{Shared, Writer};
+use crate::store::history::writer::{Shared, Thread, Writer};
 
 /// Searches at a time; more of them wait.
 const SEARCHES: usize = 2;
@@ -58,19 +58,32 @@ fn oldest(keep: Duration) -> Option<SystemTime> {
     SystemTime::now().checked_sub(keep)
 }
 
-/// An open history; clones share it. When the last one goes, what is not on disk yet is written.
+/// An open history; clones share it. When the last one goes, its thread writes what is not on disk yet and ends; nobody
+/// waits for that unless by [`Dormant::settle`].
 #[derive(Debug, Clone)]
 pub struct History(Arc<Store>);
 
 /// A history that somebody else may still have open.
 #[derive(Debug, Clone)]
-pub struct Dormant(Weak<Store>);
+pub struct Dormant {
+    store: Weak<Store>,
+    thread: Arc<Thread>,
+}
 
 impl Dormant {
     /// The history, while it is open.
     #[must_use]
     pub fn wake(&self) -> Option<History> {
-        self.0.upgrade().map(History)
+        self.store.upgrade().map(History)
+    }
+
+    /// Comes back when everything that it was given is on disk, as far as the disk takes it: whether it is still open or
+    /// was dropped a moment ago. Takes as long as the disk does.
+    pub fn settle(&self) {
+        match self.wake() {
+            Some(history) => history.flush(),
+            None => self.thread.join(),
+        }
     }
 }
 
@@ -79,7 +92,7 @@ struct Store {
     path: PathBuf,
     shared: Arc<Shared>,
     searches: Arc<Semaphore>,
-    _writer: Writer,
+    writer: Writer,
 }
 
 /// What can be counted.
@@ -104,7 +117,7 @@ impl History {
         tracing::info!(path = %path.display(), octets = folder.octets(), "history");
         let shared = Arc::new(Shared::new(folder, settings.limits()));
         let writer = Writer::start(&shared).map_err(|error| OpenError::Io { path: path.clone(), error })?;
-        Ok(Self(Arc::new(Store { path, shared, searches: Arc::new(Semaphore::new(SEARCHES)), _writer: writer })))
+        Ok(Self(Arc::new(Store { path, shared, searches: Arc::new(Semaphore::new(SEARCHES)), writer })))
     }
 
     /// Whether it is the one of these settings.
@@ -116,7 +129,7 @@ impl History {
     /// The same, without keeping it open.
     #[must_use]
     pub fn downgrade(&self) -> Dormant {
-        Dormant(Arc::downgrade(&self.0))
+        Dormant { store: Arc::downgrade(&self.0), thread: self.0.writer.thread() }
     }
 
     /// From now on this much is kept; the folder stays the one that is open.

@@ -34,6 +34,13 @@ fn opened() -> (TempDir, Settings, History) {
     (folder, settings, history)
 }
 
+/// Dropped, and its thread has ended.
+fn ended(history: History) {
+    let dormant = history.downgrade();
+    drop(history);
+    dormant.settle();
+}
+
 fn archive(settings: &Settings) -> Archive {
     Archive::open(settings.clone()).unwrap().expect("a history")
 }
@@ -198,7 +205,7 @@ async fn what_was_decided_a_moment_ago_is_found_and_later_too() {
     }
     assert!(archive(&settings).is_live());
     assert_eq!(archive(&settings).find(Id::nth(2)).unwrap().records, [records[2].clone()]);
-    drop(history);
+    ended(history);
     assert!(!archive(&settings).is_live());
     // and another daemon goes on behind it
     let history = History::open(&settings).unwrap();
@@ -355,7 +362,7 @@ async fn what_is_too_old_is_not_found_and_its_files_go() {
     assert_eq!(archive(&settings).find(Id::nth(1)).unwrap().records, []);
     let file = fs::File::options().write(true).open(&files(&settings)[0]).unwrap();
     file.set_modified(SystemTime::now() - KEEP * 2).unwrap();
-    drop(history);
+    ended(history);
     // a daemon that has nothing to write forgets nevertheless
     let history = History::open(&settings).unwrap();
     history.flush();
@@ -498,4 +505,24 @@ async fn a_search_that_nobody_waits_for_any_more_still_counts_until_it_ends() {
     assert_eq!(history.0.searches.available_permits(), SEARCHES - 1);
     drop(end);
     assert_eq!(history.0.searches.acquire_many(2).await.unwrap().num_permits(), SEARCHES);
+}
+
+#[test]
+fn who_drops_the_last_handle_does_not_wait_and_whoever_opens_it_again_does_for_a_moment() {
+    let (_folder, settings, history) = opened();
+    history.record(refusal(1, "a.test"));
+    let (dormant, shared) = (history.downgrade(), Arc::clone(&history.0.shared));
+    let (reopened, opens) = std::sync::mpsc::channel();
+    shared.while_it_hangs(|| {
+        drop(history);
+        assert!(dormant.wake().is_none());
+        let settings = settings.clone();
+        std::thread::spawn(move || reopened.send(History::open(&settings)).unwrap());
+        assert!(opens.recv_timeout(Duration::from_millis(200)).is_err());
+    });
+    drop(shared);
+    let history = opens.recv().unwrap().unwrap();
+    dormant.settle();
+    assert_eq!(archive(&settings).find(Id::nth(1)).unwrap().records.len(), 1);
+    drop(history);
 }

@@ -227,11 +227,26 @@ impl Disk {
     }
 }
 
-/// The thread that writes. Dropping it writes what is left.
+/// What makes the thread write, and has it end when it is dropped; who drops it may be a session, which doesn't wait.
 #[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Arc<Thread>,
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+pub(super) struct Thread(Mutex<Option<JoinHandle<()>>>);
+
+impl Thread {
+    /// Waits for its end.
+    pub(super) fn join(&self) {
+        if let Some(thread) = lock(&self.0).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the history's writer died");
+        }
+    }
 }
 
 impl Writer {
@@ -250,7 +265,11 @@ impl Writer {
                 }
             }
         })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Arc::new(Thread(Mutex::new(Some(thread)))) })
+    }
+
+    pub(super) fn thread(&self) -> Arc<Thread> {
+        Arc::clone(&self.thread)
     }
 }
 
@@ -258,11 +277,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         lock(&self.shared.pending).stop = true;
         self.shared.woken.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the history's writer died");
-        }
     }
 }
 
