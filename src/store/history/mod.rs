@@ -16,9 +16,10 @@ mod tests;
 mod words;
 mod writer;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -27,7 +28,7 @@ use crate::record::{Id, Record};
 use crate::store::OpenError;
 pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Folder, Limits};
-use crate::store::history::read::Source;
+use crate::store::history::read::{Index, Source};
 pub use crate::store::history::read::{Damage, Page, ReadError};
 use crate::store::history::writer::{Shared, Thread, Writer};
 
@@ -92,6 +93,9 @@ struct Store {
     path: PathBuf,
     shared: Arc<Shared>,
     searches: Arc<Semaphore>,
+    index: Index,
+    /// Damaged files that were told.
+    told: Mutex<HashSet<PathBuf>>,
     writer: Writer,
 }
 
@@ -117,7 +121,9 @@ impl History {
         tracing::info!(path = %path.display(), octets = folder.octets(), "history");
         let shared = Arc::new(Shared::new(folder, settings.limits()));
         let writer = Writer::start(&shared).map_err(|error| OpenError::Io { path: path.clone(), error })?;
-        Ok(Self(Arc::new(Store { path, shared, searches: Arc::new(Semaphore::new(SEARCHES)), writer })))
+        let searches = Arc::new(Semaphore::new(SEARCHES));
+        let (index, told) = (Index::default(), Mutex::default());
+        Ok(Self(Arc::new(Store { path, shared, searches, index, told, writer })))
     }
 
     /// Whether it is the one of these settings.
@@ -147,7 +153,9 @@ impl History {
     /// # Errors
     /// The files can't be read.
     pub async fn find(&self, id: Id) -> Result<Vec<Record>, ReadError> {
-        self.read(move |source| source.find(id)).await.map(|page| page.records)
+        let page = self.read(move |source| source.find(id)).await?;
+        self.tell(&page.damage);
+        Ok(page.records)
     }
 
     /// The newest decisions that fit, those before `before`; also those that were made a moment ago.
@@ -160,7 +168,9 @@ impl History {
         before: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        self.read(move |source| source.search(&filter, before, limit)).await
+        let page = self.read(move |source| source.search(&filter, before, limit)).await?;
+        self.tell(&page.damage);
+        Ok(page)
     }
 
     /// Goes through all decisions that fit, the newest first.
@@ -173,12 +183,14 @@ impl History {
         start: T,
         mut each: impl FnMut(&mut T, &Record) + Send + 'static,
     ) -> Result<T, ReadError> {
-        self.read(move |source| {
+        let read = move |source: &Source<'_>| {
             let mut state = start;
-            all(|before| source.search(&filter, before, STEP), |record| each(&mut state, record))?;
-            Ok(state)
-        })
-        .await
+            let damage = all(|before| source.search(&filter, before, STEP), |record| each(&mut state, record))?;
+            Ok((state, damage))
+        };
+        let (state, damage) = self.read(read).await?;
+        self.tell(&damage);
+        Ok(state)
     }
 
     /// What there is.
@@ -192,6 +204,17 @@ impl History {
         self.0.shared.write(true);
     }
 
+    /// Says what could not be read, of each file once.
+    fn tell(&self, damage: &[Damage]) {
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in damage.iter().filter(|part| !told.contains(&part.path)) {
+            tracing::warn!("history: {part}");
+        }
+        // Those of files that are gone are forgotten.
+        told.retain(|path| path.exists());
+        told.extend(damage.iter().map(|part| part.path.clone()));
+    }
+
     /// A search may take long: it has a thread of its own.
     async fn read<T: Send + 'static>(
         &self,
@@ -203,7 +226,8 @@ impl History {
         let read = move || {
             let _permit = permit;
             let tail = store.shared.tail();
-            work(&Source { folder: &store.path, tail: &tail, oldest: oldest(store.shared.limits().keep) })
+            let (index, oldest) = (&store.index, oldest(store.shared.limits().keep));
+            work(&Source { folder: &store.path, index, tail: &tail, oldest })
         };
         tokio::task::spawn_blocking(read).await?
     }
@@ -214,6 +238,7 @@ impl History {
 #[derive(Debug)]
 pub struct Archive {
     settings: Settings,
+    index: Index,
 }
 
 impl Archive {
@@ -223,7 +248,7 @@ impl Archive {
     /// It can't be looked at.
     pub fn open(settings: Settings) -> Result<Option<Self>, ReadError> {
         match folder::segments(&settings.path) {
-            Ok(_) => Ok(Some(Self { settings })),
+            Ok(_) => Ok(Some(Self { settings, index: Index::default() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(ReadError::Io { path: settings.path, error }),
         }
@@ -266,7 +291,8 @@ impl Archive {
     }
 
     fn source(&self) -> Source<'_> {
-        Source { folder: &self.settings.path, tail: &[], oldest: oldest(self.settings.keep) }
+        let oldest = oldest(self.settings.keep);
+        Source { folder: &self.settings.path, index: &self.index, tail: &[], oldest }
     }
 }
 
@@ -279,11 +305,7 @@ fn all(
     loop {
         let page = search(before)?;
         page.records.iter().for_each(&mut each);
-        for part in page.damage {
-            // Pages may share a file.
-            damage.retain(|other: &Damage| other.path != part.path);
-            damage.push(part);
-        }
+        Damage::gather(&mut damage, page.damage);
         match page.next {
             Some(next) => before = Some(next),
             None => return Ok(damage),
