@@ -28,12 +28,14 @@ use crate::record::{Id, Record};
 use crate::store::OpenError;
 pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Folder, Limits};
-use crate::store::history::read::{Index, Source};
 pub use crate::store::history::read::{Damage, Page, ReadError};
+use crate::store::history::read::{Index, Source};
 use crate::store::history::writer::{Shared, Thread, Writer};
 
 /// Searches at a time; more of them wait.
 const SEARCHES: usize = 2;
+/// Damaged files that are remembered as told.
+const MOST_TOLD: usize = 1000;
 /// Records of one page where all are gone through.
 const STEP: usize = 1000;
 
@@ -185,7 +187,8 @@ impl History {
     ) -> Result<T, ReadError> {
         let read = move |source: &Source<'_>| {
             let mut state = start;
-            let damage = all(|before| source.search(&filter, before, STEP), |record| each(&mut state, record))?;
+            let damage =
+                all(|before| source.search(&filter, before, STEP), |record| each(&mut state, record))?;
             Ok((state, damage))
         };
         let (state, damage) = self.read(read).await?;
@@ -210,8 +213,9 @@ impl History {
         for part in damage.iter().filter(|part| !told.contains(&part.path)) {
             tracing::warn!("history: {part}");
         }
-        // Those of files that are gone are forgotten.
-        told.retain(|path| path.exists());
+        if told.len() > MOST_TOLD {
+            told.clear();
+        }
         told.extend(damage.iter().map(|part| part.path.clone()));
     }
 

@@ -54,7 +54,9 @@ impl Damage {
     fn what(&self) -> String {
         let octets = self.octets;
         match &self.error {
-            None => format!("{octets} octets are damaged and were passed over; what they held is lost, moving the file away loses the rest of it too"),
+            None => format!(
+                "{octets} octets are damaged and were passed over; what they held is lost, moving the file away loses the rest of it too"
+            ),
             Some(error) => format!("can't be read and was passed over with its {octets} octets: {error}"),
         }
     }
@@ -93,7 +95,7 @@ pub(super) struct Index(Mutex<HashMap<u64, (Segment, Contents)>>);
 
 impl Index {
     /// What is in this file, as far as it was looked at since it was written to.
-    fn of(&self, segment: &Segment) -> Option<Contents> {
+    pub(super) fn of(&self, segment: &Segment) -> Option<Contents> {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         files.get(&segment.number).filter(|(known, _)| known == segment).map(|(_, contents)| *contents)
     }
@@ -173,7 +175,8 @@ impl Source<'_> {
         let segments = segments(self.folder).map_err(failed)?;
         let newest = segments.back().map(|segment| segment.number);
         for segment in segments.iter().rev().filter(|segment| segment.number < end) {
-            let unknown = Contents { times: (0, u64::MAX), ids: (0, u64::MAX), ..Contents::none(segment.number) };
+            let unknown =
+                Contents { times: (0, u64::MAX), ids: (0, u64::MAX), ..Contents::none(segment.number) };
             if since.is_some_and(|since| segment.last < since)
                 || !visitor.wants(&self.index.of(segment).unwrap_or(unknown))
             {
