@@ -237,9 +237,10 @@ impl Daemon {
         {
             tracing::error!("the greylist could not be written");
         }
-        if let Some(history) = self.history
-            && tokio::task::spawn_blocking(move || history.flush()).await.is_err()
-        {
+        // Those too that only sessions from before a reload wrote to.
+        let histories = self.histories;
+        let settle = move || histories.iter().for_each(Dormant::settle);
+        if tokio::task::spawn_blocking(settle).await.is_err() {
             tracing::error!("the history could not be written");
         }
         // Last, so that the end can be watched.

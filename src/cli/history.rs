@@ -103,7 +103,7 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
     loop {
         let page = archive.search(filter, before, limit - records.len()).map_err(trouble)?;
         records.extend(page.records);
-        damage.extend(page.damage);
+        Damage::gather(&mut damage, page.damage);
         before = page.next;
         if before.is_none() || records.len() >= limit {
             break;
@@ -195,7 +195,7 @@ pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
         return Err(Exit::Config);
     };
     let wanted = settings.path.clone();
-    settings.path = place(&settings);
+    settings.path = place(&settings, source.config.is_some());
     match Archive::open(settings) {
         Ok(Some(archive)) => Ok(archive),
         Ok(None) => {
@@ -207,11 +207,13 @@ pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
     }
 }
 
-/// Where it is: the service has another working folder than its administrator.
-fn place(settings: &Settings) -> PathBuf {
+/// Where it is: the service has another working folder than its administrator. Who names a configuration of their own means
+/// its own history.
+fn place(settings: &Settings, named: bool) -> PathBuf {
     let path = &settings.path;
     let of_service = Path::new(STATE).join(path);
-    let only_there = path.is_relative() && !path.exists() && of_service.try_exists().unwrap_or(true);
+    let only_there =
+        !named && path.is_relative() && !path.exists() && of_service.try_exists().unwrap_or(true);
     if only_there { of_service } else { path.clone() }
 }
 

@@ -3,7 +3,7 @@
 //! The frame tells what is inside (when, which ids), so that who looks for one record reads few others. Where a frame is
 //! damaged, the next one is found by the mark that it begins with: damage costs what it hit.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use crate::record::Record;
 use crate::store::history::encode;
@@ -11,9 +11,11 @@ use crate::store::history::encode;
 /// What a frame begins with; its last octet is the version of what follows.
 const MARK: [u8; 4] = *b"rhb\x01";
 /// Octets before the records.
-const HEAD: usize = 64;
+pub(super) const HEAD: usize = 64;
 /// A block is closed at this size, so that a reader who wants little has little to read.
 const FULL: usize = 64 * 1024;
+/// What is read ahead while heads are looked at: of small blocks many at once, of large ones little in vain.
+const AHEAD: usize = 16 * 1024;
 /// More than the largest record makes of a block that wasn't full; a length above is none.
 const MOST: u32 = 16 << 20;
 
@@ -30,6 +32,24 @@ pub(super) struct Contents {
     pub(super) ids: (u64, u64),
 }
 
+impl Contents {
+    /// Of nothing yet.
+    pub(super) fn none(number: u64) -> Self {
+        Self { number, count: 0, times: (u64::MAX, 0), ids: (u64::MAX, 0) }
+    }
+
+    /// Of both together, as if they were one block.
+    pub(super) fn and(self, other: &Self) -> Self {
+        let both = |one: (u64, u64), two: (u64, u64)| (one.0.min(two.0), one.1.max(two.1));
+        Self {
+            number: self.number.min(other.number),
+            count: self.count.saturating_add(other.count),
+            times: both(self.times, other.times),
+            ids: both(self.ids, other.ids),
+        }
+    }
+}
+
 /// A block that grows.
 #[derive(Debug)]
 pub(super) struct Block {
@@ -39,16 +59,17 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(number: u64) -> Self {
-        let contents = Contents { number, count: 0, times: (u64::MAX, 0), ids: (u64::MAX, 0) };
-        Self { contents, octets: vec![0; HEAD] }
+        Self { contents: Contents::none(number), octets: vec![0; HEAD] }
     }
 
     pub(super) fn push(&mut self, record: &Record) {
         let Contents { count, times, ids, .. } = &mut self.contents;
-        let (at, id) = (encode::milliseconds(record.at), record.id.map_or(0, |id| id.number()));
+        let at = encode::milliseconds(record.at);
         *count += 1;
         *times = (times.0.min(at), times.1.max(at));
-        *ids = (ids.0.min(id), ids.1.max(id));
+        if let Some(id) = record.id.map(|id| id.number()) {
+            *ids = (ids.0.min(id), ids.1.max(id));
+        }
         encode::record(&mut self.octets, record);
     }
 
@@ -120,10 +141,10 @@ impl Found {
 
 /// The blocks of a file in the order of writing, and how many octets are none. A block whose end is missing doesn't
 /// count as damage: it is being written, or was when the power went.
-pub(super) fn walk(file: &mut (impl Read + Seek), length: u64) -> io::Result<(Vec<Found>, u64)> {
-    let (mut found, mut lost, mut at) = (Vec::new(), 0, 0);
+pub(super) fn walk(file: impl Read + Seek, length: u64) -> io::Result<(Vec<Found>, u64)> {
+    let mut file = BufReader::with_capacity(AHEAD, file);
+    let (mut found, mut lost, mut at) = (Vec::new(), 0, file.seek(SeekFrom::Start(0))?);
     while at + HEAD as u64 <= length {
-        file.seek(SeekFrom::Start(at))?;
         let mut head = [0; HEAD];
         if let Err(error) = file.read_exact(&mut head) {
             return if error.kind() == io::ErrorKind::UnexpectedEof { Ok((found, lost)) } else { Err(error) };
@@ -135,13 +156,15 @@ pub(super) fn walk(file: &mut (impl Read + Seek), length: u64) -> io::Result<(Ve
                 if next > length {
                     break;
                 }
+                // Keeps what is buffered, which `seek` doesn't.
+                file.seek_relative(i64::from(size))?;
                 found.push(Found { contents, body, checksum });
                 next
             }
             None => {
-                let next = next_mark(file, at + 1, length)?;
+                let next = next_mark(&mut file, at + 1, length)?;
                 lost += next - at;
-                next
+                file.seek(SeekFrom::Start(next))?
             }
         };
         at = next;

@@ -28,15 +28,16 @@ pub(super) fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The record. `wanted` sees it first without names, texts and findings, and can spare the rest of the work.
-pub(super) fn record(octets: &[u8], wanted: impl FnOnce(&Record) -> bool) -> Option<Record> {
+/// The record, where it is wanted; `None` where it makes no sense. `wanted` sees it first without names, texts and findings,
+/// and can spare the rest of the work.
+pub(super) fn record(octets: &[u8], wanted: impl FnOnce(&Record) -> bool) -> Option<Option<Record>> {
     let mut decoder = Decoder { rest: octets, strings: Vec::new(), answers: Vec::new() };
     let mut record = decoder.head()?;
     if !wanted(&record) {
-        return None;
+        return Some(None);
     }
     decoder.body(&mut record)?;
-    Some(record)
+    Some(Some(record))
 }
 
 /// [`super::encode::milliseconds`] as a time.

@@ -1,7 +1,9 @@
 //! A record as octets: what is said twice in a record is written once, since a domain stands in its address, in the
 //! questions about it and in their answers.
 //!
-//! Of an answer that goes on and on only the beginning is kept: its sender chose its length.
+//! Of an answer that goes on and on only the beginning is kept: its sender chose its length. And a record has a largest size,
+//! so that nobody can flush the history with a few mails: where it takes more, less is kept of each answer, and least of
+//! those that did not decide.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +17,31 @@ use crate::record::Record;
 use crate::reverse_mx::NamesOutcome;
 use crate::store::history::words::Word;
 
-/// Records of one answer, names of one client, and octets of one text that are kept.
-const MOST: usize = 100;
-const MOST_TEXT: usize = 513; // one more than is ever shown, so that it shows as cut
+/// Octets of a record.
+pub(super) const LARGEST: usize = 16 * 1024;
+/// How much is kept of what did not decide, and of what did: the first pair by which the record is not too large.
+const KEPT: [(Kept, Kept); 5] = [
+    (ALL, ALL),
+    (Kept { items: 8, text: 128, evidence: 64 }, ALL),
+    (Kept { items: 3, text: 64, evidence: 16 }, Kept { items: 20, text: 256, evidence: 24 }),
+    (Kept { items: 1, text: 32, evidence: 4 }, Kept { items: 5, text: 128, evidence: 12 }),
+    (Kept { items: 1, text: 16, evidence: 0 }, Kept { items: 2, text: 64, evidence: 4 }),
+];
+const ALL: Kept = Kept { items: 100, text: 513, evidence: 1000 }; // one octet more than is ever shown, so that it shows as cut
+/// Octets of what the client says that are kept where the record would be too large.
+const MOST_SAID: usize = 512;
 /// Strings and answers that are looked at for one that was written before.
 const WINDOW: usize = 48;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept {
+    /// Records of one answer, and names of the client.
+    items: usize,
+    /// Octets of one text of an answer.
+    text: usize,
+    /// Answers of one finding.
+    evidence: usize,
+}
 
 /// Tags of what may take several forms. Part of the format.
 pub(super) mod tag {
@@ -57,9 +79,15 @@ pub(super) mod tag {
 /// Appends the record, with its length before it.
 pub(super) fn record(out: &mut Vec<u8>, record: &Record) {
     let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    let mut encoder = Encoder { out, strings: SmallVec::new(), answers: SmallVec::new() };
-    encoder.record(record);
+    for (kept, of_deciding) in KEPT {
+        out.truncate(start);
+        out.extend_from_slice(&[0; 4]);
+        let (strings, answers) = (SmallVec::new(), SmallVec::new());
+        Encoder { out, kept, decides: false, strings, answers }.record(record, kept, of_deciding);
+        if out.len() - start <= LARGEST {
+            break;
+        }
+    }
     let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
     if let Some(place) = out.get_mut(start..start + 4) {
         place.copy_from_slice(&length.to_le_bytes());
@@ -75,12 +103,16 @@ pub(super) fn milliseconds(time: SystemTime) -> u64 {
 struct Encoder<'o, 'r> {
     out: &'o mut Vec<u8>,
     strings: SmallVec<[&'r str; WINDOW]>,
-    answers: SmallVec<[&'r Evidence; WINDOW]>,
+    /// Those that stand in what is written, and whether as much was kept of them as of what decided.
+    answers: SmallVec<[(&'r Evidence, bool); WINDOW]>,
+    kept: Kept,
+    /// The finding that is written is the one that decided.
+    decides: bool,
 }
 
 impl<'r> Encoder<'_, 'r> {
     /// First what is asked for most, so that a reader may skip the rest.
-    fn record(&mut self, record: &'r Record) {
+    fn record(&mut self, record: &'r Record, kept: Kept, of_deciding: Kept) {
         self.out.extend_from_slice(&milliseconds(record.at).to_le_bytes());
         match record.id {
             None => self.byte(tag::NOTHING),
@@ -110,11 +142,14 @@ impl<'r> Encoder<'_, 'r> {
         let Record { help_url, helo, mail_from, rcpt, from, reply_to, .. } = record;
         self.text(help_url);
         for text in [helo, mail_from, rcpt, from, reply_to] {
-            self.text(text);
+            self.said(text);
         }
         self.number(u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX));
         self.count(record.findings.len());
+        let deciding = record.deciding();
         for finding in record.findings.iter() {
+            self.decides = deciding.is_some_and(|deciding| std::ptr::eq(deciding, finding));
+            self.kept = if self.decides { of_deciding } else { kept };
             self.finding(finding);
         }
     }
@@ -129,7 +164,7 @@ impl<'r> Encoder<'_, 'r> {
             Some(NamesOutcome::NoPtr) => self.byte(tag::NO_PTR),
             Some(NamesOutcome::NotConfirmed(names)) => {
                 self.byte(tag::NOT_CONFIRMED);
-                self.list(names, |encoder, name| encoder.text(name));
+                self.list(names, |encoder, name| encoder.cut(name, encoder.kept.text));
             }
             Some(NamesOutcome::TempError(trouble)) => {
                 self.byte(tag::NAMES_IN_TROUBLE);
@@ -148,9 +183,10 @@ impl<'r> Encoder<'_, 'r> {
             Outcome::None(absence) => self.bytes(tag::NONE, absence),
         }
         self.text(&finding.domain);
-        self.text(&finding.subject);
-        self.count(finding.evidence.len());
-        for evidence in &finding.evidence {
+        self.said(&finding.subject);
+        let most = self.kept.evidence;
+        self.count(finding.evidence.len().min(most));
+        for evidence in finding.evidence.iter().take(most) {
             self.evidence(evidence);
         }
     }
@@ -160,15 +196,18 @@ impl<'r> Encoder<'_, 'r> {
         self.number(millis(evidence.ttl_left));
         self.number(millis(evidence.age));
         self.number(u64::try_from(evidence.took.as_micros()).unwrap_or(u64::MAX));
-        let same = |known: &&Evidence| {
-            Arc::ptr_eq(&known.answer, &evidence.answer) && known.question == evidence.question
+        let decides = self.decides;
+        let same = |(known, whole): &(&Evidence, bool)| {
+            (*whole || !decides)
+                && Arc::ptr_eq(&known.answer, &evidence.answer)
+                && known.question == evidence.question
         };
         if let Some(known) = self.answers.iter().position(same) {
             return self.count(known + 1);
         }
         self.number(0);
         if self.answers.len() < WINDOW {
-            self.answers.push(evidence);
+            self.answers.push((evidence, decides));
         }
         self.word(evidence.question.rtype);
         self.text(evidence.question.name.as_str());
@@ -201,7 +240,7 @@ impl<'r> Encoder<'_, 'r> {
                 // What is no record with a version is only ever counted.
                 self.list(texts, |encoder, text| {
                     let told = text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"v="));
-                    let kept = text.get(..MOST_TEXT).unwrap_or(text);
+                    let kept = text.get(..encoder.kept.text).unwrap_or(text);
                     encoder.octets(if told { kept } else { &[] });
                 });
             }
@@ -224,7 +263,7 @@ impl<'r> Encoder<'_, 'r> {
             }
             Target::Invalid(text) => {
                 self.byte(tag::INVALID);
-                self.text(text);
+                self.cut(text, self.kept.text);
             }
         }
     }
@@ -243,11 +282,20 @@ impl<'r> Encoder<'_, 'r> {
     }
 
     fn list<T>(&mut self, items: &'r [T], mut each: impl FnMut(&mut Self, &'r T)) {
-        let items = items.get(..MOST).unwrap_or(items);
+        let items = items.get(..self.kept.items).unwrap_or(items);
         self.count(items.len());
         for item in items {
             each(self, item);
         }
+    }
+
+    /// What the client says, whole where there is room.
+    fn said(&mut self, text: &'r str) {
+        if self.kept == ALL { self.text(text) } else { self.cut(text, MOST_SAID) }
+    }
+
+    fn cut(&mut self, text: &'r str, most: usize) {
+        self.text(text.get(..text.floor_char_boundary(most)).unwrap_or(text));
     }
 
     /// A string: twice its length and its octets, or once more than twice the place of one that came before.

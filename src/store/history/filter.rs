@@ -143,9 +143,16 @@ fn domain(value: &str) -> Result<DomainName, String> {
 
 fn network(value: &str) -> Result<IpNet, String> {
     let network = value.parse::<IpNet>().or_else(|_no_prefix| value.parse::<IpAddr>().map(IpNet::from));
-    network.map(|network| network.trunc()).map_err(|_no_address| {
+    network.map(|network| canonical(network.trunc())).map_err(|_no_address| {
         format!("{value:?} is neither an address nor a network such as \"192.0.2.0/24\"")
     })
+}
+
+/// An IPv4 network that is written as IPv6 (RFC 4291 section 2.5.5.2) is IPv4, as clients are.
+fn canonical(network: IpNet) -> IpNet {
+    let address = network.addr().to_canonical();
+    let shorter = network.prefix_len().checked_sub(96).filter(|_| address != network.addr());
+    shorter.and_then(|prefix| IpNet::new(address, prefix).ok()).unwrap_or(network)
 }
 
 fn yes_or_no(value: &str) -> Result<bool, String> {

@@ -7,18 +7,22 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::store::OpenError;
-use crate::store::history::block::Closed;
+use crate::store::history::block::{Closed, walk};
 
 /// What the files end in; before it stands the number of the first block, in hexadecimal digits.
 const SUFFIX: &str = ".history";
 /// Whoever writes holds a lock on this one.
 const LOCK: &str = "lock";
+/// How long a folder that is in use is tried again: a writer that ends needs a moment, and so does a reader that looks
+/// whether there is one.
+const TRIES: u32 = 50;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 /// A file takes this part of the room at most, so that as little goes at a time; and no more than is read well.
 const SHARE: u64 = 32;
 const LARGEST: u64 = 16 << 20;
@@ -48,9 +52,7 @@ pub(super) fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let digits = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-        let Some(number) = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else { continue };
+        let Some(number) = entry.file_name().to_str().and_then(number_of) else { continue };
         let metadata = match entry.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // it went meanwhile
             other => other?,
@@ -69,6 +71,13 @@ pub(super) fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
     Ok(segments.into())
 }
 
+/// The number in a name that [`Folder::begin`] gives; other names are not ours, and nor is a time that never comes.
+fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let ours = digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    u64::from_str_radix(digits, 16).ok().filter(|number| ours && i64::try_from(*number).is_ok())
+}
+
 /// Whether a daemon has the folder open.
 pub(super) fn is_in_use(folder: &Path) -> bool {
     let lock = File::open(folder.join(LOCK));
@@ -83,7 +92,9 @@ pub(super) struct Folder {
     /// The last of them, where it is the one that is written to.
     current: Option<File>,
     begun: SystemTime,
-    _lock: File,
+    /// A file that can't be removed was told.
+    told: bool,
+    lock: File,
 }
 
 impl Folder {
@@ -92,15 +103,20 @@ impl Folder {
         let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
         let failed = |error| OpenError::Io { path: path.clone(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(path.join(LOCK)).map_err(failed)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::InUse { path: path.clone() },
-            TryLockError::Error(error) => failed(error),
-        })?;
+        let lock = lock_of(&path).map_err(failed)?;
+        let mut tries = 1..TRIES;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::WouldBlock) if tries.next().is_none() => {
+                    return Err(OpenError::InUse { path });
+                }
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(BETWEEN_TRIES),
+            }
+        }
         let segments = segments(&path).map_err(failed)?;
-        Ok(Self { path, segments, current: None, begun: SystemTime::UNIX_EPOCH, _lock: lock })
+        Ok(Self { path, segments, current: None, begun: SystemTime::UNIX_EPOCH, told: false, lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -112,9 +128,37 @@ impl Folder {
         self.segments.iter().map(|segment| segment.octets).sum()
     }
 
+    /// The largest number of a block; there are larger ones than the newest file's own, where the clock is behind.
+    pub(super) fn last_number(&self) -> u64 {
+        let Some(newest) = self.segments.back() else { return 0 };
+        let found = File::open(&newest.path).and_then(|file| walk(file, newest.octets));
+        let (found, _) = found.unwrap_or_default();
+        found.iter().map(|block| block.contents.number).fold(newest.number, u64::max)
+    }
+
     /// The number of the newest file.
-    pub(super) fn newest(&self) -> u64 {
+    fn newest(&self) -> u64 {
         self.segments.back().map_or(0, |segment| segment.number)
+    }
+
+    /// What somebody moved or removed is not written to any more, as nobody would ever read it; and a folder that is gone
+    /// is made again.
+    fn look(&mut self) -> io::Result<()> {
+        let current = self.current.as_ref().zip(self.segments.back());
+        if current.is_some_and(|(file, segment)| is_at(file, &segment.path)) {
+            return Ok(());
+        }
+        if self.current.take().is_some() {
+            tracing::warn!(path = %self.path.display(), "the file of the history that was written to is gone; a new one is begun");
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        if !is_at(&self.lock, &self.path.join(LOCK)) {
+            let lock = lock_of(&self.path)?;
+            lock.try_lock()?;
+            self.lock = lock;
+        }
+        self.segments = segments(&self.path)?;
+        Ok(())
     }
 
     /// As after a restart.
@@ -131,6 +175,7 @@ impl Folder {
         limits: Limits,
         now: SystemTime,
     ) -> io::Result<()> {
+        self.look()?;
         let before = Before {
             newest: self.newest(),
             octets: self.current.as_ref().and(self.segments.back()).map(|segment| segment.octets),
@@ -151,9 +196,7 @@ impl Folder {
         if self.current.is_none() || full || old {
             self.begin(block.contents.number, now)?;
         }
-        while self.segments.len() > 1 && self.octets() + length > limits.size {
-            self.forget_oldest()?;
-        }
+        self.make_room(length, limits.size);
         if let Some((file, segment)) = self.current.as_mut().zip(self.segments.back_mut()) {
             file.write_all(&block.octets)?;
             segment.octets += length;
@@ -189,28 +232,54 @@ impl Folder {
         }
     }
 
-    /// Removes what is too old or too much.
-    pub(super) fn prune(&mut self, limits: Limits, now: SystemTime) -> io::Result<()> {
-        let old = |segment: &Segment| now.duration_since(segment.last).is_ok_and(|age| age > limits.keep);
-        while self.segments.front().is_some_and(old)
-            || (self.segments.len() > 1 && self.octets() > limits.size)
-        {
-            self.forget_oldest()?;
+    /// Removes what is too much, and of what is too old one file: a clock that jumps forward must not take everything at
+    /// once, nor anything that was young when the newest was written.
+    pub(super) fn prune(&mut self, limits: Limits, now: SystemTime) {
+        let newest = self.segments.iter().map(|segment| segment.last).max();
+        let old = |segment: &Segment| {
+            let before =
+                |time: SystemTime| time.duration_since(segment.last).is_ok_and(|age| age > limits.keep);
+            before(now) && newest.is_some_and(before)
+        };
+        let mut at = 0;
+        while let Some(found) = self.segments.iter().skip(at).position(old) {
+            at += found;
+            if self.forget(at) {
+                break;
+            }
+            at += 1;
         }
-        Ok(())
+        self.make_room(0, limits.size);
     }
 
-    fn forget_oldest(&mut self) -> io::Result<()> {
-        let Some(oldest) = self.segments.front() else { return Ok(()) };
-        match fs::remove_file(&oldest.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+    /// The oldest go until there is room for so much; never the newest. What can't be removed stays, and the next goes.
+    fn make_room(&mut self, length: u64, size: u64) {
+        let mut at = 0;
+        while at + 1 < self.segments.len() && self.octets() + length > size {
+            if !self.forget(at) {
+                at += 1;
+            }
+        }
+    }
+
+    /// Removes a file; whether it is gone.
+    fn forget(&mut self, at: usize) -> bool {
+        let Some(segment) = self.segments.get(at) else { return false };
+        match fs::remove_file(&segment.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                if !std::mem::replace(&mut self.told, true) {
+                    let path = segment.path.display();
+                    tracing::error!(%path, %error, "an old file of the history can't be removed");
+                }
+                return false;
+            }
             Ok(()) | Err(_) => {}
         }
-        self.segments.pop_front();
-        if self.segments.is_empty() {
+        self.segments.remove(at);
+        if at == self.segments.len() {
             self.current = None;
         }
-        Ok(())
+        true
     }
 }
 
@@ -219,6 +288,19 @@ struct Before {
     newest: u64,
     /// Of the file that was open.
     octets: Option<u64>,
+}
+
+/// Whether this path leads to that file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let [there, open] = [fs::symlink_metadata(path), file.metadata()].map(|found| found.map(place).ok());
+    there.is_some() && there == open
+}
+
+/// The file that is locked, made if it isn't there.
+fn lock_of(folder: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(folder.join(LOCK))
 }
 
 fn span(keep: Duration) -> Duration {

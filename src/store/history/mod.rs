@@ -16,9 +16,10 @@ mod tests;
 mod words;
 mod writer;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -27,12 +28,14 @@ use crate::record::{Id, Record};
 use crate::store::OpenError;
 pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Folder, Limits};
-use crate::store::history::read::Source;
 pub use crate::store::history::read::{Damage, Page, ReadError};
-use crate::store::history::writer::{Shared, Writer};
+use crate::store::history::read::{Index, Source};
+use crate::store::history::writer::{Shared, Thread, Writer};
 
 /// Searches at a time; more of them wait.
 const SEARCHES: usize = 2;
+/// Damaged files that are remembered as told.
+const MOST_TOLD: usize = 1000;
 /// Records of one page where all are gone through.
 const STEP: usize = 1000;
 
@@ -58,19 +61,32 @@ fn oldest(keep: Duration) -> Option<SystemTime> {
     SystemTime::now().checked_sub(keep)
 }
 
-/// An open history; clones share it. When the last one goes, what is not on disk yet is written.
+/// An open history; clones share it. When the last one goes, its thread writes what is not on disk yet and ends; nobody
+/// waits for that unless by [`Dormant::settle`].
 #[derive(Debug, Clone)]
 pub struct History(Arc<Store>);
 
 /// A history that somebody else may still have open.
 #[derive(Debug, Clone)]
-pub struct Dormant(Weak<Store>);
+pub struct Dormant {
+    store: Weak<Store>,
+    thread: Arc<Thread>,
+}
 
 impl Dormant {
     /// The history, while it is open.
     #[must_use]
     pub fn wake(&self) -> Option<History> {
-        self.0.upgrade().map(History)
+        self.store.upgrade().map(History)
+    }
+
+    /// Comes back when everything that it was given is on disk, as far as the disk takes it: whether it is still open or
+    /// was dropped a moment ago. Takes as long as the disk does.
+    pub fn settle(&self) {
+        match self.wake() {
+            Some(history) => history.flush(),
+            None => self.thread.join(),
+        }
     }
 }
 
@@ -78,8 +94,11 @@ impl Dormant {
 struct Store {
     path: PathBuf,
     shared: Arc<Shared>,
-    searches: Semaphore,
-    _writer: Writer,
+    searches: Arc<Semaphore>,
+    index: Index,
+    /// Damaged files that were told.
+    told: Mutex<HashSet<PathBuf>>,
+    writer: Writer,
 }
 
 /// What can be counted.
@@ -104,7 +123,9 @@ impl History {
         tracing::info!(path = %path.display(), octets = folder.octets(), "history");
         let shared = Arc::new(Shared::new(folder, settings.limits()));
         let writer = Writer::start(&shared).map_err(|error| OpenError::Io { path: path.clone(), error })?;
-        Ok(Self(Arc::new(Store { path, shared, searches: Semaphore::new(SEARCHES), _writer: writer })))
+        let searches = Arc::new(Semaphore::new(SEARCHES));
+        let (index, told) = (Index::default(), Mutex::default());
+        Ok(Self(Arc::new(Store { path, shared, searches, index, told, writer })))
     }
 
     /// Whether it is the one of these settings.
@@ -116,7 +137,7 @@ impl History {
     /// The same, without keeping it open.
     #[must_use]
     pub fn downgrade(&self) -> Dormant {
-        Dormant(Arc::downgrade(&self.0))
+        Dormant { store: Arc::downgrade(&self.0), thread: self.0.writer.thread() }
     }
 
     /// From now on this much is kept; the folder stays the one that is open.
@@ -134,7 +155,9 @@ impl History {
     /// # Errors
     /// The files can't be read.
     pub async fn find(&self, id: Id) -> Result<Vec<Record>, ReadError> {
-        self.read(move |source| source.find(id)).await.map(|page| page.records)
+        let page = self.read(move |source| source.find(id)).await?;
+        self.tell(&page.damage);
+        Ok(page.records)
     }
 
     /// The newest decisions that fit, those before `before`; also those that were made a moment ago.
@@ -147,7 +170,9 @@ impl History {
         before: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        self.read(move |source| source.search(&filter, before, limit)).await
+        let page = self.read(move |source| source.search(&filter, before, limit)).await?;
+        self.tell(&page.damage);
+        Ok(page)
     }
 
     /// Goes through all decisions that fit, the newest first.
@@ -160,12 +185,15 @@ impl History {
         start: T,
         mut each: impl FnMut(&mut T, &Record) + Send + 'static,
     ) -> Result<T, ReadError> {
-        self.read(move |source| {
+        let read = move |source: &Source<'_>| {
             let mut state = start;
-            all(|before| source.search(&filter, before, STEP), |record| each(&mut state, record))?;
-            Ok(state)
-        })
-        .await
+            let damage =
+                all(|before| source.search(&filter, before, STEP), |record| each(&mut state, record))?;
+            Ok((state, damage))
+        };
+        let (state, damage) = self.read(read).await?;
+        self.tell(&damage);
+        Ok(state)
     }
 
     /// What there is.
@@ -179,17 +207,31 @@ impl History {
         self.0.shared.write(true);
     }
 
+    /// Says what could not be read, of each file once.
+    fn tell(&self, damage: &[Damage]) {
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in damage.iter().filter(|part| !told.contains(&part.path)) {
+            tracing::warn!("history: {part}");
+        }
+        if told.len() > MOST_TOLD {
+            told.clear();
+        }
+        told.extend(damage.iter().map(|part| part.path.clone()));
+    }
+
     /// A search may take long: it has a thread of its own.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Source<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        // It is never closed.
-        let _permit = self.0.searches.acquire().await;
+        // It is never closed. Who doesn't wait for the answer leaves the work behind, and with it the permit.
+        let permit = Arc::clone(&self.0.searches).acquire_owned().await;
         let store = Arc::clone(&self.0);
         let read = move || {
+            let _permit = permit;
             let tail = store.shared.tail();
-            work(&Source { folder: &store.path, tail: &tail, oldest: oldest(store.shared.limits().keep) })
+            let (index, oldest) = (&store.index, oldest(store.shared.limits().keep));
+            work(&Source { folder: &store.path, index, tail: &tail, oldest })
         };
         tokio::task::spawn_blocking(read).await?
     }
@@ -200,6 +242,7 @@ impl History {
 #[derive(Debug)]
 pub struct Archive {
     settings: Settings,
+    index: Index,
 }
 
 impl Archive {
@@ -209,7 +252,7 @@ impl Archive {
     /// It can't be looked at.
     pub fn open(settings: Settings) -> Result<Option<Self>, ReadError> {
         match folder::segments(&settings.path) {
-            Ok(_) => Ok(Some(Self { settings })),
+            Ok(_) => Ok(Some(Self { settings, index: Index::default() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(ReadError::Io { path: settings.path, error }),
         }
@@ -252,7 +295,8 @@ impl Archive {
     }
 
     fn source(&self) -> Source<'_> {
-        Source { folder: &self.settings.path, tail: &[], oldest: oldest(self.settings.keep) }
+        let oldest = oldest(self.settings.keep);
+        Source { folder: &self.settings.path, index: &self.index, tail: &[], oldest }
     }
 }
 
@@ -265,11 +309,7 @@ fn all(
     loop {
         let page = search(before)?;
         page.records.iter().for_each(&mut each);
-        for part in page.damage {
-            // Pages may share a file.
-            damage.retain(|other: &Damage| other.path != part.path);
-            damage.push(part);
-        }
+        Damage::gather(&mut damage, page.damage);
         match page.next {
             Some(next) => before = Some(next),
             None => return Ok(damage),

@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 use crate::record::Record;
 use crate::store::history::Count;
 use crate::store::history::block::{Block, Closed};
@@ -17,10 +19,10 @@ use crate::store::history::folder::{Folder, Limits};
 
 /// How often what came is written.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How many intervals pass before a folder that could not be written is tried again.
-const PAUSE: u32 = 10;
-/// How many intervals pass before more drops are told.
-const SILENCE: u32 = 60;
+/// How long a folder that could not be written is left alone.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long no more drops are told.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Octets in memory that wait for the writer, about; from the second on it is woken.
 const MOST_PENDING: usize = 32 << 20;
 const WAKE: usize = 4 << 20;
@@ -60,19 +62,19 @@ struct Tail {
 #[derive(Debug)]
 struct Disk {
     folder: Folder,
-    /// Intervals to let pass, as it could not be written.
-    pause: u32,
+    /// Not before, as it could not be written.
+    again: Option<Instant>,
     failing: bool,
-    /// Drops that were told, and intervals until more are.
+    /// Drops that were told, and until when no more are.
     told: u64,
-    silence: u32,
+    silent: Option<Instant>,
 }
 
 impl Shared {
     pub(super) fn new(folder: Folder, limits: Limits) -> Self {
-        let (last, octets) = (folder.newest(), folder.octets());
+        let (last, octets) = (folder.last_number(), folder.octets());
         Self {
-            disk: Mutex::new(Disk { folder, pause: 0, failing: false, told: 0, silence: 0 }),
+            disk: Mutex::new(Disk { folder, again: None, failing: false, told: 0, silent: None }),
             tail: Mutex::new(Tail { last, ..Tail::default() }),
             pending: Mutex::default(),
             limits: Mutex::new(limits),
@@ -153,22 +155,34 @@ impl Shared {
         let mut disk = lock(&self.disk);
         let blocks = self.tail();
         disk.tell_drops(self.dropped.load(Ordering::Relaxed), at_once);
-        if disk.pause > 0 && !at_once {
-            disk.pause -= 1;
+        if disk.again.is_some_and(|again| Instant::now() < again) && !at_once {
             return;
         }
         let (limits, now) = (self.limits(), SystemTime::now());
-        let mut written = disk.folder.prune(limits, now);
-        if !blocks.is_empty() {
-            written = written.and_then(|()| disk.folder.append(&blocks, limits, now));
-        }
+        disk.folder.prune(limits, now);
+        let written = if blocks.is_empty() { Ok(()) } else { disk.folder.append(&blocks, limits, now) };
         self.octets.store(disk.folder.octets(), Ordering::Relaxed);
         if written.is_ok() {
             let mut tail = lock(&self.tail);
             tail.blocks.drain(..blocks.len());
             tail.octets = tail.blocks.iter().map(|block| block.octets.len()).sum();
         }
-        disk.tell(written);
+        // Where nothing was to be written, nothing is known about whether it could be.
+        if !blocks.is_empty() {
+            disk.tell(written);
+        }
+    }
+
+    /// Nothing is written after this.
+    fn give_up(&self) {
+        let blocks = self.tail();
+        let lost: u64 = blocks.iter().map(|block| u64::from(block.contents.count)).sum();
+        if lost > 0 {
+            tracing::error!(
+                lost,
+                "decisions are missing in the history: they could not be written before the end"
+            );
+        }
     }
 }
 
@@ -179,6 +193,17 @@ impl Shared {
         let (disk, tail) = (lock(&self.disk), lock(&self.tail));
         work();
         drop((disk, tail));
+    }
+
+    /// Removes what is too old, as of this time.
+    pub(super) fn prune(&self, now: SystemTime) {
+        let limits = self.limits();
+        lock(&self.disk).folder.prune(limits, now);
+    }
+
+    /// Where the numbers of blocks go on.
+    pub(super) fn last_number(&self) -> u64 {
+        lock(&self.tail).last
     }
 
     /// The next block begins a file.
@@ -193,7 +218,7 @@ impl Tail {
     fn next_number(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        self.last = now.max(self.last + 1);
+        self.last = now.max(self.last.saturating_add(1));
         self.last
     }
 }
@@ -203,10 +228,14 @@ impl Disk {
         let path = self.folder.path().display();
         let failed_before = mem::replace(&mut self.failing, written.is_err());
         match written {
-            Ok(()) if failed_before => tracing::info!(%path, "the history can be written again"),
-            Ok(()) => {}
+            Ok(()) => {
+                self.again = None;
+                if failed_before {
+                    tracing::info!(%path, "the history can be written again");
+                }
+            }
             Err(error) => {
-                self.pause = PAUSE;
+                self.again = Instant::now().checked_add(PAUSE);
                 if !failed_before {
                     tracing::error!(%path, %error, "the history can't be written; decisions are held in memory, then dropped");
                 }
@@ -216,22 +245,37 @@ impl Disk {
 
     /// Clients can cause drops, so they are not told one by one.
     fn tell_drops(&mut self, dropped: u64, at_once: bool) {
-        self.silence = self.silence.saturating_sub(1);
-        if dropped > self.told && (self.silence == 0 || at_once) {
+        let now = Instant::now();
+        if dropped > self.told && (at_once || self.silent.is_none_or(|silent| now >= silent)) {
             tracing::warn!(
                 dropped = dropped - self.told,
                 "decisions are missing in the history: they came faster than they could be written"
             );
-            (self.told, self.silence) = (dropped, SILENCE);
+            (self.told, self.silent) = (dropped, now.checked_add(SILENCE));
         }
     }
 }
 
-/// The thread that writes. Dropping it writes what is left.
+/// What makes the thread write, and has it end when it is dropped; who drops it may be a session, which doesn't wait.
 #[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Arc<Thread>,
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+pub(super) struct Thread(Mutex<Option<JoinHandle<()>>>);
+
+impl Thread {
+    /// Waits for its end.
+    pub(super) fn join(&self) {
+        if let Some(thread) = lock(&self.0).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the history's writer died");
+        }
+    }
 }
 
 impl Writer {
@@ -246,11 +290,16 @@ impl Writer {
                 let stop = waited.unwrap_or_else(PoisonError::into_inner).0.stop;
                 own.write(stop);
                 if stop {
+                    own.give_up();
                     return;
                 }
             }
         })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Arc::new(Thread(Mutex::new(Some(thread)))) })
+    }
+
+    pub(super) fn thread(&self) -> Arc<Thread> {
+        Arc::clone(&self.thread)
     }
 }
 
@@ -258,11 +307,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         lock(&self.shared.pending).stop = true;
         self.shared.woken.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the history's writer died");
-        }
     }
 }
 
