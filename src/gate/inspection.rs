@@ -52,7 +52,7 @@ impl Inspection {
         let exempt = guest.exempt || exempt_sender(&gate, path);
         let sender = if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
         Self {
-            id: gate.ids.next(),
+            id: Id::next(),
             client: guest.client,
             started: Instant::now(),
             exempt,
