@@ -20,6 +20,7 @@ use crate::message::trace::{self, Protocol};
 use crate::policy::decide::{self, Decision};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
+use crate::record::Record;
 use crate::relay;
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::smtp::framing::{stuffed, unstuffed};
@@ -42,14 +43,22 @@ enum Stage {
     /// The header block as far as it came, dot-stuffed.
     Head(Vec<u8>),
     /// Judged and good; the relay takes the body.
-    Body(relay::Transaction, Option<Authors>),
+    Body(relay::Transaction, Option<Box<Open>>),
     /// What the client is told at the end.
     Refused(Reply),
     /// Answered.
     Over,
 }
 
-/// The addresses in From: and Reply-To:, for a decision that the body makes: it is logged at the end.
+/// A decision that the body makes is logged at the end; this is the one on the header, if that end never comes.
+#[derive(Debug)]
+struct Open {
+    authors: Authors,
+    decision: Decision,
+    record: Record,
+}
+
+/// The addresses in From: and Reply-To:.
 #[derive(Debug)]
 struct Authors {
     from: CompactString,
@@ -89,7 +98,7 @@ impl Message {
             Stage::Body(relay, _) => {
                 self.transaction.inspection.body(octets);
                 if let Err(reply) = relay.write(octets).await {
-                    self.stage = Stage::Refused(reply);
+                    self.leave(Stage::Refused(reply), "the relay took no more of it");
                 }
             }
             Stage::Head(block) => {
@@ -112,7 +121,7 @@ impl Message {
         if let Stage::Body(relay, _) = &mut self.stage
             && let Err(reply) = relay.flush().await
         {
-            self.stage = Stage::Refused(reply);
+            self.leave(Stage::Refused(reply), "the relay took no more of it");
         }
     }
 
@@ -125,7 +134,7 @@ impl Message {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let reply = match stage {
             Stage::Body(relay, None) => relay.finish().await,
-            Stage::Body(relay, Some(authors)) => match self.verdict(door, guest, &authors).await {
+            Stage::Body(relay, Some(open)) => match self.verdict(door, guest, &open.authors).await {
                 Some(refusal) => {
                     relay.abandon().await; // after DATA: closed without the dot
                     refusal
@@ -142,9 +151,25 @@ impl Message {
 
     /// The message won't end; nothing of it is delivered.
     pub(super) fn break_off(&mut self, why: &str) {
-        if !matches!(std::mem::replace(&mut self.stage, Stage::Over), Stage::Over) {
+        if !matches!(self.leave(Stage::Over, why), Stage::Over) {
             let id = self.transaction.id();
             tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, "broken off: {why}");
+        }
+    }
+
+    /// On to the next stage before the body has come; the one before. What the body should have decided is logged.
+    fn leave(&mut self, next: Stage, why: &str) -> Stage {
+        let mut before = std::mem::replace(&mut self.stage, next);
+        if let Stage::Body(_, open) = &mut before {
+            self.log_undecided(open.take(), why);
+        }
+        before
+    }
+
+    fn log_undecided(&self, open: Option<Box<Open>>, why: &str) {
+        if let Some(open) = open {
+            let Open { decision, record, .. } = *open;
+            self.transaction.inspection.log_undecided(record, &decision, why);
         }
     }
 
@@ -158,7 +183,7 @@ impl Message {
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
     async fn judge(&mut self, door: &Door, guest: &mut Guest, block: Vec<u8>, rest: Vec<u8>) {
         let block = unstuffed(&block).into_owned();
-        let (trace, authors) = match judge(door, guest, &mut self.transaction, &block).await {
+        let (trace, open) = match judge(door, guest, &mut self.transaction, &block).await {
             Ok(judged) => judged,
             Err(reply) => return self.refuse(reply).await,
         };
@@ -172,15 +197,18 @@ impl Message {
         self.stage = match opened.await {
             Ok(relay) => {
                 self.transaction.inspection.body(rest.strip_prefix(b"\r\n").unwrap_or(&rest));
-                Stage::Body(relay, authors)
+                Stage::Body(relay, open)
             }
-            Err(reply) => Stage::Refused(reply),
+            Err(reply) => {
+                self.log_undecided(open, "the relay didn't take it");
+                Stage::Refused(reply)
+            }
         };
     }
 
     /// Nothing more goes to the relay; before DATA it is left in good order.
     async fn refuse(&mut self, reply: Reply) {
-        self.stage = Stage::Refused(reply);
+        self.leave(Stage::Refused(reply), "it is refused for its size");
         if let Ok(relay) = self.transaction.take_relay() {
             relay.abandon().await;
         }
@@ -192,13 +220,13 @@ fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
     Reply::new(552, Enhanced(5, 3, 4), format!("the {what} is larger than {limit} octets"))
 }
 
-/// The verdict on the header block, and the trace fields that go before it; the authors where the body decides.
+/// The verdict on the header block, and the trace fields that go before it; what is open where the body decides.
 async fn judge(
     door: &Door,
     guest: &mut Guest,
     transaction: &mut Transaction,
     block: &[u8],
-) -> Result<(Vec<u8>, Option<Authors>), Reply> {
+) -> Result<(Vec<u8>, Option<Box<Open>>), Reply> {
     let header = header::read(block);
     let authors = Authors { from: addresses(&header.from), reply_to: addresses(&header.reply_to) };
     if block.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
@@ -217,22 +245,26 @@ async fn judge(
     } else {
         decide::exempt()
     };
-    let authors = if transaction.inspection.awaits_body() {
-        Some(authors)
+    let open = if transaction.inspection.awaits_body() {
+        let record = with_facts(transaction, &authors, |facts| transaction.record(guest, &decision, facts));
+        Some(Box::new(Open { authors, decision: decision.clone(), record }))
     } else {
         log(transaction, guest, &decision, &authors);
         None
     };
     match door.gate.refusal(&decision, transaction.id()) {
         Some(reply) => Err(reply),
-        None => Ok((trace_fields(door, guest, transaction).await, authors)),
+        None => Ok((trace_fields(door, guest, transaction).await, open)),
     }
 }
 
 fn log(transaction: &Transaction, guest: &Guest, decision: &Decision, authors: &Authors) {
+    with_facts(transaction, authors, |facts| transaction.log(guest, decision, facts));
+}
+
+fn with_facts<T>(transaction: &Transaction, authors: &Authors, then: impl FnOnce(&Facts<'_>) -> T) -> T {
     let rcpt = transaction.first.as_ref().map(ToCompactString::to_compact_string).unwrap_or_default();
-    let facts = Facts { rcpt: &rcpt, from: &authors.from, reply_to: &authors.reply_to, ..Facts::default() };
-    transaction.log(guest, decision, &facts);
+    then(&Facts { rcpt: &rcpt, from: &authors.from, reply_to: &authors.reply_to, ..Facts::default() })
 }
 
 async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction) -> Vec<u8> {

@@ -14,7 +14,7 @@ use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule};
-use crate::record::Id;
+use crate::record::{Id, Record};
 use crate::relay::{self, ClientInfo, ClientName, Envelope, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
@@ -228,6 +228,12 @@ impl Transaction {
     pub(super) fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
         let mail_from = format_compact!("<{}>", self.path);
         self.inspection.log(guest, decision, &Facts { mail_from: &mail_from, ..*facts });
+    }
+
+    /// What would be logged of it.
+    pub(super) fn record(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) -> Record {
+        let mail_from = format_compact!("<{}>", self.path);
+        self.inspection.record(guest, decision, &Facts { mail_from: &mail_from, ..*facts })
     }
 
     /// What Authentication-Results is made of.

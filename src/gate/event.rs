@@ -23,7 +23,7 @@ pub struct Facts<'a> {
     pub reply_to: &'a str,
 }
 
-pub(super) fn write(record: &Record) {
+pub(super) fn write(record: &Record, undecided: Option<&str>) {
     let (finding, rule) = (record.deciding(), record.deciding_rule());
     let because = record.because.map(|(because, _)| because);
     tracing::info!(
@@ -46,8 +46,9 @@ pub(super) fn write(record: &Record) {
         duration = record.duration.as_secs_f64(),
         dns_queries = record.queries(),
         evidence = because.and(finding).map(|finding| summary(&finding.evidence)),
-        "{}",
-        sentence(record),
+        "{}{}",
+        undecided.map_or_else(|| sentence(record), |_| "accepted as far as it came, the body would have decided: "),
+        undecided.unwrap_or_default(),
     );
 }
 

@@ -52,7 +52,7 @@ impl Inspection {
         let exempt = guest.exempt || exempt_sender(&gate, path);
         let sender = if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
         Self {
-            id: gate.ids.next(),
+            id: Id::next(),
             client: guest.client,
             started: Instant::now(),
             exempt,
@@ -168,9 +168,18 @@ impl Inspection {
 
     /// Writes the one event of this decision (DESIGN 6), counts it for the monitor's report, and remembers it.
     pub fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
+        self.log_record(self.record(guest, decision, facts), decision, None);
+    }
+
+    /// The same for a message that ends before its body could decide: `record` is of the decision on its header, and
+    /// `why` it ended.
+    pub fn log_undecided(&self, record: Record, decision: &Decision, why: &str) {
+        self.log_record(record, decision, Some(why));
+    }
+
+    fn log_record(&self, record: Record, decision: &Decision, undecided: Option<&str>) {
         let memory = &self.gate.memory;
-        let record = self.record(guest, decision, facts);
-        event::write(&record);
+        event::write(&record, undecided);
         memory.monitor.record(decision, self.client);
         memory.metrics.verdict(decision, record.mode, self.age());
         if let Some(history) = &memory.history {

@@ -8,7 +8,6 @@ mod domains;
 mod event;
 mod exempt;
 mod guest;
-mod id;
 mod inspection;
 mod monitor;
 mod networks;
@@ -28,7 +27,6 @@ pub use crate::gate::domains::Domains;
 pub use crate::gate::event::Facts;
 pub use crate::gate::exempt::Exemptions;
 pub use crate::gate::guest::Guest;
-use crate::gate::id::Ids;
 pub use crate::gate::inspection::Inspection;
 pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
 pub use crate::gate::networks::Networks;
@@ -64,7 +62,6 @@ pub struct Gate {
     /// What each record says of the settings.
     actions: Actions,
     help_url: Arc<str>,
-    ids: Ids,
 }
 
 /// What the gate remembers of earlier decisions. It may outlive the gate: after a reload the next one has it.
@@ -97,7 +94,7 @@ impl Gate {
         memory: Memory,
     ) -> Arc<Self> {
         let (actions, help_url) = (Actions::of(&settings.policy), Arc::from(settings.help_url.as_str()));
-        Arc::new(Self { settings, reverse_mx, memory, deadline, actions, help_url, ids: Ids::new() })
+        Arc::new(Self { settings, reverse_mx, memory, deadline, actions, help_url })
     }
 
     /// The operator's policy.

@@ -55,6 +55,14 @@ impl Id {
         Some(Self(id))
     }
 
+    /// The least number from `start` on that comes behind this id's. Numbers go round: what lies further ahead than half
+    /// of the circle lies behind, and then it is `start` itself.
+    #[must_use]
+    pub fn number_behind(self, start: u64) -> u64 {
+        let ahead = (self.number() + 1).wrapping_sub(start) & MASK;
+        if ahead <= MASK / 2 { start.saturating_add(ahead) } else { start }
+    }
+
     /// Its eight characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -97,6 +105,23 @@ mod tests {
             let id = Id::nth(number);
             assert!(id.as_str().bytes().all(|byte| ALPHABET.contains(&byte)));
             assert_eq!((id.number(), Id::parse(id.as_str())), (number, Some(id)));
+        }
+    }
+
+    #[test]
+    fn numbers_go_on_behind_an_id_also_where_they_go_round() {
+        let now = 1_764_000_000_000;
+        let rows = [
+            (now, now, now + 1),
+            (now + 5, now, now + 6),
+            (now - 1, now, now),
+            (now - 5, now, now),
+            (MASK, MASK - 3, MASK + 1),
+            (2, MASK, MASK + 4),
+            (MASK, MASK + 4, MASK + 4),
+        ];
+        for (last, start, expected) in rows {
+            assert_eq!(Id::nth(last).number_behind(start), expected, "{last} {start}");
         }
     }
 

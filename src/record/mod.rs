@@ -7,6 +7,7 @@
 mod id;
 mod refusal;
 pub mod report;
+mod sequence;
 #[cfg(test)]
 mod tests;
 
