@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::record::Id;
 use crate::store::OpenError;
 use crate::store::history::block::{Closed, walk};
 
@@ -128,12 +129,14 @@ impl Folder {
         self.segments.iter().map(|segment| segment.octets).sum()
     }
 
-    /// The largest number of a block; there are larger ones than the newest file's own, where the clock is behind.
-    pub(super) fn last_number(&self) -> u64 {
-        let Some(newest) = self.segments.back() else { return 0 };
+    /// The largest number of a block, as there are larger ones than the newest file's own where the clock is behind; and
+    /// the last id in that file.
+    pub(super) fn last(&self) -> (u64, Option<Id>) {
+        let Some(newest) = self.segments.back() else { return (0, None) };
         let found = File::open(&newest.path).and_then(|file| walk(file, newest.octets));
         let (found, _) = found.unwrap_or_default();
-        found.iter().map(|block| block.contents.number).fold(newest.number, u64::max)
+        let number = found.iter().map(|block| block.contents.number).fold(newest.number, u64::max);
+        (number, found.iter().map(|block| block.contents.ids.1).max().map(Id::nth))
     }
 
     /// The number of the newest file.

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::record::Record;
+use crate::record::{Id, Record};
 use crate::store::history::Count;
 use crate::store::history::block::{Block, Closed};
 use crate::store::history::folder::{Folder, Limits};
@@ -72,7 +72,11 @@ struct Disk {
 
 impl Shared {
     pub(super) fn new(folder: Folder, limits: Limits) -> Self {
-        let (last, octets) = (folder.last_number(), folder.octets());
+        let ((last, id), octets) = (folder.last(), folder.octets());
+        if let Some(id) = id {
+            // An id names one transaction for as long as it is remembered.
+            Id::continue_after(id);
+        }
         Self {
             disk: Mutex::new(Disk { folder, again: None, failing: false, told: 0, silent: None }),
             tail: Mutex::new(Tail { last, ..Tail::default() }),
