@@ -32,7 +32,7 @@ function sentence(record) {
     if (!record.identity) return "Nothing spoke against it.";
     return [`${named(record.identity)} ${record.rule}`, record.rung ? ` by ${spoken(record.rung)}` : ""];
   }
-  const rule = el("span.soft", {}, ` (rule ${record.rule})`);
+  const rule = record.rule && el("span.soft", {}, ` (rule ${record.rule})`);
   return [`${named(record.identity).replace(":", "")}: ${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
 }
 
@@ -55,8 +55,8 @@ function tree(record) {
   const seen = new Set();
   return el("ul.tree", {}, ...IDENTITIES.map((identity) => {
     const own = findings.filter((finding) => finding.identity === identity);
-    const note = record.notes ? record.notes[identity] : guess(own);
-    if (note || own.length === 0) return el("li.quiet", {}, el("span.name", {}, named(identity)), " ", note ?? "not looked at");
+    const note = record.notes?.[identity] ?? guess(own);
+    if (note) return el("li.quiet", {}, el("span.name", {}, named(identity)), " ", note);
     return el("li", {}, el("span.name", {}, named(identity)), el("ul", {}, ...own.map((finding) => rule(finding, record, seen))));
   }));
 }
@@ -64,7 +64,7 @@ function tree(record) {
 // Why there is nothing to show, of a record that doesn't say it.
 function guess(own) {
   if (own.length === 0) return "not looked at";
-  return own.every((finding) => finding.result === "none" && finding.evidence.length === 0) ? "not given" : null;
+  return own.every((finding) => !finding.decides && finding.result === "none" && finding.evidence.length === 0) ? "not given" : null;
 }
 
 function rule(finding, record, seen) {
