@@ -160,7 +160,7 @@ async fn accepted_mail_is_listed_beside_refused_mail_and_filters_part_them() {
     let ids = [&spoof, &author, &deferred].map(|reply| id(reply).to_owned());
     // explain waits for what is not written yet, so that all is written afterwards
     let explained = run(daemon.home(), &format!("explain {}", ids[2]));
-    assert!(explained.out.contains("temperror (SERVFAIL) [reject]  <-- decides"), "{explained:?}");
+    assert!(explained.out.contains("temperror (SERVFAIL) [defer]  <-- decides"), "{explained:?}");
     let [spoof, author, deferred] = ids;
     let rows: [(&str, &[&str]); 12] = [
         ("", &[&deferred, &author, &spoof, "-"]),
