@@ -234,8 +234,8 @@ mod tests {
             .map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
-    fn rules(exists: Action, matches: Action, exists_by: &[Rung]) -> IdentityRules {
-        IdentityRules { exists, matches, exists_by: exists_by.to_vec(), matches_by: vec![Rung::Mx] }
+    fn rules(exists: Action, matches: Action, exists_by: &[Rung], matches_by: &[Rung]) -> IdentityRules {
+        IdentityRules { exists, matches, exists_by: exists_by.to_vec(), matches_by: matches_by.to_vec() }
     }
 
     fn hours(hours: u64) -> Duration {
@@ -244,6 +244,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_that_were_promised() {
+        use Rung::{Address, Dkim, Mx, Network, Organization, Ptr, Spf};
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         let hostname = DomainName::parse("mx.example.com").unwrap();
         let expected = Settings {
@@ -267,11 +268,21 @@ mod tests {
                     reject_at: RejectAt::Rcpt,
                     on_dns_error: OnDnsError::Defer,
                     malformed: Action::Reject,
-                    helo: rules(Action::Off, Action::Off, &[Rung::Mx, Rung::Address]),
-                    ptr: rules(Action::Tag, Action::Off, &[Rung::Mx, Rung::Organization]),
-                    mail_from: rules(Action::Reject, Action::Tag, &[Rung::Mx]),
-                    from: rules(Action::Reject, Action::Off, &[Rung::Mx]),
-                    reply_to: rules(Action::Reject, Action::Off, &[Rung::Mx]),
+                    helo: rules(Action::Off, Action::Off, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
+                    ptr: rules(Action::Tag, Action::Off, &[Mx, Organization], &[Mx, Network, Spf]),
+                    mail_from: rules(Action::Reject, Action::Tag, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
+                    from: rules(
+                        Action::Reject,
+                        Action::Off,
+                        &[Mx, Address, Organization],
+                        &[Mx, Network, Ptr, Spf, Dkim],
+                    ),
+                    reply_to: rules(
+                        Action::Greylist,
+                        Action::Off,
+                        &[Mx, Address, Organization],
+                        &[Mx, Network, Ptr, Spf],
+                    ),
                 },
                 exempt: Exemptions {
                     recipients: vec!["postmaster".into(), "abuse".into()],
@@ -285,7 +296,13 @@ mod tests {
                 match_prefix_v4: 24,
                 match_prefix_v6: 64,
             },
-            greylist: None,
+            greylist: Some(greylist::Settings {
+                path: "rmxd-greylist".into(),
+                delay: minutes(5),
+                expire: hours(36 * 24),
+                prefix_v4: 24,
+                prefix_v6: 64,
+            }),
             history: Some(history::Settings {
                 path: "rmxd-history".into(),
                 keep: hours(14 * 24),
@@ -346,6 +363,8 @@ mod tests {
         assert_eq!(with("policy.mail_from.matches", &[]), expected("rmxd-greylist"));
         let systemd = [("STATE_DIRECTORY", "/var/lib/rmxd:/var/lib/other")];
         assert_eq!(with("policy.reply_to.exists", &systemd), expected("/var/lib/rmxd/rmxd-greylist"));
+        let without = super::tests::with(&[("hostname", "gate.test"), ("policy.reply_to.exists", "reject")]);
+        assert_eq!(without.unwrap().greylist, None);
     }
 
     #[test]
@@ -366,16 +385,18 @@ mod tests {
 
     #[test]
     fn an_identity_keeps_its_own_rungs_over_the_general_ones() {
-        use Rung::{Address, Mx, Network, Organization};
+        use Rung::{Address, Mx, Network, Organization, Ptr, Spf};
         let policy = |assignments: &[(&str, &str)]| with(assignments).unwrap().gate.policy;
         let general = policy(&[("policy.exists_by", "organization"), ("policy.matches_by", "mx, network")]);
         assert_eq!(general.mail_from.exists_by, [Organization]);
         assert_eq!(general.helo.exists_by, [Mx, Address]);
         assert_eq!(general.ptr.exists_by, [Mx, Organization]);
         assert_eq!(general.helo.matches_by, [Mx, Network]);
+        assert_eq!(general.from.exists_by, [Mx, Address, Organization]);
+        assert_eq!(general.ptr.matches_by, [Mx, Network, Spf]);
         let own = policy(&[("policy.helo.exists_by", "mx"), ("policy.from.matches_by", "network")]);
         assert_eq!((own.helo.exists_by, own.from.matches_by), (vec![Mx], vec![Network]));
-        assert_eq!(own.mail_from.matches_by, [Mx]);
+        assert_eq!(own.mail_from.matches_by, [Mx, Network, Ptr, Spf]);
     }
 
     #[test]
