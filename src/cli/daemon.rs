@@ -1,5 +1,6 @@
 //! Starts everything that a configuration describes, for `rmxd serve` and `rmxd demo` alike.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -255,8 +256,22 @@ async fn greylist(before: Option<&Greylist>, settings: &Settings) -> Result<Opti
     if let Some(before) = before {
         return Ok(Some(before.renewed(wanted)));
     }
-    let opened = tokio::task::spawn_blocking(move || Greylist::open(wanted)).await;
-    opened.map_err(StartError::StoreDied)?.map(Some).map_err(StartError::Greylist)
+    let settings = wanted.clone();
+    let opened = tokio::task::spawn_blocking(move || Greylist::open(settings)).await;
+    match opened.map_err(StartError::StoreDied)? {
+        Ok(greylist) => Ok(Some(greylist)),
+        // The defaults greylist, and whoever starts rmxd where it may not write has no other reason to write.
+        Err(OpenError::Io { path, error }) if may_not_write(&error) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "the greylist is kept in memory only, a restart forgets it");
+            Greylist::in_memory(wanted).map(Some).map_err(StartError::Random)
+        }
+        Err(error) => Err(StartError::Greylist(error)),
+    }
+}
+
+fn may_not_write(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The history that these settings want: one that is open, or one that is opened now.

@@ -133,7 +133,8 @@ pub fn load_text(
     })?;
     let keys = Keys::new(&defaults);
     let mut problems = Vec::new();
-    let mut layers = vec![Layer::defaults(defaults)];
+    let mut built_in = Layer::defaults(defaults);
+    let mut layers = Vec::new();
     if let Some((path, text)) = file {
         layers.push(Layer::file(text, path, &keys, &mut problems));
     }
@@ -145,6 +146,8 @@ pub fn load_text(
     let state = state_folder(&environment);
     layers.push(Layer::environment(environment, &keys, &mut problems));
     layers.push(Layer::flags(&flags.set, &keys, &mut problems));
+    give_way(&mut built_in, &layers);
+    layers.insert(0, built_in);
 
     let origins = origins(&layers);
     let resolved = merge(&layers)
@@ -159,6 +162,20 @@ pub fn load_text(
         Err(more) => {
             problems.extend(more);
             Err(sorted(problems))
+        }
+    }
+}
+
+/// An operator who sets the rungs of `[policy]` means them for every identity that the configuration gives no rungs of its
+/// own: the built-in ones give way. Those of `exists` for helo and ptr don't, since hardly any host name has an MX record.
+fn give_way(built_in: &mut Layer, layers: &[Layer]) {
+    let rungs = [
+        ("policy.exists_by", ["policy.from.exists_by", "policy.reply_to.exists_by"]),
+        ("policy.matches_by", ["policy.from.matches_by", "policy.ptr.matches_by"]),
+    ];
+    for (general, own) in rungs {
+        if layers.iter().any(|layer| layer.value(general).is_some()) {
+            own.iter().for_each(|key| built_in.remove(key));
         }
     }
 }
@@ -392,11 +409,14 @@ mod tests {
         assert_eq!(general.helo.exists_by, [Mx, Address]);
         assert_eq!(general.ptr.exists_by, [Mx, Organization]);
         assert_eq!(general.helo.matches_by, [Mx, Network]);
-        assert_eq!(general.from.exists_by, [Mx, Address, Organization]);
-        assert_eq!(general.ptr.matches_by, [Mx, Network, Spf]);
+        assert_eq!((general.from.exists_by, general.reply_to.exists_by), (vec![Organization], vec![Organization]));
+        assert_eq!((general.from.matches_by, general.ptr.matches_by), (vec![Mx, Network], vec![Mx, Network]));
         let own = policy(&[("policy.helo.exists_by", "mx"), ("policy.from.matches_by", "network")]);
         assert_eq!((own.helo.exists_by, own.from.matches_by), (vec![Mx], vec![Network]));
         assert_eq!(own.mail_from.matches_by, [Mx, Network, Ptr, Spf]);
+        assert_eq!(own.ptr.matches_by, [Mx, Network, Spf]);
+        let both = policy(&[("policy.exists_by", "mx"), ("policy.from.exists_by", "mx, organization")]);
+        assert_eq!((both.from.exists_by, both.reply_to.exists_by), (vec![Mx, Organization], vec![Mx]));
     }
 
     #[test]

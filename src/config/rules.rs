@@ -60,6 +60,12 @@ fn rules(identity: Identity, raw: &raw::Rules, general: &Rungs, reader: &mut Rea
     };
     let exists_by = own(Rule::Exists, &raw.exists_by, &general.exists);
     let matches_by = own(Rule::Matches, &raw.matches_by, &general.matches);
+    if identity == Identity::Ptr && raw.matches != Action::Off.name() && matches_by.contains(&Rung::Ptr) {
+        reader.refuse_together(
+            &["policy.ptr.matches", "policy.matches_by"],
+            format!("policy.ptr.matches needs a policy.ptr.matches_by without \"ptr\": {VOUCHES}"),
+        );
+    }
     IdentityRules {
         exists: action(identity, Rule::Exists, &raw.exists, reader),
         matches: action(identity, Rule::Matches, &raw.matches, reader),
