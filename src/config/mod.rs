@@ -409,7 +409,10 @@ mod tests {
         assert_eq!(general.helo.exists_by, [Mx, Address]);
         assert_eq!(general.ptr.exists_by, [Mx, Organization]);
         assert_eq!(general.helo.matches_by, [Mx, Network]);
-        assert_eq!((general.from.exists_by, general.reply_to.exists_by), (vec![Organization], vec![Organization]));
+        assert_eq!(
+            (general.from.exists_by, general.reply_to.exists_by),
+            (vec![Organization], vec![Organization])
+        );
         assert_eq!((general.from.matches_by, general.ptr.matches_by), (vec![Mx, Network], vec![Mx, Network]));
         let own = policy(&[("policy.helo.exists_by", "mx"), ("policy.from.matches_by", "network")]);
         assert_eq!((own.helo.exists_by, own.from.matches_by), (vec![Mx], vec![Network]));

@@ -103,9 +103,10 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
         ),
         (
             "--client 127.0.0.10 --reply-to c@collect.test",
-            1,
+            75,
             &[
-                "because of reply_to: exists no_mx",
+                "because of reply_to: exists greylisted",
+                "exists of c@collect.test: fail (no_mx) [greylist]",
                 "mail_from: not given, or the null sender\n",
                 "from: not given\n",
             ],

@@ -176,8 +176,8 @@ fn configuration(
     let rules = match policy {
         Policy::Default | Policy::Public => "",
         Policy::Strict => {
-            "\n[policy.helo]\nexists = \"reject\"\n\n[policy.ptr]\nexists = \"reject\"\n\n\
-             [policy.mail_from]\nmatches = \"reject\"\n"
+            "\n[policy]\nexists_by = [\"mx\"]\nmatches_by = [\"mx\"]\n\n[policy.helo]\nexists = \"reject\"\n\n\
+             [policy.ptr]\nexists = \"reject\"\n\n[policy.mail_from]\nmatches = \"reject\"\n"
         }
     };
     format!(
