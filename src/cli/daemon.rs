@@ -103,13 +103,16 @@ impl Daemon {
         let dns = Dns::counted(settings.dns.clone(), metrics.clone())?;
         let watch = dns.watch();
         let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-        let greylist = greylist(None, &settings).await?;
         let monitor = Monitor::default();
         // Before the relay is asked: who comes meanwhile waits, and what can't be had is said at once.
         let listeners = server::listeners(&settings.server.listen, passed)?;
         let admin = settings.admin.listen.map(admin::Listener::bind).transpose()?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         let history = history(&[], &settings).await?;
+        server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
+        let relay = Probed::start(Relay::counted(settings.relay.clone(), metrics.clone())).await?;
+        // Last, so that a start which fails for another reason makes no file.
+        let greylist = greylist(None, &settings).await?;
         let memory = Memory {
             greylist: greylist.clone(),
             monitor: monitor.clone(),
@@ -117,8 +120,6 @@ impl Daemon {
             history: history.clone(),
         };
         let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, deadline(&settings), memory);
-        server::raise_descriptor_limit(settings.server.connections + settings.relay.max_connections);
-        let relay = Probed::start(Relay::counted(settings.relay.clone(), metrics.clone())).await?;
         let door = door(&settings, gate, &relay, tls.as_ref());
         let server = Server::start(settings.server.clone(), door, listeners, metrics.clone())?;
         let started = SystemTime::now();

@@ -123,12 +123,12 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
             &["client:  ::1 = mail.v6-mx.test", "AAAA mail.v6-mx.test: ::1"],
         ),
         (
-            "--client ::ffff:127.0.0.10 --mail-from a@good.test --set policy.mail_from.matches=reject",
+            "--client ::ffff:127.0.0.10 --mail-from a@good.test --set policy.mail_from.matches=reject --set policy.matches_by=mx",
             0,
             &["matches of a@good.test: pass (mx) [reject]"],
         ),
         (
-            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject",
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject --set policy.matches_by=mx",
             1,
             &["matches of a@good.test: fail (not_an_exchanger) [reject]  <-- decides"],
         ),

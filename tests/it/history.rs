@@ -244,7 +244,9 @@ async fn would_sums_up_what_monitor_mode_let_pass_with_lines_to_exempt_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_greylisting_said_to_each_recipient_is_under_one_id() {
     let (zone, address) = (Zone::start().await, free_address());
-    let daemon = start(zone.address(), address, "[policy.mail_from]\nmatches = \"greylist\"").await;
+    let daemon =
+        start(zone.address(), address, "[policy.mail_from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]")
+            .await;
     let mut client = Client::greeted(CLIENT, address, "mail.good.test").await;
     client.command("MAIL FROM:<a@good.test>").await;
     let first = client.command("RCPT TO:<one@here.test>").await.text;
