@@ -133,7 +133,7 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
             &["matches of a@good.test: fail (not_an_exchanger) [reject]  <-- decides"],
         ),
         (
-            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist",
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist --set policy.matches_by=mx",
             75,
             &[
                 "verdict: defer, because of mail_from: matches greylisted\n",

@@ -96,7 +96,7 @@ fn every_message_of_the_tour_is_judged_as_expected() {
         ("bounce", "250 2.0.0", ""),
         ("spoofed_from", "550 5.7.1", "no_such_domain"),
         ("spoofed_reply_to", "450 4.7.1", "greylisted"),
-        ("address_only", "250 2.0.0", ""),
+        ("address_only", "250 2.0.0", "no_mx"),
         ("not_an_exchanger", "250 2.0.0", "not_an_exchanger"),
         ("two_from", "550 5.6.0", "malformed_header"),
         ("group_in_from", "550 5.7.1", "no_such_domain"),
