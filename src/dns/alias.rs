@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::dns::failover::Servers;
-use crate::dns::resolver::{Data, Record, Response, WireName};
+use crate::dns::message::{Data, Record, Response, WireName};
 use crate::policy::evidence::{Answer, Question, RecordType, Records, Trouble};
 use crate::smtp::address::DomainName;
 

@@ -393,7 +393,7 @@ async fn without_servers_the_system_is_asked_for_them_or_the_error_says_so() {
     match Dns::new(settings(&[])) {
         Ok(dns) => assert_eq!(
             Some(dns.0.settings.servers.len()),
-            resolver::system_servers().ok().map(|list| list.len())
+            server::system_servers().ok().map(|list| list.len())
         ),
         Err(error) => assert!(error.to_string().starts_with("dns.servers is empty"), "{error}"),
     }
