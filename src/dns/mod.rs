@@ -13,6 +13,7 @@ mod askers;
 mod breaker;
 mod cache;
 mod clock;
+mod denials;
 mod failover;
 mod health;
 mod look;
@@ -257,8 +258,8 @@ impl Dns {
         &self.0.settings
     }
 
-    /// Forgets what was said of a name and of all names below it, and that a name above it doesn't exist. How many
-    /// answers that were.
+    /// Forgets the answers about a name and all names below it, and that a name above it is proven not to exist. How many
+    /// entries that were.
     pub async fn forget(&self, name: &DomainName) -> usize {
         self.0.cache.forget(&name.into()).await
     }
@@ -270,7 +271,7 @@ impl Dns {
         if let Some(entry) = held {
             return self.0.lookup(question, entry, How::Held, Duration::ZERO);
         }
-        if let Some(denial) = self.0.cache.denial(&question.name).await {
+        if let Some(denial) = self.0.cache.denial(&question).await {
             return self.0.lookup(question, denial, How::Held, Duration::ZERO);
         }
         if self.0.servers.breaker.turns_away(&question) {

@@ -47,7 +47,8 @@ impl TestServer {
     /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, NS, A, AAAA, PTR, CNAME, TXT: words) or `NAME BEHAVIOUR`:
     /// SERVFAIL, REFUSED, DROP, DELAY milliseconds, REFERRAL (NS records only), NOSOA (absence without SOA),
     /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped), FOLDS (over UDP
-    /// the question comes back in lower case).
+    /// the question comes back in lower case), NXDOMAIN TYPE (for that type alone), SECURE (DNSSEC proves what is said of
+    /// the name and all below it: AD for those that ask for it).
     /// Labels may hold `\DDD`; what is said of `*.NAME` holds for each name one label below that has no line itself.
     pub(crate) async fn start(zone: &str) -> Self {
         Self::launch(zone, true).await
@@ -125,6 +126,8 @@ struct Zone(HashMap<Name, Vec<Line>>);
 enum Line {
     Record(u32, RData),
     Code(ResponseCode),
+    NoSuchName(RecordType),
+    Secure,
     Drop,
     Delay(Duration),
     Referral,
@@ -157,6 +160,8 @@ impl Zone {
                     let text = words.join(" ").into_bytes();
                     Line::Record(ttl, RData::TXT(TXT::from_bytes(text.chunks(255).collect())))
                 }
+                ("NXDOMAIN", [rtype]) => Line::NoSuchName(rtype.parse().unwrap()),
+                ("SECURE", []) => Line::Secure,
                 ("SERVFAIL", []) => Line::Code(ResponseCode::ServFail),
                 ("REFUSED", []) => Line::Code(ResponseCode::Refused),
                 ("DROP", []) => Line::Drop,
@@ -180,6 +185,20 @@ impl Zone {
 
     fn has(&self, name: &Name, wanted: fn(&Line) -> bool) -> bool {
         self.lines(name).iter().any(wanted)
+    }
+
+    /// Whether DNSSEC proves what is said of the name and of all that it leads to.
+    fn is_secure(&self, asked: &Name, answers: &[Record]) -> bool {
+        let secure = |name: &Name| {
+            let above = |zone: &Name| zone.zone_of(name);
+            let lines = self.0.iter().filter(|(zone, _)| above(zone)).flat_map(|(_, lines)| lines);
+            lines.into_iter().any(|line| matches!(line, Line::Secure))
+        };
+        let targets = answers.iter().filter_map(|record| match &record.data {
+            RData::CNAME(target) => Some(&target.0),
+            _ => None,
+        });
+        secure(asked) && targets.into_iter().all(secure)
     }
 
     /// Answer and authority records, and the code.
@@ -220,7 +239,8 @@ impl Zone {
             let data = RData::NS(NS(name("ns.test")));
             return (answers, vec![Record::from_rdata(last, TTL, data)], ResponseCode::NoError);
         }
-        let exists = self.0.keys().any(|name| last.zone_of(name));
+        let denied = |line: &Line| matches!(line, Line::NoSuchName(denied) if *denied == rtype);
+        let exists = !self.lines(&last).iter().any(denied) && self.0.keys().any(|name| last.zone_of(name));
         let code = if exists { ResponseCode::NoError } else { ResponseCode::NXDomain };
         let minimum = NEGATIVE_TTL.as_secs().try_into().unwrap();
         let soa = RData::SOA(SOA::new(name("ns.test"), name("root.test"), 1, 1, 1, 1, minimum));
@@ -249,7 +269,7 @@ impl RequestHandler for Handler {
             log.push(entry);
             first
         };
-        let (delay, lost, folds, (answers, authorities, code)) = {
+        let (delay, lost, folds, (answers, authorities, code), secure) = {
             let zone = self.0.zone.lock().unwrap();
             let delay = zone.lines(&asked).iter().find_map(|line| match line {
                 Line::Delay(time) => Some(*time),
@@ -260,10 +280,13 @@ impl RequestHandler for Handler {
                 || first && zone.has(&asked, |line| matches!(line, Line::OnceLost));
             let folds =
                 info.protocol == Protocol::Udp && zone.has(&asked, |line| matches!(line, Line::Folds));
-            (delay, lost, folds, zone.answer(&asked, rtype))
+            let answer = zone.answer(&asked, rtype);
+            let secure = zone.is_secure(&asked, &answer.0);
+            (delay, lost, folds, answer, secure)
         };
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.recursion_available = true;
+        metadata.authentic_data = secure && request.metadata.authentic_data;
         metadata.response_code = code;
         tokio::time::sleep(delay.unwrap_or_default()).await;
         if lost {
