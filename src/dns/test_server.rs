@@ -47,7 +47,7 @@ impl TestServer {
     /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, NS, A, AAAA, PTR, CNAME, TXT: words) or `NAME BEHAVIOUR`:
     /// SERVFAIL, REFUSED, DROP, DELAY milliseconds, REFERRAL (NS records only), NOSOA (absence without SOA),
     /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped), FOLDS (over UDP
-    /// the question comes back in lower case), NXDOMAIN TYPE (for that type alone), SECURE (DNSSEC proves what is said of
+    /// the question comes back in lower case), NXDOMAIN TYPE and SERVFAIL TYPE (for that type alone), SECURE (DNSSEC proves what is said of
     /// the name and all below it: AD for those that ask for it).
     /// Labels may hold `\DDD`; what is said of `*.NAME` holds for each name one label below that has no line itself.
     pub(crate) async fn start(zone: &str) -> Self {
@@ -126,7 +126,7 @@ struct Zone(HashMap<Name, Vec<Line>>);
 enum Line {
     Record(u32, RData),
     Code(ResponseCode),
-    NoSuchName(RecordType),
+    CodeFor(RecordType, ResponseCode),
     Secure,
     Drop,
     Delay(Duration),
@@ -160,7 +160,8 @@ impl Zone {
                     let text = words.join(" ").into_bytes();
                     Line::Record(ttl, RData::TXT(TXT::from_bytes(text.chunks(255).collect())))
                 }
-                ("NXDOMAIN", [rtype]) => Line::NoSuchName(rtype.parse().unwrap()),
+                ("NXDOMAIN", [rtype]) => Line::CodeFor(rtype.parse().unwrap(), ResponseCode::NXDomain),
+                ("SERVFAIL", [rtype]) => Line::CodeFor(rtype.parse().unwrap(), ResponseCode::ServFail),
                 ("SECURE", []) => Line::Secure,
                 ("SERVFAIL", []) => Line::Code(ResponseCode::ServFail),
                 ("REFUSED", []) => Line::Code(ResponseCode::Refused),
@@ -207,6 +208,7 @@ impl Zone {
         loop {
             if let Some(code) = self.lines(&last).iter().find_map(|line| match line {
                 Line::Code(code) => Some(*code),
+                Line::CodeFor(of, code) if *of == rtype && *code != ResponseCode::NXDomain => Some(*code),
                 _ => None,
             }) {
                 return (Vec::new(), Vec::new(), code);
@@ -239,7 +241,7 @@ impl Zone {
             let data = RData::NS(NS(name("ns.test")));
             return (answers, vec![Record::from_rdata(last, TTL, data)], ResponseCode::NoError);
         }
-        let denied = |line: &Line| matches!(line, Line::NoSuchName(denied) if *denied == rtype);
+        let denied = |line: &Line| matches!(line, Line::CodeFor(of, ResponseCode::NXDomain) if *of == rtype);
         let exists = !self.lines(&last).iter().any(denied) && self.0.keys().any(|name| last.zone_of(name));
         let code = if exists { ResponseCode::NoError } else { ResponseCode::NXDomain };
         let minimum = NEGATIVE_TTL.as_secs().try_into().unwrap();
