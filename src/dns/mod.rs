@@ -15,12 +15,16 @@ mod cache;
 mod clock;
 mod denials;
 mod failover;
+#[cfg(test)]
+mod faults;
 mod health;
 mod look;
 mod message;
 pub(crate) mod names;
 pub(crate) mod organization;
 mod packet;
+#[cfg(test)]
+mod raw_server;
 mod resolver;
 mod server;
 mod tcp;

@@ -42,6 +42,11 @@ impl Upstream {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// Asks once, until then at the latest; over TCP too when UDP was truncated or its answer didn't echo the question's
     /// case (0x20).
     pub(super) async fn ask(

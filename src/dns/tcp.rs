@@ -61,6 +61,16 @@ enum End {
     Retired,
 }
 
+/// Why a question has no answer yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unanswered {
+    /// Nothing came on the connection while it waited.
+    Silence,
+    /// Others were answered meanwhile: it is the question that takes long.
+    Late,
+    Ended(End),
+}
+
 impl Tcp {
     pub(super) fn new(server: SocketAddr) -> Self {
         Self { server, connections: Mutex::default() }
@@ -68,29 +78,32 @@ impl Tcp {
 
     /// Asks, until then at the latest.
     pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> Result<Vec<u8>, Trouble> {
+        let mut met_silence = false;
         while Instant::now() < until {
-            let connection = self.connection();
-            match connection.exchange(packet, until).await {
+            let connection = self.connection(met_silence);
+            match connection.exchange(packet, met_silence, until).await {
                 Ok(message) if packet.is_answered_by(&message) => return Ok(message),
                 Ok(_) => {
                     connection.retire();
                     return Err(Trouble::Broken);
                 }
-                Err(End::Useless) => return Err(Trouble::Broken),
-                Err(End::Closed | End::Retired) => {}
+                Err(Unanswered::Ended(End::Useless)) => return Err(Trouble::Broken),
+                Err(Unanswered::Late) => break,
+                Err(Unanswered::Silence) => met_silence = true,
+                Err(Unanswered::Ended(End::Closed | End::Retired)) => {}
             }
         }
         Err(Trouble::Timeout)
     }
 
-    /// One for the next question.
-    fn connection(&self) -> Arc<Connection> {
+    /// One for the next question, a new one if that is wanted and there may be more.
+    fn connection(&self, new: bool) -> Arc<Connection> {
         let mut connections = locked(&self.connections);
         connections.retain(|connection| connection.state().end.is_none());
         let load = |connection: &Arc<Connection>| connection.state().waiting.len();
         let calmest = connections.iter().min_by_key(|connection| load(connection));
         match calmest {
-            Some(calmest) if connections.len() >= MAX_CONNECTIONS || load(calmest) == 0 => {
+            Some(calmest) if connections.len() >= MAX_CONNECTIONS || !new && load(calmest) == 0 => {
                 Arc::clone(calmest)
             }
             Some(_) | None => {
@@ -122,23 +135,29 @@ impl Connection {
         connection
     }
 
-    /// One question; an error says why the connection is of no use to it.
-    async fn exchange(&self, packet: &Packet, until: Instant) -> Result<Vec<u8>, End> {
+    /// One question. It waits half of its time for a connection that was used before, unless it has done so already.
+    async fn exchange(
+        &self,
+        packet: &Packet,
+        met_silence: bool,
+        until: Instant,
+    ) -> Result<Vec<u8>, Unanswered> {
         let sent = Instant::now();
-        let mut waiting = self.send(packet)?;
-        let patience = if waiting.was_used { sent + (until - sent) / 2 } else { until };
+        let mut waiting = self.send(packet).map_err(Unanswered::Ended)?;
+        let doubtful = waiting.was_used && !met_silence;
+        let patience = if doubtful { sent + (until - sent) / 2 } else { until };
         for end in [patience, until] {
             match timeout_at(end, &mut waiting.answer).await {
                 Ok(Ok(message)) => return Ok(message),
-                Ok(Err(_)) => return Err(self.state().end.unwrap_or(End::Useless)),
+                Ok(Err(_)) => return Err(Unanswered::Ended(self.state().end.unwrap_or(End::Useless))),
                 Err(_) if self.state().heard.is_none_or(|heard| heard < sent) => {
                     self.retire();
-                    return Err(End::Retired);
+                    return Err(Unanswered::Silence);
                 }
-                Err(_) => {} // others were answered meanwhile: it is the question that takes long
+                Err(_) => {}
             }
         }
-        Err(End::Retired)
+        Err(Unanswered::Late)
     }
 
     fn send(&self, packet: &Packet) -> Result<Waiting<'_>, End> {

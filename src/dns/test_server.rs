@@ -4,7 +4,7 @@
 //! non-terminal is NODATA) unless a line says otherwise. It is not the zone server of `rmxd zone`.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::dns::{CacheSettings, Clock, Dns, Settings};
 
+const LOOPBACK: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 /// TTL of a record whose line gives none.
 const TTL: u32 = 300;
 /// TTL of NXDOMAIN and NODATA.
@@ -51,17 +52,22 @@ impl TestServer {
     /// the name and all below it: AD for those that ask for it).
     /// Labels may hold `\DDD`; what is said of `*.NAME` holds for each name one label below that has no line itself.
     pub(crate) async fn start(zone: &str) -> Self {
-        Self::launch(zone, true).await
+        Self::launch(LOOPBACK, zone, true).await
+    }
+
+    /// The same at this address, where the port is drawn.
+    pub(crate) async fn start_at(address: SocketAddr, zone: &str) -> Self {
+        Self::launch(address, zone, true).await
     }
 
     /// The same without TCP.
     pub(crate) async fn udp_only(zone: &str) -> Self {
-        Self::launch(zone, false).await
+        Self::launch(LOOPBACK, zone, false).await
     }
 
-    async fn launch(zone: &str, with_tcp: bool) -> Self {
+    async fn launch(at: SocketAddr, zone: &str, with_tcp: bool) -> Self {
         let (udp, tcp) = loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpListener::bind(at).await.unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
                 break (udp, tcp);
             }

@@ -319,6 +319,44 @@ async fn a_big_answer_is_fetched_over_tcp() {
     assert_eq!(server.asked(), ["udp MX big.test", "tcp MX big.test"]);
 }
 
+/// A link-local address of this machine with its interface, from the kernel's list (proc_net(5)).
+fn link_local() -> Option<String> {
+    let list = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    list.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let address = u128::from_str_radix(words.first()?, 16).ok().map(std::net::Ipv6Addr::from_bits)?;
+        address.is_unicast_link_local().then(|| format!("{address}%{}", words.last().unwrap()))
+    })
+}
+
+#[tokio::test]
+async fn a_link_local_server_is_asked_over_its_interface_udp_and_tcp() {
+    let Some(text) = link_local() else {
+        eprintln!("skipped: no interface has a link-local address");
+        return;
+    };
+    let big: String = (0..120).map(|at| format!("big.test MX {at} host-number-{at}.big.test\n")).collect();
+    let mut at = parse_server(&text).unwrap();
+    at.set_port(0);
+    let server =
+        TestServer::start_at(at, &format!("good.test MX 10 m.test\nsigned.test SECURE\n{big}")).await;
+    let mut asked = parse_server(&text).unwrap();
+    asked.set_port(server.address().port());
+    let dns = Dns::new(settings(&[asked])).unwrap();
+    assert_eq!(text_of(&dns, "good.test").await, "fresh 10 m.test");
+    assert!(matches!(*mx(&dns, "big.test").await.evidence.answer, Answer::Found(_)));
+    assert_eq!(server.asked(), ["udp MX good.test", "udp MX big.test", "tcp MX big.test"]);
+    let down = Health { down: true, ..dns.health() };
+    assert_eq!(down.to_string(), format!("no server answers ([{text}]:{})", asked.port()));
+    // its way is no loopback, so what it says of DNSSEC doesn't count
+    assert_eq!(text_of(&dns, "gone.signed.test").await, "fresh NXDOMAIN");
+    assert_eq!(text_of(&dns, "below.gone.signed.test").await, "fresh NXDOMAIN");
+}
+
+async fn text_of(dns: &Dns, name: &str) -> String {
+    text(&mx(dns, name).await)
+}
+
 #[tokio::test]
 async fn a_question_that_comes_back_in_another_case_is_asked_again_over_tcp() {
     let name = "a-name-long-enough-for-its-case-to-matter.test";
