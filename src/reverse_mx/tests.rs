@@ -78,6 +78,10 @@ const DOMAINS: &str = "
     brokenfail.good.test NXDOMAIN MX
     brokenfail.good.test NXDOMAIN A
     brokenfail.good.test SERVFAIL AAAA
+    sends.good.test TXT nothing
+    nullmx.good.test MX 0 .
+    deadmx.good.test MX 10 gone.deadmx.test
+    servfail.good.test SERVFAIL
     matchfail.test MX 10 mx1.several.test
     matchfail.test MX 20 servfail.test
     mapped.test MX 10 mx.mapped.test
@@ -150,7 +154,7 @@ impl Bench {
 async fn exists_tells_valid_domains_from_others() {
     use Rung::{Address, Mx, Organization};
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
-    let rows: [(&str, &[Rung], &str); 57] = [
+    let rows: [(&str, &[Rung], &str); 64] = [
         ("good.test", &[Mx], "pass mx"),
         ("several.test", &[Mx], "pass mx"),
         ("v6only.test", &[Mx], "pass mx"),
@@ -206,6 +210,13 @@ async fn exists_tells_valid_domains_from_others() {
         ("good.xarpa", &[Mx], "fail no_such_domain"),
         ("host1.out.good.test", &[Mx, Organization], "pass organization"),
         ("gone.good.test", &[Mx, Organization], "fail no_such_domain"),
+        ("sends.good.test", &[Mx, Address, Organization], "pass organization"),
+        ("deadmx.good.test", &[Mx, Organization], "pass organization"),
+        ("gone.good.test", &[Mx, Address, Organization], "fail no_such_domain"),
+        ("gone.good.test", &[Organization], "fail no_such_domain"),
+        ("nullmx.good.test", &[Mx, Address, Organization], "fail null_mx"),
+        ("nullmx.good.test", &[Organization], "fail null_mx"),
+        ("servfail.good.test", &[Organization], "temperror SERVFAIL"),
         ("good.test", &[Organization], "pass organization"),
         ("host.nomxorg.test", &[Mx, Organization], "fail no_mx"),
         ("nomxorg.test", &[Mx, Organization], "fail no_mx"),
