@@ -201,6 +201,16 @@ mod tests {
     }
 
     #[test]
+    fn a_question_may_ask_for_ad_and_have_no_edns_and_over_tcp_its_length_stands_first() {
+        let form = Form { edns: false, authentic: true };
+        let asked = Packet::new([&b"ab"[..]].into_iter(), 15, form, || 0);
+        let octets = b"\0\0\x01\x20\0\x01\0\0\0\0\0\0\x02ab\0\0\x0F\0\x01";
+        assert_eq!(asked.octets().escape_ascii().to_string(), octets.escape_ascii().to_string());
+        let framed = [&[0, 20, 0xBE, 0xEF][..], &octets[2..]].concat();
+        assert_eq!(asked.framed(0xBEEF).escape_ascii().to_string(), framed.escape_ascii().to_string());
+    }
+
+    #[test]
     fn cases_of_the_longest_name_are_drawn_again_and_again() {
         let name = format!("{}a", "a.".repeat(126));
         let asked = packet(&name, &[0, u64::MAX]);
@@ -219,7 +229,7 @@ mod tests {
             change(&mut datagram);
             asked.receive(&datagram)
         };
-        let rows: [(Change<'_>, Reception); 12] = [
+        let rows: [(Change<'_>, Reception); 14] = [
             (&|_| {}, Reception::Answer),
             (&|datagram| datagram.extend_from_slice(b"records"), Reception::Answer),
             (&|datagram| datagram[2] |= TRUNCATED, Reception::OverTcp),
@@ -227,7 +237,9 @@ mod tests {
             (&|datagram| datagram[13] = b'x', Reception::Foreign),
             (&|datagram| datagram[0] ^= 1, Reception::Foreign),
             (&|datagram| datagram[2] &= !RESPONSE, Reception::Foreign),
+            (&|datagram| datagram[2] |= 4 << 3, Reception::Foreign), // NOTIFY
             (&|datagram| datagram[5] = 2, Reception::Foreign),
+            (&|datagram| datagram[5] = 0, Reception::Answer), // an error at most
             (&|datagram| datagram[22] = 1, Reception::Foreign), // another type
             (&|datagram| datagram.truncate(20), Reception::Foreign),
             (&|datagram| datagram.truncate(11), Reception::Foreign),

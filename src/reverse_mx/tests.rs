@@ -61,10 +61,6 @@ const DOMAINS: &str = "
     host.nomxorg.test A 127.0.3.9
     nomxorg.test TXT nothing
     out.servfail.test TXT nothing
-    sends.good.test TXT nothing
-    nullmx.good.test MX 0 .
-    deadmx.good.test MX 10 gone.deadmx.test
-    servfail.good.test SERVFAIL
     mxdenied.test NXDOMAIN MX
     mxdenied.test AAAA ::1
     mxdenied.test A 127.0.0.30
@@ -82,6 +78,10 @@ const DOMAINS: &str = "
     brokenfail.good.test NXDOMAIN MX
     brokenfail.good.test NXDOMAIN A
     brokenfail.good.test SERVFAIL AAAA
+    sends.good.test TXT nothing
+    nullmx.good.test MX 0 .
+    deadmx.good.test MX 10 gone.deadmx.test
+    servfail.good.test SERVFAIL
     matchfail.test MX 10 mx1.several.test
     matchfail.test MX 20 servfail.test
     mapped.test MX 10 mx.mapped.test
@@ -154,7 +154,7 @@ impl Bench {
 async fn exists_tells_valid_domains_from_others() {
     use Rung::{Address, Mx, Organization};
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
-    let rows: [(&str, &[Rung], &str); 63] = [
+    let rows: [(&str, &[Rung], &str); 64] = [
         ("good.test", &[Mx], "pass mx"),
         ("several.test", &[Mx], "pass mx"),
         ("v6only.test", &[Mx], "pass mx"),
@@ -209,6 +209,7 @@ async fn exists_tells_valid_domains_from_others() {
         ("xarpa", &[Mx], "fail invalid_domain"),
         ("good.xarpa", &[Mx], "fail no_such_domain"),
         ("host1.out.good.test", &[Mx, Organization], "pass organization"),
+        ("gone.good.test", &[Mx, Organization], "fail no_such_domain"),
         ("sends.good.test", &[Mx, Address, Organization], "pass organization"),
         ("deadmx.good.test", &[Mx, Organization], "pass organization"),
         ("gone.good.test", &[Mx, Address, Organization], "fail no_such_domain"),
