@@ -41,7 +41,10 @@ fn is_own_u_label(label: &str) -> bool {
         is_permitted(character, before.copied(), characters.get(at + 1).copied(), &characters)
     };
     // the Kelvin sign is a `K` by case and by NFC
-    result.is_ok() && decoded == *plain && ascii(&plain) <= ascii(label) && characters.iter().enumerate().all(permitted)
+    result.is_ok()
+        && decoded == *plain
+        && ascii(&plain) <= ascii(label)
+        && characters.iter().enumerate().all(permitted)
 }
 
 /// RFC 5892 2 and appendix A, for characters that UTS #46 leaves unchanged; it checks joiners itself.
@@ -88,10 +91,10 @@ mod tests {
             ("xn--ls8h.test", Some("xn--ls8h.test")),
             ("pal\u{b7}lada.test", Some("xn--pallada-5fa.test")),
             ("pa\u{b7}lada.test", None),
-            ("\u{1f4a9}.test", None),                        // a symbol
+            ("\u{1f4a9}.test", None),                            // a symbol
             ("\u{1d420}\u{1d428}\u{1d428}\u{1d41d}.test", None), // mathematical
-            ("g\u{ff4f}od.test", None),                      // full-width
-            ("good\u{3002}test", None),                      // ideographic full stop
+            ("g\u{ff4f}od.test", None),                          // full-width
+            ("good\u{3002}test", None),                          // ideographic full stop
             ("good\u{ff0e}test", None),
             ("good\u{2024}test", None),
             ("b\u{fc}cher\u{3002}good.test", None),

@@ -17,7 +17,11 @@ pub fn check(input: &[u8]) {
     let author = DomainName::parse("football.example.com").unwrap();
     let stranger = DomainName::parse("other.example").unwrap();
     let Some(outcome) = outcome(&block, body, &texts, &author) else { return };
-    assert_eq!(outcome_of(&block, body, &texts, &author, &stranger), Outcome::Fail, "aligned with nobody else");
+    assert_eq!(
+        outcome_of(&block, body, &texts, &author, &stranger),
+        Outcome::Fail,
+        "aligned with nobody else"
+    );
     if outcome != Outcome::Pass {
         return;
     }

@@ -21,7 +21,8 @@ pub fn check(input: &[u8]) {
     }
     let header = header::read(&block);
     let whole = [&*block, b"\r\n"].concat();
-    let message = MessageParser::new().header_address("From").header_address("Reply-To").parse_headers(&whole);
+    let message =
+        MessageParser::new().header_address("From").header_address("Reply-To").parse_headers(&whole);
     let message = message.expect("a message");
     assert_alike(&header.from, message.header("From"), from);
     assert_alike(&header.reply_to, message.header("Reply-To"), reply_to.unwrap_or_default());
@@ -35,7 +36,9 @@ fn is_value(value: &[u8]) -> bool {
         let inner = if last { Some(*line) } else { line.strip_suffix(b"\r") };
         let begins = at == 0 || line.starts_with(b" ") || line.starts_with(b"\t");
         inner.is_some_and(|inner| {
-            begins && !inner.contains(&b'\r') && (at == 0 || inner.iter().any(|octet| !octet.is_ascii_whitespace()))
+            begins
+                && !inner.contains(&b'\r')
+                && (at == 0 || inner.iter().any(|octet| !octet.is_ascii_whitespace()))
         })
     })
 }
