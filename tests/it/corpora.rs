@@ -27,8 +27,8 @@ use crate::support;
 /// Every name there is takes mail.
 const EVERY_DOMAIN: &str = "\
 . 60 IN SOA ns.all. hostmaster.all. 1 3600 600 86400 60
-* 60 IN MX 10 mail.exchanger.
-* 60 IN A 127.0.0.10
+*. 60 IN MX 10 mail.exchanger.
+*. 60 IN A 127.0.0.10
 ";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
 /// For reading one header block, and for judging it as well.
