@@ -39,12 +39,9 @@ async fn no_reader_sees_another_sender_than_the_one_that_was_judged() {
     let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
     let (mut taken, mut wrong) = (0, Vec::new());
     for (number, Variant { value, expected }) in variants.iter().enumerate() {
-        let message = [
-            b"Subject: case\r\nFrom: ".as_slice(),
-            value,
-            format!("\r\nTo: user@relay.test\r\nX-Case: {number}.\r\n\r\nbody\r\n").as_bytes(),
-        ];
-        let reply = client.deliver("a@good.test", "user@relay.test", &message.concat()).await;
+        let rest = format!("\r\nTo: user@relay.test\r\nX-Case: {number}.\r\n\r\nbody\r\n");
+        let message = [b"Subject: case\r\nFrom: ".as_slice(), value, rest.as_bytes()].concat();
+        let reply = client.deliver("a@good.test", "user@relay.test", &message).await;
         taken += usize::from(reply.is_positive());
         let allowed = match expected {
             Expected::Taken => reply.is_positive(),
