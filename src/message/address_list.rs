@@ -2,12 +2,13 @@
 //!
 //! The rule: what can be read in one way only is read, however odd; where two readers could see two different sender
 //! domains, the field is malformed. Read: nested comments, quoted strings, encoded words (text, never an address),
-//! groups, source routes (dropped), white space and comments around `.` and `@`, empty list elements; in an unquoted
+//! groups, white space and comments in a local part and in front of the `@`, empty list elements; in an unquoted
 //! display name dots, brackets, 8-bit text of any charset and the specials of an encoded word; stray dots in a local
-//! part; a group or list that ends in too few or too many `;`. Refused: a comma in an unquoted display name
-//! (`Foo, Inc. <x@d>` has an author `Foo` for those who complete it), two addresses without a comma between them,
-//! `@` in an unquoted display name unless it is the same address once more, anything behind `<...>`, a domain with
-//! empty labels, whatever is not closed, control characters.
+//! part; a group or list that ends in too few or too many `;`. Refused: white space, comments and folds in a domain or
+//! between the `@` and the domain, source routes, a comma in an unquoted display name (`Foo, Inc. <x@d>` has an author
+//! `Foo` for those who complete it), two addresses without a comma between them, `@` in an unquoted display name unless
+//! it is the same address once more, anything behind `<...>`, a domain with empty labels, whatever is not closed,
+//! control characters.
 //!
 //! One pass, no recursion, nothing is read twice: the time is linear in the length of the field.
 
@@ -195,7 +196,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// `<...>` with its address, `None` for `<>`; a source route is dropped (RFC 5322 4.4).
+    /// `<...>` with its address, `None` for `<>`.
     fn angle(&mut self) -> Result<Option<Address>, Malformed> {
         self.skip();
         self.cfws()?;
@@ -204,7 +205,8 @@ impl Cursor<'_> {
                 self.skip();
                 return Ok(None);
             }
-            Some(b'@') => self.route()?,
+            // a source route (RFC 5322 4.4): some readers show its last host
+            Some(b'@') => return Err(Malformed::Ambiguous),
             _ => {}
         }
         let mut words = Words::default();
@@ -223,25 +225,6 @@ impl Cursor<'_> {
         }
         self.skip();
         Ok(Some(Address { astray: false, ..address }))
-    }
-
-    /// `@a,@b:`
-    fn route(&mut self) -> Result<(), Malformed> {
-        loop {
-            self.cfws()?;
-            match self.peek() {
-                Some(b',') => self.skip(),
-                Some(b'@') => {
-                    self.skip();
-                    self.domain_name(&mut Vec::new())?;
-                }
-                Some(b':') => {
-                    self.skip();
-                    return Ok(());
-                }
-                _ => return Err(Malformed::Syntax),
-            }
-        }
     }
 
     /// From the `@` on, up to what follows the domain and the white space behind it.

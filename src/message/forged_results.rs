@@ -326,8 +326,8 @@ mod tests {
         for value in ["(", "(\\", "a ", "()", "\"(", ";", "\u{fc}.", "a(b)", "=?"].map(fill) {
             let block = format!("Authentication-Results: {value}\r\nARC-Authentication-Results: {value}\r\n");
             let started = tokio::time::Instant::now();
-            without_own_results(block.as_bytes(), OURS);
-            assert!(started.elapsed().as_millis() < 1500, "{:?}", value.get(..4));
+            let left = without_own_results(block.as_bytes(), OURS).len();
+            assert!(left <= block.len() && started.elapsed().as_millis() < 1500, "{:?}", value.get(..4));
         }
     }
 
