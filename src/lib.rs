@@ -29,6 +29,12 @@
 //!   envelope opens no way around the check of the visible sender.
 //! - A header that begins with a continuation line is refused for everybody: behind our trace fields it would speak in
 //!   our name.
+//! - A domain with white space, comments or folds inside is malformed, though RFC 5322 4.4 permits them: readers end it at
+//!   different places. So is what the relay would break or cut, since it delivers another header than the one judged.
+//! - A bounce whose From: names no domain is only tagged: its loss would be noticed by nobody. If any reader could find an
+//!   address in that field, it is ambiguous and refused.
+//! - Forged results are taken out by every reading of the field that we know of, not by the grammar: the programs behind
+//!   us don't follow it.
 //! - Whether DNS is down is learned from its servers, never from the domains that are asked for: those are the senders'.
 //! - A file of exemptions with one bad line is refused whole: half a list would refuse somebody whom the operator trusts.
 //! - The greylist asks by the envelope's sender, whichever identity failed: one delay for a message, not one for each.

@@ -144,10 +144,11 @@ fn is_safe(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
 }
 
-/// A recipient that can't be misread inside the field; quoted and internationalised local parts are left out.
+/// A recipient that can't be misread inside the field; quoted and internationalised local parts are left out, and those
+/// with an equals sign, which looks like a result.
 fn safe_recipient(path: &ForwardPath) -> Option<String> {
     let text = path.to_string();
-    let safe = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\(),;<>".contains(&byte));
+    let safe = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\(),;<>=".contains(&byte));
     safe.then_some(text)
 }
 
@@ -293,6 +294,7 @@ mod tests {
             ("user+tag@relay.test", Some("<user+tag@relay.test>;")),
             ("Postmaster", Some("<Postmaster>;")),
             ("\"a;b\"@relay.test", None),
+            ("dkim=pass@relay.test", None),
             ("\u{fc}@relay.test", None),
         ];
         for (recipient, expected) in rows {
