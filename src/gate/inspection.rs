@@ -133,8 +133,8 @@ impl Inspection {
             visible_senders(gate, header, client, &helo)
         );
         let mut findings = [envelope, visible].concat();
-        self.nameless = self.bounce
-            && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
+        self.nameless =
+            self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
         let open = signed::open(&self.gate, &mut findings, block);
         (self.findings, self.whole) = (Arc::new(findings), true);
         let decision = self.greylisted(self.decision(), &self.triples);
@@ -234,8 +234,7 @@ impl Inspection {
             return decide(self.gate.policy(), &self.findings);
         }
         let can_refuse = |finding: &&Finding| {
-            finding.identity != Identity::From
-                || finding.outcome != Outcome::Fail(Reason::MalformedHeader)
+            finding.identity != Identity::From || finding.outcome != Outcome::Fail(Reason::MalformedHeader)
         };
         let judged: Vec<_> = self.findings.iter().filter(can_refuse).cloned().collect();
         decide(self.gate.policy(), &judged)

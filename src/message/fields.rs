@@ -58,7 +58,11 @@ fn item(raw: &[u8]) -> Item<'_> {
     };
     let spaces = name.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let name = name.get(..name.len().saturating_sub(spaces)).unwrap_or_default();
-    if name.is_empty() || name.len() + spaces > MAX_NAME || !name.iter().all(u8::is_ascii_graphic) || !has_whole_lines(raw) {
+    if name.is_empty()
+        || name.len() + spaces > MAX_NAME
+        || !name.iter().all(u8::is_ascii_graphic)
+        || !has_whole_lines(raw)
+    {
         return Item::Stray(raw);
     }
     Item::Field { name, value: value.strip_prefix(b":").unwrap_or(value), raw }
@@ -99,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_name_has_256_octets_at_most_with_the_white_space_behind_it() {
-        let rows = [("a".repeat(256), true), ("a".repeat(257), false), (format!("a{}", " ".repeat(256)), false)];
+        let rows =
+            [("a".repeat(256), true), ("a".repeat(257), false), (format!("a{}", " ".repeat(256)), false)];
         for (name, is_field) in rows {
             let line = format!("{name}: b\r\n");
             let is_stray = matches!(items(line.as_bytes()).next(), Some(Item::Stray(_)));

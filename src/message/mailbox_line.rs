@@ -42,9 +42,15 @@ mod tests {
     #[test]
     fn the_first_lines_of_a_mailbox_become_fields() {
         let rows = [
-            ("From u@good.test Mon Jan  1 12:00:00 2024\r\nTo: a\r\n", "X-Mailbox-Line: From u@good.test Mon Jan  1 12:00:00 2024\r\nTo: a\r\n"),
+            (
+                "From u@good.test Mon Jan  1 12:00:00 2024\r\nTo: a\r\n",
+                "X-Mailbox-Line: From u@good.test Mon Jan  1 12:00:00 2024\r\nTo: a\r\n",
+            ),
             (">>From u\r\n folded: x\r\nTo: a\r\n", "X-Mailbox-Line: >>From u\r\n folded: x\r\nTo: a\r\n"),
-            ("From \r\n>From u\r\nTo: a\r\n", "X-Mailbox-Line: From \r\nX-Mailbox-Line: >From u\r\nTo: a\r\n"),
+            (
+                "From \r\n>From u\r\nTo: a\r\n",
+                "X-Mailbox-Line: From \r\nX-Mailbox-Line: >From u\r\nTo: a\r\n",
+            ),
             ("From : a@b.test\r\nTo: a\r\n", "From : a@b.test\r\nTo: a\r\n"),
             (">From: a@b.test\r\n", ">From: a@b.test\r\n"),
             ("To: a\r\nFrom u\r\n", "To: a\r\nFrom u\r\n"),
@@ -54,7 +60,10 @@ mod tests {
         ];
         for (block, expected) in rows {
             let block_after = as_field(block.as_bytes());
-            assert_eq!(block_after.escape_ascii().to_string(), expected.as_bytes().escape_ascii().to_string());
+            assert_eq!(
+                block_after.escape_ascii().to_string(),
+                expected.as_bytes().escape_ascii().to_string()
+            );
             assert_eq!(matches!(block_after, Cow::Owned(_)), block != expected);
         }
         let many = "From \r\n".repeat(20);

@@ -76,7 +76,8 @@ fn confirms_field(value: &HeaderValue<'_>, ours: &[Address]) -> bool {
     if ours.iter().any(|address| address.astray) {
         return true;
     }
-    let mut theirs = theirs.iter().filter_map(|entry| entry.address.as_deref()).filter(|text| !text.is_empty());
+    let mut theirs =
+        theirs.iter().filter_map(|entry| entry.address.as_deref()).filter(|text| !text.is_empty());
     ours.iter().all(|address| theirs.next().is_some_and(|text| same(address, text)))
         && theirs.next().is_none()
 }
