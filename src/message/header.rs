@@ -375,11 +375,31 @@ mod tests {
             ("From\t : <x@nomx.test>\r\nReply-To : r@r.test\r\n", "x@nomx.test", "r@r.test"),
             ("From: a@good.test\r\nFrom: b@several.test\r\n", "Repeated", "absent"),
             ("From: a@good.test\r\nSubject: x\r\nfrom : a@good.test\r\n", "Repeated", "absent"),
-            ("From: a@good.test\r\nReply-To: a@a.test\r\nReply-To: b@b.test\r\n", "a@good.test", "a@a.test b@b.test"),
-            ("From: a@good.test\r\nReply-To: r@r.test\r\nX: y\r\nreply-to: R <r@r.test>, b@b.test\r\n", "a@good.test", "r@r.test b@b.test"),
-            ("From: a@good.test\r\nReply-To: r@r.test\r\nReply-To: <a@a.test> <b@b.test>\r\n", "a@good.test", "Syntax"),
-            ("From: a@good.test\r\nReply-To: a@a.test,a@b.test,a@c.test\r\nReply-To: a@d.test,a@e.test,a@a.test\r\n", "a@good.test", "a@a.test a@b.test a@c.test a@d.test a@e.test"),
-            ("From: a@good.test\r\nReply-To: a@a.test,a@b.test,a@c.test\r\nReply-To: a@d.test,a@e.test,a@f.test\r\n", "a@good.test", "TooMany"),
+            (
+                "From: a@good.test\r\nReply-To: a@a.test\r\nReply-To: b@b.test\r\n",
+                "a@good.test",
+                "a@a.test b@b.test",
+            ),
+            (
+                "From: a@good.test\r\nReply-To: r@r.test\r\nX: y\r\nreply-to: R <r@r.test>, b@b.test\r\n",
+                "a@good.test",
+                "r@r.test b@b.test",
+            ),
+            (
+                "From: a@good.test\r\nReply-To: r@r.test\r\nReply-To: <a@a.test> <b@b.test>\r\n",
+                "a@good.test",
+                "Syntax",
+            ),
+            (
+                "From: a@good.test\r\nReply-To: a@a.test,a@b.test,a@c.test\r\nReply-To: a@d.test,a@e.test,a@a.test\r\n",
+                "a@good.test",
+                "a@a.test a@b.test a@c.test a@d.test a@e.test",
+            ),
+            (
+                "From: a@good.test\r\nReply-To: a@a.test,a@b.test,a@c.test\r\nReply-To: a@d.test,a@e.test,a@f.test\r\n",
+                "a@good.test",
+                "TooMany",
+            ),
             ("From: a@good.test\r\nReply-To:\r\n", "a@good.test", "absent"),
             ("From: a@good.test\r\nReply-To: \r\n\t\r\n", "a@good.test", "absent"),
             ("From: a@good.test\r\nReply-To:\r\nReply-To: b@b.test\r\n", "a@good.test", "b@b.test"),
@@ -387,7 +407,11 @@ mod tests {
             ("From: a@good.test\r\nReply-To: <>\r\nReply-To: (none)\r\n", "a@good.test", "absent"),
             ("From: a@good.test\r\nReply-To: Ann <>\r\n", "a@good.test", "absent"),
             ("From: a@good.test\r\nReply-To: (b@b.test)\r\n", "a@good.test", "Ambiguous"),
-            ("From: a@good.test\r\nReply-To: =?utf-8?Q?=3Cb=40b.test=3E?= <>\r\n", "a@good.test", "Ambiguous"),
+            (
+                "From: a@good.test\r\nReply-To: =?utf-8?Q?=3Cb=40b.test=3E?= <>\r\n",
+                "a@good.test",
+                "Ambiguous",
+            ),
             ("From: a@good.test\r\nReply-To: <a@a.test> <b@b.test>\r\n", "a@good.test", "Syntax"),
             ("From: <a@a.test> <b@b.test>\r\nReply-To: b@b.test\r\n", "Syntax", "b@b.test"),
             ("From: a@good.test\r\nno colon here\r\nFrom: <x@nomx.test>\r\n", "NotAField", "NotAField"),
@@ -529,16 +553,16 @@ mod tests {
             4 => proptest::collection::vec(atom(), 1..3).prop_map(|atoms| atoms.join(".")),
             1 => "\"[a-z@ ,;:()]{1,6}\"",
         ];
-        (display_name(), local, domain(), any::<bool>(), proptest::collection::vec(gap(), 2))
-            .prop_map(|(name, local, labels, angle, gaps)| {
+        (display_name(), local, domain(), any::<bool>(), proptest::collection::vec(gap(), 2)).prop_map(
+            |(name, local, labels, angle, gaps)| {
                 let [e, f] = gaps.try_into().unwrap();
                 let address = format!("{local}@{}", labels.join("."));
                 // mail-parser takes delimiters in a quoted local part between angle brackets for real
                 let bare = !angle || local.starts_with('"');
-                let text =
-                    if bare { format!("{e}{address}{f}") } else { format!("{name}{e}<{address}>{f}") };
+                let text = if bare { format!("{e}{address}{f}") } else { format!("{name}{e}<{address}>{f}") };
                 (text, labels.join(".").to_ascii_lowercase())
-            })
+            },
+        )
     }
 
     proptest! {

@@ -23,7 +23,8 @@ const POLICY: &str = "[policy]\nmode = \"monitor\"\n";
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
     let (Some(program), Some(perl)) = (peers::program("opendmarc"), peers::program("perl")) else { return };
-    let spamassassin = Command::new(&perl).args(["-MMail::SpamAssassin::Plugin::AuthRes", "-e", "1"]).output();
+    let spamassassin =
+        Command::new(&perl).args(["-MMail::SpamAssassin::Plugin::AuthRes", "-e", "1"]).output();
     if !spamassassin.is_ok_and(|run| run.status.success()) {
         peers::missing("Mail::SpamAssassin is not installed");
         return;
@@ -31,7 +32,9 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
     let opendmarc = OpenDmarc::start(&program).await;
     let milter = opendmarc.address;
     let Some(postfix) = Postfix::start_with(|_| {
-        format!("smtpd_tls_security_level = none\nsmtpd_milters = inet:{milter}\nmilter_default_action = tempfail\n")
+        format!(
+            "smtpd_tls_security_level = none\nsmtpd_milters = inet:{milter}\nmilter_default_action = tempfail\n"
+        )
     }) else {
         return;
     };
@@ -41,7 +44,10 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
     for (address, domain) in [(postfix.address(), "direct.test"), (gate.address(), "forged.test")] {
         let mut client = Client::greeted(EXCHANGER, address, "mail.good.test").await;
         for field in &fields {
-            let text = format!("; dkim=pass header.d={domain}\r\n{}", "From: a@good.test\r\nTo: user@relay.test\r\n\r\nbody\r\n");
+            let text = format!(
+                "; dkim=pass header.d={domain}\r\n{}",
+                "From: a@good.test\r\nTo: user@relay.test\r\n\r\nbody\r\n"
+            );
             let message = [field.as_slice(), text.as_bytes()].concat();
             let reply = client.deliver("a@good.test", "user@relay.test", &message).await;
             assert!(reply.is_positive(), "{}: {}", field.escape_ascii(), reply.text);
@@ -53,7 +59,8 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
 
     let files = postfix.wait_for_messages("user", 2 * fields.len() + 1, LIMIT).await;
     let history = opendmarc.history();
-    let believed = |domain: &str| history.lines().filter(|line| line.starts_with(&format!("dkim {domain} "))).count();
+    let believed =
+        |domain: &str| history.lines().filter(|line| line.starts_with(&format!("dkim {domain} "))).count();
     assert!(believed("direct.test") >= 20, "OpenDMARC believes too little without rmxd: {history}");
     assert_eq!(believed("forged.test"), 0, "{history}");
 
@@ -64,7 +71,9 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
     assert_eq!(text.lines().count(), files.len(), "{}", String::from_utf8_lossy(&run.stderr));
     assert!(text.contains("direct.test"), "SpamAssassin believes nothing without rmxd");
     assert!(!text.contains("forged.test"), "{text}");
-    let kept = files.iter().filter(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("header.d=kept.test")));
+    let kept = files
+        .iter()
+        .filter(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("header.d=kept.test")));
     assert_eq!(kept.count(), 1, "results of others stay");
 }
 
@@ -73,8 +82,8 @@ fn fields() -> Vec<Vec<u8>> {
     let name = "Authentication-Results";
     let mut fields = Vec::new();
     let gaps = [
-        " ", "\t", "\r\n ", "(c)", " (c) ", "(a(b)c)", "(\\))", "\"", "\"\"", "\\", "\u{b}", "\u{c}", "\u{1}", "\u{7f}", ")",
-        "\u{ad}", "\u{200b}",
+        " ", "\t", "\r\n ", "(c)", " (c) ", "(a(b)c)", "(\\))", "\"", "\"\"", "\\", "\u{b}", "\u{c}",
+        "\u{1}", "\u{7f}", ")", "\u{ad}", "\u{200b}",
     ];
     for gap in gaps {
         for value in [
@@ -89,13 +98,29 @@ fn fields() -> Vec<Vec<u8>> {
         }
     }
     for value in [
-        "gate.relay.test", "GATE.Relay.test", "gate.relay.test.", "gate.relay.test 1", "gate.relay.test 1 ", "gate.relay.test/1",
-        "\"gate.relay.test\"", "\"gate\".relay.test", "g\u{ff41}te.relay.test", "gate\u{3002}relay\u{3002}test",
-        "(a;b) gate.relay.test", "(a\\)gate.relay.test", "(a(b)gate.relay.test", "=?utf-8?Q?gate.relay.test?=",
+        "gate.relay.test",
+        "GATE.Relay.test",
+        "gate.relay.test.",
+        "gate.relay.test 1",
+        "gate.relay.test 1 ",
+        "gate.relay.test/1",
+        "\"gate.relay.test\"",
+        "\"gate\".relay.test",
+        "g\u{ff41}te.relay.test",
+        "gate\u{3002}relay\u{3002}test",
+        "(a;b) gate.relay.test",
+        "(a\\)gate.relay.test",
+        "(a(b)gate.relay.test",
+        "=?utf-8?Q?gate.relay.test?=",
     ] {
         fields.push(format!("{name}: {value}").into_bytes());
     }
-    for name in ["authentication-results", "Authentication-Results ", "Authentication-Results\t", "ARC-Authentication-Results: i=1; x"] {
+    for name in [
+        "authentication-results",
+        "Authentication-Results ",
+        "Authentication-Results\t",
+        "ARC-Authentication-Results: i=1; x",
+    ] {
         fields.push(format!("{name}: gate.relay.test").into_bytes());
     }
     fields.push(b"ARC-Authentication-Results: i=1; gate.relay.test".to_vec());

@@ -77,7 +77,9 @@ fn broken_domains(add: &mut impl FnMut(Vec<u8>)) {
             format!("ceo@{BANK}.{gap}{WILD}"),
             format!("ceo@bank{gap}.test.{WILD}"),
         ] {
-            for whole in [value.clone(), format!("<{value}>"), format!("Ann <{value}>"), format!("a@{GOOD}, {value}")] {
+            for whole in
+                [value.clone(), format!("<{value}>"), format!("Ann <{value}>"), format!("a@{GOOD}, {value}")]
+            {
                 add(whole.into_bytes());
             }
         }
@@ -160,7 +162,14 @@ fn odd(add: &mut impl FnMut(String)) {
             add(format!("{open}a{gap}.b@{GOOD}{close}"));
         }
     }
-    for quoted in [format!("\"ceo@{BANK}\""), format!("\"ceo@{BANK} x\""), format!("\"<ceo@{BANK}>\""), "\"a b\"".to_owned(), "\"a\\@b\"".to_owned(), format!("\"a\\\"@{BANK}\"")] {
+    for quoted in [
+        format!("\"ceo@{BANK}\""),
+        format!("\"ceo@{BANK} x\""),
+        format!("\"<ceo@{BANK}>\""),
+        "\"a b\"".to_owned(),
+        "\"a\\@b\"".to_owned(),
+        format!("\"a\\\"@{BANK}\""),
+    ] {
         for (open, close) in [("", ""), ("<", ">"), ("Ann <", ">"), ("Team: ", ";")] {
             add(format!("{open}{quoted}@{WILD}{close}"));
         }
@@ -170,11 +179,29 @@ fn odd(add: &mut impl FnMut(String)) {
         add(format!("Ann <{route}a@{GOOD}>"));
         add(format!("{route}a@{GOOD}"));
     }
-    for (open, close) in [("Team:", ";"), ("Team: ", ""), ("Team:;,", ""), ("\"T: x\":", ";"), ("ceo@bank.test:", ";")] {
+    for (open, close) in
+        [("Team:", ";"), ("Team: ", ""), ("Team:;,", ""), ("\"T: x\":", ";"), ("ceo@bank.test:", ";")]
+    {
         add(format!("{open}a@{GOOD}{close}"));
         add(format!("{open}Ann <a@{GOOD}>, Bo <bo@{BANK}>{close}"));
     }
-    for text in ["", "root", "Nobody:;", "<>", "Ann <>", "ceo@", "ceo@bank", "a@b_d.test", "a@[127.0.0.10]", "a@good.test.", "a@good..test", "<a@good.test>>", "a@good.test%0aceo@bank.test", "a@good.test\u{85}ceo@bank.test", "a\u{202e}@good.test"] {
+    for text in [
+        "",
+        "root",
+        "Nobody:;",
+        "<>",
+        "Ann <>",
+        "ceo@",
+        "ceo@bank",
+        "a@b_d.test",
+        "a@[127.0.0.10]",
+        "a@good.test.",
+        "a@good..test",
+        "<a@good.test>>",
+        "a@good.test%0aceo@bank.test",
+        "a@good.test\u{85}ceo@bank.test",
+        "a\u{202e}@good.test",
+    ] {
         add(text.to_owned());
         add(format!("Ann <{text}>"));
     }

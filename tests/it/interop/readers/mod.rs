@@ -54,14 +54,17 @@ async fn no_reader_sees_another_sender_than_the_one_that_was_judged() {
     }
     let files = postfix.wait_for_messages("user", taken, LIMIT).await;
     let names: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
-    let script = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/interop/readers").join(name);
+    let script =
+        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/interop/readers").join(name);
     let python = read_by(Command::new(python).arg(script("read.py")), &names).await;
     let node = read_by(Command::new(node).arg(script("read.js")).env("NODE_PATH", modules), &names).await;
     assert_eq!((files.len(), python.len(), node.len()), (taken, taken, taken));
     for (at, file) in files.iter().enumerate() {
         let stored = fs::read(file).unwrap();
         let judged = judged(&stored);
-        for (reader, shown) in [("Python", &python[at]), ("mailparser", &node[at]), ("mail-parser", &by_mail_parser(&stored))] {
+        for (reader, shown) in
+            [("Python", &python[at]), ("mailparser", &node[at]), ("mail-parser", &by_mail_parser(&stored))]
+        {
             if let Some(other) = shown.iter().find(|address| !is_among(address, &judged)) {
                 let value = &variants[case(&stored)].value;
                 wrong.push(format!("{}: {reader} shows {other:?}, judged {judged:?}", begin(value)));
