@@ -144,10 +144,10 @@ fn is_safe(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
 }
 
-/// A recipient that can't be misread inside the field; quoted and internationalised local parts are left out.
+/// A recipient that can't be misread inside the field; quoted, internationalised and very long ones are left out.
 fn safe_recipient(path: &ForwardPath) -> Option<String> {
     let text = path.to_string();
-    let safe = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\(),;<>".contains(&byte));
+    let safe = text.len() <= MAX_WORD && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\(),;<>".contains(&byte));
     safe.then_some(text)
 }
 
