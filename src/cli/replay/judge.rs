@@ -16,7 +16,6 @@ use crate::gate::tally::{Tally, Volume};
 use crate::policy::decide::Decision;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Policy};
-use crate::smtp::address::ReversePath;
 
 /// What a burst may take before the pace holds it back.
 const BURST: Duration = Duration::from_millis(100);
@@ -50,8 +49,6 @@ pub(super) struct Judged {
     pub(super) tally: Tally,
     /// What passes.
     pub(super) passed: Volume,
-    /// What no address is made of that SMTP allows.
-    pub(super) no_address: Volume,
     /// Different senders.
     pub(super) senders: u64,
     /// Questions to DNS.
@@ -78,18 +75,11 @@ impl Judge {
         let work = stream::iter(senders).map(|(sender, volume)| async move {
             pace.wait().await;
             let decision = decide(gate, &sender).await;
-            if let Some((_, questions)) = &decision {
-                pace.took(*questions);
-            }
+            pace.took(decision.1);
             (sender, volume, decision)
         });
         let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
-        while let Some((sender, volume, decision)) = work.next().await {
-            let Some((decision, questions)) = decision else {
-                judged.no_address += volume;
-                bar.judged(judged.questions);
-                continue;
-            };
+        while let Some((sender, volume, (decision, questions))) = work.next().await {
             judged.questions += u64::try_from(questions).unwrap_or(0);
             match &decision.cause {
                 Some(cause) if cause.reason == Reason::DnsError && !last => {
@@ -106,19 +96,15 @@ impl Judge {
     }
 }
 
-/// The decision on an envelope, and how many questions it took; `None` where it has no sender that SMTP allows.
-async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, usize)> {
-    let path = match sender.domain.as_str() {
-        "" => ReversePath::Null,
-        domain => ReversePath::parse(&format!("postmaster@{domain}")).ok()?,
-    };
+/// The decision on an envelope, and how many questions it took.
+async fn decide(gate: &Arc<Gate>, sender: &Sender) -> (Decision, usize) {
     let mut guest = gate.guest(sender.client);
     if !sender.helo.is_empty() {
         guest.hello(&sender.helo);
     }
-    let mut inspection = guest.inspect(&path);
+    let mut inspection = guest.inspect(&sender.path.0);
     let decision = inspection.envelope(&mut guest).await;
-    Some((decision, inspection.queries()))
+    (decision, inspection.queries())
 }
 
 /// Questions are paid for when it is known how many there were: who comes next waits for it.
