@@ -278,7 +278,13 @@ fn door(raw: &Raw, recipient_domains: Vec<DomainPattern>, reader: &mut Reader<'_
 fn session(raw: &Raw, hostname: Option<DomainName>, reader: &mut Reader<'_>) -> Option<session::Settings> {
     let recipients = reader.count("limits.recipients", raw.limits.recipients, 1..=MOST);
     let errors = reader.count("limits.errors", raw.limits.errors, 1..=MOST);
-    Some(session::Settings { hostname: hostname?, recipients: recipients?, errors: errors? })
+    let junk_commands = reader.count("limits.junk_commands", raw.limits.junk_commands, 1..=MOST);
+    Some(session::Settings {
+        hostname: hostname?,
+        recipients: recipients?,
+        errors: errors?,
+        junk_commands: junk_commands?,
+    })
 }
 
 fn reverse_mx(raw: &Raw, reader: &mut Reader<'_>) -> Option<reverse_mx::Settings> {
