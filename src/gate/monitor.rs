@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::gate::tally::{Kind, Row, Tally, Volume, exempt_lines};
 use crate::policy::decide::Decision;
+use crate::policy::finding::Finding;
 use crate::smtp::escape::Escaped;
 
 /// Senders in a report.
@@ -70,14 +71,14 @@ impl Default for Refusals {
 
 impl Monitor {
     /// Counts one decision.
-    pub(super) fn record(&self, decision: &Decision, client: IpAddr) {
+    pub(super) fn record(&self, decision: &Decision, findings: &[Finding], client: IpAddr) {
         let Some(cause) = &decision.cause else {
             self.0.accepted.fetch_add(1, Ordering::Relaxed);
             return;
         };
         let refused = decision.refuses();
         let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
-        self.refusals().tally.add(cause, client, volume);
+        self.refusals().tally.add(cause, cause.finding_of(findings), client, volume);
     }
 
     /// Reports every `period`, for ever.
@@ -136,8 +137,8 @@ impl Monitor {
 fn write_kind(kind: Kind, volume: Volume) {
     tracing::info!(
         target: "rmxd::monitor",
-        identity = kind.identity.name(),
-        rule = kind.rule.name(),
+        identity = kind.identity_name(),
+        rule = kind.rule_name(),
         reason = kind.reason.name(),
         action = kind.action.name(),
         would_be_refused = volume.taken,
@@ -150,8 +151,8 @@ fn write_row(row: &Row) {
     let Row { kind, domain, volume, client, clients_differ } = row;
     tracing::info!(
         target: "rmxd::monitor",
-        identity = kind.identity.name(),
-        rule = kind.rule.name(),
+        identity = kind.identity_name(),
+        rule = kind.rule_name(),
         reason = kind.reason.name(),
         action = kind.action.name(),
         domain = %Escaped::new(domain.as_str()),

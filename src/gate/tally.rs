@@ -17,10 +17,11 @@ use foldhash::quality::RandomState;
 use serde_json::{Value, json};
 
 use crate::policy::decide::Cause;
+use crate::policy::finding::Finding;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule};
-use crate::record::{Because, Record};
+use crate::record::Record;
 use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
 
@@ -34,10 +35,8 @@ const LONGEST: usize = 255;
 /// One kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind {
-    /// Whose domain.
-    pub identity: Identity,
-    /// Which rule failed.
-    pub rule: Rule,
+    /// Whose domain, and which rule failed; `None` where no rule refused.
+    pub rule: Option<(Identity, Rule)>,
     /// Why.
     pub reason: Reason,
     /// What that leads to where it is enforced.
@@ -45,11 +44,23 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// The kind of a decision's cause.
+    /// The kind of a decision's cause; `finding` is the one that refused, where a rule did.
     #[must_use]
-    pub fn of(cause: &Cause) -> Self {
-        let (identity, rule) = (cause.finding.identity, cause.finding.rule);
-        Self { identity, rule, reason: cause.reason, action: cause.action }
+    pub fn of(cause: &Cause, finding: Option<&Finding>) -> Self {
+        let rule = finding.map(|finding| (finding.identity, finding.rule));
+        Self { rule, reason: cause.reason, action: cause.action }
+    }
+
+    /// The name of the identity.
+    #[must_use]
+    pub fn identity_name(self) -> Option<&'static str> {
+        self.rule.map(|(identity, _)| identity.name())
+    }
+
+    /// The name of the rule.
+    #[must_use]
+    pub fn rule_name(self) -> Option<&'static str> {
+        self.rule.map(|(_, rule)| rule.name())
     }
 
     /// Whether it is DNS that is in trouble: it says nothing about the sender.
@@ -95,19 +106,18 @@ struct Sender {
 }
 
 impl Tally {
-    /// Counts messages of one client that were judged alike.
-    pub fn add(&mut self, cause: &Cause, client: IpAddr, volume: Volume) {
-        self.add_domain(Kind::of(cause), &cause.finding.domain, client, volume);
+    /// Counts messages of one client that were judged alike; `finding` is the one that refused, where a rule did.
+    pub fn add(&mut self, cause: &Cause, finding: Option<&Finding>, client: IpAddr, volume: Volume) {
+        let domain = finding.map(|finding| finding.domain.as_str()).unwrap_or_default();
+        self.add_domain(Kind::of(cause, finding), domain, client, volume);
     }
 
-    /// Counts a decision of the past; what passed is none.
+    /// Counts a decision; what passed is none.
     pub fn add_record(&mut self, record: &Record) {
-        let Some(((because, _), finding)) = record.because.zip(record.deciding()) else { return };
-        let Because { reason, action, .. } = because;
-        let kind = Kind { identity: finding.identity, rule: finding.rule, reason, action };
+        let Some(cause) = &record.cause else { return };
         let refused = record.refused();
         let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
-        self.add_domain(kind, &finding.domain, record.client, volume);
+        self.add(cause, cause.finding_of(&record.findings), record.client, volume);
     }
 
     fn add_domain(&mut self, kind: Kind, domain: &str, client: IpAddr, volume: Volume) {
@@ -225,18 +235,15 @@ pub struct Row {
 
 impl Row {
     /// What lets this mail pass. Nothing for DNS in trouble, which is over before the exemption is, or
-    /// for relaying; and nothing where no one entry covers it.
+    /// for what no rule refuses, which is refused to the exempt too; and nothing where no one entry covers it.
     #[must_use]
     pub fn exemption(&self) -> Option<Exemption> {
-        // Relaying is denied to the exempt too.
-        if self.kind.is_trouble() || self.kind.reason == Reason::RelayingDenied {
-            return None;
-        }
+        let (_, rule) = self.kind.rule.filter(|_| !self.kind.is_trouble())?;
         let only_client = (!self.clients_differ).then_some(Exemption::Client(self.client));
         if let Ok(client) = self.domain.parse() {
             return Some(Exemption::Client(client));
         }
-        if self.kind.rule == Rule::Matches && only_client.is_some() {
+        if rule == Rule::Matches && only_client.is_some() {
             // Narrower than the domain: others still can't send in its name.
             return only_client;
         }
@@ -249,7 +256,7 @@ impl Kind {
     #[must_use]
     pub fn json(self, volume: Volume) -> Value {
         json!({
-            "identity": self.identity.name(), "rule": self.rule.name(), "reason": self.reason.name(),
+            "identity": self.identity_name(), "rule": self.rule_name(), "reason": self.reason.name(),
             "action": self.action.name(), "taken": volume.taken, "refused": volume.refused,
         })
     }
@@ -260,7 +267,7 @@ impl Row {
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
-            "identity": self.kind.identity.name(), "rule": self.kind.rule.name(),
+            "identity": self.kind.identity_name(), "rule": self.kind.rule_name(),
             "reason": self.kind.reason.name(), "action": self.kind.action.name(),
             "domain": Escaped::new(self.domain.as_str()).to_string(), "taken": self.volume.taken, "refused": self.volume.refused,
             "client": self.client, "more_clients": self.clients_differ,
@@ -310,12 +317,15 @@ mod tests {
     use super::*;
 
     const NXDOMAIN: Kind = Kind {
-        identity: Identity::MailFrom,
-        rule: Rule::Exists,
+        rule: Some((Identity::MailFrom, Rule::Exists)),
         reason: Reason::NoSuchDomain,
         action: Action::Reject,
     };
     const ONE: Volume = Volume { taken: 1, refused: 0 };
+
+    fn exists(identity: Identity) -> Option<(Identity, Rule)> {
+        Some((identity, Rule::Exists))
+    }
 
     fn client(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
@@ -363,11 +373,12 @@ mod tests {
 
     #[test]
     fn an_exemption_is_as_narrow_as_it_can_be() {
-        let matches = Kind { rule: Rule::Matches, reason: Reason::NotAnExchanger, ..NXDOMAIN };
-        let no_ptr = Kind { identity: Identity::Ptr, reason: Reason::NoPtr, ..NXDOMAIN };
+        let matches = Kind { rule: Some((Identity::MailFrom, Rule::Matches)), reason: Reason::NotAnExchanger, ..NXDOMAIN };
+        let no_ptr = Kind { rule: exists(Identity::Ptr), reason: Reason::NoPtr, ..NXDOMAIN };
         let invalid = Kind { reason: Reason::InvalidDomain, ..NXDOMAIN };
         let trouble = Kind { reason: Reason::DnsError, action: Action::Defer, ..NXDOMAIN };
-        let malformed = Kind { reason: Reason::MalformedHeader, identity: Identity::From, ..NXDOMAIN };
+        let malformed = Kind { reason: Reason::MalformedHeader, rule: exists(Identity::From), ..NXDOMAIN };
+        let no_rule = |reason| Kind { rule: None, reason, ..NXDOMAIN };
         let (one, two): (&[u8], &[u8]) = (&[7], &[7, 8]);
         let rows = [
             (NXDOMAIN, "a.test", one, Some("domains = [\"a.test\"]")),
@@ -382,6 +393,9 @@ mod tests {
             (invalid, "a\"]\nclients = [\"0.0.0.0/0", two, None),
             (malformed, "", one, Some("clients = [\"192.0.2.7\"]")),
             (trouble, "a.test", one, None),
+            (no_rule(Reason::RelayingDenied), "", one, None),
+            (no_rule(Reason::MalformedHeader), "", one, None),
+            (no_rule(Reason::BadAddress), "a.test", one, None),
         ];
         for (kind, domain, clients, expected) in rows {
             let mut tally = Tally::default();
@@ -395,8 +409,8 @@ mod tests {
     #[test]
     fn entries_are_gathered_under_their_keys_once() {
         let mut tally = Tally::default();
-        let helo = Kind { identity: Identity::Helo, ..NXDOMAIN };
-        let no_ptr = Kind { identity: Identity::Ptr, reason: Reason::NoPtr, ..NXDOMAIN };
+        let helo = Kind { rule: exists(Identity::Helo), ..NXDOMAIN };
+        let no_ptr = Kind { rule: exists(Identity::Ptr), reason: Reason::NoPtr, ..NXDOMAIN };
         for (kind, domain) in
             [(NXDOMAIN, "b.test"), (helo, "b.test"), (NXDOMAIN, "a.test"), (no_ptr, "192.0.2.1")]
         {

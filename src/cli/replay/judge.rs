@@ -14,6 +14,7 @@ use crate::cli::replay::progress::Bar;
 use crate::gate::Gate;
 use crate::gate::tally::{Tally, Volume};
 use crate::policy::decide::Decision;
+use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Policy};
 use crate::smtp::address::ReversePath;
@@ -78,14 +79,14 @@ impl Judge {
         let work = stream::iter(senders).map(|(sender, volume)| async move {
             pace.wait().await;
             let decision = decide(gate, &sender).await;
-            if let Some((_, questions)) = &decision {
+            if let Some((.., questions)) = &decision {
                 pace.took(*questions);
             }
             (sender, volume, decision)
         });
         let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
         while let Some((sender, volume, decision)) = work.next().await {
-            let Some((decision, questions)) = decision else {
+            let Some((decision, finding, questions)) = decision else {
                 judged.no_address += volume;
                 bar.judged(judged.questions);
                 continue;
@@ -96,7 +97,7 @@ impl Judge {
                     again.push((sender, volume));
                     continue;
                 }
-                Some(cause) => judged.tally.add(cause, sender.client, volume),
+                Some(cause) => judged.tally.add(cause, finding.as_ref(), sender.client, volume),
                 None => judged.passed += volume,
             }
             judged.senders += 1;
@@ -106,8 +107,8 @@ impl Judge {
     }
 }
 
-/// The decision on an envelope, and how many questions it took; `None` where it has no sender that SMTP allows.
-async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, usize)> {
+/// The decision on an envelope, the finding that refused, and how many questions it took; `None` where it has no sender that SMTP allows.
+async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, Option<Finding>, usize)> {
     let path = match sender.domain.as_str() {
         "" => ReversePath::Null,
         domain => ReversePath::parse(&format!("postmaster@{domain}")).ok()?,
@@ -118,7 +119,9 @@ async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, usize)> 
     }
     let mut inspection = guest.inspect(&path);
     let decision = inspection.envelope(&mut guest).await;
-    Some((decision, inspection.queries()))
+    let refused_by = decision.cause.as_ref().and_then(|cause| cause.finding_of(inspection.findings()));
+    let refused_by = refused_by.cloned();
+    Some((decision, refused_by, inspection.queries()))
 }
 
 /// Questions are paid for when it is known how many there were: who comes next waits for it.
