@@ -93,8 +93,9 @@ impl Account {
             Refused::Recipient(argument) => argument.as_str(),
             Refused::Sender(_) | Refused::Other => "",
         };
+        let Some(reason) = refusal.reason else { return refusal.reply.ending_with(&self.inspection.suffix()) };
         let subject = refusal.reply.text().to_owned();
-        let reply = self.refuse_as(refusal.reason, &subject, rcpt, refusal.reply);
+        let reply = self.refuse_as(reason, &subject, rcpt, refusal.reply);
         if refusal.closes {
             self.close_refused();
         }

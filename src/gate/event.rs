@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::policy::decide::Verdict;
 use crate::policy::evidence::Evidence;
+use crate::policy::finding::{Absence, Outcome};
 use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rung};
@@ -66,9 +67,10 @@ pub(super) fn write(record: &Record, octets: u64) {
         duration = record.duration.as_secs_f64(),
         dns_queries = record.queries(),
         evidence = cause.and(finding).map(|finding| summary(&finding.evidence)),
-        "{}{}",
+        "{}{}{}",
         sentence(record),
         would(record),
+        if is_open(record) { ", the body would have decided" } else { "" },
     );
 }
 
@@ -89,6 +91,11 @@ fn would(record: &Record) -> &'static str {
         (true, "rejected") => ", would have been rejected",
         (true, _) => ", would have been deferred",
     }
+}
+
+/// A DKIM signature may still have counted.
+fn is_open(record: &Record) -> bool {
+    record.findings.iter().any(|finding| finding.outcome == Outcome::None(Absence::AwaitsBody))
 }
 
 fn verb(record: &Record) -> &'static str {

@@ -301,7 +301,9 @@ impl Session {
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message came in chunks"))
             }
-            Some(transaction) if transaction.accepted == 0 => self.out_of_order(replies::no_recipients()),
+            Some(transaction) if transaction.accepted == 0 => {
+                refused(self.out_of_order(replies::no_recipients()), None, Refused::Other)
+            }
             Some(_) => Effect::Message,
         }
     }
@@ -390,10 +392,12 @@ impl Session {
 
 /// The same answer, as a refusal that is recorded. A session that is closed for its errors is none.
 fn recorded(effect: Effect, reason: Reason, line: &[u8]) -> Effect {
+    refused(effect, Some(reason), Refused::by(line))
+}
+
+fn refused(effect: Effect, reason: Option<Reason>, refused: Refused) -> Effect {
     match effect {
-        Effect::Reply(reply) => {
-            Effect::Refuse(Refusal { reason, reply, refused: Refused::by(line), closes: false })
-        }
+        Effect::Reply(reply) => Effect::Refuse(Refusal { reason, reply, refused, closes: false }),
         other => other,
     }
 }

@@ -13,8 +13,8 @@ const MOST_KEPT: usize = 512;
 /// What is refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
-    pub reason: Reason,
+    /// Why; `None` where the refusals are recorded that it follows from, so that only the id is added.
+    pub reason: Option<Reason>,
     /// The answer; the id comes behind it.
     pub reply: Reply,
     /// What it was sent as.
@@ -59,7 +59,7 @@ impl Refusal {
     /// An octet that has no place in SMTP.
     pub(super) fn of_fault(fault: Fault) -> Self {
         let reply = Reason::BareNewline.plain_reply(fault.name(), "");
-        Self { reason: Reason::BareNewline, reply, refused: Refused::Other, closes: true }
+        Self { reason: Some(Reason::BareNewline), reply, refused: Refused::Other, closes: true }
     }
 }
 
