@@ -171,11 +171,35 @@ fn a_record_comes_back_as_it_was() {
         encode::record(&mut octets, &record);
         let parts: Vec<_> = decode::split(&octets).collect();
         assert_eq!(parts.len(), 1);
-        assert_eq!(decode::record(parts[0], |_| true), Some(Some(record)));
-        // and whatever is cut off is no record
-        for end in 0..parts[0].len() {
-            assert_eq!(decode::record(&parts[0][..end], |_| true), None, "{end}");
-        }
+        assert_eq!(decode::record(parts[0], |_| true), Some(Some(record.clone())));
+        // and whatever is cut off is no record, unless it is as older versions wrote it
+        let older = Record { end: None, rcpts: 0, ..record };
+        let read = (0..parts[0].len()).filter_map(|end| decode::record(&parts[0][..end], |_| true));
+        assert_eq!(read.flatten().collect::<Vec<_>>(), [older]);
+    }
+}
+
+#[test]
+fn what_no_rule_refused_has_no_finding_in_old_records_either() {
+    let found = finding(Identity::MailFrom, "a@good.test", Outcome::Pass(Rung::Mx), Vec::new());
+    let new = Record {
+        cause: Some(Cause::without_rule(Reason::RelayingDenied, "b@elsewhere.test")),
+        findings: Arc::new(vec![found.clone()]),
+        ..refusal(7, "good.test")
+    };
+    // as versions before wrote it
+    let denied = Outcome::Fail(Reason::RelayingDenied);
+    let invented = Finding { domain: "".into(), ..finding(Identity::MailFrom, "b@elsewhere.test", denied, Vec::new()) };
+    let old = Record {
+        cause: Some(cause(Reason::RelayingDenied, Action::Reject, 1, "")),
+        findings: Arc::new(vec![found, invented]),
+        ..new.clone()
+    };
+    for record in [&new, &old] {
+        let mut octets = Vec::new();
+        encode::record(&mut octets, record);
+        let parts: Vec<_> = decode::split(&octets).collect();
+        assert_eq!(decode::record(parts[0], |_| true), Some(Some(new.clone())));
     }
 }
 
