@@ -126,8 +126,21 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
 
 /// For people: one line each.
 fn listed(records: &[Record]) -> String {
-    let mut table =
-        table(&["TIME (UTC)", "ID", "VERDICT", "OUTCOME", "REASON", "IDENTITY", "DOMAIN", "CLIENT", "RCPT", "RELAY"], &[]);
+    let mut table = table(
+        &[
+            "TIME (UTC)",
+            "ID",
+            "VERDICT",
+            "OUTCOME",
+            "REASON",
+            "IDENTITY",
+            "DOMAIN",
+            "CLIENT",
+            "RCPT",
+            "RELAY",
+        ],
+        &[],
+    );
     for record in records {
         let time = record.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let time = UNIX_EPOCH + std::time::Duration::from_secs(time);

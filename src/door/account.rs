@@ -93,7 +93,9 @@ impl Account {
             Refused::Recipient(argument) => argument.as_str(),
             Refused::Sender(_) | Refused::Other => "",
         };
-        let Some(reason) = refusal.reason else { return refusal.reply.ending_with(&self.inspection.suffix()) };
+        let Some(reason) = refusal.reason else {
+            return refusal.reply.ending_with(&self.inspection.suffix());
+        };
         let subject = refusal.reply.text().to_owned();
         let reply = self.refuse_as(reason, &subject, rcpt, refusal.reply);
         if refusal.closes {
@@ -103,7 +105,12 @@ impl Account {
     }
 
     /// The reply to what is refused whatever the policy says.
-    pub(super) fn refuse_always(&mut self, reason: Reason, subject: &str, rcpt: Option<&ForwardPath>) -> Reply {
+    pub(super) fn refuse_always(
+        &mut self,
+        reason: Reason,
+        subject: &str,
+        rcpt: Option<&ForwardPath>,
+    ) -> Reply {
         let decision = always_refused(reason, subject);
         let reply = self.inspection.refusal(&decision).unwrap_or_else(no_decision);
         let rcpt = rcpt.map(ToCompactString::to_compact_string);

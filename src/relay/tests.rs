@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crate::policy::decide::{Permit, exempt};
 use crate::relay::{
-    Answer, ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Recipient, Relay, Settings, Transaction, Visit,
+    Answer, ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Recipient, Relay, Settings,
+    Transaction, Visit,
 };
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 

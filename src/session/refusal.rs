@@ -43,7 +43,8 @@ impl Refused {
         let kept = |key: &[u8]| {
             let rest = rest.trim_ascii_start();
             let named = rest.get(..key.len()).is_some_and(|start| start.eq_ignore_ascii_case(key));
-            let argument = rest.get(if named { key.len() } else { 0 }..).unwrap_or_default().trim_ascii_start();
+            let argument =
+                rest.get(if named { key.len() } else { 0 }..).unwrap_or_default().trim_ascii_start();
             let argument = String::from_utf8_lossy(argument.get(..MOST_KEPT).unwrap_or(argument));
             CompactString::new(argument)
         };

@@ -163,7 +163,8 @@ fn what_ends_a_connection_says_why() {
         (Event::ShuttingDown, "421 4.3.2 gate.test is shutting down, closing connection"),
     ];
     for (event, expected) in rows {
-        let (Effect::Close(reply) | Effect::Refuse(Refusal { reply, closes: true, .. })) = session.step(event)
+        let (Effect::Close(reply) | Effect::Refuse(Refusal { reply, closes: true, .. })) =
+            session.step(event)
         else {
             panic!("not closed: {expected}")
         };

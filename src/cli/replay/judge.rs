@@ -11,10 +11,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cli::replay::mail::Sender;
 use crate::cli::replay::progress::Bar;
-use crate::gate::Gate;
 use crate::gate::tally::{Tally, Volume};
+use crate::gate::{Gate, Inspection};
 use crate::policy::decide::Decision;
-use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Policy};
 use crate::smtp::address::ReversePath;
@@ -79,25 +78,25 @@ impl Judge {
         let work = stream::iter(senders).map(|(sender, volume)| async move {
             pace.wait().await;
             let decision = decide(gate, &sender).await;
-            if let Some((.., questions)) = &decision {
-                pace.took(*questions);
+            if let Some((_, inspection)) = &decision {
+                pace.took(inspection.queries());
             }
             (sender, volume, decision)
         });
         let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
         while let Some((sender, volume, decision)) = work.next().await {
-            let Some((decision, finding, questions)) = decision else {
+            let Some((decision, inspection)) = decision else {
                 judged.no_address += volume;
                 bar.judged(judged.questions);
                 continue;
             };
-            judged.questions += u64::try_from(questions).unwrap_or(0);
+            judged.questions += u64::try_from(inspection.queries()).unwrap_or(0);
             match &decision.cause {
                 Some(cause) if cause.reason == Reason::DnsError && !last => {
                     again.push((sender, volume));
                     continue;
                 }
-                Some(cause) => judged.tally.add(cause, finding.as_ref(), sender.client, volume),
+                Some(cause) => judged.tally.add(cause, inspection.findings(), sender.client, volume),
                 None => judged.passed += volume,
             }
             judged.senders += 1;
@@ -107,8 +106,8 @@ impl Judge {
     }
 }
 
-/// The decision on an envelope, the finding that refused, and how many questions it took; `None` where it has no sender that SMTP allows.
-async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, Option<Finding>, usize)> {
+/// The decision on an envelope with what it rests on; `None` where it has no sender that SMTP allows.
+async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, Inspection)> {
     let path = match sender.domain.as_str() {
         "" => ReversePath::Null,
         domain => ReversePath::parse(&format!("postmaster@{domain}")).ok()?,
@@ -119,9 +118,7 @@ async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, Option<F
     }
     let mut inspection = guest.inspect(&path);
     let decision = inspection.envelope(&mut guest).await;
-    let refused_by = decision.cause.as_ref().and_then(|cause| cause.finding_of(inspection.findings()));
-    let refused_by = refused_by.cloned();
-    Some((decision, refused_by, inspection.queries()))
+    Some((decision, inspection))
 }
 
 /// Questions are paid for when it is known how many there were: who comes next waits for it.

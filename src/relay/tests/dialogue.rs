@@ -1,11 +1,11 @@
 //! What is said to a relay that behaves.
 
+use crate::relay::Answer;
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
 use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, Recipient, RelayError};
 use crate::smtp::address::DomainName;
 use crate::smtp::command::RcptParameters;
-use crate::relay::Answer;
 
 const XCLIENT: &str = "\
 S 220 relay.test ESMTP

@@ -52,8 +52,8 @@ fn name_the_cause(cause: &mut Cause, findings: &mut Vec<Finding>) {
     let Some(finding) = cause.finding_of(findings) else { return };
     cause.subject = finding.subject.clone();
     let of_continuation = finding.domain.is_empty() && finding.subject.ends_with("with a continuation line");
-    let invented = cause.reason == Reason::RelayingDenied
-        || cause.reason == Reason::MalformedHeader && of_continuation;
+    let invented =
+        cause.reason == Reason::RelayingDenied || cause.reason == Reason::MalformedHeader && of_continuation;
     if let Some(at) = cause.finding.filter(|_| invented) {
         findings.remove(at);
         cause.finding = None;

@@ -189,7 +189,8 @@ fn what_no_rule_refused_has_no_finding_in_old_records_either() {
     };
     // as versions before wrote it
     let denied = Outcome::Fail(Reason::RelayingDenied);
-    let invented = Finding { domain: "".into(), ..finding(Identity::MailFrom, "b@elsewhere.test", denied, Vec::new()) };
+    let invented =
+        Finding { domain: "".into(), ..finding(Identity::MailFrom, "b@elsewhere.test", denied, Vec::new()) };
     let old = Record {
         cause: Some(cause(Reason::RelayingDenied, Action::Reject, 1, "")),
         findings: Arc::new(vec![found, invented]),

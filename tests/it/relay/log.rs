@@ -24,10 +24,7 @@ async fn each_refusal_by_the_relay_is_one_event_with_sender_recipient_and_the_re
             Fault::AlwaysSaysAt(Step::End, "554-5.6.0 not that\r\n554 5.6.0 virus"),
             vec![refused("a", "\"554 5.6.0 not that virus\"")],
         ),
-        (
-            Fault::AlwaysSaysAt(Step::Data, "452 4.3.1 full"),
-            vec![refused("a", "\"452 4.3.1 full\"")],
-        ),
+        (Fault::AlwaysSaysAt(Step::Data, "452 4.3.1 full"), vec![refused("a", "\"452 4.3.1 full\"")]),
         (Fault::None, vec!["delivered a@here.test \"250 *".to_owned()]),
     ];
     for (fault, expected) in rows {
@@ -57,7 +54,10 @@ async fn logged(zone: &Zone, fault: Fault) -> Vec<String> {
     let events = log.lines().filter(|line| line.contains(" INFO rmxd::decision: "));
     events
         .map(|event| {
-            assert!(event.contains(" mail_from=<a@good.test> ") && event.contains(" client=127.0.0.10 "), "{event}");
+            assert!(
+                event.contains(" mail_from=<a@good.test> ") && event.contains(" client=127.0.0.10 "),
+                "{event}"
+            );
             assert!(event.contains(" verdict=accept "), "{event}");
             [" outcome=", " rcpt=", " relay_reply="].map(|name| value(event, name)).join(" ")
         })
