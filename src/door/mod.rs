@@ -3,6 +3,7 @@
 //! The door owns the socket and drives the pure [`crate::session`]: each effect is carried out here (the gate is
 //! asked, the relay opened with the permit that it gave, the message streamed) and its outcome is the next event.
 
+mod account;
 mod incoming;
 mod message;
 mod smtp;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Settings;
+use crate::door::account::Account;
 use crate::door::incoming::{Chunked, Received, Source};
 use crate::door::message::Message;
 use crate::door::transaction::Transaction;
@@ -15,7 +16,7 @@ use crate::door::wire::{Ended, Wire};
 use crate::gate::{Gate, Guest};
 use crate::policy::rule::RejectAt;
 use crate::relay::{Relay, Visit};
-use crate::session::{self, Effect, Event, Offer, Session};
+use crate::session::{self, Effect, Event, Offer, Refusal, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
@@ -173,6 +174,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         }
                         return Ok(Closed::ByUs);
                     }
+                    Effect::Refuse(refusal) => {
+                        let closes = refusal.closes;
+                        let reply = self.refused(refusal);
+                        if !closes {
+                            self.wire.answer(&reply);
+                            break;
+                        }
+                        Effect::Close(reply)
+                    }
                     Effect::Sender(path, parameters) => {
                         let reply = Box::pin(self.sender(&session, path, parameters)).await;
                         session.step(Event::SenderAnswered(reply))
@@ -282,12 +292,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let mut transaction =
             Transaction::new(inspection, path, parameters, self.client, hello, self.wire.tls());
         if self.door.gate.policy().reject_at == RejectAt::Mail
-            && let Some(refusal) = transaction.refusal_at_mail(self.door, &mut self.guest).await
+            && let Some(refusal) = transaction.refusal_at_mail(&mut self.guest).await
         {
             return refusal;
         }
         self.transaction = Some(Box::new(transaction));
         Reply::new(250, Enhanced(2, 1, 0), "sender ok")
+    }
+
+    /// The reply to what the dialogue itself refuses, with the id of the transaction, or one of its own.
+    fn refused(&mut self, refusal: Refusal) -> Reply {
+        match &mut self.transaction {
+            Some(transaction) => transaction.account.refuse_command(refusal),
+            None => Account::refuse_alone(self.guest.uninspected(), refusal),
+        }
     }
 
     async fn message(&mut self) -> Result<Received, Ended> {
@@ -323,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     ) -> Effect {
         match received {
             Received::Answer(reply) => session.step(answered(reply)),
-            Received::Fault(fault) => session.step(Event::Fault(fault)),
+            Received::Broken(reply) => session.step(Event::MessageBroken(reply)),
             Received::TimedOut => session.step(Event::TimedOut),
         }
     }

@@ -37,18 +37,25 @@ impl Gate {
         }
         let mut inspection = guest.inspect(of.mail_from.as_ref().unwrap_or(&ReversePath::Null));
         // The daemon answers at RCPT, before it has seen the header; all findings are shown nevertheless.
-        let envelope = inspection.envelope(&mut guest).await;
+        let mut envelope = inspection.envelope(&mut guest).await;
+        let refused_by = envelope.cause.as_ref().and_then(|cause| cause.finding_of(inspection.findings()));
+        let refused_by = refused_by.cloned();
         let mut whole = inspection.header(&mut guest, &of.header, &of.block).await;
         if inspection.awaits_body() {
             inspection.body(&stuffed(&of.body));
             whole = inspection.whole().await;
+        }
+        if let Some(cause) = &mut envelope.cause {
+            // its place among all findings
+            cause.finding =
+                inspection.findings().iter().position(|finding| refused_by.as_ref() == Some(finding));
         }
         let decision = if envelope.refuses() { envelope } else { whole };
         guest.names().await;
         let mail_from = of.mail_from.as_ref().map(|path| format_compact!("<{path}>")).unwrap_or_default();
         let (from, reply_to) = (addresses(&of.header.from), addresses(&of.header.reply_to));
         let facts = Facts { mail_from: &mail_from, from: &from, reply_to: &reply_to, ..Facts::default() };
-        Record { id: None, ..inspection.record(&guest, &decision, &facts) }
+        Record { id: None, end: None, ..inspection.record(&decision, &facts) }
     }
 }
 

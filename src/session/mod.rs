@@ -6,6 +6,7 @@
 //! a transaction is ended by dropping it.
 
 mod event;
+mod refusal;
 mod replies;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 pub use crate::session::event::{Effect, Event};
+pub use crate::session::refusal::{Refusal, Refused};
 
+use crate::policy::reason::Reason;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters, RcptParameters};
 use crate::smtp::foreign::is_foreign;
@@ -148,7 +151,8 @@ impl Session {
         match event {
             Event::Line(line) => self.command(line),
             Event::LineTooLong => self.mistake(replies::line_too_long()),
-            Event::Fault(fault) => Effect::Close(replies::fault(fault)),
+            Event::Fault(fault) => Effect::Refuse(Refusal::of_fault(fault)),
+            Event::MessageBroken(reply) => Effect::Close(reply),
             Event::SenderAnswered(reply) => {
                 if reply.is_positive() {
                     let smtputf8 = self.smtputf8;
@@ -197,8 +201,8 @@ impl Session {
         match command {
             Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
             Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
-            Ok(Command::Mail(path, parameters)) => self.mail(path, parameters),
-            Ok(Command::Rcpt(path, parameters)) => self.recipient(path, parameters),
+            Ok(Command::Mail(path, parameters)) => self.mail(line, path, parameters),
+            Ok(Command::Rcpt(path, parameters)) => self.recipient(line, path, parameters),
             Ok(Command::Data) => self.data(),
             Ok(Command::Bdat { octets, last }) => self.chunk(octets, last),
             Ok(Command::Rset) => {
@@ -215,7 +219,14 @@ impl Session {
             Err(error @ (CommandError::Unknown | CommandError::NotImplemented)) => {
                 self.error(replies::bad_command(&error))
             }
-            Err(error) => self.mistake(replies::bad_command(&error)),
+            Err(error) => {
+                let reason = refusal::reason(&error, &Refused::by(line));
+                let effect = self.mistake(replies::bad_command(&error));
+                match reason {
+                    Some(reason) => recorded(effect, reason, line),
+                    None => effect,
+                }
+            }
         }
     }
 
@@ -266,7 +277,7 @@ impl Session {
         }
     }
 
-    fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Effect {
+    fn mail(&mut self, line: &[u8], path: ReversePath, parameters: MailParameters) -> Effect {
         if self.hello.is_none() {
             return self.mistake(replies::out_of_order("send HELO or EHLO first"));
         }
@@ -280,29 +291,33 @@ impl Session {
             ("ENVID", parameters.envid.is_some() && !self.offer.dsn),
         ];
         if let Some((name, _)) = not_offered.into_iter().find(|(_, missing)| *missing) {
-            return self.mistake(replies::parameter_not_offered(name));
+            let effect = self.mistake(replies::parameter_not_offered(name));
+            return recorded(effect, Reason::BadParameter, line);
         }
         if parameters.size.is_some_and(|size| size > self.offer.size) {
-            return self.refuse(replies::too_big(self.offer.size));
+            let effect = self.refuse(replies::too_big(self.offer.size));
+            return recorded(effect, Reason::TooBig, line);
         }
         self.smtputf8 = parameters.smtputf8;
         Effect::Sender(path, parameters)
     }
 
-    fn recipient(&mut self, path: ForwardPath, parameters: RcptParameters) -> Effect {
+    fn recipient(&mut self, line: &[u8], path: ForwardPath, parameters: RcptParameters) -> Effect {
         match &self.transaction {
             None => self.out_of_order(replies::out_of_order("send MAIL FROM first")),
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message has begun"))
             }
             Some(transaction) if transaction.accepted >= self.settings.recipients => {
-                self.refuse(replies::too_many_recipients())
+                let effect = self.refuse(replies::too_many_recipients());
+                recorded(effect, Reason::TooManyRecipients, line)
             }
             Some(transaction) if parameters.utf8 && !transaction.smtputf8 => {
-                self.mistake(replies::not_ascii())
+                recorded(self.mistake(replies::not_ascii()), Reason::BadAddress, line)
             }
             Some(_) if parameters.asks_dsn() && !self.offer.dsn => {
-                self.mistake(replies::parameter_not_offered("NOTIFY"))
+                let effect = self.mistake(replies::parameter_not_offered("NOTIFY"));
+                recorded(effect, Reason::BadParameter, line)
             }
             Some(_) => Effect::Recipient(path, parameters),
         }
@@ -314,7 +329,9 @@ impl Session {
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message came in chunks"))
             }
-            Some(transaction) if transaction.accepted == 0 => self.out_of_order(replies::no_recipients()),
+            Some(transaction) if transaction.accepted == 0 => {
+                refused(self.out_of_order(replies::no_recipients()), None, Refused::Other)
+            }
             Some(_) => Effect::Message,
         }
     }
@@ -418,5 +435,17 @@ fn is_junk(command: &Command) -> bool {
         Command::Vrfy | Command::Help | Command::StartTls => true,
         Command::Mail(..) | Command::Rcpt(..) | Command::Data | Command::Bdat { .. } => false,
         Command::Quit | Command::Xclient(_) => false,
+    }
+}
+
+/// The same answer, as a refusal that is recorded. A session that is closed for its errors is none.
+fn recorded(effect: Effect, reason: Reason, line: &[u8]) -> Effect {
+    refused(effect, Some(reason), Refused::by(line))
+}
+
+fn refused(effect: Effect, reason: Option<Reason>, refused: Refused) -> Effect {
+    match effect {
+        Effect::Reply(reply) => Effect::Refuse(Refusal { reason, reply, refused, closes: false }),
+        other => other,
     }
 }

@@ -21,7 +21,10 @@ fn say(session: &mut Session, line: &str) -> String {
             Effect::Reply(reply) | Effect::Hello(reply) | Effect::Reset(reply) => {
                 return reply.code().to_string();
             }
-            Effect::Close(reply) => return format!("{} close", reply.code()),
+            Effect::Refuse(refusal) if !refusal.closes => return refusal.reply.code().to_string(),
+            Effect::Refuse(Refusal { reply, .. }) | Effect::Close(reply) => {
+                return format!("{} close", reply.code());
+            }
             Effect::Listen => return "listens".to_owned(),
             Effect::Sender(..) => session.step(Event::SenderAnswered(good())),
             Effect::Recipient(..) => session.step(Event::RecipientAnswered(good())),
@@ -211,7 +214,11 @@ fn what_ends_a_connection_says_why() {
         (Event::ShuttingDown, "421 4.3.2 gate.test is shutting down, closing connection"),
     ];
     for (event, expected) in rows {
-        let Effect::Close(reply) = session.step(event) else { panic!("not closed: {expected}") };
+        let (Effect::Close(reply) | Effect::Refuse(Refusal { reply, closes: true, .. })) =
+            session.step(event)
+        else {
+            panic!("not closed: {expected}")
+        };
         assert_eq!(reply.to_string(), expected);
     }
     assert!(matches!(session.step(Event::LineTooLong), Effect::Reply(reply) if reply.code() == 500));

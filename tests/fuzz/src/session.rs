@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rmxd::session::{Effect, Event, Offer, Session, Settings};
+use rmxd::session::{Effect, Event, Offer, Refusal, Session, Settings};
 use rmxd::smtp::address::DomainName;
 use rmxd::smtp::chunk::ChunkEncoder;
 use rmxd::smtp::framing::{BareNewline, CommandReader, CommandStep, DataEvent, DataReader, Fault};
@@ -221,7 +221,8 @@ impl Connection {
     /// The answer takes the place of the one that the client waits for, be it in the middle of a message.
     fn fault(&mut self, fault: Fault) -> bool {
         let effect = self.session.step(Event::Fault(fault));
-        assert!(matches!(&effect, Effect::Close(reply) if reply.code() == 521), "{effect:?}");
+        let closes = |refusal: &Refusal| refusal.closes && refusal.reply.code() == 521;
+        assert!(matches!(&effect, Effect::Refuse(refusal) if closes(refusal)), "{effect:?}");
         self.carry_out(effect);
         false
     }
@@ -250,6 +251,14 @@ impl Connection {
             Effect::Close(reply) => {
                 self.answer(&reply);
                 self.seen.closed = true;
+            }
+            Effect::Refuse(refusal) => {
+                assert!(!refusal.reply.is_positive(), "{refusal:?}");
+                if !refusal.closes {
+                    self.count_error(&refusal.reply);
+                }
+                self.answer(&refusal.reply);
+                self.seen.closed |= refusal.closes;
             }
             Effect::Sender(path, parameters) => {
                 assert!(self.allowed.greeted && self.allowed.open.is_none(), "a sender out of order");
