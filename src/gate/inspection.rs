@@ -188,7 +188,7 @@ impl Inspection {
     fn log_record(&self, record: Record, decision: &Decision, undecided: Option<&str>) {
         let memory = &self.gate.memory;
         event::write(&record, undecided);
-        memory.monitor.record(decision, self.client);
+        memory.monitor.record(decision, &self.findings, self.client);
         memory.metrics.verdict(decision, record.mode, self.age());
         if let Some(history) = &memory.history {
             history.record(record);
@@ -283,14 +283,14 @@ impl Inspection {
 /// Behind the `@`.
 fn domain(path: &ReversePath) -> CompactString {
     match path {
-        ReversePath::Null => CompactString::default(),
+        ReversePath::Null | ReversePath::NoDomain(_) => CompactString::default(),
         ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
     }
 }
 
 fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     match path {
-        ReversePath::Null => false,
+        ReversePath::Null | ReversePath::NoDomain(_) => false,
         ReversePath::Mailbox(mailbox) => {
             mailbox.domain().name().is_some_and(|name| gate.settings.exempt.domain(name))
         }
@@ -307,6 +307,7 @@ fn sender(guest: &Guest, path: &ReversePath) -> Pending<Arc<[Finding]>> {
             let absent = Outcome::None(Absence::NotGiven);
             Pending::ready(all_rules(rules, Identity::MailFrom, "<>", "", absent).into())
         }
+        ReversePath::NoDomain(local) => look(guest, Identity::MailFrom, local, None, local),
         ReversePath::Mailbox(mailbox) => {
             let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
             look(guest, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string())

@@ -144,11 +144,12 @@ fn is_safe(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
 }
 
-/// A recipient that can't be misread inside the field; quoted and internationalised local parts are left out, and those
-/// with an equals sign, which looks like a result.
+/// A recipient that can't be misread inside the field; quoted, internationalised and very long local parts are left out,
+/// and those with an equals sign, which looks like a result.
 fn safe_recipient(path: &ForwardPath) -> Option<String> {
     let text = path.to_string();
-    let safe = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\(),;<>=".contains(&byte));
+    let graphic = |byte: u8| byte.is_ascii_graphic() && !b"\"\(),;<>=".contains(&byte);
+    let safe = text.len() <= MAX_WORD && text.bytes().all(graphic);
     safe.then_some(text)
 }
 
