@@ -148,7 +148,7 @@ fn is_safe(byte: u8) -> bool {
 /// and those with an equals sign, which looks like a result.
 fn safe_recipient(path: &ForwardPath) -> Option<String> {
     let text = path.to_string();
-    let graphic = |byte: u8| byte.is_ascii_graphic() && !b"\"\(),;<>=".contains(&byte);
+    let graphic = |byte: u8| byte.is_ascii_graphic() && !b"\"\\(),;<>=".contains(&byte);
     let safe = text.len() <= MAX_WORD && text.bytes().all(graphic);
     safe.then_some(text)
 }
@@ -296,6 +296,7 @@ mod tests {
             ("Postmaster", Some("<Postmaster>;")),
             ("\"a;b\"@relay.test", None),
             ("dkim=pass@relay.test", None),
+            (&format!("{}@relay.test", "r".repeat(600)), None),
             ("\u{fc}@relay.test", None),
         ];
         for (recipient, expected) in rows {
