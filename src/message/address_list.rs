@@ -234,7 +234,7 @@ impl Cursor<'_> {
         }
         self.skip();
         if self.gap()? {
-            return Err(Malformed::BrokenDomain);
+            return Err(self.broken());
         }
         let mut domain = Vec::new();
         if self.peek() == Some(b'[') {
@@ -247,12 +247,17 @@ impl Cursor<'_> {
         Ok(Address { local: printable(text)?, domain: printable(domain)?, quoted, astray })
     }
 
+    /// What is wrong with a domain in which white space stood here: at the end of the field it was none.
+    fn broken(&self) -> Malformed {
+        if self.rest.is_empty() { Malformed::Syntax } else { Malformed::BrokenDomain }
+    }
+
     /// Atoms and dots with nothing between them: some readers end the domain at white space, others go on. Takes the
     /// white space behind it along.
     fn domain_name(&mut self, text: &mut Vec<u8>) -> Result<(), Malformed> {
         loop {
             if !self.peek().is_some_and(is_atext) {
-                return Err(if self.gap()? { Malformed::BrokenDomain } else { Malformed::Syntax });
+                return Err(if self.gap()? { self.broken() } else { Malformed::Syntax });
             }
             self.atom(text);
             let gap = self.gap()?;

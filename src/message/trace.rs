@@ -296,6 +296,7 @@ mod tests {
             ("Postmaster", Some("<Postmaster>;")),
             ("\"a;b\"@relay.test", None),
             ("dkim=pass@relay.test", None),
+            (&format!("{}@relay.test", "r".repeat(600)), None),
             ("\u{fc}@relay.test", None),
         ];
         for (recipient, expected) in rows {

@@ -117,7 +117,7 @@ fn long_lines(add: &mut impl FnMut(String, Expected)) {
         for back in [1, 3, 5, 10, 14, 20, 40] {
             // the address is cut `back` octets from the limit; `From: ` stands in front
             let name = "x".repeat(limit - 6 - 2 - back);
-            let inside = back > 2 && back < "ceo@bank.test.any.wild.test".len();
+            let inside = back > 3 && back < "ceo@bank.test.any.wild.test".len();
             let expected = if inside && all { Expected::Refused } else { Expected::Either };
             add(format!("{name} <ceo@{BANK}.{WILD}>"), expected);
             add(format!("({}) <a@{GOOD}>", "y".repeat(limit - 6 - 4 - back)), Expected::Either);
