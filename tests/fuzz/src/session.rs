@@ -309,7 +309,8 @@ impl Connection {
             Effect::Chunk { octets, last } => {
                 self.assert_has_recipient();
                 assert!(!self.allowed.chunk_refused, "a chunk behind one that was refused");
-                self.chunked.get_or_insert_default();
+                let mode = self.mode;
+                self.chunked.get_or_insert_with(|| (ChunkEncoder::new(mode), Vec::new()));
                 self.place = Place::Chunk { left: octets, last };
             }
             Effect::Discard { octets, reply } => {
