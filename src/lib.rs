@@ -55,6 +55,9 @@
 //! - The history is files that are only appended to, not the B-tree that the greylist has: nothing in it ever changes, what is
 //!   too old or too much goes as a whole file, readers beside the daemon need neither lock nor socket, a crash leaves
 //!   nothing to repair, and damage costs what it hit.
+//! - What is refused has its event and its record at once, since its reply bears the id; whatever else becomes of a
+//!   transaction has one event at its end, with the outcome. A message that is delivered costs one line, not two.
+//! - A decision that no rule made has a reason and a subject, but no finding: nobody can be exempt from it.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;

@@ -52,7 +52,11 @@ fn rows() -> Vec<Row> {
         row(&[MAIL, RCPT, "DATA a\nb\r\n"], "521 5.5.2", "bare_newline", refused),
         row(&[MAIL, RCPT, "DATA  x\r\n"], "550 5.6.0", "malformed_header", refused),
         row(&[MAIL, "RCPT TO:<user@elsewhere.test>"], "550 5.7.1", "relaying_denied", refused),
-        by_relay("MAIL", "550 5.7.1 not you", row(&[MAIL, RCPT], "550 5.7.1 not you", relay_refused, relay_refused)),
+        by_relay(
+            "MAIL",
+            "550 5.7.1 not you",
+            row(&[MAIL, RCPT], "550 5.7.1 not you", relay_refused, relay_refused),
+        ),
         by_relay("RCPT", "550 5.1.1 who", row(&[MAIL, RCPT], "550 5.1.1 who", relay_refused, relay_refused)),
         by_relay("DATA", "452 4.3.1 full", row(&message, "452 4.3.1 full", relay_refused, relay_refused)),
         by_relay(".", "554 5.7.0 spam", row(&message, "554 5.7.0 spam", relay_refused, relay_refused)),
@@ -95,7 +99,11 @@ async fn the_id_of_each_refusal_leads_to_its_event_its_decision_and_its_count() 
     let mut seen = Vec::new();
     for row in rows() {
         relay.rules.lock().unwrap().clear();
-        relay.rules.lock().unwrap().extend(row.relay.map(|(line, reply)| (line.to_owned(), reply.to_owned())));
+        relay
+            .rules
+            .lock()
+            .unwrap()
+            .extend(row.relay.map(|(line, reply)| (line.to_owned(), reply.to_owned())));
         let before = counts().await;
         let reply = play(&row, address).await;
         let id = id(&reply).to_owned();
@@ -111,17 +119,24 @@ async fn the_id_of_each_refusal_leads_to_its_event_its_decision_and_its_count() 
         let fits = |line: &&str| line.contains(" rmxd::decision: ") && line.contains(&format!("id={id} "));
         let events: Vec<&str> = log.lines().filter(fits).collect();
         let fields = [("outcome", row.outcome), ("reason", row.reason)];
-        let told = events.iter().find(|event| {
-            fields.iter().all(|(name, value)| event.contains(&format!(" {name}={value} ")))
-        });
+        let told = events
+            .iter()
+            .find(|event| fields.iter().all(|(name, value)| event.contains(&format!(" {name}={value} "))));
         let event = told.unwrap_or_else(|| panic!("{reply}: {events:#?}"));
         assert!(event.contains(" helo=mail.good.test ") && event.contains(" mail_from="), "{event}");
         assert!(!event.contains(" identity=") || row.outcome.starts_with("relay"), "{event}");
         let whole = run(daemon.home(), &format!("explain {id} --json")).json();
         let decisions = [&[whole.clone()][..], whole["also"].as_array().unwrap()].concat();
-        let explained = decisions.iter().find(|one| one["reason"] == row.reason).unwrap_or_else(|| panic!("{whole:#}"));
-        assert_eq!((&explained["outcome"], &explained["reply"]), (&row.outcome.into(), &reply.as_str().into()));
-        assert_eq!(explained["relay_reply"].is_string(), row.relay.is_some_and(|(_, said)| said != "(close)"));
+        let explained =
+            decisions.iter().find(|one| one["reason"] == row.reason).unwrap_or_else(|| panic!("{whole:#}"));
+        assert_eq!(
+            (&explained["outcome"], &explained["reply"]),
+            (&row.outcome.into(), &reply.as_str().into())
+        );
+        assert_eq!(
+            explained["relay_reply"].is_string(),
+            row.relay.is_some_and(|(_, said)| said != "(close)")
+        );
         let shown = run(daemon.home(), &format!("explain {id}"));
         assert!(shown.out.contains(&format!("\noutcome:   {}\n", row.outcome)), "{}", shown.out);
         let in_list = |one: &Value| one["id"] == id.as_str() && one["outcome"] == row.outcome;
@@ -131,7 +146,8 @@ async fn the_id_of_each_refusal_leads_to_its_event_its_decision_and_its_count() 
     let would = run(daemon.home(), "history --would --json").json();
     assert_eq!(would["exempt"], Value::Array(vec![]), "{would:#}");
     let text = counts().await;
-    let outcome = |name: &str| count(&text, &format!("rmxd_outcomes_total{{door=\"smtp\",outcome=\"{name}\"}}"));
+    let outcome =
+        |name: &str| count(&text, &format!("rmxd_outcomes_total{{door=\"smtp\",outcome=\"{name}\"}}"));
     assert_eq!((outcome("relay_refused"), outcome("relay_failed")), (4.0, 2.0), "{text}");
 }
 
