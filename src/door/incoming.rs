@@ -10,6 +10,7 @@ use crate::door::Door;
 use crate::door::message::Message;
 use crate::door::wire::{Ended, Wire};
 use crate::gate::Guest;
+use crate::relay::{Hold, TakenBack};
 use crate::smtp::chunk::ChunkEncoder;
 use crate::smtp::framing::{DataEvent, DataReader, Fault};
 use crate::smtp::reply::{Enhanced, Reply};
@@ -22,6 +23,20 @@ pub(super) enum Received {
     Fault(Fault),
     /// The client was silent too long; nothing was delivered.
     TimedOut,
+    /// The client was slow while others waited for the relay; nothing was delivered.
+    TooSlow(TakenBack),
+}
+
+impl Received {
+    /// Why the message was broken off, for the log.
+    fn why(&self) -> &'static str {
+        match self {
+            Self::TooSlow(_) => "too slow while others wait",
+            Self::TimedOut => "waited too long",
+            Self::Answer(_) => "answered",
+            Self::Fault(fault) => fault.name(),
+        }
+    }
 }
 
 /// What a connection lends to a message.
@@ -41,6 +56,10 @@ pub(super) struct Chunked {
 impl Chunked {
     pub(super) fn new(message: Message) -> Self {
         Self { message, encoder: ChunkEncoder::default() }
+    }
+
+    pub(super) fn hold(&self) -> Option<Hold> {
+        self.message.hold()
     }
 }
 
@@ -66,8 +85,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
                 DataEvent::End => return Ok(Received::Answer(message.finish(self.door, self.guest).await)),
                 DataEvent::More => {
                     message.flush().await;
-                    if let Some(received) = self.more().await? {
-                        message.break_off("waited too long");
+                    if let Some(received) = self.more(message.hold()).await? {
+                        message.break_off(received.why());
                         return Ok(received);
                     }
                 }
@@ -88,8 +107,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         while left > 0 {
             if self.wire.input().is_empty() {
                 chunked.message.flush().await;
-                if let Some(received) = self.more().await? {
-                    chunked.message.break_off("waited too long");
+                if let Some(received) = self.more(chunked.hold()).await? {
+                    chunked.message.break_off(received.why());
                     return Ok((received, None));
                 }
             }
@@ -125,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         let mut left = octets;
         while left > 0 {
             if self.wire.input().is_empty()
-                && let Some(received) = self.more().await?
+                && let Some(received) = self.more(None).await?
             {
                 return Ok(Some(received));
             }
@@ -143,10 +162,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         input.get(..length).unwrap_or_default()
     }
 
-    async fn more(&mut self) -> Result<Option<Received>, Ended> {
-        match self.wire.more(Instant::now() + self.door.settings.data_timeout).await {
+    async fn more(&mut self, hold: Option<Hold>) -> Result<Option<Received>, Ended> {
+        let until = Instant::now() + self.door.settings.data_timeout;
+        match self.wire.more_held(until, hold.as_ref()).await {
             Ok(()) => Ok(None),
             Err(Ended::TimedOut) => Ok(Some(Received::TimedOut)),
+            Err(Ended::TooSlow(seen)) => Ok(Some(Received::TooSlow(seen))),
             Err(Ended::Gone) => Err(Ended::Gone),
         }
     }

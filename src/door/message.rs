@@ -21,7 +21,7 @@ use crate::policy::decide::{self, Decision};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::record::Record;
-use crate::relay;
+use crate::relay::{self, Hold};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::smtp::framing::{stuffed, unstuffed};
 use crate::smtp::reply::{Enhanced, Reply};
@@ -83,6 +83,15 @@ impl Message {
         match &self.stage {
             Stage::Refused(reply) => Some(reply),
             Stage::Head(_) | Stage::Body(..) | Stage::Over => None,
+        }
+    }
+
+    /// What the client holds of the relay.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        match &self.stage {
+            Stage::Head(_) => self.transaction.hold(),
+            Stage::Body(relay, _) => relay.hold(),
+            Stage::Refused(_) | Stage::Over => None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule};
 use crate::record::{Id, Record};
-use crate::relay::{self, ClientInfo, ClientName, Envelope, Recipient, Visit};
+use crate::relay::{self, ClientInfo, ClientName, Envelope, Hold, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -210,6 +210,14 @@ impl Transaction {
             Next::Open(relay) => Ok(relay),
             Next::Failed(reply) => Err(reply),
             Next::NotYet => Err(not_asked()),
+        }
+    }
+
+    /// What the client holds of the relay.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        match &self.relay {
+            Next::Open(relay) => relay.hold(),
+            Next::NotYet | Next::Failed(_) => None,
         }
     }
 

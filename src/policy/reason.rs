@@ -41,6 +41,8 @@ pub enum Reason {
     RelayLost,
     /// Bare CR, bare LF or NUL.
     BadOctet,
+    /// The client sends too slowly while others wait for the next hop.
+    TooSlow,
 }
 
 /// The three digits of a reply.
@@ -66,7 +68,7 @@ struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoSuchDomain,
         Self::NoMx,
         Self::MxUnresolvable,
@@ -83,6 +85,7 @@ impl Reason {
         Self::RelayUnreachable,
         Self::RelayLost,
         Self::BadOctet,
+        Self::TooSlow,
     ];
 
     fn row(self, identity: Identity) -> Row {
@@ -199,6 +202,14 @@ impl Reason {
                 (5, 2),
                 "is not allowed, lines end in CRLF; closing connection",
                 "A bare CR, a bare LF or a NUL came in. The sending software is broken, or tries to smuggle mail.",
+            ),
+            Self::TooSlow => (
+                "too_slow",
+                Code::Always(421),
+                (4, 2),
+                "data came too slowly while others wait, closing connection",
+                "The client sent less than limits.data_rate, or for longer than limits.message_time, while others waited for a \
+                 connection to the next hop. Nothing was delivered. Mail servers send again by themselves.",
             ),
         };
         Row { name, code, status, text, help }

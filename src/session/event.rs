@@ -38,6 +38,8 @@ pub enum Event<'a> {
     ChunkAnswered(Reply),
     /// The client was silent for too long.
     TimedOut,
+    /// The client sends too slowly while others wait.
+    TooSlow,
     /// The daemon ends.
     ShuttingDown,
 }

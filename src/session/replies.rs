@@ -126,6 +126,10 @@ pub(super) fn timed_out(hostname: &DomainName) -> Reply {
     Reply::new(421, Enhanced(4, 4, 2), format!("{hostname} waited too long, closing connection"))
 }
 
+pub(super) fn too_slow(hostname: &DomainName) -> Reply {
+    Reason::TooSlow.plain_reply(hostname.as_str(), "")
+}
+
 pub(super) fn shutting_down(hostname: &DomainName) -> Reply {
     Reply::new(421, Enhanced(4, 3, 2), format!("{hostname} is shutting down, closing connection"))
 }

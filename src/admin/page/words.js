@@ -4,7 +4,7 @@
 export const REASONS = [
   "no_such_domain", "no_mx", "null_mx", "mx_unresolvable", "mx_unroutable", "not_an_exchanger", "no_ptr",
   "ptr_not_confirmed", "invalid_domain", "malformed_header", "dns_error", "greylisted", "relaying_denied",
-  "relay_unreachable", "relay_lost", "bad_octet",
+  "relay_unreachable", "relay_lost", "bad_octet", "too_slow",
 ];
 export const IDENTITIES = ["helo", "ptr", "mail_from", "from", "reply_to"];
 

@@ -78,6 +78,7 @@ impl Word for Reason {
         Self::RelayUnreachable,
         Self::RelayLost,
         Self::BadOctet,
+        Self::TooSlow,
     ];
 }
 
@@ -129,7 +130,7 @@ mod tests {
         each!(Action: Off, Tag, Greylist, Defer, Reject);
         each!(Rung: Mx, Address, Organization, Network, Ptr, Spf, Dkim);
         each!(Absence: NotGiven, Exempt, AwaitsBody);
-        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BadOctet);
+        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BadOctet, TooSlow);
         each!(RecordType: Mx, A, Aaaa, Ptr, Txt, Cname);
         each!(Freshness: Fresh, Cached, Stale);
         each!(Trouble: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down);
