@@ -12,7 +12,7 @@ use crate::door::wire::{Ended, Wire};
 use crate::gate::Guest;
 use crate::relay::{Hold, TakenBack};
 use crate::smtp::chunk::ChunkEncoder;
-use crate::smtp::framing::{DataEvent, DataReader, Fault};
+use crate::smtp::framing::{BareNewline, DataEvent, DataReader, Fault};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// How the reception ended.
@@ -54,8 +54,8 @@ pub(super) struct Chunked {
 }
 
 impl Chunked {
-    pub(super) fn new(message: Message) -> Self {
-        Self { message, encoder: ChunkEncoder::default() }
+    pub(super) fn new(message: Message, bare_newline: BareNewline) -> Self {
+        Self { message, encoder: ChunkEncoder::new(bare_newline) }
     }
 
     pub(super) fn hold(&self) -> Option<Hold> {
@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
     /// Answers 354 and receives up to the final dot.
     pub(super) async fn data(mut self, mut message: Message) -> Result<Received, Ended> {
         self.wire.answer(&Reply::plain(354, "end data with <CRLF>.<CRLF>"));
-        let mut reader = DataReader::new(self.door.settings.bare_newline);
+        let mut reader = DataReader::new(self.door.settings.bare_newline(self.guest));
         loop {
             let step = reader.next(self.wire.input());
             if let DataEvent::Fault(fault) = step.event {

@@ -12,11 +12,10 @@ use compact_str::{CompactString, ToCompactString};
 use crate::door::Door;
 use crate::door::transaction::{Transaction, always_refused, no_decision};
 use crate::gate::{Facts, Guest, addresses};
-use crate::message::authentication_results::{
-    Iprev, IprevResult, authentication_results, without_own_results,
-};
-use crate::message::header;
+use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
+use crate::message::forged_results::without_own_results;
 use crate::message::trace::{self, Protocol};
+use crate::message::{header, mailbox_line};
 use crate::policy::decide::{self, Decision};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
@@ -191,7 +190,8 @@ impl Message {
 
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
     async fn judge(&mut self, door: &Door, guest: &mut Guest, block: Vec<u8>, rest: Vec<u8>) {
-        let block = unstuffed(&block).into_owned();
+        let block = unstuffed(&block);
+        let block = mailbox_line::as_field(&block).into_owned();
         let (trace, open) = match judge(door, guest, &mut self.transaction, &block).await {
             Ok(judged) => judged,
             Err(reply) => return self.refuse(reply).await,

@@ -47,11 +47,13 @@ impl Door {
     {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let session = Session::new(Arc::clone(&self.session), self.offer(client.ip()));
+        let guest = self.gate.guest(client.ip());
+        let bare_newline = self.settings.bare_newline(&guest);
         let mut connection = Connection {
             door: self,
             wire: Wire::new(stream, self.settings.session),
-            reader: CommandReader::new(self.settings.command_line, self.settings.bare_newline),
-            guest: self.gate.guest(client.ip()),
+            reader: CommandReader::new(self.settings.command_line, bare_newline),
+            guest,
             client,
             transaction: None,
             visit: self.relay.visit(),
@@ -232,6 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let unchanged = if announced.address.is_none() { gateway.port() } else { 0 };
         self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
         self.guest = self.door.gate.guest(address);
+        self.reader.set_bare_newline(self.door.settings.bare_newline(&self.guest));
         self.visit = self.door.relay.visit();
         tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
         Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
@@ -304,7 +307,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     async fn chunk(&mut self, octets: u64, last: bool) -> Result<Received, Ended> {
         let chunked = match (self.chunked.take(), self.transaction.take()) {
             (Some(chunked), _) => *chunked,
-            (None, Some(transaction)) => Chunked::new(Message::new(*transaction)),
+            (None, Some(transaction)) => {
+                let bare_newline = self.door.settings.bare_newline(&self.guest);
+                Chunked::new(Message::new(*transaction), bare_newline)
+            }
             (None, None) => return Ok(Received::Answer(no_transaction())),
         };
         let (received, chunked) = self.source().chunk(chunked, octets, last).await?;

@@ -274,8 +274,11 @@ pub(super) fn no_decision() -> Reply {
 /// part, which a server behind might follow.
 fn is_foreign(door: &Door, path: &ForwardPath) -> bool {
     let ours = &door.settings.recipient_domains;
-    let Some(domain) = path.domain().filter(|_| !ours.is_empty()) else {
+    if ours.is_empty() || path.is_bare_postmaster() {
         return false;
+    }
+    let Some(domain) = path.domain() else {
+        return true; // the relay might complete it with any domain
     };
     let covered = domain.name().is_some_and(|name| ours.iter().any(|pattern| pattern.covers(name)));
     !covered || path.local().contains(['%', '!', '@'])

@@ -38,6 +38,10 @@ pub struct Inspection {
     findings: Arc<Vec<Finding>>,
     /// They are those of the whole message.
     whole: bool,
+    /// By the null sender: nobody would learn that this message was lost.
+    bounce: bool,
+    /// From: of a bounce names no domain, which is a tag, whatever `policy.malformed` says.
+    nameless: bool,
     /// What the body decides.
     signed: Option<Box<AwaitsBody>>,
     /// The domain of the reverse path, where there is a greylist to ask; empty for the null sender.
@@ -60,6 +64,8 @@ impl Inspection {
             envelope: None,
             findings: Arc::default(),
             whole: false,
+            bounce: matches!(path, ReversePath::Null),
+            nameless: false,
             signed: None,
             domain: gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
             triples: Vec::new(),
@@ -127,6 +133,8 @@ impl Inspection {
             visible_senders(gate, header, client, &helo)
         );
         let mut findings = [envelope, visible].concat();
+        self.nameless =
+            self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
         let open = signed::open(&self.gate, &mut findings, block);
         (self.findings, self.whole) = (Arc::new(findings), true);
         let decision = self.greylisted(self.decision(), &self.triples);
@@ -180,7 +188,7 @@ impl Inspection {
     fn log_record(&self, record: Record, decision: &Decision, undecided: Option<&str>) {
         let memory = &self.gate.memory;
         event::write(&record, undecided);
-        memory.monitor.record(decision, self.client);
+        memory.monitor.record(decision, &self.findings, self.client);
         memory.metrics.verdict(decision, record.mode, self.age());
         if let Some(history) = &memory.history {
             history.record(record);
@@ -222,7 +230,14 @@ impl Inspection {
     }
 
     fn decision(&self) -> Decision {
-        decide(self.gate.policy(), &self.findings)
+        if !self.nameless {
+            return decide(self.gate.policy(), &self.findings);
+        }
+        let can_refuse = |finding: &&Finding| {
+            finding.identity != Identity::From || finding.outcome != Outcome::Fail(Reason::MalformedHeader)
+        };
+        let judged: Vec<_> = self.findings.iter().filter(can_refuse).cloned().collect();
+        decide(self.gate.policy(), &judged)
     }
 
     fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {
@@ -268,14 +283,14 @@ impl Inspection {
 /// Behind the `@`.
 fn domain(path: &ReversePath) -> CompactString {
     match path {
-        ReversePath::Null => CompactString::default(),
+        ReversePath::Null | ReversePath::NoDomain(_) => CompactString::default(),
         ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
     }
 }
 
 fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     match path {
-        ReversePath::Null => false,
+        ReversePath::Null | ReversePath::NoDomain(_) => false,
         ReversePath::Mailbox(mailbox) => {
             mailbox.domain().name().is_some_and(|name| gate.settings.exempt.domain(name))
         }
@@ -292,6 +307,7 @@ fn sender(guest: &Guest, path: &ReversePath) -> Pending<Arc<[Finding]>> {
             let absent = Outcome::None(Absence::NotGiven);
             Pending::ready(all_rules(rules, Identity::MailFrom, "<>", "", absent).into())
         }
+        ReversePath::NoDomain(local) => look(guest, Identity::MailFrom, local, None, local),
         ReversePath::Mailbox(mailbox) => {
             let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
             look(guest, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string())

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use compact_str::{CompactString, format_compact};
+use compact_str::{CompactString, ToCompactString, format_compact};
 
 use crate::gate::{Facts, Gate};
 use crate::message::header::{Author, Field, Header};
 use crate::record::Record;
-use crate::smtp::address::{Domain, Mailbox, ReversePath};
+use crate::smtp::address::{AddressError, ForwardPath, ReversePath};
 use crate::smtp::framing::stuffed;
 
 /// What is to be judged. Identities that are not given are not.
@@ -57,7 +57,7 @@ impl Gate {
 /// # Errors
 /// What is wrong with it.
 pub fn sender(text: &str) -> Result<ReversePath, String> {
-    ReversePath::parse(bare(text)).map_err(|error| error.to_string())
+    ReversePath::parse(text).map_err(|error| error.to_string())
 }
 
 /// An address of From: or Reply-To: as a person writes it, in angle brackets or not.
@@ -65,12 +65,9 @@ pub fn sender(text: &str) -> Result<ReversePath, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn author(text: &str) -> Result<Author, String> {
-    let mailbox = Mailbox::parse(bare(text)).map_err(|error| error.to_string())?;
-    Ok(Author { address: bare(text).into(), domain: Domain::name(mailbox.domain()).cloned() })
-}
-
-fn bare(text: &str) -> &str {
-    text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text)
+    let path = ForwardPath::parse(text).map_err(|error| error.to_string())?;
+    let domain = path.domain().ok_or_else(|| AddressError::NoDomain.to_string())?;
+    Ok(Author { address: path.to_compact_string(), domain: domain.name().cloned() })
 }
 
 /// The addresses of a field, for the log.

@@ -31,6 +31,8 @@ pub struct Settings {
     pub recipients: usize,
     /// Errors before 421.
     pub errors: usize,
+    /// Commands without mail in between before 421.
+    pub junk_commands: usize,
 }
 
 /// What EHLO offers beside what every session has, because the next hop can take it.
@@ -79,6 +81,8 @@ pub struct Session {
     /// refused (RFC 2920 3.1).
     excused: usize,
     errors: usize,
+    /// Commands since mail got on: since a recipient or a message was accepted.
+    junk: usize,
 }
 
 /// The greeting of a client that a gateway speaks for.
@@ -123,6 +127,7 @@ impl Session {
             smtputf8: false,
             excused: 0,
             errors: 0,
+            junk: 0,
         }
     }
 
@@ -142,7 +147,7 @@ impl Session {
     pub fn step(&mut self, event: Event<'_>) -> Effect {
         match event {
             Event::Line(line) => self.command(line),
-            Event::LineTooLong => self.error(replies::line_too_long()),
+            Event::LineTooLong => self.mistake(replies::line_too_long()),
             Event::Fault(fault) => Effect::Close(replies::fault(fault)),
             Event::SenderAnswered(reply) => {
                 if reply.is_positive() {
@@ -156,15 +161,18 @@ impl Session {
             Event::RecipientAnswered(reply) => match &mut self.transaction {
                 Some(transaction) if reply.is_positive() => {
                     transaction.accepted += 1;
+                    self.junk = 0;
                     Effect::Reply(reply)
                 }
                 _ => self.refuse(reply),
             },
             Event::MessageAnswered(reply) => {
+                self.message_answered(&reply);
                 self.transaction = None;
                 Effect::Reply(reply)
             }
             Event::ClientAnnounced { xclient } => {
+                self.junk = 0; // it is another client's session
                 self.offer.xclient = xclient;
                 Effect::Reply(self.greeting())
             }
@@ -183,7 +191,11 @@ impl Session {
         if is_foreign(line) {
             return Effect::Close(replies::not_smtp());
         }
-        match Command::parse(line) {
+        let command = Command::parse(line);
+        if command.as_ref().is_ok_and(is_junk) && self.is_too_much_junk() {
+            return Effect::Close(replies::too_many_commands(&self.settings.hostname));
+        }
+        match command {
             Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
             Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
             Ok(Command::Mail(path, parameters)) => self.mail(path, parameters),
@@ -201,7 +213,23 @@ impl Session {
             Ok(Command::Help) => Effect::Reply(replies::help()),
             Ok(Command::StartTls) => self.start_tls(),
             Err(CommandError::ChunkSize) => Effect::Close(replies::bad_command(&CommandError::ChunkSize)),
-            Err(error) => self.error(replies::bad_command(&error)),
+            Err(error @ (CommandError::Unknown | CommandError::NotImplemented)) => {
+                self.error(replies::bad_command(&error))
+            }
+            Err(error) => self.mistake(replies::bad_command(&error)),
+        }
+    }
+
+    /// Postfix's `smtpd_junk_command_limit`, but for the reply, and that an accepted recipient is progress: a client that
+    /// asks for recipients alone is bounded by the time of the session.
+    fn is_too_much_junk(&mut self) -> bool {
+        self.junk += 1;
+        self.junk > self.settings.junk_commands
+    }
+
+    fn message_answered(&mut self, reply: &Reply) {
+        if reply.is_positive() {
+            self.junk = 0;
         }
     }
 
@@ -241,7 +269,7 @@ impl Session {
 
     fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Effect {
         if self.hello.is_none() {
-            return self.error(replies::out_of_order("send HELO or EHLO first"));
+            return self.mistake(replies::out_of_order("send HELO or EHLO first"));
         }
         if self.transaction.is_some() {
             return self.error(replies::out_of_order("a transaction is open already"));
@@ -253,7 +281,7 @@ impl Session {
             ("ENVID", parameters.envid.is_some() && !self.offer.dsn),
         ];
         if let Some((name, _)) = not_offered.into_iter().find(|(_, missing)| *missing) {
-            return self.error(replies::parameter_not_offered(name));
+            return self.mistake(replies::parameter_not_offered(name));
         }
         if parameters.size.is_some_and(|size| size > self.offer.size) {
             return self.refuse(replies::too_big(self.offer.size));
@@ -271,9 +299,11 @@ impl Session {
             Some(transaction) if transaction.accepted >= self.settings.recipients => {
                 self.refuse(replies::too_many_recipients())
             }
-            Some(transaction) if parameters.utf8 && !transaction.smtputf8 => self.error(replies::not_ascii()),
+            Some(transaction) if parameters.utf8 && !transaction.smtputf8 => {
+                self.mistake(replies::not_ascii())
+            }
             Some(_) if parameters.asks_dsn() && !self.offer.dsn => {
-                self.error(replies::parameter_not_offered("NOTIFY"))
+                self.mistake(replies::parameter_not_offered("NOTIFY"))
             }
             Some(_) => Effect::Recipient(path, parameters),
         }
@@ -334,6 +364,7 @@ impl Session {
     }
 
     fn chunk_answered(&mut self, reply: Reply) -> Effect {
+        self.message_answered(&reply);
         match &mut self.transaction {
             Some(transaction) if transaction.chunks == (Chunks::Open { last: false }) => {
                 if !reply.is_positive() {
@@ -349,6 +380,15 @@ impl Session {
     fn refuse(&mut self, reply: Reply) -> Effect {
         self.excused = self.settings.recipients.max(PIPELINED_RECIPIENTS) + 1;
         Effect::Reply(reply)
+    }
+
+    /// A command that can't be carried out: an error, but what a client had sent behind it before it knew is none.
+    fn mistake(&mut self, reply: Reply) -> Effect {
+        let is_within = self.transaction.as_ref().is_some_and(|transaction| transaction.accepted > 0);
+        match self.error(reply) {
+            Effect::Reply(reply) if !is_within => self.refuse(reply),
+            other => other,
+        }
     }
 
     /// An error, unless a refusal of ours led to it.
@@ -369,5 +409,15 @@ impl Session {
             return Effect::Close(replies::too_many_errors(&self.settings.hostname));
         }
         Effect::Reply(reply)
+    }
+}
+
+/// Commands that bring no mail any further. Errors are counted as errors.
+fn is_junk(command: &Command) -> bool {
+    match command {
+        Command::Helo(_) | Command::Ehlo(_) | Command::Rset | Command::Noop => true,
+        Command::Vrfy | Command::Help | Command::StartTls => true,
+        Command::Mail(..) | Command::Rcpt(..) | Command::Data | Command::Bdat { .. } => false,
+        Command::Quit | Command::Xclient(_) => false,
     }
 }

@@ -1,22 +1,23 @@
 //! Mail addresses and domain names as the envelope writes them (RFC 5321 4.1.2, 4.1.3).
 //!
 //! Parsed once, at the edge, into values that can't be wrong: a [`DomainName`] is what DNS can be asked for, and an
-//! address without one is another variant. The local part is kept as it came (quotes and all), since only the
-//! mailbox's own host may interpret it (RFC 5321 2.3.11). Underscores are taken, they occur; a final dot is not.
+//! address without one is another variant. A local part in the form of the grammar is kept as it came (quotes and all),
+//! since only the mailbox's own host may interpret it (RFC 5321 2.3.11); another one is put into quotes. Underscores in
+//! domains are taken, they occur.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use compact_str::CompactString;
 
+use crate::smtp::path;
+
 /// Longest domain (RFC 5321 4.5.3.1.2 says 255 octets; DNS holds 253 in text form).
 const MAX_DOMAIN: usize = 253;
 /// Longest label (RFC 1035 2.3.4).
 const MAX_LABEL: usize = 63;
-/// Longest local part (RFC 5321 4.5.3.1.1).
-const MAX_LOCAL: usize = 64;
-/// Longest path with its brackets (RFC 5321 4.5.3.1.3).
-const MAX_PATH: usize = 256;
+/// Longest path without its brackets. RFC 5321 4.5.3.1 asks for at least 254 octets; bounce addresses are longer.
+const MAX_PATH: usize = 1000;
 
 /// A domain name that DNS can be asked for: lower case, A-labels, 1 to 253 octets, no final dot.
 /// Letters, digits, hyphens and underscores; labels of 1 to 63 octets that neither begin nor end with a hyphen.
@@ -166,8 +167,8 @@ impl Mailbox {
         let at = local_end(text)?;
         let (local, rest) = text.split_at_checked(at).ok_or(AddressError::LocalPart)?;
         let domain = rest.strip_prefix('@').ok_or(AddressError::NoDomain)?;
-        if local.len() > MAX_LOCAL {
-            return Err(AddressError::LocalPart);
+        if text.len() > MAX_PATH {
+            return Err(AddressError::TooLong);
         }
         Ok(Self { local: CompactString::new(local), domain: Domain::parse(domain)? })
     }
@@ -196,8 +197,7 @@ fn local_end(text: &str) -> Result<usize, AddressError> {
     if !text.starts_with('"') {
         let end = text.find('@').unwrap_or(text.len());
         let local = text.split_at_checked(end).map_or("", |(local, _)| local);
-        let atoms = local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext));
-        return if atoms { Ok(end) } else { Err(AddressError::LocalPart) };
+        return if is_dot_string(local) { Ok(end) } else { Err(AddressError::LocalPart) };
     }
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -212,6 +212,11 @@ fn local_end(text: &str) -> Result<usize, AddressError> {
     Err(AddressError::LocalPart)
 }
 
+/// `Dot-string` (RFC 5321 4.1.2).
+pub(super) fn is_dot_string(text: &str) -> bool {
+    text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
 /// `atext` (RFC 5322 3.2.3), with the UTF-8 octets of RFC 6531 3.3; who may send those is the session's question.
 fn is_atext(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte) || byte >= 128
@@ -222,17 +227,23 @@ fn is_atext(byte: u8) -> bool {
 pub enum ReversePath {
     /// `<>`: nobody; this is itself a bounce (RFC 5321 4.5.5).
     Null,
+    /// A sender without a domain, such as `<MAILER-DAEMON>`: the local part in proper form.
+    NoDomain(CompactString),
     /// A sender.
     Mailbox(Mailbox),
 }
 
 impl ReversePath {
-    /// Reads what stands between the angle brackets of MAIL FROM; a source route is dropped (RFC 5321 appendix C).
+    /// Reads the path of MAIL FROM, in angle brackets or not, as leniently as Postfix does (see `smtp::path`).
     ///
     /// # Errors
     /// Which part is wrong.
-    pub fn parse(inner: &str) -> Result<Self, AddressError> {
-        if inner.is_empty() { Ok(Self::Null) } else { mailbox_of_path(inner).map(Self::Mailbox) }
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        Ok(match address_of(path::read(text)?)? {
+            Address::None => Self::Null,
+            Address::NoDomain(local) => Self::NoDomain(local),
+            Address::Mailbox(mailbox) => Self::Mailbox(mailbox),
+        })
     }
 }
 
@@ -241,6 +252,7 @@ impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => Ok(()),
+            Self::NoDomain(local) => f.write_str(local),
             Self::Mailbox(mailbox) => mailbox.fmt(f),
         }
     }
@@ -249,29 +261,37 @@ impl fmt::Display for ReversePath {
 /// A recipient (RFC 5321 4.1.1.3).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ForwardPath {
-    /// `<Postmaster>` without a domain, in the spelling that came; every host has one (RFC 5321 4.5.1).
-    Postmaster(CompactString),
+    /// A recipient without a domain, which only the relay can complete: the local part in proper form. `<Postmaster>`
+    /// exists on every host (RFC 5321 4.5.1).
+    NoDomain(CompactString),
     /// A mailbox.
     Mailbox(Mailbox),
 }
 
 impl ForwardPath {
-    /// Reads what stands between the angle brackets of RCPT TO; a source route is dropped.
+    /// Reads the path of RCPT TO, likewise; `<>` is no recipient.
     ///
     /// # Errors
     /// Which part is wrong.
-    pub fn parse(inner: &str) -> Result<Self, AddressError> {
-        if inner.eq_ignore_ascii_case("postmaster") {
-            return Ok(Self::Postmaster(CompactString::new(inner)));
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        match address_of(path::read(text)?)? {
+            Address::None => Err(AddressError::LocalPart),
+            Address::NoDomain(local) => Ok(Self::NoDomain(local)),
+            Address::Mailbox(mailbox) => Ok(Self::Mailbox(mailbox)),
         }
-        mailbox_of_path(inner).map(Self::Mailbox)
     }
 
-    /// The local part as it came.
+    /// Whether it is `<Postmaster>` without a domain.
+    #[must_use]
+    pub fn is_bare_postmaster(&self) -> bool {
+        matches!(self, Self::NoDomain(local) if local.eq_ignore_ascii_case("postmaster"))
+    }
+
+    /// The local part in proper form.
     #[must_use]
     pub fn local(&self) -> &str {
         match self {
-            Self::Postmaster(text) => text,
+            Self::NoDomain(text) => text,
             Self::Mailbox(mailbox) => mailbox.local(),
         }
     }
@@ -280,7 +300,7 @@ impl ForwardPath {
     #[must_use]
     pub fn domain(&self) -> Option<&Domain> {
         match self {
-            Self::Postmaster(_) => None,
+            Self::NoDomain(_) => None,
             Self::Mailbox(mailbox) => Some(mailbox.domain()),
         }
     }
@@ -290,49 +310,41 @@ impl fmt::Display for ForwardPath {
     /// Without angle brackets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Postmaster(text) => f.write_str(text),
+            Self::NoDomain(text) => f.write_str(text),
             Self::Mailbox(mailbox) => mailbox.fmt(f),
         }
     }
 }
 
-/// `@a,@b:user@domain` or `user@domain`.
-fn mailbox_of_path(inner: &str) -> Result<Mailbox, AddressError> {
-    if inner.len() + 2 > MAX_PATH {
-        return Err(AddressError::TooLong);
-    }
-    let mailbox = Mailbox::parse(without_route(inner)?)?;
-    let domain = match &mailbox.domain {
-        Domain::Name(name) => name.as_str(),
-        Domain::Literal(text) => text,
-    };
-    // with A-labels the path can be longer than it came, and this is how it goes on
-    if mailbox.local.len() + 1 + domain.len() + 2 > MAX_PATH {
-        return Err(AddressError::TooLong);
-    }
-    Ok(mailbox)
+/// What a path holds.
+enum Address {
+    None,
+    NoDomain(CompactString),
+    Mailbox(Mailbox),
 }
 
-/// What stands behind the source route, if there is one.
-fn without_route(inner: &str) -> Result<&str, AddressError> {
-    let Some(route) = inner.strip_prefix('@') else {
-        return Ok(inner);
+fn address_of(read: path::Read) -> Result<Address, AddressError> {
+    let address = match read {
+        path::Read { local: None, .. } => Address::None,
+        path::Read { local: Some(local), domain: None } => Address::NoDomain(local),
+        path::Read { local: Some(local), domain: Some(domain) } => {
+            Address::Mailbox(Mailbox { local, domain })
+        }
     };
-    let (hosts, mailbox) = route.split_once(':').ok_or(AddressError::SourceRoute)?;
-    let mut hosts = hosts
-        .split(',')
-        .enumerate()
-        .map(|(at, host)| if at == 0 { Some(host) } else { host.strip_prefix('@') });
-    if !hosts.all(|host| host.is_some_and(|host| Domain::parse(host).is_ok())) {
-        return Err(AddressError::SourceRoute);
-    }
-    Ok(mailbox)
+    // the length of what goes on: A-labels and quotes can make it longer than it came
+    let length = match &address {
+        Address::None => 0,
+        Address::NoDomain(local) => local.len(),
+        Address::Mailbox(Mailbox { local, domain: Domain::Name(name) }) => local.len() + 1 + name.as_str().len(),
+        Address::Mailbox(Mailbox { local, domain: Domain::Literal(text) }) => local.len() + 1 + text.len(),
+    };
+    if length > MAX_PATH { Err(AddressError::TooLong) } else { Ok(address) }
 }
 
 /// What is wrong with an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Empty, too long, or characters outside a dot-atom or quoted string.
+    /// Empty, a control character, a quote without its other half, or two words.
     #[error("the local part is not valid")]
     LocalPart,
     /// No `@domain`.
@@ -347,8 +359,11 @@ pub enum AddressError {
     /// A source route that doesn't parse.
     #[error("the source route is not valid")]
     SourceRoute,
-    /// Over 256 octets with its brackets.
-    #[error("the path is longer than 256 octets")]
+    /// Two addresses, or brackets or parentheses that don't match.
+    #[error("this is not one address")]
+    Syntax,
+    /// Over 1000 octets.
+    #[error("the path is longer than 1000 octets")]
     TooLong,
 }
 

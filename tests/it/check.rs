@@ -103,9 +103,10 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
         ),
         (
             "--client 127.0.0.10 --reply-to c@collect.test",
-            1,
+            75,
             &[
-                "because of reply_to: exists no_mx",
+                "because of reply_to: exists greylisted",
+                "exists of c@collect.test: fail (no_mx) [greylist]",
                 "mail_from: not given, or the null sender\n",
                 "from: not given\n",
             ],
@@ -122,17 +123,17 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
             &["client:  ::1 = mail.v6-mx.test", "AAAA mail.v6-mx.test: ::1"],
         ),
         (
-            "--client ::ffff:127.0.0.10 --mail-from a@good.test --set policy.mail_from.matches=reject",
+            "--client ::ffff:127.0.0.10 --mail-from a@good.test --set policy.mail_from.matches=reject --set policy.matches_by=mx",
             0,
             &["matches of a@good.test: pass (mx) [reject]"],
         ),
         (
-            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject",
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject --set policy.matches_by=mx",
             1,
             &["matches of a@good.test: fail (not_an_exchanger) [reject]  <-- decides"],
         ),
         (
-            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist",
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist --set policy.matches_by=mx",
             75,
             &[
                 "verdict: defer, because of mail_from: matches greylisted\n",
@@ -336,6 +337,17 @@ fn a_message_is_read_with_any_line_ends_and_with_the_line_of_an_mbox() {
             "From a@good.test Mon Jan  1 00:00:00 2024\nFrom: a@nomx.test\n\n",
             1,
             "because of from: exists no_mx",
+        ),
+        (">From a@good.test Mon\nFrom: a@good.test\n\n", 0, "exists of a@good.test: pass"),
+        (
+            "From: a@good .test\n\n",
+            1,
+            "550 5.6.0 the From: field has white space or a comment inside a domain",
+        ),
+        (
+            "From: a@good.test\nReply-To: b@good.test\nReply-To: c@nomx.test\n\n",
+            1,
+            "because of reply_to: exists no_mx",
         ),
         ("From: a@good.test", 0, "exists of a@good.test: pass"),
         ("Subject: no author\n\n", 1, "550 5.6.0 there is no From: field"),

@@ -94,7 +94,7 @@ impl Connection {
         };
         let hostname = DomainName::parse("gate.test").unwrap();
         let session =
-            Session::new(Arc::new(Settings { hostname, recipients: RECIPIENTS, errors: ERRORS }), offer);
+            Session::new(Arc::new(Settings { hostname, recipients: RECIPIENTS, errors: ERRORS, junk_commands: usize::MAX }), offer);
         let mut seen = Seen::default();
         session.greeting().write_to(&mut seen.output);
         Self {
