@@ -148,7 +148,7 @@ fn is_safe(byte: u8) -> bool {
 /// and those with an equals sign, which looks like a result.
 fn safe_recipient(path: &ForwardPath) -> Option<String> {
     let text = path.to_string();
-    let graphic = |byte: u8| byte.is_ascii_graphic() && !b"\"\(),;<>=".contains(&byte);
+    let graphic = |byte: u8| byte.is_ascii_graphic() && !b"\"\\(),;<>=".contains(&byte);
     let safe = text.len() <= MAX_WORD && text.bytes().all(graphic);
     safe.then_some(text)
 }
