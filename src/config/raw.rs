@@ -42,6 +42,7 @@ pub(super) struct Relay {
     pub(super) domains: Vec<String>,
     pub(super) tls: String,
     pub(super) max_connections: i64,
+    pub(super) messages_per_connection: i64,
     pub(super) connect_timeout: String,
     pub(super) reply_timeout: String,
 }
@@ -122,6 +123,8 @@ pub(super) struct Limits {
     pub(super) junk_commands: i64,
     pub(super) command_timeout: String,
     pub(super) data_timeout: String,
+    pub(super) data_rate: String,
+    pub(super) message_time: String,
     pub(super) session: String,
     pub(super) banner_delay: String,
     pub(super) bare_newline: String,

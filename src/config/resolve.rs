@@ -124,6 +124,9 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
     let tls = reader.choice("relay.tls", &raw.relay.tls, &words);
     let next_hop = reader.parsed("relay.next_hop", next_hop(&raw.relay.next_hop));
     let max_connections = reader.count("relay.max_connections", raw.relay.max_connections, 1..=MOST);
+    let messages = reader.count("relay.messages_per_connection", raw.relay.messages_per_connection, 1..=MOST);
+    let data_rate = reader.size("limits.data_rate", &raw.limits.data_rate, MOST_OCTETS);
+    let message_time = reader.time("limits.message_time", &raw.limits.message_time);
     let connect_timeout = reader.time("relay.connect_timeout", &raw.relay.connect_timeout);
     let reply_timeout = reader.time("relay.reply_timeout", &raw.relay.reply_timeout);
     let xclient_required =
@@ -147,6 +150,9 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
         next_hop: next_hop?,
         identity: identity?,
         max_connections: max_connections?,
+        messages_per_connection: messages.and_then(|messages| u32::try_from(messages).ok())?,
+        data_rate: data_rate?,
+        message_time: message_time?,
         connect_timeout: connect_timeout?,
         reply_timeout: reply_timeout?,
         xclient_required,

@@ -3,13 +3,17 @@
 //! Both give the same [`Message`] the same kind of octets. In-line means that nothing is read ahead: the client is read
 //! as fast as the relay takes it.
 
+use std::net::IpAddr;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::door::Door;
+use crate::door::account::Account;
 use crate::door::message::Message;
 use crate::door::wire::{Ended, Wire};
 use crate::gate::Guest;
+use crate::relay::{Hold, TakenBack};
 use crate::smtp::chunk::ChunkEncoder;
 use crate::smtp::framing::{BareNewline, DataEvent, DataReader};
 use crate::smtp::reply::{Enhanced, Reply};
@@ -22,6 +26,15 @@ pub(super) enum Received {
     Broken(Reply),
     /// The client was silent too long; nothing was delivered.
     TimedOut,
+    /// The client was slow while others waited for the relay; nothing was delivered.
+    TooSlow(TakenBack),
+}
+
+/// A client whose connection to the relay goes to another.
+pub(super) fn log_too_slow(client: IpAddr, seen: TakenBack) {
+    let rate = format_args!("{:.1} octets a second", seen.rate);
+    let waited = format_args!("{} s", seen.waited.as_secs());
+    tracing::info!(target: "rmxd::session", %client, rate, waited, "too slow while others wait for the relay");
 }
 
 /// What a connection lends to a message.
@@ -41,6 +54,15 @@ pub(super) struct Chunked {
 impl Chunked {
     pub(super) fn new(message: Message, bare_newline: BareNewline) -> Self {
         Self { message, encoder: ChunkEncoder::new(bare_newline) }
+    }
+
+    pub(super) fn hold(&self) -> Option<Hold> {
+        self.message.hold()
+    }
+
+    /// Between two chunks the message's account is the one that a refusal belongs to.
+    pub(super) fn account(&mut self) -> &mut Account {
+        self.message.account()
     }
 }
 
@@ -65,8 +87,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
                 DataEvent::End => return Ok(Received::Answer(message.finish(self.door, self.guest).await)),
                 DataEvent::More => {
                     message.flush().await;
-                    if let Some(received) = self.more().await? {
-                        return Ok(received);
+                    if let Some(received) = self.more(message.hold()).await? {
+                        return Ok(self.ended(message, received));
                     }
                 }
                 DataEvent::Again | DataEvent::Fault(_) => {}
@@ -86,8 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         while left > 0 {
             if self.wire.input().is_empty() {
                 chunked.message.flush().await;
-                if let Some(received) = self.more().await? {
-                    return Ok((received, None));
+                if let Some(received) = self.more(chunked.hold()).await? {
+                    return Ok((self.ended(chunked.message, received), None));
                 }
             }
             let piece = self.piece(left);
@@ -120,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         let mut left = octets;
         while left > 0 {
             if self.wire.input().is_empty()
-                && let Some(received) = self.more().await?
+                && let Some(received) = self.more(None).await?
             {
                 return Ok(Some(received));
             }
@@ -131,6 +153,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         Ok(None)
     }
 
+    /// How a message ends whose client sends no more, or too slowly.
+    fn ended(&self, message: Message, received: Received) -> Received {
+        match received {
+            Received::TooSlow(seen) => {
+                log_too_slow(self.guest.client(), seen);
+                Received::Broken(message.too_slow(self.door))
+            }
+            Received::Answer(_) | Received::Broken(_) | Received::TimedOut => received,
+        }
+    }
+
     /// What the buffer holds of the octets that are left.
     fn piece(&self, left: u64) -> &[u8] {
         let input = self.wire.input();
@@ -138,10 +171,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         input.get(..length).unwrap_or_default()
     }
 
-    async fn more(&mut self) -> Result<Option<Received>, Ended> {
-        match self.wire.more(Instant::now() + self.door.settings.data_timeout).await {
+    async fn more(&mut self, hold: Option<Hold>) -> Result<Option<Received>, Ended> {
+        let until = Instant::now() + self.door.settings.data_timeout;
+        match self.wire.more_held(until, hold.as_ref()).await {
             Ok(()) => Ok(None),
             Err(Ended::TimedOut) => Ok(Some(Received::TimedOut)),
+            Err(Ended::TooSlow(seen)) => Ok(Some(Received::TooSlow(seen))),
             Err(Ended::Gone) => Err(Ended::Gone),
         }
     }

@@ -8,7 +8,7 @@
 use std::time::SystemTime;
 
 use crate::door::Door;
-use crate::door::account::Authors;
+use crate::door::account::{Account, Authors};
 use crate::door::transaction::Transaction;
 use crate::gate::{Guest, addresses};
 use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
@@ -17,7 +17,7 @@ use crate::message::trace::{self, Protocol};
 use crate::message::{header, mailbox_line};
 use crate::policy::decide;
 use crate::policy::reason::Reason;
-use crate::relay::{self, Answer};
+use crate::relay::{self, Answer, Hold};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::smtp::framing::{Fault, stuffed, unstuffed};
 use crate::smtp::reply::{Enhanced, Reply};
@@ -55,6 +55,15 @@ impl Message {
         match &self.stage {
             Stage::Refused(reply) => Some(reply),
             Stage::Head(_) | Stage::Body(..) | Stage::Over => None,
+        }
+    }
+
+    /// What the client holds of the relay.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        match &self.stage {
+            Stage::Head(_) => self.transaction.hold(),
+            Stage::Body(relay, _) => relay.hold(),
+            Stage::Refused(_) | Stage::Over => None,
         }
     }
 
@@ -125,6 +134,17 @@ impl Message {
     /// An octet came that has no place in SMTP; the answer, and nothing of the message is delivered.
     pub(super) fn fault(mut self, fault: Fault) -> Reply {
         self.refuse_with(Reason::BareNewline, Reason::BareNewline.plain_reply(fault.name(), ""))
+    }
+
+    /// The client is slow while others wait for the relay; the answer, and nothing of the message is delivered.
+    pub(super) fn too_slow(mut self, door: &Door) -> Reply {
+        let hostname = door.session.hostname.as_str();
+        self.refuse_with(Reason::TooSlow, Reason::TooSlow.plain_reply(hostname, ""))
+    }
+
+    /// What is recorded of the transaction.
+    pub(super) fn account(&mut self) -> &mut Account {
+        &mut self.transaction.account
     }
 
     /// The reply, and the transaction is over.

@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::door::Settings;
 use crate::door::account::Account;
-use crate::door::incoming::{Chunked, Received, Source};
+use crate::door::incoming::{Chunked, Received, Source, log_too_slow};
 use crate::door::message::Message;
 use crate::door::transaction::Transaction;
 use crate::door::wire::{Ended, Wire};
 use crate::gate::{Gate, Guest};
 use crate::policy::rule::RejectAt;
-use crate::relay::{Relay, Visit};
+use crate::relay::{Hold, Relay, TakenBack, Visit};
 use crate::session::{self, Effect, Event, Offer, Refusal, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
@@ -64,7 +64,7 @@ impl Door {
         match connection.run(session).await {
             Ok(Closed::ByClient) => connection.wire.part().await,
             Ok(Closed::ByUs) => connection.wire.close().await,
-            Err(Ended::Gone | Ended::TimedOut) => {}
+            Err(Ended::Gone | Ended::TimedOut | Ended::TooSlow(_)) => {}
         }
     }
 
@@ -116,6 +116,7 @@ enum Input {
     TooLong,
     Fault(Fault),
     TimedOut,
+    TooSlow(TakenBack),
     Stopping,
 }
 
@@ -141,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                 Input::TooLong => session.step(Event::LineTooLong),
                 Input::Fault(fault) => session.step(Event::Fault(fault)),
                 Input::TimedOut => session.step(Event::TimedOut),
+                Input::TooSlow(seen) => self.too_slow(&mut session, seen),
                 Input::Stopping => session.step(Event::ShuttingDown),
             };
             loop {
@@ -231,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         match read {
             Ok(()) => Ok(true),
             Err(Ended::TimedOut) => Ok(false),
-            Err(Ended::Gone) => Err(Ended::Gone),
+            Err(ended @ (Ended::Gone | Ended::TooSlow(_))) => Err(ended),
         }
     }
 
@@ -256,8 +258,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     /// The next line, from the buffer or the socket. The time-out is for the whole line (RFC 5321 4.5.3.2.7): octets
     /// that come one by one don't prolong it.
     async fn input(&mut self) -> Result<Input, Ended> {
+        let hold = self.hold();
         if self.wire.is_queue_full() {
-            self.wire.flush().await?;
+            match self.wire.flush_held(hold.as_ref()).await {
+                Err(Ended::TooSlow(seen)) => return Ok(Input::TooSlow(seen)),
+                flushed => flushed?,
+            }
         }
         let until = Instant::now() + self.door.settings.command_timeout;
         loop {
@@ -275,12 +281,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             }
             let idle = self.is_idle();
             let read = tokio::select! {
-                read = self.wire.more(until) => read,
+                read = self.wire.more_held(until, hold.as_ref()) => read,
                 () = self.stop.cancelled(), if idle => return Ok(Input::Stopping),
             };
             match read {
                 Ok(()) => {}
                 Err(Ended::TimedOut) => return Ok(Input::TimedOut),
+                Err(Ended::TooSlow(seen)) => return Ok(Input::TooSlow(seen)),
                 Err(Ended::Gone) => return Err(Ended::Gone),
             }
         }
@@ -302,9 +309,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
 
     /// The reply to what the dialogue itself refuses, with the id of the transaction, or one of its own.
     fn refused(&mut self, refusal: Refusal) -> Reply {
-        match &mut self.transaction {
-            Some(transaction) => transaction.account.refuse_command(refusal),
-            None => Account::refuse_alone(self.guest.uninspected(), refusal),
+        match (&mut self.chunked, &mut self.transaction) {
+            (Some(chunked), _) => chunked.account().refuse_command(refusal),
+            (None, Some(transaction)) => transaction.account.refuse_command(refusal),
+            (None, None) => Account::refuse_alone(self.guest.uninspected(), refusal),
         }
     }
 
@@ -343,6 +351,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             Received::Answer(reply) => session.step(answered(reply)),
             Received::Broken(reply) => session.step(Event::MessageBroken(reply)),
             Received::TimedOut => session.step(Event::TimedOut),
+            Received::TooSlow(seen) => self.too_slow(session, seen),
+        }
+    }
+
+    fn too_slow(&self, session: &mut Session, seen: TakenBack) -> Effect {
+        log_too_slow(self.client.ip(), seen);
+        session.step(Event::TooSlow)
+    }
+
+    /// What the client holds of the relay.
+    fn hold(&self) -> Option<Hold> {
+        match (&self.chunked, &self.transaction) {
+            (Some(chunked), _) => chunked.hold(),
+            (None, transaction) => transaction.as_ref().and_then(|transaction| transaction.hold()),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::policy::decide::{Permit, exempt};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
 use crate::record::Id;
-use crate::relay::{self, Answer, ClientInfo, ClientName, Envelope, Recipient, Visit};
+use crate::relay::{self, Answer, ClientInfo, ClientName, Envelope, Hold, Recipient, Visit};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 use crate::session::Hello;
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -188,6 +188,14 @@ impl Transaction {
             Next::Open(relay) => Ok(relay),
             Next::Failed(reply) => Err(Answer::not_taken(reply, Reason::RelayUnreachable)),
             Next::NotYet => Err(Answer::not_taken(not_asked(), Reason::RelayUnreachable)),
+        }
+    }
+
+    /// What the client holds of the relay.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        match &self.relay {
+            Next::Open(relay) => relay.hold(),
+            Next::NotYet | Next::Failed(_) => None,
         }
     }
 

@@ -17,6 +17,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::relay::{Hold, TakenBack};
 use crate::smtp::reply::Reply;
 use crate::tls::{Acceptor, Negotiated, Stream};
 
@@ -32,10 +33,12 @@ const LINGER_OCTETS: usize = 4 * 1024 * 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why nothing more can be read or written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Ended {
     /// The deadline passed.
     TimedOut,
+    /// The client's connection to the relay was taken back.
+    TooSlow(TakenBack),
     /// The client has gone.
     Gone,
 }
@@ -123,6 +126,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// [`Self::more`], while the client holds a connection to the relay that others may wait for.
+    pub(super) async fn more_held(&mut self, until: Instant, hold: Option<&Hold>) -> Result<(), Ended> {
+        let Some(hold) = hold else { return self.more(until).await };
+        let read = async {
+            let before = self.input.len();
+            self.more(until).await.map(|()| self.input.len() - before)
+        };
+        hold.wait(read).await.map_err(Ended::TooSlow)?.map(drop)
+    }
+
+    /// [`Self::flush`], likewise.
+    pub(super) async fn flush_held(&mut self, hold: Option<&Hold>) -> Result<(), Ended> {
+        let Some(hold) = hold else { return self.flush().await };
+        let sent = async { self.flush().await.map(|()| 0) };
+        hold.wait(sent).await.map_err(Ended::TooSlow)?.map(drop)
+    }
+
     /// Reads what there is behind the input; 0 at the end.
     async fn read(&mut self) -> io::Result<usize> {
         poll_fn(|context| self.poll_read(context)).await
@@ -151,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let end = self.session_end.min(Instant::now() + wait);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "not done in time");
         self.flush().await.map_err(|ended| match ended {
-            Ended::TimedOut => late(),
+            Ended::TimedOut | Ended::TooSlow(_) => late(),
             Ended::Gone => io::ErrorKind::BrokenPipe.into(),
         })?;
         timeout_at(end, self.stream.accept(acceptor)).await.unwrap_or_else(|_elapsed| Err(late()))

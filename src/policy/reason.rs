@@ -53,6 +53,8 @@ pub enum Reason {
     MailLoop,
     /// The next hop refused the client, the sender, a recipient or the message, in its own words.
     RelayRefused,
+    /// The client sends too slowly while others wait for the next hop.
+    TooSlow,
 }
 
 /// The three digits of a reply.
@@ -78,7 +80,7 @@ struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NoSuchDomain,
         Self::NoMx,
         Self::MxUnresolvable,
@@ -101,6 +103,7 @@ impl Reason {
         Self::TooManyRecipients,
         Self::MailLoop,
         Self::RelayRefused,
+        Self::TooSlow,
     ];
 
     fn row(self, identity: Identity) -> Row {
@@ -252,7 +255,7 @@ impl Reason {
                 Code::Always(554),
                 (4, 6),
                 "",
-                "The message has so many Received: fields that it goes round between servers (RFC 5321 6.3). Look for a                  forwarding that leads back.",
+                "The message has so many Received: fields that it goes round between servers (RFC 5321 6.3). Look for a forwarding that leads back.",
             ),
             Self::RelayRefused => (
                 "relay_refused",
@@ -260,6 +263,14 @@ impl Reason {
                 (0, 0),
                 "",
                 "The mail server behind refused it in its own words, which the reply gives. Its log and its rules say why.",
+            ),
+            Self::TooSlow => (
+                "too_slow",
+                Code::Always(421),
+                (4, 2),
+                "data came too slowly while others wait, closing connection",
+                "The client sent less than limits.data_rate, or for longer than limits.message_time, while others waited for a \
+                 connection to the next hop. Nothing was delivered. Mail servers send again by themselves.",
             ),
         };
         Row { name, code, status, text, help }
@@ -303,7 +314,8 @@ impl Reason {
             | Self::TooBig
             | Self::TooManyRecipients
             | Self::MailLoop
-            | Self::RelayRefused => false,
+            | Self::RelayRefused
+            | Self::TooSlow => false,
         }
     }
 

@@ -16,8 +16,6 @@ use crate::relay::{ClientInfo, Settings};
 
 /// How long one is used, from its banner.
 const LIFE: Duration = Duration::from_secs(300);
-/// And for how many transactions: Postfix counts each RSET between messages, and has enough of a hundred.
-const USES: u32 = 100;
 
 /// A connection that was greeted and introduced.
 #[derive(Debug)]
@@ -81,7 +79,9 @@ impl Connection {
     pub(super) fn next(&mut self, undo: bool) -> Next {
         self.uses += 1;
         let shared = !matches!(self.introduced, Introduced::As(_));
-        let spent = self.uses >= USES || self.opened.elapsed() >= LIFE || (shared && self.stained);
+        let spent = self.uses >= self.made_by.messages_per_connection
+            || self.opened.elapsed() >= LIFE
+            || (shared && self.stained);
         if spent || !self.conversation.is_free() || (undo && !self.conversation.reset()) {
             Next::End
         } else if shared {

@@ -11,6 +11,7 @@ mod connection;
 mod conversation;
 mod envelope;
 mod error;
+mod hold;
 mod maildir;
 mod pool;
 mod proxy;
@@ -35,6 +36,7 @@ pub use crate::relay::answer::{Answer, Trouble};
 pub use crate::relay::capabilities::{Attributes, Capabilities};
 pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
+pub use crate::relay::hold::{Hold, TakenBack};
 pub use crate::relay::reach::Reach;
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
@@ -371,6 +373,15 @@ impl Transaction {
         }
         self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
         done.map_or_else(|error| self.subject.told(&error), Answer::taken)
+    }
+
+    /// What the client is to be waited for by, where others may wait for its connection to the relay.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        match &self.leg {
+            Leg::Maildir(_) => None,
+            Leg::Smtp(transaction) => Some(transaction.hold()),
+        }
     }
 
     /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.

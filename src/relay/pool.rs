@@ -50,7 +50,7 @@ impl Pool {
     /// A slot, if one that this client may have gets free in time; `None` as the client asks for us.
     pub(super) async fn slot(&self, client: Option<&ClientInfo>, settings: &Settings) -> Option<Slot> {
         let client = client.map(|client| client_network(client.address.ip()));
-        self.slots.take(client, settings.max_connections.max(1), settings.connect_timeout).await
+        self.slots.take(client, settings, settings.connect_timeout).await
     }
 
     /// A connection that waits and may be used for this client's transaction; the one used last, if there are more.

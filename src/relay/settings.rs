@@ -64,6 +64,12 @@ pub struct Settings {
     pub identity: ClientIdentity,
     /// Connections to the relay at one time.
     pub max_connections: usize,
+    /// Messages after which a connection is closed.
+    pub messages_per_connection: u32,
+    /// Octets a second that keep a client's hold on a connection while others wait for one.
+    pub data_rate: u64,
+    /// How long a client is waited for in one transaction, while others wait for a connection.
+    pub message_time: Duration,
     /// For the connection and the greeting.
     pub connect_timeout: Duration,
     /// For each reply, and for each write that makes no progress; for the answer to the final dot, twice as long.
@@ -79,7 +85,9 @@ pub struct Settings {
 impl Settings {
     /// Whether a connection made by these may serve a session that has the others.
     pub(super) fn makes_the_same_connections(&self, others: &Self) -> bool {
-        let what = |it: &Self| (it.identity, it.tls, it.xclient_required, it.reply_timeout);
+        let what = |it: &Self| {
+            (it.identity, it.tls, it.xclient_required, it.reply_timeout, it.messages_per_connection)
+        };
         what(self) == what(others) && self.next_hop == others.next_hop && self.hostname == others.hostname
     }
 }

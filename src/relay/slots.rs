@@ -1,10 +1,14 @@
 //! The right to have a connection to the relay in use, shared out among the clients that want one.
 //!
 //! A client takes a slot only while it holds fewer than are free: one has half of them at most, the next half of the
-//! rest, and so on. However slowly a few let theirs go, a newcomer finds one. Who has its share waits, and so does
-//! everybody when none is free; each slot that gets free goes to whoever came first among those who may have it. The
+//! rest, and so on. However slowly a few let theirs go, a newcomer finds one. A client that has its share waits, and so does
+//! everybody when none is free; each slot that gets free goes to the first in the queue that may have it. The
 //! limit comes with each request: sessions that began under an older configuration ask with theirs, and all are counted
 //! together.
+//!
+//! While a client waits, slots are taken back from the slowest holders ([`super::hold`]), one for each that waits: from
+//! clients that hold more than the one that waits, or, after a longer time, from its own. A client that lost a slot comes last
+//! in the queue for a minute, so that it can't take it back from a newcomer by connecting again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,7 +16,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+
+use crate::relay::Settings;
+use crate::relay::hold::{Hold, Holder, Standing, TakenBack};
+
+/// How often holders are looked at while a client waits.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a holder was waited for before it makes way for its own client's next transaction.
+const OWN_GRACE: Duration = Duration::from_secs(10);
+/// How long a client that lost a slot comes last.
+const LAST_FOR: Duration = Duration::from_secs(60);
+/// Clients that are remembered for that.
+const MOST_REMEMBERED: usize = 4096;
 
 /// The slots of one relay.
 #[derive(Debug, Default)]
@@ -24,7 +40,8 @@ pub(super) struct Slots {
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,
-    client: Option<IpAddr>,
+    number: u64,
+    holder: Arc<Holder>,
     /// Out of how many it was taken.
     limit: usize,
 }
@@ -32,9 +49,22 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 struct State {
     held: Held,
-    /// By number, in order of arrival. None of them may have a slot now.
-    queue: BTreeMap<u64, Waiter>,
+    /// By number.
+    holders: HashMap<u64, Arc<Holder>>,
+    /// None of them may have a slot now.
+    queue: BTreeMap<Turn, Waiter>,
     next_number: u64,
+    /// When holders were looked at last.
+    looked: Option<Instant>,
+    /// When clients lost a slot.
+    lost: HashMap<IpAddr, Instant>,
+}
+
+/// The order in the queue: clients that lost a slot come last, otherwise by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    lost: bool,
+    number: u64,
 }
 
 #[derive(Debug, Default)]
@@ -45,53 +75,77 @@ struct Held {
 
 #[derive(Debug)]
 struct Waiter {
-    client: Option<IpAddr>,
+    holder: Arc<Holder>,
     limit: usize,
     hand: oneshot::Sender<Slot>,
 }
 
 impl Slots {
-    /// A slot out of `limit`, if one that this client may have is free or gets so in time. `None` as the client is
-    /// nobody's share.
+    /// A slot out of `settings.max_connections`, if one that this client may have is free or gets so within
+    /// `patience`. Pass `None` for requests that count against no client; for them none is taken back.
     pub(super) async fn take(
         self: &Arc<Self>,
         client: Option<IpAddr>,
-        limit: usize,
+        settings: &Settings,
         patience: Duration,
     ) -> Option<Slot> {
-        let (hand, handed) = oneshot::channel();
-        let number = {
+        let deadline = Instant::now() + patience;
+        let limit = settings.max_connections.max(1);
+        let holder = Arc::new(Holder::new(client, settings));
+        let (hand, mut handed) = oneshot::channel();
+        let turn = {
             let mut state = self.state();
             if state.held.allow(client, limit) {
-                state.held.add(client);
-                return Some(Slot { slots: Arc::clone(self), client, limit });
+                return Some(self.hand_out(&mut state, holder, limit));
             }
-            let number = state.next_number;
-            state.next_number += 1;
-            state.queue.insert(number, Waiter { client, limit, hand });
-            number
+            let turn = Turn { lost: state.has_lost(client), number: state.number() };
+            state.queue.insert(turn, Waiter { holder, limit, hand });
+            turn
         };
-        let _place = Place { slots: self, number };
-        timeout(patience, handed).await.ok()?.ok()
+        let _place = Place { slots: self, turn };
+        loop {
+            let now = Instant::now();
+            if client.is_some() {
+                self.state().take_back(now);
+            }
+            match timeout_at(deadline.min(now + LOOK), &mut handed).await {
+                Ok(slot) => return slot.ok(),
+                Err(_elapsed) if Instant::now() >= deadline => return None,
+                Err(_elapsed) => {}
+            }
+        }
     }
 
-    fn give_back(self: &Arc<Self>, client: Option<IpAddr>) {
+    fn hand_out(self: &Arc<Self>, state: &mut State, holder: Arc<Holder>, limit: usize) -> Slot {
+        state.held.add(holder.client);
+        let number = state.number();
+        state.holders.insert(number, Arc::clone(&holder));
+        Slot { slots: Arc::clone(self), number, holder, limit }
+    }
+
+    fn give_back(self: &Arc<Self>, slot: &Slot) {
         let mut state = self.state();
+        state.holders.remove(&slot.number);
+        state.held.remove(slot.holder.client);
         let State { held, queue, .. } = &mut *state;
-        held.remove(client);
-        // each slot taken leaves less for all others, so one pass in order of arrival finds all who may have one
+        // each slot taken leaves less for all others, so one pass in order finds all that may have one
         let served = queue.extract_if(.., |_, waiter| {
-            let served = held.allow(waiter.client, waiter.limit);
+            let served = held.allow(waiter.holder.client, waiter.limit);
             if served {
-                held.add(waiter.client);
+                held.add(waiter.holder.client);
             }
             served
         });
         let served: Vec<Waiter> = served.map(|(_, waiter)| waiter).collect();
+        let mut slots = Vec::with_capacity(served.len());
+        for Waiter { holder, limit, hand } in served {
+            state.held.remove(holder.client); // counted above; it is counted again as it is handed out
+            slots.push((hand, self.hand_out(&mut state, holder, limit)));
+        }
         drop(state);
-        for Waiter { client, limit, hand } in served {
-            // who has gone meanwhile leaves it in our hands: dropped, it goes to the next
-            drop(hand.send(Slot { slots: Arc::clone(self), client, limit }));
+        for (hand, slot) in slots {
+            // one whose client has gone meanwhile comes back: dropped, it goes to the next
+            drop(hand.send(slot));
         }
     }
 
@@ -100,16 +154,95 @@ impl Slots {
     }
 }
 
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Whether the client lost a slot in the last minute.
+    fn has_lost(&self, client: Option<IpAddr>) -> bool {
+        let lost = client.and_then(|client| self.lost.get(&client));
+        lost.is_some_and(|lost| lost.elapsed() < LAST_FOR)
+    }
+
+    /// Takes slots back from the slowest holders, as many as there are clients that wait and may have one.
+    fn take_back(&mut self, now: Instant) {
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK / 2) {
+            return;
+        }
+        self.looked = Some(now);
+        let (mut coming, mut slow) = (0, Vec::new());
+        for holder in self.holders.values() {
+            match holder.standing(now) {
+                Standing::Good => {}
+                Standing::Slow(seen) => slow.push((seen, Arc::clone(holder))),
+                Standing::Recalled => coming += 1,
+            }
+        }
+        slow.sort_by(|(one, _), (other, _)| one.rate.total_cmp(&other.rate));
+        let mut promised = Held::default();
+        let mut lost = Vec::new();
+        for waiter in self.queue.values() {
+            if slow.is_empty() {
+                break;
+            }
+            let Some(client) = waiter.holder.client else { continue };
+            let own = self.held.of(client) + promised.of(client);
+            let free = self.held.free(waiter.limit);
+            if coming > 0 && own <= free {
+                coming -= 1;
+                promised.add(Some(client));
+                continue;
+            }
+            let makes_way = |(seen, holder): &(TakenBack, Arc<Holder>)| match holder.client {
+                Some(holder) if holder == client => seen.waited >= OWN_GRACE && own <= free + 1,
+                Some(holder) => own <= free && own < self.held.of(holder),
+                None => false,
+            };
+            let Some(at) = slow.iter().position(makes_way) else { continue };
+            let (_, holder) = slow.remove(at);
+            if holder.recall() {
+                promised.add(Some(client));
+                lost.extend(holder.client.filter(|holder| *holder != client));
+            }
+        }
+        self.remember(lost, now);
+    }
+
+    fn remember(&mut self, lost: Vec<IpAddr>, now: Instant) {
+        if self.lost.len() + lost.len() > MOST_REMEMBERED {
+            self.lost.retain(|_, lost| now.saturating_duration_since(*lost) < LAST_FOR);
+        }
+        for client in lost {
+            if self.lost.len() < MOST_REMEMBERED {
+                self.lost.insert(client, now);
+            }
+        }
+    }
+}
+
 impl Slot {
     /// How many besides it nobody holds.
     pub(super) fn others_free(&self) -> usize {
         self.slots.state().held.free(self.limit)
     }
+
+    /// For the time that its client is waited for.
+    pub(super) fn hold(&self) -> Hold {
+        Hold::of(&self.holder)
+    }
+
+    /// Its client gave a command for the relay.
+    pub(super) fn commanded(&self) {
+        self.holder.commanded();
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slots.give_back(self.client);
+        let slots = Arc::clone(&self.slots);
+        slots.give_back(self);
     }
 }
 
@@ -119,8 +252,11 @@ impl Held {
     }
 
     fn allow(&self, client: Option<IpAddr>, limit: usize) -> bool {
-        let own = client.and_then(|client| self.by_client.get(&client)).copied().unwrap_or(0);
-        own < self.free(limit)
+        client.map_or(0, |client| self.of(client)) < self.free(limit)
+    }
+
+    fn of(&self, client: IpAddr) -> usize {
+        self.by_client.get(&client).copied().unwrap_or(0)
     }
 
     fn add(&mut self, client: Option<IpAddr>) {
@@ -142,15 +278,15 @@ impl Held {
     }
 }
 
-/// A place in the queue; who gives up waiting leaves it.
+/// A place in the queue, until the wait is over or given up.
 struct Place<'a> {
     slots: &'a Slots,
-    number: u64,
+    turn: Turn,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.slots.state().queue.remove(&self.number);
+        self.slots.state().queue.remove(&self.turn);
     }
 }
 
@@ -162,9 +298,10 @@ mod tests {
     use futures_util::FutureExt;
     use futures_util::future::join_all;
     use tokio::task::JoinHandle;
-    use tokio::time::{Instant, advance};
+    use tokio::time::{advance, sleep};
 
     use super::*;
+    use crate::relay::NextHop;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -172,10 +309,14 @@ mod tests {
         Some(Ipv4Addr::new(192, 0, 2, number).into())
     }
 
+    fn settings(most: usize) -> Settings {
+        Settings { max_connections: most, ..crate::relay::tests::settings(NextHop::Maildir("mail".into())) }
+    }
+
     /// All that a client gets without waiting.
     async fn grab(slots: &Arc<Slots>, client: Option<IpAddr>, limit: usize) -> Vec<Slot> {
         let mut grabbed = Vec::new();
-        while let Some(slot) = slots.take(client, limit, Duration::ZERO).await {
+        while let Some(slot) = slots.take(client, &settings(limit), Duration::ZERO).await {
             grabbed.push(slot);
         }
         grabbed
@@ -186,7 +327,7 @@ mod tests {
         let (slots, waiting) = (Arc::clone(slots), slots.state().queue.len());
         let task = tokio::spawn({
             let slots = Arc::clone(&slots);
-            async move { slots.take(client, limit, PATIENCE).await }
+            async move { slots.take(client, &settings(limit), PATIENCE).await }
         });
         while slots.state().queue.len() == waiting {
             tokio::task::yield_now().await;
@@ -239,9 +380,9 @@ mod tests {
             waiting.push(queue(&slots, client(number), 100).await);
         }
         let began = Instant::now();
-        let newcomer = slots.take(client(3), 100, PATIENCE).await;
+        let newcomer = slots.take(client(3), &settings(100), PATIENCE).await;
         assert!(newcomer.is_some() && began.elapsed().is_zero());
-        let probe = slots.take(None, 100, PATIENCE).await;
+        let probe = slots.take(None, &settings(100), PATIENCE).await;
         assert!(probe.is_some() && began.elapsed().is_zero());
         let outcomes = join_all(waiting).await;
         assert!(outcomes.into_iter().all(|slot| slot.unwrap().is_none()));
@@ -254,7 +395,7 @@ mod tests {
     async fn a_slot_that_gets_free_goes_to_the_first_who_may_have_it() {
         let slots = Arc::new(Slots::default());
         let (mut greedy, other) = (grab(&slots, client(1), 4).await, grab(&slots, client(2), 4).await);
-        let last = slots.take(None, 4, Duration::ZERO).await.unwrap();
+        let last = slots.take(None, &settings(4), Duration::ZERO).await.unwrap();
         assert_eq!((greedy.len(), other.len()), (2, 1));
         let mut again = queue(&slots, client(1), 4).await;
         let mut third = queue(&slots, client(3), 4).await;
@@ -273,7 +414,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_one_client_who_came_first_is_served_first() {
         let slots = Arc::new(Slots::default());
-        let held = slots.take(client(9), 1, Duration::ZERO).await;
+        let held = slots.take(client(9), &settings(1), Duration::ZERO).await;
         let (mut first, mut second) = (queue(&slots, client(1), 1).await, queue(&slots, client(1), 1).await);
         drop(held);
         for _ in 0..10 {
@@ -289,7 +430,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_waiting_neither_keeps_a_place_nor_loses_a_slot() {
         let slots = Arc::new(Slots::default());
-        let held = slots.take(client(9), 1, Duration::ZERO).await;
+        let held = slots.take(client(9), &settings(1), Duration::ZERO).await;
         // cancelled while it waits
         let task = queue(&slots, client(1), 1).await;
         task.abort();
@@ -298,7 +439,8 @@ mod tests {
         // cancelled when it was handed a slot and didn't look yet
         let mut next = queue(&slots, client(2), 1).await;
         {
-            let mut unseen = pin!(slots.take(client(1), 1, PATIENCE));
+            let one = settings(1);
+            let mut unseen = pin!(slots.take(client(1), &one, PATIENCE));
             assert!(unseen.as_mut().now_or_never().is_none());
             next.abort();
             assert!((&mut next).await.is_err());
@@ -309,7 +451,7 @@ mod tests {
         assert!(is_served(&mut next).await);
         assert_empty(&slots);
         // too late
-        let held = slots.take(client(9), 1, Duration::ZERO).await;
+        let held = slots.take(client(9), &settings(1), Duration::ZERO).await;
         let task = queue(&slots, client(1), 1).await;
         advance(PATIENCE).await;
         assert!(task.await.unwrap().is_none());
@@ -320,18 +462,168 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn limits_of_old_and_new_settings_count_the_same_slots() {
         let slots = Arc::new(Slots::default());
-        let mut old = join_all((1..=6).map(|number| slots.take(client(number), 6, Duration::ZERO))).await;
+        let six = settings(6);
+        let mut old = join_all((1..=6).map(|number| slots.take(client(number), &six, Duration::ZERO))).await;
         let mut new = queue(&slots, client(7), 3).await;
         let mut as_before = queue(&slots, client(8), 6).await;
         old.truncate(5);
         assert!(is_served(&mut as_before).await, "of six, one is free");
         old.truncate(3);
         assert!(!is_served(&mut new).await, "three are in use");
-        assert!(slots.take(client(8), 10, Duration::ZERO).await.is_some());
+        assert!(slots.take(client(8), &settings(10), Duration::ZERO).await.is_some());
         old.truncate(2);
         assert!(is_served(&mut new).await);
         drop(old);
         assert_empty(&slots);
+    }
+
+    /// A holder whose client sends so many octets at a time, every so often; how its hold ended.
+    fn sender(slot: Slot, octets: usize, every: Duration) -> JoinHandle<TakenBack> {
+        tokio::spawn(async move {
+            let hold = slot.hold();
+            loop {
+                let read = async {
+                    sleep(every).await;
+                    Ok::<usize, ()>(octets)
+                };
+                if let Err(taken_back) = hold.wait(read).await {
+                    return taken_back;
+                }
+            }
+        })
+    }
+
+    async fn senders(
+        slots: &Arc<Slots>,
+        numbers: std::ops::RangeInclusive<u8>,
+        limit: usize,
+        octets: usize,
+        every: Duration,
+    ) -> Vec<JoinHandle<TakenBack>> {
+        let mut senders = Vec::new();
+        for number in numbers {
+            let slot = slots.take(client(number), &settings(limit), Duration::ZERO).await.unwrap();
+            senders.push(sender(slot, octets, every));
+        }
+        senders
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_gets_the_slot_of_the_slowest_holder() {
+        const TICK: Duration = Duration::from_millis(100);
+        let slots = Arc::new(Slots::default());
+        let mut honest = senders(&slots, 1..=4, 8, 200, TICK).await;
+        let slow = senders(&slots, 5..=7, 8, 1, Duration::from_secs(20)).await;
+        let slowest = senders(&slots, 8..=8, 8, 1, Duration::from_secs(100_000)).await;
+        sleep(Duration::from_secs(90)).await;
+        assert!(
+            honest.iter().chain(&slow).chain(&slowest).all(|sender| !sender.is_finished()),
+            "nobody waits"
+        );
+        let began = Instant::now();
+        let newcomer = slots.take(client(9), &settings(8), PATIENCE).await;
+        assert!(newcomer.is_some() && began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
+        let seen = slowest.into_iter().next().unwrap().await.unwrap();
+        assert!(seen.rate < 0.01 && seen.waited >= Duration::from_secs(90), "{seen:?}");
+        assert!(
+            honest.iter().chain(&slow).all(|sender| !sender.is_finished()),
+            "one waited, one was taken back"
+        );
+        let more =
+            join_all((10..=12).map(async |number| slots.take(client(number), &settings(8), PATIENCE).await))
+                .await;
+        assert!(more.iter().all(Option::is_some) && slow.iter().all(JoinHandle::is_finished));
+        assert!(
+            slots.take(client(13), &settings(8), PATIENCE).await.is_none(),
+            "senders at 2000 octets a second stay"
+        );
+        assert!(honest.iter().all(|sender| !sender.is_finished()));
+        honest.drain(..).for_each(|sender| sender.abort());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_clients_that_come_again_at_once_stand_behind_a_newcomer() {
+        let slots = Arc::new(Slots::default());
+        let tasks: Vec<_> = (1..=20)
+            .map(|number| {
+                let slots = Arc::clone(&slots);
+                tokio::spawn(async move {
+                    loop {
+                        let slot = slots.take(client(number), &settings(10), PATIENCE).await;
+                        if let Some(slot) = slot {
+                            sender(slot, 1, Duration::from_secs(20)).await.unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        sleep(Duration::from_secs(40)).await;
+        for number in 100..110 {
+            let began = Instant::now();
+            assert!(slots.take(client(number), &settings(10), PATIENCE).await.is_some());
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+            sleep(Duration::from_millis(700)).await;
+        }
+        tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_not_waited_for_keeps_its_slot() {
+        let slots = Arc::new(Slots::default());
+        let slot = slots.take(client(1), &settings(1), PATIENCE).await.unwrap();
+        let hold = slot.hold();
+        let long = async {
+            sleep(Duration::from_secs(30)).await;
+            Ok::<usize, ()>(1)
+        };
+        assert_eq!(hold.wait(long).await, Ok(Ok(1)));
+        // its final dot is on the way to the relay, which takes its time
+        assert!(slots.take(client(2), &settings(1), PATIENCE).await.is_none());
+        assert!(slots.take(None, &settings(1), PATIENCE).await.is_none());
+        // it is waited for, and a request of our own takes nothing back
+        let waiting = sender(slot, 1, Duration::from_secs(1000));
+        assert!(slots.take(None, &settings(1), PATIENCE).await.is_none());
+        assert!(!waiting.is_finished());
+        assert!(slots.take(client(2), &settings(1), PATIENCE).await.is_some());
+        assert!(waiting.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_client_takes_a_slot_back_from_one_that_holds_fewer() {
+        let slots = Arc::new(Slots::default());
+        let greedy: Vec<_> = grab(&slots, client(1), 8)
+            .await
+            .into_iter()
+            .map(|slot| sender(slot, 5000, Duration::from_secs(1)))
+            .collect();
+        let slow = senders(&slots, 2..=5, 8, 1, Duration::from_secs(20)).await;
+        assert_eq!(greedy.len(), 4);
+        assert!(slots.take(client(1), &settings(8), PATIENCE).await.is_none());
+        assert!(slow.iter().all(|sender| !sender.is_finished()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_while_a_client_takes_slots_back_from_itself() {
+        let slots = Arc::new(Slots::default());
+        let own: Vec<_> = grab(&slots, client(1), 8)
+            .await
+            .into_iter()
+            .map(|slot| sender(slot, 1, Duration::from_secs(20)))
+            .collect();
+        assert!(slots.take(client(1), &settings(8), Duration::from_secs(8)).await.is_none());
+        assert!(slots.take(client(1), &settings(8), PATIENCE).await.is_some());
+        assert_eq!(own.iter().filter(|sender| sender.is_finished()).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_that_takes_too_long_makes_way_at_any_rate() {
+        let slots = Arc::new(Slots::default());
+        let long = senders(&slots, 1..=1, 1, 5000, Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(595)).await;
+        assert!(slots.take(client(2), &settings(1), Duration::from_secs(3)).await.is_none());
+        sleep(Duration::from_secs(10)).await;
+        assert!(!long[0].is_finished());
+        assert!(slots.take(client(2), &settings(1), PATIENCE).await.is_some());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -343,7 +635,7 @@ mod tests {
                 for round in 0..200 {
                     let (client, limit) = (client((task % 7) as u8), if task % 2 == 0 { 5 } else { 3 });
                     let patience = Duration::from_micros((task * 31 + round * 17) % 400);
-                    if let Some(slot) = slots.take(client, limit, patience).await {
+                    if let Some(slot) = slots.take(client, &settings(limit), patience).await {
                         assert!(slots.state().held.total <= 5);
                         tokio::task::yield_now().await;
                         drop(slot);

@@ -27,11 +27,14 @@ fn permit() -> Permit {
     exempt().permit().unwrap()
 }
 
-fn settings(next_hop: NextHop) -> Settings {
+pub(super) fn settings(next_hop: NextHop) -> Settings {
     Settings {
         next_hop,
         identity: ClientIdentity::Auto,
         max_connections: 4,
+        messages_per_connection: 100,
+        data_rate: 1024,
+        message_time: Duration::from_secs(600),
         connect_timeout: PATIENCE,
         reply_timeout: PATIENCE,
         xclient_required: false,

@@ -13,6 +13,7 @@ use crate::relay::capabilities::Capabilities;
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{DONE, GO_AHEAD};
 use crate::relay::error::{RelayError, Stage};
+use crate::relay::hold::Hold;
 use crate::relay::pool::{Pool, VisitKey};
 use crate::relay::slots::Slot;
 use crate::relay::verdict::of_us;
@@ -121,7 +122,12 @@ struct Message {
 
 impl SmtpTransaction {
     pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, visit: VisitKey) -> Self {
+        slot.commanded();
         Self { connection, message: None, slot, pool, visit }
+    }
+
+    pub(super) fn hold(&self) -> Hold {
+        self.slot.hold()
     }
 
     /// The relay's answer to RCPT; only 25x and its own 4xx and 5xx are `Ok` or [`RelayError::Rejected`].
@@ -129,6 +135,7 @@ impl SmtpTransaction {
         if self.message.is_some() {
             return Err(RelayError::OutOfStep(Stage::Rcpt));
         }
+        self.slot.commanded();
         let command = rcpt_command(recipient, self.connection.offered.dsn);
         let answer = self.connection.conversation.command(Stage::Rcpt, &command, &DONE).await;
         self.connection.stained |= answer.is_err();
@@ -139,6 +146,7 @@ impl SmtpTransaction {
         if self.message.is_some() {
             return Err(RelayError::OutOfStep(Stage::Data));
         }
+        self.slot.commanded();
         let answer = self.connection.conversation.command(Stage::Data, "DATA", &GO_AHEAD).await;
         self.connection.stained |= answer.is_err();
         answer?;

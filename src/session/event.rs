@@ -41,6 +41,8 @@ pub enum Event<'a> {
     MessageBroken(Reply),
     /// The client was silent for too long.
     TimedOut,
+    /// The client sends too slowly while others wait.
+    TooSlow,
     /// The daemon ends.
     ShuttingDown,
 }

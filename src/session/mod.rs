@@ -186,6 +186,7 @@ impl Session {
             Event::TlsUnavailable => Effect::Reply(replies::tls_unavailable()),
             Event::ChunkAnswered(reply) => self.chunk_answered(reply),
             Event::TimedOut => Effect::Close(replies::timed_out(&self.settings.hostname)),
+            Event::TooSlow => Effect::Refuse(Refusal::too_slow(&self.settings.hostname)),
             Event::ShuttingDown => Effect::Close(replies::shutting_down(&self.settings.hostname)),
         }
     }

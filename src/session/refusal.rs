@@ -3,6 +3,7 @@
 use compact_str::CompactString;
 
 use crate::policy::reason::Reason;
+use crate::smtp::address::DomainName;
 use crate::smtp::command::CommandError;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
@@ -61,6 +62,12 @@ impl Refusal {
     pub(super) fn of_fault(fault: Fault) -> Self {
         let reply = Reason::BareNewline.plain_reply(fault.name(), "");
         Self { reason: Some(Reason::BareNewline), reply, refused: Refused::Other, closes: true }
+    }
+
+    /// Data comes too slowly while others wait for the next hop.
+    pub(super) fn too_slow(hostname: &DomainName) -> Self {
+        let reply = Reason::TooSlow.plain_reply(hostname.as_str(), "");
+        Self { reason: Some(Reason::TooSlow), reply, refused: Refused::Other, closes: true }
     }
 }
 

@@ -210,6 +210,7 @@ fn what_ends_a_connection_says_why() {
             "521 5.5.2 bare LF is not allowed, lines end in CRLF; closing connection",
         ),
         (Event::SpokeEarly, "554 5.5.1 you spoke before the banner; closing connection"),
+        (Event::TooSlow, "421 4.4.2 gate.test data came too slowly while others wait, closing connection"),
         (Event::TimedOut, "421 4.4.2 gate.test waited too long, closing connection"),
         (Event::ShuttingDown, "421 4.3.2 gate.test is shutting down, closing connection"),
     ];

@@ -335,7 +335,9 @@ fn address_of(read: path::Read) -> Result<Address, AddressError> {
     let length = match &address {
         Address::None => 0,
         Address::NoDomain(local) => local.len(),
-        Address::Mailbox(Mailbox { local, domain: Domain::Name(name) }) => local.len() + 1 + name.as_str().len(),
+        Address::Mailbox(Mailbox { local, domain: Domain::Name(name) }) => {
+            local.len() + 1 + name.as_str().len()
+        }
         Address::Mailbox(Mailbox { local, domain: Domain::Literal(text) }) => local.len() + 1 + text.len(),
     };
     if length > MAX_PATH { Err(AddressError::TooLong) } else { Ok(address) }

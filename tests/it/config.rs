@@ -181,7 +181,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
     let later = "is not available in this version";
     let rows: Vec<(&str, String)> = vec![
         // names and kinds
-        ("[limits]\nsesion = '5m'", "2:1: limits.sesion: no such key; [limits] has connections, connections_per_client, command_line, header_block, message, recipients, errors, command_timeout, data_timeout, session, banner_delay or bare_newline".into()),
+        ("[limits]\nsesion = '5m'", "2:1: limits.sesion: no such key; [limits] has connections, connections_per_client, command_line, header_block, message, recipients, errors, command_timeout, data_timeout, data_rate, message_time, session, banner_delay or bare_newline".into()),
         ("[policy.helo]\n  exist = 'off'", "2:3: policy.helo.exist: no such key; [policy.helo] has exists, matches, exists_by or matches_by".into()),
         ("[greylisting]\na = 1\nb = 2", "1:2: greylisting: no such key; at the top are hostname, listen, relay, policy, exempt, greylist, dns, limits, tls, trusted, reply, admin, history, cluster or log".into()),
         ("log = 'info'", "1:1: log: is a table, with the keys format or level".into()),
@@ -231,11 +231,14 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[dns]\nmax_mx_hosts = 0", "2:1: dns.max_mx_hosts: 0 is not allowed: 1 to 1000".into()),
         ("[dns.cache]\nmemory = '64 mega'", "2:1: dns.cache.memory: \"64 mega\" is not a size: octets, or a number with KiB, MiB or GiB such as \"50MiB\"".into()),
         ("[dns.cache]\nmemory = 0", "2:1: dns.cache.memory: \"0\" is not allowed: 1 octet to 1.0 PiB".into()),
+        ("[relay]\nmessages_per_connection = 0", "2:1: relay.messages_per_connection: 0 is not allowed: 1 to 1000000".into()),
         ("[limits]\nconnections = 0", "2:1: limits.connections: 0 is not allowed: 1 to 1000000".into()),
         ("[limits]\nconnections_per_client = -1", "2:1: limits.connections_per_client: -1 is not allowed: 1 to 1000000".into()),
         ("[limits]\ncommand_line = 80", "2:1: limits.command_line: 80 is not allowed: 512 to 65536".into()),
         ("[limits]\nheader_block = '1GiB'", "2:1: limits.header_block: \"1GiB\" is not allowed: 1 octet to 16.0 MiB".into()),
         ("[limits]\nrecipients = 0", "2:1: limits.recipients: 0 is not allowed: 1 to 1000000".into()),
+        ("[limits]\ndata_rate = '0'", "2:1: limits.data_rate: \"0\" is not allowed: 1 octet to 1.0 TiB".into()),
+        ("[limits]\nmessage_time = '0s'", "2:1: limits.message_time: \"0s\" is not allowed: must be more than zero".into()),
         ("[limits]\nsession = '0s'", "2:1: limits.session: \"0s\" is not allowed: must be more than zero".into()),
         ("[limits]\nbare_newline = 'normalise'", "2:1: limits.bare_newline: \"normalise\" is not allowed: reject or normalize".into()),
         ("[limits]\nbanner_delay = '5m'", "2:1: limits.banner_delay: \"5m\" is not allowed: at most 4 minutes, since clients wait for the banner no longer than 5 (RFC 5321 4.5.3.2.1)".into()),

@@ -85,6 +85,7 @@ impl Word for Reason {
         Self::TooManyRecipients,
         Self::MailLoop,
         Self::RelayRefused,
+        Self::TooSlow,
     ];
 }
 
@@ -142,7 +143,7 @@ mod tests {
         each!(Action: Off, Tag, Greylist, Defer, Reject);
         each!(Rung: Mx, Address, Organization, Network, Ptr, Spf, Dkim);
         each!(Absence: NotGiven, Exempt, AwaitsBody);
-        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BareNewline, BadAddress, BadParameter, TooBig, TooManyRecipients, MailLoop, RelayRefused);
+        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BareNewline, BadAddress, BadParameter, TooBig, TooManyRecipients, MailLoop, RelayRefused, TooSlow);
         each!(RecordType: Mx, A, Aaaa, Ptr, Txt, Cname);
         each!(Freshness: Fresh, Cached, Stale);
         each!(Trouble: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down);

@@ -5,6 +5,7 @@
 //! which `tests/run` sets, that is a failure.
 
 pub(crate) mod client;
+mod exim;
 mod gate;
 pub(crate) mod mail;
 pub(crate) mod peers;

@@ -71,7 +71,9 @@ async fn beside_a_client_with_many_slow_transactions_anothers_mail_goes_through_
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_reload_what_old_sessions_hold_counts_against_the_new_limit() {
     let (zone, address, relay) = (Zone::start().await, free_address(), Relay::start(Fault::None, true).await);
-    let mut daemon = Daemon::start(&text(address, &zone, &relay, 4, "1s"), &[]).await;
+    // so that none is taken back
+    let at_any_rate = "limits.data_rate=1B";
+    let mut daemon = Daemon::start(&text(address, &zone, &relay, 4, "1s"), &["--set", at_any_rate]).await;
     let old = (stall(SLOW, address).await.unwrap(), stall(OTHER, address).await.unwrap());
 
     daemon.home().configure(&text(address, &zone, &relay, 3, "900ms"));
@@ -87,4 +89,110 @@ async fn over_a_reload_what_old_sessions_hold_counts_against_the_new_limit() {
     let others = (stall(SLOW, address).await.unwrap(), stall(OTHER, address).await.unwrap());
     assert_eq!(another.connections(), 3, "one was the probe's");
     drop((old, new, others));
+}
+
+/// Where a client that never goes on holds its connection to the relay.
+#[derive(Debug, Clone, Copy)]
+enum Stuck {
+    Recipient,
+    Header,
+    Body,
+    Chunk,
+}
+
+/// A client that holds a connection to the relay and sends an octet now and then; its last reply.
+async fn dribble(from: IpAddr, address: SocketAddr, at: Stuck) -> String {
+    let mut client = Client::greeted(from, address, "mail.good.test").await;
+    for line in ["MAIL FROM:<a@good.test>", "RCPT TO:<user@here.test>"] {
+        let reply = client.command(line).await;
+        if reply.code != 250 {
+            return reply.text;
+        }
+    }
+    match at {
+        Stuck::Recipient => {}
+        Stuck::Header => {
+            assert_eq!(client.command("DATA").await.code, 354);
+            client.send(b"From: a@good").await;
+        }
+        Stuck::Body => {
+            assert_eq!(client.command("DATA").await.code, 354);
+            client.send(b"From: a@good.test\r\n\r\nand then ").await;
+        }
+        Stuck::Chunk => {
+            client.send(b"BDAT 23\r\nFrom: a@good.test\r\n\r\nx\r\n").await;
+            assert_eq!(client.reply().await.code, 250);
+        }
+    }
+    loop {
+        tokio::select! {
+            reply = client.reply() => return reply.text,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        if !matches!(at, Stuck::Chunk) {
+            client.send(b"x").await;
+        }
+    }
+}
+
+/// The bar of the issue: a hundred clients of a hundred networks have all connections to the relay and come again at once
+/// when they lose one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomers_mail_is_through_in_five_seconds_beside_a_hundred_slow_clients() {
+    let (zone, address, relay) = (Zone::start().await, free_address(), Relay::start(Fault::None, true).await);
+    let daemon = Daemon::start(&text(address, &zone, &relay, 100, "10s"), &[]).await;
+    let slow: Vec<_> = (0..100_u8)
+        .map(|number| {
+            let from = IpAddr::V4(Ipv4Addr::new(127, 7, number, 1));
+            let at = [Stuck::Recipient, Stuck::Header, Stuck::Body, Stuck::Chunk][usize::from(number) % 4];
+            tokio::spawn(async move {
+                loop {
+                    let last = dribble(from, address, at).await;
+                    assert!(last.starts_with("421 4.4.2 ") || last.starts_with("451 4.3.2 "), "{last}");
+                }
+            })
+        })
+        .collect();
+    let all = || (relay.connections() >= 101).then_some(());
+    peers::eventually("all connections in use", SOON, all).await;
+    for number in 0..5 {
+        let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10 + number));
+        let began = Instant::now();
+        let mut client = Client::greeted(from, address, "mail.good.test").await;
+        let reply =
+            client.deliver("a@good.test", "user@here.test", &mail::message(number.into(), 1000)).await;
+        assert_eq!(reply.code, 250, "{}", reply.text);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        println!("newcomer {number}: {:?}", began.elapsed());
+    }
+    assert_eq!((relay.accepted().len(), relay.dots()), (5, 5), "no dot of one that was ended");
+    for client in &slow {
+        assert!(!client.is_finished(), "its last reply was another");
+        client.abort();
+    }
+    let log = daemon.log();
+    let line =
+        log.lines().find(|line| line.contains("too slow while others wait for the relay")).expect("a line");
+    assert!(line.contains("client=127.7.") && line.contains("octets a second"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_is_ended_only_when_another_waits_and_the_relay_gets_no_dot() {
+    let (zone, address) = (Zone::start().await, free_address());
+    let relay = Relay::start(Fault::None, true).await;
+    let _daemon = Daemon::start(&text(address, &zone, &relay, 1, "3s"), &[]).await;
+    let slow = tokio::spawn(dribble(SLOW, address, Stuck::Body));
+    let held = || (relay.connections() >= 2).then_some(());
+    peers::eventually("the connection in use", SOON, held).await;
+    // alone it may take its time
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!slow.is_finished());
+    let mut other = Client::greeted(OTHER, address, "mail.good.test").await;
+    let reply = other.deliver("a@good.test", "user@here.test", &mail::message(1, 1000)).await;
+    assert_eq!(reply.code, 250, "{}", reply.text);
+    assert_eq!(
+        slow.await.unwrap(),
+        "421 4.4.2 gate.test data came too slowly while others wait, closing connection"
+    );
+    assert_eq!(relay.dots(), 1);
 }
