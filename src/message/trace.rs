@@ -147,7 +147,8 @@ fn is_safe(byte: u8) -> bool {
 /// A recipient that can't be misread inside the field; quoted, internationalised and very long ones are left out.
 fn safe_recipient(path: &ForwardPath) -> Option<String> {
     let text = path.to_string();
-    let safe = text.len() <= MAX_WORD && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\(),;<>".contains(&byte));
+    let safe = text.len() <= MAX_WORD
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\(),;<>".contains(&byte));
     safe.then_some(text)
 }
 

@@ -123,7 +123,11 @@ pub(super) fn too_many_errors(hostname: &DomainName) -> Reply {
 }
 
 pub(super) fn too_many_commands(hostname: &DomainName) -> Reply {
-    Reply::new(421, Enhanced(4, 7, 0), format!("{hostname} too many commands without mail, closing connection"))
+    Reply::new(
+        421,
+        Enhanced(4, 7, 0),
+        format!("{hostname} too many commands without mail, closing connection"),
+    )
 }
 
 pub(super) fn timed_out(hostname: &DomainName) -> Reply {

@@ -158,7 +158,9 @@ fn expected_data(octets: &[u8], mode: BareNewline) -> Data {
                 (rest, made) = (after, matches!(found, Line::Lf(..)));
             }
             // the dot went before it was known that no line ends there
-            Line::Fault(b".", fault) if !made && rest.starts_with(b".\r\r") && mode == BareNewline::Normalize => {
+            Line::Fault(b".", fault)
+                if !made && rest.starts_with(b".\r\r") && mode == BareNewline::Normalize =>
+            {
                 return done(content, End::Fault(fault), b"", 0);
             }
             Line::Crlf(_, after) | Line::Crs(_, after) | Line::Lf(_, after) => {

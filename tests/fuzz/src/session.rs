@@ -93,8 +93,15 @@ impl Connection {
             xclient: settings & 32 != 0,
         };
         let hostname = DomainName::parse("gate.test").unwrap();
-        let session =
-            Session::new(Arc::new(Settings { hostname, recipients: RECIPIENTS, errors: ERRORS, junk_commands: usize::MAX }), offer);
+        let session = Session::new(
+            Arc::new(Settings {
+                hostname,
+                recipients: RECIPIENTS,
+                errors: ERRORS,
+                junk_commands: usize::MAX,
+            }),
+            offer,
+        );
         let mut seen = Seen::default();
         session.greeting().write_to(&mut seen.output);
         Self {

@@ -64,7 +64,10 @@ fn the_recipients_of_a_refused_message_are_one_attempt() {
         reject("postfix/submission/smtpd[5]", "a[192.0.2.1]", "b@a.test"),
     ];
     let (senders, counts) = read_lines(&lines.each_ref().map(String::as_str));
-    assert_eq!(senders, ["192.0.2.1 h.test  0/1", "192.0.2.1 h.test a.test 0/4", "192.0.2.9 h.test c.test 0/2"]);
+    assert_eq!(
+        senders,
+        ["192.0.2.1 h.test  0/1", "192.0.2.1 h.test a.test 0/4", "192.0.2.9 h.test c.test 0/2"]
+    );
     assert_eq!((counts.no_address, counts.null_sender), (Volume::default(), Volume::default()));
 }
 
