@@ -261,7 +261,9 @@ fn in_quotes(value: &str) -> CompactString {
 
 fn domain_of(tokens: &[Token<'_>]) -> Result<Domain, AddressError> {
     if let [Token::Literal(text)] = tokens {
-        return Domain::parse(text);
+        // RFC 5321 4.1.3 allows them in a general literal; a server behind might take one for the end of the path
+        let clear = !text.contains(['<', '>', '"', '(', ')', ',', ';', '@', ' ']);
+        return if clear { Domain::parse(text) } else { Err(AddressError::Literal) };
     }
     let mut name = CompactString::default();
     for token in tokens {

@@ -367,6 +367,8 @@ impl Connection {
         let code = reply.code();
         let excused = [452, 454, 552].contains(&code) || self.allowed.refused && [503, 554].contains(&code);
         self.allowed.errors += usize::from(!reply.is_positive() && !excused);
+        // what stands behind a command that can't be carried out may have been sent before its answer came
+        self.allowed.refused |= [500, 501, 503, 553, 555].contains(&code);
         assert!(self.allowed.errors <= ERRORS, "{} errors", self.allowed.errors);
     }
 
