@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_found_by_the_id_and_not_in_what_others_wrote() {
-        let log = "T INFO rmxd::delivery: answered id=AAAAAAAA reason=null_mx\n\
+        let log = "T INFO rmxd::relay: refused id=AAAAAAAA reason=null_mx\n\
                    T INFO rmxd::decision: id=BBBBBBBB verdict=reject reason=no_mx domain=a.test\n\
                    T INFO rmxd::decision: id=AAAAAAAA verdict=reject domain=a.test helo=\"x reason=no_ptr\"\n\
                    T INFO rmxd::decision: id=CCCCCCCC verdict=reject reason=no_ptr domain=a.test\n";
