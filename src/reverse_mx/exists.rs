@@ -28,7 +28,7 @@ pub(super) async fn exists(
                 if organization == *domain && rungs.contains(&Rung::Mx) {
                     continue; // the rung `mx` says the same
                 }
-                valid_mx(trail, settings, &organization).await
+                by_organization(trail, settings, domain, &organization).await
             }
             Rung::Network | Rung::Ptr | Rung::Spf | Rung::Dkim => continue, // rungs of `matches`
         };
@@ -80,6 +80,20 @@ async fn implicit_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &Domain
         }
         Err(reason) => Err(reason),
         Ok(_) => Err(Reason::NoMx),
+    }
+}
+
+/// The organisation receives mail for a name that only sends. A name that doesn't exist or has a null MX can't be such a
+/// name, and whether it is one must be known: anybody can make up names below an organisation.
+async fn by_organization(
+    trail: &mut Trail<'_>,
+    settings: &Settings,
+    domain: &DomainName,
+    organization: &DomainName,
+) -> Result<(), Reason> {
+    match exchangers(trail, settings, domain).await {
+        Ok(_) | Err(Reason::NoMx) => valid_mx(trail, settings, organization).await,
+        Err(reason) => Err(reason),
     }
 }
 

@@ -61,6 +61,10 @@ const DOMAINS: &str = "
     host.nomxorg.test A 127.0.3.9
     nomxorg.test TXT nothing
     out.servfail.test TXT nothing
+    sends.good.test TXT nothing
+    nullmx.good.test MX 0 .
+    deadmx.good.test MX 10 gone.deadmx.test
+    servfail.good.test SERVFAIL
     matchfail.test MX 10 mx1.several.test
     matchfail.test MX 20 servfail.test
     mapped.test MX 10 mx.mapped.test
@@ -133,7 +137,7 @@ impl Bench {
 async fn exists_tells_valid_domains_from_others() {
     use Rung::{Address, Mx, Organization};
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
-    let rows: [(&str, &[Rung], &str); 39] = [
+    let rows: [(&str, &[Rung], &str); 45] = [
         ("good.test", &[Mx], "pass mx"),
         ("several.test", &[Mx], "pass mx"),
         ("v6only.test", &[Mx], "pass mx"),
@@ -168,7 +172,13 @@ async fn exists_tells_valid_domains_from_others() {
         ("deadmx-a.test", &[Mx, Address], "fail mx_unresolvable"),
         ("servfail.test", &[Mx, Address], "temperror SERVFAIL"),
         ("host1.out.good.test", &[Mx, Organization], "pass organization"),
-        ("gone.good.test", &[Mx, Organization], "pass organization"),
+        ("sends.good.test", &[Mx, Address, Organization], "pass organization"),
+        ("deadmx.good.test", &[Mx, Organization], "pass organization"),
+        ("gone.good.test", &[Mx, Address, Organization], "fail no_such_domain"),
+        ("gone.good.test", &[Organization], "fail no_such_domain"),
+        ("nullmx.good.test", &[Mx, Address, Organization], "fail null_mx"),
+        ("nullmx.good.test", &[Organization], "fail null_mx"),
+        ("servfail.good.test", &[Organization], "temperror SERVFAIL"),
         ("good.test", &[Organization], "pass organization"),
         ("host.nomxorg.test", &[Mx, Organization], "fail no_mx"),
         ("nomxorg.test", &[Mx, Organization], "fail no_mx"),
