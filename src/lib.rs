@@ -9,8 +9,16 @@
 //!   the recipient. Only what can refuse is waited for there; what only tags is waited for at the end of the header.
 //! - There is no queue: the relay has one. What it says to a recipient is what the client hears.
 //! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
-//! - Questions over UDP go by sockets of our own: hickory-resolver makes a socket and a task for each and copies it several
-//!   times, which was a quarter of what a spoofed sender with a new name cost. Its parser and its TCP stay.
+//! - Questions to DNS go by sockets of our own: hickory-resolver makes a socket and a task for each over UDP and copies it
+//!   several times, which was a quarter of what a spoofed sender with a new name cost, and over TCP it goes on with a
+//!   connection that has died. Its parser (hickory-proto) stays.
+//! - NXDOMAIN is an answer to the question that was asked, name and type: some servers send it for AAAA, or for an empty
+//!   non-terminal. It denies more only where DNSSEC proves it (RFC 8020), by the AD bit of a server on loopback (RFC 4035
+//!   4.9.3); `trust-ad` of resolv.conf is not read, as it speaks for a path that we can't see.
+//! - A made-up name costs three questions without DNSSEC: MX, then A and AAAA side by side. All three at once would
+//!   triple the questions about good domains, which need the first only.
+//! - TCP to a resolver: at most eight connections (unbound takes ten by default), many questions on each. One question on
+//!   each would be simpler, but then slow questions of one client could take all that the resolver has.
 //! - At the end the listeners are closed before any session is told: who is turned away can't come back in by them.
 //! - There is no trait for DNS: a zone server on loopback tests the real resolver.
 //! - What the relay says to a client that it knows by XCLIENT is a verdict on that client, and the client hears it.
@@ -21,6 +29,12 @@
 //!   envelope opens no way around the check of the visible sender.
 //! - A header that begins with a continuation line is refused for everybody: behind our trace fields it would speak in
 //!   our name.
+//! - A domain with white space, comments or folds inside is malformed, though RFC 5322 4.4 permits them: readers end it at
+//!   different places. So is what the relay would break or cut, since it delivers another header than the one judged.
+//! - A bounce whose From: names no domain is only tagged: its loss would be noticed by nobody. If any reader could find an
+//!   address in that field, it is ambiguous and refused.
+//! - Forged results are taken out by every reading of the field that we know of, not by the grammar: the programs behind
+//!   us don't follow it.
 //! - Whether DNS is down is learned from its servers, never from the domains that are asked for: those are the senders'.
 //! - A file of exemptions with one bad line is refused whole: half a list would refuse somebody whom the operator trusts.
 //! - The greylist asks by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
@@ -48,6 +62,9 @@
 //!   word of `A 127.0.0.1 127.0.0.2`. To hand it one entry at a time, words would still be cut here, names and texts
 //!   would be written anew in its spelling, which has none for octets above 127, and each check with its message stays.
 //!   Only its parser for times is used.
+//! - What is refused has its event and its record at once, since its reply bears the id; whatever else becomes of a
+//!   transaction has one event at its end, with the outcome. A message that is delivered costs one line, not two.
+//! - A decision that no rule made has a reason and a subject, but no finding: nobody can be exempt from it.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;

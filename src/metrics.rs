@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::metrics::histogram::Histogram;
-use crate::policy::decide::{Decision, Verdict};
+use crate::policy::decide::Verdict;
 use crate::policy::evidence::RecordType;
 use crate::policy::identity::Identity;
+use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 
@@ -30,6 +31,8 @@ struct Counters {
     panics: AtomicU64,
     verdicts: Verdicts,
     verdict_seconds: Histogram,
+    outcomes: Tally<TransactionOutcome>,
+    refusals: Tally<Reason>,
     queries: Queries,
     query_seconds: Histogram,
     cache_lookups: Tally<CacheResult>,
@@ -147,6 +150,20 @@ label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejec
 label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
 label!(Verdict: Accept "accept", Defer "defer", Reject "reject");
 label!(Mode: Enforce "enforce", Monitor "monitor");
+label!(TransactionOutcome: Delivered "delivered", Refused "refused", RelayRefused "relay_refused",
+    RelayFailed "relay_failed", NotCompleted "not_completed");
+
+impl Label for Reason {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn place(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+}
 
 /// One counter for each value of a label.
 #[derive(Debug)]
@@ -198,17 +215,20 @@ impl Queries {
 #[derive(Debug)]
 struct Verdicts(Box<[AtomicU64]>);
 
+/// Why, and whose domain it was where a rule refused.
+pub type Why = (Option<Identity>, Reason);
+
 /// One row of [`Verdicts`]; what didn't refuse has neither identity nor reason.
 #[derive(Debug, Clone, Copy)]
 struct VerdictCount {
     verdict: Verdict,
-    cause: Option<(Identity, Reason)>,
+    cause: Option<Why>,
     mode: Mode,
     count: u64,
 }
 
-/// Of one mode and verdict: no cause, then each identity with each reason.
-const CAUSES: usize = 1 + Identity::ALL.len() * Reason::ALL.len();
+/// Of one mode and verdict: no cause, then each identity with each reason, and each reason without an identity.
+const CAUSES: usize = 1 + (Identity::ALL.len() + 1) * Reason::ALL.len();
 
 impl Default for Verdicts {
     fn default() -> Self {
@@ -217,15 +237,18 @@ impl Default for Verdicts {
 }
 
 impl Verdicts {
-    fn add(&self, verdict: Verdict, cause: Option<(Identity, Reason)>, mode: Mode) {
-        let cause =
-            cause.map_or(0, |(identity, reason)| 1 + identity as usize * Reason::ALL.len() + reason as usize);
+    fn add(&self, verdict: Verdict, cause: Option<Why>, mode: Mode) {
+        let cause = cause.map_or(0, |(identity, reason)| {
+            let identity = identity.map_or(Identity::ALL.len(), |identity| identity as usize);
+            1 + identity * Reason::ALL.len() + reason as usize
+        });
         add(&self.0, (mode.place() * Verdict::ALL.len() + verdict.place()) * CAUSES + cause);
     }
 
     fn each(&self) -> impl Iterator<Item = VerdictCount> {
         let reasons = |identity| Reason::ALL.into_iter().map(move |reason| Some((identity, reason)));
-        let causes = move || std::iter::once(None).chain(Identity::ALL.into_iter().flat_map(reasons));
+        let identities = || Identity::ALL.into_iter().map(Some).chain([None]);
+        let causes = move || std::iter::once(None).chain(identities().flat_map(reasons));
         let of_mode = |mode: &'static Mode| Verdict::ALL.iter().map(move |verdict| (*mode, *verdict));
         let labels = Mode::ALL
             .iter()
@@ -260,10 +283,19 @@ impl Metrics {
     }
 
     /// A decision, as it is logged, and how long after MAIL.
-    pub fn verdict(&self, decision: &Decision, mode: Mode, took: Duration) {
-        let cause = decision.cause.as_ref().map(|cause| (cause.finding.identity, cause.reason));
-        self.0.verdicts.add(decision.verdict, cause, mode);
+    pub fn verdict(&self, verdict: Verdict, cause: Option<Why>, mode: Mode, took: Duration) {
+        self.0.verdicts.add(verdict, cause, mode);
         self.0.verdict_seconds.observe(took);
+    }
+
+    /// A transaction that had a MAIL has ended.
+    pub fn outcome(&self, outcome: TransactionOutcome) {
+        self.0.outcomes.add(outcome);
+    }
+
+    /// Something was refused without a rule, or not taken by the next hop.
+    pub fn refusal(&self, reason: Reason) {
+        self.0.refusals.add(reason);
     }
 
     /// All verdicts so far, of all identities together; a reason is there where it is no accept.
@@ -361,7 +393,6 @@ fn read(count: &AtomicU64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::decide::exempt;
 
     fn assert_in_place<L: Label>() {
         for (at, value) in L::ALL.iter().enumerate() {
@@ -378,9 +409,8 @@ mod tests {
         assert_in_place::<RecordType>();
         assert_in_place::<Verdict>();
         assert_in_place::<Mode>();
-        for (at, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, at, "{reason}");
-        }
+        assert_in_place::<TransactionOutcome>();
+        assert_in_place::<Reason>();
         for (at, identity) in Identity::ALL.into_iter().enumerate() {
             assert_eq!(identity as usize, at, "{identity}");
         }
@@ -394,6 +424,9 @@ mod tests {
         for mode in Mode::ALL {
             assert_eq!(Label::name(*mode), mode.name());
         }
+        for outcome in TransactionOutcome::ALL {
+            assert_eq!(Label::name(outcome), outcome.name());
+        }
         for rtype in RecordType::ALL {
             assert_eq!(rtype.name(), rtype.to_string());
         }
@@ -405,7 +438,7 @@ mod tests {
         let mut expected = 0;
         for mode in Mode::ALL {
             for verdict in Verdict::ALL {
-                for identity in Identity::ALL {
+                for identity in Identity::ALL.into_iter().map(Some).chain([None]) {
                     for reason in Reason::ALL {
                         metrics.0.verdicts.add(verdict, Some((identity, reason)), *mode);
                         expected += 1;
@@ -420,7 +453,7 @@ mod tests {
         assert!(rows.iter().all(|row| row.count == 1));
         let summed = metrics.verdicts();
         assert_eq!(summed.len(), 6 * (1 + Reason::ALL.len()));
-        assert!(summed.iter().all(|row| row.3 == if row.1.is_some() { 5 } else { 1 }), "{summed:?}");
+        assert!(summed.iter().all(|row| row.3 == if row.1.is_some() { 6 } else { 1 }), "{summed:?}");
         for rtype in RecordType::ALL {
             for outcome in QueryOutcome::ALL {
                 metrics.unasked(*rtype, *outcome);
@@ -432,7 +465,7 @@ mod tests {
     #[test]
     fn an_exemption_is_an_accept_without_a_reason() {
         let metrics = Metrics::default();
-        metrics.verdict(&exempt(), Mode::Monitor, Duration::from_millis(1));
+        metrics.verdict(Verdict::Accept, None, Mode::Monitor, Duration::from_millis(1));
         assert_eq!(metrics.verdicts(), [(Verdict::Accept, None, Mode::Monitor, 1)]);
     }
 

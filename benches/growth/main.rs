@@ -2,7 +2,7 @@
 //!
 //! Memory, the time of a hit beside that with 500 domains, and the longest wait of a reader while all of them expire and
 //! are asked again. The domains don't exist, as those of a spoof flood; each was asked over the wire, of a zone server
-//! on loopback. `GROWTH_DOMAINS` says how many.
+//! on loopback, for MX and then for A and AAAA, as `exists` does. `GROWTH_DOMAINS` says how many.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for the terminal")]
 #![expect(clippy::disallowed_methods, reason = "the reader has a thread of its own, where it may sleep")]
@@ -39,14 +39,23 @@ fn main() {
     let clock = Clock::standing();
     let dns = runtime.block_on(dns(clock.clone()));
 
-    runtime.block_on(fill(&dns, 0..HOT));
+    runtime.block_on(fill(&dns, 0..HOT, RecordType::Mx));
     let few = hit(&runtime, &dns, HOT);
     println!("hit with {HOT} domains: {few} ns");
 
     let (before, began) = (resident(), Instant::now());
-    runtime.block_on(fill(&dns, HOT..domains));
+    runtime.block_on(fill(&dns, HOT..domains, RecordType::Mx));
     let rate = domains * 1_000 / usize::try_from(began.elapsed().as_millis()).expect("less than ages");
     println!("{domains} domains: {} MiB more, asked at {rate}/s", (resident() - before) / 1024);
+    for rtype in [RecordType::A, RecordType::Aaaa] {
+        runtime.block_on(fill(&dns, 0..domains, rtype));
+        let (entries, octets) = dns.cache_size();
+        let more = (resident() - before) / 1024;
+        println!(
+            "and {rtype}: {more} MiB more than before, {entries} entries that count {} MiB",
+            octets >> 20
+        );
+    }
 
     let (many, spread) = (hit(&runtime, &dns, HOT), hit(&runtime, &dns, domains));
     println!(
@@ -54,7 +63,7 @@ fn main() {
     );
 
     clock.advance(2 * HOUR);
-    runtime.block_on(fill(&dns, 0..HOT));
+    runtime.block_on(fill(&dns, 0..HOT, RecordType::Mx));
     let (longest, on_core, asked) = expire(&runtime, &dns, domains);
     println!(
         "all expired, {asked} of them asked again: a reader waited {} us at most, {} us without its waits for a core",
@@ -78,9 +87,9 @@ async fn dns(clock: Clock) -> Dns {
     Dns::with_clock(settings, clock).expect("a resolver")
 }
 
-fn question(number: usize) -> Question {
+fn question(number: usize, rtype: RecordType) -> Question {
     let name = DomainName::parse(&format!("s{number}.spoofed.test")).expect("a name");
-    Question { name: name.into(), rtype: RecordType::Mx }
+    Question { name: name.into(), rtype }
 }
 
 /// Of its own for each thousand, as bounds are per client.
@@ -88,17 +97,17 @@ fn client(number: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(0x7F00_0000 + u32::try_from(number / 1_000).unwrap_or_default()))
 }
 
-async fn fill(dns: &Dns, numbers: std::ops::Range<usize>) {
+async fn fill(dns: &Dns, numbers: std::ops::Range<usize>, rtype: RecordType) {
     let ask = |number| async move {
-        let lookup = dns.ask(question(number), client(number)).await;
-        assert_eq!(*lookup.evidence.answer, Answer::NoSuchDomain, "{}", question(number));
+        let lookup = dns.ask(question(number, rtype), client(number)).await;
+        assert_eq!(*lookup.evidence.answer, Answer::NoSuchDomain, "{}", question(number, rtype));
     };
     stream::iter(numbers.map(ask)).buffer_unordered(TOGETHER).for_each(|()| async {}).await;
 }
 
 /// Nanoseconds of a question that the cache answers, in an order without neighbours.
 fn hit(runtime: &tokio::runtime::Runtime, dns: &Dns, domains: usize) -> u128 {
-    let questions: Vec<_> = (0..domains).map(|at| question(at * 7_919 % domains)).collect();
+    let questions: Vec<_> = (0..domains).map(|at| question(at * 7_919 % domains, RecordType::Mx)).collect();
     let rounds = READS.div_ceil(domains);
     let began = Instant::now();
     runtime.block_on(async {
@@ -123,7 +132,7 @@ fn expire(runtime: &tokio::runtime::Runtime, dns: &Dns, domains: usize) -> (Dura
             let mut at = 0;
             while !done.load(Ordering::Relaxed) {
                 at = (at + 1) % HOT;
-                let question = question(at);
+                let question = question(at, RecordType::Mx);
                 let (queued, began) = (queued(), Instant::now());
                 let lookup = runtime.block_on(dns.ask(question, client(at)));
                 let took = began.elapsed();
@@ -139,7 +148,7 @@ fn expire(runtime: &tokio::runtime::Runtime, dns: &Dns, domains: usize) -> (Dura
     let mut asked = HOT;
     while began.elapsed() < EXPIRING && asked < domains {
         let next = domains.min(asked + 1_000);
-        runtime.block_on(fill(dns, asked..next));
+        runtime.block_on(fill(dns, asked..next, RecordType::Mx));
         asked = next;
     }
     done.store(true, Ordering::Relaxed);

@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use divan::Bencher;
 use rmxd::metrics::{CacheResult, Connection, Metrics, QueryOutcome};
-use rmxd::policy::decide::{Cause, Decision, Verdict};
+use rmxd::policy::decide::Verdict;
 use rmxd::policy::evidence::RecordType;
-use rmxd::policy::finding::{Finding, Outcome};
 use rmxd::policy::identity::Identity;
+use rmxd::policy::outcome::TransactionOutcome;
 use rmxd::policy::reason::Reason;
-use rmxd::policy::rule::{Action, Mode, Rule};
+use rmxd::policy::rule::Mode;
 
 /// A connection, the look-ups of PTR and MAIL FROM, the question for a domain that nobody asked for before, and the
 /// verdict.
 #[divan::bench]
 fn by_a_refused_session(bencher: Bencher<'_, '_>) {
-    let (metrics, decision) = (Metrics::default(), refusal());
+    let metrics = Metrics::default();
+    let why = Some((Some(Identity::MailFrom), Reason::NoSuchDomain));
     bencher.bench(|| {
         metrics.connection(Connection::Served);
         for result in [CacheResult::Hit, CacheResult::Hit, CacheResult::Hit, CacheResult::Negative] {
@@ -28,22 +29,11 @@ fn by_a_refused_session(bencher: Bencher<'_, '_>) {
         );
         metrics.cache_lookup(CacheResult::Miss);
         metrics.verdict(
-            divan::black_box(&decision),
+            divan::black_box(Verdict::Reject),
+            divan::black_box(why),
             Mode::Enforce,
             Duration::from_micros(divan::black_box(700)),
         );
+        metrics.outcome(divan::black_box(TransactionOutcome::Refused));
     });
-}
-
-fn refusal() -> Decision {
-    let finding = Finding {
-        identity: Identity::MailFrom,
-        rule: Rule::Exists,
-        domain: "spoof.test".into(),
-        subject: "a@spoof.test".into(),
-        outcome: Outcome::Fail(Reason::NoSuchDomain),
-        evidence: Vec::new(),
-    };
-    let cause = Cause { reason: Reason::NoSuchDomain, action: Action::Reject, wait: None, finding };
-    Decision { verdict: Verdict::Reject, cause: Some(cause), mode: Mode::Enforce }
 }

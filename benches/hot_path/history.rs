@@ -36,7 +36,7 @@ fn session_side(bencher: Bencher<'_, '_>) {
     let facts = Facts { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..Facts::default() };
     bencher.counter(ItemsCount::new(BATCH)).with_inputs(|| history.flush()).bench_local_values(|()| {
         for _ in 0..BATCH {
-            history.record(inspection.record(&guest, &decision, &facts));
+            history.record(inspection.record(&decision, &facts));
         }
     });
     assert_eq!(history.count().dropped, 0);
@@ -53,7 +53,7 @@ fn writer_side(bencher: Bencher<'_, '_>) {
         let mut inspection = guest.inspect(&path);
         let decision = inspection.envelope(&mut guest).await;
         let facts = Facts { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..Facts::default() };
-        inspection.record(&guest, &decision, &facts)
+        inspection.record(&decision, &facts)
     });
     let fill = || {
         history.flush();

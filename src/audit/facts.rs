@@ -8,10 +8,12 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 
 use crate::audit::{Auditor, Judge, Question};
+use crate::gate::Inspection;
 use crate::message::header::{Author, Field, Header};
 use crate::policy::decide::Decision;
 use crate::policy::finding::Outcome;
 use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Rule, Rung};
 use crate::reverse_mx::{Holding, NamesOutcome, Subject, Survey};
 use crate::smtp::address::{DomainName, Mailbox, ReversePath};
@@ -82,8 +84,19 @@ impl Line {
 pub(super) struct Judged {
     pub(super) policy: &'static str,
     pub(super) decision: Decision,
+    /// The rule that refused.
+    pub(super) refused_by: Option<(Identity, Rule)>,
     /// Its rule `matches` of MAIL FROM; `None` where that is off or the client is exempt.
     pub(super) matches: Option<Outcome>,
+}
+
+impl Judged {
+    /// Why a rule of this identity refused, and not DNS in trouble.
+    pub(super) fn refused_for(&self, identity: Identity) -> Option<Reason> {
+        let (refused, _) = self.refused_by?;
+        let reason = self.decision.cause.as_ref()?.reason;
+        (refused == identity && reason != Reason::DnsError).then_some(reason)
+    }
 }
 
 /// Whether a rung holds for MAIL FROM.
@@ -174,13 +187,19 @@ impl Inquiry<'_> {
         let mut inspection = guest.inspect(&ReversePath::Mailbox(self.question.sender.clone()));
         // As the daemon: what the envelope refuses is refused before the header is seen.
         let envelope = inspection.envelope(&mut guest).await;
+        let refused_at_once = rule_of(&inspection, &envelope);
         let whole = inspection.header(&mut guest, &header, b"").await;
-        let decision = if envelope.refuses() { envelope } else { whole };
+        let (decision, refused_by) = if envelope.refuses() {
+            (envelope, refused_at_once)
+        } else {
+            let refused_by = rule_of(&inspection, &whole);
+            (whole, refused_by)
+        };
         let mut findings = inspection.findings().iter();
         let matches = findings
             .find(|finding| finding.identity == Identity::MailFrom && finding.rule == Rule::Matches)
             .map(|finding| finding.outcome);
-        Judged { policy: judge.name, decision, matches }
+        Judged { policy: judge.name, decision, refused_by, matches }
     }
 
     /// One rung alone, by the rules themselves.
@@ -228,6 +247,12 @@ fn label_of(address: IpAddr) -> String {
         IpAddr::V4(address) => format!("mx-{}", address.to_string().replace('.', "-")),
         IpAddr::V6(address) => format!("mx-{:032x}", u128::from(address)),
     }
+}
+
+/// The rule that refused, by what was found until now.
+fn rule_of(inspection: &Inspection, decision: &Decision) -> Option<(Identity, Rule)> {
+    let finding = decision.cause.as_ref()?.finding_of(inspection.findings())?;
+    Some((finding.identity, finding.rule))
 }
 
 #[cfg(test)]

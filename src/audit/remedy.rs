@@ -252,11 +252,7 @@ impl Draft<'_> {
     /// The PTR record of an address that is an MX host's.
     fn ptr_of_exchanger(&mut self, line: &Line) {
         let address = line.address;
-        let refused = line.judged.iter().filter_map(|judged| judged.decision.cause.as_ref());
-        let refused = refused
-            .filter(|cause| cause.finding.identity == Identity::Ptr && cause.reason != Reason::DnsError)
-            .map(|cause| cause.reason)
-            .next();
+        let refused = line.judged.iter().find_map(|judged| judged.refused_for(Identity::Ptr));
         let why = match (&line.names, refused) {
             (NamesOutcome::TempError(_), _) | (NamesOutcome::Confirmed(_), None) => return,
             // What such a name lacks is the domain's own MX record.
@@ -338,13 +334,11 @@ impl Draft<'_> {
     fn helo(&mut self) {
         let mut names: Vec<(&str, Reason)> = Vec::new();
         for line in &self.facts.lines {
-            let causes = line.judged.iter().filter_map(|judged| judged.decision.cause.as_ref());
-            let refused = causes
-                .filter(|cause| cause.finding.identity == Identity::Helo && cause.reason != Reason::DnsError);
-            for cause in refused {
+            let refused = line.judged.iter().filter_map(|judged| judged.refused_for(Identity::Helo));
+            for reason in refused {
                 let domain = line.helo == self.domain().as_str();
-                if !domain && !names.contains(&(&line.helo, cause.reason)) {
-                    names.push((&line.helo, cause.reason));
+                if !domain && !names.contains(&(&line.helo, reason)) {
+                    names.push((&line.helo, reason));
                 }
             }
         }

@@ -227,8 +227,8 @@ fn judged_json(judged: &Judged) -> Value {
         "policy": judged.policy,
         "verdict": judged.decision.verdict.name(),
         "mode": judged.decision.mode.name(),
-        "identity": cause.map(|cause| cause.finding.identity.name()),
-        "rule": cause.map(|cause| cause.finding.rule.name()),
+        "identity": judged.refused_by.map(|(identity, _)| identity.name()),
+        "rule": judged.refused_by.map(|(_, rule)| rule.name()),
         "reason": cause.map(|cause| cause.reason.name()),
         "matches": judged.matches.map(finding::Outcome::word),
         "rung": rung,
@@ -275,7 +275,10 @@ fn verdict(judged: &Judged) -> String {
     let Judged { decision, matches, .. } = judged;
     let mark = if decision.verdict == Verdict::Accept { RIGHT } else { WRONG };
     let why = match (&decision.cause, matches) {
-        (Some(cause), _) => format!(": {} {}", cause.finding.identity, cause.reason),
+        (Some(cause), _) => {
+            let identity = judged.refused_by.map(|(identity, _)| format!("{identity} ")).unwrap_or_default();
+            format!(": {identity}{}", cause.reason)
+        }
         (None, Some(finding::Outcome::Pass(rung))) => format!(" ({rung})"),
         (None, Some(finding::Outcome::Fail(reason))) => format!(" (tag {reason})"),
         (None, Some(finding::Outcome::TempError(trouble))) => format!(" ({trouble})"),

@@ -60,7 +60,7 @@ impl Standing {
         else {
             return;
         };
-        let identity = cause.finding.identity;
+        let Some((identity, _)) = judged.refused_by else { return };
         if cause.reason == Reason::DnsError {
             self.unknown
                 .push(format!("the {} policy can't decide now: DNS trouble at {identity}", judged.policy));

@@ -8,6 +8,7 @@ use crate::cli::{ConfigSource, Exit, daemon, print};
 use crate::config::DRAIN;
 use crate::gate::{Rehearsal, author, sender};
 use crate::message::header::{self, Author, Field, Header};
+use crate::message::mailbox_line;
 use crate::policy::decide::Verdict;
 use crate::record::report;
 use crate::smtp::address::ReversePath;
@@ -97,13 +98,12 @@ fn field(authors: &[Author]) -> Field {
     if authors.is_empty() { Field::Absent } else { Field::Authors(authors.to_vec()) }
 }
 
-/// The header block and the body of a file, whose lines may end in LF; without the `From ` line of an mbox.
+/// The header block and the body of a file, whose lines may end in LF; a `From ` line of an mbox is a field.
 fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let lines = content.split_inclusive(|byte| *byte == b'\n');
     let lines = lines.map(|line| line.strip_suffix(b"\n").unwrap_or(line));
-    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).enumerate();
-    let mut lines = lines.filter(|(at, line)| *at > 0 || !line.starts_with(b"From ")).map(|(_, line)| line);
+    let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let ended = |line: &[u8]| [line, b"\r\n"].concat();
-    let block = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
-    (block, lines.flat_map(ended).collect())
+    let block: Vec<u8> = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
+    (mailbox_line::as_field(&block).into_owned(), lines.flat_map(ended).collect())
 }

@@ -126,8 +126,21 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
 
 /// For people: one line each.
 fn listed(records: &[Record]) -> String {
-    let mut table =
-        table(&["TIME (UTC)", "ID", "VERDICT", "REASON", "IDENTITY", "DOMAIN", "CLIENT", "RCPT"], &[]);
+    let mut table = table(
+        &[
+            "TIME (UTC)",
+            "ID",
+            "VERDICT",
+            "OUTCOME",
+            "REASON",
+            "IDENTITY",
+            "DOMAIN",
+            "CLIENT",
+            "RCPT",
+            "RELAY",
+        ],
+        &[],
+    );
     for record in records {
         let time = record.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let time = UNIX_EPOCH + std::time::Duration::from_secs(time);
@@ -138,11 +151,13 @@ fn listed(records: &[Record]) -> String {
             humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', ""),
             record.id.map(|id| id.to_string()).unwrap_or_default(),
             format!("{}{mode}", record.verdict.name()),
+            record.outcome().map(|outcome| outcome.name().to_owned()).unwrap_or_default(),
             record.reason().map(|reason| reason.name().to_owned()).unwrap_or_default(),
             finding.map(|finding| finding.identity.name().to_owned()).unwrap_or_default(),
             finding.map(|finding| shown(&finding.domain)).unwrap_or_default(),
             record.client.to_string(),
             shown(&record.rcpt),
+            record.relay_reply().map(shown).unwrap_or_default(),
         ]);
     }
     table.trim_fmt()

@@ -23,7 +23,8 @@ pub(super) fn kinds_table(kinds: &[(Kind, Volume)]) -> String {
     let mut table = table(&["IDENTITY", "RULE", "REASON", "ACTION", "TAKEN", "REFUSED"], &[4, 5]);
     for (kind, volume) in kinds {
         let [taken, refused] = [volume.taken, volume.refused].map(|number| number.to_string());
-        let names = [kind.identity.name(), kind.rule.name(), kind.reason.name(), kind.action.name()];
+        let [identity, rule] = [kind.identity_name(), kind.rule_name()].map(Option::unwrap_or_default);
+        let names = [identity, rule, kind.reason.name(), kind.action.name()];
         table.add_row(names.into_iter().map(str::to_owned).chain([taken, refused]));
     }
     table.trim_fmt()
@@ -36,7 +37,7 @@ pub(super) fn list(text: &mut String, rows: &[Row], top: usize, flag: &str) {
         let more = if row.clients_differ { " and others" } else { "" };
         table.add_row([
             Escaped::new(row.domain.as_str()).to_string(),
-            row.kind.identity.name().to_owned(),
+            row.kind.identity_name().unwrap_or_default().to_owned(),
             row.kind.reason.name().to_owned(),
             row.kind.action.name().to_owned(),
             row.volume.taken.to_string(),

@@ -228,7 +228,7 @@ mod tests {
             assert!(reader.mail.senders.len() <= 7);
             parts += 1;
             for (sender, volume) in reader.mail.senders.drain() {
-                *taken.entry(sender.domain).or_insert(0) += volume.taken;
+                *taken.entry(sender.path.0.to_string().split_off(2)).or_insert(0) += volume.taken;
             }
         }
         assert!(parts > 10, "{parts}");

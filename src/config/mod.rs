@@ -266,7 +266,7 @@ mod tests {
         let hostname = DomainName::parse("mx.example.com").unwrap();
         let expected = Settings {
             hostname: hostname.clone(),
-            session: session::Settings { hostname, recipients: 1000, errors: 10 },
+            session: session::Settings { hostname, recipients: 1000, errors: 10, junk_commands: 100 },
             door: door::Settings {
                 command_line: 2048,
                 header_block: 256 << 10,

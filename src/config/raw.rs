@@ -119,6 +119,7 @@ pub(super) struct Limits {
     pub(super) message: String,
     pub(super) recipients: i64,
     pub(super) errors: i64,
+    pub(super) junk_commands: i64,
     pub(super) command_timeout: String,
     pub(super) data_timeout: String,
     pub(super) session: String,

@@ -278,7 +278,13 @@ fn door(raw: &Raw, recipient_domains: Vec<DomainPattern>, reader: &mut Reader<'_
 fn session(raw: &Raw, hostname: Option<DomainName>, reader: &mut Reader<'_>) -> Option<session::Settings> {
     let recipients = reader.count("limits.recipients", raw.limits.recipients, 1..=MOST);
     let errors = reader.count("limits.errors", raw.limits.errors, 1..=MOST);
-    Some(session::Settings { hostname: hostname?, recipients: recipients?, errors: errors? })
+    let junk_commands = reader.count("limits.junk_commands", raw.limits.junk_commands, 1..=MOST);
+    Some(session::Settings {
+        hostname: hostname?,
+        recipients: recipients?,
+        errors: errors?,
+        junk_commands: junk_commands?,
+    })
 }
 
 fn reverse_mx(raw: &Raw, reader: &mut Reader<'_>) -> Option<reverse_mx::Settings> {
@@ -363,13 +369,7 @@ fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {
 }
 
 fn dns_server(text: &str) -> Result<SocketAddr, String> {
-    text.parse::<SocketAddr>()
-        .or_else(|_no_port| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)))
-        .ok()
-        .filter(|server| server.port() != 0)
-        .ok_or_else(|| {
-            "is not an address such as \"192.0.2.53\", \"127.0.0.1:5353\" or \"[::1]:53\"".to_owned()
-        })
+    dns::parse_server(text).map_err(|error| error.to_string())
 }
 
 fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settings {

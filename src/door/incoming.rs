@@ -11,15 +11,15 @@ use crate::door::message::Message;
 use crate::door::wire::{Ended, Wire};
 use crate::gate::Guest;
 use crate::smtp::chunk::ChunkEncoder;
-use crate::smtp::framing::{DataEvent, DataReader, Fault};
+use crate::smtp::framing::{BareNewline, DataEvent, DataReader};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// How the reception ended.
 pub(super) enum Received {
     /// What was announced was read to its end; this is the answer to it.
     Answer(Reply),
-    /// An octet that has no place in SMTP; nothing was delivered.
-    Fault(Fault),
+    /// An octet came that has no place in SMTP, and nothing was delivered; the answer, which closes the connection.
+    Broken(Reply),
     /// The client was silent too long; nothing was delivered.
     TimedOut,
 }
@@ -39,8 +39,8 @@ pub(super) struct Chunked {
 }
 
 impl Chunked {
-    pub(super) fn new(message: Message) -> Self {
-        Self { message, encoder: ChunkEncoder::default() }
+    pub(super) fn new(message: Message, bare_newline: BareNewline) -> Self {
+        Self { message, encoder: ChunkEncoder::new(bare_newline) }
     }
 }
 
@@ -48,12 +48,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
     /// Answers 354 and receives up to the final dot.
     pub(super) async fn data(mut self, mut message: Message) -> Result<Received, Ended> {
         self.wire.answer(&Reply::plain(354, "end data with <CRLF>.<CRLF>"));
-        let mut reader = DataReader::new(self.door.settings.bare_newline);
+        let mut reader = DataReader::new(self.door.settings.bare_newline(self.guest));
         loop {
             let step = reader.next(self.wire.input());
             if let DataEvent::Fault(fault) = step.event {
-                message.break_off(fault.name());
-                return Ok(Received::Fault(fault));
+                return Ok(Received::Broken(message.fault(fault)));
             }
             let content = self.wire.input().get(..step.content).unwrap_or_default();
             for part in [content, step.insert] {
@@ -67,7 +66,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
                 DataEvent::More => {
                     message.flush().await;
                     if let Some(received) = self.more().await? {
-                        message.break_off("waited too long");
                         return Ok(received);
                     }
                 }
@@ -89,15 +87,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             if self.wire.input().is_empty() {
                 chunked.message.flush().await;
                 if let Some(received) = self.more().await? {
-                    chunked.message.break_off("waited too long");
                     return Ok((received, None));
                 }
             }
             let piece = self.piece(left);
             data.clear();
             if let Err(fault) = chunked.encoder.push(piece, &mut data) {
-                chunked.message.break_off(fault.name());
-                return Ok((Received::Fault(fault), None));
+                return Ok((Received::Broken(chunked.message.fault(fault)), None));
             }
             let taken = piece.len();
             self.wire.take(taken);
@@ -112,8 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         }
         data.clear();
         if let Err(fault) = chunked.encoder.finish(&mut data) {
-            chunked.message.break_off(fault.name());
-            return Ok((Received::Fault(fault), None));
+            return Ok((Received::Broken(chunked.message.fault(fault)), None));
         }
         let Chunked { mut message, encoder } = chunked;
         message.take(self.door, self.guest, &data, encoder.stuffing()).await;

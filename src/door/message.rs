@@ -7,23 +7,19 @@
 
 use std::time::SystemTime;
 
-use compact_str::{CompactString, ToCompactString};
-
 use crate::door::Door;
-use crate::door::transaction::{Transaction, always_refused, no_decision};
-use crate::gate::{Facts, Guest, addresses};
-use crate::message::authentication_results::{
-    Iprev, IprevResult, authentication_results, without_own_results,
-};
-use crate::message::header;
+use crate::door::account::Authors;
+use crate::door::transaction::Transaction;
+use crate::gate::{Guest, addresses};
+use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
+use crate::message::forged_results::without_own_results;
 use crate::message::trace::{self, Protocol};
-use crate::policy::decide::{self, Decision};
-use crate::policy::identity::Identity;
+use crate::message::{header, mailbox_line};
+use crate::policy::decide;
 use crate::policy::reason::Reason;
-use crate::record::Record;
-use crate::relay;
+use crate::relay::{self, Answer};
 use crate::reverse_mx::{ClientNames, NamesOutcome};
-use crate::smtp::framing::{stuffed, unstuffed};
+use crate::smtp::framing::{Fault, stuffed, unstuffed};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// More Received: fields than these mean a loop (RFC 5321 6.3).
@@ -34,48 +30,24 @@ const MAX_RECEIVED: usize = 100;
 pub(super) struct Message {
     transaction: Transaction,
     stage: Stage,
-    /// Octets so far, dot-stuffed.
-    octets: u64,
 }
 
 #[derive(Debug)]
 enum Stage {
     /// The header block as far as it came, dot-stuffed.
     Head(Vec<u8>),
-    /// Judged and good; the relay takes the body.
-    Body(relay::Transaction, Option<Box<Open>>),
+    /// Judged and good, unless the body decides; the relay takes the body.
+    Body(relay::Transaction, bool),
     /// What the client is told at the end.
     Refused(Reply),
     /// Answered.
     Over,
 }
 
-/// A decision that the body makes is logged at the end; this is the one on the header, if that end never comes.
-#[derive(Debug)]
-struct Open {
-    authors: Authors,
-    decision: Decision,
-    record: Record,
-}
-
-/// The addresses in From: and Reply-To:.
-#[derive(Debug)]
-struct Authors {
-    from: CompactString,
-    reply_to: CompactString,
-}
-
-impl Drop for Message {
-    /// A message that never ended is in the log as such.
-    fn drop(&mut self) {
-        self.break_off("the client has gone");
-    }
-}
-
 impl Message {
     /// The message of a transaction that has recipients.
     pub(super) fn new(transaction: Transaction) -> Self {
-        Self { transaction, stage: Stage::Head(Vec::new()), octets: 0 }
+        Self { transaction, stage: Stage::Head(Vec::new()) }
     }
 
     /// Why nothing more of the message counts, where that is so.
@@ -88,17 +60,18 @@ impl Message {
 
     /// Takes the next octets: strict CRLF, dot-stuffed; of all so far, `stuffing` are dots that transparency added.
     pub(super) async fn take(&mut self, door: &Door, guest: &mut Guest, octets: &[u8], stuffing: u64) {
-        self.octets += octets.len() as u64;
+        let taken = &mut self.transaction.account.octets;
+        *taken += octets.len() as u64;
         // RFC 1870 5: dots that transparency added don't count.
-        if self.refusal().is_none() && self.octets - stuffing > door.settings.message {
+        if *taken - stuffing > door.settings.message && self.refusal().is_none() {
             self.refuse(too_big("message", door.settings.message)).await;
         }
         match &mut self.stage {
             Stage::Refused(_) | Stage::Over => {}
             Stage::Body(relay, _) => {
-                self.transaction.inspection.body(octets);
-                if let Err(reply) = relay.write(octets).await {
-                    self.leave(Stage::Refused(reply), "the relay took no more of it");
+                self.transaction.account.inspection.body(octets);
+                if let Err(answer) = relay.write(octets).await {
+                    self.stage = Stage::Refused(self.failed(answer));
                 }
             }
             Stage::Head(block) => {
@@ -119,9 +92,9 @@ impl Message {
     /// Nothing more of the message is at hand: what was taken so far is to reach the relay.
     pub(super) async fn flush(&mut self) {
         if let Stage::Body(relay, _) = &mut self.stage
-            && let Err(reply) = relay.flush().await
+            && let Err(answer) = relay.flush().await
         {
-            self.leave(Stage::Refused(reply), "the relay took no more of it");
+            self.stage = Stage::Refused(self.failed(answer));
         }
     }
 
@@ -131,61 +104,60 @@ impl Message {
             let block = std::mem::take(block);
             self.judge(door, guest, block, Vec::new()).await;
         }
-        let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        let reply = match stage {
-            Stage::Body(relay, None) => relay.finish().await,
-            Stage::Body(relay, Some(open)) => match self.verdict(door, guest, &open.authors).await {
-                Some(refusal) => {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Body(relay, open) => {
+                if open && let Err(refusal) = self.verdict().await {
                     relay.abandon().await; // after DATA: closed without the dot
-                    refusal
+                    return refusal;
                 }
-                None => relay.finish().await,
-            },
+                let answer = relay.finish().await;
+                if !answer.is_positive() {
+                    return self.failed(answer);
+                }
+                self.transaction.account.delivered(&answer.reply);
+                answer.reply
+            }
             Stage::Refused(reply) => reply,
             Stage::Head(_) | Stage::Over => Reply::new(451, Enhanced(4, 3, 0), "the message was not judged"),
-        };
-        let id = self.transaction.id();
-        tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, reply = %reply, "answered");
+        }
+    }
+
+    /// An octet came that has no place in SMTP; the answer, and nothing of the message is delivered.
+    pub(super) fn fault(mut self, fault: Fault) -> Reply {
+        self.refuse_with(Reason::BareNewline, Reason::BareNewline.plain_reply(fault.name(), ""))
+    }
+
+    /// The reply, and the transaction is over.
+    fn refuse_with(&mut self, reason: Reason, reply: Reply) -> Reply {
+        let reply = self.transaction.account.refuse_with(reason, reply);
+        self.transaction.account.close_refused();
         reply
     }
 
-    /// The message won't end; nothing of it is delivered.
-    pub(super) fn break_off(&mut self, why: &str) {
-        if !matches!(self.leave(Stage::Over, why), Stage::Over) {
-            let id = self.transaction.id();
-            tracing::info!(target: "rmxd::delivery", %id, octets = self.octets, "broken off: {why}");
-        }
-    }
-
-    /// On to the next stage before the body has come; the one before. What the body should have decided is logged.
-    fn leave(&mut self, next: Stage, why: &str) -> Stage {
-        let mut before = std::mem::replace(&mut self.stage, next);
-        if let Stage::Body(_, open) = &mut before {
-            self.log_undecided(open.take(), why);
-        }
-        before
-    }
-
-    fn log_undecided(&self, open: Option<Box<Open>>, why: &str) {
-        if let Some(open) = open {
-            let Open { decision, record, .. } = *open;
-            self.transaction.inspection.log_undecided(record, &decision, why);
-        }
+    /// The relay takes nothing more of it; the transaction is over.
+    fn failed(&mut self, answer: Answer) -> Reply {
+        let told = self.transaction.account.relayed(answer, None);
+        self.transaction.account.close();
+        told.unwrap_or_else(|reply| reply)
     }
 
     /// What the body has decided; the reply where it is refused.
-    async fn verdict(&mut self, door: &Door, guest: &Guest, authors: &Authors) -> Option<Reply> {
-        let decision = self.transaction.inspection.whole().await;
-        log(&self.transaction, guest, &decision, authors);
-        door.gate.refusal(&decision, self.transaction.id())
+    async fn verdict(&mut self) -> Result<(), Reply> {
+        let account = &mut self.transaction.account;
+        let decision = account.inspection.whole().await;
+        account.decided(decision, None).inspect_err(|_reply| account.close_refused())
     }
 
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
     async fn judge(&mut self, door: &Door, guest: &mut Guest, block: Vec<u8>, rest: Vec<u8>) {
-        let block = unstuffed(&block).into_owned();
+        let block = unstuffed(&block);
+        let block = mailbox_line::as_field(&block).into_owned();
         let (trace, open) = match judge(door, guest, &mut self.transaction, &block).await {
             Ok(judged) => judged,
-            Err(reply) => return self.refuse(reply).await,
+            Err(reply) => {
+                self.transaction.account.close_refused();
+                return self.leave_relay(reply).await;
+            }
         };
         let opened = async {
             let mut relay = self.transaction.take_relay()?;
@@ -196,75 +168,59 @@ impl Message {
         };
         self.stage = match opened.await {
             Ok(relay) => {
-                self.transaction.inspection.body(rest.strip_prefix(b"\r\n").unwrap_or(&rest));
+                self.transaction.account.inspection.body(rest.strip_prefix(b"\r\n").unwrap_or(&rest));
                 Stage::Body(relay, open)
             }
-            Err(reply) => {
-                self.log_undecided(open, "the relay didn't take it");
-                Stage::Refused(reply)
-            }
+            Err(answer) => Stage::Refused(self.failed(answer)),
         };
     }
 
-    /// Nothing more goes to the relay; before DATA it is left in good order.
+    /// It is larger than allowed.
     async fn refuse(&mut self, reply: Reply) {
-        self.leave(Stage::Refused(reply), "it is refused for its size");
+        let reply = self.refuse_with(Reason::TooBig, reply);
+        self.leave_relay(reply).await;
+    }
+
+    /// Nothing more goes to the relay; before DATA it is left in good order.
+    async fn leave_relay(&mut self, reply: Reply) {
+        self.stage = Stage::Refused(reply);
         if let Ok(relay) = self.transaction.take_relay() {
             relay.abandon().await;
         }
     }
 }
 
-/// Says it all; there is nothing to explain later, so no id is promised.
 fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
-    Reply::new(552, Enhanced(5, 3, 4), format!("the {what} is larger than {limit} octets"))
+    Reason::TooBig.plain_reply(&format!("the {what} is larger than {limit} octets"), "")
 }
 
-/// The verdict on the header block, and the trace fields that go before it; what is open where the body decides.
+/// The verdict on the header block, and the trace fields that go before it; whether the body may still decide.
 async fn judge(
     door: &Door,
     guest: &mut Guest,
     transaction: &mut Transaction,
     block: &[u8],
-) -> Result<(Vec<u8>, Option<Box<Open>>), Reply> {
+) -> Result<(Vec<u8>, bool), Reply> {
     let header = header::read(block);
-    let authors = Authors { from: addresses(&header.from), reply_to: addresses(&header.reply_to) };
+    let account = &mut transaction.account;
+    account.authors = Authors { from: addresses(&header.from), reply_to: addresses(&header.reply_to) };
     if block.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
         // Behind our own trace fields it would become a part of them: a forged result in our name. Nobody is exempt.
         let subject = "the header begins with a continuation line";
-        let decision = always_refused(Reason::MalformedHeader, Identity::From, subject);
-        log(transaction, guest, &decision, &authors);
-        return Err(door.gate.refusal(&decision, transaction.id()).unwrap_or_else(no_decision));
+        return Err(account.refuse_always(Reason::MalformedHeader, subject, None));
     }
     if header.received > MAX_RECEIVED {
-        let text = format!("more than {MAX_RECEIVED} Received: fields, a mail loop");
-        return Err(Reply::new(554, Enhanced(5, 4, 6), text));
+        let subject = format!("more than {MAX_RECEIVED} Received: fields, a mail loop");
+        return Err(account.refuse_with(Reason::MailLoop, Reason::MailLoop.plain_reply(&subject, "")));
     }
-    let decision = if transaction.judged() {
-        transaction.inspection.header(guest, &header, block).await
+    let decision = if account.judged {
+        account.inspection.header(guest, &header, block).await
     } else {
         decide::exempt()
     };
-    let open = if transaction.inspection.awaits_body() {
-        let record = with_facts(transaction, &authors, |facts| transaction.record(guest, &decision, facts));
-        Some(Box::new(Open { authors, decision: decision.clone(), record }))
-    } else {
-        log(transaction, guest, &decision, &authors);
-        None
-    };
-    match door.gate.refusal(&decision, transaction.id()) {
-        Some(reply) => Err(reply),
-        None => Ok((trace_fields(door, guest, transaction).await, open)),
-    }
-}
-
-fn log(transaction: &Transaction, guest: &Guest, decision: &Decision, authors: &Authors) {
-    with_facts(transaction, authors, |facts| transaction.log(guest, decision, facts));
-}
-
-fn with_facts<T>(transaction: &Transaction, authors: &Authors, then: impl FnOnce(&Facts<'_>) -> T) -> T {
-    let rcpt = transaction.first.as_ref().map(ToCompactString::to_compact_string).unwrap_or_default();
-    then(&Facts { rcpt: &rcpt, from: &authors.from, reply_to: &authors.reply_to, ..Facts::default() })
+    account.decided(decision, None)?;
+    let open = account.inspection.awaits_body();
+    Ok((trace_fields(door, guest, transaction).await, open))
 }
 
 async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction) -> Vec<u8> {
@@ -288,7 +244,7 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
         protocol,
         tls: tls.as_deref(),
         id: id.as_str(),
-        recipient: transaction.first.as_ref().filter(|_| transaction.accepted == 1),
+        recipient: transaction.account.first.as_ref().filter(|_| transaction.account.accepted == 1),
         at: SystemTime::now(),
     };
     let iprev = names.map(|names| Iprev { result: iprev_result(&names.outcome), client });

@@ -3,6 +3,7 @@
 //! The door owns the socket and drives the pure [`crate::session`]: each effect is carried out here (the gate is
 //! asked, the relay opened with the permit that it gave, the message streamed) and its outcome is the next event.
 
+mod account;
 mod incoming;
 mod message;
 mod smtp;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use crate::door::smtp::{Door, refuse_connection};
+use crate::gate::Guest;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
 
@@ -37,13 +39,18 @@ pub struct Settings {
     pub banner_delay: Duration,
     /// Who may say by XCLIENT whom it speaks for.
     pub trusted_xclient: Vec<IpNet>,
-    /// Bare LF.
+    /// Line ends that aren't CRLF, of clients that aren't exempt.
     pub bare_newline: BareNewline,
     /// Recipient domains accepted; empty = the relay decides.
     pub recipient_domains: Vec<DomainPattern>,
 }
 
 impl Settings {
+    /// Line ends of a client. Those of an exempt client are always normalised: it is to get through (contract 1.9, 3.7).
+    fn bare_newline(&self, guest: &Guest) -> BareNewline {
+        if guest.is_exempt() { BareNewline::Normalize } else { self.bare_newline }
+    }
+
     /// Whether a client (canonical address) may say XCLIENT.
     fn trusts_xclient(&self, client: IpAddr) -> bool {
         self.trusted_xclient.iter().any(|network| network.contains(&client))

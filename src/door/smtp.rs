@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Settings;
+use crate::door::account::Account;
 use crate::door::incoming::{Chunked, Received, Source};
 use crate::door::message::Message;
 use crate::door::transaction::Transaction;
@@ -15,7 +16,7 @@ use crate::door::wire::{Ended, Wire};
 use crate::gate::{Gate, Guest};
 use crate::policy::rule::RejectAt;
 use crate::relay::{Relay, Visit};
-use crate::session::{self, Effect, Event, Offer, Session};
+use crate::session::{self, Effect, Event, Offer, Refusal, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
@@ -47,11 +48,13 @@ impl Door {
     {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let session = Session::new(Arc::clone(&self.session), self.offer(client.ip()));
+        let guest = self.gate.guest(client.ip());
+        let bare_newline = self.settings.bare_newline(&guest);
         let mut connection = Connection {
             door: self,
             wire: Wire::new(stream, self.settings.session),
-            reader: CommandReader::new(self.settings.command_line, self.settings.bare_newline),
-            guest: self.gate.guest(client.ip()),
+            reader: CommandReader::new(self.settings.command_line, bare_newline),
+            guest,
             client,
             transaction: None,
             visit: self.relay.visit(),
@@ -171,6 +174,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         }
                         return Ok(Closed::ByUs);
                     }
+                    Effect::Refuse(refusal) => {
+                        let closes = refusal.closes;
+                        let reply = self.refused(refusal);
+                        if !closes {
+                            self.wire.answer(&reply);
+                            break;
+                        }
+                        Effect::Close(reply)
+                    }
                     Effect::Sender(path, parameters) => {
                         let reply = Box::pin(self.sender(&session, path, parameters)).await;
                         session.step(Event::SenderAnswered(reply))
@@ -230,6 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let unchanged = if announced.address.is_none() { gateway.port() } else { 0 };
         self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
         self.guest = self.door.gate.guest(address);
+        self.reader.set_bare_newline(self.door.settings.bare_newline(&self.guest));
         self.visit = self.door.relay.visit();
         tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
         Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
@@ -279,12 +292,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let mut transaction =
             Transaction::new(inspection, path, parameters, self.client, hello, self.wire.tls());
         if self.door.gate.policy().reject_at == RejectAt::Mail
-            && let Some(refusal) = transaction.refusal_at_mail(self.door, &mut self.guest).await
+            && let Some(refusal) = transaction.refusal_at_mail(&mut self.guest).await
         {
             return refusal;
         }
         self.transaction = Some(Box::new(transaction));
         Reply::new(250, Enhanced(2, 1, 0), "sender ok")
+    }
+
+    /// The reply to what the dialogue itself refuses, with the id of the transaction, or one of its own.
+    fn refused(&mut self, refusal: Refusal) -> Reply {
+        match &mut self.transaction {
+            Some(transaction) => transaction.account.refuse_command(refusal),
+            None => Account::refuse_alone(self.guest.uninspected(), refusal),
+        }
     }
 
     async fn message(&mut self) -> Result<Received, Ended> {
@@ -297,7 +318,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     async fn chunk(&mut self, octets: u64, last: bool) -> Result<Received, Ended> {
         let chunked = match (self.chunked.take(), self.transaction.take()) {
             (Some(chunked), _) => *chunked,
-            (None, Some(transaction)) => Chunked::new(Message::new(*transaction)),
+            (None, Some(transaction)) => {
+                let bare_newline = self.door.settings.bare_newline(&self.guest);
+                Chunked::new(Message::new(*transaction), bare_newline)
+            }
             (None, None) => return Ok(Received::Answer(no_transaction())),
         };
         let (received, chunked) = self.source().chunk(chunked, octets, last).await?;
@@ -317,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     ) -> Effect {
         match received {
             Received::Answer(reply) => session.step(answered(reply)),
-            Received::Fault(fault) => session.step(Event::Fault(fault)),
+            Received::Broken(reply) => session.step(Event::MessageBroken(reply)),
             Received::TimedOut => session.step(Event::TimedOut),
         }
     }

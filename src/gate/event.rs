@@ -1,11 +1,16 @@
-//! The one structured event of each decision (DESIGN 6), the only place that logs a verdict.
+//! The structured event of a transaction (contract 9), the only place that logs a verdict. There is one for what is refused,
+//! when it is refused, and else one at the end of the transaction with what became of it.
 //!
 //! Everything that came from the network is escaped, so that one decision is one line.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::policy::decide::Verdict;
 use crate::policy::evidence::Evidence;
+use crate::policy::finding::{Absence, Outcome};
+use crate::policy::outcome::TransactionOutcome;
+use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rung};
 use crate::record::Record;
 use crate::smtp::escape::Escaped;
@@ -17,51 +22,89 @@ pub struct Facts<'a> {
     pub mail_from: &'a str,
     /// The recipient, or the first of several.
     pub rcpt: &'a str,
+    /// Recipients that the next hop has accepted.
+    pub rcpts: usize,
+    /// There are some, and all of them are exempt.
+    pub exempt_recipients: bool,
     /// Addresses in From:.
     pub from: &'a str,
     /// Addresses in Reply-To:.
     pub reply_to: &'a str,
+    /// Octets of the message, as far as it came.
+    pub octets: u64,
+    /// From MAIL to the decision; `None` = it was made just now.
+    pub took: Option<Duration>,
 }
 
-pub(super) fn write(record: &Record, undecided: Option<&str>) {
-    let (finding, rule) = (record.deciding(), record.deciding_rule());
-    let because = record.because.map(|(because, _)| because);
+pub(super) fn write(record: &Record, octets: u64) {
+    let (finding, cause) = (record.deciding(), record.cause.as_ref());
+    let without_rule = cause.filter(|cause| cause.finding.is_none());
+    let tags = record.tags();
     tracing::info!(
         target: "rmxd::decision",
         id = record.id.map(tracing::field::display),
+        door = "smtp",
         verdict = record.verdict.name(),
+        outcome = record.outcome().map(TransactionOutcome::name),
         mode = record.mode.name(),
-        identity = rule.map(|finding| finding.identity.name()),
-        rule = rule.map(|finding| finding.rule.name()),
+        identity = finding.map(|finding| finding.identity.name()),
+        rule = finding.map(|finding| finding.rule.name()),
         rung = record.rung().map(Rung::name),
-        reason = because.map(|because| because.reason.name()),
-        domain = rule.map(|finding| tracing::field::display(Escaped::new(finding.domain.as_str()))),
+        reason = record.reason().map(Reason::name),
+        subject = without_rule.and_then(|cause| shown(&cause.subject)),
+        domain = finding.map(|finding| tracing::field::display(Escaped::new(finding.domain.as_str()))),
         client = %record.client,
         ptr = record.name().and_then(|name| shown(name.as_str())),
         helo = shown(&record.helo),
         mail_from = shown(&record.mail_from),
         rcpt = shown(&record.rcpt),
+        rcpts = Some(record.rcpts).filter(|count| *count > 1),
         from = shown(&record.from),
         reply_to = shown(&record.reply_to),
+        tags = (!tags.is_empty()).then(|| tags.join(",")),
+        relay_reply = record.relay_reply().and_then(shown),
+        octets = Some(octets).filter(|octets| *octets > 0),
         duration = record.duration.as_secs_f64(),
         dns_queries = record.queries(),
-        evidence = because.and(finding).map(|finding| summary(&finding.evidence)),
-        "{}{}",
-        undecided.map_or_else(|| sentence(record), |_| "accepted as far as it came, the body would have decided: "),
-        undecided.unwrap_or_default(),
+        evidence = cause.and(finding).map(|finding| summary(&finding.evidence)),
+        "{}{}{}",
+        sentence(record),
+        would(record),
+        if is_open(record) { ", the body would have decided" } else { "" },
     );
 }
 
 fn sentence(record: &Record) -> &'static str {
-    let greylists = record.because.is_some_and(|(because, _)| because.action == Action::Greylist);
-    match (record.verdict, record.refused()) {
-        (Verdict::Accept, _) => "accepted",
-        (Verdict::Defer, true) if greylists => "greylisted",
-        (Verdict::Defer, false) if greylists => "accepted, would have been greylisted",
-        (Verdict::Reject, true) => "rejected",
-        (Verdict::Defer, true) => "deferred",
-        (Verdict::Reject, false) => "accepted, would have been rejected",
-        (Verdict::Defer, false) => "accepted, would have been deferred",
+    match record.outcome() {
+        None | Some(TransactionOutcome::Delivered) => "accepted",
+        Some(TransactionOutcome::Refused) => verb(record),
+        Some(TransactionOutcome::RelayRefused) => "refused by relay",
+        Some(TransactionOutcome::RelayFailed) => "relay failed",
+        Some(TransactionOutcome::NotCompleted) => "not completed",
+    }
+}
+
+fn would(record: &Record) -> &'static str {
+    match (record.would_be_refused(), verb(record)) {
+        (false, _) => "",
+        (true, "greylisted") => ", would have been greylisted",
+        (true, "rejected") => ", would have been rejected",
+        (true, _) => ", would have been deferred",
+    }
+}
+
+/// A DKIM signature may still have counted.
+fn is_open(record: &Record) -> bool {
+    record.findings.iter().any(|finding| finding.outcome == Outcome::None(Absence::AwaitsBody))
+}
+
+fn verb(record: &Record) -> &'static str {
+    let greylists = record.cause.as_ref().is_some_and(|cause| cause.action == Action::Greylist);
+    match record.verdict {
+        Verdict::Accept => "accepted",
+        Verdict::Defer if greylists => "greylisted",
+        Verdict::Defer => "deferred",
+        Verdict::Reject => "rejected",
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use compact_str::CompactString;
+use tokio::sync::SetOnce;
 
 use crate::gate::Gate;
 use crate::gate::inspection::Inspection;
@@ -64,6 +65,17 @@ impl Guest {
     #[must_use]
     pub fn inspect(&self, path: &ReversePath) -> Inspection {
         Inspection::new(self, path)
+    }
+
+    /// What is to be told of a refusal outside of any transaction: nothing is looked up for it.
+    #[must_use]
+    pub fn uninspected(&self) -> Inspection {
+        Inspection::of_nothing(self)
+    }
+
+    /// Where the client's names are, once they are known.
+    pub(super) fn shared_names(&self) -> Option<Arc<SetOnce<ClientNames>>> {
+        self.ptr.as_ref().map(Ptr::shared_names)
     }
 
     /// What is known of the client's names; `None` where the policy doesn't ask for them.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use compact_str::{CompactString, ToCompactString};
 use futures_util::future::join_all;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use crate::gate::Gate;
@@ -17,11 +18,13 @@ use crate::message::header::{Author, Field, Header};
 use crate::policy::decide::{Decision, decide, exempt};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
+use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
-use crate::policy::rule::Rule;
-use crate::record::{self, Extent, Id, Record};
-use crate::reverse_mx::Subject;
+use crate::policy::rule::{Mode, Rule};
+use crate::record::{self, End, Extent, Id, Record};
+use crate::reverse_mx::{ClientNames, Subject};
 use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::reply::Reply;
 use crate::store::greylist::{Answer, Triple};
 
 /// One transaction. Dropping it ends the look-ups that only it waits for.
@@ -30,6 +33,10 @@ pub struct Inspection {
     gate: Arc<Gate>,
     id: Id,
     client: IpAddr,
+    exempt_client: bool,
+    /// What the client called itself.
+    hello: CompactString,
+    names: Option<Arc<SetOnce<ClientNames>>>,
     started: Instant,
     /// Nothing of the envelope can refuse.
     exempt: bool,
@@ -38,6 +45,10 @@ pub struct Inspection {
     findings: Arc<Vec<Finding>>,
     /// They are those of the whole message.
     whole: bool,
+    /// By the null sender: nobody would learn that this message was lost.
+    bounce: bool,
+    /// From: of a bounce names no domain, which is a tag, whatever `policy.malformed` says.
+    nameless: bool,
     /// What the body decides.
     signed: Option<Box<AwaitsBody>>,
     /// The domain of the reverse path, where there is a greylist to ask; empty for the null sender.
@@ -51,19 +62,31 @@ impl Inspection {
         let gate = Arc::clone(&guest.gate);
         let exempt = guest.exempt || exempt_sender(&gate, path);
         let sender = if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
+        let domain = gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
+        let bounce = matches!(path, ReversePath::Null);
+        Self { exempt, sender, domain, bounce, ..Self::of_nothing(guest) }
+    }
+
+    /// Nothing is looked up.
+    pub(super) fn of_nothing(guest: &Guest) -> Self {
         Self {
             id: Id::next(),
             client: guest.client,
+            exempt_client: guest.exempt,
+            hello: guest.hello.clone(),
+            names: guest.shared_names(),
             started: Instant::now(),
-            exempt,
-            sender,
+            exempt: guest.exempt,
+            sender: Pending::ready(Arc::from([])),
             envelope: None,
             findings: Arc::default(),
             whole: false,
+            bounce: false,
+            nameless: false,
             signed: None,
-            domain: gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default(),
+            domain: CompactString::default(),
             triples: Vec::new(),
-            gate,
+            gate: Arc::clone(&guest.gate),
         }
     }
 
@@ -127,6 +150,8 @@ impl Inspection {
             visible_senders(gate, header, client, &helo)
         );
         let mut findings = [envelope, visible].concat();
+        self.nameless =
+            self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
         let open = signed::open(&self.gate, &mut findings, block);
         (self.findings, self.whole) = (Arc::new(findings), true);
         let decision = self.greylisted(self.decision(), &self.triples);
@@ -166,63 +191,99 @@ impl Inspection {
         record::queries(&self.findings)
     }
 
-    /// Writes the one event of this decision (DESIGN 6), counts it for the monitor's report, and remembers it.
-    pub fn log(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) {
-        self.log_record(self.record(guest, decision, facts), decision, None);
+    /// The reply for a decision that refuses; `None` for one that doesn't.
+    #[must_use]
+    pub fn refusal(&self, decision: &Decision) -> Option<Reply> {
+        let cause = decision.cause.as_ref().filter(|_| decision.refuses())?;
+        let finding = cause.finding_of(&self.findings);
+        Some(record::refusal(cause, finding, self.id.as_str(), &self.gate.help_url))
     }
 
-    /// The same for a message that ends before its body could decide: `record` is of the decision on its header, and
-    /// `why` it ended.
-    pub fn log_undecided(&self, record: Record, decision: &Decision, why: &str) {
-        self.log_record(record, decision, Some(why));
+    /// What stands at the end of a reply of our own that isn't made of a decision.
+    #[must_use]
+    pub fn suffix(&self) -> String {
+        record::suffix(self.id.as_str(), &self.gate.help_url)
     }
 
-    fn log_record(&self, record: Record, decision: &Decision, undecided: Option<&str>) {
-        let memory = &self.gate.memory;
-        event::write(&record, undecided);
-        memory.monitor.record(decision, &self.findings, self.client);
-        memory.metrics.verdict(decision, record.mode, self.age());
-        if let Some(history) = &memory.history {
+    /// Writes the event of a decision (contract 9), and remembers it.
+    pub fn tell(&self, decision: &Decision, facts: &Facts<'_>, end: End) {
+        let record = Record { end: Some(end), ..self.record(decision, facts) };
+        event::write(&record, facts.octets);
+        if let Some(history) = &self.gate.memory.history {
             history.record(record);
         }
     }
 
+    /// Counts a decision for the metrics and the monitor's report: each once, however often it is told.
+    pub fn count(&self, decision: &Decision, took: Duration) {
+        let memory = &self.gate.memory;
+        let why = decision.cause.as_ref().map(|cause| {
+            let finding = cause.finding_of(&self.findings);
+            (finding.map(|finding| finding.identity), cause.reason)
+        });
+        memory.monitor.record(decision, &self.findings, self.client);
+        memory.metrics.verdict(decision.verdict, why, self.mode(decision), took);
+    }
+
+    /// Counts what no rule refused, or what the next hop didn't take.
+    pub fn count_refusal(&self, reason: Reason) {
+        self.gate.memory.metrics.refusal(reason);
+    }
+
+    /// Counts what became of the transaction in the end.
+    pub fn count_outcome(&self, outcome: TransactionOutcome) {
+        self.gate.memory.metrics.outcome(outcome);
+    }
+
     /// This decision with everything that explains it.
     #[must_use]
-    pub fn record(&self, guest: &Guest, decision: &Decision, facts: &Facts<'_>) -> Record {
+    pub fn record(&self, decision: &Decision, facts: &Facts<'_>) -> Record {
         let gate = &self.gate;
         let extent = match &decision.cause {
-            _ if guest.exempt => Extent::ExemptClient,
+            _ if self.exempt_client => Extent::ExemptClient,
+            None if facts.exempt_recipients => Extent::ExemptRecipients,
             _ if self.whole => Extent::Message,
-            Some(_) => Extent::Envelope,
-            None => Extent::ExemptRecipients,
+            _ if self.envelope.is_some() => Extent::Envelope,
+            _ => Extent::Nothing,
         };
-        let mut record = Record {
+        let names = self.names.as_ref().and_then(|names| names.get());
+        Record {
             id: Some(self.id),
             at: SystemTime::now(),
             client: self.client,
-            names: guest.names_if_known().map(|names| names.outcome.clone()),
+            names: names.map(|names| names.outcome.clone()),
             extent,
-            // what is refused whatever the policy says is refused in mode monitor too
-            mode: if decision.refuses() { decision.mode } else { gate.policy().mode },
+            mode: self.mode(decision),
             actions: gate.actions,
             verdict: decision.verdict,
-            because: None,
+            cause: decision.cause.clone(),
+            end: None,
             help_url: Arc::clone(&gate.help_url),
-            helo: guest.hello.clone(),
+            helo: self.hello.clone(),
             mail_from: CompactString::new(facts.mail_from),
             rcpt: CompactString::new(facts.rcpt),
+            rcpts: facts.rcpts,
             from: CompactString::new(facts.from),
             reply_to: CompactString::new(facts.reply_to),
-            duration: self.age(),
+            duration: facts.took.unwrap_or_else(|| self.age()),
             findings: Arc::clone(&self.findings),
-        };
-        record.decide(decision);
-        record
+        }
+    }
+
+    /// What is refused whatever the policy says is refused in mode monitor too.
+    fn mode(&self, decision: &Decision) -> Mode {
+        if decision.refuses() { decision.mode } else { self.gate.policy().mode }
     }
 
     fn decision(&self) -> Decision {
-        decide(self.gate.policy(), &self.findings)
+        if !self.nameless {
+            return decide(self.gate.policy(), &self.findings);
+        }
+        let can_refuse = |finding: &&Finding| {
+            finding.identity != Identity::From || finding.outcome != Outcome::Fail(Reason::MalformedHeader)
+        };
+        let judged: Vec<_> = self.findings.iter().filter(can_refuse).cloned().collect();
+        decide(self.gate.policy(), &judged)
     }
 
     fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {
@@ -268,14 +329,14 @@ impl Inspection {
 /// Behind the `@`.
 fn domain(path: &ReversePath) -> CompactString {
     match path {
-        ReversePath::Null => CompactString::default(),
+        ReversePath::Null | ReversePath::NoDomain(_) => CompactString::default(),
         ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
     }
 }
 
 fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     match path {
-        ReversePath::Null => false,
+        ReversePath::Null | ReversePath::NoDomain(_) => false,
         ReversePath::Mailbox(mailbox) => {
             mailbox.domain().name().is_some_and(|name| gate.settings.exempt.domain(name))
         }
@@ -292,6 +353,7 @@ fn sender(guest: &Guest, path: &ReversePath) -> Pending<Arc<[Finding]>> {
             let absent = Outcome::None(Absence::NotGiven);
             Pending::ready(all_rules(rules, Identity::MailFrom, "<>", "", absent).into())
         }
+        ReversePath::NoDomain(local) => look(guest, Identity::MailFrom, local, None, local),
         ReversePath::Mailbox(mailbox) => {
             let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
             look(guest, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string())

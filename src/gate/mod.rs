@@ -32,12 +32,10 @@ pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
 pub use crate::gate::networks::Networks;
 pub use crate::gate::rehearsal::{Rehearsal, addresses, author, sender};
 use crate::metrics::Metrics;
-use crate::policy::decide::Decision;
 use crate::policy::rule::Policy;
-use crate::record::{Actions, Because, Id, refusal};
+use crate::record::Actions;
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
-use crate::smtp::reply::Reply;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
 
@@ -113,13 +111,5 @@ impl Gate {
     #[must_use]
     pub fn exempts_recipient(&self, path: &ForwardPath) -> bool {
         self.settings.exempt.recipient(path)
-    }
-
-    /// The reply for a decision that refuses; `None` for one that doesn't.
-    #[must_use]
-    pub fn refusal(&self, decision: &Decision, id: Id) -> Option<Reply> {
-        let cause = decision.cause.as_ref().filter(|_| decision.refuses())?;
-        let because = Because { reason: cause.reason, action: cause.action, wait: cause.wait };
-        Some(refusal(&cause.finding, because, id.as_str(), &self.settings.help_url))
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::gate::tally::{ExemptLine, Kind, Row, Tally, Volume, exempt_lines, is_confirmed};
+use crate::gate::tally::{ExemptLine, Kind, Row, Tally, Volume, exempt_lines};
 use crate::policy::decide::Decision;
 use crate::policy::finding::Finding;
 use crate::smtp::escape::Escaped;
@@ -76,10 +76,9 @@ impl Monitor {
             self.0.accepted.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let confirmed = is_confirmed(&cause.finding, findings);
         let refused = decision.refuses();
         let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
-        self.refusals().tally.add(cause, confirmed, client, volume);
+        self.refusals().tally.add(cause, findings, client, volume);
     }
 
     /// Reports every `period`, for ever.
@@ -137,8 +136,8 @@ impl Monitor {
 fn write_kind(kind: Kind, volume: Volume) {
     tracing::info!(
         target: "rmxd::monitor",
-        identity = kind.identity.name(),
-        rule = kind.rule.name(),
+        identity = kind.identity_name(),
+        rule = kind.rule_name(),
         reason = kind.reason.name(),
         action = kind.action.name(),
         would_be_refused = volume.taken,
@@ -151,8 +150,8 @@ fn write_row(row: &Row) {
     let Row { kind, domain, volume, client, clients_differ, confirmed: _ } = row;
     tracing::info!(
         target: "rmxd::monitor",
-        identity = kind.identity.name(),
-        rule = kind.rule.name(),
+        identity = kind.identity_name(),
+        rule = kind.rule_name(),
         reason = kind.reason.name(),
         action = kind.action.name(),
         domain = %Escaped::new(domain.as_str()),

@@ -38,6 +38,11 @@ impl Ptr {
         self.names.wait().await
     }
 
+    /// Where the names are, once they are known.
+    pub(super) fn shared_names(&self) -> Arc<SetOnce<ClientNames>> {
+        Arc::clone(&self.names)
+    }
+
     /// The names, if they are known by now.
     pub(super) fn names_if_known(&self) -> Option<&ClientNames> {
         self.names.get()

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use compact_str::{CompactString, format_compact};
+use compact_str::{CompactString, ToCompactString, format_compact};
 
 use crate::gate::{Facts, Gate};
 use crate::message::header::{Author, Field, Header};
 use crate::record::Record;
-use crate::smtp::address::{Domain, Mailbox, ReversePath};
+use crate::smtp::address::{AddressError, ForwardPath, ReversePath};
 use crate::smtp::framing::stuffed;
 
 /// What is to be judged. Identities that are not given are not.
@@ -37,18 +37,25 @@ impl Gate {
         }
         let mut inspection = guest.inspect(of.mail_from.as_ref().unwrap_or(&ReversePath::Null));
         // The daemon answers at RCPT, before it has seen the header; all findings are shown nevertheless.
-        let envelope = inspection.envelope(&mut guest).await;
+        let mut envelope = inspection.envelope(&mut guest).await;
+        let refused_by = envelope.cause.as_ref().and_then(|cause| cause.finding_of(inspection.findings()));
+        let refused_by = refused_by.cloned();
         let mut whole = inspection.header(&mut guest, &of.header, &of.block).await;
         if inspection.awaits_body() {
             inspection.body(&stuffed(&of.body));
             whole = inspection.whole().await;
+        }
+        if let Some(cause) = &mut envelope.cause {
+            // its place among all findings
+            cause.finding =
+                inspection.findings().iter().position(|finding| refused_by.as_ref() == Some(finding));
         }
         let decision = if envelope.refuses() { envelope } else { whole };
         guest.names().await;
         let mail_from = of.mail_from.as_ref().map(|path| format_compact!("<{path}>")).unwrap_or_default();
         let (from, reply_to) = (addresses(&of.header.from), addresses(&of.header.reply_to));
         let facts = Facts { mail_from: &mail_from, from: &from, reply_to: &reply_to, ..Facts::default() };
-        Record { id: None, ..inspection.record(&guest, &decision, &facts) }
+        Record { id: None, end: None, ..inspection.record(&decision, &facts) }
     }
 }
 
@@ -57,7 +64,7 @@ impl Gate {
 /// # Errors
 /// What is wrong with it.
 pub fn sender(text: &str) -> Result<ReversePath, String> {
-    ReversePath::parse(bare(text)).map_err(|error| error.to_string())
+    ReversePath::parse(text).map_err(|error| error.to_string())
 }
 
 /// An address of From: or Reply-To: as a person writes it, in angle brackets or not.
@@ -65,12 +72,9 @@ pub fn sender(text: &str) -> Result<ReversePath, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn author(text: &str) -> Result<Author, String> {
-    let mailbox = Mailbox::parse(bare(text)).map_err(|error| error.to_string())?;
-    Ok(Author { address: bare(text).into(), domain: Domain::name(mailbox.domain()).cloned() })
-}
-
-fn bare(text: &str) -> &str {
-    text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text)
+    let path = ForwardPath::parse(text).map_err(|error| error.to_string())?;
+    let domain = path.domain().ok_or_else(|| AddressError::NoDomain.to_string())?;
+    Ok(Author { address: path.to_compact_string(), domain: domain.name().cloned() })
 }
 
 /// The addresses of a field, for the log.

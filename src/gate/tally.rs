@@ -21,7 +21,7 @@ use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule};
-use crate::record::{Because, Record};
+use crate::record::Record;
 use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
 
@@ -35,10 +35,8 @@ const LONGEST: usize = 255;
 /// One kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind {
-    /// Whose domain.
-    pub identity: Identity,
-    /// Which rule failed.
-    pub rule: Rule,
+    /// Whose domain, and which rule failed; `None` where no rule refused.
+    pub rule: Option<(Identity, Rule)>,
     /// Why.
     pub reason: Reason,
     /// What that leads to where it is enforced.
@@ -46,11 +44,23 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// The kind of a decision's cause.
+    /// The kind of a decision's cause; `finding` is the one that refused, where a rule did.
     #[must_use]
-    pub fn of(cause: &Cause) -> Self {
-        let (identity, rule) = (cause.finding.identity, cause.finding.rule);
-        Self { identity, rule, reason: cause.reason, action: cause.action }
+    pub fn of(cause: &Cause, finding: Option<&Finding>) -> Self {
+        let rule = finding.map(|finding| (finding.identity, finding.rule));
+        Self { rule, reason: cause.reason, action: cause.action }
+    }
+
+    /// The name of the identity.
+    #[must_use]
+    pub fn identity_name(self) -> Option<&'static str> {
+        self.rule.map(|(identity, _)| identity.name())
+    }
+
+    /// The name of the rule.
+    #[must_use]
+    pub fn rule_name(self) -> Option<&'static str> {
+        self.rule.map(|(_, rule)| rule.name())
     }
 
     /// Whether it is DNS that is in trouble: it says nothing about the sender.
@@ -107,20 +117,20 @@ pub fn is_confirmed(of: &Finding, findings: &[Finding]) -> bool {
 }
 
 impl Tally {
-    /// Counts messages of one client that were judged alike; `confirmed` is what [`is_confirmed`] says of them.
-    pub fn add(&mut self, cause: &Cause, confirmed: bool, client: IpAddr, volume: Volume) {
-        self.add_domain(Kind::of(cause), &cause.finding.domain, (client, confirmed), volume);
+    /// Counts messages of one client that were judged alike, by `findings`.
+    pub fn add(&mut self, cause: &Cause, findings: &[Finding], client: IpAddr, volume: Volume) {
+        let finding = cause.finding_of(findings);
+        let domain = finding.map(|finding| finding.domain.as_str()).unwrap_or_default();
+        let confirmed = finding.is_some_and(|finding| is_confirmed(finding, findings));
+        self.add_domain(Kind::of(cause, finding), domain, (client, confirmed), volume);
     }
 
-    /// Counts a decision of the past; what passed is none.
+    /// Counts a decision; what passed is none.
     pub fn add_record(&mut self, record: &Record) {
-        let Some(((because, _), finding)) = record.because.zip(record.deciding()) else { return };
-        let Because { reason, action, .. } = because;
-        let kind = Kind { identity: finding.identity, rule: finding.rule, reason, action };
+        let Some(cause) = &record.cause else { return };
         let refused = record.refused();
         let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
-        let confirmed = is_confirmed(finding, &record.findings);
-        self.add_domain(kind, &finding.domain, (record.client, confirmed), volume);
+        self.add(cause, &record.findings, record.client, volume);
     }
 
     fn add_domain(&mut self, kind: Kind, domain: &str, (client, confirmed): (IpAddr, bool), volume: Volume) {
@@ -244,10 +254,10 @@ impl Row {
     /// What lets this mail pass: the domain if it was confirmed for every message, else the client if it was only one. A
     /// domain that wasn't confirmed is what a sender wrote, perhaps somebody else's or made up, and to exempt it would
     /// open the gate to whoever writes it. Nothing for DNS in trouble, which is over before the exemption is, and for
-    /// relaying, which is denied to the exempt too.
+    /// what no rule refuses, which is refused to the exempt too.
     #[must_use]
     pub fn exemption(&self) -> Option<Exemption> {
-        if self.kind.is_trouble() || self.kind.reason == Reason::RelayingDenied {
+        if self.kind.is_trouble() || self.kind.rule.is_none() {
             return None;
         }
         let domain = DomainName::parse(&self.domain).ok().filter(|_| self.confirmed);
@@ -261,7 +271,7 @@ impl Kind {
     #[must_use]
     pub fn json(self, volume: Volume) -> Value {
         json!({
-            "identity": self.identity.name(), "rule": self.rule.name(), "reason": self.reason.name(),
+            "identity": self.identity_name(), "rule": self.rule_name(), "reason": self.reason.name(),
             "action": self.action.name(), "taken": volume.taken, "refused": volume.refused,
         })
     }
@@ -272,7 +282,7 @@ impl Row {
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
-            "identity": self.kind.identity.name(), "rule": self.kind.rule.name(),
+            "identity": self.kind.identity_name(), "rule": self.kind.rule_name(),
             "reason": self.kind.reason.name(), "action": self.kind.action.name(),
             "domain": Escaped::new(self.domain.as_str()).to_string(), "taken": self.volume.taken, "refused": self.volume.refused,
             "client": self.client, "more_clients": self.clients_differ,
@@ -352,12 +362,15 @@ mod tests {
     use super::*;
 
     const NXDOMAIN: Kind = Kind {
-        identity: Identity::MailFrom,
-        rule: Rule::Exists,
+        rule: Some((Identity::MailFrom, Rule::Exists)),
         reason: Reason::NoSuchDomain,
         action: Action::Reject,
     };
     const ONE: Volume = Volume { taken: 1, refused: 0 };
+
+    fn exists(identity: Identity) -> Option<(Identity, Rule)> {
+        Some((identity, Rule::Exists))
+    }
 
     fn client(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
@@ -410,17 +423,21 @@ mod tests {
 
     #[test]
     fn a_domain_is_exempted_only_where_it_was_confirmed_else_the_one_client() {
-        let matches = Kind { rule: Rule::Matches, reason: Reason::NotAnExchanger, ..NXDOMAIN };
+        let matches = Kind {
+            rule: Some((Identity::MailFrom, Rule::Matches)),
+            reason: Reason::NotAnExchanger,
+            ..NXDOMAIN
+        };
         let no_mx = Kind { reason: Reason::NoMx, ..NXDOMAIN };
-        let no_ptr = Kind { identity: Identity::Ptr, reason: Reason::NoPtr, ..NXDOMAIN };
+        let no_ptr = Kind { rule: exists(Identity::Ptr), reason: Reason::NoPtr, ..NXDOMAIN };
         let invalid = Kind { reason: Reason::InvalidDomain, ..NXDOMAIN };
         let trouble = Kind { reason: Reason::DnsError, action: Action::Defer, ..NXDOMAIN };
-        let malformed = Kind { reason: Reason::MalformedHeader, identity: Identity::From, ..NXDOMAIN };
-        let relaying = Kind { reason: Reason::RelayingDenied, ..NXDOMAIN };
+        let malformed = Kind { reason: Reason::MalformedHeader, rule: exists(Identity::From), ..NXDOMAIN };
+        let no_rule = |reason| Kind { rule: None, reason, ..NXDOMAIN };
         let (only_client, domain) = (Some("clients = [\"192.0.2.7\"]"), Some("domains = [\"a.test\"]"));
         let one: &[(u8, bool)] = &[(7, false)];
         let two: &[(u8, bool)] = &[(7, false), (8, false)];
-        let rows: [(Kind, &str, &[(u8, bool)], Option<&str>); 16] = [
+        let rows: [(Kind, &str, &[(u8, bool)], Option<&str>); 18] = [
             (NXDOMAIN, "a.test", one, only_client),
             (NXDOMAIN, "a.test", two, None),
             (no_mx, "a.test", &[(7, true)], domain),
@@ -438,7 +455,9 @@ mod tests {
             (invalid, "a\"]\nclients = [\"0.0.0.0/0", two, None),
             (malformed, "", one, only_client),
             (trouble, "a.test", one, None),
-            (relaying, "a.test", one, None),
+            (no_rule(Reason::RelayingDenied), "a.test", one, None),
+            (no_rule(Reason::MalformedHeader), "", one, None),
+            (no_rule(Reason::BadAddress), "a.test", &[(7, true)], None),
         ];
         for (kind, domain, clients, expected) in rows {
             let mut tally = Tally::default();
@@ -481,7 +500,7 @@ mod tests {
     #[test]
     fn entries_are_gathered_under_their_keys_once_with_what_they_open() {
         let mut tally = Tally::default();
-        let helo = Kind { identity: Identity::Helo, ..NXDOMAIN };
+        let helo = Kind { rule: exists(Identity::Helo), ..NXDOMAIN };
         for (kind, domain, last, confirmed) in [
             (NXDOMAIN, "b.test", 1, true),
             (helo, "b.test", 1, true),

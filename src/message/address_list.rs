@@ -2,12 +2,13 @@
 //!
 //! The rule: what can be read in one way only is read, however odd; where two readers could see two different sender
 //! domains, the field is malformed. Read: nested comments, quoted strings, encoded words (text, never an address),
-//! groups, source routes (dropped), white space and comments around `.` and `@`, empty list elements; in an unquoted
+//! groups, white space and comments in a local part and in front of the `@`, empty list elements; in an unquoted
 //! display name dots, brackets, 8-bit text of any charset and the specials of an encoded word; stray dots in a local
-//! part; a group or list that ends in too few or too many `;`. Refused: a comma in an unquoted display name
-//! (`Foo, Inc. <x@d>` has an author `Foo` for those who complete it), two addresses without a comma between them,
-//! `@` in an unquoted display name unless it is the same address once more, anything behind `<...>`, a domain with
-//! empty labels, whatever is not closed, control characters.
+//! part; a group or list that ends in too few or too many `;`. Refused: white space, comments and folds in a domain or
+//! between the `@` and the domain, source routes, a comma in an unquoted display name (`Foo, Inc. <x@d>` has an author
+//! `Foo` for those who complete it), two addresses without a comma between them, `@` in an unquoted display name unless
+//! it is the same address once more, anything behind `<...>`, a domain with empty labels, whatever is not closed,
+//! control characters.
 //!
 //! One pass, no recursion, nothing is read twice: the time is linear in the length of the field.
 
@@ -35,19 +36,25 @@ pub(super) struct Address {
 /// # Errors
 /// [`Malformed::Empty`] when there is no address, and all the other ways.
 pub(super) fn read(value: &[u8]) -> Result<Vec<Address>, Malformed> {
-    let mut list = List { at: Cursor { rest: value }, in_group: false, addresses: Vec::new() };
+    let mut list = List { at: Cursor { rest: value }, in_group: false, addresses: Vec::new(), null: false };
     while list.element()? {
         if list.addresses.len() > MAX_ADDRESSES {
             return Err(Malformed::TooMany);
         }
     }
-    if list.addresses.is_empty() { Err(Malformed::Empty) } else { Ok(list.addresses) }
+    match list {
+        List { addresses, .. } if addresses.is_empty() => Err(Malformed::Empty),
+        List { null: true, .. } => Err(Malformed::Syntax),
+        List { addresses, .. } => Ok(addresses),
+    }
 }
 
 struct List<'a> {
     at: Cursor<'a>,
     in_group: bool,
     addresses: Vec<Address>,
+    /// `<>` stood in the place of an address.
+    null: bool,
 }
 
 impl List<'_> {
@@ -66,8 +73,10 @@ impl List<'_> {
                     words = Words::default();
                 }
                 Some(b'<') => {
-                    let address = self.at.angle()?;
-                    self.addresses.push(address);
+                    match self.at.angle()? {
+                        Some(address) => self.addresses.push(address),
+                        None => self.null = true,
+                    }
                     break;
                 }
                 Some(b'@') => {
@@ -86,7 +95,7 @@ impl List<'_> {
     fn bare(&mut self, words: Words) -> Result<Address, Malformed> {
         let mut address = self.at.address(words)?;
         if self.at.peek() == Some(b'<') {
-            let twin = self.at.angle()?;
+            let twin = self.at.angle()?.ok_or(Malformed::Syntax)?;
             if !twin.domain.eq_ignore_ascii_case(&address.domain) {
                 return Err(Malformed::Ambiguous);
             }
@@ -187,13 +196,17 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// `<...>` with its address; a source route is dropped (RFC 5322 4.4).
-    fn angle(&mut self) -> Result<Address, Malformed> {
+    /// `<...>` with its address, `None` for `<>`.
+    fn angle(&mut self) -> Result<Option<Address>, Malformed> {
         self.skip();
         self.cfws()?;
         match self.peek() {
-            Some(b'>') => return Err(Malformed::Empty),
-            Some(b'@') => self.route()?,
+            Some(b'>') => {
+                self.skip();
+                return Ok(None);
+            }
+            // a source route (RFC 5322 4.4): some readers show its last host
+            Some(b'@') => return Err(Malformed::Ambiguous),
             _ => {}
         }
         let mut words = Words::default();
@@ -211,26 +224,7 @@ impl Cursor<'_> {
             return Err(Malformed::Syntax);
         }
         self.skip();
-        Ok(Address { astray: false, ..address })
-    }
-
-    /// `@a,@b:`
-    fn route(&mut self) -> Result<(), Malformed> {
-        loop {
-            self.cfws()?;
-            match self.peek() {
-                Some(b',') => self.skip(),
-                Some(b'@') => {
-                    self.skip();
-                    self.domain_name(&mut Vec::new())?;
-                }
-                Some(b':') => {
-                    self.skip();
-                    return Ok(());
-                }
-                _ => return Err(Malformed::Syntax),
-            }
-        }
+        Ok(Some(Address { astray: false, ..address }))
     }
 
     /// From the `@` on, up to what follows the domain and the white space behind it.
@@ -239,38 +233,42 @@ impl Cursor<'_> {
             return Err(Malformed::Syntax);
         }
         self.skip();
+        if self.gap()? {
+            return Err(self.broken());
+        }
         let mut domain = Vec::new();
-        let before = self.cfws()?;
-        let inside = if self.peek() == Some(b'[') {
+        if self.peek() == Some(b'[') {
             self.literal(&mut domain)?;
             self.cfws()?;
-            false
         } else {
-            self.domain_name(&mut domain)?
-        };
-        let astray = words.hidden || before.comment || before.fold || inside;
-        let quoted = words.quoted;
-        Ok(Address { local: printable(words.text)?, domain: printable(domain)?, quoted, astray })
+            self.domain_name(&mut domain)?;
+        }
+        let Words { text, quoted, hidden: astray, .. } = words;
+        Ok(Address { local: printable(text)?, domain: printable(domain)?, quoted, astray })
     }
 
-    /// Atoms and dots, each alone; true when a comment or fold stands inside. Takes the white space behind it along.
-    fn domain_name(&mut self, text: &mut Vec<u8>) -> Result<bool, Malformed> {
-        let mut inside = false;
-        let mut gap = self.cfws()?;
+    /// What is wrong with a domain in which white space stood here: at the end of the field it was none.
+    fn broken(&self) -> Malformed {
+        if self.rest.is_empty() { Malformed::Syntax } else { Malformed::BrokenDomain }
+    }
+
+    /// Atoms and dots with nothing between them: some readers end the domain at white space, others go on. Takes the
+    /// white space behind it along.
+    fn domain_name(&mut self, text: &mut Vec<u8>) -> Result<(), Malformed> {
         loop {
             if !self.peek().is_some_and(is_atext) {
-                return Err(Malformed::Syntax);
+                return Err(if self.gap()? { self.broken() } else { Malformed::Syntax });
             }
-            inside |= gap.comment || gap.fold;
             self.atom(text);
-            gap = self.cfws()?;
+            let gap = self.gap()?;
             if self.peek() != Some(b'.') {
-                return Ok(inside);
+                return Ok(());
             }
-            inside |= gap.comment || gap.fold;
+            if gap {
+                return Err(Malformed::BrokenDomain);
+            }
             text.push(b'.');
             self.skip();
-            gap = self.cfws()?;
         }
     }
 }

@@ -4,6 +4,10 @@
 //! forgiven: a line that is neither a field nor the continuation of one is [`Item::Stray`], since some readers skip
 //! it and others see the body begin there. So is a bare CR, LF or NUL; framing keeps those out, it costs little to check.
 
+/// Longest field name with the white space behind it: past some thousand octets relays take the line for the body's
+/// first (Postfix: `line_length_limit`, 2048).
+const MAX_NAME: usize = 256;
+
 /// A field, or a line that is none; together the items are the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Item<'a> {
@@ -54,10 +58,20 @@ fn item(raw: &[u8]) -> Item<'_> {
     };
     let spaces = name.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let name = name.get(..name.len().saturating_sub(spaces)).unwrap_or_default();
-    if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) || !has_whole_lines(raw) {
+    if name.is_empty()
+        || name.len() + spaces > MAX_NAME
+        || !name.iter().all(u8::is_ascii_graphic)
+        || !has_whole_lines(raw)
+    {
         return Item::Stray(raw);
     }
     Item::Field { name, value: value.strip_prefix(b":").unwrap_or(value), raw }
+}
+
+/// Whether it would be a field but for the length of its name.
+pub(crate) fn has_long_name(stray: &[u8]) -> bool {
+    let name = memchr::memchr(b':', stray).and_then(|colon| stray.get(..colon)).unwrap_or_default();
+    name.len() > MAX_NAME && name.trim_ascii_end().iter().all(u8::is_ascii_graphic)
 }
 
 /// Whether every line ends in CRLF, the last one too, and no CR, LF or NUL stands elsewhere.
@@ -85,6 +99,18 @@ mod tests {
                 Item::Stray(raw) => format!("stray {}", raw.escape_ascii()),
             })
             .collect()
+    }
+
+    #[test]
+    fn a_name_has_256_octets_at_most_with_the_white_space_behind_it() {
+        let rows =
+            [("a".repeat(256), true), ("a".repeat(257), false), (format!("a{}", " ".repeat(256)), false)];
+        for (name, is_field) in rows {
+            let line = format!("{name}: b\r\n");
+            let is_stray = matches!(items(line.as_bytes()).next(), Some(Item::Stray(_)));
+            assert_eq!((is_stray, has_long_name(line.as_bytes())), (!is_field, !is_field), "{}", name.len());
+        }
+        assert!(!has_long_name(format!("a {}: b\r\n", "b".repeat(300)).as_bytes()));
     }
 
     #[test]

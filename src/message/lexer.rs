@@ -107,13 +107,20 @@ impl Cursor<'_> {
         self.advance(length);
     }
 
-    /// Appends `[...]` without white space (RFC 5322 3.4.1).
+    /// Whether white space, a fold or a comment stood here.
+    pub(super) fn gap(&mut self) -> Result<bool, Malformed> {
+        let before = self.rest.len();
+        self.cfws()?;
+        Ok(self.rest.len() < before)
+    }
+
+    /// Appends `[...]` (RFC 5322 3.4.1), which may hold no white space here.
     pub(super) fn literal(&mut self, text: &mut Vec<u8>) -> Result<(), Malformed> {
         loop {
             let byte = self.peek().ok_or(Malformed::Syntax)?;
             self.skip();
             match byte {
-                b' ' | b'\t' | b'\r' | b'\n' => {}
+                b' ' | b'\t' | b'\r' | b'\n' => return Err(Malformed::BrokenDomain),
                 b'[' if !text.is_empty() => return Err(Malformed::Syntax),
                 b'\\' | 128.. => return Err(Malformed::Syntax),
                 _ if byte.is_ascii_control() => return Err(Malformed::Control),

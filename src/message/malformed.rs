@@ -21,11 +21,24 @@ pub enum Malformed {
     TooMany,
     /// Two readers see different senders.
     Ambiguous,
+    /// White space, a comment or a fold inside a domain, or between the `@` and the domain.
+    BrokenDomain,
+    /// More than 16 KiB, or a line that the next hop breaks inside an address.
+    TooLong,
+    /// A field name of more than 256 octets, where relays end the header.
+    LongName,
     /// A line of the header is neither a field nor the continuation of one, so readers differ in where the header ends.
     NotAField,
 }
 
 impl Malformed {
+    /// Whether the field says nothing about a sender, and nothing wrong: it is empty, or has a name without a domain.
+    /// In From: of a bounce that alone refuses nothing, since nobody would learn of the loss.
+    #[must_use]
+    pub fn names_no_domain(self) -> bool {
+        matches!(self, Self::Empty | Self::NoDomain)
+    }
+
     /// A sentence for the reply and the log; `identity` is [`Identity::From`] or [`Identity::ReplyTo`].
     #[must_use]
     pub fn text(self, identity: Identity) -> String {
@@ -39,6 +52,11 @@ impl Malformed {
             Self::Control => format!("the {field} field holds control characters"),
             Self::TooMany => format!("the {field} field has too many addresses or domains"),
             Self::Ambiguous => format!("the {field} field can be read in two ways"),
+            Self::BrokenDomain => {
+                format!("the {field} field has white space or a comment inside a domain")
+            }
+            Self::TooLong => format!("the {field} field is longer than mail servers keep whole"),
+            Self::LongName => "a field name of the header is longer than 256 octets".to_owned(),
             Self::NotAField => {
                 "a line of the header is neither a field nor the continuation of one".to_owned()
             }
@@ -57,6 +75,9 @@ impl Malformed {
             Self::Control => "control",
             Self::TooMany => "too_many",
             Self::Ambiguous => "ambiguous",
+            Self::BrokenDomain => "broken_domain",
+            Self::TooLong => "too_long",
+            Self::LongName => "long_name",
             Self::NotAField => "not_a_field",
         }
     }

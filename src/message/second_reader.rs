@@ -13,9 +13,13 @@ use crate::message::address_list::Address;
 /// mail-parser searches the end of each encoded word up to the end of the field: so many open ones at a time, no more.
 const MAX_OPEN_WORDS: usize = 64;
 
-/// Whether mail-parser sees exactly one From: and exactly one Reply-To: with these addresses.
-/// `None` stands for a field that is absent, or found malformed before, and is not compared.
-pub(super) fn confirms(block: &[u8], from: Option<&[Address]>, reply_to: Option<&[Address]>) -> (bool, bool) {
+/// Whether mail-parser sees the same From: fields and the same Reply-To: fields with the same addresses.
+/// `None` stands for a field that was found malformed before, and is not compared.
+pub(super) fn confirms(
+    block: &[u8],
+    from: Option<&[Vec<Address>]>,
+    reply_to: Option<&[Vec<Address>]>,
+) -> (bool, bool) {
     // It loses the last value of a block without the empty line.
     let mut terminated = Vec::with_capacity(block.len() + 2);
     terminated.extend_from_slice(block);
@@ -26,10 +30,24 @@ pub(super) fn confirms(block: &[u8], from: Option<&[Address]>, reply_to: Option<
     }
     let message = parser.parse_headers(&terminated);
     let headers = message.as_ref().map(|message| message.headers()).unwrap_or_default();
-    let confirm = |name, ours: Option<&[Address]>| {
-        ours.is_none_or(|addresses| confirms_field(headers, &name, addresses))
+    let confirm = |name, ours: Option<&[Vec<Address>]>| {
+        ours.is_none_or(|fields| confirms_fields(headers, &name, fields))
     };
     (confirm(HeaderName::From, from), confirm(HeaderName::ReplyTo, reply_to))
+}
+
+/// Whether there is an `@` in a field's value, encoded words decoded.
+pub(super) fn finds_an_at(value: &[u8]) -> bool {
+    if value.contains(&b'@') {
+        return true;
+    }
+    if memchr::memmem::find(value, b"=?").is_none() {
+        return false;
+    }
+    let field = [b"Subject:", value, b"\r\n\r\n"].concat();
+    let parser = MessageParser::new().default_header_text();
+    let message = parser.parse_headers(&field);
+    message.is_none_or(|message| message.subject().is_none_or(|text| text.contains('@')))
 }
 
 /// Whether a field's value can be given to mail-parser without it needing more than linear time.
@@ -45,18 +63,21 @@ pub(super) fn can_take(value: &[u8]) -> bool {
     })
 }
 
-fn confirms_field(headers: &[Header<'_>], name: &HeaderName<'_>, ours: &[Address]) -> bool {
-    let mut fields = headers.iter().filter(|header| header.name == *name);
-    let (Some(field), None) = (fields.next(), fields.next()) else {
-        return false;
-    };
-    let HeaderValue::Address(theirs) = &field.value else {
-        return false;
+fn confirms_fields(headers: &[Header<'_>], name: &HeaderName<'_>, ours: &[Vec<Address>]) -> bool {
+    let mut theirs = headers.iter().filter(|header| header.name == *name);
+    ours.iter().all(|addresses| theirs.next().is_some_and(|field| confirms_field(&field.value, addresses)))
+        && theirs.next().is_none()
+}
+
+fn confirms_field(value: &HeaderValue<'_>, ours: &[Address]) -> bool {
+    let HeaderValue::Address(theirs) = value else {
+        return ours.is_empty();
     };
     if ours.iter().any(|address| address.astray) {
         return true;
     }
-    let mut theirs = theirs.iter().filter_map(|entry| entry.address.as_deref());
+    let mut theirs =
+        theirs.iter().filter_map(|entry| entry.address.as_deref()).filter(|text| !text.is_empty());
     ours.iter().all(|address| theirs.next().is_some_and(|text| same(address, text)))
         && theirs.next().is_none()
 }

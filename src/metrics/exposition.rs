@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::metrics::histogram::{Histogram, Reading};
 use crate::metrics::{Label, Metrics, Tally, VerdictCount};
+use crate::policy::identity::Identity;
 
 /// What is a state and no event, as it is now.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,7 +153,8 @@ impl Snapshot {
         for VerdictCount { verdict, cause, mode, count } in counters.verdicts.each() {
             // What can be expected is there from the start, so that a rate has a beginning.
             if count > 0 || cause.is_none() && verdict.name() == "accept" {
-                let (identity, reason) = cause.map_or((NONE, NONE), |(one, why)| (one.name(), why.name()));
+                let reason = cause.map_or(NONE, |(_, why)| why.name());
+                let identity = cause.and_then(|(identity, _)| identity).map_or(NONE, Identity::name);
                 let labels = [
                     ("verdict", verdict.name()),
                     ("identity", identity),
@@ -162,9 +164,19 @@ impl Snapshot {
                 count_of(&mut family, &labels, count)?;
             }
         }
+        let help = "Transactions that had a MAIL, by what became of them";
+        let mut family = families.counters("rmxd_outcomes", help)?;
+        for (outcome, count) in counters.outcomes.each() {
+            count_of(&mut family, &[("door", "smtp"), ("outcome", outcome.name())], count)?;
+        }
+        let help = "What was refused without a rule, or not taken by the next hop";
+        let mut family = families.counters("rmxd_refusals", help)?;
+        for (reason, count) in counters.refusals.each().filter(|(reason, _)| !reason.is_of_a_rule()) {
+            count_of(&mut family, &[("reason", reason.name())], count)?;
+        }
         families.seconds(
             "rmxd_verdict",
-            "From MAIL to the line in the log, with the time that the client takes for what is between them",
+            "From MAIL to the decision, with the time that the client takes for what is between them",
             &counters.verdict_seconds,
         )
     }
@@ -268,7 +280,9 @@ mod tests {
 
     use super::*;
     use crate::metrics::{CacheResult, Connection};
-    use crate::policy::decide::exempt;
+    use crate::policy::decide::Verdict;
+    use crate::policy::outcome::TransactionOutcome;
+    use crate::policy::reason::Reason;
     use crate::policy::rule::Mode;
 
     fn gauges() -> Gauges {
@@ -291,13 +305,19 @@ mod tests {
         let metrics = Metrics::default();
         metrics.connection(Connection::Served);
         metrics.cache_lookup(CacheResult::Stale);
-        metrics.verdict(&exempt(), Mode::Enforce, Duration::from_millis(3));
+        metrics.verdict(Verdict::Accept, None, Mode::Enforce, Duration::from_millis(3));
+        metrics.outcome(TransactionOutcome::RelayFailed);
+        metrics.refusal(Reason::MailLoop);
         let open = exposition(&metrics, &gauges(), Format::OpenMetrics);
         let older = exposition(&metrics, &gauges(), Format::Prometheus);
         for line in [
             "rmxd_connections_total{outcome=\"served\"} 1",
             "rmxd_cache_lookups_total{result=\"stale\"} 1",
             "rmxd_verdicts_total{verdict=\"accept\",identity=\"none\",reason=\"none\",mode=\"enforce\"} 1",
+            "rmxd_outcomes_total{door=\"smtp\",outcome=\"relay_failed\"} 1",
+            "rmxd_outcomes_total{door=\"smtp\",outcome=\"delivered\"} 0",
+            "rmxd_refusals_total{reason=\"mail_loop\"} 1",
+            "rmxd_refusals_total{reason=\"bad_address\"} 0",
             "rmxd_verdict_seconds_sum 0.003",
             "rmxd_verdict_seconds_bucket{le=\"0.0025\"} 0",
             "rmxd_verdict_seconds_bucket{le=\"+Inf\"} 1",

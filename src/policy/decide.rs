@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use compact_str::CompactString;
+
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, OnDnsError, Policy};
@@ -41,17 +43,35 @@ impl Verdict {
 #[derive(Debug, Clone, Copy)]
 pub struct Permit(());
 
-/// The finding that refused, and how.
+/// What refused, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// The finding.
-    pub finding: Finding,
     /// Why; [`Reason::DnsError`] for a temperror, [`Reason::Greylisted`] where that is the action.
     pub reason: Reason,
     /// The action that took effect: [`Action::Greylist`], [`Action::Defer`] or [`Action::Reject`].
     pub action: Action,
     /// Greylisted: when the client may come again, as far as that is known.
     pub wait: Option<Duration>,
+    /// The place of the finding that refused, among those that were judged. `None`: no rule refused, so that there is
+    /// neither an identity nor an exemption.
+    pub finding: Option<usize>,
+    /// What the reply names: the finding's subject, or what no rule is needed to refuse.
+    pub subject: CompactString,
+}
+
+impl Cause {
+    /// A refusal that no rule made.
+    #[must_use]
+    pub fn without_rule(reason: Reason, subject: impl Into<CompactString>) -> Self {
+        let action = if reason.is_temporary() { Action::Defer } else { Action::Reject };
+        Self { reason, action, wait: None, finding: None, subject: subject.into() }
+    }
+
+    /// The finding that refused, among those that the decision was made of.
+    #[must_use]
+    pub fn finding_of<'f>(&self, findings: &'f [Finding]) -> Option<&'f Finding> {
+        findings.get(self.finding?)
+    }
 }
 
 /// A verdict with what decided it.
@@ -101,23 +121,34 @@ pub fn exempt() -> Decision {
     Decision { verdict: Verdict::Accept, cause: None, mode: Mode::Enforce }
 }
 
+/// A refusal that no policy is asked for, whatever its mode and whoever is exempt.
+#[must_use]
+pub fn always_refused(reason: Reason, subject: impl Into<CompactString>) -> Decision {
+    let verdict = if reason.is_temporary() { Verdict::Defer } else { Verdict::Reject };
+    Decision { verdict, cause: Some(Cause::without_rule(reason, subject)), mode: Mode::Enforce }
+}
+
 /// Judges findings by the policy.
 #[must_use]
 pub fn decide(policy: &Policy, findings: &[Finding]) -> Decision {
     let strongest = findings
         .iter()
-        .filter_map(|finding| consequence(policy, finding).map(|(action, reason)| (action, reason, finding)))
-        .min_by_key(|(action, _, finding)| (std::cmp::Reverse(*action), finding.identity, finding.rule));
+        .enumerate()
+        .filter_map(|(at, finding)| {
+            consequence(policy, finding).map(|(action, reason)| (action, reason, at, finding))
+        })
+        .min_by_key(|(action, _, _, finding)| (std::cmp::Reverse(*action), finding.identity, finding.rule));
     let verdict = match strongest {
         None => Verdict::Accept,
         Some((Action::Reject, ..)) => Verdict::Reject,
         Some((Action::Off | Action::Tag | Action::Greylist | Action::Defer, ..)) => Verdict::Defer,
     };
-    let cause = strongest.map(|(action, reason, finding)| Cause {
-        finding: finding.clone(),
+    let cause = strongest.map(|(action, reason, at, finding)| Cause {
         reason,
         action,
         wait: None,
+        finding: Some(at),
+        subject: finding.subject.clone(),
     });
     Decision { verdict, cause, mode: policy.mode }
 }
@@ -190,10 +221,8 @@ mod tests {
         ];
         for (findings, verdict, identity) in rows {
             let decision = decide(&policy(), &findings);
-            assert_eq!(
-                (decision.verdict, decision.cause.as_ref().map(|cause| cause.finding.identity)),
-                (verdict, identity)
-            );
+            let cause = decision.cause.as_ref().map(|cause| cause.finding_of(&findings).unwrap().identity);
+            assert_eq!((decision.verdict, cause), (verdict, identity));
             assert_eq!(decision.permit().is_some(), verdict == Verdict::Accept);
         }
     }
@@ -214,7 +243,8 @@ mod tests {
         for (findings, verdict, identity, reason) in rows {
             let decision = decide(&policy, &findings);
             let cause = decision.cause.clone().unwrap();
-            assert_eq!((decision.verdict, cause.finding.identity, cause.reason), (verdict, identity, reason));
+            let decided = cause.finding_of(&findings).unwrap().identity;
+            assert_eq!((decision.verdict, decided, cause.reason), (verdict, identity, reason));
             assert_eq!((decision.permit().is_some(), cause.wait), (false, None));
             let wait = Some(Duration::from_secs(7));
             let told = decision.clone().with_wait(wait).cause.unwrap().wait;

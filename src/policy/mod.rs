@@ -8,5 +8,6 @@ pub mod decide;
 pub mod evidence;
 pub mod finding;
 pub mod identity;
+pub mod outcome;
 pub mod reason;
 pub mod rule;

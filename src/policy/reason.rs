@@ -40,7 +40,19 @@ pub enum Reason {
     /// The next hop broke off, was silent, or talked nonsense.
     RelayLost,
     /// Bare CR, bare LF or NUL.
-    BadOctet,
+    BareNewline,
+    /// What stands in MAIL or RCPT is no address.
+    BadAddress,
+    /// A parameter of MAIL, RCPT or DATA that can't be carried out.
+    BadParameter,
+    /// The message or its header is larger than allowed.
+    TooBig,
+    /// `limits.recipients`.
+    TooManyRecipients,
+    /// So many Received: fields that the message goes round.
+    MailLoop,
+    /// The next hop refused the client, the sender, a recipient or the message, in its own words.
+    RelayRefused,
 }
 
 /// The three digits of a reply.
@@ -66,7 +78,7 @@ struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::NoSuchDomain,
         Self::NoMx,
         Self::MxUnresolvable,
@@ -82,7 +94,13 @@ impl Reason {
         Self::RelayingDenied,
         Self::RelayUnreachable,
         Self::RelayLost,
-        Self::BadOctet,
+        Self::BareNewline,
+        Self::BadAddress,
+        Self::BadParameter,
+        Self::TooBig,
+        Self::TooManyRecipients,
+        Self::MailLoop,
+        Self::RelayRefused,
     ];
 
     fn row(self, identity: Identity) -> Row {
@@ -149,7 +167,7 @@ impl Reason {
                 Code::ByAction,
                 if identity == Identity::MailFrom { (1, 8) } else { (7, 1) },
                 "is not a domain that can have an MX record",
-                "The sender's domain is an address literal, a single label or not a name at all.",
+                "The sender's domain is an address literal, a single label, a name below arpa or not a name at all.",
             ),
             Self::MalformedHeader => (
                 "malformed_header",
@@ -184,7 +202,8 @@ impl Reason {
                 Code::Always(451),
                 (4, 1),
                 "the mail server behind can't be reached, try again later",
-                "The next hop refused the connection, its greeting or XCLIENT. The log of this time says which.",
+                "The next hop refused the connection, its greeting or XCLIENT, or all connections to it are in use. The log of this \
+                 time says which.",
             ),
             Self::RelayLost => (
                 "relay_lost",
@@ -193,12 +212,54 @@ impl Reason {
                 "the connection to the mail server behind was lost, try again later",
                 "The next hop closed the connection, was silent for too long, or answered what is no SMTP.",
             ),
-            Self::BadOctet => (
-                "bad_octet",
+            Self::BareNewline => (
+                "bare_newline",
                 Code::Always(521),
                 (5, 2),
                 "is not allowed, lines end in CRLF; closing connection",
                 "A bare CR, a bare LF or a NUL came in. The sending software is broken, or tries to smuggle mail.",
+            ),
+            Self::BadAddress => (
+                "bad_address",
+                Code::Always(501),
+                if identity == Identity::MailFrom { (1, 7) } else { (1, 3) },
+                "",
+                "What MAIL or RCPT names is not an address (RFC 5321 4.1.2). Nothing was looked up; correct it at the sender.",
+            ),
+            Self::BadParameter => (
+                "bad_parameter",
+                Code::Always(555),
+                (5, 4),
+                "",
+                "A parameter behind the address is unknown, has no valid value, or was not offered in the reply to EHLO.",
+            ),
+            Self::TooBig => (
+                "too_big",
+                Code::Always(552),
+                (3, 4),
+                "",
+                "The message or its header is larger than limits.message, limits.header_block or the relay's own limit.",
+            ),
+            Self::TooManyRecipients => (
+                "too_many_recipients",
+                Code::Always(452),
+                (5, 3),
+                "",
+                "The transaction has limits.recipients already. Mail servers send the rest in another transaction by themselves.",
+            ),
+            Self::MailLoop => (
+                "mail_loop",
+                Code::Always(554),
+                (4, 6),
+                "",
+                "The message has so many Received: fields that it goes round between servers (RFC 5321 6.3). Look for a                  forwarding that leads back.",
+            ),
+            Self::RelayRefused => (
+                "relay_refused",
+                Code::ByAction,
+                (0, 0),
+                "",
+                "The mail server behind refused it in its own words, which the reply gives. Its log and its rules say why.",
             ),
         };
         Row { name, code, status, text, help }
@@ -216,7 +277,43 @@ impl Reason {
         self.row(Identity::MailFrom).help
     }
 
-    /// What reads on after the domain: "has no MX record"; empty for [`Self::MalformedHeader`], whose subject says it.
+    /// Whether only a rule refuses for it. The others are refused whatever the policy says, and a header that begins with a
+    /// continuation line is malformed in that way.
+    #[must_use]
+    pub fn is_of_a_rule(self) -> bool {
+        match self {
+            Self::NoSuchDomain
+            | Self::NoMx
+            | Self::MxUnresolvable
+            | Self::MxUnroutable
+            | Self::NullMx
+            | Self::NotAnExchanger
+            | Self::NoPtr
+            | Self::PtrNotConfirmed
+            | Self::InvalidDomain
+            | Self::DnsError
+            | Self::Greylisted => true,
+            Self::MalformedHeader
+            | Self::RelayingDenied
+            | Self::RelayUnreachable
+            | Self::RelayLost
+            | Self::BareNewline
+            | Self::BadAddress
+            | Self::BadParameter
+            | Self::TooBig
+            | Self::TooManyRecipients
+            | Self::MailLoop
+            | Self::RelayRefused => false,
+        }
+    }
+
+    /// Whether a refusal without a rule is a 4xx.
+    #[must_use]
+    pub fn is_temporary(self) -> bool {
+        matches!(self.row(Identity::MailFrom).code, Code::Always(400..=499))
+    }
+
+    /// What reads on after the domain: "has no MX record"; empty where the subject says it.
     #[must_use]
     pub fn text(self) -> &'static str {
         self.row(Identity::MailFrom).text
@@ -240,13 +337,13 @@ impl Reason {
             Code::ByAction => 450,
         };
         let text = if row.text.is_empty() {
-            format!("{subject}{suffix}")
+            subject.to_owned()
         } else if subject == domain || domain.is_empty() {
-            format!("{subject} {}{suffix}", row.text)
+            format!("{subject} {}", row.text)
         } else {
-            format!("<{subject}>: {domain} {}{suffix}", row.text)
+            format!("<{subject}>: {domain} {}", row.text)
         };
-        reply(code, row.status, text)
+        reply(code, row.status, text).ending_with(suffix)
     }
 
     /// The reply for a reason that no rule gives: `subject` goes before the text, the id or nothing behind it.
@@ -258,7 +355,7 @@ impl Reason {
             Code::ByAction => 550,
         };
         let space = if subject.is_empty() || row.text.is_empty() { "" } else { " " };
-        reply(code, row.status, format!("{subject}{space}{}{suffix}", row.text))
+        reply(code, row.status, format!("{subject}{space}{}", row.text)).ending_with(suffix)
     }
 }
 

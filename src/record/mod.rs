@@ -18,17 +18,17 @@ use std::time::{Duration, SystemTime};
 
 use compact_str::CompactString;
 
-use crate::policy::decide::{Cause, Decision, Verdict};
+use crate::policy::decide::{Cause, Verdict};
 use crate::policy::evidence::{Evidence, Freshness};
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
+use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Policy, Rule, Rung};
 pub use crate::record::id::Id;
-pub use crate::record::refusal::refusal;
+pub use crate::record::refusal::{refusal, suffix};
 use crate::reverse_mx::NamesOutcome;
 use crate::smtp::address::DomainName;
-use crate::smtp::reply::Reply;
 
 /// A question, and its share of an answer that others have too.
 const WEIGHT_OF_EVIDENCE: usize = size_of::<Evidence>() + 64;
@@ -53,8 +53,10 @@ pub struct Record {
     pub actions: Actions,
     /// What the policy said, whatever the mode.
     pub verdict: Verdict,
-    /// What refused, and the place of its finding; `None` exactly when the verdict is accept.
-    pub because: Option<(Because, usize)>,
+    /// What refused; `None` exactly when the verdict is accept.
+    pub cause: Option<Cause>,
+    /// What became of it; `None` in a dry run, and in records of versions that didn't keep it.
+    pub end: Option<End>,
     /// `reply.help_url`; empty = none.
     pub help_url: Arc<str>,
     /// The HELO argument, as it came.
@@ -63,6 +65,8 @@ pub struct Record {
     pub mail_from: CompactString,
     /// The recipient, or the first of several; empty = not known at this stage.
     pub rcpt: CompactString,
+    /// Recipients that the next hop has accepted by then.
+    pub rcpts: usize,
     /// Addresses in From:; empty = not known at this stage.
     pub from: CompactString,
     /// Addresses in Reply-To:.
@@ -80,21 +84,34 @@ pub enum Extent {
     ExemptClient,
     /// Nothing, its recipients are exempt.
     ExemptRecipients,
+    /// Nothing, it ended before that.
+    Nothing,
     /// What can refuse of helo, ptr and mail_from.
     Envelope,
     /// All five identities.
     Message,
 }
 
-/// How a finding refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Because {
-    /// [`Cause::reason`].
-    pub reason: Reason,
-    /// [`Cause::action`].
-    pub action: Action,
-    /// [`Cause::wait`].
-    pub wait: Option<Duration>,
+/// How a transaction ended, or a part of it that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// What became of it.
+    pub outcome: TransactionOutcome,
+    /// Why not, where it was the next hop's doing: [`Reason::RelayRefused`] and the like.
+    pub trouble: Option<Reason>,
+    /// The next hop's last reply, on one line; empty = it gave none.
+    pub relay_reply: CompactString,
+    /// The reply to the client where the table of reasons doesn't give it; empty = it does.
+    pub answer: CompactString,
+}
+
+impl End {
+    /// An end of which nothing more is known.
+    #[must_use]
+    pub fn of(outcome: TransactionOutcome) -> Self {
+        let (relay_reply, answer) = (CompactString::default(), CompactString::default());
+        Self { outcome, trouble: None, relay_reply, answer }
+    }
 }
 
 /// The actions of a policy.
@@ -137,26 +154,14 @@ impl Actions {
 }
 
 impl Record {
-    /// Sets what the decision says. A finding that decided is among the findings, or is put there.
-    pub fn decide(&mut self, decision: &Decision) {
-        self.verdict = decision.verdict;
-        self.because = decision.cause.as_ref().map(|cause| self.because(cause));
-    }
-
-    fn because(&mut self, cause: &Cause) -> (Because, usize) {
-        let known = self.findings.iter().position(|finding| *finding == cause.finding);
-        let at = known.unwrap_or_else(|| {
-            Arc::make_mut(&mut self.findings).push(cause.finding.clone());
-            self.findings.len() - 1
-        });
-        (Because { reason: cause.reason, action: cause.action, wait: cause.wait }, at)
-    }
-
     /// About how many octets of memory it holds.
     #[must_use]
     pub fn weight(&self) -> usize {
         let Self { helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
-        let texts: usize = [helo, mail_from, rcpt, from, reply_to].iter().map(|text| text.len()).sum();
+        let end = self.end.iter().flat_map(|end| [&end.relay_reply, &end.answer]);
+        let subject = self.cause.iter().map(|cause| &cause.subject);
+        let texts = [helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
+        let texts: usize = texts.map(|text| text.len()).sum();
         let evidence: usize = findings.iter().map(|finding| finding.evidence.len()).sum();
         size_of::<Self>() + texts + findings.len() * size_of::<Finding>() + evidence * WEIGHT_OF_EVIDENCE
     }
@@ -173,18 +178,48 @@ impl Record {
         self.mode == Mode::Monitor && self.verdict != Verdict::Accept
     }
 
-    /// Why it was refused, or would have been.
+    /// Why it was refused, or would have been; or why the next hop didn't take it.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
-        self.because.map(|(because, _)| because.reason)
+        let trouble = || self.end.as_ref().and_then(|end| end.trouble);
+        self.cause.as_ref().map(|cause| cause.reason).or_else(trouble)
     }
 
-    /// The finding that decided: what refused, or of an accepted message what passed that was hardest to pass. That is
+    /// What became of it.
+    #[must_use]
+    pub fn outcome(&self) -> Option<TransactionOutcome> {
+        self.end.as_ref().map(|end| end.outcome)
+    }
+
+    /// What the next hop said last.
+    #[must_use]
+    pub fn relay_reply(&self) -> Option<&str> {
+        self.end.as_ref().map(|end| end.relay_reply.as_str()).filter(|reply| !reply.is_empty())
+    }
+
+    /// What failed and was only tagged, as `identity.rule.reason`, each once.
+    #[must_use]
+    pub fn tags(&self) -> Vec<String> {
+        let mut tags = Vec::new();
+        let all = self.findings.iter().enumerate();
+        for (_, finding) in all.filter(|(at, _)| self.cause.as_ref().and_then(|it| it.finding) != Some(*at)) {
+            let Outcome::Fail(reason) = finding.outcome else { continue };
+            let by_malformed = reason == Reason::MalformedHeader && self.cause.is_none();
+            let action = self.actions.action(finding.identity, finding.rule);
+            let tag = || format!("{}.{}.{reason}", finding.identity, finding.rule);
+            if (action == Action::Tag || by_malformed) && !tags.contains(&tag()) {
+                tags.push(tag());
+            }
+        }
+        tags
+    }
+
+    /// The finding that decided: what refused, where a rule did, or of an accepted message what passed that was hardest to pass. That is
     /// that the client matches, where it would have been refused otherwise; before other senders the one that people see.
     #[must_use]
     pub fn deciding(&self) -> Option<&Finding> {
-        if let Some((_, at)) = self.because {
-            return self.findings.get(at);
+        if let Some(cause) = &self.cause {
+            return cause.finding_of(&self.findings);
         }
         let passed = self.findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Pass(_)));
         let refuses = |finding: &Finding| self.actions.action(finding.identity, finding.rule).refuses();
@@ -192,12 +227,6 @@ impl Record {
             (finding.rule == Rule::Matches && refuses(finding), finding.identity == Identity::From)
         };
         passed.min_by_key(|finding| std::cmp::Reverse(rank(finding)))
-    }
-
-    /// [`Record::deciding`], where it is a rule that decided; relaying is denied without one.
-    #[must_use]
-    pub fn deciding_rule(&self) -> Option<&Finding> {
-        self.deciding().filter(|_| self.reason() != Some(Reason::RelayingDenied))
     }
 
     /// The rung by which the deciding finding passed.
@@ -237,13 +266,16 @@ impl Record {
         queries(&self.findings)
     }
 
-    /// The reply to the client; where the mode is monitor, the one that it would have been. An id that nobody was told is
-    /// left out of it.
+    /// The reply to the client that was refused; where the mode is monitor, the one that it would have been. An id that
+    /// nobody was told is left out of it.
     #[must_use]
-    pub fn reply(&self) -> Option<Reply> {
-        let (because, at) = self.because?;
+    pub fn reply(&self) -> Option<String> {
+        if let Some(End { answer, .. }) = self.end.as_ref().filter(|end| !end.answer.is_empty()) {
+            return Some(answer.to_string());
+        }
+        let cause = self.cause.as_ref()?;
         let id = self.id.as_ref().map_or("ID", Id::as_str);
-        Some(refusal(self.findings.get(at)?, because, id, &self.help_url))
+        Some(refusal(cause, cause.finding_of(&self.findings), id, &self.help_url).to_string())
     }
 }
 

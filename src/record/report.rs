@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::policy::evidence::{Answer, Evidence, Freshness, Records};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
+use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule, Rung};
 use crate::record::{Extent, Record};
@@ -29,10 +30,10 @@ pub fn tree(record: &Record) -> String {
     }
     tree.top("verdict", &verdict(record));
     if let Some(reply) = record.reply() {
-        tree.top("reply", &reply.to_string());
+        tree.top("reply", &reply);
     }
-    if let Some((because, _)) = record.because {
-        tree.top("help", because.reason.help());
+    if let Some(reason) = record.reason() {
+        tree.top("help", reason.help());
     }
     tree.top("client", &format!("{}{}", record.client, name_of_client(record)));
     if record.id.is_some() {
@@ -52,6 +53,16 @@ fn circumstances(tree: &mut Tree, record: &Record) {
     for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         tree.top(name, &Escaped::new(text.as_str()).to_string());
     }
+    if let Some(outcome) = record.outcome() {
+        tree.top("outcome", outcome.name());
+    }
+    if let Some(reply) = record.relay_reply() {
+        tree.top("relay", &Escaped::new(reply).to_string());
+    }
+    let tags = record.tags();
+    if !tags.is_empty() {
+        tree.top("tagged", &tags.join(", "));
+    }
     let questions = match record.queries() {
         1 => "1 question".to_owned(),
         many => format!("{many} questions"),
@@ -67,9 +78,9 @@ fn time(record: &Record) -> String {
 fn verdict(record: &Record) -> String {
     let verdict = record.verdict.name();
     let mode = if record.would_be_refused() { " (mode monitor: accepted all the same)" } else { "" };
-    let why = record.because.map(|(because, _)| match record.deciding_rule() {
-        Some(finding) => format!(", because of {}: {} {}", finding.identity, finding.rule, because.reason),
-        None => format!(", because of {}", because.reason),
+    let why = record.cause.as_ref().map(|cause| match cause.finding_of(&record.findings) {
+        Some(finding) => format!(", because of {}: {} {}", finding.identity, finding.rule, cause.reason),
+        None => format!(", because of {}", cause.reason),
     });
     format!("{verdict}{mode}{}", why.unwrap_or_default())
 }
@@ -96,15 +107,11 @@ fn show_identity(tree: &mut Tree, record: &Record, identity: Identity, last: boo
         let decides = decides(record, *at);
         let mark = if decides { "  <-- decides" } else { "" };
         let subject = Escaped::new(finding.subject.as_str());
-        let rule = if decides && record.deciding_rule().is_none() {
-            String::new()
-        } else {
-            format!("{} of ", finding.rule)
-        };
+        let rule = finding.rule;
         let action = action(record, *at, finding).name();
         let last_finding = nth + 1 == findings.len();
         tree.open = vec![!last];
-        tree.line(2, last_finding, &format!("{rule}{subject}: {} [{action}]{mark}", result(finding)));
+        tree.line(2, last_finding, &format!("{rule} of {subject}: {} [{action}]{mark}", result(finding)));
         tree.open = vec![!last, !last_finding];
         tree.records(&finding.evidence);
         tree.open = vec![];
@@ -118,14 +125,14 @@ fn findings(record: &Record, identity: Identity) -> Vec<(usize, &Finding)> {
 }
 
 fn decides(record: &Record, at: usize) -> bool {
-    record.because.is_some_and(|(_, deciding)| deciding == at)
+    record.cause.as_ref().is_some_and(|cause| cause.finding == Some(at))
 }
 
 /// The rule's action; of the finding that decided what took effect, which may be that of another setting
 /// (`policy.malformed`, `policy.on_dns_error`).
 fn action(record: &Record, at: usize, finding: &Finding) -> Action {
-    match record.because {
-        Some((because, deciding)) if deciding == at => because.action,
+    match &record.cause {
+        Some(cause) if cause.finding == Some(at) => cause.action,
         _ => record.actions.action(finding.identity, finding.rule),
     }
 }
@@ -134,13 +141,11 @@ fn action(record: &Record, at: usize, finding: &Finding) -> Action {
 fn note(record: &Record, identity: Identity, findings: &[(usize, &Finding)]) -> Option<&'static str> {
     let missing = findings.iter().all(|(_, finding)| finding.outcome == Outcome::None(Absence::NotGiven));
     let of_header = matches!(identity, Identity::From | Identity::ReplyTo);
-    let decides = findings.iter().any(|(at, _)| decides(record, *at));
     let refuses = Rule::ALL.into_iter().any(|rule| record.actions.action(identity, rule).refuses());
     match identity {
-        // what is refused whatever the policy says is refused to the exempt too
-        _ if decides => None,
         _ if record.extent == Extent::ExemptClient => Some("exempt client"),
         _ if record.extent == Extent::ExemptRecipients => Some("exempt recipients"),
+        _ if record.extent == Extent::Nothing => Some("not looked at, it ended before"),
         _ if findings.is_empty() && !record.actions.looks(identity) => Some("off, not looked up"),
         _ if record.extent == Extent::Envelope && of_header => Some("not looked at, the envelope decided"),
         _ if record.extent == Extent::Envelope && findings.is_empty() && !refuses => {
@@ -178,7 +183,7 @@ fn notes(record: &Record) -> Value {
 /// that refused or else the last, and below `also` the others.
 #[must_use]
 pub fn transaction(records: &[Record]) -> Value {
-    let refused = records.iter().rposition(|record| record.because.is_some());
+    let refused = records.iter().rposition(|record| record.reason().is_some());
     let Some(at) = refused.or(records.len().checked_sub(1)) else { return Value::Null };
     let mut all: Vec<Value> = records.iter().map(json).collect();
     let mut main = all.remove(at);
@@ -195,7 +200,7 @@ pub fn summary(record: &Record) -> Value {
 }
 
 fn facts(record: &Record) -> Map<String, Value> {
-    let deciding = record.deciding_rule();
+    let deciding = record.deciding();
     let text = |text: &CompactString| (!text.is_empty()).then(|| Escaped::new(text.as_str()).to_string());
     let facts = [
         ("id", json!(record.id.map(|id| id.to_string()))),
@@ -213,9 +218,13 @@ fn facts(record: &Record) -> Map<String, Value> {
         ("helo", json!(text(&record.helo))),
         ("mail_from", json!(text(&record.mail_from))),
         ("rcpt", json!(text(&record.rcpt))),
+        ("rcpts", json!(record.rcpts)),
         ("from", json!(text(&record.from))),
         ("reply_to", json!(text(&record.reply_to))),
-        ("reply", json!(record.reply().map(|reply| reply.to_string()))),
+        ("reply", json!(record.reply())),
+        ("outcome", json!(record.outcome().map(TransactionOutcome::name))),
+        ("relay_reply", json!(record.relay_reply().map(|reply| Escaped::new(reply).to_string()))),
+        ("tags", json!(record.tags())),
         ("duration", json!(record.duration.as_secs_f64())),
         ("dns_queries", json!(record.queries())),
     ];

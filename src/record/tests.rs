@@ -1,6 +1,8 @@
 //! What a record says in words: what was looked at and what not, and which of several decisions matters.
 
 use super::report::{json, summary, transaction, tree};
+use serde_json::Value;
+
 use super::*;
 use crate::policy::finding::Absence;
 use crate::smtp::escape::is_hazard;
@@ -22,11 +24,13 @@ fn accepted(findings: Vec<Finding>) -> Record {
         mode: Mode::Enforce,
         actions: Actions::from_all([Off, Off, Tag, Off, Reject, Reject, Reject, Off, Tag, Off]),
         verdict: Verdict::Accept,
-        because: None,
+        cause: None,
+        end: None,
         help_url: Arc::from(""),
         helo: CompactString::default(),
         mail_from: "<a@d.test>".into(),
         rcpt: CompactString::default(),
+        rcpts: 0,
         from: CompactString::default(),
         reply_to: CompactString::default(),
         duration: Duration::ZERO,
@@ -34,11 +38,14 @@ fn accepted(findings: Vec<Finding>) -> Record {
     }
 }
 
+fn cause(reason: Reason, action: Action, at: usize) -> Cause {
+    Cause { reason, action, wait: None, finding: Some(at), subject: "a@d.test".into() }
+}
+
 fn refused(rcpt: &str) -> Record {
     let fail = finding(Identity::MailFrom, Rule::Exists, Outcome::Fail(Reason::NoMx));
-    let because = Because { reason: Reason::NoMx, action: Action::Reject, wait: None };
     let base = Record { rcpt: rcpt.into(), extent: Extent::Envelope, ..accepted(vec![fail]) };
-    Record { verdict: Verdict::Reject, because: Some((because, 0)), ..base }
+    Record { verdict: Verdict::Reject, cause: Some(cause(Reason::NoMx, Action::Reject, 0)), ..base }
 }
 
 #[test]
@@ -88,23 +95,23 @@ fn the_tree_says_of_each_identity_why_nothing_was_found() {
 
 #[test]
 fn what_no_rule_refuses_is_explained_without_one() {
-    let foreign = finding(Identity::MailFrom, Rule::Exists, Outcome::Fail(Reason::RelayingDenied));
-    let foreign = Finding { domain: "".into(), subject: "b@elsewhere.test".into(), ..foreign };
-    let because = Because { reason: Reason::RelayingDenied, action: Action::Reject, wait: None };
-    let base = Record { extent: Extent::ExemptClient, ..accepted(vec![foreign]) };
-    let record = Record { verdict: Verdict::Reject, because: Some((because, 0)), ..base };
+    let cause = Cause::without_rule(Reason::RelayingDenied, "b@elsewhere.test");
+    let base = Record { extent: Extent::ExemptClient, ..accepted(Vec::new()) };
+    let record = Record { verdict: Verdict::Reject, cause: Some(cause), ..base };
     let reply = format!("550 5.7.1 <b@elsewhere.test>: relaying denied (id {})", Id::nth(1));
     let (tree, json) = (tree(&record), json(&record));
     for part in [
         "verdict:   reject, because of relaying_denied\n".to_owned(),
         format!("reply:     {reply}\n"),
         "helo: exempt client\n".to_owned(),
-        "─ b@elsewhere.test: fail (relaying_denied) [reject]  <-- decides\n".to_owned(),
+        "from: exempt client\n".to_owned(),
     ] {
         assert!(tree.contains(&part), "no {part:?} in\n{tree}");
     }
     assert_eq!((&json["reason"], &json["reply"]), (&"relaying_denied".into(), &reply.into()));
-    assert!(json["identity"].is_null() && json["rule"].is_null(), "{json}");
+    assert!(!tree.contains("<-- decides"), "{tree}");
+    assert!(json["identity"].is_null() && json["rule"].is_null() && json["domain"].is_null(), "{json}");
+    assert_eq!(json["findings"], Value::Array(vec![]));
 }
 
 #[test]
@@ -156,9 +163,9 @@ fn the_finding_that_decided_shows_the_action_that_took_effect() {
         (1, Reason::MalformedHeader, Action::Reject, ["[reject]  <-- decides", "[reject]\n"]),
     ];
     for (at, reason, action, shown) in rows {
-        let because = Because { reason, action, wait: None };
         let base = accepted(vec![temperror.clone(), malformed.clone()]);
-        let record = Record { verdict: Verdict::Reject, because: Some((because, at)), ..base };
+        let cause = Some(cause(reason, action, at));
+        let record = Record { verdict: Verdict::Reject, cause, ..base };
         let (tree, json) = (tree(&record), json(&record));
         assert!(shown.iter().all(|part| tree.contains(part)), "{tree}");
         for place in [0, 1] {
@@ -175,29 +182,48 @@ fn what_strangers_gave_is_printable_everywhere() {
     let mut fail = record.findings[0].clone();
     (fail.subject, fail.domain) = (wild.into(), "\u{202e}d.test".into());
     (record.findings, record.mail_from) = (Arc::new(vec![fail]), wild.into());
+    record.end = Some(End { relay_reply: wild.into(), ..End::of(TransactionOutcome::RelayRefused) });
     let shown = [tree(&record), json(&record).to_string(), summary(&record).to_string()];
     for text in &shown {
         assert!(!text.replace('\n', "").chars().any(is_hazard), "{text:?}");
         assert!(text.contains("550 5.1.8 <??31m???x@d.test>: ???d.test has no MX record"), "{text}");
     }
-    let mut sent = Vec::new();
-    record.reply().unwrap().write_to(&mut sent);
-    let sent = String::from_utf8(sent).unwrap();
-    assert_eq!(json(&record)["reply"], sent.trim_end());
+    assert_eq!(json(&record)["reply"], record.reply().unwrap());
     assert_eq!(json(&record)["findings"][0]["subject"], "\\u{9b}31m\\u{202e}x@d.test");
 }
 
 #[test]
-fn a_decision_whose_finding_is_not_among_the_others_brings_it_along() {
-    let missing = finding(Identity::From, Rule::Exists, Outcome::Fail(Reason::NoMx));
-    let cause = Cause { finding: missing.clone(), reason: Reason::NoMx, action: Action::Reject, wait: None };
-    let decision = Decision { verdict: Verdict::Reject, cause: Some(cause), mode: Mode::Enforce };
-    let pass = finding(Identity::MailFrom, Rule::Exists, Outcome::Pass(Rung::Mx));
-    let mut record = accepted(vec![pass.clone()]);
-    record.decide(&decision);
-    assert_eq!((record.deciding(), record.findings.len()), (Some(&missing), 2));
-    let mut known = accepted(vec![pass, missing.clone()]);
-    known.decide(&decision);
-    assert_eq!((known.deciding(), known.findings.len()), (Some(&missing), 2));
-    assert!(known.refused() && !known.would_be_refused());
+fn the_outcome_and_the_relays_reply_are_shown_to_people_and_programs() {
+    let end = End {
+        outcome: TransactionOutcome::RelayRefused,
+        trouble: Some(Reason::RelayRefused),
+        relay_reply: "550 5.1.1 no such user".into(),
+        answer: "550 5.1.1 no such user (id X)".into(),
+    };
+    let tagged = |identity| finding(identity, Rule::Exists, Outcome::Fail(Reason::NoMx));
+    let findings = vec![tagged(Identity::Ptr), tagged(Identity::Ptr), tagged(Identity::ReplyTo)];
+    let record = Record { end: Some(end), rcpts: 2, ..accepted(findings) };
+    let (tree, json) = (tree(&record), json(&record));
+    for line in [
+        "verdict:   accept\n",
+        "outcome:   relay_refused\n",
+        "relay:     550 5.1.1 no such user\n",
+        "reply:     550 5.1.1 no such user (id X)\n",
+        "tagged:    ptr.exists.no_mx, reply_to.exists.no_mx\n",
+    ] {
+        assert!(tree.contains(line), "no {line:?} in\n{tree}");
+    }
+    let expected = [
+        ("outcome", "relay_refused"),
+        ("reason", "relay_refused"),
+        ("relay_reply", "550 5.1.1 no such user"),
+        ("reply", "550 5.1.1 no such user (id X)"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(json[name], value, "{json}");
+    }
+    assert_eq!(json["tags"], serde_json::json!(["ptr.exists.no_mx", "reply_to.exists.no_mx"]));
+    assert_eq!(json["rcpts"], 2);
+    let older = summary(&refused(""));
+    assert!(older["outcome"].is_null() && older["relay_reply"].is_null(), "{older}");
 }

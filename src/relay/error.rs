@@ -8,6 +8,7 @@ use std::io;
 
 use crate::metrics::RelayOutcome;
 use crate::policy::reason::Reason;
+use crate::relay::answer::{Answer, Trouble};
 use crate::relay::reply_parser::Malformed;
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -150,6 +151,57 @@ impl RelayError {
             Self::Busy(_) => RelayOutcome::Busy,
             _ if self.is_absence() => RelayOutcome::Unreachable,
             _ => RelayOutcome::Lost,
+        }
+    }
+
+    /// What the client is answered, and why.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let trouble = Trouble { reason: self.reason(), reply: self.relay_reply().cloned() };
+        Answer { reply: self.reply(), trouble: Some(trouble) }
+    }
+
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Rejected { .. } if !self.is_operators_trouble() => Reason::RelayRefused,
+            Self::Unreachable(_)
+            | Self::Refused { .. }
+            | Self::NoXclient
+            | Self::NoXforward
+            | Self::NoTls
+            | Self::Handshake(_)
+            | Self::NoSmtputf8
+            | Self::Busy(_)
+            | Self::Folder(_) => Reason::RelayUnreachable,
+            Self::Silent(_)
+            | Self::Closed(_)
+            | Self::Garbage { .. }
+            | Self::OutOfPlace { .. }
+            | Self::Closing { .. }
+            | Self::Rejected { .. }
+            | Self::OutOfStep(_) => Reason::RelayLost,
+        }
+    }
+
+    /// The relay's words, where it had any.
+    fn relay_reply(&self) -> Option<&Reply> {
+        match self {
+            Self::Refused { reply, .. }
+            | Self::OutOfPlace { reply, .. }
+            | Self::Closing { reply, .. }
+            | Self::Rejected { reply, .. } => Some(reply),
+            Self::Unreachable(_)
+            | Self::NoXclient
+            | Self::NoXforward
+            | Self::NoTls
+            | Self::Handshake(_)
+            | Self::NoSmtputf8
+            | Self::Busy(_)
+            | Self::Silent(_)
+            | Self::Closed(_)
+            | Self::Garbage { .. }
+            | Self::Folder(_)
+            | Self::OutOfStep(_) => None,
         }
     }
 

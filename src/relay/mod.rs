@@ -4,6 +4,7 @@
 //! of a message or recipient is the client's answer; what goes wrong between us and the relay is 451, and 2xx is said
 //! only where the relay said it (or the Maildir has the file on disk). Nothing is queued: the client is the queue.
 
+mod answer;
 mod attribute;
 mod capabilities;
 mod connection;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use crate::relay::answer::{Answer, Trouble};
 pub use crate::relay::capabilities::{Attributes, Capabilities};
 pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
@@ -203,7 +205,7 @@ impl Visit {
         _permit: Permit,
         envelope: Envelope<'_>,
         first: Recipient<'_>,
-    ) -> Result<(Transaction, Reply), Reply> {
+    ) -> Result<(Transaction, Answer), Answer> {
         let subject = Subject::of(&envelope);
         let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
         let (leg, reply) = match &self.inner.hop {
@@ -215,15 +217,18 @@ impl Visit {
                 self.inner.reach.note(begun.as_ref().map(|_begun| ()));
                 match begun {
                     Ok((transaction, answer)) => {
-                        let reply = answer.unwrap_or_else(|error| {
-                            end.outcome = error.outcome();
-                            subject.told(Some(first.path), &error)
-                        });
+                        let reply = answer.map_or_else(
+                            |error| {
+                                end.outcome = error.outcome();
+                                subject.told(&error)
+                            },
+                            Answer::taken,
+                        );
                         (Leg::Smtp(Box::new(transaction)), reply)
                     }
                     Err(error) => {
                         end.outcome = error.outcome();
-                        return Err(subject.told(Some(first.path), &error));
+                        return Err(subject.told(&error));
                     }
                 }
             }
@@ -254,7 +259,7 @@ pub struct Transaction {
     leg: Leg,
     subject: Subject,
     /// The first failure after DATA was asked for; it stays the answer.
-    failure: Option<Reply>,
+    failure: Option<Answer>,
     end: End,
 }
 
@@ -289,7 +294,7 @@ enum Leg {
 
 impl Transaction {
     /// The relay's answer for this recipient, made printable and bounded.
-    pub async fn rcpt(&mut self, recipient: Recipient<'_>) -> Reply {
+    pub async fn rcpt(&mut self, recipient: Recipient<'_>) -> Answer {
         match &mut self.leg {
             Leg::Maildir(_) => maildir_takes(),
             Leg::Smtp(transaction) => {
@@ -298,7 +303,7 @@ impl Transaction {
                     // As long as every recipient was refused, that is how it ends.
                     self.end.outcome = RelayOutcome::Abandoned;
                 }
-                answer.unwrap_or_else(|error| self.subject.told(Some(recipient.path), &error))
+                answer.map_or_else(|error| self.subject.told(&error), Answer::taken)
             }
         }
     }
@@ -307,7 +312,7 @@ impl Transaction {
     ///
     /// # Errors
     /// The reply for the client, at the end of its message or at once.
-    pub async fn data(&mut self) -> Result<(), Reply> {
+    pub async fn data(&mut self) -> Result<(), Answer> {
         let done = match &mut self.leg {
             Leg::Smtp(transaction) => transaction.data().await,
             Leg::Maildir(transaction) => transaction.data().await,
@@ -320,7 +325,7 @@ impl Transaction {
     ///
     /// # Errors
     /// The reply for the client at the end of its message; nothing that is written after it counts.
-    pub async fn write(&mut self, stuffed: &[u8]) -> Result<(), Reply> {
+    pub async fn write(&mut self, stuffed: &[u8]) -> Result<(), Answer> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -336,7 +341,7 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`Self::write`].
-    pub async fn flush(&mut self) -> Result<(), Reply> {
+    pub async fn flush(&mut self) -> Result<(), Answer> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -348,7 +353,7 @@ impl Transaction {
     }
 
     /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
-    pub async fn finish(mut self) -> Reply {
+    pub async fn finish(mut self) -> Answer {
         if let Some(failure) = self.failure {
             return failure;
         }
@@ -365,7 +370,7 @@ impl Transaction {
             Ok(_reply) => {}
         }
         self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
-        done.unwrap_or_else(|error| self.subject.told(None, &error))
+        done.map_or_else(|error| self.subject.told(&error), Answer::taken)
     }
 
     /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
@@ -375,18 +380,18 @@ impl Transaction {
         }
     }
 
-    fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Reply> {
+    fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Answer> {
         done.map_err(|error| {
             self.end.note_folder(&error);
             self.end.outcome = error.outcome();
-            self.failure.insert(self.subject.told(None, &error)).clone()
+            self.failure.insert(self.subject.told(&error)).clone()
         })
     }
 }
 
 /// A Maildir doesn't look at recipients.
-fn maildir_takes() -> Reply {
-    Reply::new(250, Enhanced(2, 1, 5), "Recipient ok")
+fn maildir_takes() -> Answer {
+    Answer::taken(Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"))
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::policy::decide::{Permit, exempt};
 use crate::relay::{
-    ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Recipient, Relay, Settings, Transaction, Visit,
+    Answer, ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Recipient, Relay, Settings,
+    Transaction, Visit,
 };
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
-use crate::smtp::reply::Reply;
 
 /// Long enough for a busy machine to answer, short enough to be waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,16 +58,16 @@ fn recipient(path: &str) -> ForwardPath {
 }
 
 /// MAIL and RCPT in the name of [`client`], in a visit of its own.
-async fn begin(relay: &Relay) -> Result<Transaction, Reply> {
+async fn begin(relay: &Relay) -> Result<Transaction, Answer> {
     begin_as(&relay.visit(), &client()).await
 }
 
-async fn begin_as(visit: &Visit, client: &ClientInfo) -> Result<Transaction, Reply> {
+async fn begin_as(visit: &Visit, client: &ClientInfo) -> Result<Transaction, Answer> {
     let reverse_path = &sender("a@good.test");
     begin_with(visit, Envelope::new(client, reverse_path, "4KXN7Q2M")).await
 }
 
-async fn begin_with(visit: &Visit, envelope: Envelope<'_>) -> Result<Transaction, Reply> {
+async fn begin_with(visit: &Visit, envelope: Envelope<'_>) -> Result<Transaction, Answer> {
     let path = recipient("u@relay.test");
     let (transaction, reply) = visit.begin(permit(), envelope, Recipient::new(&path)).await?;
     assert!(reply.is_positive(), "{reply}");

@@ -117,7 +117,11 @@ impl ReverseMx {
             if rules.action(rule) == Action::Off {
                 return None;
             }
-            let (outcome, evidence) = self.judge(rule, &subject.sender(), rules, client).await;
+            let (outcome, evidence) = if is_infrastructure(domain) {
+                (Outcome::Fail(Reason::InvalidDomain), Vec::new())
+            } else {
+                self.judge(rule, &subject.sender(), rules, client).await
+            };
             let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(text));
             Some(Finding { identity, rule, domain, subject, outcome, evidence })
         };
@@ -221,4 +225,9 @@ impl ReverseMx {
         let domain = CompactString::new(name.as_str());
         Some(Finding { identity: Identity::Ptr, rule, subject: domain.clone(), domain, outcome, evidence })
     }
+}
+
+/// Names below `arpa` are those of addresses and the like (RFC 3172): they are the infrastructure's, and no sender's.
+fn is_infrastructure(domain: &DomainName) -> bool {
+    domain.as_str().ends_with(".arpa")
 }

@@ -1,5 +1,6 @@
 //! What happens to a session and what it wants done: one outcome for each effect.
 
+use crate::session::Refusal;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::command::{MailParameters, RcptParameters};
 use crate::smtp::framing::Fault;
@@ -36,6 +37,8 @@ pub enum Event<'a> {
     TlsUnavailable,
     /// Outcome of [`Effect::Chunk`].
     ChunkAnswered(Reply),
+    /// A message was broken off by an octet that has no place in SMTP; the answer, which closes the connection.
+    MessageBroken(Reply),
     /// The client was silent for too long.
     TimedOut,
     /// The daemon ends.
@@ -55,6 +58,8 @@ pub enum Effect {
     Reset(Reply),
     /// Answer and close the connection.
     Close(Reply),
+    /// Record the refusal, then answer with its id; wait for the next line unless the connection is to be closed.
+    Refuse(Refusal),
     /// A transaction wants to begin: [`Event::SenderAnswered`].
     Sender(ReversePath, MailParameters),
     /// A recipient for the open transaction: [`Event::RecipientAnswered`].

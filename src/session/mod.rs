@@ -6,6 +6,7 @@
 //! a transaction is ended by dropping it.
 
 mod event;
+mod refusal;
 mod replies;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 pub use crate::session::event::{Effect, Event};
+pub use crate::session::refusal::{Refusal, Refused};
 
+use crate::policy::reason::Reason;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters, RcptParameters};
 use crate::smtp::foreign::is_foreign;
@@ -31,6 +34,8 @@ pub struct Settings {
     pub recipients: usize,
     /// Errors before 421.
     pub errors: usize,
+    /// Commands without mail in between before 421.
+    pub junk_commands: usize,
 }
 
 /// What EHLO offers beside what every session has, because the next hop can take it.
@@ -79,6 +84,8 @@ pub struct Session {
     /// refused (RFC 2920 3.1).
     excused: usize,
     errors: usize,
+    /// Commands since mail got on: since a recipient or a message was accepted.
+    junk: usize,
 }
 
 /// The greeting of a client that a gateway speaks for.
@@ -123,6 +130,7 @@ impl Session {
             smtputf8: false,
             excused: 0,
             errors: 0,
+            junk: 0,
         }
     }
 
@@ -142,8 +150,9 @@ impl Session {
     pub fn step(&mut self, event: Event<'_>) -> Effect {
         match event {
             Event::Line(line) => self.command(line),
-            Event::LineTooLong => self.error(replies::line_too_long()),
-            Event::Fault(fault) => Effect::Close(replies::fault(fault)),
+            Event::LineTooLong => self.mistake(replies::line_too_long()),
+            Event::Fault(fault) => Effect::Refuse(Refusal::of_fault(fault)),
+            Event::MessageBroken(reply) => Effect::Close(reply),
             Event::SenderAnswered(reply) => {
                 if reply.is_positive() {
                     let smtputf8 = self.smtputf8;
@@ -156,15 +165,18 @@ impl Session {
             Event::RecipientAnswered(reply) => match &mut self.transaction {
                 Some(transaction) if reply.is_positive() => {
                     transaction.accepted += 1;
+                    self.junk = 0;
                     Effect::Reply(reply)
                 }
                 _ => self.refuse(reply),
             },
             Event::MessageAnswered(reply) => {
+                self.message_answered(&reply);
                 self.transaction = None;
                 Effect::Reply(reply)
             }
             Event::ClientAnnounced { xclient } => {
+                self.junk = 0; // it is another client's session
                 self.offer.xclient = xclient;
                 Effect::Reply(self.greeting())
             }
@@ -182,11 +194,15 @@ impl Session {
         if is_foreign(line) {
             return Effect::Close(replies::not_smtp());
         }
-        match Command::parse(line) {
+        let command = Command::parse(line);
+        if command.as_ref().is_ok_and(is_junk) && self.is_too_much_junk() {
+            return Effect::Close(replies::too_many_commands(&self.settings.hostname));
+        }
+        match command {
             Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
             Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
-            Ok(Command::Mail(path, parameters)) => self.mail(path, parameters),
-            Ok(Command::Rcpt(path, parameters)) => self.recipient(path, parameters),
+            Ok(Command::Mail(path, parameters)) => self.mail(line, path, parameters),
+            Ok(Command::Rcpt(path, parameters)) => self.recipient(line, path, parameters),
             Ok(Command::Data) => self.data(),
             Ok(Command::Bdat { octets, last }) => self.chunk(octets, last),
             Ok(Command::Rset) => {
@@ -200,7 +216,30 @@ impl Session {
             Ok(Command::Help) => Effect::Reply(replies::help()),
             Ok(Command::StartTls) => self.start_tls(),
             Err(CommandError::ChunkSize) => Effect::Close(replies::bad_command(&CommandError::ChunkSize)),
-            Err(error) => self.error(replies::bad_command(&error)),
+            Err(error @ (CommandError::Unknown | CommandError::NotImplemented)) => {
+                self.error(replies::bad_command(&error))
+            }
+            Err(error) => {
+                let reason = refusal::reason(&error, &Refused::by(line));
+                let effect = self.mistake(replies::bad_command(&error));
+                match reason {
+                    Some(reason) => recorded(effect, reason, line),
+                    None => effect,
+                }
+            }
+        }
+    }
+
+    /// Postfix's `smtpd_junk_command_limit`, but for the reply, and that an accepted recipient is progress: a client that
+    /// asks for recipients alone is bounded by the time of the session.
+    fn is_too_much_junk(&mut self) -> bool {
+        self.junk += 1;
+        self.junk > self.settings.junk_commands
+    }
+
+    fn message_answered(&mut self, reply: &Reply) {
+        if reply.is_positive() {
+            self.junk = 0;
         }
     }
 
@@ -238,9 +277,9 @@ impl Session {
         }
     }
 
-    fn mail(&mut self, path: ReversePath, parameters: MailParameters) -> Effect {
+    fn mail(&mut self, line: &[u8], path: ReversePath, parameters: MailParameters) -> Effect {
         if self.hello.is_none() {
-            return self.error(replies::out_of_order("send HELO or EHLO first"));
+            return self.mistake(replies::out_of_order("send HELO or EHLO first"));
         }
         if self.transaction.is_some() {
             return self.error(replies::out_of_order("a transaction is open already"));
@@ -252,27 +291,33 @@ impl Session {
             ("ENVID", parameters.envid.is_some() && !self.offer.dsn),
         ];
         if let Some((name, _)) = not_offered.into_iter().find(|(_, missing)| *missing) {
-            return self.error(replies::parameter_not_offered(name));
+            let effect = self.mistake(replies::parameter_not_offered(name));
+            return recorded(effect, Reason::BadParameter, line);
         }
         if parameters.size.is_some_and(|size| size > self.offer.size) {
-            return self.refuse(replies::too_big(self.offer.size));
+            let effect = self.refuse(replies::too_big(self.offer.size));
+            return recorded(effect, Reason::TooBig, line);
         }
         self.smtputf8 = parameters.smtputf8;
         Effect::Sender(path, parameters)
     }
 
-    fn recipient(&mut self, path: ForwardPath, parameters: RcptParameters) -> Effect {
+    fn recipient(&mut self, line: &[u8], path: ForwardPath, parameters: RcptParameters) -> Effect {
         match &self.transaction {
             None => self.out_of_order(replies::out_of_order("send MAIL FROM first")),
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message has begun"))
             }
             Some(transaction) if transaction.accepted >= self.settings.recipients => {
-                self.refuse(replies::too_many_recipients())
+                let effect = self.refuse(replies::too_many_recipients());
+                recorded(effect, Reason::TooManyRecipients, line)
             }
-            Some(transaction) if parameters.utf8 && !transaction.smtputf8 => self.error(replies::not_ascii()),
+            Some(transaction) if parameters.utf8 && !transaction.smtputf8 => {
+                recorded(self.mistake(replies::not_ascii()), Reason::BadAddress, line)
+            }
             Some(_) if parameters.asks_dsn() && !self.offer.dsn => {
-                self.error(replies::parameter_not_offered("NOTIFY"))
+                let effect = self.mistake(replies::parameter_not_offered("NOTIFY"));
+                recorded(effect, Reason::BadParameter, line)
             }
             Some(_) => Effect::Recipient(path, parameters),
         }
@@ -284,7 +329,9 @@ impl Session {
             Some(transaction) if transaction.chunks != Chunks::None => {
                 self.error(replies::out_of_order("the message came in chunks"))
             }
-            Some(transaction) if transaction.accepted == 0 => self.out_of_order(replies::no_recipients()),
+            Some(transaction) if transaction.accepted == 0 => {
+                refused(self.out_of_order(replies::no_recipients()), None, Refused::Other)
+            }
             Some(_) => Effect::Message,
         }
     }
@@ -333,6 +380,7 @@ impl Session {
     }
 
     fn chunk_answered(&mut self, reply: Reply) -> Effect {
+        self.message_answered(&reply);
         match &mut self.transaction {
             Some(transaction) if transaction.chunks == (Chunks::Open { last: false }) => {
                 if !reply.is_positive() {
@@ -348,6 +396,15 @@ impl Session {
     fn refuse(&mut self, reply: Reply) -> Effect {
         self.excused = self.settings.recipients.max(PIPELINED_RECIPIENTS) + 1;
         Effect::Reply(reply)
+    }
+
+    /// A command that can't be carried out: an error, but what a client had sent behind it before it knew is none.
+    fn mistake(&mut self, reply: Reply) -> Effect {
+        let is_within = self.transaction.as_ref().is_some_and(|transaction| transaction.accepted > 0);
+        match self.error(reply) {
+            Effect::Reply(reply) if !is_within => self.refuse(reply),
+            other => other,
+        }
     }
 
     /// An error, unless a refusal of ours led to it.
@@ -368,5 +425,27 @@ impl Session {
             return Effect::Close(replies::too_many_errors(&self.settings.hostname));
         }
         Effect::Reply(reply)
+    }
+}
+
+/// Commands that bring no mail any further. Errors are counted as errors.
+fn is_junk(command: &Command) -> bool {
+    match command {
+        Command::Helo(_) | Command::Ehlo(_) | Command::Rset | Command::Noop => true,
+        Command::Vrfy | Command::Help | Command::StartTls => true,
+        Command::Mail(..) | Command::Rcpt(..) | Command::Data | Command::Bdat { .. } => false,
+        Command::Quit | Command::Xclient(_) => false,
+    }
+}
+
+/// The same answer, as a refusal that is recorded. A session that is closed for its errors is none.
+fn recorded(effect: Effect, reason: Reason, line: &[u8]) -> Effect {
+    refused(effect, Some(reason), Refused::by(line))
+}
+
+fn refused(effect: Effect, reason: Option<Reason>, refused: Refused) -> Effect {
+    match effect {
+        Effect::Reply(reply) => Effect::Refuse(Refusal { reason, reply, refused, closes: false }),
+        other => other,
     }
 }

@@ -1,10 +1,8 @@
 //! What the dialogue itself answers (RFC 5321 4.2, RFC 3463); refusals of mail have their table in `policy::reason`.
 
-use crate::policy::reason::Reason;
 use crate::session::Offer;
 use crate::smtp::address::DomainName;
 use crate::smtp::command::CommandError;
-use crate::smtp::framing::Fault;
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::smtp::xclient::{self, XclientError};
 
@@ -122,14 +120,18 @@ pub(super) fn too_many_errors(hostname: &DomainName) -> Reply {
     Reply::new(421, Enhanced(4, 7, 0), format!("{hostname} too many errors, closing connection"))
 }
 
+pub(super) fn too_many_commands(hostname: &DomainName) -> Reply {
+    Reply::new(
+        421,
+        Enhanced(4, 7, 0),
+        format!("{hostname} too many commands without mail, closing connection"),
+    )
+}
+
 pub(super) fn timed_out(hostname: &DomainName) -> Reply {
     Reply::new(421, Enhanced(4, 4, 2), format!("{hostname} waited too long, closing connection"))
 }
 
 pub(super) fn shutting_down(hostname: &DomainName) -> Reply {
     Reply::new(421, Enhanced(4, 3, 2), format!("{hostname} is shutting down, closing connection"))
-}
-
-pub(super) fn fault(fault: Fault) -> Reply {
-    Reason::BadOctet.plain_reply(fault.name(), "")
 }

@@ -5,7 +5,8 @@ use crate::smtp::framing::Fault;
 use crate::smtp::reply::Enhanced;
 
 fn session(recipients: usize, errors: usize) -> Session {
-    let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients, errors };
+    let hostname = DomainName::parse("gate.test").unwrap();
+    let settings = Settings { hostname, recipients, errors, junk_commands: 100 };
     let offer =
         Offer { size: 1000, eight_bit_mime: true, smtputf8: true, dsn: true, starttls: true, xclient: false };
     Session::new(Arc::new(settings), offer)
@@ -20,7 +21,10 @@ fn say(session: &mut Session, line: &str) -> String {
             Effect::Reply(reply) | Effect::Hello(reply) | Effect::Reset(reply) => {
                 return reply.code().to_string();
             }
-            Effect::Close(reply) => return format!("{} close", reply.code()),
+            Effect::Refuse(refusal) if !refusal.closes => return refusal.reply.code().to_string(),
+            Effect::Refuse(Refusal { reply, .. }) | Effect::Close(reply) => {
+                return format!("{} close", reply.code());
+            }
             Effect::Listen => return "listens".to_owned(),
             Effect::Sender(..) => session.step(Event::SenderAnswered(good())),
             Effect::Recipient(..) => session.step(Event::RecipientAnswered(good())),
@@ -147,6 +151,56 @@ fn a_sender_refused_for_its_size_excuses_what_was_pipelined_behind_it_but_no_mor
     dialogue(&mut session, &[("DATA", "503"), ("DATA", "503"), ("DATA", "421 close")]);
 }
 
+/// RFC 2920 3.1: the client had sent it before it could know.
+#[test]
+fn what_is_pipelined_behind_any_refused_mail_counts_as_no_error() {
+    let refused = [
+        ("MAIL FROM:<u@good.test> FOO=BAR", "555"),
+        ("MAIL FROM:<x@y@good.test>", "501"),
+        ("MAIL FROM:<u@good.test> BODY=9BIT", "501"),
+        ("MAIL FROM:<u@g\u{fc}d.test>", "553"),
+        ("MAIL u@good.test", "501"),
+    ];
+    for refused in refused {
+        let mut session = session(9, 1);
+        dialogue(&mut session, &[EHLO, refused]);
+        for _ in 0..20 {
+            dialogue(&mut session, &[("RCPT TO:<v@here.test>", "503")]);
+        }
+        dialogue(&mut session, &[("DATA", "503"), ("BDAT 3 LAST", "503 3 discarded"), ("RSET", "250")]);
+        dialogue(&mut session, &[MAIL, RCPT, ("DATA", "250"), ("FROB", "421 close")]);
+    }
+    let mut greets_badly = session(9, 2);
+    dialogue(&mut greets_badly, &[("EHLO", "501"), ("MAIL FROM:<u@good.test>", "503")]);
+    dialogue(&mut greets_badly, &[("RCPT TO:<v@here.test>", "503"), ("DATA", "503"), EHLO, MAIL, RCPT]);
+    let mut one_bad_recipient = session(9, 1);
+    dialogue(&mut one_bad_recipient, &[EHLO, MAIL, ("RCPT TO:<>", "501"), ("DATA", "554"), ("RSET", "250")]);
+    dialogue(&mut one_bad_recipient, &[MAIL, RCPT, ("DATA", "250")]);
+}
+
+#[test]
+fn a_client_that_brings_no_mail_is_closed_after_so_many_commands() {
+    let closed = "421 4.7.0 gate.test too many commands without mail, closing connection";
+    for junk in ["NOOP", "RSET", "VRFY u", "HELP", "EHLO c.test", "HELO c.test"] {
+        let mut session = session(9, 9);
+        dialogue(&mut session, &[EHLO]);
+        for _ in 0..99 {
+            assert_ne!(say(&mut session, junk), "421 close", "{junk}");
+        }
+        let Effect::Close(reply) = session.step(Event::Line(junk.as_bytes())) else { panic!("{junk}") };
+        assert_eq!(reply.to_string(), closed);
+    }
+    let mut session = session(9, 9);
+    dialogue(&mut session, &[EHLO]);
+    for _ in 0..300 {
+        dialogue(&mut session, &[MAIL, RCPT, ("DATA", "250"), ("RSET", "250"), ("NOOP", "250")]);
+    }
+    for _ in 0..98 {
+        dialogue(&mut session, &[("RSET", "250"), MAIL]); // a sender alone is no mail
+    }
+    dialogue(&mut session, &[("RSET", "250"), ("RSET", "421 close")]);
+}
+
 #[test]
 fn what_ends_a_connection_says_why() {
     let mut session = session(9, 9);
@@ -160,7 +214,11 @@ fn what_ends_a_connection_says_why() {
         (Event::ShuttingDown, "421 4.3.2 gate.test is shutting down, closing connection"),
     ];
     for (event, expected) in rows {
-        let Effect::Close(reply) = session.step(event) else { panic!("not closed: {expected}") };
+        let (Effect::Close(reply) | Effect::Refuse(Refusal { reply, closes: true, .. })) =
+            session.step(event)
+        else {
+            panic!("not closed: {expected}")
+        };
         assert_eq!(reply.to_string(), expected);
     }
     assert!(matches!(session.step(Event::LineTooLong), Effect::Reply(reply) if reply.code() == 500));
@@ -168,7 +226,8 @@ fn what_ends_a_connection_says_why() {
 
 #[test]
 fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
-    let settings = Settings { hostname: DomainName::parse("gate.test").unwrap(), recipients: 1, errors: 1 };
+    let hostname = DomainName::parse("gate.test").unwrap();
+    let settings = Settings { hostname, recipients: 1, errors: 1, junk_commands: 100 };
     let offer = Offer {
         size: 77,
         eight_bit_mime: false,
@@ -315,12 +374,14 @@ fn after_a_refused_chunk_the_rest_of_the_message_is_discarded() {
 }
 
 #[test]
-fn addresses_beyond_ascii_need_smtputf8() {
+fn domains_beyond_ascii_need_smtputf8() {
     dialogue(
         &mut session(9, 99),
-        &[EHLO, MAIL, ("RCPT TO:<\u{fc}@here.test>", "553"), ("RCPT TO:<u@h\u{fc}r.test>", "553")],
+        &[EHLO, MAIL, ("RCPT TO:<\u{fc}@here.test>", "250"), ("RCPT TO:<u@h\u{fc}r.test>", "553")],
     );
-    dialogue(&mut session(9, 9), &[EHLO, ("MAIL FROM:<\u{fc}@good.test>", "553")]);
+    dialogue(&mut session(9, 9), &[EHLO, ("MAIL FROM:<u@g\u{fc}d.test>", "553")]);
+    // as Postfix does where the local part alone is beyond ASCII
+    dialogue(&mut session(9, 9), &[EHLO, ("MAIL FROM:<\u{fc}@good.test>", "250")]);
     dialogue(
         &mut session(9, 9),
         &[EHLO, ("MAIL FROM:<u@good.test> SMTPUTF8", "250"), ("RCPT TO:<\u{fc}@here.test>", "250")],

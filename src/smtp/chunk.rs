@@ -1,14 +1,16 @@
 //! BDAT chunks (RFC 3030) as a message in the form of DATA: strict CRLF, dot-stuffed, ended by CRLF.
 //!
 //! A chunk ends anywhere, also within a CRLF or before a dot that has to be stuffed, so the encoder remembers where it
-//! is. A bare CR, a bare LF or a NUL is a fault here as it is in DATA: the relay behind gets the same octets either way.
+//! is. A bare CR, a bare LF or a NUL is a fault here as it is in DATA, or is normalised as it is there: the relay behind gets
+//! the same octets either way. The end of the message is a count of octets, so no octet can move it.
 
-use crate::smtp::framing::Fault;
+use crate::smtp::framing::{BareNewline, Fault};
 
 /// Turns the octets of chunks into the octets of DATA.
 #[derive(Debug)]
 pub struct ChunkEncoder {
     place: Place,
+    bare_newline: BareNewline,
     stuffing: u64,
 }
 
@@ -16,17 +18,17 @@ pub struct ChunkEncoder {
 enum Place {
     LineStart,
     Text,
-    /// Behind a CR whose LF may stand at the start of the next piece.
+    /// Behind a CR (several, where line ends are normalised) whose LF may stand at the start of the next piece.
     Cr,
 }
 
-impl Default for ChunkEncoder {
-    fn default() -> Self {
-        Self { place: Place::LineStart, stuffing: 0 }
-    }
-}
-
 impl ChunkEncoder {
+    /// At the start of a message.
+    #[must_use]
+    pub fn new(bare_newline: BareNewline) -> Self {
+        Self { place: Place::LineStart, bare_newline, stuffing: 0 }
+    }
+
     /// How many dots were added so far; RFC 1870 5 doesn't count them.
     #[must_use]
     pub fn stuffing(&self) -> u64 {
@@ -38,13 +40,17 @@ impl ChunkEncoder {
     /// # Errors
     /// An octet that has no place in a message; what was appended must not be used.
     pub fn push(&mut self, mut octets: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        let normalize = self.bare_newline == BareNewline::Normalize;
         while let Some(first) = octets.first() {
             if self.place == Place::Cr {
-                if *first != b'\n' {
-                    return Err(Fault::BareCr);
+                match first {
+                    b'\n' => {
+                        out.extend_from_slice(b"\r\n");
+                        self.place = Place::LineStart;
+                    }
+                    b'\r' if normalize => {}
+                    _ => return Err(Fault::BareCr),
                 }
-                out.extend_from_slice(b"\r\n");
-                self.place = Place::LineStart;
                 octets = octets.get(1..).unwrap_or_default();
                 continue;
             }
@@ -61,6 +67,10 @@ impl ChunkEncoder {
             match rest.first() {
                 None => return Ok(()),
                 Some(b'\r') => self.place = Place::Cr,
+                Some(b'\n') if normalize => {
+                    out.extend_from_slice(b"\r\n");
+                    self.place = Place::LineStart;
+                }
                 Some(b'\n') => return Err(Fault::BareLf),
                 Some(_) => return Err(Fault::Nul),
             }
@@ -90,8 +100,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn encoded(parts: &[&[u8]]) -> Result<Vec<u8>, Fault> {
-        let (mut encoder, mut out) = (ChunkEncoder::default(), Vec::new());
+    fn encoded(parts: &[&[u8]], mode: BareNewline) -> Result<Vec<u8>, Fault> {
+        let (mut encoder, mut out) = (ChunkEncoder::new(mode), Vec::new());
         for part in parts {
             encoder.push(part, &mut out)?;
         }
@@ -113,13 +123,29 @@ mod tests {
             (b"a\r", Err(Fault::BareCr)),
         ];
         for (input, expected) in rows {
-            assert_eq!(encoded(&[input]), expected.map(<[u8]>::to_vec), "{input:?}");
+            assert_eq!(encoded(&[input], BareNewline::Reject), expected.map(<[u8]>::to_vec), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn line_ends_are_normalised_and_dots_behind_them_are_stuffed() {
+        let rows: [(&[u8], Result<&[u8], Fault>); 7] = [
+            (b"a\nb", Ok(b"a\r\nb\r\n")),
+            (b"a\r\r\nb\r\r\r\n", Ok(b"a\r\nb\r\n")),
+            (b"a\n.\nb\n", Ok(b"a\r\n..\r\nb\r\n")),
+            (b"a\r\r\n.\r\r\nMAIL", Ok(b"a\r\n..\r\nMAIL\r\n")),
+            (b"a\rb\n", Err(Fault::BareCr)),
+            (b"a\n\r", Err(Fault::BareCr)),
+            (b"a\0\n", Err(Fault::Nul)),
+        ];
+        for (input, expected) in rows {
+            assert_eq!(encoded(&[input], BareNewline::Normalize), expected.map(<[u8]>::to_vec), "{input:?}");
         }
     }
 
     #[test]
     fn dots_that_were_added_are_counted() {
-        let (mut encoder, mut out) = (ChunkEncoder::default(), Vec::new());
+        let (mut encoder, mut out) = (ChunkEncoder::new(BareNewline::Reject), Vec::new());
         for (piece, expected) in [(&b".a\r\n..b\r"[..], 2), (b"\n", 2), (b".", 3), (b".\r\nc.\r\n", 3)] {
             assert_eq!(encoder.push(piece, &mut out), Ok(()));
             assert_eq!(encoder.stuffing(), expected, "{piece:?}");
@@ -131,12 +157,16 @@ mod tests {
         fn every_split_gives_the_same_and_no_end_of_data(input in "[.a\r\n]{0,20}(\r\n[.a]{0,2}\r\n){0,4}", cut in 0usize..40) {
             let input = input.as_bytes();
             let (head, tail) = input.split_at(cut.min(input.len()));
-            let whole = encoded(&[input]);
-            prop_assert_eq!(&whole, &encoded(&[head, tail]));
-            if let Ok(data) = whole {
-                let framed = [b"\r\n", data.as_slice()].concat();
-                prop_assert!(!framed.windows(5).any(|window| window == b"\r\n.\r\n"));
-                prop_assert!(framed.ends_with(b"\r\n"));
+            for mode in [BareNewline::Reject, BareNewline::Normalize] {
+                let whole = encoded(&[input], mode);
+                prop_assert_eq!(&whole, &encoded(&[head, tail], mode));
+                if let Ok(data) = whole {
+                    let framed = [b"\r\n", data.as_slice()].concat();
+                    prop_assert!(!framed.windows(5).any(|window| window == b"\r\n.\r\n"));
+                    prop_assert!(framed.ends_with(b"\r\n"));
+                    let strict = |pair: &[u8]| (pair[0] == b'\r') == (pair[1] == b'\n');
+                    prop_assert!(framed.windows(2).all(strict));
+                }
             }
         }
     }

@@ -1,23 +1,25 @@
 //! Command lines (RFC 5321 4.1.1) to values that can't be wrong.
 //!
-//! Case of verbs doesn't matter, trailing white space is read over, so is a space behind `FROM:` (common, harmless).
-//! Everything else is the grammar; what it doesn't allow is named, so that the reply can say it.
+//! Case of verbs doesn't matter, white space around a command and behind `FROM:` is read over, the argument of HELO may be
+//! anything, and addresses are read as leniently as Postfix reads them (`smtp::path`). What isn't taken is named, so that
+//! the reply can say it.
 
 use compact_str::CompactString;
 
 use crate::smtp::address::{AddressError, ForwardPath, ReversePath};
+use crate::smtp::path;
 
 /// Longest HELO argument (RFC 5321 4.5.3.1.2).
 const MAX_HELO: usize = 255;
-/// Longest ENVID (RFC 3461 4.4).
-const MAX_ENVID: usize = 100;
+/// Longest ENVID. RFC 3461 4.4 says 100; Postfix takes longer ones.
+const MAX_ENVID: usize = 500;
 /// Longest ORCPT (RFC 3461 4.2).
 const MAX_ORCPT: usize = 500;
 
 /// A command with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// HELO with its argument: printable, without white space, not proven to be a domain.
+    /// HELO with its argument: printable ASCII, not empty, not proven to be a domain.
     Helo(CompactString),
     /// EHLO, likewise.
     Ehlo(CompactString),
@@ -72,7 +74,7 @@ pub struct RcptParameters {
     pub notify: Option<CompactString>,
     /// ORCPT: address type and address in xtext (RFC 3461 4.2).
     pub orcpt: Option<CompactString>,
-    /// The path was written with octets above 127, which a transaction without SMTPUTF8 can't have (RFC 6531 3.5).
+    /// The domain was written with octets above 127, which a transaction without SMTPUTF8 can't have (RFC 6531 3.5).
     pub utf8: bool,
 }
 
@@ -111,7 +113,7 @@ pub enum CommandError {
     /// The path of RCPT: 501 5.1.3.
     #[error("{0}")]
     ForwardPath(AddressError),
-    /// An address with octets above 127, without SMTPUTF8: 553 (RFC 6531 3.5).
+    /// A domain with octets above 127, without SMTPUTF8: 553 (RFC 6531 3.5).
     #[error("the address is not ASCII")]
     NotAscii,
     /// How many octets follow isn't known, so the connection can't go on: 501.
@@ -131,7 +133,7 @@ impl Command {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
-        let line = line.trim_ascii_end();
+        let line = line.trim_ascii();
         let at = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
         let (verb, rest) = line.split_at_checked(at).unwrap_or((line, b""));
         let rest = rest.trim_ascii_start();
@@ -170,12 +172,12 @@ fn printable(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandE
         .ok_or(CommandError::Syntax(usage))
 }
 
+/// Whatever the client calls itself is no reason to refuse it (RFC 5321 4.1.4). What can't be shown becomes `?`, and the
+/// end of an argument that is longer than a domain is cut off.
 fn hello(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
-    let valid = (1..=MAX_HELO).contains(&rest.len()) && rest.iter().all(u8::is_ascii_graphic);
-    match std::str::from_utf8(rest) {
-        Ok(text) if valid => Ok(CompactString::new(text)),
-        _ => Err(CommandError::Syntax(usage)),
-    }
+    let shown = |octet: &u8| if matches!(octet, b' '..=b'~') { char::from(*octet) } else { '?' };
+    let text: CompactString = rest.iter().take(MAX_HELO).map(shown).collect();
+    if text.is_empty() { Err(CommandError::Syntax(usage)) } else { Ok(text) }
 }
 
 fn bdat(rest: &[u8]) -> Result<Command, CommandError> {
@@ -197,12 +199,21 @@ fn mail(rest: &[u8]) -> Result<Command, CommandError> {
     const USAGE: &str = "MAIL FROM:<address>";
     let (inner, rest) = path(rest, b"FROM:", USAGE)?;
     let path = ReversePath::parse(inner).map_err(CommandError::ReversePath)?;
+    if path == ReversePath::Null && !inner.contains('<') {
+        return Err(CommandError::Syntax(USAGE));
+    }
     let mut parameters = MailParameters::default();
-    for Parameter { name, value } in parameters_of(rest, USAGE)? {
+    for Parameter { name, value } in parameters_of(rest)? {
         let fits = match (name.as_str(), value) {
-            ("SIZE", Some(value)) => size(value).is_some_and(|size| once(&mut parameters.size, size)),
-            ("BODY", Some(value)) => body(value).is_some_and(|body| once(&mut parameters.body, body)),
-            ("SMTPUTF8", None) => !std::mem::replace(&mut parameters.smtputf8, true),
+            // Postfix takes these more than once; the last one counts
+            ("SIZE", Some(value)) => last(&mut parameters.size, size(value)),
+            ("BODY", Some(value)) => last(&mut parameters.body, body(value)),
+            ("SMTPUTF8", None) => {
+                parameters.smtputf8 = true;
+                true
+            }
+            // RFC 4954 5: for servers that trust the client, which nobody is here
+            ("AUTH", Some(_)) => true,
             ("RET", Some(value)) => {
                 let value = value.to_ascii_uppercase();
                 matches!(value.as_str(), "FULL" | "HDRS") && once(&mut parameters.ret, value.into())
@@ -217,7 +228,7 @@ fn mail(rest: &[u8]) -> Result<Command, CommandError> {
             return Err(CommandError::BadParameter(name));
         }
     }
-    if !inner.is_ascii() && !parameters.smtputf8 {
+    if has_u_label(inner) && !parameters.smtputf8 {
         return Err(CommandError::NotAscii);
     }
     Ok(Command::Mail(path, parameters))
@@ -227,8 +238,8 @@ fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     const USAGE: &str = "RCPT TO:<address>";
     let (inner, rest) = path(rest, b"TO:", USAGE)?;
     let path = ForwardPath::parse(inner).map_err(CommandError::ForwardPath)?;
-    let mut parameters = RcptParameters { utf8: !inner.is_ascii(), ..RcptParameters::default() };
-    for Parameter { name, value } in parameters_of(rest, USAGE)? {
+    let mut parameters = RcptParameters { utf8: has_u_label(inner), ..RcptParameters::default() };
+    for Parameter { name, value } in parameters_of(rest)? {
         let fits = match (name.as_str(), value) {
             ("NOTIFY", Some(value)) => {
                 let value = value.to_ascii_uppercase();
@@ -245,18 +256,31 @@ fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     Ok(Command::Rcpt(path, parameters))
 }
 
+/// Whether a domain is written beyond ASCII. Without SMTPUTF8 Postfix takes such a local part and refuses such a domain.
+fn has_u_label(path: &str) -> bool {
+    path.rsplit_once('@').is_some_and(|(_, domain)| !domain.is_ascii())
+}
+
+/// Sets what may be given again.
+fn last<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+    let valid = value.is_some();
+    *place = value;
+    valid
+}
+
 /// Sets what may be given once.
 fn once<T>(place: &mut Option<T>, value: T) -> bool {
     place.replace(value).is_none()
 }
 
 /// xtext (RFC 3461 4): `+` stands before two hexadecimal digits; the other characters that it excludes can't be here.
+/// Lower-case digits are written too.
 fn is_xtext(value: &str) -> bool {
     let mut parts = value.split('+');
     parts.next();
-    parts.all(|part| {
-        part.bytes().take(2).filter(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F')).count() == 2
-    })
+    !value.is_empty()
+        && !value.contains('=')
+        && parts.all(|part| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
 fn is_notify(value: &str) -> bool {
@@ -287,27 +311,16 @@ fn body(value: &str) -> Option<Body> {
     }
 }
 
-/// `KEYWORD:<inner>rest` to inner and rest; the closing bracket is the first one outside a quoted string.
+/// `KEYWORD:path rest` to path and rest.
 fn path<'a>(rest: &'a [u8], keyword: &[u8], usage: &'static str) -> Result<(&'a str, &'a str), CommandError> {
     let (head, tail) = rest.split_at_checked(keyword.len()).ok_or(CommandError::Syntax(usage))?;
     if !head.eq_ignore_ascii_case(keyword) {
         return Err(CommandError::Syntax(usage));
     }
     let tail = std::str::from_utf8(tail).map_err(|_no_utf8| CommandError::Syntax(usage))?;
-    let tail = tail.trim_start_matches(' ').strip_prefix('<').ok_or(CommandError::Syntax(usage))?;
-    let (mut quoted, mut escaped) = (false, false);
-    let end = tail.bytes().position(|byte| {
-        let closes = byte == b'>' && !quoted;
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            _ => {}
-        }
-        closes
-    });
-    let (inner, rest) = end.and_then(|end| tail.split_at_checked(end)).ok_or(CommandError::Syntax(usage))?;
-    Ok((inner, rest.strip_prefix('>').unwrap_or_default()))
+    let tail = tail.trim_start_matches([' ', '\t']);
+    let (path, rest) = tail.split_at_checked(path::end(tail)).ok_or(CommandError::Syntax(usage))?;
+    if path.is_empty() { Err(CommandError::Syntax(usage)) } else { Ok((path, rest)) }
 }
 
 struct Parameter<'a> {
@@ -316,24 +329,17 @@ struct Parameter<'a> {
     value: Option<&'a str>,
 }
 
-/// ` KEYWORD=value KEYWORD ...` (RFC 5321 4.1.2, esmtp-param).
-fn parameters_of<'a>(rest: &'a str, usage: &'static str) -> Result<Vec<Parameter<'a>>, CommandError> {
-    if !rest.is_empty() && !rest.starts_with(' ') {
-        return Err(CommandError::Syntax(usage));
-    }
-    rest.split(' ').filter(|word| !word.is_empty()).map(|word| parameter(word, usage)).collect()
+/// ` KEYWORD=value KEYWORD ...` (RFC 5321 4.1.2, esmtp-param). A word that is no parameter is one that isn't known.
+fn parameters_of(rest: &str) -> Result<Vec<Parameter<'_>>, CommandError> {
+    rest.split([' ', '\t']).filter(|word| !word.is_empty()).map(parameter).collect()
 }
 
-fn parameter<'a>(word: &'a str, usage: &'static str) -> Result<Parameter<'a>, CommandError> {
+fn parameter(word: &str) -> Result<Parameter<'_>, CommandError> {
     let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
     let named = name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !named
-        || value.is_some_and(|value| {
-            value.is_empty() || !value.bytes().all(|byte| matches!(byte, 33..=60 | 62..=126))
-        })
-    {
-        return Err(CommandError::Syntax(usage));
+    if !named || !word.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(CommandError::UnknownParameter(CompactString::new(word)));
     }
     Ok(Parameter { name: CompactString::new(name.to_ascii_uppercase()), value })
 }
@@ -362,7 +368,7 @@ mod tests {
             ("ehlo Mail.Good.test", "Ehlo(\"Mail.Good.test\")"),
             ("EHLO [127.0.0.1] ", "Ehlo(\"[127.0.0.1]\")"),
             ("HELO", "syntax: HELO domain"),
-            ("EHLO a b", "syntax: EHLO domain"),
+            ("EHLO a b", "Ehlo(\"a b\")"),
             ("mail from:<u@good.test>", "mail <u@good.test> None None"),
             ("MAIL FROM: <u@good.test>", "mail <u@good.test> None None"),
             ("MAIL FROM:<>", "mail <> None None"),
@@ -376,9 +382,19 @@ mod tests {
             ),
             ("MAIL FROM:<\"a>b\"@good.test>", "mail <\"a>b\"@good.test> None None"),
             ("MAIL FROM:<\"a\\\">b\"@good.test>", "mail <\"a\\\">b\"@good.test> None None"),
-            ("MAIL FROM:u@good.test", "syntax: MAIL FROM:<address>"),
-            ("MAIL FROM:<u@good.test", "syntax: MAIL FROM:<address>"),
-            ("MAIL FROM:<u@good.test>SIZE=10", "syntax: MAIL FROM:<address>"),
+            ("MAIL FROM:u@good.test", "mail <u@good.test> None None"),
+            ("MAIL FROM:u@good.test SIZE=1", "mail <u@good.test> Some(1) None"),
+            ("MAIL FROM:() SIZE=1", "syntax: MAIL FROM:<address>"),
+            (" MAIL  FROM:\t<u@good.test>\tSIZE=1", "mail <u@good.test> Some(1) None"),
+            ("MAIL FROM:<MAILER-DAEMON>", "mail <MAILER-DAEMON> None None"),
+            ("MAIL FROM:<u@good.test> AUTH=<>", "mail <u@good.test> None None"),
+            ("MAIL FROM:<u@good.test> AUTH=", "mail <u@good.test> None None"),
+            ("MAIL FROM:<u@good.test> AUTH", "parameter AUTH not known"),
+            ("MAIL FROM:<u@good.test", "this is not one address"),
+            ("MAIL FROM:<u@good.test>SIZE=10", "this is not one address"),
+            ("MAIL FROM:<u@good.test> (c)", "parameter (c) not known"),
+            ("MAIL FROM:<u@good.test> <v@x>", "parameter <v@x> not known"),
+            ("MAIL FROM:<u@good.test> FOO=BAR=BAZ", "parameter FOO not known"),
             ("MAIL TO:<u@good.test>", "syntax: MAIL FROM:<address>"),
             ("MAIL", "syntax: MAIL FROM:<address>"),
             ("MAIL FROM:<u@good.test> COLOUR=blue", "parameter COLOUR not known"),
@@ -388,12 +404,12 @@ mod tests {
             ("MAIL FROM:<u@good.test> RET=HDRS ENVID=abc+2B1", "mail <u@good.test> None None"),
             ("MAIL FROM:<u@good.test> RET=SOME", "parameter RET has no valid value"),
             ("MAIL FROM:<u@good.test> ENVID=a+2", "parameter ENVID has no valid value"),
-            ("MAIL FROM:<u@good.test> ENVID=a+2b", "parameter ENVID has no valid value"),
+            ("MAIL FROM:<u@good.test> ENVID=a+2b", "mail <u@good.test> None None"),
             ("MAIL FROM:<u@good.test> BODY=BINARYMIME", "parameter BODY has no valid value"),
             ("MAIL FROM:<u@good.test> BODY=9BIT", "parameter BODY has no valid value"),
             ("MAIL FROM:<u@good.test> SIZE=ten", "parameter SIZE has no valid value"),
             ("MAIL FROM:<u@good.test> SIZE", "parameter SIZE has no valid value"),
-            ("MAIL FROM:<u@good.test> SIZE=1 SIZE=2", "parameter SIZE has no valid value"),
+            ("MAIL FROM:<u@good.test> SIZE=1 SIZE=2", "mail <u@good.test> Some(2) None"),
             ("MAIL FROM:<u@b\u{fc}cher.test>", "the address is not ASCII"),
             ("RCPT TO:<Postmaster>", "rcpt <Postmaster>"),
             ("RCPT TO:<>", "the local part is not valid"),
@@ -402,7 +418,7 @@ mod tests {
                 "rcpt <u@good.test> Some(\"SUCCESS,DELAY\") Some(\"rfc822;u+2Bx@good.test\")",
             ),
             ("RCPT TO:<u@good.test> NOTIFY=NEVER,DELAY", "parameter NOTIFY has no valid value"),
-            ("RCPT TO:<u@good.test> NOTIFY=", "syntax: RCPT TO:<address>"),
+            ("RCPT TO:<u@good.test> NOTIFY=", "parameter NOTIFY has no valid value"),
             ("RCPT TO:<u@good.test> ORCPT=u@good.test", "parameter ORCPT has no valid value"),
             ("RCPT TO:<u@good.test> SIZE=1", "parameter SIZE not known"),
             ("BDAT 12 last", "Bdat { octets: 12, last: true }"),
@@ -427,10 +443,18 @@ mod tests {
     }
 
     #[test]
-    fn hello_takes_printable_words_only() {
-        for bad in [&b"EHLO a\x1bb"[..], b"EHLO b\xc3\xbccher.test", b"EHLO \xff"] {
-            assert_eq!(Command::parse(bad), Err(CommandError::Syntax("EHLO domain")));
+    fn hello_takes_whatever_a_client_calls_itself() {
+        let rows: [(&[u8], &str); 5] = [
+            (b"EHLO a\x1bb", "a?b"),
+            (b"EHLO \xff", "?"),
+            (b"EHLO\ta b ", "a b"),
+            (b"EHLO <a@b;c>", "<a@b;c>"),
+            (b"EHLO ..", ".."),
+        ];
+        for (line, expected) in rows {
+            assert_eq!(Command::parse(line), Ok(Command::Ehlo(expected.into())));
         }
-        assert!(Command::parse(format!("EHLO {}", "a".repeat(256)).as_bytes()).is_err());
+        let long = Command::parse(format!("EHLO {}", "a".repeat(300)).as_bytes());
+        assert_eq!(long, Ok(Command::Ehlo("a".repeat(255).into())));
     }
 }

@@ -2,19 +2,20 @@
 //!
 //! A line ends at CRLF, a message at CRLF . CRLF (RFC 5321 2.3.8, 4.1.1.4). A bare CR, a bare LF or a NUL is a fault:
 //! two servers that read one of them differently are what SMTP smuggling lives from, so nothing is repaired, unless
-//! the operator asks for bare LF to be taken as a line end, and then still never as part of the end of data.
+//! line ends are normalised: for exempt clients, and where the operator asks for it. Then a bare LF becomes CRLF, and CRs in
+//! front of a CRLF are dropped. A message ends at the same octets either way.
 //!
 //! Neither reader holds octets of its own: what is undecided stays in the caller's buffer, so that every split of the
 //! input into reads gives the same result. Messages stay dot-stuffed (RFC 5321 4.5.2) from end to end.
 
 use std::borrow::Cow;
 
-/// What is done with a bare LF.
+/// What is done with line ends that aren't CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareNewline {
-    /// It is a fault.
+    /// They are a fault.
     Reject,
-    /// It is a line end, but never part of the end of data.
+    /// LF, and CRs in front of CRLF, become CRLF, but are never part of the end of data. Other CRs are a fault.
     Normalize,
 }
 
@@ -80,18 +81,23 @@ impl CommandReader {
         Self { limit, bare_newline, too_long: false }
     }
 
+    /// From the next line on, line ends are treated like this.
+    pub fn set_bare_newline(&mut self, bare_newline: BareNewline) {
+        self.bare_newline = bare_newline;
+    }
+
     /// Looks at the front of the buffer. The caller takes off what the step says before the next call.
     pub fn next(&mut self, buffer: &[u8]) -> CommandStep {
-        let (length, consumed) = match line_end(buffer) {
-            LineEnd::Crlf(at) => (at, at + 2),
-            LineEnd::Fault(Fault::BareLf, at) if self.bare_newline == BareNewline::Normalize => (at, at + 1),
+        let (length, consumed) = match line_end(buffer, self.bare_newline) {
+            LineEnd::Crlf { at, crs } => (at, at + crs + 1),
+            LineEnd::Lf(at) => (at, at + 1),
             LineEnd::Fault(fault, _) => return CommandStep::Fault(fault),
-            LineEnd::None { undecided } => {
+            LineEnd::None { crs } => {
                 if buffer.len() <= self.limit && !self.too_long {
                     return CommandStep::More { discard: 0 };
                 }
                 self.too_long = true;
-                return CommandStep::More { discard: buffer.len() - undecided };
+                return CommandStep::More { discard: buffer.len() - crs.min(1) };
             }
         };
         if std::mem::take(&mut self.too_long) || length + 2 > self.limit {
@@ -102,24 +108,31 @@ impl CommandReader {
 }
 
 enum LineEnd {
-    /// CRLF at this offset.
-    Crlf(usize),
-    /// A fault at this offset, before any CRLF.
+    /// So many CRs (one, unless line ends are normalised) and LF at this offset.
+    Crlf { at: usize, crs: usize },
+    /// LF alone at this offset, which is to be normalised.
+    Lf(usize),
+    /// A fault at this offset, before any line end.
     Fault(Fault, usize),
-    /// Neither; the last `undecided` octets (a CR) may yet become a line end.
-    None { undecided: usize },
+    /// Neither; the buffer ends in so many CRs, which may yet become a line end.
+    None { crs: usize },
 }
 
-fn line_end(buffer: &[u8]) -> LineEnd {
+fn line_end(buffer: &[u8], bare_newline: BareNewline) -> LineEnd {
     let Some(at) = memchr::memchr3(b'\r', b'\n', 0, buffer) else {
-        return LineEnd::None { undecided: 0 };
+        return LineEnd::None { crs: 0 };
     };
-    match (buffer.get(at), buffer.get(at + 1)) {
-        (Some(b'\r'), Some(b'\n')) => LineEnd::Crlf(at),
-        (Some(b'\r'), None) => LineEnd::None { undecided: 1 },
-        (Some(b'\r'), Some(_)) => LineEnd::Fault(Fault::BareCr, at),
-        (Some(b'\n'), _) => LineEnd::Fault(Fault::BareLf, at),
-        _ => LineEnd::Fault(Fault::Nul, at),
+    let normalize = bare_newline == BareNewline::Normalize;
+    let rest = buffer.get(at..).unwrap_or_default();
+    let most = if normalize { rest.len() } else { 1 };
+    let crs = rest.iter().take(most).take_while(|octet| **octet == b'\r').count();
+    match (crs, rest.get(crs)) {
+        (0, Some(b'\n')) if normalize => LineEnd::Lf(at),
+        (0, Some(b'\n')) => LineEnd::Fault(Fault::BareLf, at),
+        (0, _) => LineEnd::Fault(Fault::Nul, at),
+        (_, Some(b'\n')) => LineEnd::Crlf { at, crs },
+        (_, None) => LineEnd::None { crs },
+        (_, Some(_)) => LineEnd::Fault(Fault::BareCr, at),
     }
 }
 
@@ -193,19 +206,25 @@ impl DataReader {
                 self.place = Place::Text;
                 continue;
             }
-            match line_end(rest) {
-                LineEnd::Crlf(length) => {
+            match line_end(rest, self.bare_newline) {
+                LineEnd::Crlf { at: length, crs: 1 } => {
                     at += length + 2;
                     self.place = Place::LineStart;
                 }
-                LineEnd::None { undecided } => {
-                    let content = buffer.len() - undecided;
+                // a client that added its CRs to lines that had one ends the message behind such a line
+                LineEnd::Crlf { at: length, crs } => {
+                    self.place = Place::LineStart;
+                    return step(at + length, b"\r\n", at + length + crs + 1, DataEvent::Again);
+                }
+                LineEnd::None { crs } => {
+                    let content = buffer.len() - crs;
                     if content > at {
                         self.place = Place::Text;
                     }
-                    return step(content, b"", content, DataEvent::More);
+                    // of several CRs only the last can be a part of what goes on
+                    return step(content, b"", buffer.len() - crs.min(1), DataEvent::More);
                 }
-                LineEnd::Fault(Fault::BareLf, length) if self.bare_newline == BareNewline::Normalize => {
+                LineEnd::Lf(length) => {
                     self.place = Place::MadeLineStart;
                     return step(at + length, b"\r\n", at + length + 1, DataEvent::Again);
                 }
@@ -226,6 +245,11 @@ impl DataReader {
         match (rest.get(1), rest.get(2)) {
             (Some(b'\r'), Some(b'\n')) => Some(step(at, b"", at + 3, DataEvent::End)),
             (None, _) | (Some(b'\r'), None) => Some(step(at, b"", at, DataEvent::More)),
+            (Some(b'\r'), Some(b'\r')) if self.bare_newline == BareNewline::Normalize => {
+                // CRLF . CR CR: no end of data. The dot was stuffed, and the first CR goes.
+                self.place = Place::Text;
+                Some(step(at, b"", at + 2, DataEvent::Again))
+            }
             (Some(b'\n'), _) if self.bare_newline == BareNewline::Normalize => {
                 // CRLF . LF: an empty line after unstuffing. Passing the dot on would make an end of data of it.
                 self.place = Place::MadeLineStart;
@@ -362,8 +386,9 @@ mod tests {
                 "{input:?}"
             );
         }
-        let lenient = commands(&[b"NOOP\nQUIT\r\n"], 512, BareNewline::Normalize);
-        assert_eq!(lenient.items, [b"NOOP".to_vec(), b"QUIT".to_vec()]);
+        let lenient = commands(&[b"NOOP\nRSET\r\r\nQUIT\r\n"], 512, BareNewline::Normalize);
+        assert_eq!(lenient.items, [b"NOOP".to_vec(), b"RSET".to_vec(), b"QUIT".to_vec()]);
+        assert_eq!(commands(&[b"NO\r\rOP\r\n"], 512, BareNewline::Normalize).fault, Some(Fault::BareCr));
     }
 
     #[test]
@@ -411,7 +436,12 @@ mod tests {
 
     #[test]
     fn normalised_line_ends_never_end_a_message() {
-        let rows: [(&[u8], &[u8]); 5] = [
+        let rows: [(&[u8], &[u8]); 10] = [
+            (b"a\r\r\nb\r\r\r\n.\r\n", b"a\r\nb\r\n"),
+            (b"a\r\r\n..b\r\r\n.\r\n", b"a\r\n..b\r\n"),
+            (b"a\r\n.\r\r\nb\r\n.\r\n", b"a\r\n\r\nb\r\n"),
+            (b"a\n.\r\r\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
+            (b"a\r\n.\r\r\n.\r\n", b"a\r\n\r\n"),
             (b"a\nb\r\n.\r\n", b"a\r\nb\r\n"),
             (b"a\n.\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
             (b"a\n.\r\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
@@ -422,7 +452,8 @@ mod tests {
             let (seen, _) = message(&[input], BareNewline::Normalize);
             assert!(seen.ended && seen.fault.is_none(), "{input:?}");
             assert_eq!(seen.items, [content.to_vec()], "{input:?}");
-            assert_eq!(seen.stuffing, 0, "{input:?}: the client stuffed no dot");
+            let stuffed = usize::from(input.windows(4).any(|part| part == b"\n..b"));
+            assert_eq!(seen.stuffing, stuffed as u64, "{input:?}");
         }
         assert_eq!(message(&[b"a\rb\r\n.\r\n"], BareNewline::Normalize).0.fault, Some(Fault::BareCr));
     }
@@ -451,7 +482,13 @@ mod tests {
     /// Where the first octet is that has no place in a message.
     fn first_fault(input: &[u8], mode: BareNewline) -> Option<usize> {
         (0..input.len()).find(|&at| match input[at] {
-            b'\r' => input.get(at + 1).is_some_and(|next| *next != b'\n'),
+            b'\r' => {
+                let next = match mode {
+                    BareNewline::Reject => input.get(at + 1),
+                    BareNewline::Normalize => input[at..].iter().find(|octet| **octet != b'\r'),
+                };
+                next.is_some_and(|next| *next != b'\n')
+            }
             b'\n' => mode == BareNewline::Reject && (at == 0 || input[at - 1] != b'\r'),
             octet => octet == 0,
         })
@@ -495,6 +532,13 @@ mod tests {
         let crlf = Just(b"\r\n".to_vec());
         prop::collection::vec(prop_oneof![2 => octet.prop_map(|byte| vec![byte]), 3 => crlf], 0..40)
             .prop_map(|parts| parts.concat())
+    }
+
+    #[test]
+    fn carriage_returns_that_never_end_are_not_held() {
+        let mut reader = DataReader::new(BareNewline::Normalize);
+        let step = reader.next(&[b'\r'; 10_000]);
+        assert_eq!((step.content, step.consumed), (0, 9_999));
     }
 
     proptest! {

@@ -10,6 +10,7 @@ pub mod decimal;
 pub mod escape;
 pub mod foreign;
 pub mod framing;
+mod path;
 pub mod pattern;
 pub mod reply;
 pub mod transparency;

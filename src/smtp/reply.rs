@@ -66,6 +66,51 @@ impl Reply {
         self.code < 400
     }
 
+    /// The reply with `suffix` at the end of its last line; of that, as much is cut off as the suffix needs.
+    #[must_use]
+    pub fn ending_with(mut self, suffix: &str) -> Self {
+        if suffix.is_empty() {
+            return self;
+        }
+        let room = self.room().saturating_sub(suffix.len());
+        let mut text = self.text.into_owned();
+        let last = text.rfind('\n').map_or(0, |at| at + 1);
+        text.truncate(text.floor_char_boundary(last + room));
+        text.push_str(suffix);
+        self.text = Cow::Owned(text);
+        self
+    }
+
+    /// The reply with `suffix` at its end: on its last line where there is room, else on a line of its own. Nothing of
+    /// the text is lost.
+    #[must_use]
+    pub fn followed_by(mut self, suffix: &str) -> Self {
+        let mut text = self.text.clone().into_owned();
+        let last = text.rsplit('\n').next().map_or(0, str::len);
+        let suffix = if last == 0 { suffix.trim_start() } else { suffix };
+        if last + suffix.len() <= self.room() {
+            text.push_str(suffix);
+        } else {
+            text.push('\n');
+            text.push_str(suffix.trim_start());
+        }
+        self.text = Cow::Owned(text);
+        self
+    }
+
+    /// All lines as one, for logs: at most as long as one line on the wire.
+    #[must_use]
+    pub fn on_one_line(&self) -> String {
+        let text = Cow::Owned(self.text.replace('\n', " "));
+        Self { code: self.code, enhanced: self.enhanced, text }.to_string()
+    }
+
+    /// Octets of text that a line takes.
+    fn room(&self) -> usize {
+        let enhanced = self.enhanced.map_or(0, |enhanced| enhanced.to_string().len() + 1);
+        MAX_LINE - "250 \r\n".len() - enhanced
+    }
+
     /// Appends the reply in wire form.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
@@ -122,6 +167,28 @@ mod tests {
         let reply = Reply::new(550, Enhanced(5, 1, 8), "one\ntwo");
         assert_eq!(wire(&reply), "550-5.1.8 one\r\n550 5.1.8 two\r\n");
         assert_eq!(wire(&Reply::plain(250, "gate")), "250 gate\r\n");
+    }
+
+    #[test]
+    fn an_id_at_the_end_is_never_cut_off() {
+        let id = " (id 4KXN7Q2M)";
+        let long = |text: &str| Reply::new(550, Enhanced(5, 1, 8), text.repeat(400));
+        for text in ["no", "\u{e9}\u{e9}", "x\n", "ab\ncd"] {
+            let cut = wire(&long(text).ending_with(id));
+            let whole = wire(&long(text).followed_by(id));
+            for wire in [&cut, &whole] {
+                assert!(wire.ends_with("(id 4KXN7Q2M)\r\n"), "{wire}");
+                assert!(wire.lines().all(|line| line.len() + 2 <= MAX_LINE), "{wire}");
+                assert!(wire.lines().all(|line| line.starts_with("550") && line.contains(" ")), "{wire}");
+            }
+        }
+        let short = Reply::plain(550, "no").followed_by(id);
+        assert_eq!(wire(&short), "550 no (id 4KXN7Q2M)\r\n");
+        assert_eq!(wire(&Reply::plain(550, "").followed_by(id)), "550 (id 4KXN7Q2M)\r\n");
+        let long = Reply::new(550, Enhanced(5, 7, 1), "x".repeat(495)).followed_by(id);
+        assert!(wire(&long).ends_with("xxx\r\n550 5.7.1 (id 4KXN7Q2M)\r\n"), "{long}");
+        let lines = Reply::new(554, Enhanced(5, 6, 0), "one\ntwo");
+        assert_eq!(lines.on_one_line(), "554 5.6.0 one two");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use crate::dns::trail::Trail;
 use crate::policy::evidence::{Answer, RecordType, Records, Trouble};
 use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
-use crate::spf::Outcome;
+use crate::spf::macros::Values;
 use crate::spf::record::{Mechanism, Record, Term, split, terms_of};
+use crate::spf::{Outcome, Sender};
 
 /// What a domain has published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,9 @@ pub async fn published(dns: &Dns, domain: &DomainName, client: IpAddr) -> Publis
 }
 
 impl Published {
-    fn among(texts: &[Box<[u8]>]) -> Self {
+    /// What the texts of a name come to.
+    #[must_use]
+    pub fn among(texts: &[Box<[u8]>]) -> Self {
         let records: Vec<&[u8]> =
             texts.iter().map(AsRef::as_ref).filter(|text| terms_of(text).is_some()).collect();
         let printable = |record: &[u8]| Escaped::new(record).to_string();
@@ -85,6 +88,25 @@ impl Policy {
     pub fn asks_exchangers(&self) -> bool {
         let mut terms = self.terms().map(Term::parse);
         terms.any(|term| matches!(term, Ok(Term::Directive(_, Mechanism::Mx(None, _)))))
+    }
+
+    /// The names that its terms ask about for this sender, macros expanded; `%{p}` as for a client without a name. A term
+    /// that expands to no name is left out.
+    #[must_use]
+    pub fn names(&self, sender: &Sender<'_>, client: IpAddr) -> Vec<String> {
+        let (origin, helo) = (sender.domain.as_str(), sender.helo);
+        let local = if sender.local.is_empty() { "postmaster" } else { sender.local };
+        let values = Values { local, origin, domain: origin, client, helo, name: "unknown" };
+        let specs = self.terms().filter_map(|term| match Term::parse(term) {
+            Ok(Term::Directive(_, mechanism)) => match mechanism {
+                Mechanism::Include(spec) | Mechanism::Exists(spec) => Some(spec),
+                Mechanism::A(spec, _) | Mechanism::Mx(spec, _) | Mechanism::Ptr(spec) => spec,
+                Mechanism::All | Mechanism::Ip4(_) | Mechanism::Ip6(_) => None,
+            },
+            Ok(Term::Redirect(spec)) => Some(spec),
+            Ok(Term::Explanation | Term::Unknown) | Err(_) => None,
+        });
+        specs.filter_map(|spec| spec.expand(&values)).map(|name| name.to_string()).collect()
     }
 
     /// `v=spf1 mx ~all`, or without `mx`: for a domain that has none.
@@ -190,6 +212,17 @@ mod tests {
             assert_eq!(policy.with(&addresses, Place::First).text(), first);
             assert_eq!(published(&[before_refusals]), Published::Policy(Policy(before_refusals.to_owned())));
         }
+    }
+
+    #[test]
+    fn the_names_of_a_policy_have_their_macros_expanded() {
+        let domain = DomainName::parse("good.test").unwrap();
+        let sender = Sender { local: "ann", domain: &domain, helo: "mail.good.test" };
+        let text = "v=spf1 mx a:b.test exists:%{ir}.%{l}.%{d2} include:%{h} ip4:192.0.2.1 ?ptr:%{p}.test redirect=_x.%{o}";
+        let names = policy(text).names(&sender, "192.0.2.7".parse().unwrap());
+        let expected =
+            ["b.test", "7.2.0.192.ann.good.test", "mail.good.test", "unknown.test", "_x.good.test"];
+        assert_eq!(names, expected);
     }
 
     #[test]

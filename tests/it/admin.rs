@@ -1,7 +1,7 @@
 //! What the daemon says over HTTP: to whom, of what, and that mail never suffers for it.
 
 mod counted;
-mod http;
+pub(crate) mod http;
 mod limits;
 mod moving;
 mod promtool;

@@ -338,6 +338,17 @@ fn a_message_is_read_with_any_line_ends_and_with_the_line_of_an_mbox() {
             1,
             "because of from: exists no_mx",
         ),
+        (">From a@good.test Mon\nFrom: a@good.test\n\n", 0, "exists of a@good.test: pass"),
+        (
+            "From: a@good .test\n\n",
+            1,
+            "550 5.6.0 the From: field has white space or a comment inside a domain",
+        ),
+        (
+            "From: a@good.test\nReply-To: b@good.test\nReply-To: c@nomx.test\n\n",
+            1,
+            "because of reply_to: exists no_mx",
+        ),
         ("From: a@good.test", 0, "exists of a@good.test: pass"),
         ("Subject: no author\n\n", 1, "550 5.6.0 there is no From: field"),
         ("", 1, "550 5.6.0 there is no From: field"),

@@ -1,5 +1,7 @@
 //! `rmxd explain` and `rmxd history`: the real binary, beside a real daemon and after it, asked about real dialogues.
 
+mod refusals;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};

@@ -13,6 +13,8 @@ mod config;
 #[cfg(test)]
 mod container;
 #[cfg(test)]
+mod corpora;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod daemon;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rmxd::dns::{Clock, Dns};
 use rmxd::gate::{Facts, Gate, Memory, Monitor};
+use rmxd::policy::outcome::TransactionOutcome;
+use rmxd::record::End;
 use rmxd::reverse_mx::ReverseMx;
 use rmxd::smtp::address::ReversePath;
 use serde_json::Value;
@@ -158,7 +160,8 @@ async fn a_day_with_something_to_tell_is_reported_and_one_without_is_not() {
     let mut guest = gate.guest("192.0.2.1".parse().unwrap());
     let mut inspection = guest.inspect(&ReversePath::parse("a@[192.0.2.7]").unwrap());
     let decision = inspection.envelope(&mut guest).await;
-    inspection.log(&guest, &decision, &Facts::default());
+    inspection.tell(&decision, &Facts::default(), End::of(TransactionOutcome::NotCompleted));
+    inspection.count(&decision, inspection.age());
     tokio::time::sleep(DAY - Duration::from_secs(2)).await;
     assert_eq!(reports(&log.text()).len(), 0);
     tokio::time::sleep(Duration::from_secs(2)).await;

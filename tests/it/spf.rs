@@ -65,7 +65,7 @@ async fn a_policy_that_takes_too_long_is_dns_trouble_and_no_refusal() {
         let mut inspection = guest.inspect(&ReversePath::parse("a@i0.test").unwrap());
         let began = Instant::now();
         let decision = inspection.envelope(&mut guest).await;
-        let reply = gate.refusal(&decision, inspection.id()).map(|reply| reply.to_string());
+        let reply = inspection.refusal(&decision).map(|reply| reply.to_string());
         match expected {
             Some(start) => assert!(reply.as_ref().is_some_and(|it| it.starts_with(start)), "{reply:?}"),
             None => assert_eq!(reply, None),

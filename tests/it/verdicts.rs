@@ -128,7 +128,8 @@ async fn play(part: &Part, row: &Row) -> Vec<String> {
         None => compare("answer", answer, "accept"),
     }
     let cause = seen.decision.cause.as_ref().map_or("-".to_owned(), |cause| {
-        format!("{} {} {}", cause.finding.identity, cause.finding.rule, cause.reason)
+        let finding = cause.finding_of(seen.inspection.findings()).unwrap();
+        format!("{} {} {}", finding.identity, finding.rule, cause.reason)
     });
     if let Some(expected) = row.cell("cause") {
         compare("cause", expected, &cause);
@@ -171,7 +172,7 @@ async fn transaction(gate: &std::sync::Arc<Gate>, row: &Row) -> Seen {
     let exempt = gate.exempts_recipient(&recipient);
     if at_mail || !exempt {
         let decision = inspection.envelope(&mut guest).await;
-        if let Some(reply) = gate.refusal(&decision, inspection.id()) {
+        if let Some(reply) = inspection.refusal(&decision) {
             let stage = if at_mail { "mail" } else { "rcpt" };
             let refused = Some((inspection.id().to_string(), format!("{stage} {reply}")));
             return Seen { refused, decision, inspection };
@@ -182,7 +183,7 @@ async fn transaction(gate: &std::sync::Arc<Gate>, row: &Row) -> Seen {
     } else {
         inspection.header(&mut guest, &header::read(row.header().as_bytes()), b"").await
     };
-    let reply = gate.refusal(&decision, inspection.id());
+    let reply = inspection.refusal(&decision);
     assert_eq!(reply.is_none(), decision.permit().is_some());
     let refused = reply.map(|reply| (inspection.id().to_string(), format!("header {reply}")));
     Seen { refused, decision, inspection }

@@ -29,11 +29,13 @@ export function view(record) {
 
 function sentence(record) {
   if (record.verdict === "accept") {
+    if (record.outcome?.startsWith("relay_")) return record.outcome === "relay_refused" ? "The relay refused it." : "The relay failed.";
     if (!record.identity) return "Nothing spoke against it.";
     return [`${named(record.identity)} ${record.rule}`, record.rung ? ` by ${spoken(record.rung)}` : ""];
   }
   const rule = record.rule && el("span.soft", {}, ` (rule ${record.rule})`);
-  return [`${named(record.identity).replace(":", "")}: ${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
+  const whose = record.identity ? `${named(record.identity).replace(":", "")}: ` : "";
+  return [`${whose}${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
 }
 
 function facts(record) {
@@ -42,6 +44,7 @@ function facts(record) {
     ["Id", record.id], ["At", record.at && day(new Date(record.at))],
     ["Client", record.client], ["PTR name", names], ["HELO", record.helo], ["MAIL FROM", record.mail_from],
     ["Recipient", record.rcpt], ["From:", list(record.from)], ["Reply-To:", list(record.reply_to)],
+    ["Outcome", record.outcome && spoken(record.outcome)], ["The relay's reply", record.relay_reply], ["Tagged", list(record.tags)],
     ["Took", record.duration === undefined || record.duration === null ? null : `${lasting(record.duration)}${record.dns_queries === undefined ? "" : `, ${plural(record.dns_queries, "question")} to DNS`}`],
   ];
   return el("dl.facts", {}, ...rows.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));

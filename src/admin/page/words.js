@@ -4,7 +4,8 @@
 export const REASONS = [
   "no_such_domain", "no_mx", "null_mx", "mx_unresolvable", "mx_unroutable", "not_an_exchanger", "no_ptr",
   "ptr_not_confirmed", "invalid_domain", "malformed_header", "dns_error", "greylisted", "relaying_denied",
-  "relay_unreachable", "relay_lost", "bad_octet",
+  "relay_unreachable", "relay_lost", "relay_refused", "bad_address", "bad_parameter", "too_big", "too_many_recipients",
+  "mail_loop", "bare_newline",
 ];
 export const IDENTITIES = ["helo", "ptr", "mail_from", "from", "reply_to"];
 
@@ -57,7 +58,8 @@ export function lasting(seconds) {
 export const spoken = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|dns)\b/g, (name) => name.toUpperCase());
 
 const NAMES = { helo: "HELO", ptr: "PTR", mail_from: "MAIL FROM", from: "From:", reply_to: "Reply-To:" };
-export const identity = (word) => NAMES[word] ?? spoken(word);
+// Empty where no rule decided.
+export const identity = (word) => (word ? NAMES[word] ?? spoken(word) : "");
 
 // An address without its brackets; the null sender keeps them.
 export const bare = (address) => (/^<.+>$/.test(address) ? address.slice(1, -1) : address);

@@ -57,7 +57,7 @@ function table(rows) {
 function line(row) {
   return el("tr", {},
     el("td.sender", {}, el("a.word", { href: `#traffic?${new URLSearchParams({ domain: row.domain })}` }, row.domain)),
-    el("td.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason), el("small", {}, `${identity(row.identity)} ${row.rule}, would ${row.action}`)),
+    el("td.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason), el("small", {}, row.rule ? `${identity(row.identity)} ${row.rule}, would ${row.action}` : `would ${row.action}`)),
     el("td.client", {}, el("span", {}, row.client), row.more_clients && el("small", {}, "and others")),
     el("td.num", { "data-label": "messages" }, count(row.taken)),
     el("td.line", {}, row.exempt ? el("div", {}, el("code", {}, row.exempt), copier(row.exempt, `the line for ${row.domain}`), el("small", {}, row.opens)) : el("span.soft", {}, row.more_clients ? "several clients, and none shown to be the domain's own" : "none")));

@@ -11,12 +11,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cli::replay::mail::Sender;
 use crate::cli::replay::progress::Bar;
-use crate::gate::Gate;
-use crate::gate::tally::{Tally, Volume, is_confirmed};
+use crate::gate::tally::{Tally, Volume};
+use crate::gate::{Gate, Inspection};
 use crate::policy::decide::Decision;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Policy};
-use crate::smtp::address::ReversePath;
 
 /// What a burst may take before the pace holds it back.
 const BURST: Duration = Duration::from_millis(100);
@@ -50,8 +49,6 @@ pub(super) struct Judged {
     pub(super) tally: Tally,
     /// What passes.
     pub(super) passed: Volume,
-    /// What no address is made of that SMTP allows.
-    pub(super) no_address: Volume,
     /// Different senders.
     pub(super) senders: u64,
     /// Questions to DNS.
@@ -78,25 +75,18 @@ impl Judge {
         let work = stream::iter(senders).map(|(sender, volume)| async move {
             pace.wait().await;
             let decision = decide(gate, &sender).await;
-            if let Some((.., questions)) = &decision {
-                pace.took(*questions);
-            }
+            pace.took(decision.1.queries());
             (sender, volume, decision)
         });
         let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
-        while let Some((sender, volume, decision)) = work.next().await {
-            let Some((decision, confirmed, questions)) = decision else {
-                judged.no_address += volume;
-                bar.judged(judged.questions);
-                continue;
-            };
-            judged.questions += u64::try_from(questions).unwrap_or(0);
+        while let Some((sender, volume, (decision, inspection))) = work.next().await {
+            judged.questions += u64::try_from(inspection.queries()).unwrap_or(0);
             match &decision.cause {
                 Some(cause) if cause.reason == Reason::DnsError && !last => {
                     again.push((sender, volume));
                     continue;
                 }
-                Some(cause) => judged.tally.add(cause, confirmed, sender.client, volume),
+                Some(cause) => judged.tally.add(cause, inspection.findings(), sender.client, volume),
                 None => judged.passed += volume,
             }
             judged.senders += 1;
@@ -106,21 +96,15 @@ impl Judge {
     }
 }
 
-/// The decision on an envelope, whether its client was confirmed for the domain, and how many questions it took; `None` where it has no sender that SMTP allows.
-async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, bool, usize)> {
-    let path = match sender.domain.as_str() {
-        "" => ReversePath::Null,
-        domain => ReversePath::parse(&format!("postmaster@{domain}")).ok()?,
-    };
+/// The decision on an envelope with what it rests on.
+async fn decide(gate: &Arc<Gate>, sender: &Sender) -> (Decision, Inspection) {
     let mut guest = gate.guest(sender.client);
     if !sender.helo.is_empty() {
         guest.hello(&sender.helo);
     }
-    let mut inspection = guest.inspect(&path);
+    let mut inspection = guest.inspect(&sender.path.0);
     let decision = inspection.envelope(&mut guest).await;
-    let cause = decision.cause.as_ref();
-    let confirmed = cause.is_some_and(|cause| is_confirmed(&cause.finding, inspection.findings()));
-    Some((decision, confirmed, inspection.queries()))
+    (decision, inspection)
 }
 
 /// Questions are paid for when it is known how many there were: who comes next waits for it.

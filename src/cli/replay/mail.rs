@@ -2,11 +2,11 @@
 //!
 //! A message that Postfix took is told in two lines: the client when it began, the sender when it went into the queue.
 //! What is open between them is bounded, and so is the table of senders: [`Mail::is_full`] says when it is to be judged
-//! and emptied. The local part of an address is no part of a sender here: no rule looks at it but SPF's macro `l`, which
-//! hardly any domain uses.
+//! and emptied. An address is read as the daemon reads it. Of senders of the same domain one address stands for all: no
+//! rule looks at the local part but SPF's macro `l`, which hardly any domain uses.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use compact_str::CompactString;
@@ -15,6 +15,7 @@ use foldhash::fast::RandomState;
 use crate::cli::replay::bounded::Bounded;
 use crate::cli::replay::line::{Entry, Event, Line, Origin, read};
 use crate::gate::tally::Volume;
+use crate::smtp::address::{Domain, ReversePath};
 use crate::smtp::escape::Escaped;
 
 /// Queue ids between their two lines.
@@ -30,8 +31,36 @@ pub(super) struct Sender {
     pub(super) client: IpAddr,
     /// Lower case; empty where the log doesn't tell it.
     pub(super) helo: CompactString,
-    /// Behind the `@`, lower case; empty for the null sender.
-    pub(super) domain: CompactString,
+    /// Whom the message is from.
+    pub(super) path: Path,
+}
+
+/// A sender's address. Two of the same domain are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Path(pub(super) ReversePath);
+
+impl Path {
+    fn key(&self) -> Option<&Domain> {
+        match &self.0 {
+            ReversePath::Null | ReversePath::NoDomain(_) => None,
+            ReversePath::Mailbox(mailbox) => Some(mailbox.domain()),
+        }
+    }
+}
+
+impl PartialEq for Path {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0 == ReversePath::Null) == (other.0 == ReversePath::Null) && self.key() == other.key()
+    }
+}
+
+impl Eq for Path {}
+
+impl Hash for Path {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.0 == ReversePath::Null).hash(state);
+        self.key().hash(state);
+    }
 }
 
 /// What was read, in numbers.
@@ -218,20 +247,15 @@ impl Mail {
     fn count(&mut self, client: IpAddr, helo: Option<&str>, sender: &str, taken: bool) {
         let volume = Volume { taken: u64::from(taken), refused: u64::from(!taken) };
         self.counts.messages += volume;
-        let domain = match sender.rsplit_once('@') {
-            _ if sender.is_empty() => "",
-            Some((_, domain)) if !domain.is_empty() && domain.len() <= 255 => domain,
-            _ => {
-                self.counts.no_address += volume;
-                return;
-            }
+        let Ok(path) = ReversePath::parse(sender) else {
+            self.counts.no_address += volume;
+            return;
         };
-        if domain.is_empty() {
+        if path == ReversePath::Null {
             self.counts.null_sender += volume;
         }
-        let helo = helo.filter(|helo| helo.len() <= 255).unwrap_or_default();
-        let (helo, domain) = (lower(helo), lower(domain));
-        *self.senders.entry(Sender { client, helo, domain }).or_default() += volume;
+        let helo = lower(helo.filter(|helo| helo.len() <= 255).unwrap_or_default());
+        *self.senders.entry(Sender { client, helo, path: Path(path) }).or_default() += volume;
     }
 }
 

@@ -30,9 +30,7 @@ pub(super) struct Facts<'a> {
 
 impl Facts<'_> {
     fn no_address(&self) -> Volume {
-        let mut volume = self.counts.no_address;
-        volume += self.judged.no_address;
-        volume
+        self.counts.no_address
     }
 
     /// Of refusals, and of DNS in trouble.

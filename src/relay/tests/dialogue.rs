@@ -1,18 +1,19 @@
 //! What is said to a relay that behaves.
 
+use crate::relay::Answer;
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
 use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, Recipient, RelayError};
 use crate::smtp::address::DomainName;
 use crate::smtp::command::RcptParameters;
-use crate::smtp::reply::Reply;
 
 const XCLIENT: &str = "\
 S 220 relay.test ESMTP
 C EHLO gate.test
 S 250-relay.test|250-SIZE 100000|250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN|250 8BITMIME";
 
-fn wire(reply: &Reply) -> String {
+fn wire(answer: &Answer) -> String {
+    let reply = &answer.reply;
     let mut wire = Vec::new();
     reply.write_to(&mut wire);
     String::from_utf8(wire).unwrap()
@@ -88,7 +89,7 @@ async fn each_recipient_has_its_own_answer() {
     );
     transaction.data().await.unwrap();
     transaction.write(b"x\r\n").await.unwrap();
-    assert_eq!(transaction.finish().await.code(), 250);
+    assert_eq!(transaction.finish().await.reply.code(), 250);
     scripted.played().await;
 }
 

@@ -105,7 +105,7 @@ async fn nothing_is_written_before_data_and_nothing_stays_of_a_message_not_finis
             1 => drop(transaction),
             _ => {
                 transaction.write(b"no end of line").await.unwrap();
-                assert_eq!(transaction.finish().await.code(), 451);
+                assert_eq!(transaction.finish().await.reply.code(), 451);
             }
         }
         assert_emptied(home.path()).await;
@@ -157,7 +157,7 @@ fn a_write_broken_off_can_not_be_finished() {
         assert!(timeout(IMPATIENCE, transaction.write(&bytes)).await.is_err());
         drop(release);
         assert!(occupied.await.unwrap());
-        assert_eq!(transaction.finish().await.code(), 451);
+        assert_eq!(transaction.finish().await.reply.code(), 451);
         assert_emptied(home.path()).await;
     });
 }

@@ -231,7 +231,7 @@ async fn after_a_refusal_a_connection_goes_on_only_with_the_same_client() {
         let (visit, client) = (relay.visit(), client());
         let mut transaction = begin_as(&visit, &client).await.unwrap();
         let path = recipient("w@relay.test");
-        assert_eq!(transaction.rcpt(Recipient::new(&path)).await.code(), 550);
+        assert_eq!(transaction.rcpt(Recipient::new(&path)).await.reply.code(), 550);
         transaction.abandon().await;
         assert_eq!(deliver_as(&visit, &client, &[MESSAGE]).await, QUEUED);
         assert_eq!(robot.connections(), 1);
@@ -406,6 +406,6 @@ async fn a_visit_that_is_over_leaves_no_connection() {
     let mut transaction = begin_as(&visit, &client()).await.unwrap();
     drop(visit);
     transaction.data().await.unwrap();
-    assert_eq!(transaction.finish().await.code(), 250);
+    assert_eq!(transaction.finish().await.reply.code(), 250);
     robot.ended(0).await;
 }

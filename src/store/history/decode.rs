@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use compact_str::CompactString;
 
+use crate::policy::decide::Cause;
 use crate::policy::evidence::{Answer, Evidence, Question, QuestionName, Records, Target};
 use crate::policy::finding::{Finding, Outcome};
+use crate::policy::reason::Reason;
 use crate::policy::rule::Action;
-use crate::record::{Actions, Because, Id, Record};
+use crate::record::{Actions, End, Id, Record};
 use crate::reverse_mx::NamesOutcome;
 use crate::smtp::address::DomainName;
 use crate::store::history::encode::tag;
@@ -45,6 +47,19 @@ pub(super) fn time(milliseconds: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
 
+/// Gives the cause its subject. Older versions made a finding for what no rule refuses: it is taken out again.
+fn name_the_cause(cause: &mut Cause, findings: &mut Vec<Finding>) {
+    let Some(finding) = cause.finding_of(findings) else { return };
+    cause.subject = finding.subject.clone();
+    let of_continuation = finding.domain.is_empty() && finding.subject.ends_with("with a continuation line");
+    let invented =
+        cause.reason == Reason::RelayingDenied || cause.reason == Reason::MalformedHeader && of_continuation;
+    if let Some(at) = cause.finding.filter(|_| invented) {
+        findings.remove(at);
+        cause.finding = None;
+    }
+}
+
 struct Decoder<'o> {
     rest: &'o [u8],
     strings: Vec<&'o str>,
@@ -63,12 +78,13 @@ impl<'o> Decoder<'o> {
             _ => IpAddr::from(self.array::<16>()?),
         };
         let (verdict, mode, extent) = (self.word()?, self.word()?, self.word()?);
-        let because = match self.byte()? {
+        let cause = match self.byte()? {
             tag::NOTHING => None,
-            _ => {
+            form => {
                 let (reason, action) = (self.word()?, self.word()?);
                 let wait = self.number()?.checked_sub(1).map(Duration::from_millis);
-                Some((Because { reason, action, wait }, self.count()?))
+                let finding = Some(self.count()?).filter(|_| form != tag::WITHOUT_RULE);
+                Some(Cause { reason, action, wait, finding, subject: CompactString::default() })
             }
         };
         let mut actions = [Action::Off; 10];
@@ -84,11 +100,13 @@ impl<'o> Decoder<'o> {
             mode,
             actions: Actions::from_all(actions),
             verdict,
-            because,
+            cause,
+            end: None,
             help_url: Arc::from(""),
             helo: CompactString::default(),
             mail_from: CompactString::default(),
             rcpt: CompactString::default(),
+            rcpts: 0,
             from: CompactString::default(),
             reply_to: CompactString::default(),
             duration: Duration::ZERO,
@@ -104,7 +122,34 @@ impl<'o> Decoder<'o> {
             *text = CompactString::new(self.text()?);
         }
         record.duration = Duration::from_micros(self.number()?);
-        record.findings = Arc::new(self.list(Self::finding)?);
+        let mut findings = self.list(Self::finding)?;
+        if let Some(cause) = &mut record.cause {
+            name_the_cause(cause, &mut findings);
+        }
+        record.findings = Arc::new(findings);
+        // Records of older versions end here.
+        if !self.rest.is_empty() {
+            self.end(record)?;
+        }
+        Some(())
+    }
+
+    fn end(&mut self, record: &mut Record) -> Option<()> {
+        record.rcpts = self.count()?;
+        let subject = self.text()?;
+        if let Some(cause) = record.cause.as_mut().filter(|cause| cause.finding.is_none()) {
+            cause.subject = CompactString::new(subject);
+        }
+        if self.byte()? == tag::NOTHING {
+            return Some(());
+        }
+        let outcome = self.word()?;
+        let trouble = match self.byte()? {
+            tag::NOTHING => None,
+            _ => Some(self.word()?),
+        };
+        let (relay_reply, answer) = (CompactString::new(self.text()?), CompactString::new(self.text()?));
+        record.end = Some(End { outcome, trouble, relay_reply, answer });
         Some(())
     }
 

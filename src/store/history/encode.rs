@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::policy::evidence::{Answer, Evidence, Records, Target};
 use crate::policy::finding::{Finding, Outcome};
-use crate::record::Record;
+use crate::record::{End, Record};
 use crate::reverse_mx::NamesOutcome;
 use crate::store::history::words::Word;
 
@@ -47,6 +47,8 @@ struct Kept {
 pub(super) mod tag {
     pub(in super::super) const NOTHING: u8 = 0;
     pub(in super::super) const SOMETHING: u8 = 1;
+    /// A cause without a finding.
+    pub(in super::super) const WITHOUT_RULE: u8 = 2;
 
     pub(in super::super) const CONFIRMED: u8 = 1;
     pub(in super::super) const NO_PTR: u8 = 2;
@@ -125,14 +127,14 @@ impl<'r> Encoder<'_, 'r> {
         self.word(record.verdict);
         self.word(record.mode);
         self.word(record.extent);
-        match record.because {
+        match &record.cause {
             None => self.byte(tag::NOTHING),
-            Some((because, at)) => {
-                self.byte(tag::SOMETHING);
-                self.word(because.reason);
-                self.word(because.action);
-                self.number(because.wait.map_or(0, |wait| millis(wait).saturating_add(1)));
-                self.count(at);
+            Some(cause) => {
+                self.byte(if cause.finding.is_some() { tag::SOMETHING } else { tag::WITHOUT_RULE });
+                self.word(cause.reason);
+                self.word(cause.action);
+                self.number(cause.wait.map_or(0, |wait| millis(wait).saturating_add(1)));
+                self.count(cause.finding.unwrap_or_default());
             }
         }
         for action in record.actions.all() {
@@ -152,6 +154,25 @@ impl<'r> Encoder<'_, 'r> {
             self.kept = if self.decides { of_deciding } else { kept };
             self.finding(finding);
         }
+        self.end(record, kept);
+    }
+
+    /// What older versions didn't keep; a reader of theirs leaves it alone.
+    fn end(&mut self, record: &'r Record, kept: Kept) {
+        self.kept = kept;
+        self.count(record.rcpts);
+        let subject = record.cause.as_ref().filter(|cause| cause.finding.is_none());
+        self.said(subject.map(|cause| cause.subject.as_str()).unwrap_or_default());
+        let Some(End { outcome, trouble, relay_reply, answer }) = &record.end else {
+            return self.byte(tag::NOTHING);
+        };
+        self.bytes(tag::SOMETHING, *outcome);
+        match trouble {
+            None => self.byte(tag::NOTHING),
+            Some(reason) => self.bytes(tag::SOMETHING, *reason),
+        }
+        self.said(relay_reply);
+        self.said(answer);
     }
 
     fn names(&mut self, names: Option<&'r NamesOutcome>) {

@@ -9,15 +9,16 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::decide::Verdict;
+use crate::policy::decide::{Cause, Verdict};
 use crate::policy::evidence::{
     Answer, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target, Trouble,
 };
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
+use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule, Rung};
-use crate::record::{Actions, Because, Extent};
+use crate::record::{Actions, End, Extent};
 use crate::reverse_mx::NamesOutcome;
 use crate::smtp::address::DomainName;
 
@@ -66,6 +67,10 @@ fn finding(identity: Identity, subject: &str, outcome: Outcome, evidence: Vec<Ev
     Finding { identity, rule: Rule::Exists, domain, subject: subject.into(), outcome, evidence }
 }
 
+fn cause(reason: Reason, action: Action, at: usize, subject: &str) -> Cause {
+    Cause { reason, action, wait: None, finding: Some(at), subject: subject.into() }
+}
+
 /// A refusal for a domain without an MX record.
 fn refusal(number: u64, domain: &str) -> Record {
     let sender = format!("user@{domain}");
@@ -79,7 +84,9 @@ fn refusal(number: u64, domain: &str) -> Record {
         mode: Mode::Enforce,
         actions: Actions::from_all([Action::Reject; 10]),
         verdict: Verdict::Reject,
-        because: Some((Because { reason: Reason::NoMx, action: Action::Reject, wait: None }, 0)),
+        cause: Some(cause(Reason::NoMx, Action::Reject, 0, &sender)),
+        end: None,
+        rcpts: 0,
         help_url: Arc::from(""),
         helo: "mail.example.test".into(),
         mail_from: format_compact!("<{sender}>"),
@@ -126,7 +133,14 @@ fn richest() -> Record {
         extent: Extent::Message,
         mode: Mode::Monitor,
         verdict: Verdict::Defer,
-        because: Some((Because { reason: Reason::Greylisted, action: Action::Greylist, wait }, 2)),
+        cause: Some(Cause { wait, ..cause(Reason::Greylisted, Action::Greylist, 2, "a@rich.test") }),
+        end: Some(End {
+            outcome: TransactionOutcome::RelayFailed,
+            trouble: Some(Reason::RelayLost),
+            relay_reply: "421 4.3.2 bye".into(),
+            answer: "451 4.4.2 lost (id 00000000)".into(),
+        }),
+        rcpts: 300,
         help_url: Arc::from("https://mail.example/why"),
         helo: "\u{202e}\u{1b}[31m".into(),
         from: "a@rich.test, b@rich.test".into(),
@@ -151,17 +165,42 @@ fn a_record_comes_back_as_it_was() {
         Some(NamesOutcome::TempError(Trouble::Refused)),
         None,
     ];
-    let others = others.map(|names| Record { names, id: None, because: None, ..refusal(1, "a.test") });
+    let others = others.map(|names| Record { names, id: None, cause: None, ..refusal(1, "a.test") });
     for record in [refusal(7, "spoof.test"), richest()].into_iter().chain(others) {
         let mut octets = Vec::new();
         encode::record(&mut octets, &record);
         let parts: Vec<_> = decode::split(&octets).collect();
         assert_eq!(parts.len(), 1);
-        assert_eq!(decode::record(parts[0], |_| true), Some(Some(record)));
-        // and whatever is cut off is no record
-        for end in 0..parts[0].len() {
-            assert_eq!(decode::record(&parts[0][..end], |_| true), None, "{end}");
-        }
+        assert_eq!(decode::record(parts[0], |_| true), Some(Some(record.clone())));
+        // and whatever is cut off is no record, unless it is as older versions wrote it
+        let older = Record { end: None, rcpts: 0, ..record };
+        let read = (0..parts[0].len()).filter_map(|end| decode::record(&parts[0][..end], |_| true));
+        assert_eq!(read.flatten().collect::<Vec<_>>(), [older]);
+    }
+}
+
+#[test]
+fn what_no_rule_refused_has_no_finding_in_old_records_either() {
+    let found = finding(Identity::MailFrom, "a@good.test", Outcome::Pass(Rung::Mx), Vec::new());
+    let new = Record {
+        cause: Some(Cause::without_rule(Reason::RelayingDenied, "b@elsewhere.test")),
+        findings: Arc::new(vec![found.clone()]),
+        ..refusal(7, "good.test")
+    };
+    // as versions before wrote it
+    let denied = Outcome::Fail(Reason::RelayingDenied);
+    let invented =
+        Finding { domain: "".into(), ..finding(Identity::MailFrom, "b@elsewhere.test", denied, Vec::new()) };
+    let old = Record {
+        cause: Some(cause(Reason::RelayingDenied, Action::Reject, 1, "")),
+        findings: Arc::new(vec![found, invented]),
+        ..new.clone()
+    };
+    for record in [&new, &old] {
+        let mut octets = Vec::new();
+        encode::record(&mut octets, record);
+        let parts: Vec<_> = decode::split(&octets).collect();
+        assert_eq!(decode::record(parts[0], |_| true), Some(Some(new.clone())));
     }
 }
 
@@ -255,7 +294,7 @@ async fn filters_find_what_they_say() {
         let pass = finding(Identity::From, "a@good.test", Outcome::Pass(Rung::Mx), vec![]);
         Record {
             verdict: Verdict::Accept,
-            because: None,
+            cause: None,
             findings: Arc::new(vec![pass]),
             from: "x@listed.test, y@exempt.test".into(),
             ..refusal(3, "bounce.test")
@@ -485,7 +524,7 @@ fn decisions_of_one_transaction_are_found_together() {
     let (_folder, settings, history) = opened();
     let first = Record { verdict: Verdict::Defer, rcpt: "one@here.test".into(), ..refusal(7, "a.test") };
     let second = Record { rcpt: "two@here.test".into(), ..first.clone() };
-    let last = Record { verdict: Verdict::Accept, because: None, ..second.clone() };
+    let last = Record { verdict: Verdict::Accept, cause: None, ..second.clone() };
     for record in [first.clone(), refusal(8, "b.test"), second.clone(), last.clone()] {
         history.record(record);
         history.flush();
@@ -702,12 +741,11 @@ fn a_hostile_answer_cannot_make_a_record_larger_than_it_may_be() {
     };
     let said = CompactString::from("é".repeat(5000));
     for decided in [0, 9] {
-        let because = Because { reason: Reason::NoMx, action: Action::Reject, wait: None };
         let record = Record {
             names: Some(NamesOutcome::Confirmed((0..200).map(|at| name(&long(at))).collect())),
             helo: said.clone(),
             from: format_compact!("{said}x"),
-            because: Some((because, decided)),
+            cause: Some(cause(Reason::NoMx, Action::Reject, decided, "")),
             findings: Arc::new((0..10).map(findings).collect()),
             ..refusal(1, "huge.test")
         };

@@ -5,6 +5,7 @@ use crate::policy::decide::Verdict;
 use crate::policy::evidence::{Freshness, RecordType, Trouble};
 use crate::policy::finding::Absence;
 use crate::policy::identity::Identity;
+use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule, Rung};
 use crate::record::Extent;
@@ -36,7 +37,7 @@ impl Word for Mode {
 
 impl Word for Extent {
     const TABLE: &'static [Self] =
-        &[Self::ExemptClient, Self::ExemptRecipients, Self::Envelope, Self::Message];
+        &[Self::ExemptClient, Self::ExemptRecipients, Self::Envelope, Self::Message, Self::Nothing];
 }
 
 impl Word for Identity {
@@ -77,8 +78,19 @@ impl Word for Reason {
         Self::RelayingDenied,
         Self::RelayUnreachable,
         Self::RelayLost,
-        Self::BadOctet,
+        Self::BareNewline,
+        Self::BadAddress,
+        Self::BadParameter,
+        Self::TooBig,
+        Self::TooManyRecipients,
+        Self::MailLoop,
+        Self::RelayRefused,
     ];
+}
+
+impl Word for TransactionOutcome {
+    const TABLE: &'static [Self] =
+        &[Self::Delivered, Self::Refused, Self::RelayRefused, Self::RelayFailed, Self::NotCompleted];
 }
 
 impl Word for RecordType {
@@ -123,13 +135,14 @@ mod tests {
     fn every_word_of_the_policy_has_a_code() {
         each!(Verdict: Accept, Defer, Reject);
         each!(Mode: Enforce, Monitor);
-        each!(Extent: ExemptClient, ExemptRecipients, Envelope, Message);
+        each!(Extent: ExemptClient, ExemptRecipients, Envelope, Message, Nothing);
+        each!(TransactionOutcome: Delivered, Refused, RelayRefused, RelayFailed, NotCompleted);
         each!(Identity: Helo, Ptr, MailFrom, From, ReplyTo);
         each!(Rule: Exists, Matches);
         each!(Action: Off, Tag, Greylist, Defer, Reject);
         each!(Rung: Mx, Address, Organization, Network, Ptr, Spf, Dkim);
         each!(Absence: NotGiven, Exempt, AwaitsBody);
-        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BadOctet);
+        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BareNewline, BadAddress, BadParameter, TooBig, TooManyRecipients, MailLoop, RelayRefused);
         each!(RecordType: Mx, A, Aaaa, Ptr, Txt, Cname);
         each!(Freshness: Fresh, Cached, Stale);
         each!(Trouble: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down);

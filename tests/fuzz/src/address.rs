@@ -26,7 +26,6 @@ pub fn check(input: &[u8]) {
     }
     if let Ok(path) = ForwardPath::parse(text) {
         let printed = path.to_string();
-        assert_eq!(path.domain().is_none(), printed.eq_ignore_ascii_case("postmaster"));
         assert!(printed.starts_with(path.local()));
         assert_eq!(ForwardPath::parse(&printed), Ok(path), "{printed:?}");
     }
@@ -79,7 +78,7 @@ fn assert_mailbox(mailbox: &Mailbox) {
     let printed = mailbox.to_string();
     let local = mailbox.local();
     assert!(
-        (1..=64).contains(&local.len()) && !local.chars().any(|character| character.is_ascii_control()),
+        (1..=1000).contains(&local.len()) && !local.chars().any(|character| character.is_ascii_control()),
         "{local:?}"
     );
     if !local.starts_with('"') {

@@ -16,11 +16,11 @@ pub fn check(input: &[u8]) {
     let mode = if settings & 1 == 0 { BareNewline::Reject } else { BareNewline::Normalize };
     let limit = LIMITS[usize::from(settings >> 1) % LIMITS.len()];
     let (lines, data, chunk) =
-        (expected_lines(octets, limit, mode), expected_data(octets, mode), expected_chunk(octets));
+        (expected_lines(octets, limit, mode), expected_data(octets, mode), expected_chunk(octets, mode));
     for pieces in splits(octets, *seed) {
         assert_eq!(read_lines(&pieces, limit, mode), lines, "command lines of {pieces:?}");
         assert_eq!(read_data(&pieces, mode), data, "message of {pieces:?}");
-        assert_eq!(read_chunk(&pieces), chunk, "chunk of {pieces:?}");
+        assert_eq!(read_chunk(&pieces, mode), chunk, "chunk of {pieces:?}");
     }
     if data.end == End::Dot {
         assert_message(&data.content);
@@ -84,7 +84,7 @@ fn expected_lines(octets: &[u8], limit: usize, mode: BareNewline) -> Lines {
     let (mut lines, mut rest) = (Vec::new(), octets);
     loop {
         let (line, after) = match line(rest, mode) {
-            Line::Crlf(line, after) | Line::Lf(line, after) => (line, after),
+            Line::Crlf(line, after) | Line::Crs(line, after) | Line::Lf(line, after) => (line, after),
             Line::Fault(_, fault) => return (lines, Some(fault)),
             Line::Open(_) => return (lines, None),
         };
@@ -143,17 +143,27 @@ fn expected_data(octets: &[u8], mode: BareNewline) -> Data {
     let done = |content, end, rest: &[u8], stuffing| Data { content, end, rest: rest.to_vec(), stuffing };
     loop {
         let found = line(rest, mode);
-        let (Line::Crlf(text, _) | Line::Lf(text, _) | Line::Fault(text, _) | Line::Open(text)) = found;
+        let (Line::Crlf(text, _)
+        | Line::Crs(text, _)
+        | Line::Lf(text, _)
+        | Line::Fault(text, _)
+        | Line::Open(text)) = found;
         // the client never stuffed a dot behind a line end that it did not mean as one
         let dot: &[u8] = if made && text.starts_with(b".") { b"." } else { b"" };
         let counts = u64::from(!made && text.starts_with(b"."));
         match found {
             Line::Crlf(b".", after) if !made => return done(content, End::Dot, after, stuffing),
-            Line::Lf(b".", after) if !made => {
+            Line::Crs(b".", after) | Line::Lf(b".", after) if !made => {
                 content.extend_from_slice(b"\r\n");
-                (rest, made) = (after, true);
+                (rest, made) = (after, matches!(found, Line::Lf(..)));
             }
-            Line::Crlf(_, after) | Line::Lf(_, after) => {
+            // the dot went before it was known that no line ends there
+            Line::Fault(b".", fault)
+                if !made && rest.starts_with(b".\r\r") && mode == BareNewline::Normalize =>
+            {
+                return done(content, End::Fault(fault), b"", 0);
+            }
+            Line::Crlf(_, after) | Line::Crs(_, after) | Line::Lf(_, after) => {
                 content.extend([dot, text, b"\r\n"].concat());
                 (made, rest) = (matches!(found, Line::Lf(..)), after);
                 stuffing += counts;
@@ -174,8 +184,8 @@ fn expected_data(octets: &[u8], mode: BareNewline) -> Data {
 
 type Chunk = Result<(Vec<u8>, u64), Fault>;
 
-fn read_chunk(pieces: &[&[u8]]) -> Chunk {
-    let (mut encoder, mut out) = (ChunkEncoder::default(), Vec::new());
+fn read_chunk(pieces: &[&[u8]], mode: BareNewline) -> Chunk {
+    let (mut encoder, mut out) = (ChunkEncoder::new(mode), Vec::new());
     for piece in pieces {
         encoder.push(piece, &mut out)?;
     }
@@ -183,15 +193,15 @@ fn read_chunk(pieces: &[&[u8]]) -> Chunk {
     Ok((out, encoder.stuffing()))
 }
 
-fn expected_chunk(octets: &[u8]) -> Chunk {
+fn expected_chunk(octets: &[u8], mode: BareNewline) -> Chunk {
     let (mut content, mut stuffing, mut rest) = (Vec::new(), 0, octets);
     loop {
-        let found = line(rest, BareNewline::Reject);
+        let found = line(rest, mode);
         let text = match found {
             Line::Fault(_, fault) => return Err(fault),
             Line::Open(text) if text.len() < rest.len() => return Err(Fault::BareCr),
             Line::Open(b"") => return Ok((content, stuffing)),
-            Line::Crlf(text, _) | Line::Lf(text, _) | Line::Open(text) => text,
+            Line::Crlf(text, _) | Line::Crs(text, _) | Line::Lf(text, _) | Line::Open(text) => text,
         };
         if text.starts_with(b".") {
             content.push(b'.');
@@ -199,7 +209,7 @@ fn expected_chunk(octets: &[u8]) -> Chunk {
         }
         content.extend([text, b"\r\n"].concat());
         match found {
-            Line::Crlf(_, after) => rest = after,
+            Line::Crlf(_, after) | Line::Crs(_, after) | Line::Lf(_, after) => rest = after,
             _ => return Ok((content, stuffing)),
         }
     }
@@ -208,6 +218,8 @@ fn expected_chunk(octets: &[u8]) -> Chunk {
 /// The first line of some octets, and what follows it.
 enum Line<'a> {
     Crlf(&'a [u8], &'a [u8]),
+    /// With several CRs, which are normalised.
+    Crs(&'a [u8], &'a [u8]),
     /// Only where bare LF is allowed.
     Lf(&'a [u8], &'a [u8]),
     Fault(&'a [u8], Fault),
@@ -220,6 +232,14 @@ fn line(octets: &[u8], mode: BareNewline) -> Line<'_> {
         let text = &octets[..at];
         match (octet, octets.get(at + 1)) {
             (b'\r', Some(b'\n')) => return Line::Crlf(text, &octets[at + 2..]),
+            (b'\r', Some(b'\r')) if mode == BareNewline::Normalize => {
+                let crs = octets[at..].iter().take_while(|octet| **octet == b'\r').count();
+                return match octets.get(at + crs) {
+                    None => Line::Open(text),
+                    Some(b'\n') => Line::Crs(text, &octets[at + crs + 1..]),
+                    Some(_) => Line::Fault(text, Fault::BareCr),
+                };
+            }
             (b'\r', None) => return Line::Open(text),
             (b'\r', Some(_)) => return Line::Fault(text, Fault::BareCr),
             (b'\n', _) if mode == BareNewline::Normalize => return Line::Lf(text, &octets[at + 1..]),

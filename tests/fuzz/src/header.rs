@@ -5,9 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rmxd::message::authentication_results::{
-    Iprev, IprevResult, authentication_results, without_own_results,
-};
+use rmxd::message::authentication_results::{Iprev, IprevResult, authentication_results};
+use rmxd::message::forged_results::without_own_results;
 use rmxd::message::header::{self, Author, Field, Header};
 use rmxd::message::trace::{Protocol, Received, return_path};
 use rmxd::policy::finding::{Absence, Finding, Outcome};

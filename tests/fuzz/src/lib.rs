@@ -6,22 +6,28 @@
 
 pub mod address;
 pub mod command;
+pub mod dkim;
 pub mod door;
 pub mod framing;
+pub mod from;
 pub mod header;
 pub mod proxy;
 pub mod reply;
 pub mod session;
+pub mod spf;
 mod wire;
 
 /// The targets by name, for whoever plays a corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, fn(&[u8])); 11] = [
     ("address", address::check),
     ("command", command::check),
+    ("dkim", dkim::check),
     ("door", door::check),
     ("framing", framing::check),
+    ("from", from::check),
     ("header", header::check),
     ("proxy", proxy::check),
     ("reply", reply::check),
     ("session", session::check),
+    ("spf", spf::check),
 ];

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rmxd::session::{Effect, Event, Offer, Session, Settings};
+use rmxd::session::{Effect, Event, Offer, Refusal, Session, Settings};
 use rmxd::smtp::address::DomainName;
 use rmxd::smtp::chunk::ChunkEncoder;
 use rmxd::smtp::framing::{BareNewline, CommandReader, CommandStep, DataEvent, DataReader, Fault};
@@ -93,8 +93,15 @@ impl Connection {
             xclient: settings & 32 != 0,
         };
         let hostname = DomainName::parse("gate.test").unwrap();
-        let session =
-            Session::new(Arc::new(Settings { hostname, recipients: RECIPIENTS, errors: ERRORS }), offer);
+        let session = Session::new(
+            Arc::new(Settings {
+                hostname,
+                recipients: RECIPIENTS,
+                errors: ERRORS,
+                junk_commands: usize::MAX,
+            }),
+            offer,
+        );
         let mut seen = Seen::default();
         session.greeting().write_to(&mut seen.output);
         Self {
@@ -221,7 +228,8 @@ impl Connection {
     /// The answer takes the place of the one that the client waits for, be it in the middle of a message.
     fn fault(&mut self, fault: Fault) -> bool {
         let effect = self.session.step(Event::Fault(fault));
-        assert!(matches!(&effect, Effect::Close(reply) if reply.code() == 521), "{effect:?}");
+        let closes = |refusal: &Refusal| refusal.closes && refusal.reply.code() == 521;
+        assert!(matches!(&effect, Effect::Refuse(refusal) if closes(refusal)), "{effect:?}");
         self.carry_out(effect);
         false
     }
@@ -250,6 +258,14 @@ impl Connection {
             Effect::Close(reply) => {
                 self.answer(&reply);
                 self.seen.closed = true;
+            }
+            Effect::Refuse(refusal) => {
+                assert!(!refusal.reply.is_positive(), "{refusal:?}");
+                if !refusal.closes {
+                    self.count_error(&refusal.reply);
+                }
+                self.answer(&refusal.reply);
+                self.seen.closed |= refusal.closes;
             }
             Effect::Sender(path, parameters) => {
                 assert!(self.allowed.greeted && self.allowed.open.is_none(), "a sender out of order");
@@ -300,7 +316,8 @@ impl Connection {
             Effect::Chunk { octets, last } => {
                 self.assert_has_recipient();
                 assert!(!self.allowed.chunk_refused, "a chunk behind one that was refused");
-                self.chunked.get_or_insert_default();
+                let mode = self.mode;
+                self.chunked.get_or_insert_with(|| (ChunkEncoder::new(mode), Vec::new()));
                 self.place = Place::Chunk { left: octets, last };
             }
             Effect::Discard { octets, reply } => {

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use compact_str::CompactString;
 use rmxd::metrics::{
     CacheResult, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome, RelayOutcome,
 };
-use rmxd::policy::decide::{Cause, Decision, Verdict};
+use rmxd::policy::decide::Verdict;
 use rmxd::policy::evidence::RecordType;
-use rmxd::policy::finding::{Finding, Outcome};
 use rmxd::policy::identity::Identity;
+use rmxd::policy::outcome::TransactionOutcome;
 use rmxd::policy::reason::Reason;
-use rmxd::policy::rule::{Action, Mode, Rule};
+use rmxd::policy::rule::Mode;
 use serde_json::Value;
 
 use crate::daemon::SOON;
@@ -67,29 +66,18 @@ fn touched() -> Metrics {
         }
     }
     for mode in [Mode::Enforce, Mode::Monitor] {
-        metrics.verdict(&Decision { verdict: Verdict::Accept, cause: None, mode }, mode, took);
+        metrics.verdict(Verdict::Accept, None, mode, took);
         for verdict in [Verdict::Reject, Verdict::Defer] {
-            for (identity, reason) in
-                Identity::ALL.into_iter().flat_map(|one| Reason::ALL.map(|why| (one, why)))
-            {
-                let cause = Some(cause(identity, reason));
-                metrics.verdict(&Decision { verdict, cause, mode }, mode, took);
+            for identity in Identity::ALL.into_iter().map(Some).chain([None]) {
+                for reason in Reason::ALL {
+                    metrics.verdict(verdict, Some((identity, reason)), mode, took);
+                }
             }
         }
     }
+    TransactionOutcome::ALL.into_iter().for_each(|outcome| metrics.outcome(outcome));
+    Reason::ALL.into_iter().for_each(|reason| metrics.refusal(reason));
     metrics
-}
-
-fn cause(identity: Identity, reason: Reason) -> Cause {
-    let finding = Finding {
-        identity,
-        rule: Rule::Exists,
-        domain: CompactString::default(),
-        subject: CompactString::default(),
-        outcome: Outcome::Fail(reason),
-        evidence: Vec::new(),
-    };
-    Cause { reason, action: Action::Reject, wait: None, finding }
 }
 
 fn text(format: Format) -> String {
@@ -140,6 +128,8 @@ fn the_contract_of_names_and_labels_is_kept() {
         ("rmxd_connections_total", vec!["outcome"]),
         ("rmxd_connections_open", vec![]),
         ("rmxd_verdicts_total", vec!["verdict", "identity", "reason", "mode"]),
+        ("rmxd_outcomes_total", vec!["door", "outcome"]),
+        ("rmxd_refusals_total", vec!["reason"]),
         ("rmxd_verdict_seconds_bucket", vec!["le"]),
         ("rmxd_dns_queries_total", vec!["type", "outcome"]),
         ("rmxd_dns_query_seconds_bucket", vec!["le"]),

@@ -11,8 +11,10 @@ pub(crate) mod peers;
 mod postfix;
 pub(crate) mod zone;
 
+mod forged_results;
 mod gate_before_postfix;
 mod postfix_alone;
+mod readers;
 mod relay_connections;
 mod relay_faults;
 mod smuggling;

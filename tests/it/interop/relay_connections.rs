@@ -166,5 +166,5 @@ async fn by_xclient_a_client_that_postfix_refuses_at_once_is_told_so_and_others_
     }
     send(&gate, 0..2).await;
     postfix.wait_for_messages("user", 2, SOON).await;
-    assert_eq!(gate.log().matches("client refused by relay").count(), rows.len(), "{}", gate.log());
+    assert_eq!(gate.log().matches(" outcome=relay_refused ").count(), rows.len(), "{}", gate.log());
 }

@@ -149,10 +149,11 @@ impl Case {
     /// Where the first octet is that has no place in a message or command.
     fn fault(&self) -> Option<usize> {
         let octets = self.in_place();
-        let lf_passes = self.normalize && self.place != Place::Chunks;
+        let behind_crs = |at: usize| octets[at..].iter().find(|octet| **octet != b'\r');
         (1..octets.len()).find(|&at| match octets[at] {
+            b'\r' if self.normalize => behind_crs(at) != Some(&b'\n'),
             b'\r' => octets[at + 1] != b'\n',
-            b'\n' => !lf_passes && octets[at - 1] != b'\r',
+            b'\n' => !self.normalize && octets[at - 1] != b'\r',
             octet => octet == 0,
         })
     }

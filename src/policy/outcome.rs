@@ -1,0 +1,34 @@
+//! What became of a transaction in the end (contract 2), whatever its verdict was.
+
+/// The outcome of a transaction that had a MAIL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TransactionOutcome {
+    /// The next hop has the message.
+    Delivered,
+    /// rmxd refused the sender, every recipient or the message.
+    Refused,
+    /// The relay refused the sender, every recipient or the message, in its own words.
+    RelayRefused,
+    /// The relay could not be reached, broke off or talked nonsense.
+    RelayFailed,
+    /// The client left or gave up before the end of a message.
+    NotCompleted,
+}
+
+impl TransactionOutcome {
+    /// All five.
+    pub const ALL: [Self; 5] =
+        [Self::Delivered, Self::Refused, Self::RelayRefused, Self::RelayFailed, Self::NotCompleted];
+
+    /// The word in logs, metrics and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Refused => "refused",
+            Self::RelayRefused => "relay_refused",
+            Self::RelayFailed => "relay_failed",
+            Self::NotCompleted => "not_completed",
+        }
+    }
+}
