@@ -8,8 +8,9 @@ use crate::cli::{ConfigSource, Exit, print};
 use crate::record::{Id, report};
 use crate::store::history::{Archive, Page};
 
-/// A daemon writes what it decided once a second.
+/// A daemon writes its decisions once a second: a new one is in the history by then.
 const WRITTEN: Duration = Duration::from_millis(1300);
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// Show why a mail was refused, or accepted: the decision with its evidence as it was then
 ///
@@ -51,14 +52,22 @@ fn explain(args: &Args) -> Result<Exit, Exit> {
     }
 }
 
-/// A decision of the last second is not written yet: who is asked about that waits for it.
+/// Tries again for a moment where a daemon has yet to write the decisions of the last second.
 fn find(archive: &Archive, id: Id) -> Result<Page, Exit> {
-    let page = archive.find(id).map_err(trouble)?;
-    if !page.records.is_empty() || !archive.is_live() {
-        return Ok(page);
+    let mut waited = Duration::ZERO;
+    loop {
+        let page = archive.find(id).map_err(trouble)?;
+        if !page.records.is_empty() || waited >= WRITTEN || !archive.is_live() {
+            return Ok(page);
+        }
+        pause();
+        waited += BETWEEN_TRIES;
     }
-    std::thread::park_timeout(WRITTEN);
-    archive.find(id).map_err(trouble)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command has its thread for itself and no runtime")]
+fn pause() {
+    std::thread::sleep(BETWEEN_TRIES);
 }
 
 fn id(text: &str) -> Result<Id, String> {

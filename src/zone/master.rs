@@ -1,8 +1,7 @@
 //! Master files (RFC 1035 5): text to records, one entry at a time, each error with its line and what is allowed.
 //!
-//! hickory has a parser too, but its errors name no line, it drops surplus words, reads `\DDD` wrongly and
-//! refuses names such as `mail_1`; a file that an administrator wrote deserves better. Known here are the types
-//! that mail is about. `$INCLUDE` is refused: several files are given instead.
+//! hickory's text parser has no place here; `lib.rs` says why. Known here are the types that mail is about. `$INCLUDE`
+//! is refused: several files are given instead.
 //!
 //! Beyond the RFC, a comment line that starts with `;!` makes a name, and all below it, misbehave:
 //! `;! servfail NAME [TYPE]`, `;! refused NAME [TYPE]`, `;! silent NAME [TYPE]`, `;! delay 300ms NAME [TYPE]`.

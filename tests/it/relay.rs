@@ -164,7 +164,7 @@ async fn a_client_that_leaves_before_the_last_reply_has_delivered_once() {
         let mut client = client_of(zone.address(), relay.address).await;
         client.talk_to_data(&["user@here.test"]).await;
         client.try_send(format!("{}.\r\n", message(1)).as_bytes()).await;
-        sleep(Duration::from_millis(50)).await;
+        relay.until("the dot", |relay| relay.dots() == 1).await;
         if let Leave::HalfClose = leave {
             client.stream.shutdown().await.unwrap();
             assert!(client.reply().await.starts_with("250 2.0.0 queued"), "it can still hear");
@@ -187,8 +187,7 @@ async fn a_slow_client_delivers_once_and_the_relay_hears_it_as_it_speaks() {
         client.try_send(&[*octet]).await;
         sleep(Duration::from_millis(5)).await;
     }
-    sleep(Duration::from_millis(200)).await;
-    assert!(relay.heard_of_message().ends_with("\r\nbo"), "{:?}", relay.heard_of_message());
+    relay.until("all but the end", |relay| relay.heard_of_message().ends_with("\r\nbo")).await;
     client.try_send(format!("{last}.\r\n").as_bytes()).await;
     assert!(client.reply().await.starts_with("250 2.0.0 queued"));
     assert!(relay.accepted().len() == 1 && relay.accepted()[0].ends_with(&message));

@@ -120,8 +120,11 @@ async fn a_relay_that_is_silent_at_the_start_holds_up_neither_start_nor_end() {
     daemon.terminate();
     assert_eq!(daemon.exit_code().await, Some(0));
 
+    let mut relay = Relay::start().await;
+    relay.rules.lock().unwrap().push(("EHLO".to_owned(), "(silence)".to_owned()));
+    let next_hop = format!("relay.next_hop=smtp://{}", relay.address);
     let mut starting = Daemon::spawn(&[EXEMPT, HERE, &next_hop, "relay.connect_timeout=1m"], &[]);
-    sleep(Duration::from_millis(500)).await;
+    while relay.seen.recv().await.expect("the relay runs") != "EHLO gate.test" {}
     starting.terminate();
     assert_eq!(starting.exit_code().await, Some(0), "{}", starting.log());
 }

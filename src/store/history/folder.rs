@@ -79,6 +79,14 @@ fn number_of(name: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok().filter(|number| ours && i64::try_from(*number).is_ok())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a folder is opened before a session runs, or on a thread for it"
+)]
+fn pause() {
+    std::thread::sleep(BETWEEN_TRIES);
+}
+
 /// Whether a daemon has the folder open.
 pub(super) fn is_in_use(folder: &Path) -> bool {
     let lock = File::open(folder.join(LOCK));
@@ -113,7 +121,7 @@ impl Folder {
                 Err(TryLockError::WouldBlock) if tries.next().is_none() => {
                     return Err(OpenError::InUse { path });
                 }
-                Err(TryLockError::WouldBlock) => std::thread::park_timeout(BETWEEN_TRIES),
+                Err(TryLockError::WouldBlock) => pause(),
             }
         }
         let segments = segments(&path).map_err(failed)?;

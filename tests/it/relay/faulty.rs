@@ -136,6 +136,17 @@ impl Relay {
         self.memory.lock().unwrap().heard.clone()
     }
 
+    /// Waits until this holds.
+    pub(super) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..1000 {
+            if holds(self) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the relay never had {what}, but {:?}", self.heard_of_message());
+    }
+
     /// Waits until no connection is amid a transaction any more: each is closed, or has ended its message and waits.
     pub(super) async fn all_closed(&self) {
         for _ in 0..1000 {
