@@ -196,11 +196,9 @@ impl Zone {
 
     /// Whether DNSSEC proves what is said of the name and of all that it leads to.
     fn is_secure(&self, asked: &Name, answers: &[Record]) -> bool {
-        let secure = |name: &Name| {
-            let above = |zone: &Name| zone.zone_of(name);
-            let lines = self.0.iter().filter(|(zone, _)| above(zone)).flat_map(|(_, lines)| lines);
-            lines.into_iter().any(|line| matches!(line, Line::Secure))
-        };
+        let signed = |lines: &[Line]| lines.iter().any(|line| matches!(line, Line::Secure));
+        let zones: Vec<_> = self.0.iter().filter(|(_, lines)| signed(lines)).map(|(zone, _)| zone).collect();
+        let secure = |name: &Name| zones.iter().any(|zone| zone.zone_of(name));
         let targets = answers.iter().filter_map(|record| match &record.data {
             RData::CNAME(target) => Some(&target.0),
             _ => None,

@@ -258,8 +258,9 @@ async fn only_what_can_refuse_is_asked_each_question_once_and_at_the_given_pace(
     let began = Instant::now();
     let json = site.run("--json --rate 50 --concurrency 2", &[&log]).await.json();
     assert_eq!(json["would_be_refused"]["taken"], 400);
-    assert_eq!((&json["different_senders"], &json["dns_questions"]), (&40.into(), &40.into()));
-    assert_eq!(site.server.questions().total, 40, "neither PTR nor what only tags");
+    // a name that doesn't exist costs three questions: MX, A and AAAA
+    assert_eq!((&json["different_senders"], &json["dns_questions"]), (&40.into(), &120.into()));
+    assert_eq!(site.server.questions().total, 120, "neither PTR nor what only tags");
     assert!(began.elapsed() > Duration::from_millis(600), "{:?}", began.elapsed());
 }
 
@@ -271,7 +272,7 @@ async fn an_interrupted_run_reports_what_was_judged() {
     let log = site.file("mail.log", log.as_bytes());
     let mut command = site.command("--json --rate 20 --concurrency 1", &[&log]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    peers::eventually("a question", PATIENCE, || (site.server.questions().total > 5).then_some(())).await;
+    peers::eventually("a question", PATIENCE, || (site.server.questions().total > 15).then_some(())).await;
     peers::signal(child.id(), "INT");
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
