@@ -253,8 +253,7 @@ impl Inspection {
     async fn envelope_findings(&mut self, guest: &mut Guest, wanted: Wanted) -> Vec<Finding> {
         let gate = Arc::clone(&self.gate);
         let policy = gate.policy();
-        let looked_at =
-            |identity| wanted == Wanted::All || policy.rules(identity).refuses();
+        let looked_at = |identity| wanted == Wanted::All || policy.rules(identity).refuses();
         let mut findings = Vec::new();
         for identity in [Identity::Helo, Identity::Ptr] {
             if !self.exempt && looked_at(identity) {

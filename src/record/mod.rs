@@ -254,7 +254,7 @@ pub fn queries(findings: &[Finding]) -> usize {
     let unasked = |answer: &Answer| {
         matches!(answer, Answer::Unavailable(Trouble::Busy | Trouble::TooMany | Trouble::Down))
     };
-    let fresh = evidence
-        .filter(|evidence| evidence.freshness == Freshness::Fresh && !unasked(&evidence.answer));
+    let fresh =
+        evidence.filter(|evidence| evidence.freshness == Freshness::Fresh && !unasked(&evidence.answer));
     fresh.map(|evidence| &evidence.question).collect::<HashSet<_>>().len()
 }
