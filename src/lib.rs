@@ -41,6 +41,11 @@
 //! - The history is files that are only appended to, not the B-tree that the greylist has: nothing in it ever changes, what is
 //!   too old or too much goes as a whole file, readers beside the daemon need neither lock nor socket, a crash leaves
 //!   nothing to repair, and damage costs what it hit.
+//! - Every question to DNS is on an account: a client's, whose network has its share of the places, and a budget, since the
+//!   sender's zone says how many questions follow. The budgets are cut so that no name of the sender's choice spends what the
+//!   check of another needs: a temperror is a pass where the operator says so.
+//! - `exists` is asked before `matches`, and what can refuse before what only tags: a second round trip that mostly ends in the
+//!   cache, for questions that need not be asked twice and an order that doesn't depend on chance.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;
