@@ -9,8 +9,16 @@
 //!   the recipient. Only what can refuse is waited for there; what only tags is waited for at the end of the header.
 //! - There is no queue: the relay has one. What it says to a recipient is what the client hears.
 //! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
-//! - Questions over UDP go by sockets of our own: hickory-resolver makes a socket and a task for each and copies it several
-//!   times, which was a quarter of what a spoofed sender with a new name cost. Its parser and its TCP stay.
+//! - Questions to DNS go by sockets of our own: hickory-resolver makes a socket and a task for each over UDP and copies it
+//!   several times, which was a quarter of what a spoofed sender with a new name cost, and over TCP it goes on with a
+//!   connection that has died. Its parser (hickory-proto) stays.
+//! - NXDOMAIN is an answer to the question that was asked, name and type: some servers send it for AAAA, or for an empty
+//!   non-terminal. It denies more only where DNSSEC proves it (RFC 8020), by the AD bit of a server on loopback (RFC 4035
+//!   4.9.3); `trust-ad` of resolv.conf is not read, as it speaks for a path that we can't see.
+//! - A made-up name costs three questions without DNSSEC: MX, then A and AAAA side by side. All three at once would
+//!   triple the questions about good domains, which need the first only.
+//! - TCP to a resolver: at most eight connections (unbound takes ten by default), many questions on each. One question on
+//!   each would be simpler, but then slow questions of one client could take all that the resolver has.
 //! - At the end the listeners are closed before any session is told: who is turned away can't come back in by them.
 //! - There is no trait for DNS: a zone server on loopback tests the real resolver.
 //! - What the relay says to a client that it knows by XCLIENT is a verdict on that client, and the client hears it.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::gate::tally::{Kind, Row, Volume, exempt_lines};
+use crate::gate::tally::{Kind, Row, Volume, as_toml, exempt_lines};
 use crate::smtp::escape::Escaped;
 
 pub(super) fn sum(kinds: &[(Kind, Volume)]) -> Volume {
@@ -13,10 +13,10 @@ pub(super) fn sum(kinds: &[(Kind, Volume)]) -> Volume {
     sum
 }
 
-/// The largest rows, and for which of them there are lines for `[exempt]`.
+/// The largest rows, and lines for `[exempt]` with what they open.
 pub(super) fn shown(rows: &[Row], top: usize) -> (&[Row], Vec<String>) {
     let (shown, _) = rows.split_at_checked(top).unwrap_or((rows, &[]));
-    (shown, exempt_lines(shown.iter().filter(|row| row.volume.taken > 0)))
+    (shown, as_toml(&exempt_lines(shown)))
 }
 
 pub(super) fn kinds_table(kinds: &[(Kind, Volume)]) -> String {

@@ -93,6 +93,11 @@ impl Layer {
         self.values.get(key).map(|(value, _)| value)
     }
 
+    /// Drops the value of a key.
+    pub(super) fn remove(&mut self, key: &str) {
+        self.values.remove(key);
+    }
+
     fn add(
         &mut self,
         key: String,

@@ -133,7 +133,8 @@ pub fn load_text(
     })?;
     let keys = Keys::new(&defaults);
     let mut problems = Vec::new();
-    let mut layers = vec![Layer::defaults(defaults)];
+    let mut built_in = Layer::defaults(defaults);
+    let mut layers = Vec::new();
     if let Some((path, text)) = file {
         layers.push(Layer::file(text, path, &keys, &mut problems));
     }
@@ -145,6 +146,8 @@ pub fn load_text(
     let state = state_folder(&environment);
     layers.push(Layer::environment(environment, &keys, &mut problems));
     layers.push(Layer::flags(&flags.set, &keys, &mut problems));
+    give_way(&mut built_in, &layers);
+    layers.insert(0, built_in);
 
     let origins = origins(&layers);
     let resolved = merge(&layers)
@@ -159,6 +162,20 @@ pub fn load_text(
         Err(more) => {
             problems.extend(more);
             Err(sorted(problems))
+        }
+    }
+}
+
+/// An operator who sets the rungs of `[policy]` means them for every identity that the configuration gives no rungs of its
+/// own: the built-in ones give way. Those of `exists` for helo and ptr don't, since hardly any host name has an MX record.
+fn give_way(built_in: &mut Layer, layers: &[Layer]) {
+    let rungs = [
+        ("policy.exists_by", ["policy.from.exists_by", "policy.reply_to.exists_by"]),
+        ("policy.matches_by", ["policy.from.matches_by", "policy.ptr.matches_by"]),
+    ];
+    for (general, own) in rungs {
+        if layers.iter().any(|layer| layer.value(general).is_some()) {
+            own.iter().for_each(|key| built_in.remove(key));
         }
     }
 }
@@ -234,8 +251,8 @@ mod tests {
             .map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
-    fn rules(exists: Action, matches: Action, exists_by: &[Rung]) -> IdentityRules {
-        IdentityRules { exists, matches, exists_by: exists_by.to_vec(), matches_by: vec![Rung::Mx] }
+    fn rules(exists: Action, matches: Action, exists_by: &[Rung], matches_by: &[Rung]) -> IdentityRules {
+        IdentityRules { exists, matches, exists_by: exists_by.to_vec(), matches_by: matches_by.to_vec() }
     }
 
     fn hours(hours: u64) -> Duration {
@@ -244,6 +261,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_that_were_promised() {
+        use Rung::{Address, Dkim, Mx, Network, Organization, Ptr, Spf};
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         let hostname = DomainName::parse("mx.example.com").unwrap();
         let expected = Settings {
@@ -267,11 +285,21 @@ mod tests {
                     reject_at: RejectAt::Rcpt,
                     on_dns_error: OnDnsError::Defer,
                     malformed: Action::Reject,
-                    helo: rules(Action::Off, Action::Off, &[Rung::Mx, Rung::Address]),
-                    ptr: rules(Action::Tag, Action::Off, &[Rung::Mx, Rung::Organization]),
-                    mail_from: rules(Action::Reject, Action::Tag, &[Rung::Mx]),
-                    from: rules(Action::Reject, Action::Off, &[Rung::Mx]),
-                    reply_to: rules(Action::Reject, Action::Off, &[Rung::Mx]),
+                    helo: rules(Action::Off, Action::Off, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
+                    ptr: rules(Action::Tag, Action::Off, &[Mx, Organization], &[Mx, Network, Spf]),
+                    mail_from: rules(Action::Reject, Action::Tag, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
+                    from: rules(
+                        Action::Reject,
+                        Action::Off,
+                        &[Mx, Address, Organization],
+                        &[Mx, Network, Ptr, Spf, Dkim],
+                    ),
+                    reply_to: rules(
+                        Action::Greylist,
+                        Action::Off,
+                        &[Mx, Address, Organization],
+                        &[Mx, Network, Ptr, Spf],
+                    ),
                 },
                 exempt: Exemptions {
                     recipients: vec!["postmaster".into(), "abuse".into()],
@@ -285,7 +313,13 @@ mod tests {
                 match_prefix_v4: 24,
                 match_prefix_v6: 64,
             },
-            greylist: None,
+            greylist: Some(greylist::Settings {
+                path: "rmxd-greylist".into(),
+                delay: minutes(5),
+                expire: hours(36 * 24),
+                prefix_v4: 24,
+                prefix_v6: 64,
+            }),
             history: Some(history::Settings {
                 path: "rmxd-history".into(),
                 keep: hours(14 * 24),
@@ -346,6 +380,8 @@ mod tests {
         assert_eq!(with("policy.mail_from.matches", &[]), expected("rmxd-greylist"));
         let systemd = [("STATE_DIRECTORY", "/var/lib/rmxd:/var/lib/other")];
         assert_eq!(with("policy.reply_to.exists", &systemd), expected("/var/lib/rmxd/rmxd-greylist"));
+        let without = super::tests::with(&[("hostname", "gate.test"), ("policy.reply_to.exists", "reject")]);
+        assert_eq!(without.unwrap().greylist, None);
     }
 
     #[test]
@@ -366,16 +402,24 @@ mod tests {
 
     #[test]
     fn an_identity_keeps_its_own_rungs_over_the_general_ones() {
-        use Rung::{Address, Mx, Network, Organization};
+        use Rung::{Address, Mx, Network, Organization, Ptr, Spf};
         let policy = |assignments: &[(&str, &str)]| with(assignments).unwrap().gate.policy;
         let general = policy(&[("policy.exists_by", "organization"), ("policy.matches_by", "mx, network")]);
         assert_eq!(general.mail_from.exists_by, [Organization]);
         assert_eq!(general.helo.exists_by, [Mx, Address]);
         assert_eq!(general.ptr.exists_by, [Mx, Organization]);
         assert_eq!(general.helo.matches_by, [Mx, Network]);
+        assert_eq!(
+            (general.from.exists_by, general.reply_to.exists_by),
+            (vec![Organization], vec![Organization])
+        );
+        assert_eq!((general.from.matches_by, general.ptr.matches_by), (vec![Mx, Network], vec![Mx, Network]));
         let own = policy(&[("policy.helo.exists_by", "mx"), ("policy.from.matches_by", "network")]);
         assert_eq!((own.helo.exists_by, own.from.matches_by), (vec![Mx], vec![Network]));
-        assert_eq!(own.mail_from.matches_by, [Mx]);
+        assert_eq!(own.mail_from.matches_by, [Mx, Network, Ptr, Spf]);
+        assert_eq!(own.ptr.matches_by, [Mx, Network, Spf]);
+        let both = policy(&[("policy.exists_by", "mx"), ("policy.from.exists_by", "mx, organization")]);
+        assert_eq!((both.from.exists_by, both.reply_to.exists_by), (vec![Mx, Organization], vec![Mx]));
     }
 
     #[test]

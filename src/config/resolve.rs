@@ -363,13 +363,7 @@ fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {
 }
 
 fn dns_server(text: &str) -> Result<SocketAddr, String> {
-    text.parse::<SocketAddr>()
-        .or_else(|_no_port| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)))
-        .ok()
-        .filter(|server| server.port() != 0)
-        .ok_or_else(|| {
-            "is not an address such as \"192.0.2.53\", \"127.0.0.1:5353\" or \"[::1]:53\"".to_owned()
-        })
+    dns::parse_server(text).map_err(|error| error.to_string())
 }
 
 fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settings {

@@ -2,7 +2,8 @@
 //!
 //! A recursive server mostly gives the whole chain; where it ends without data and without a SOA record, the rest is
 //! asked for. Chains are bounded, and a circle is trouble, not absence: 5xx never rests on it. NXDOMAIN behind an
-//! alias speaks of the last name only (RFC 6604 3), so it is that name which is denied.
+//! alias speaks of the last name only (RFC 6604 3), so it is that name which is denied, and for good only where DNSSEC
+//! proves every answer on the way.
 
 use std::time::Duration;
 
@@ -10,9 +11,8 @@ use tokio::time::Instant;
 
 use crate::dns::budget::{Budget, Payment};
 use crate::dns::failover::Servers;
-use crate::dns::resolver::{Data, Record, Response, WireName};
-use crate::policy::evidence::{Answer, Question, RecordType, Records, Trouble};
-use crate::smtp::address::DomainName;
+use crate::dns::message::{Data, Record, Response, WireName};
+use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Trouble};
 
 /// How many questions one answer may cost.
 const MAX_ASKED: usize = 8;
@@ -25,13 +25,14 @@ pub(super) struct Resolved {
     pub(super) answer: Answer,
     /// The least TTL on the way; `None` for trouble, and for absence without a SOA record.
     pub(super) ttl: Option<Duration>,
-    /// The name that doesn't exist: the one asked for, or the one that its aliases lead to.
-    pub(super) denied: Option<DomainName>,
+    /// The name that DNSSEC proves not to exist, with all below it: the one asked for, or the one that its aliases lead
+    /// to.
+    pub(super) proven_absent: Option<QuestionName>,
 }
 
 impl Resolved {
     pub(super) fn trouble(trouble: Trouble) -> Self {
-        Self { answer: Answer::Unavailable(trouble), ttl: None, denied: None }
+        Self { answer: Answer::Unavailable(trouble), ttl: None, proven_absent: None }
     }
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn resolve(
     let Some(name) = WireName::of(&question.name) else {
         return Resolved::trouble(Trouble::Broken);
     };
-    let mut chain = Chain { names: vec![name.clone()], last: name, ttl: Duration::MAX };
+    let mut chain = Chain { names: vec![name.clone()], last: name, ttl: Duration::MAX, secure: true };
     let mut payment = Some(payment);
     for _ in 0..MAX_ASKED {
         let Some(paid) = payment.take().or_else(|| budget.pay()) else {
@@ -57,17 +58,18 @@ pub(super) async fn resolve(
             Ok(response) => response,
             Err(trouble) => return Resolved::trouble(trouble),
         };
+        chain.secure &= response.secure;
         let asked = chain.names.len();
         // Who asks for the alias itself wants to know where it leads, not what is there.
         if question.rtype != RecordType::Cname && chain.follow(&response.records).is_err() {
             return Resolved::trouble(Trouble::AliasLoop);
         }
         if let Some(records) = chain.records(&response.records, question.rtype) {
-            return Resolved { answer: Answer::Found(records), ttl: Some(chain.ttl), denied: None };
+            return Resolved { answer: Answer::Found(records), ttl: Some(chain.ttl), proven_absent: None };
         }
         let moved = chain.names.len() > asked;
         if response.denied || !moved || response.negative_ttl.is_some() {
-            return chain.absence(&response);
+            return chain.absence(&response, &question.name);
         }
     }
     Resolved::trouble(Trouble::AliasLoop)
@@ -77,6 +79,8 @@ struct Chain {
     names: Vec<WireName>,
     last: WireName,
     ttl: Duration,
+    /// So were all answers so far.
+    secure: bool,
 }
 
 impl Chain {
@@ -123,12 +127,16 @@ impl Chain {
         }
     }
 
-    fn absence(&self, response: &Response) -> Resolved {
+    fn absence(&self, response: &Response, asked: &QuestionName) -> Resolved {
         let ttl = response.negative_ttl.map(|ttl| ttl.min(self.ttl));
-        if response.denied {
-            Resolved { answer: Answer::NoSuchDomain, ttl, denied: self.last.domain() }
-        } else {
-            Resolved { answer: Answer::NoData, ttl, denied: None }
+        if !response.denied {
+            return Resolved { answer: Answer::NoData, ttl, proven_absent: None };
         }
+        let proven_absent = match (self.secure, self.names.len()) {
+            (false, _) => None,
+            (true, 1) => Some(asked.clone()),
+            (true, _) => self.last.domain().map(QuestionName::from),
+        };
+        Resolved { answer: Answer::NoSuchDomain, ttl, proven_absent }
     }
 }

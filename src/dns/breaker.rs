@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::dns::resolver::WireName;
+use crate::dns::message::WireName;
 use crate::policy::evidence::{Question, RecordType, Trouble};
 
 /// Questions in a row without a word from any server that raise the alarm.

@@ -14,6 +14,7 @@ use moka::ops::compute::Op;
 use crate::dns::CacheSettings;
 use crate::dns::alias::Resolved;
 use crate::dns::clock::{Clock, Moment};
+use crate::dns::denials::{Denial, Denials, Of};
 use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Target, Trouble};
 
 /// What moka and the allocator use for one entry besides what is counted here: 310 to 360 octets, measured with half a
@@ -34,8 +35,39 @@ pub(super) struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum About {
     Records(RecordType),
-    /// That the name doesn't exist, nor anything below it (RFC 8020).
-    Existence,
+    /// What of the name doesn't exist.
+    Denials,
+}
+
+/// What an entry holds.
+#[derive(Debug, Clone)]
+enum Value {
+    Answer(Entry),
+    Denials(Denials),
+}
+
+impl Value {
+    fn answer(self) -> Option<Entry> {
+        match self {
+            Self::Answer(entry) => Some(entry),
+            Self::Denials(_) => None,
+        }
+    }
+
+    fn denials(self) -> Option<Denials> {
+        match self {
+            Self::Answer(_) => None,
+            Self::Denials(denials) => Some(denials),
+        }
+    }
+
+    fn weight(&self) -> usize {
+        let heap = match self {
+            Self::Answer(entry) => entry.heap(),
+            Self::Denials(denials) => denials.heap(),
+        };
+        size_of::<Self>() + heap
+    }
 }
 
 impl From<Question> for Key {
@@ -78,40 +110,43 @@ impl Entry {
         }
     }
 
-    fn weight(&self) -> usize {
+    fn heap(&self) -> usize {
         let last_good = self.last_good.as_ref().map_or(0, |held| size_of::<Held>() + weight(&held.answer));
-        size_of::<Self>() + weight(&self.latest.answer) + last_good
+        weight(&self.latest.answer) + last_good
     }
 }
 
 /// All answers that are held.
 pub(super) struct Cache {
-    store: moka::future::Cache<Key, Entry, RandomState>,
+    store: moka::future::Cache<Key, Value, RandomState>,
     settings: CacheSettings,
     clock: Clock,
+    /// One for all denials.
+    no_such_domain: Arc<Answer>,
 }
 
 impl Cache {
     pub(super) fn new(settings: CacheSettings, clock: Clock) -> Self {
         let store = moka::future::Cache::builder()
             .max_capacity(settings.memory)
-            .weigher(|key: &Key, entry: &Entry| {
-                let octets = OVERHEAD + size_of::<Key>() + heap(key.name.as_str()) + entry.weight();
+            .weigher(|key: &Key, value: &Value| {
+                let octets = OVERHEAD + size_of::<Key>() + heap(key.name.as_str()) + value.weight();
                 u32::try_from(octets).unwrap_or(u32::MAX)
             })
             .build_with_hasher(RandomState::default());
-        Self { store, settings, clock }
+        Self { store, settings, clock, no_such_domain: Arc::new(Answer::NoSuchDomain) }
     }
 
     /// The same answers by other settings, which bind the answers to come. While the memory stays as it is, both are
     /// one store; else this is a copy, as moka's bound is for good.
     pub(super) async fn renewed(&self, settings: CacheSettings) -> Self {
         if settings.memory == self.settings.memory {
-            return Self { store: self.store.clone(), settings, clock: self.clock.clone() };
+            let (store, clock) = (self.store.clone(), self.clock.clone());
+            return Self { store, settings, clock, no_such_domain: Arc::clone(&self.no_such_domain) };
         }
         let renewed = Self::new(settings, self.clock.clone());
-        for (count, (key, entry)) in self.store.iter().enumerate() {
-            renewed.store.insert((*key).clone(), entry).await;
+        for (count, (key, value)) in self.store.iter().enumerate() {
+            renewed.store.insert((*key).clone(), value).await;
             if count % COPIED_AT_ONCE == 0 {
                 tokio::task::yield_now().await;
             }
@@ -124,17 +159,17 @@ impl Cache {
         (self.store.entry_count(), self.store.weighted_size())
     }
 
-    /// Removes what is held of a name and of all below it, and that a name above it doesn't exist, which would go on to
-    /// say the same of this one. A question that is under way may bring its answer back.
+    /// Removes what is held of a name and of all below it, and that a name above it is proven not to exist, which would
+    /// go on to deny this one. A question that is under way may bring its answer back.
     pub(super) async fn forget(&self, name: &QuestionName) -> usize {
-        let is_meant = |key: &Key| match key.about {
+        let is_meant = |key: &Key, value: &Value| match value {
             _ if key.name.is_at_or_below(name) => true,
-            About::Existence => name.is_at_or_below(&key.name),
-            About::Records(_) => false,
+            Value::Denials(denials) => denials.of_name().is_some() && name.is_at_or_below(&key.name),
+            Value::Answer(_) => false,
         };
         let mut removed = 0;
-        for (count, (key, _)) in self.store.iter().enumerate() {
-            if is_meant(&key) && self.store.remove(&*key).await.is_some() {
+        for (count, (key, value)) in self.store.iter().enumerate() {
+            if is_meant(&key, &value) && self.store.remove(&*key).await.is_some() {
                 removed += 1;
             }
             if count % COPIED_AT_ONCE == 0 {
@@ -148,19 +183,23 @@ impl Cache {
     pub(super) async fn fresh(&self, question: Question) -> (Question, Option<Entry>) {
         let rtype = question.rtype;
         let key = Key::from(question);
-        let entry = self.store.get(&key).await.filter(|entry| entry.is_fresh(self.clock.now()));
+        let entry = self.answer(&key).await.filter(|entry| entry.is_fresh(self.clock.now()));
         (Question { name: key.name, rtype }, entry)
     }
 
-    /// A fresh NXDOMAIN of `name` or of a name above it (RFC 8020 2).
-    pub(super) async fn denial(&self, name: &QuestionName) -> Option<Entry> {
+    /// A fresh NXDOMAIN of the name and type, or of the name or one above it where that is proven (RFC 8020 2).
+    pub(super) async fn denial(&self, question: &Question) -> Option<Entry> {
         let now = self.clock.now();
-        let mut name = Some(name.clone());
-        while let Some(denied) = name {
-            name = denied.parent();
-            let key = Key { name: denied, about: About::Existence };
-            if let Some(entry) = self.store.get(&key).await.filter(|entry| entry.is_fresh(now)) {
-                return Some(entry);
+        let own = self.denials(question.name.clone()).await.and_then(|denials| denials.of(question.rtype));
+        if let Some(denial) = own.filter(|denial| denial.is_fresh(now)) {
+            return Some(self.denied(denial));
+        }
+        let mut above = question.name.parent();
+        while let Some(name) = above {
+            above = name.parent();
+            let proven = self.denials(name).await.and_then(|denials| denials.of_name());
+            if let Some(denial) = proven.filter(|denial| denial.is_fresh(now)) {
+                return Some(self.denied(denial));
             }
         }
         None
@@ -173,29 +212,34 @@ impl Cache {
         question: Question,
         resolve: impl Future<Output = Resolved>,
     ) -> Option<Entry> {
+        let (name, rtype) = (question.name.clone(), question.rtype);
         let (key, began) = (Key::from(question), self.clock.now());
         // Also what came while this one waited, however short it is to be kept.
         let usable = |entry: &Entry| entry.is_fresh(self.clock.now()) || entry.latest.received > began;
-        let denial = Key { name: key.name.clone(), about: About::Existence };
         let mut given = None;
-        let ask = |known: Option<moka::Entry<Key, Entry>>| async {
-            let known = known.map(moka::Entry::into_value);
+        let ask = |known: Option<moka::Entry<Key, Value>>| async {
+            let known = known.and_then(|known| known.into_value().answer());
             let was_known = known.is_some();
-            let denied = self.store.get(&denial).await;
+            let denied = self.denials(name.clone()).await.and_then(|denials| denials.of(rtype));
+            let denied = denied.map(|denial| self.denied(denial));
             if let Some(entry) = known.clone().filter(usable).or(denied.filter(usable)) {
                 given = Some(entry);
                 return Op::Nop;
             }
             let resolved = resolve.await;
-            let itself = resolved.denied.as_ref().is_some_and(|name| name.as_str() == denial.name.as_str());
-            let entry = self.entry(known, resolved).await;
+            let is_denial = resolved.answer == Answer::NoSuchDomain;
+            let entry = if is_denial {
+                self.deny(&name, rtype, &resolved).await
+            } else {
+                self.entry(known, resolved)
+            };
             given = Some(entry.clone());
-            match (itself, was_known) {
-                // That the name doesn't exist is held, and says it for every type: a second entry would double what a
-                // flood of invented names takes.
+            match (is_denial, was_known) {
+                // All denials of a name are one entry: an entry for each type would multiply what a flood of invented
+                // names takes.
                 (true, true) => Op::Remove,
                 (true, false) => Op::Nop,
-                (false, _) => Op::Put(entry),
+                (false, _) => Op::Put(Value::Answer(entry)),
             }
         };
         self.store.entry_by_ref(&key).and_compute_with(ask).await;
@@ -205,7 +249,7 @@ impl Cache {
     /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
     pub(super) async fn unasked(&self, question: Question, why: Trouble) -> Entry {
         let now = self.clock.now();
-        let known = self.store.get(&Key::from(question)).await;
+        let known = self.answer(&Key::from(question)).await;
         if let Some(entry) = known.as_ref().filter(|entry| entry.is_fresh(now)) {
             return entry.clone();
         }
@@ -214,18 +258,48 @@ impl Cache {
         Entry { latest, last_good: known.and_then(Entry::into_last_good) }
     }
 
-    /// The entry of an answer; `known` is what was held before it.
-    async fn entry(&self, known: Option<Entry>, resolved: Resolved) -> Entry {
+    async fn answer(&self, key: &Key) -> Option<Entry> {
+        self.store.get(key).await.and_then(Value::answer)
+    }
+
+    async fn denials(&self, name: QuestionName) -> Option<Denials> {
+        self.store.get(&Key { name, about: About::Denials }).await.and_then(Value::denials)
+    }
+
+    /// A denial as an answer.
+    fn denied(&self, Denial { received, expires, .. }: Denial) -> Entry {
+        let answer = Arc::clone(&self.no_such_domain);
+        Entry { latest: Held { answer, received, expires }, last_good: None }
+    }
+
+    /// Notes an NXDOMAIN, with what it proves.
+    async fn deny(&self, name: &QuestionName, rtype: RecordType, resolved: &Resolved) -> Entry {
+        let received = self.clock.now();
+        let expires = received.plus(self.keep(resolved));
+        let of = |of| Denial { of, received, expires };
+        let proven = resolved.proven_absent.as_ref();
+        if proven != Some(name) {
+            self.add_denial(name.clone(), of(Of::Type(rtype))).await;
+        }
+        if let Some(proven) = proven {
+            self.add_denial(proven.clone(), of(Of::Name)).await;
+        }
+        self.denied(of(Of::Type(rtype)))
+    }
+
+    async fn add_denial(&self, name: QuestionName, denial: Denial) {
+        let add = |known: Option<moka::Entry<Key, Value>>| async move {
+            let known = known.and_then(|known| known.into_value().denials()).unwrap_or_default();
+            Value::Denials(known.and(denial, denial.received))
+        };
+        self.store.entry(Key { name, about: About::Denials }).and_upsert_with(add).await;
+    }
+
+    /// The entry of an answer that is no denial; `known` is what was held before it.
+    fn entry(&self, known: Option<Entry>, resolved: Resolved) -> Entry {
         let received = self.clock.now();
         let expires = received.plus(self.keep(&resolved));
         let latest = Held { answer: Arc::new(resolved.answer), received, expires };
-        if let Some(name) = resolved.denied {
-            let denial = Entry {
-                latest: Held { answer: Arc::new(Answer::NoSuchDomain), ..latest.clone() },
-                last_good: None,
-            };
-            self.store.insert(Key { name: name.into(), about: About::Existence }, denial).await;
-        }
         let last_good = match *latest.answer {
             Answer::Unavailable(_) => known.and_then(Entry::into_last_good),
             Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
@@ -311,7 +385,7 @@ mod tests {
             let target =
                 Target::Host(DomainName::parse("a-name-that-does-not-fit-inline.example.test").unwrap());
             let answer = Answer::Found(Records::Mx(vec![(10, target)]));
-            Resolved { answer, ttl: Some(Duration::from_secs(300)), denied: None }
+            Resolved { answer, ttl: Some(Duration::from_secs(300)), proven_absent: None }
         };
         let often = question("often.test".to_owned());
         for at in 0..20_000 {
@@ -324,32 +398,85 @@ mod tests {
         assert!(cache.fresh(often).await.1.is_some());
     }
 
+    fn question(name: &str, rtype: RecordType) -> Question {
+        Question { name: QuestionName::parse(name.as_bytes()).unwrap(), rtype }
+    }
+
+    async fn deny(cache: &Cache, name: &str, rtype: RecordType, proven_absent: Option<&str>) {
+        let proven_absent = proven_absent.map(|name| QuestionName::parse(name.as_bytes()).unwrap());
+        let ttl = Some(Duration::from_secs(300));
+        let gone = async { Resolved { answer: Answer::NoSuchDomain, ttl, proven_absent } };
+        let entry = cache.ask_once(question(name, rtype), gone).await.unwrap();
+        assert_eq!(*entry.latest.answer, Answer::NoSuchDomain);
+        cache.store.run_pending_tasks().await;
+    }
+
     #[tokio::test]
-    async fn a_name_that_does_not_exist_takes_one_entry_whatever_is_asked_of_it() {
+    async fn a_name_that_does_not_exist_takes_one_entry_and_what_was_not_asked_is_not_denied() {
+        use RecordType::{A, Aaaa, Cname, Mx, Txt};
         let cache = small_cache();
-        let name = |text: &str| QuestionName::parse(text.as_bytes()).unwrap();
-        let question = |text, rtype| Question { name: name(text), rtype };
-        let denied = |text| Resolved {
-            answer: Answer::NoSuchDomain,
-            ttl: Some(Duration::from_secs(300)),
-            denied: Some(DomainName::parse(text).unwrap()),
-        };
-        for rtype in [RecordType::Mx, RecordType::A] {
-            let gone = async { denied("gone.test") };
-            let entry = cache.ask_once(question("gone.test", rtype), gone).await.unwrap();
-            assert_eq!(*entry.latest.answer, Answer::NoSuchDomain);
+        let denied = async |name, rtype| cache.denial(&question(name, rtype)).await.is_some();
+        for rtype in [Mx, A, Txt] {
+            assert!(!denied("gone.test", rtype).await, "{rtype}");
+            deny(&cache, "gone.test", rtype, None).await;
+            assert!(denied("gone.test", rtype).await, "{rtype}");
+            assert_eq!(cache.store.entry_count(), 1);
         }
+        assert!(!denied("gone.test", Aaaa).await && !denied("gone.test", Cname).await);
+        assert!(!denied("below.gone.test", Mx).await);
+
+        // DNSSEC proves it: of all types and all names below
+        deny(&cache, "gone.test", Aaaa, Some("gone.test")).await;
+        assert_eq!(cache.store.entry_count(), 1);
+        assert!(denied("gone.test", Cname).await && denied("b.a.gone.test", Mx).await);
+        assert!(!denied("test", Mx).await && !denied("notgone.test", Mx).await);
+
+        // behind an alias it is another name that is denied, and of the alias no more than was asked for
+        deny(&cache, "alias.test", Mx, None).await;
+        assert_eq!(cache.store.entry_count(), 2);
+        assert!(denied("alias.test", Mx).await && !denied("alias.test", A).await);
+        deny(&cache, "alias.test", A, Some("elsewhere.test")).await;
+        assert_eq!(cache.store.entry_count(), 3);
+        assert!(denied("alias.test", A).await && !denied("alias.test", Txt).await);
+        assert!(denied("below.elsewhere.test", Txt).await && !denied("below.alias.test", Mx).await);
+    }
+
+    #[tokio::test]
+    async fn a_denial_ends_for_its_type_when_its_own_time_is_over() {
+        use RecordType::{A, Mx};
+        let cache = small_cache();
+        let denied = async |rtype| cache.denial(&question("gone.test", rtype)).await.is_some();
+        deny(&cache, "gone.test", Mx, None).await;
+        cache.clock.advance(Duration::from_secs(200));
+        deny(&cache, "gone.test", A, None).await;
+        let held = cache.denial(&question("gone.test", Mx)).await.unwrap().latest;
+        assert_eq!(cache.clock.now().since(held.received), Duration::from_secs(200));
+        cache.clock.advance(Duration::from_secs(100));
+        assert!(!denied(Mx).await && denied(A).await);
+        deny(&cache, "gone.test", Mx, None).await;
+        cache.clock.advance(Duration::from_secs(200));
+        assert!(denied(Mx).await && !denied(A).await);
+    }
+
+    #[tokio::test]
+    async fn denials_of_all_types_at_once_are_all_kept() {
+        use RecordType::{A, Aaaa, Cname, Mx, Ptr, Txt};
+        let cache = small_cache();
+        let types = [Mx, A, Aaaa, Txt, Ptr, Cname];
+        let ask = |rtype| {
+            let slowly = async {
+                tokio::task::yield_now().await;
+                let ttl = Some(Duration::from_secs(300));
+                Resolved { answer: Answer::NoSuchDomain, ttl, proven_absent: None }
+            };
+            cache.ask_once(question("gone.test", rtype), slowly)
+        };
+        futures_util::future::join_all(types.map(ask)).await;
         cache.store.run_pending_tasks().await;
         assert_eq!(cache.store.entry_count(), 1);
-        assert!(cache.denial(&name("gone.test")).await.is_some());
-        assert!(cache.denial(&name("below.gone.test")).await.is_some());
-
-        // behind an alias it is another name that is denied, and the answer is held as well
-        cache.ask_once(question("alias.test", RecordType::Mx), async { denied("elsewhere.test") }).await;
-        cache.store.run_pending_tasks().await;
-        assert_eq!(cache.store.entry_count(), 3);
-        assert!(cache.denial(&name("alias.test")).await.is_none());
-        assert!(cache.fresh(question("alias.test", RecordType::Mx)).await.1.is_some());
+        for rtype in types {
+            assert!(cache.denial(&question("gone.test", rtype)).await.is_some(), "{rtype}");
+        }
     }
 
     #[tokio::test]

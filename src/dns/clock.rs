@@ -43,23 +43,30 @@ impl Clock {
     /// The time since the start.
     pub(super) fn now(&self) -> Moment {
         match &self.0 {
-            Source::Running(start) => Moment(start.elapsed()),
-            Source::Moved(milliseconds) => Moment(Duration::from_millis(milliseconds.load(Ordering::SeqCst))),
+            Source::Running(start) => Moment(nanoseconds(start.elapsed())),
+            Source::Moved(milliseconds) => {
+                Moment(nanoseconds(Duration::from_millis(milliseconds.load(Ordering::SeqCst))))
+            }
         }
     }
 }
 
-/// A moment of a [`Clock`].
+/// A moment of a [`Clock`], in nanoseconds: half of what a `Duration` takes in each answer of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(Duration);
+pub(super) struct Moment(u64);
 
 impl Moment {
     pub(super) fn plus(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(time))
+        Self(self.0.saturating_add(nanoseconds(time)))
     }
 
     /// How long it lies after `earlier`; zero if it doesn't.
     pub(super) fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+/// At most 584 years.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dns::SetupError;
 use crate::dns::breaker::Breaker;
 use crate::dns::clock::{Clock, Moment};
 use crate::dns::health::Health;
-use crate::dns::resolver::{Response, Upstream, WireName};
+use crate::dns::message::{Response, WireName};
+use crate::dns::resolver::Upstream;
 use crate::metrics::{Metrics, QueryOutcome};
 use crate::policy::evidence::{RecordType, Trouble};
 
@@ -40,21 +40,12 @@ struct Server {
 }
 
 impl Servers {
-    pub(super) fn new(
-        addresses: &[SocketAddr],
-        timeout: Duration,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> Result<Self, SetupError> {
-        let servers = addresses
-            .iter()
-            .map(|&address| {
-                let upstream = Upstream::new(address, timeout)?;
-                Ok(Server { address, upstream, failed: Mutex::default() })
-            })
-            .collect::<Result<_, _>>()?;
+    pub(super) fn new(addresses: &[SocketAddr], timeout: Duration, clock: Clock, metrics: Metrics) -> Self {
+        let server =
+            |&address| Server { address, upstream: Upstream::new(address), failed: Mutex::default() };
+        let servers = addresses.iter().map(server).collect();
         let health = Mutex::new(Health::unknown(addresses));
-        Ok(Self { servers, timeout, clock, breaker: Breaker::default(), health, metrics })
+        Self { servers, timeout, clock, breaker: Breaker::default(), health, metrics }
     }
 
     /// The first answer, or the most telling trouble.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::dns::server::ServerName;
+
 /// The servers as they were when they were last looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -59,6 +61,7 @@ impl fmt::Display for Health {
             return write!(f, "no server answers ({})", self.names());
         }
         for (at, (server, condition)) in self.servers.iter().enumerate() {
+            let server = ServerName(*server);
             write!(f, "{}{server} {condition}", if at == 0 { "" } else { "; " })?;
         }
         Ok(())
@@ -100,6 +103,7 @@ impl Health {
             return notices;
         }
         for ((server, before), (_, now)) in self.servers.iter().zip(&later.servers) {
+            let server = ServerName(*server);
             // that it was silent was told with all the others
             let before = if self.down && *before == Condition::Silent { &Condition::Unknown } else { before };
             if std::mem::discriminant(before) == std::mem::discriminant(now) {
@@ -117,7 +121,7 @@ impl Health {
     }
 
     fn names(&self) -> String {
-        let names: Vec<_> = self.servers.iter().map(|(server, _)| server.to_string()).collect();
+        let names: Vec<_> = self.servers.iter().map(|(server, _)| ServerName(*server).to_string()).collect();
         names.join(", ")
     }
 }

@@ -17,7 +17,8 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::dns::health::Condition;
-use crate::dns::resolver::{Asked, Said, Upstream, WireName};
+use crate::dns::message::{Asked, Said, WireName};
+use crate::dns::resolver::Upstream;
 use crate::policy::evidence::RecordType;
 
 /// Half of the answers take longer: slow.
@@ -159,7 +160,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(2);
 
     async fn looked_at(server: &TestServer) -> Condition {
-        look(&Upstream::new(server.address(), LIMIT).unwrap(), None, LIMIT).await
+        look(&Upstream::new(server.address()), None, LIMIT).await
     }
 
     #[tokio::test]
@@ -197,7 +198,7 @@ mod tests {
     async fn only_a_server_that_says_nothing_at_all_is_silent() {
         let server = TestServer::start("good.test A 192.0.2.1").await;
         server.silence(true);
-        let upstream = Upstream::new(server.address(), LIMIT).unwrap();
+        let upstream = Upstream::new(server.address());
         assert_eq!(look(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
         server.silence(false);
         server.set(". DROP\n*.invalid DROP\n*.com DROP\n1.0.0.127.in-addr.arpa REFUSED");

@@ -2,7 +2,8 @@
 //!
 //! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
 //! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
-//! server within one deadline, `resolver` is one exchange with one server (`udp` its sockets, `packet` its questions).
+//! server within one deadline, `resolver` is one exchange with one server (`udp` and `tcp` its sockets, `packet` its
+//! questions, `message` its answers).
 //! Beside them `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
 //! A question is asked on an account (`budget`), which pays for it and whose client has its place (`askers`); one that is
 //! under way already (`flights`) needs neither. Upon it stand `trail`, the look-ups of one finding, and `names`, those of an
@@ -14,14 +15,22 @@ mod breaker;
 mod budget;
 mod cache;
 mod clock;
+mod denials;
 mod failover;
+#[cfg(test)]
+mod faults;
 mod flights;
 mod health;
 mod look;
+mod message;
 pub(crate) mod names;
 pub(crate) mod organization;
 mod packet;
+#[cfg(test)]
+mod raw_server;
 mod resolver;
+mod server;
+mod tcp;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
@@ -52,6 +61,7 @@ use crate::smtp::address::DomainName;
 pub use crate::dns::budget::{Account, Budget, Urgency};
 pub use crate::dns::clock::Clock;
 pub use crate::dns::health::{Condition, Health};
+pub use crate::dns::server::{AddressError, ServerName, parse_server};
 pub use crate::dns::watch::Watch;
 
 /// Questions under way at once: each holds a socket, and random sub-domains must drown neither the server nor our file
@@ -110,9 +120,6 @@ pub enum SetupError {
         "dns.servers is empty and the system's resolver configuration (/etc/resolv.conf) is of no use: {0}"
     )]
     System(String),
-    /// The resolver library refused.
-    #[error("the DNS resolver can't be set up: {0}")]
-    Resolver(String),
 }
 
 /// Asks DNS; clones share the cache.
@@ -185,11 +192,11 @@ impl Dns {
 
     fn start(mut settings: Settings, clock: Clock, metrics: Metrics) -> Result<Self, SetupError> {
         if settings.servers.is_empty() {
-            settings.servers = resolver::system_servers()?;
+            settings.servers = server::system_servers()?;
         }
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
-            servers: servers(&settings, &clock, &metrics)?,
+            servers: servers(&settings, &clock, &metrics),
             askers: Askers::new(BOUNDS),
             flights: Arc::default(),
             clock,
@@ -205,7 +212,7 @@ impl Dns {
     /// As [`Dns::new`].
     pub async fn renewed(&self, mut settings: Settings) -> Result<Self, SetupError> {
         if settings.servers.is_empty() {
-            settings.servers = resolver::system_servers()?;
+            settings.servers = server::system_servers()?;
         }
         let Inner { cache, servers: asked, askers, flights: _, clock, settings: before, metrics } = &*self.0;
         if settings == *before {
@@ -214,7 +221,7 @@ impl Dns {
         let servers = if (&settings.servers, settings.timeout) == (&before.servers, before.timeout) {
             Arc::clone(asked)
         } else {
-            servers(&settings, clock, metrics)?
+            servers(&settings, clock, metrics)
         };
         let cache = if settings.servers == before.servers {
             cache.renewed(settings.cache.clone()).await
@@ -265,8 +272,8 @@ impl Dns {
         &self.0.settings
     }
 
-    /// Forgets what was said of a name and of all names below it, and that a name above it doesn't exist. How many
-    /// answers that were.
+    /// Forgets the answers about a name and all names below it, and that a name above it is proven not to exist. How many
+    /// entries that were.
     pub async fn forget(&self, name: &DomainName) -> usize {
         self.0.cache.forget(&name.into()).await
     }
@@ -278,7 +285,7 @@ impl Dns {
         if let Some(entry) = held {
             return self.0.lookup(question, entry, How::Held, Duration::ZERO);
         }
-        if let Some(denial) = self.0.cache.denial(&question.name).await {
+        if let Some(denial) = self.0.cache.denial(&question).await {
             return self.0.lookup(question, denial, How::Held, Duration::ZERO);
         }
         if self.0.servers.breaker.turns_away(&question) {
@@ -408,9 +415,8 @@ async fn answer_for_all(awaited: Option<Awaited>) -> Option<Entry> {
     (*entry.latest.answer != Answer::Unavailable(Trouble::TooMany)).then_some(entry)
 }
 
-fn servers(settings: &Settings, clock: &Clock, metrics: &Metrics) -> Result<Arc<Servers>, SetupError> {
-    let servers = Servers::new(&settings.servers, settings.timeout, clock.clone(), metrics.clone())?;
-    Ok(Arc::new(servers))
+fn servers(settings: &Settings, clock: &Clock, metrics: &Metrics) -> Arc<Servers> {
+    Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone(), metrics.clone()))
 }
 
 fn evidence(question: Question, held: &Held, now: Moment, freshness: Freshness, took: Duration) -> Evidence {

@@ -1,8 +1,8 @@
-//! A question as it travels over UDP, and whether what comes back is its answer. Pure.
+//! A question as it is sent, and whether a message that comes back is its answer. Pure.
 //!
-//! An answer is ours when it repeats the id and the question octet by octet: the id and the letters' cases (0x20) are
-//! random, so that an answer can't be made by who hasn't seen the question (RFC 5452 4). What the answer says is not
-//! read here.
+//! Over UDP an answer repeats the id and the question octet by octet: the id and the letters' cases (0x20) are random,
+//! so that only somebody who has seen the question can make its answer (RFC 5452 4). Over TCP the case doesn't matter.
+//! A message without a question section passes only as an error. What the answer says is not read here.
 
 /// Octets before the question (RFC 1035 4.1.1).
 const HEADER: usize = 12;
@@ -12,10 +12,22 @@ const TYPE_AND_CLASS: usize = 4;
 const NAME: usize = 255;
 /// An OPT record (RFC 6891 6.1.2) without options: what we can take is 1232 octets, which no path fragments.
 const EDNS: [u8; 11] = [0, 0, 41, 0x04, 0xD0, 0, 0, 0, 0, 0, 0];
-/// QR, in the third octet of the header.
+/// QR, OPCODE, TC and RD, in the third octet of the header.
 const RESPONSE: u8 = 0x80;
-/// TC, there as well.
+const OPCODE: u8 = 0x78;
 const TRUNCATED: u8 = 0x02;
+const RECURSION_DESIRED: u8 = 0x01;
+/// AD, in the fourth.
+const AUTHENTIC: u8 = 0x20;
+
+/// What a question asks for besides its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Form {
+    /// It has an OPT record.
+    pub(super) edns: bool,
+    /// It has AD set: we want to know whether DNSSEC proves the answer (RFC 6840 5.7).
+    pub(super) authentic: bool,
+}
 
 /// A question, ready to be sent.
 #[derive(Debug)]
@@ -41,12 +53,16 @@ impl Packet {
     pub(super) fn new<'a>(
         labels: impl Iterator<Item = &'a [u8]>,
         rtype: u16,
+        form: Form,
         random: impl Fn() -> u64,
     ) -> Self {
         let mut octets = Vec::with_capacity(HEADER + NAME + TYPE_AND_CLASS + EDNS.len());
         let [high, low, ..] = random().to_be_bytes();
-        // RD; one question, no answers, no authorities, one additional record.
-        octets.extend_from_slice(&[high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
+        let authentic = if form.authentic { AUTHENTIC } else { 0 };
+        // one question, no answers, no authorities, perhaps an additional record
+        let counts = [0, 1, 0, 0, 0, 0, 0, u8::from(form.edns)];
+        octets.extend_from_slice(&[high, low, RECURSION_DESIRED, authentic]);
+        octets.extend_from_slice(&counts);
         let mut cases = Cases { random, bits: 0, left: 0 };
         for label in labels {
             octets.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
@@ -56,7 +72,9 @@ impl Packet {
         octets.extend_from_slice(&rtype.to_be_bytes());
         octets.extend_from_slice(&[0, 1]); // class IN
         let end = octets.len();
-        octets.extend_from_slice(&EDNS);
+        if form.edns {
+            octets.extend_from_slice(&EDNS);
+        }
         Self { octets, end }
     }
 
@@ -65,33 +83,75 @@ impl Packet {
         &self.octets
     }
 
+    /// The same for TCP: with its length in front (RFC 1035 4.2.2), and with this id.
+    pub(super) fn framed(&self, id: u16) -> Vec<u8> {
+        let length = u16::try_from(self.octets.len()).unwrap_or(u16::MAX);
+        let mut frame = Vec::with_capacity(2 + self.octets.len());
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(&id.to_be_bytes());
+        frame.extend(self.octets.iter().skip(2));
+        frame
+    }
+
     /// Whether a datagram from the server is the answer.
     pub(super) fn receive(&self, datagram: &[u8]) -> Reception {
-        let (Some(header), Some(id)) = (datagram.get(..HEADER), self.octets.get(..2)) else {
+        let Some(id) = self.octets.get(..2) else {
             return Reception::Foreign;
         };
-        let &[_, _, flags, _, asked_high, asked_low, ..] = header else {
-            return Reception::Foreign;
-        };
-        if !header.starts_with(id) || flags & RESPONSE == 0 {
+        if !datagram.starts_with(id) {
             return Reception::Foreign;
         }
-        if [asked_high, asked_low] == [0, 0] && datagram.len() == HEADER {
-            return Reception::Answer; // a server that could not even read the question says so with the header alone
-        }
-        let (Some(theirs), Some(ours)) = (datagram.get(HEADER..self.end), self.octets.get(HEADER..self.end))
-        else {
-            return Reception::Foreign;
-        };
-        // What behind the question follows is for the reader of the answer; a name can't be a prefix of another.
-        if [asked_high, asked_low] != [0, 1] || !theirs.eq_ignore_ascii_case(ours) {
-            Reception::Foreign
-        } else if theirs != ours || flags & TRUNCATED != 0 {
-            Reception::OverTcp
-        } else {
-            Reception::Answer
+        match self.compare(datagram) {
+            Likeness::Another => Reception::Foreign,
+            Likeness::Error => Reception::Answer,
+            Likeness::Exact if datagram.get(2).is_some_and(|flags| flags & TRUNCATED == 0) => {
+                Reception::Answer
+            }
+            Likeness::Exact | Likeness::OtherCase => Reception::OverTcp,
         }
     }
+
+    /// Whether a message that came over TCP, with the right id, is the answer.
+    pub(super) fn is_answered_by(&self, message: &[u8]) -> bool {
+        self.compare(message) != Likeness::Another
+    }
+
+    /// How the question of a response compares with this one. A server that couldn't read the question can't repeat it;
+    /// `message` sees to it that such a response says no more than that.
+    fn compare(&self, message: &[u8]) -> Likeness {
+        let Some(&[_, _, flags, _, asked_high, asked_low, ..]) = message.first_chunk::<HEADER>() else {
+            return Likeness::Another;
+        };
+        if flags & RESPONSE == 0 || flags & OPCODE != 0 {
+            return Likeness::Another;
+        }
+        let questions = u16::from_be_bytes([asked_high, asked_low]);
+        if questions == 0 || message.len() == HEADER {
+            return Likeness::Error;
+        }
+        let (Some(theirs), Some(ours)) = (message.get(HEADER..self.end), self.octets.get(HEADER..self.end))
+        else {
+            return Likeness::Another;
+        };
+        // What follows the question is for the reader of the answer; a name can't be a prefix of another.
+        if questions != 1 || !theirs.eq_ignore_ascii_case(ours) {
+            Likeness::Another
+        } else if theirs == ours {
+            Likeness::Exact
+        } else {
+            Likeness::OtherCase
+        }
+    }
+}
+
+/// How a message's question compares with the one that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Likeness {
+    Exact,
+    OtherCase,
+    /// It has none, so it can be an error only.
+    Error,
+    Another,
 }
 
 /// Gives letters a random case.
@@ -121,13 +181,15 @@ mod tests {
 
     use super::*;
 
+    const USUAL: Form = Form { edns: true, authentic: false };
+
     fn packet(name: &str, numbers: &[u64]) -> Packet {
         let next = Cell::new(0);
         let random = || {
             let at = next.replace(next.get() + 1);
             numbers[at % numbers.len()]
         };
-        Packet::new(name.split('.').map(str::as_bytes), 15, random)
+        Packet::new(name.split('.').map(str::as_bytes), 15, USUAL, random)
     }
 
     #[test]

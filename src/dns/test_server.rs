@@ -4,7 +4,7 @@
 //! non-terminal is NODATA) unless a line says otherwise. It is not the zone server of `rmxd zone`.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::dns::{CacheSettings, Clock, Dns, Settings};
 
+const LOOPBACK: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 /// TTL of a record whose line gives none.
 const TTL: u32 = 300;
 /// TTL of NXDOMAIN and NODATA.
@@ -47,20 +48,26 @@ impl TestServer {
     /// Starts with a zone of lines `NAME [TTL] TYPE DATA` (MX, NS, A, AAAA, PTR, CNAME, TXT: words) or `NAME BEHAVIOUR`:
     /// SERVFAIL, REFUSED, DROP, DELAY milliseconds, REFERRAL (NS records only), NOSOA (absence without SOA),
     /// BARE (an alias without what it leads to), ONCE-LOST (the first packet of each type is dropped), FOLDS (over UDP
-    /// the question comes back in lower case).
+    /// the question comes back in lower case), NXDOMAIN TYPE and SERVFAIL TYPE (for that type alone), SECURE (DNSSEC proves what is said of
+    /// the name and all below it: AD for those that ask for it).
     /// Labels may hold `\DDD`; what is said of `*.NAME` holds for each name one label below that has no line itself.
     pub(crate) async fn start(zone: &str) -> Self {
-        Self::launch(zone, true).await
+        Self::launch(LOOPBACK, zone, true).await
+    }
+
+    /// The same at this address, where the port is drawn.
+    pub(crate) async fn start_at(address: SocketAddr, zone: &str) -> Self {
+        Self::launch(address, zone, true).await
     }
 
     /// The same without TCP.
     pub(crate) async fn udp_only(zone: &str) -> Self {
-        Self::launch(zone, false).await
+        Self::launch(LOOPBACK, zone, false).await
     }
 
-    async fn launch(zone: &str, with_tcp: bool) -> Self {
+    async fn launch(at: SocketAddr, zone: &str, with_tcp: bool) -> Self {
         let (udp, tcp) = loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpListener::bind(at).await.unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
                 break (udp, tcp);
             }
@@ -125,6 +132,8 @@ struct Zone(HashMap<Name, Vec<Line>>);
 enum Line {
     Record(u32, RData),
     Code(ResponseCode),
+    CodeFor(RecordType, ResponseCode),
+    Secure,
     Drop,
     Delay(Duration),
     Referral,
@@ -157,6 +166,9 @@ impl Zone {
                     let text = words.join(" ").into_bytes();
                     Line::Record(ttl, RData::TXT(TXT::from_bytes(text.chunks(255).collect())))
                 }
+                ("NXDOMAIN", [rtype]) => Line::CodeFor(rtype.parse().unwrap(), ResponseCode::NXDomain),
+                ("SERVFAIL", [rtype]) => Line::CodeFor(rtype.parse().unwrap(), ResponseCode::ServFail),
+                ("SECURE", []) => Line::Secure,
                 ("SERVFAIL", []) => Line::Code(ResponseCode::ServFail),
                 ("REFUSED", []) => Line::Code(ResponseCode::Refused),
                 ("DROP", []) => Line::Drop,
@@ -182,12 +194,27 @@ impl Zone {
         self.lines(name).iter().any(wanted)
     }
 
+    /// Whether DNSSEC proves what is said of the name and of all that it leads to.
+    fn is_secure(&self, asked: &Name, answers: &[Record]) -> bool {
+        let secure = |name: &Name| {
+            let above = |zone: &Name| zone.zone_of(name);
+            let lines = self.0.iter().filter(|(zone, _)| above(zone)).flat_map(|(_, lines)| lines);
+            lines.into_iter().any(|line| matches!(line, Line::Secure))
+        };
+        let targets = answers.iter().filter_map(|record| match &record.data {
+            RData::CNAME(target) => Some(&target.0),
+            _ => None,
+        });
+        secure(asked) && targets.into_iter().all(secure)
+    }
+
     /// Answer and authority records, and the code.
     fn answer(&self, asked: &Name, rtype: RecordType) -> (Vec<Record>, Vec<Record>, ResponseCode) {
         let (mut answers, mut last) = (Vec::new(), asked.clone());
         loop {
             if let Some(code) = self.lines(&last).iter().find_map(|line| match line {
                 Line::Code(code) => Some(*code),
+                Line::CodeFor(of, code) if *of == rtype && *code != ResponseCode::NXDomain => Some(*code),
                 _ => None,
             }) {
                 return (Vec::new(), Vec::new(), code);
@@ -220,7 +247,8 @@ impl Zone {
             let data = RData::NS(NS(name("ns.test")));
             return (answers, vec![Record::from_rdata(last, TTL, data)], ResponseCode::NoError);
         }
-        let exists = self.0.keys().any(|name| last.zone_of(name));
+        let denied = |line: &Line| matches!(line, Line::CodeFor(of, ResponseCode::NXDomain) if *of == rtype);
+        let exists = !self.lines(&last).iter().any(denied) && self.0.keys().any(|name| last.zone_of(name));
         let code = if exists { ResponseCode::NoError } else { ResponseCode::NXDomain };
         let minimum = NEGATIVE_TTL.as_secs().try_into().unwrap();
         let soa = RData::SOA(SOA::new(name("ns.test"), name("root.test"), 1, 1, 1, 1, minimum));
@@ -249,7 +277,7 @@ impl RequestHandler for Handler {
             log.push(entry);
             first
         };
-        let (delay, lost, folds, (answers, authorities, code)) = {
+        let (delay, lost, folds, (answers, authorities, code), secure) = {
             let zone = self.0.zone.lock().unwrap();
             let delay = zone.lines(&asked).iter().find_map(|line| match line {
                 Line::Delay(time) => Some(*time),
@@ -260,10 +288,13 @@ impl RequestHandler for Handler {
                 || first && zone.has(&asked, |line| matches!(line, Line::OnceLost));
             let folds =
                 info.protocol == Protocol::Udp && zone.has(&asked, |line| matches!(line, Line::Folds));
-            (delay, lost, folds, zone.answer(&asked, rtype))
+            let answer = zone.answer(&asked, rtype);
+            let secure = zone.is_secure(&asked, &answer.0);
+            (delay, lost, folds, answer, secure)
         };
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.recursion_available = true;
+        metadata.authentic_data = secure && request.metadata.authentic_data;
         metadata.response_code = code;
         tokio::time::sleep(delay.unwrap_or_default()).await;
         if lost {

@@ -121,7 +121,7 @@ async fn what_is_held_outlives_other_settings_but_not_other_servers() {
         let renewed = dns.renewed(settings.clone()).await.unwrap();
         let held = mx(&renewed, "good.test").await.evidence;
         assert_eq!((held.freshness, held.ttl_left), (Freshness::Cached, 99 * SECOND), "{settings:?}");
-        assert_eq!(text(&mx(&renewed, "below.gone.test").await), "cached NXDOMAIN", "{settings:?}");
+        assert_eq!(text(&mx(&renewed, "gone.test").await), "cached NXDOMAIN", "{settings:?}");
         assert_eq!(server.asked(), Vec::<String>::new());
         let name = format!("long{}.test", settings.cache.max_ttl.as_secs());
         server.set(&format!("{name} 900 MX 10 m.test"));
@@ -189,32 +189,98 @@ async fn an_asker_who_leaves_takes_no_answer_away() {
     assert_eq!(alone.asked().len(), 1);
 }
 
-#[tokio::test]
-async fn what_does_not_exist_has_nothing_below_it() {
-    let server = TestServer::start("test TXT x").await;
-    let (dns, clock) = server.dns();
-    assert_eq!(text(&mx(&dns, "gone.test").await), "fresh NXDOMAIN");
-    server.asked();
-    for name in ["gone.test", "a.gone.test", "b.a.gone.test"] {
-        let lookup = a(&dns, name).await;
-        assert_eq!((text(&lookup).as_str(), lookup.evidence.ttl_left), ("cached NXDOMAIN", NEGATIVE_TTL));
-        assert_eq!(lookup.evidence.question.name.as_str(), name);
+/// Each question with what is said and whether the server was asked.
+async fn play(server: &TestServer, dns: &Dns, rows: &[(RecordType, &str, &str)]) {
+    for (rtype, name, expected) in rows {
+        let lookup = dns.ask(question(*rtype, name), &account(CLIENT)).await;
+        assert_eq!(text(&lookup), *expected, "{rtype} {name}");
+        assert_eq!(lookup.evidence.question, question(*rtype, name));
+        let asked = usize::from(expected.starts_with("fresh"));
+        assert_eq!(server.asked().len(), asked, "{rtype} {name}");
     }
-    assert!(server.asked().is_empty());
-    assert_eq!(text(&mx(&dns, "notgone.test").await), "fresh NXDOMAIN");
-    clock.advance(NEGATIVE_TTL);
-    assert_eq!(text(&a(&dns, "a.gone.test").await), "fresh NXDOMAIN");
 }
 
 #[tokio::test]
-async fn nxdomain_behind_an_alias_does_not_deny_the_alias() {
-    let server =
-        TestServer::start("alias.test CNAME gone.else.test\nbelow.alias.test A 127.0.0.1\nx.else.test TXT x")
-            .await;
+async fn nxdomain_denies_the_type_that_was_asked_for_and_no_name_below() {
+    use RecordType::{A, Aaaa, Mx};
+    let zone = "half.test NXDOMAIN AAAA\nhalf.test NXDOMAIN MX\nhalf.test A 192.0.2.1\ntest TXT x
+         ent.test NXDOMAIN MX\nent.test NXDOMAIN A\nhost.ent.test MX 10 m.test";
+    let server = TestServer::start(zone).await;
+    let (dns, clock) = server.dns();
+    let rows = [
+        (Aaaa, "half.test", "fresh NXDOMAIN"),
+        (A, "half.test", "fresh 192.0.2.1"),
+        (Mx, "half.test", "fresh NXDOMAIN"),
+        (Mx, "half.test", "cached NXDOMAIN"),
+        (A, "half.test", "cached 192.0.2.1"),
+        // an empty non-terminal that is broken
+        (Mx, "ent.test", "fresh NXDOMAIN"),
+        (A, "ent.test", "fresh NXDOMAIN"),
+        (Mx, "host.ent.test", "fresh 10 m.test"),
+        // a stranger asks for the name above
+        (Mx, "gone.test", "fresh NXDOMAIN"),
+        (Mx, "a.gone.test", "fresh NXDOMAIN"),
+        (A, "gone.test", "fresh NXDOMAIN"),
+        (A, "a.gone.test", "fresh NXDOMAIN"),
+        (A, "gone.test", "cached NXDOMAIN"),
+    ];
+    play(&server, &dns, &rows).await;
+    clock.advance(NEGATIVE_TTL);
+    play(&server, &dns, &[(Mx, "gone.test", "fresh NXDOMAIN")]).await;
+}
+
+#[tokio::test]
+async fn what_dnssec_proves_not_to_exist_has_no_type_and_nothing_below_it() {
+    use RecordType::{A, Mx, Txt};
+    let server = TestServer::start("secure.test SECURE\nsecure.test TXT x").await;
+    let (dns, clock) = server.dns();
+    let rows = [
+        (Mx, "gone.secure.test", "fresh NXDOMAIN"),
+        (A, "gone.secure.test", "cached NXDOMAIN"),
+        (Txt, "b.a.gone.secure.test", "cached NXDOMAIN"),
+        (Mx, "notgone.secure.test", "fresh NXDOMAIN"),
+        (Mx, "secure.test", "fresh no record of this type"),
+        (A, "secure.test", "fresh no record of this type"),
+    ];
+    play(&server, &dns, &rows).await;
+    assert_eq!(a(&dns, "gone.secure.test").await.evidence.ttl_left, NEGATIVE_TTL);
+    clock.advance(NEGATIVE_TTL);
+    play(&server, &dns, &[(A, "a.gone.secure.test", "fresh NXDOMAIN")]).await;
+}
+
+#[tokio::test]
+async fn nxdomain_behind_an_alias_denies_its_target_where_all_of_the_way_is_proven() {
+    use RecordType::{A, Mx};
+    let zone = "signed.test SECURE\nsigned.test TXT x\nplain.test TXT x
+         s.signed.test CNAME gone1.signed.test\np.plain.test CNAME gone2.signed.test
+         out.signed.test CNAME gone3.plain.test\nbelow.s.signed.test A 127.0.0.1
+         bare.plain.test CNAME gone4.signed.test\nbare.plain.test BARE
+         fine.signed.test CNAME gone5.signed.test\nfine.signed.test BARE";
+    let server = TestServer::start(zone).await;
     let (dns, _) = server.dns();
-    assert_eq!(text(&mx(&dns, "alias.test").await), "fresh NXDOMAIN");
-    assert_eq!(text(&a(&dns, "below.alias.test").await), "fresh 127.0.0.1");
-    assert_eq!(text(&a(&dns, "below.gone.else.test").await), "cached NXDOMAIN");
+    let rows = [
+        (Mx, "s.signed.test", "fresh NXDOMAIN"),
+        (A, "below.gone1.signed.test", "cached NXDOMAIN"),
+        (A, "below.s.signed.test", "fresh 127.0.0.1"), // the alias exists
+        (A, "s.signed.test", "fresh NXDOMAIN"),
+        (Mx, "p.plain.test", "fresh NXDOMAIN"),
+        (Mx, "p.plain.test", "cached NXDOMAIN"),
+        (Mx, "gone2.signed.test", "fresh NXDOMAIN"),
+        (A, "below.gone2.signed.test", "cached NXDOMAIN"), // by the question before
+        (Mx, "out.signed.test", "fresh NXDOMAIN"),
+        (Mx, "gone3.plain.test", "fresh NXDOMAIN"),
+        (A, "below.gone3.plain.test", "fresh NXDOMAIN"),
+    ];
+    play(&server, &dns, &rows).await;
+    for (alias, target, proven) in [
+        ("bare.plain.test", "gone4.signed.test", "fresh NXDOMAIN"),
+        ("fine.signed.test", "gone5.signed.test", "cached NXDOMAIN"),
+    ] {
+        assert_eq!(text(&mx(&dns, alias).await), "fresh NXDOMAIN");
+        assert_eq!(server.asked().len(), 2, "the alias, and what it leads to");
+        assert_eq!(text(&a(&dns, target).await), proven, "{alias}");
+        server.asked();
+    }
 }
 
 #[tokio::test]
@@ -256,6 +322,44 @@ async fn a_big_answer_is_fetched_over_tcp() {
     assert_eq!(list.len(), 120);
     assert_eq!(list[119], (119, Target::Host(DomainName::parse("host-number-119.big.test").unwrap())));
     assert_eq!(server.asked(), ["udp MX big.test", "tcp MX big.test"]);
+}
+
+/// A link-local address of this machine with its interface, from the kernel's list (proc_net(5)).
+fn link_local() -> Option<String> {
+    let list = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    list.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let address = u128::from_str_radix(words.first()?, 16).ok().map(std::net::Ipv6Addr::from_bits)?;
+        address.is_unicast_link_local().then(|| format!("{address}%{}", words.last().unwrap()))
+    })
+}
+
+#[tokio::test]
+async fn a_link_local_server_is_asked_over_its_interface_udp_and_tcp() {
+    let Some(text) = link_local() else {
+        eprintln!("skipped: no interface has a link-local address");
+        return;
+    };
+    let big: String = (0..120).map(|at| format!("big.test MX {at} host-number-{at}.big.test\n")).collect();
+    let mut at = parse_server(&text).unwrap();
+    at.set_port(0);
+    let server =
+        TestServer::start_at(at, &format!("good.test MX 10 m.test\nsigned.test SECURE\n{big}")).await;
+    let mut asked = parse_server(&text).unwrap();
+    asked.set_port(server.address().port());
+    let dns = Dns::new(settings(&[asked])).unwrap();
+    assert_eq!(text_of(&dns, "good.test").await, "fresh 10 m.test");
+    assert!(matches!(*mx(&dns, "big.test").await.evidence.answer, Answer::Found(_)));
+    assert_eq!(server.asked(), ["udp MX good.test", "udp MX big.test", "tcp MX big.test"]);
+    let down = Health { down: true, ..dns.health() };
+    assert_eq!(down.to_string(), format!("no server answers ([{text}]:{})", asked.port()));
+    // its way is no loopback, so what it says of DNSSEC doesn't count
+    assert_eq!(text_of(&dns, "gone.signed.test").await, "fresh NXDOMAIN");
+    assert_eq!(text_of(&dns, "below.gone.signed.test").await, "fresh NXDOMAIN");
+}
+
+async fn text_of(dns: &Dns, name: &str) -> String {
+    text(&mx(dns, name).await)
 }
 
 #[tokio::test]
@@ -398,7 +502,7 @@ async fn without_servers_the_system_is_asked_for_them_or_the_error_says_so() {
     match Dns::new(settings(&[])) {
         Ok(dns) => assert_eq!(
             Some(dns.0.settings.servers.len()),
-            resolver::system_servers().ok().map(|list| list.len())
+            server::system_servers().ok().map(|list| list.len())
         ),
         Err(error) => assert!(error.to_string().starts_with("dns.servers is empty"), "{error}"),
     }
@@ -515,12 +619,11 @@ async fn one_who_is_told_busy_has_the_expired_answer() {
 
 #[tokio::test]
 async fn what_is_forgotten_is_asked_again_with_all_below_it_and_what_denies_it_from_above() {
-    let zone =
-        "good.test MX 10 m.good.test\nm.good.test A 192.0.2.1\nverygood.test MX 10 m.test\nother.test TXT x";
+    let zone = "good.test MX 10 m.good.test\nm.good.test A 192.0.2.1\nverygood.test MX 10 m.test\nother.test TXT x\nsigned.test SECURE";
     let server = TestServer::start(zone).await;
     let dns = Dns::new(settings(&[server.address()])).unwrap();
     let name = |text: &str| DomainName::parse(text).unwrap();
-    for asked in ["good.test", "verygood.test", "a.gone.test"] {
+    for asked in ["good.test", "verygood.test", "gone.test", "gone.signed.test"] {
         mx(&dns, asked).await;
     }
     mx(&dns, "m.good.test").await;
@@ -531,11 +634,9 @@ async fn what_is_forgotten_is_asked_again_with_all_below_it_and_what_denies_it_f
     assert_eq!(mx(&dns, "verygood.test").await.evidence.freshness, Freshness::Cached);
     assert_eq!(mx(&dns, "good.test").await.evidence.freshness, Freshness::Fresh);
     assert_eq!(server.asked().len(), 1);
-    assert_eq!(
-        dns.forget(&name("x.a.gone.test")).await,
-        1,
-        "that a.gone.test doesn't exist denies what is below"
-    );
+    assert_eq!(dns.forget(&name("x.gone.test")).await, 0, "that gone.test has no MX says nothing of it");
+    assert_eq!(dns.forget(&name("x.gone.signed.test")).await, 1, "this is proven not to exist from above");
+    assert_eq!(dns.forget(&name("gone.test")).await, 1);
 }
 
 #[tokio::test]
@@ -559,7 +660,7 @@ async fn each_look_up_is_counted_once_by_what_the_cache_held() {
     assert_eq!(results(), [1, 0, 1, 0, 0]);
     mx(&dns, "gone.test").await;
     mx(&dns, "gone.test").await;
-    mx(&dns, "below.gone.test").await;
+    mx(&dns, "gone.test").await;
     assert_eq!(results(), [1, 2, 2, 0, 0]);
     tokio::join!(mx(&dns, "slow.test"), mx(&dns, "slow.test"), mx(&dns, "slow.test"));
     assert_eq!(results(), [1, 2, 3, 2, 0]);

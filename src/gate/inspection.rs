@@ -184,7 +184,7 @@ impl Inspection {
     fn log_record(&self, record: Record, decision: &Decision, undecided: Option<&str>) {
         let memory = &self.gate.memory;
         event::write(&record, undecided);
-        memory.monitor.record(decision, self.client);
+        memory.monitor.record(decision, &self.findings, self.client);
         memory.metrics.verdict(decision, record.mode, self.age());
         if let Some(history) = &memory.history {
             history.record(record);

@@ -3,7 +3,7 @@
 //!
 //! Counting costs a look-up in a table that is bounded ([`Tally`]); what is accepted is only a number. The report is one
 //! event for the whole, one for each kind of refusal, one for each of the largest senders with the line that exempts
-//! it, and last the lines for all of these. What came from the network is escaped: each event is one line.
+//! it, and last the lines for those of them whose mail was accepted. What came from the network is escaped: each event is one line.
 
 use std::mem;
 use std::net::IpAddr;
@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::gate::tally::{Kind, Row, Tally, Volume, exempt_lines};
+use crate::gate::tally::{ExemptLine, Kind, Row, Tally, Volume, exempt_lines, is_confirmed};
 use crate::policy::decide::Decision;
+use crate::policy::finding::Finding;
 use crate::smtp::escape::Escaped;
 
 /// Senders in a report.
@@ -70,14 +71,15 @@ impl Default for Refusals {
 
 impl Monitor {
     /// Counts one decision.
-    pub(super) fn record(&self, decision: &Decision, client: IpAddr) {
+    pub(super) fn record(&self, decision: &Decision, findings: &[Finding], client: IpAddr) {
         let Some(cause) = &decision.cause else {
             self.0.accepted.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        let confirmed = is_confirmed(&cause.finding, findings);
         let refused = decision.refuses();
         let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
-        self.refusals().tally.add(cause, client, volume);
+        self.refusals().tally.add(cause, confirmed, client, volume);
     }
 
     /// Reports every `period`, for ever.
@@ -111,9 +113,8 @@ impl Monitor {
         }
         let (shown, _) = rows.split_at_checked(ROWS).unwrap_or((&rows, &[]));
         shown.iter().for_each(write_row);
-        let lines = exempt_lines(shown);
-        for line in &lines {
-            tracing::info!(target: "rmxd::monitor", exempt = line, "for [exempt], as far as this mail is wanted");
+        for ExemptLine { opens, line } in exempt_lines(shown) {
+            tracing::info!(target: "rmxd::monitor", exempt = line, opens, "for [exempt], as far as this mail is wanted");
         }
     }
 
@@ -147,7 +148,7 @@ fn write_kind(kind: Kind, volume: Volume) {
 }
 
 fn write_row(row: &Row) {
-    let Row { kind, domain, volume, client, clients_differ } = row;
+    let Row { kind, domain, volume, client, clients_differ, confirmed: _ } = row;
     tracing::info!(
         target: "rmxd::monitor",
         identity = kind.identity.name(),

@@ -17,6 +17,7 @@ use foldhash::quality::RandomState;
 use serde_json::{Value, json};
 
 use crate::policy::decide::Cause;
+use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule};
@@ -92,12 +93,23 @@ struct Sender {
     volume: Volume,
     client: IpAddr,
     clients_differ: bool,
+    confirmed: bool,
+}
+
+/// Whether the client of a finding was shown to send for its domain: a rung of `matches` held. What a sender merely wrote
+/// is no reason to trust it.
+#[must_use]
+pub fn is_confirmed(of: &Finding, findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| {
+        (finding.identity, finding.rule, &finding.domain) == (of.identity, Rule::Matches, &of.domain)
+            && matches!(finding.outcome, Outcome::Pass(_))
+    })
 }
 
 impl Tally {
-    /// Counts messages of one client that were judged alike.
-    pub fn add(&mut self, cause: &Cause, client: IpAddr, volume: Volume) {
-        self.add_domain(Kind::of(cause), &cause.finding.domain, client, volume);
+    /// Counts messages of one client that were judged alike; `confirmed` is what [`is_confirmed`] says of them.
+    pub fn add(&mut self, cause: &Cause, confirmed: bool, client: IpAddr, volume: Volume) {
+        self.add_domain(Kind::of(cause), &cause.finding.domain, (client, confirmed), volume);
     }
 
     /// Counts a decision of the past; what passed is none.
@@ -107,10 +119,11 @@ impl Tally {
         let kind = Kind { identity: finding.identity, rule: finding.rule, reason, action };
         let refused = record.refused();
         let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
-        self.add_domain(kind, &finding.domain, record.client, volume);
+        let confirmed = is_confirmed(finding, &record.findings);
+        self.add_domain(kind, &finding.domain, (record.client, confirmed), volume);
     }
 
-    fn add_domain(&mut self, kind: Kind, domain: &str, client: IpAddr, volume: Volume) {
+    fn add_domain(&mut self, kind: Kind, domain: &str, (client, confirmed): (IpAddr, bool), volume: Volume) {
         let domains = self.kinds.entry(kind).or_default();
         domains.total += volume;
         // Where there is no domain, it is the client that is to be told apart.
@@ -118,10 +131,11 @@ impl Tally {
             "" => client.to_compact_string(),
             name => CompactString::new(name),
         };
-        let fresh = || Sender { volume: Volume::default(), client, clients_differ: false };
+        let fresh = || Sender { volume: Volume::default(), client, clients_differ: false, confirmed };
         let sender = domains.rows.entry(name).or_insert_with(fresh);
         sender.volume += volume;
         sender.clients_differ |= sender.client != client;
+        sender.confirmed &= confirmed;
         if domains.rows.len() > HELD {
             domains.forget_the_smallest();
         }
@@ -151,6 +165,7 @@ impl Tally {
                 volume: sender.volume,
                 client: sender.client,
                 clients_differ: sender.clients_differ,
+                confirmed: sender.confirmed,
             })
         });
         let mut rows: Vec<_> = rows.collect();
@@ -175,7 +190,7 @@ impl Tally {
             "refused": total.refused,
             "kinds": kinds.iter().map(|(kind, volume)| kind.json(*volume)).collect::<Vec<_>>(),
             "senders": rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "exempt": exempt_lines(rows.iter().filter(|row| row.volume.taken > 0)),
+            "exempt": as_toml(&exempt_lines(&rows)),
         })
     }
 }
@@ -221,26 +236,23 @@ pub struct Row {
     pub client: IpAddr,
     /// Whether there were others.
     pub clients_differ: bool,
+    /// Whether every client of these messages was shown to send for the domain ([`is_confirmed`]).
+    pub confirmed: bool,
 }
 
 impl Row {
-    /// What lets this mail pass. Nothing for DNS in trouble, which is over before the exemption is, or
-    /// for relaying; and nothing where no one entry covers it.
+    /// What lets this mail pass: the domain if it was confirmed for every message, else the client if it was only one. A
+    /// domain that wasn't confirmed is what a sender wrote, perhaps somebody else's or made up, and to exempt it would
+    /// open the gate to whoever writes it. Nothing for DNS in trouble, which is over before the exemption is, and for
+    /// relaying, which is denied to the exempt too.
     #[must_use]
     pub fn exemption(&self) -> Option<Exemption> {
-        // Relaying is denied to the exempt too.
         if self.kind.is_trouble() || self.kind.reason == Reason::RelayingDenied {
             return None;
         }
-        let only_client = (!self.clients_differ).then_some(Exemption::Client(self.client));
-        if let Ok(client) = self.domain.parse() {
-            return Some(Exemption::Client(client));
-        }
-        if self.kind.rule == Rule::Matches && only_client.is_some() {
-            // Narrower than the domain: others still can't send in its name.
-            return only_client;
-        }
-        DomainName::parse(&self.domain).ok().map(Exemption::Domain).or(only_client)
+        let domain = DomainName::parse(&self.domain).ok().filter(|_| self.confirmed);
+        let client = (!self.clients_differ).then_some(Exemption::Client(self.client));
+        domain.map(Exemption::Domain).or(client)
     }
 }
 
@@ -265,6 +277,7 @@ impl Row {
             "domain": Escaped::new(self.domain.as_str()).to_string(), "taken": self.volume.taken, "refused": self.volume.refused,
             "client": self.client, "more_clients": self.clients_differ,
             "exempt": self.exemption().map(|exemption| exemption.to_string()),
+            "opens": self.exemption().map(|exemption| exemption.opens()),
         })
     }
 }
@@ -278,6 +291,17 @@ pub enum Exemption {
     Domain(DomainName),
 }
 
+impl Exemption {
+    /// What the entry lets pass, beside the mail that it was proposed for.
+    #[must_use]
+    pub fn opens(&self) -> &'static str {
+        match self {
+            Self::Client(_) => "all mail from this client passes, whatever sender it names",
+            Self::Domain(_) => "this domain passes as a sender, whoever names it",
+        }
+    }
+}
+
 impl fmt::Display for Exemption {
     /// A line of TOML.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -288,21 +312,39 @@ impl fmt::Display for Exemption {
     }
 }
 
-/// All entries as lines below `[exempt]`, each key once.
+/// A line below `[exempt]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExemptLine {
+    /// What its entries let pass.
+    pub opens: &'static str,
+    /// A line of TOML.
+    pub line: String,
+}
+
+/// The entries for all whose mail was taken, each key once.
 #[must_use]
-pub fn exempt_lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
+pub fn exempt_lines(rows: &[Row]) -> Vec<ExemptLine> {
     let (mut clients, mut domains) = (BTreeSet::new(), BTreeSet::new());
-    for exemption in rows.into_iter().filter_map(Row::exemption) {
+    for exemption in rows.iter().filter(|row| row.volume.taken > 0).filter_map(Row::exemption) {
         match exemption {
             Exemption::Client(client) => clients.insert(format!("\"{client}\"")),
             Exemption::Domain(domain) => domains.insert(format!("\"{domain}\"")),
         };
     }
-    let line = |key: &str, entries: BTreeSet<String>| {
+    let line = |key: &str, opens, entries: BTreeSet<String>| {
         let entries: Vec<_> = entries.into_iter().collect();
-        (!entries.is_empty()).then(|| format!("{key} = [{}]", entries.join(", ")))
+        let line = format!("{key} = [{}]", entries.join(", "));
+        (!entries.is_empty()).then_some(ExemptLine { opens, line })
     };
-    [line("clients", clients), line("domains", domains)].into_iter().flatten().collect()
+    let clients = line("clients", "all mail from these clients passes, whatever sender it names", clients);
+    let domains = line("domains", "these domains pass as senders, whoever names them", domains);
+    clients.into_iter().chain(domains).collect()
+}
+
+/// The lines with what they open as a comment above each.
+#[must_use]
+pub fn as_toml(lines: &[ExemptLine]) -> Vec<String> {
+    lines.iter().flat_map(|line| [format!("# {}", line.opens), line.line.clone()]).collect()
 }
 
 #[cfg(test)]
@@ -321,6 +363,11 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
+    /// A client that nothing ties to the domain.
+    fn seen(last: u8) -> (IpAddr, bool) {
+        (client(last), false)
+    }
+
     fn row(tally: &Tally, domain: &str) -> Option<Row> {
         tally.rows().into_iter().find(|row| row.domain == domain)
     }
@@ -329,11 +376,11 @@ mod tests {
     fn a_flood_of_invented_domains_pushes_out_neither_the_big_ones_nor_other_kinds() {
         let mut tally = Tally::default();
         let no_mx = Kind { reason: Reason::NoMx, ..NXDOMAIN };
-        tally.add_domain(no_mx, "rare.test", client(1), ONE);
+        tally.add_domain(no_mx, "rare.test", seen(1), ONE);
         for number in 0..50_000u32 {
-            tally.add_domain(NXDOMAIN, &format!("spoof{number}.test"), client(2), ONE);
+            tally.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), ONE);
             if number % 100 == 0 {
-                tally.add_domain(NXDOMAIN, &format!("big{}.test", number / 100 % 5), client(3), ONE);
+                tally.add_domain(NXDOMAIN, &format!("big{}.test", number / 100 % 5), seen(3), ONE);
             }
             assert!(number % 500 != 0 || tally.rows().len() <= HELD + 1);
         }
@@ -353,65 +400,113 @@ mod tests {
     #[test]
     fn what_was_taken_stays_before_what_was_refused_anyway() {
         let mut tally = Tally::default();
-        tally.add_domain(NXDOMAIN, "wanted.test", client(1), ONE);
+        tally.add_domain(NXDOMAIN, "wanted.test", seen(1), ONE);
         for number in 0..5_000u32 {
             let refused = Volume { taken: 0, refused: 9 };
-            tally.add_domain(NXDOMAIN, &format!("spoof{number}.test"), client(2), refused);
+            tally.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), refused);
         }
         assert_eq!(tally.rows().first().map(|row| row.domain.as_str()), Some("wanted.test"));
     }
 
     #[test]
-    fn an_exemption_is_as_narrow_as_it_can_be() {
+    fn a_domain_is_exempted_only_where_it_was_confirmed_else_the_one_client() {
         let matches = Kind { rule: Rule::Matches, reason: Reason::NotAnExchanger, ..NXDOMAIN };
+        let no_mx = Kind { reason: Reason::NoMx, ..NXDOMAIN };
         let no_ptr = Kind { identity: Identity::Ptr, reason: Reason::NoPtr, ..NXDOMAIN };
         let invalid = Kind { reason: Reason::InvalidDomain, ..NXDOMAIN };
         let trouble = Kind { reason: Reason::DnsError, action: Action::Defer, ..NXDOMAIN };
         let malformed = Kind { reason: Reason::MalformedHeader, identity: Identity::From, ..NXDOMAIN };
-        let (one, two): (&[u8], &[u8]) = (&[7], &[7, 8]);
-        let rows = [
-            (NXDOMAIN, "a.test", one, Some("domains = [\"a.test\"]")),
-            (NXDOMAIN, "a.test", two, Some("domains = [\"a.test\"]")),
-            (matches, "a.test", one, Some("clients = [\"192.0.2.7\"]")),
-            (matches, "a.test", two, Some("domains = [\"a.test\"]")),
-            (no_ptr, "192.0.2.7", one, Some("clients = [\"192.0.2.7\"]")),
-            (no_ptr, "2001:db8::7", one, Some("clients = [\"2001:db8::7\"]")),
-            (invalid, "[192.0.2.1]", one, Some("clients = [\"192.0.2.7\"]")),
-            (invalid, "[192.0.2.1]", two, None),
-            (invalid, "localhost", two, Some("domains = [\"localhost\"]")),
+        let relaying = Kind { reason: Reason::RelayingDenied, ..NXDOMAIN };
+        let (only_client, domain) = (Some("clients = [\"192.0.2.7\"]"), Some("domains = [\"a.test\"]"));
+        let one: &[(u8, bool)] = &[(7, false)];
+        let two: &[(u8, bool)] = &[(7, false), (8, false)];
+        let rows: [(Kind, &str, &[(u8, bool)], Option<&str>); 16] = [
+            (NXDOMAIN, "a.test", one, only_client),
+            (NXDOMAIN, "a.test", two, None),
+            (no_mx, "a.test", &[(7, true)], domain),
+            (no_mx, "a.test", &[(7, true), (8, true)], domain),
+            // somebody else wrote the name of a confirmed sender
+            (no_mx, "a.test", &[(7, true), (8, false)], None),
+            (matches, "a.test", one, only_client),
+            (matches, "a.test", two, None),
+            (no_ptr, "", one, only_client),
+            // an address that stands in MAIL FROM
+            (invalid, "192.0.2.99", one, only_client),
+            (invalid, "192.0.2.99", two, None),
+            (invalid, "[192.0.2.99]", two, None),
+            (invalid, "localhost", two, None),
             (invalid, "a\"]\nclients = [\"0.0.0.0/0", two, None),
-            (malformed, "", one, Some("clients = [\"192.0.2.7\"]")),
+            (malformed, "", one, only_client),
             (trouble, "a.test", one, None),
+            (relaying, "a.test", one, None),
         ];
         for (kind, domain, clients, expected) in rows {
             let mut tally = Tally::default();
-            clients.iter().for_each(|last| tally.add_domain(kind, domain, client(*last), ONE));
-            let row = tally.rows().remove(0);
-            assert_eq!(row.exemption().map(|it| it.to_string()).as_deref(), expected, "{kind:?} {domain}");
-            assert_eq!(exempt_lines([&row]), expected.into_iter().collect::<Vec<_>>());
+            for (last, confirmed) in clients {
+                tally.add_domain(kind, domain, (client(*last), *confirmed), ONE);
+            }
+            let rows = tally.rows();
+            let proposed = rows[0].exemption().map(|it| it.to_string());
+            assert_eq!(proposed.as_deref(), expected, "{kind:?} {domain}");
+            let lines: Vec<_> = exempt_lines(&rows).into_iter().map(|it| it.line).collect();
+            assert_eq!(lines, expected.into_iter().collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn entries_are_gathered_under_their_keys_once() {
+    fn only_a_rung_of_the_same_domain_and_identity_confirms() {
+        use crate::policy::rule::Rung;
+        let finding = |identity, rule, domain: &str, outcome| Finding {
+            identity,
+            rule,
+            domain: CompactString::new(domain),
+            subject: CompactString::default(),
+            outcome,
+            evidence: Vec::new(),
+        };
+        let no_mx = finding(Identity::MailFrom, Rule::Exists, "a.test", Outcome::Fail(Reason::NoMx));
+        let (pass, fail) = (Outcome::Pass(Rung::Spf), Outcome::Fail(Reason::NotAnExchanger));
+        let rows = [
+            (finding(Identity::MailFrom, Rule::Matches, "a.test", pass), true),
+            (finding(Identity::MailFrom, Rule::Matches, "a.test", fail), false),
+            (finding(Identity::MailFrom, Rule::Matches, "b.test", pass), false),
+            (finding(Identity::From, Rule::Matches, "a.test", pass), false),
+            (finding(Identity::MailFrom, Rule::Exists, "a.test", pass), false),
+        ];
+        for (other, expected) in rows {
+            assert_eq!(is_confirmed(&no_mx, &[no_mx.clone(), other.clone()]), expected, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn entries_are_gathered_under_their_keys_once_with_what_they_open() {
         let mut tally = Tally::default();
         let helo = Kind { identity: Identity::Helo, ..NXDOMAIN };
-        let no_ptr = Kind { identity: Identity::Ptr, reason: Reason::NoPtr, ..NXDOMAIN };
-        for (kind, domain) in
-            [(NXDOMAIN, "b.test"), (helo, "b.test"), (NXDOMAIN, "a.test"), (no_ptr, "192.0.2.1")]
-        {
-            tally.add_domain(kind, domain, client(1), ONE);
+        for (kind, domain, last, confirmed) in [
+            (NXDOMAIN, "b.test", 1, true),
+            (helo, "b.test", 1, true),
+            (NXDOMAIN, "a.test", 1, true),
+            (NXDOMAIN, "c.test", 1, false),
+            (helo, "d.test", 1, false),
+        ] {
+            tally.add_domain(kind, domain, (client(last), confirmed), ONE);
         }
+        tally.add_domain(NXDOMAIN, "refused.test", seen(9), Volume { taken: 0, refused: 1 });
         assert_eq!(
-            exempt_lines(&tally.rows()),
-            ["clients = [\"192.0.2.1\"]", "domains = [\"a.test\", \"b.test\"]"]
+            as_toml(&exempt_lines(&tally.rows())),
+            [
+                "# all mail from these clients passes, whatever sender it names",
+                "clients = [\"192.0.2.1\"]",
+                "# these domains pass as senders, whoever names them",
+                "domains = [\"a.test\", \"b.test\"]"
+            ]
         );
     }
 
     #[test]
     fn what_is_too_long_for_a_domain_is_cut() {
         let mut tally = Tally::default();
-        tally.add_domain(NXDOMAIN, &"\u{e4}".repeat(100_000), client(1), ONE);
+        tally.add_domain(NXDOMAIN, &"\u{e4}".repeat(100_000), seen(1), ONE);
         assert_eq!(tally.rows()[0].domain.len(), 254);
     }
 }

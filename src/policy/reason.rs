@@ -149,7 +149,7 @@ impl Reason {
                 Code::ByAction,
                 if identity == Identity::MailFrom { (1, 8) } else { (7, 1) },
                 "is not a domain that can have an MX record",
-                "The sender's domain is an address literal, a single label or not a name at all.",
+                "The sender's domain is an address literal, a single label, a name below arpa or not a name at all.",
             ),
             Self::MalformedHeader => (
                 "malformed_header",

@@ -1,6 +1,10 @@
 //! `exists`: the domain has a valid MX, or satisfies another rung that counts (DESIGN 3.1).
 //!
 //! Whether anybody answers at the addresses is not tried: that would make us a nuisance and the sender wait.
+//!
+//! Some servers say NXDOMAIN to one type and have records of another, and of an empty non-terminal. So NXDOMAIN to MX is
+//! an answer about MX: a rung that looks at addresses asks for them itself. The cache spares these questions where
+//! DNSSEC proves that there is no such name.
 
 use std::collections::HashSet;
 
@@ -34,7 +38,7 @@ pub(super) async fn exists(
                 if organization == *domain && rungs.contains(&Rung::Mx) {
                     continue; // the rung `mx` says the same
                 }
-                valid_mx(trail, settings, &organization).await
+                by_organization(trail, settings, domain, &organization).await
             }
             Rung::Network | Rung::Ptr | Rung::Spf | Rung::Dkim => continue, // rungs of `matches`
         };
@@ -75,18 +79,53 @@ pub(super) async fn exchangers(
 
 async fn valid_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
     let hosts = exchangers(trail, settings, domain).await?;
-    usable_address(trail, settings, &hosts, Reason::MxUnresolvable).await
+    usable_address(trail, settings, &hosts, Start::FirstAlone, Reason::MxUnresolvable).await
 }
 
-/// RFC 5321 5.1: without any MX record the domain is its own exchanger. Not so with a null MX or NXDOMAIN.
+/// RFC 5321 5.1: without any MX record the domain is its own exchanger. Not so with a null MX. Where MX is NXDOMAIN,
+/// most likely there is no address either, and both questions are needed to know: they are asked side by side.
 async fn implicit_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
+    let (start, reason) = match exchangers(trail, settings, domain).await {
+        Err(Reason::NoMx) => (Start::FirstAlone, Reason::NoMx),
+        Err(Reason::NoSuchDomain) => (Start::Together, Reason::NoSuchDomain),
+        Err(reason) => return Err(reason),
+        Ok(_) => return Err(Reason::NoMx),
+    };
+    usable_address(trail, settings, std::slice::from_ref(domain), start, reason).await
+}
+
+/// The organisation receives mail for a name that only sends. A name that doesn't exist or has a null MX can't be such a
+/// name, and whether it is one must be known: anybody can make up names below an organisation.
+async fn by_organization(
+    trail: &mut Trail<'_>,
+    settings: &Settings,
+    domain: &DomainName,
+    organization: &DomainName,
+) -> Result<(), Reason> {
     match exchangers(trail, settings, domain).await {
-        Err(Reason::NoMx) => {
-            usable_address(trail, settings, std::slice::from_ref(domain), Reason::NoMx).await
+        Ok(_) | Err(Reason::NoMx) => valid_mx(trail, settings, organization).await,
+        Err(Reason::NoSuchDomain) if exists_for_addresses(trail, domain).await => {
+            valid_mx(trail, settings, organization).await
         }
         Err(reason) => Err(reason),
-        Ok(_) => Err(Reason::NoMx),
     }
+}
+
+/// Whether a name whose MX is NXDOMAIN exists by its A or AAAA: it has such a record, or DNS says that it has none.
+async fn exists_for_addresses(trail: &mut Trail<'_>, domain: &DomainName) -> bool {
+    let questions = address_questions(domain).to_vec();
+    let mut exists = false;
+    trail
+        .ask_all(questions, Start::Together, |_, answer| {
+            exists |= matches!(answer, Answer::Found(_) | Answer::NoData);
+            exists
+        })
+        .await;
+    exists
+}
+
+fn address_questions(host: &DomainName) -> [Question; 2] {
+    [RecordType::A, RecordType::Aaaa].map(|rtype| Question { name: host.into(), rtype })
 }
 
 /// Whether one of the hosts has an address that mail can be sent to. The best host's A record is often enough; past
@@ -95,19 +134,18 @@ async fn usable_address(
     trail: &mut Trail<'_>,
     settings: &Settings,
     hosts: &[DomainName],
+    start: Start,
     without_any: Reason,
 ) -> Result<(), Reason> {
     let (mut usable, mut alive) = (false, HashSet::new());
-    let (mut start, mut asked) = (Start::FirstAlone, 0);
+    let (mut start, mut asked) = (start, 0);
     while let Some(hosts) = hosts.get(asked..).filter(|rest| !rest.is_empty()) {
         let dead = asked - alive.len();
         let hosts = hosts.get(..MOST_DEAD.saturating_sub(dead)).unwrap_or(hosts);
         if hosts.is_empty() {
             break;
         }
-        let questions = hosts.iter().flat_map(|host| {
-            [RecordType::A, RecordType::Aaaa].map(|rtype| Question { name: host.into(), rtype })
-        });
+        let questions = hosts.iter().flat_map(address_questions);
         trail
             .ask_all(questions.collect(), start, |question, answer| {
                 for address in addresses(answer) {

@@ -83,7 +83,9 @@ async fn nearness_of_exchangers(
     let client = trail.client();
     let hosts = match exchangers(trail, settings, domain).await {
         // Where the operator lets the domain be its own exchanger (RFC 5321 5.1), it is so here too.
-        Err(Reason::NoMx) if rules.exists_by.contains(&Rung::Address) => vec![domain.clone()],
+        Err(Reason::NoMx | Reason::NoSuchDomain) if rules.exists_by.contains(&Rung::Address) => {
+            vec![domain.clone()]
+        }
         found => found.unwrap_or_default(),
     };
     let questions = hosts.iter().map(|name| Question { name: name.into(), rtype: family(client) });

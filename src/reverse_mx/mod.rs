@@ -128,7 +128,11 @@ impl ReverseMx {
         account: &Account,
     ) -> Finding {
         let Subject { identity, text, domain, .. } = *subject;
-        let (outcome, evidence) = self.judge(rule, &subject.sender(), rules, account).await;
+        let (outcome, evidence) = if is_infrastructure(domain) {
+            (Outcome::Fail(Reason::InvalidDomain), Vec::new())
+        } else {
+            self.judge(rule, &subject.sender(), rules, account).await
+        };
         let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(text));
         Finding { identity, rule, domain, subject, outcome, evidence }
     }
@@ -224,4 +228,9 @@ impl ReverseMx {
         let domain = CompactString::new(name.as_str());
         Some(Finding { identity: Identity::Ptr, rule, subject: domain.clone(), domain, outcome, evidence })
     }
+}
+
+/// Names below `arpa` are those of addresses and the like (RFC 3172): they are the infrastructure's, and no sender's.
+fn is_infrastructure(domain: &DomainName) -> bool {
+    domain.as_str().ends_with(".arpa")
 }

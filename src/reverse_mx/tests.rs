@@ -63,6 +63,27 @@ const DOMAINS: &str = "
     host.nomxorg.test A 127.0.3.9
     nomxorg.test TXT nothing
     out.servfail.test TXT nothing
+    sends.good.test TXT nothing
+    nullmx.good.test MX 0 .
+    deadmx.good.test MX 10 gone.deadmx.test
+    servfail.good.test SERVFAIL
+    mxdenied.test NXDOMAIN MX
+    mxdenied.test AAAA ::1
+    mxdenied.test A 127.0.0.30
+    mxdeniedonly.test NXDOMAIN MX
+    mxdeniedonly.test TXT nothing
+    mxdeniedfail.test NXDOMAIN MX
+    mxdeniedfail.test SERVFAIL A
+    adenied.test MX 10 mx.adenied.test
+    mx.adenied.test NXDOMAIN A
+    mx.adenied.test AAAA ::1
+    ent.test NXDOMAIN MX
+    host.ent.test MX 10 mail.good.test
+    broken.good.test NXDOMAIN MX
+    broken.good.test TXT nothing
+    brokenfail.good.test NXDOMAIN MX
+    brokenfail.good.test NXDOMAIN A
+    brokenfail.good.test SERVFAIL AAAA
     matchfail.test MX 10 mx1.several.test
     matchfail.test MX 20 servfail.test
     mapped.test MX 10 mx.mapped.test
@@ -139,7 +160,7 @@ impl Bench {
 async fn exists_tells_valid_domains_from_others() {
     use Rung::{Address, Mx, Organization};
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
-    let rows: [(&str, &[Rung], &str); 39] = [
+    let rows: [(&str, &[Rung], &str); 63] = [
         ("good.test", &[Mx], "pass mx"),
         ("several.test", &[Mx], "pass mx"),
         ("v6only.test", &[Mx], "pass mx"),
@@ -173,8 +194,34 @@ async fn exists_tells_valid_domains_from_others() {
         ("nullmx-a.test", &[Mx, Address], "fail null_mx"),
         ("deadmx-a.test", &[Mx, Address], "fail mx_unresolvable"),
         ("servfail.test", &[Mx, Address], "temperror SERVFAIL"),
+        // NXDOMAIN of one type is an answer about that type
+        ("mxdenied.test", &[Mx], "fail no_such_domain"),
+        ("mxdenied.test", &[Mx, Address], "pass address"),
+        ("mxdeniedonly.test", &[Mx, Address], "fail no_such_domain"),
+        ("mxdeniedfail.test", &[Mx], "fail no_such_domain"),
+        ("mxdeniedfail.test", &[Mx, Address], "temperror SERVFAIL"),
+        ("adenied.test", &[Mx], "pass mx"),
+        ("ent.test", &[Mx], "fail no_such_domain"),
+        ("host.ent.test", &[Mx], "pass mx"),
+        ("broken.good.test", &[Mx], "fail no_such_domain"),
+        ("broken.good.test", &[Mx, Organization], "pass organization"),
+        ("broken.good.test", &[Mx, Address, Organization], "pass organization"),
+        ("brokenfail.good.test", &[Mx, Organization], "temperror SERVFAIL"),
+        // names below arpa
+        ("1.0.0.127.in-addr.arpa", &[Mx, Address], "fail invalid_domain"),
+        ("x.ARPA", &[Mx], "fail invalid_domain"),
+        ("arpa", &[Mx], "fail invalid_domain"),
+        ("arpa.test", &[Mx], "fail no_such_domain"),
+        ("xarpa", &[Mx], "fail invalid_domain"),
+        ("good.xarpa", &[Mx], "fail no_such_domain"),
         ("host1.out.good.test", &[Mx, Organization], "pass organization"),
-        ("gone.good.test", &[Mx, Organization], "pass organization"),
+        ("sends.good.test", &[Mx, Address, Organization], "pass organization"),
+        ("deadmx.good.test", &[Mx, Organization], "pass organization"),
+        ("gone.good.test", &[Mx, Address, Organization], "fail no_such_domain"),
+        ("gone.good.test", &[Organization], "fail no_such_domain"),
+        ("nullmx.good.test", &[Mx, Address, Organization], "fail null_mx"),
+        ("nullmx.good.test", &[Organization], "fail null_mx"),
+        ("servfail.good.test", &[Organization], "temperror SERVFAIL"),
         ("good.test", &[Organization], "pass organization"),
         ("host.nomxorg.test", &[Mx, Organization], "fail no_mx"),
         ("nomxorg.test", &[Mx, Organization], "fail no_mx"),
@@ -211,10 +258,14 @@ async fn a_domain_that_may_be_its_own_exchanger_matches_by_its_own_address() {
         (&[Mx, Address], "127.0.0.31", "fail not_an_exchanger"),
         (&[Mx], "127.0.0.30", "fail not_an_exchanger"),
     ];
-    for (exists_by, client, expected) in rows {
-        let findings = bench.inspect("a-only.test", &rules(exists_by, &[Mx]), client).await;
-        assert_eq!(text(findings[1].outcome), expected, "{exists_by:?} {client}");
+    for name in ["a-only.test", "mxdenied.test"] {
+        for (exists_by, client, expected) in rows {
+            let findings = bench.inspect(name, &rules(exists_by, &[Mx]), client).await;
+            assert_eq!(text(findings[1].outcome), expected, "{name} {exists_by:?} {client}");
+        }
     }
+    let findings = bench.inspect("mxdeniedfail.test", &rules(&[Mx, Address], &[Mx]), "127.0.0.30").await;
+    assert_eq!(text(findings[1].outcome), "temperror SERVFAIL");
 }
 
 #[tokio::test]
@@ -294,6 +345,54 @@ async fn one_look_up_is_enough_for_a_domain_in_order_and_none_for_what_cannot_be
     let mut asked = bench.server.asked();
     asked.sort();
     assert_eq!(asked, ["udp A mail.good.test", "udp MX good.test"], "both rules share their questions");
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_costs_three_questions_or_one_where_dnssec_proves_it() {
+    let all = [Rung::Mx, Rung::Address, Rung::Organization];
+    let both = rules(&all, &[Rung::Mx]);
+    let bench = Bench::new("test TXT x\nsigned.test SECURE", settings(PrivateAddresses::Accept)).await;
+    let rows: [(&str, &[&str]); 4] = [
+        ("one.gone.test", &["udp A one.gone.test", "udp AAAA one.gone.test", "udp MX one.gone.test"]),
+        ("one.gone.test", &[]),
+        ("gone.signed.test", &["udp MX gone.signed.test"]),
+        ("below.gone.signed.test", &[]),
+    ];
+    for (name, expected) in rows {
+        let findings = bench.inspect(name, &both, "127.0.0.10").await;
+        assert_eq!(text(findings[0].outcome), "fail no_such_domain", "{name}");
+        assert_eq!(text(findings[1].outcome), "fail not_an_exchanger", "{name}");
+        let mut asked = bench.server.asked();
+        asked.sort();
+        assert_eq!(asked, expected, "{name}");
+        let shown: Vec<_> = findings[0].evidence.iter().map(|seen| seen.question.to_string()).collect();
+        let expected = ["MX", "A", "AAAA"].map(|rtype| format!("{rtype} {name}"));
+        assert_eq!(shown, expected, "the answers that the refusal rests on");
+    }
+}
+
+#[tokio::test]
+async fn names_below_arpa_are_no_senders_and_are_not_asked_for_but_a_client_may_have_such_a_name() {
+    let zone = "4.4.0.127.in-addr.arpa PTR host.4.0.127.in-addr.arpa\nhost.4.0.127.in-addr.arpa A 127.0.4.4
+        host.4.0.127.in-addr.arpa MX 10 host.4.0.127.in-addr.arpa";
+    let bench = Bench::new(zone, settings(PrivateAddresses::Accept)).await;
+    let (client, domain) = ("127.0.4.4".parse::<IpAddr>().unwrap(), domain("host.4.0.127.in-addr.arpa"));
+    let both = rules(&[Rung::Mx, Rung::Address, Rung::Organization], &[Rung::Mx, Rung::Ptr, Rung::Spf]);
+    for identity in [Identity::Helo, Identity::MailFrom, Identity::From, Identity::ReplyTo] {
+        let subject = Subject { identity, text: "u@x", domain: &domain, helo: "helo.test" };
+        let findings = bench.rules.inspect(&subject, &both, &account(client)).await;
+        let outcomes: Vec<_> = findings.iter().map(|finding| text(finding.outcome)).collect();
+        assert_eq!(outcomes, ["fail invalid_domain"; 2], "{identity:?}");
+        assert!(findings.iter().all(|finding| finding.evidence.is_empty()));
+    }
+    assert!(bench.server.asked().is_empty());
+    let names = bench.rules.names_of(&account(client)).await;
+    let mut findings = Vec::new();
+    for rule in both.active() {
+        findings.push(bench.rules.inspect_ptr(rule, &names, &both, &account(client)).await);
+    }
+    let outcomes: Vec<_> = findings.iter().map(|finding| text(finding.outcome)).collect();
+    assert_eq!(outcomes, ["pass mx", "pass mx"]);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const REVERSE_APEX: &str = "127.in-addr.arpa";
 pub const VALID: &str = "ok.load.test";
 /// No name below it exists.
 pub const SPOOFED: &str = "spoof.load.test";
-/// Every name below it has an address and no MX record.
+/// Every name below it exists, without an MX record or an address.
 pub const NO_MX: &str = "nomx.load.test";
 /// Every name below it says that it takes no mail (RFC 7505).
 pub const NULL_MX: &str = "nullmx.load.test";
@@ -47,8 +47,9 @@ impl Zone {
         let mut zone = Self::new();
         zone.crowd = valid.min(MOST);
         let here = RData::A(rdata::A(Ipv4Addr::LOCALHOST));
-        insert(&mut zone, CLIENT, here.clone());
-        insert(&mut zone, &format!("*.{NO_MX}"), here);
+        insert(&mut zone, CLIENT, here);
+        let text = RData::TXT(rdata::TXT::new(vec!["no mail exchanger, no address".to_owned()]));
+        insert(&mut zone, &format!("*.{NO_MX}"), text);
         insert(&mut zone, &format!("*.{NULL_MX}"), RData::MX(rdata::MX::new(0, Name::root())));
         for apex in [APEX, REVERSE_APEX] {
             let soa = rdata::SOA::new(Name::root(), Name::root(), 1, 3600, 600, 86_400, TTL);
@@ -145,7 +146,7 @@ mod tests {
             ("1.0.0.127.in-addr.arpa", RecordType::PTR, ResponseCode::NXDomain, &[]),
             ("s7.spoof.load.test", RecordType::MX, ResponseCode::NXDomain, &[]),
             ("d7.nomx.load.test", RecordType::MX, ResponseCode::NoError, &[]),
-            ("d7.nomx.load.test", RecordType::A, ResponseCode::NoError, &["127.0.0.1"]),
+            ("d7.nomx.load.test", RecordType::A, ResponseCode::NoError, &[]),
             ("d7.nullmx.load.test", RecordType::MX, ResponseCode::NoError, &["0 ."]),
             ("d7.servfail.load.test", RecordType::MX, ResponseCode::ServFail, &[]),
             ("client.load.test", RecordType::A, ResponseCode::NoError, &["127.0.0.1"]),

@@ -96,7 +96,7 @@ fn audit(zone: &Zone, arguments: &str) -> Run {
 /// The reply to a message over the backup line, at a gate that wants the client to be an MX host.
 async fn over_the_backup_line(zone: &Zone) -> (u16, usize) {
     let address = free_address();
-    let more = "[relay]\ndomains = [\"here.test\"]\n[policy.mail_from]\nmatches = \"reject\"\n";
+    let more = "[relay]\ndomains = [\"here.test\"]\n[policy.mail_from]\nmatches = \"reject\"\nmatches_by = [\"mx\"]\n";
     let daemon = Daemon::start(&configuration("gate.test", &[address], zone.address(), more), &[]).await;
     let mut client = Client::greeted(BACKUP, address, "line2.twolines.test").await;
     let message = b"From: ann@twolines.test\r\n\r\nHello\r\n";
@@ -354,7 +354,7 @@ fn the_policy_of_a_named_configuration_has_a_column_and_no_say() {
     let zone = Zone::start();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rmxd.toml");
-    let own = "[policy.mail_from]\nmatches = \"reject\"\n[policy.from]\nmatches = \"reject\"\n";
+    let own = "[policy]\nmatches_by = [\"mx\", \"ptr\"]\n[policy.mail_from]\nmatches = \"reject\"\n[policy.from]\nmatches = \"reject\"\n";
     std::fs::write(&file, own).unwrap();
     let with = |arguments: &str| format!("{arguments} --config {}", file.display());
     let run = audit(&zone, &with(TWO_LINES));
@@ -368,11 +368,11 @@ fn the_policy_of_a_named_configuration_has_a_column_and_no_say() {
         line("127.0.1.1 "),
         "127.0.1.1 ✓ 10 mail.twolines.test ✓ line1.twolines.test - none ✓ accept (mx) ✓ accept (mx) ✓ accept (mx)"
     );
-    // 127.0.1.0/24 is the network of the MX host too, which config/strict.toml takes for enough.
+    // 127.0.1.0/24 is the network of the MX host too, which is enough by default and not for config/strict.toml.
     assert_eq!(
         line("127.0.1.2 "),
-        "127.0.1.2 ✗ none ✓ line2.twolines.test - none ✓ accept (tag not_an_exchanger) ✓ accept (network) \
-         ✗ reject: mail_from not_an_exchanger"
+        "127.0.1.2 ✗ none ✓ line2.twolines.test - none ✓ accept (network) \
+         ✗ reject: mail_from not_an_exchanger ✓ accept (ptr)"
     );
     // A policy that nobody else has.
     std::fs::write(&file, "[policy.reply_to]\nmatches = \"reject\"\n[policy.helo]\nexists = \"reject\"\n")
@@ -420,7 +420,7 @@ fn the_json_has_the_facts_of_the_table_and_the_records() {
     assert_eq!((&second["ptr"], &second["names"][0]), (&"confirmed".into(), &"line2.twolines.test".into()));
     assert_eq!((&second["spf"], &second["helo"]), (&"none".into(), &"line2.twolines.test".into()));
     assert!(second["mx_hosts"].as_array().unwrap().is_empty());
-    assert_eq!(second["lost"].as_array().unwrap().len(), 1, "{second:#}");
+    assert_eq!(second["lost"].as_array().unwrap().len(), 2, "{second:#}");
     assert_eq!(second["rungs"].as_array().unwrap().len(), 7);
     let policies: Vec<String> = second["policies"]
         .as_array()
@@ -428,7 +428,7 @@ fn the_json_has_the_facts_of_the_table_and_the_records() {
         .iter()
         .map(|judged| format!("{} {} {}", judged["policy"], judged["verdict"], judged["rung"]))
         .collect();
-    assert_eq!(policies, ["\"default\" \"accept\" null", "\"strict\" \"accept\" \"network\""]);
+    assert_eq!(policies, ["\"default\" \"accept\" \"network\"", "\"strict\" \"reject\" null"]);
     assert_eq!(json["steps"][0]["zone"], "own");
     assert_eq!(json["steps"][0]["add"][0], "twolines.test. 3600 IN MX 20 line2.twolines.test.");
     assert!(json["steps"][0]["remove"].as_array().unwrap().is_empty());

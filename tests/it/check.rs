@@ -103,9 +103,10 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
         ),
         (
             "--client 127.0.0.10 --reply-to c@collect.test",
-            1,
+            75,
             &[
-                "because of reply_to: exists no_mx",
+                "because of reply_to: exists greylisted",
+                "exists of c@collect.test: fail (no_mx) [greylist]",
                 "mail_from: not given, or the null sender\n",
                 "from: not given\n",
             ],
@@ -122,17 +123,17 @@ fn the_exit_code_and_the_tree_tell_the_verdict_and_what_decided() {
             &["client:  ::1 = mail.v6-mx.test", "AAAA mail.v6-mx.test: ::1"],
         ),
         (
-            "--client ::ffff:127.0.0.10 --mail-from a@good.test --set policy.mail_from.matches=reject",
+            "--client ::ffff:127.0.0.10 --mail-from a@good.test --set policy.mail_from.matches=reject --set policy.matches_by=mx",
             0,
             &["matches of a@good.test: pass (mx) [reject]"],
         ),
         (
-            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject",
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=reject --set policy.matches_by=mx",
             1,
             &["matches of a@good.test: fail (not_an_exchanger) [reject]  <-- decides"],
         ),
         (
-            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist",
+            "--client 127.0.0.11 --mail-from a@good.test --set policy.mail_from.matches=greylist --set policy.matches_by=mx",
             75,
             &[
                 "verdict: defer, because of mail_from: matches greylisted\n",

@@ -222,7 +222,10 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[exempt]\nfiles = ['/no/such/list', '/no/such/list']", "2:1: exempt.files: \"/no/such/list\" is there twice".into()),
         ("[exempt]\nfiles = ['/no/such/list']", "2:1: exempt.files: \"/no/such/list\" can't be read: No such file or directory (os error 2); allowed is a file with one network or domain a line".into()),
         ("[exempt]\nfiles = ['/dev/zero']", "2:1: exempt.files: \"/dev/zero\" can't be read: not a regular file; allowed is a file with one network or domain a line".into()),
-        ("[dns]\nservers = ['dns.test']", "2:1: dns.servers: \"dns.test\" is not an address such as \"192.0.2.53\", \"127.0.0.1:5353\" or \"[::1]:53\"".into()),
+        ("[dns]\nservers = ['dns.test']", "2:1: dns.servers: \"dns.test\" is not an address such as \"192.0.2.53\", \"127.0.0.1:5353\", \"[::1]:53\" or \"fe80::1%eth0\"".into()),
+        ("[dns]\nservers = ['fe80::1']", "2:1: dns.servers: \"fe80::1\" is a link-local address without its interface, such as \"fe80::1%eth0\"".into()),
+        ("[dns]\nservers = ['fe80::1%none-such']", "2:1: dns.servers: \"fe80::1%none-such\" names the network interface \"none-such\", and this machine has none of that name".into()),
+        ("[dns]\nservers = ['::1%lo']", "2:1: dns.servers: \"::1%lo\" has an interface, and only a link-local address (fe80::/10) can".into()),
         ("[dns]\ntimeout = 5", "2:1: dns.timeout: \"5\" is not a duration: a number with ms, s, m, h or d such as \"30s\" or \"5m\"".into()),
         ("[dns]\ntimeout = '999y'", "2:1: dns.timeout: \"999y\" is not allowed: at most ten years".into()),
         ("[dns]\nmax_mx_hosts = 0", "2:1: dns.max_mx_hosts: 0 is not allowed: 1 to 1000".into()),
@@ -381,4 +384,15 @@ fn the_command_line_has_its_own_exit_codes() {
         assert_eq!(run.code, Some(code), "{arguments:?} {}", run.stderr);
         assert_eq!(run.stdout.is_empty(), code != 0, "{arguments:?}");
     }
+}
+
+#[test]
+fn a_link_local_server_is_shown_with_its_interface() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[dns]\nservers = ['fe80::1%lo', '[fe80::2%lo]:5353']\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let shown = show(&["--config", path], &[]);
+    assert_eq!(row(&shown, "dns.servers"), ("[\"fe80::1%lo\",\"[fe80::2%lo]:5353\"]", path));
+    let set = show(&["--set", "dns.servers=fe80::1%lo"], &[]);
+    assert_eq!(row(&set, "dns.servers").0, "[\"fe80::1%lo\"]");
 }

@@ -22,7 +22,10 @@ const USER: &str = "user@here.test";
 /// More than the delay.
 const AFTER: Duration = Duration::from_millis(1_100);
 /// Of the envelope, who isn't an exchanger.
-const ENVELOPE: &str = "[policy.mail_from]\nmatches = \"greylist\"";
+const ENVELOPE: &str = "[policy.mail_from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]";
+
+/// No rule asks for a greylist.
+const NEVER: &str = "[policy.reply_to]\nexists = \"reject\"";
 
 /// A place to be greylisted at.
 struct Site {
@@ -186,7 +189,7 @@ async fn each_recipient_has_an_answer_of_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn for_the_header_every_recipient_must_have_come_before() {
     let site = Site::new().await;
-    let daemon = site.start("[policy.from]\nmatches = \"greylist\"").await;
+    let daemon = site.start("[policy.from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]").await;
     let mut client = site.client(CLIENT).await;
     let both = [USER, "two@here.test"];
     assert_eq!(recipients(&mut client, &[USER]).await, [250]);
@@ -212,7 +215,9 @@ async fn for_the_header_every_recipient_must_have_come_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_delay_is_for_envelope_and_header_together() {
     let site = Site::new().await;
-    let _daemon = site.start(&format!("{ENVELOPE}\n[policy.from]\nmatches = \"greylist\"")).await;
+    let _daemon = site
+        .start(&format!("{ENVELOPE}\n[policy.from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]"))
+        .await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 450);
     sleep(AFTER).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
@@ -276,7 +281,7 @@ async fn unused_triples_are_forgotten_and_use_renews_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_turns_it_on_and_off_and_changes_the_delay() {
     let site = Site::new().await;
-    let mut daemon = site.start("").await;
+    let mut daemon = site.start(NEVER).await;
     let file = daemon.home().path().join("rmxd-greylist");
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
     assert!(!file.exists(), "no rule asks for it");
@@ -299,7 +304,7 @@ async fn a_reload_turns_it_on_and_off_and_changes_the_delay() {
     daemon.reload().await;
     assert_eq!(recipients(&mut old, &[USER]).await, [450], "by the settings that it began with");
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
-    daemon.home().configure(&site.text(""));
+    daemon.home().configure(&site.text(NEVER));
     daemon.reload().await;
     assert_eq!(site.code(STRANGER, SENDER, USER).await, 250);
     daemon.home().configure(&site.text(ENVELOPE));
@@ -325,6 +330,26 @@ async fn a_file_that_can_not_be_used_stops_the_start_with_a_reason() {
     let (code, log) = refused(&site, &home.path().join("missing")).await;
     assert_eq!(code, Some(78), "{log}");
     assert!(log.contains("missing/rmxd-greylist: No such file or directory"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_may_be_written_it_waits_in_memory_and_says_so() {
+    let site = Site::new().await;
+    let home = Home::new();
+    let text = site.text_with("delay = \"1s\"", "[policy.from]\nmatches = \"off\"");
+    home.configure(&text);
+    let mut command = home.command(binary());
+    // nobody, root included, makes a file there
+    command.arg("serve").arg("--config").arg(home.file()).env("STATE_DIRECTORY", "/sys");
+    let daemon = Daemon::spawn(command, home).await;
+    let warning = "the greylist is kept in memory only, a restart forgets it";
+    assert!(daemon.log().contains(warning), "{}", daemon.log());
+    let reply_to = format!("From: {SENDER}\r\nReply-To: x@made-up.good.test\r\n\r\nHello\r\n");
+    let send = async || site.client(EXCHANGER).await.deliver(SENDER, USER, reply_to.as_bytes()).await;
+    assert_eq!(send().await.code, 450, "the default policy greylists for Reply-To:");
+    sleep(AFTER).await;
+    assert_eq!(send().await.code, 250);
+    assert_eq!(daemon.terminate().await.messages().len(), 1);
 }
 
 /// A second daemon, with its state in this folder: how it ended, and its log.

@@ -217,13 +217,18 @@ async fn would_sums_up_what_monitor_mode_let_pass_with_lines_to_exempt_it() {
     assert!(rows[0].starts_with("nomx.test ") && rows[0].contains(" no_mx "), "{}", would.out);
     assert!(rows[1].starts_with("nowhere.test "), "{}", would.out);
     assert!(
-        would.out.ends_with("\n[exempt]\ndomains = [\"nomx.test\", \"nowhere.test\"]\n"),
+        would.out.ends_with(
+            "\n[exempt]\n# all mail from these clients passes, whatever sender it names\nclients = [\"127.0.0.12\"]\n"
+        ),
         "{}",
         would.out
     );
     let json = run(daemon.home(), "history --would --json --domain nomx.test").json();
     assert_eq!((&json["would_be_refused"], &json["refused"]), (&2.into(), &0.into()));
-    assert_eq!(json["exempt"], serde_json::json!(["domains = [\"nomx.test\"]"]));
+    let lines =
+        ["# all mail from these clients passes, whatever sender it names", "clients = [\"127.0.0.12\"]"];
+    assert_eq!(json["exempt"], serde_json::json!(lines));
+    assert_eq!(json["senders"][0]["opens"], "all mail from this client passes, whatever sender it names");
     let listed = run(daemon.home(), "history --verdict reject --limit 1");
     assert!(listed.out.contains(" reject (monitor) "), "{}", listed.out);
     let one = run(daemon.home(), "history --verdict reject --json").json()[0].clone();
@@ -239,7 +244,9 @@ async fn would_sums_up_what_monitor_mode_let_pass_with_lines_to_exempt_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_greylisting_said_to_each_recipient_is_under_one_id() {
     let (zone, address) = (Zone::start().await, free_address());
-    let daemon = start(zone.address(), address, "[policy.mail_from]\nmatches = \"greylist\"").await;
+    let daemon =
+        start(zone.address(), address, "[policy.mail_from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]")
+            .await;
     let mut client = Client::greeted(CLIENT, address, "mail.good.test").await;
     client.command("MAIL FROM:<a@good.test>").await;
     let first = client.command("RCPT TO:<one@here.test>").await.text;

@@ -120,7 +120,8 @@ fn lines(list: &Value, fields: &str) -> Vec<String> {
 async fn the_report_says_what_would_be_refused_of_what_postfix_took_and_refused() {
     let site = Site::sample().await;
     let log = site.file("mail.log", LOG.as_bytes());
-    let run = site.run("--json --set policy.mail_from.matches=reject", &[&log]).await;
+    let run =
+        site.run("--json --set policy.mail_from.matches=reject --set policy.matches_by=mx", &[&log]).await;
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
     let json = run.json();
     assert_eq!(
@@ -129,9 +130,9 @@ async fn the_report_says_what_would_be_refused_of_what_postfix_took_and_refused(
             "identity rule reason action domain taken refused client more_clients exempt"
         ),
         [
-            "mail_from exists no_mx reject nomx.test 2 1 127.0.0.12 false domains = [\"nomx.test\"]",
+            "mail_from exists no_mx reject nomx.test 2 1 127.0.0.12 false clients = [\"127.0.0.12\"]",
             "mail_from matches not_an_exchanger reject good.test 1 0 127.0.0.13 false clients = [\"127.0.0.13\"]",
-            "mail_from exists no_such_domain reject nowhere.test 0 1 127.0.0.11 false domains = [\"nowhere.test\"]",
+            "mail_from exists no_such_domain reject nowhere.test 0 1 127.0.0.11 false clients = [\"127.0.0.11\"]",
         ]
     );
     assert_eq!(
@@ -142,7 +143,10 @@ async fn the_report_says_what_would_be_refused_of_what_postfix_took_and_refused(
         lines(&json["kinds"], "identity reason taken refused"),
         ["mail_from no_mx 2 1", "mail_from not_an_exchanger 1 0", "mail_from no_such_domain 0 1"]
     );
-    let entries = ["clients = [\"127.0.0.13\"]", "domains = [\"nomx.test\"]"];
+    let entries = [
+        "# all mail from these clients passes, whatever sender it names",
+        "clients = [\"127.0.0.12\", \"127.0.0.13\"]",
+    ];
     assert_eq!(json["exempt"], serde_json::json!(entries), "only what Postfix took");
     let volumes = [("would_be_refused", 3, 2), ("passes", 3, 0), ("dns_trouble", 1, 0), ("no_address", 0, 0)];
     for (name, taken, refused) in volumes {
@@ -162,7 +166,7 @@ async fn the_report_says_what_would_be_refused_of_what_postfix_took_and_refused(
 async fn the_table_has_the_facts_of_the_json_and_lines_that_the_configuration_takes() {
     let site = Site::sample().await;
     let log = site.file("mail.log", LOG.as_bytes());
-    let run = site.run("--set policy.mail_from.matches=reject", &[&log]).await;
+    let run = site.run("--set policy.mail_from.matches=reject --set policy.matches_by=mx", &[&log]).await;
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", run.out);
     let squeezed: Vec<_> =
         run.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -180,8 +184,11 @@ async fn the_table_has_the_facts_of_the_json_and_lines_that_the_configuration_ta
     let (_, lines) = run.out.split_once("\n[exempt]\n").expect("lines for the configuration");
     let section = format!("[exempt]\n{}\n", lines.split_once("\n\n").unwrap().0);
 
-    let config =
-        site.file("rmxd.toml", format!("[policy.mail_from]\nmatches = \"reject\"\n{section}").as_bytes());
+    let config = site.file(
+        "rmxd.toml",
+        format!("[policy]\nmatches_by = [\"mx\"]\n[policy.mail_from]\nmatches = \"reject\"\n{section}")
+            .as_bytes(),
+    );
     let again = site.run(&format!("--json --config {}", config.display()), &[&log]).await.json();
     assert_eq!(again["would_be_refused"], serde_json::json!({"taken": 0, "refused": 1}), "{section}");
 }

@@ -213,7 +213,8 @@ async fn four_transactions(address: std::net::SocketAddr) {
 async fn the_log_as_json_has_one_decision_a_transaction_with_every_field() {
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
     let dns = format!("dns.servers={}", zone.address());
-    let lines = ["log.format=json", &dns, "dns.private_addresses=accept", HERE];
+    let lines =
+        ["log.format=json", "policy.reply_to.exists=reject", &dns, "dns.private_addresses=accept", HERE];
     let (daemon, address) = Daemon::start(&lines, &[]).await;
     four_transactions(address).await;
     let log = daemon.log();
@@ -302,7 +303,8 @@ async fn a_client_that_is_no_exchanger_passes_by_its_name_or_by_spf_and_each_ver
 async fn the_log_as_text_keeps_a_decision_to_one_line_whatever_the_client_says() {
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
     let dns = format!("dns.servers={}", zone.address());
-    let (daemon, address) = Daemon::start(&[&dns, "dns.private_addresses=accept", HERE], &[]).await;
+    let lines = ["policy.reply_to.exists=reject", &dns, "dns.private_addresses=accept", HERE];
+    let (daemon, address) = Daemon::start(&lines, &[]).await;
     four_transactions(address).await;
     let log = daemon.log();
     let decisions: Vec<&str> = log.lines().filter(|line| line.contains(" rmxd::decision: ")).collect();

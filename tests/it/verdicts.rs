@@ -243,7 +243,8 @@ async fn again(gate: &std::sync::Arc<Gate>, mail_from: &str) -> Seen {
 async fn an_expired_answer_carries_an_accept_while_dns_fails_and_never_a_5xx() {
     let server = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
     let clock = Clock::standing();
-    let settings = support::settings(["policy.mail_from.matches=reject", "dns.cache.stale=1h"]);
+    let settings =
+        support::settings(["policy.matches_by=mx", "policy.mail_from.matches=reject", "dns.cache.stale=1h"]);
     let gate = support::gate(&settings, server.address(), clock.clone());
     let verdicts = async || {
         let mut verdicts = Vec::new();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::admin::State;
 use crate::admin::routes::{Answer, Call};
 use crate::admin::series::Pace;
-use crate::dns::{Condition, Health};
+use crate::dns::{Condition, Health, ServerName};
 use crate::policy::decide::Verdict;
 use crate::store::history::History;
 
@@ -63,7 +63,7 @@ fn verdicts(state: &State) -> Value {
 fn dns(health: &Health) -> Value {
     let servers = health.servers.iter().map(|(address, condition)| {
         let good = matches!(condition, Condition::Good | Condition::Unknown) && !health.down;
-        json!({ "address": address.to_string(), "ok": good, "detail": condition.to_string() })
+        json!({ "address": ServerName(*address).to_string(), "ok": good, "detail": condition.to_string() })
     });
     json!({ "ok": !health.down, "detail": health.to_string(), "servers": servers.collect::<Vec<_>>() })
 }

@@ -38,7 +38,7 @@ export async function refresh() {
     el("section.panel", {}, el("p.lead", {}, el("strong", {}, plural(answer.would_be_refused, "message")), " would be refused", answer.reaches && `, of those since ${day(new Date(answer.reaches))}; rmxd history --would counts all`, "."), table(answer.senders)),
     answer.exempt.length > 0 && el("section.panel", { "aria-labelledby": "exempt-title" },
       el("div.head", {}, el("h2", { id: "exempt-title" }, answer.senders.length < MOST ? "All of them" : `The ${count(MOST)} largest`), copier(["[exempt]", ...answer.exempt].join("\n") + "\n", "all lines")),
-      el("p.soft", {}, "For the configuration file, merged with the lists that it has. Read it first: spoofed senders are among them, as a rule."),
+      el("p.soft", {}, "For the configuration file, merged with the lists that it has. Read it first: spoofers and their clients are among them, as a rule."),
       el("pre.zone", { tabindex: "0" }, ...["[exempt]", ...answer.exempt].flatMap((line) => [line, document.createTextNode("\n")]))));
 }
 
@@ -60,5 +60,5 @@ function line(row) {
     el("td.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason), el("small", {}, `${identity(row.identity)} ${row.rule}, would ${row.action}`)),
     el("td.client", {}, el("span", {}, row.client), row.more_clients && el("small", {}, "and others")),
     el("td.num", { "data-label": "messages" }, count(row.taken)),
-    el("td.line", {}, row.exempt ? el("div", {}, el("code", {}, row.exempt), copier(row.exempt, `the line for ${row.domain}`)) : el("span.soft", {}, "no one line covers it")));
+    el("td.line", {}, row.exempt ? el("div", {}, el("code", {}, row.exempt), copier(row.exempt, `the line for ${row.domain}`), el("small", {}, row.opens)) : el("span.soft", {}, row.more_clients ? "several clients, and none shown to be the domain's own" : "none")));
 }

@@ -2,6 +2,7 @@
 //!
 //! Each gate is started from a file in the folder, the very one that `rmxd check --config` can be given.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -125,13 +126,16 @@ async fn start_gate(
     folder: &Path,
 ) -> Result<Daemon, String> {
     let file = folder.join(policy.name()).with_extension("toml");
+    let state = folder.join(format!("state-{}", policy.name()));
+    std::fs::create_dir_all(&state).map_err(|error| format!("{}: {error}", state.display()))?;
+    let environment = || [(OsString::from("STATE_DIRECTORY"), state.clone().into_os_string())];
     let mut attempts = 1..=PORT_ATTEMPTS;
     loop {
         let listen = listeners(port).map_err(|error| format!("no port to listen on: {error}"))?;
         let admin = loopback(dashboard);
         std::fs::write(&file, configuration(policy, (&listen, admin), zone, folder))
             .map_err(|error| format!("{}: {error}", file.display()))?;
-        let loaded = config::load(Some(&file), [], &Flags { drain: DRAIN, ..Flags::default() });
+        let loaded = config::load(Some(&file), environment(), &Flags { drain: DRAIN, ..Flags::default() });
         let settings = loaded.map_err(|problems| lines(&problems))?.settings;
         match Daemon::start(settings, Vec::new()).await {
             Ok(daemon) => return Ok(daemon),
@@ -176,8 +180,8 @@ fn configuration(
     let rules = match policy {
         Policy::Default | Policy::Public => "",
         Policy::Strict => {
-            "\n[policy.helo]\nexists = \"reject\"\n\n[policy.ptr]\nexists = \"reject\"\n\n\
-             [policy.mail_from]\nmatches = \"reject\"\n"
+            "\n[policy]\nexists_by = [\"mx\"]\nmatches_by = [\"mx\"]\n\n[policy.helo]\nexists = \"reject\"\n\n\
+             [policy.ptr]\nexists = \"reject\"\n\n[policy.mail_from]\nmatches = \"reject\"\n"
         }
     };
     format!(

@@ -97,7 +97,14 @@ next_hop = "smtp://{sink}"
 identity = "none"
 domains = ["load.test"]
 
+[policy]
+exists_by = ["mx"]
+matches_by = ["mx"]
+
 [policy.helo]
+exists = "reject"
+
+[policy.reply_to]
 exists = "reject"
 
 [policy.mail_from]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cli::replay::mail::Sender;
 use crate::cli::replay::progress::Bar;
 use crate::gate::Gate;
-use crate::gate::tally::{Tally, Volume};
+use crate::gate::tally::{Tally, Volume, is_confirmed};
 use crate::policy::decide::Decision;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Policy};
@@ -78,14 +78,14 @@ impl Judge {
         let work = stream::iter(senders).map(|(sender, volume)| async move {
             pace.wait().await;
             let decision = decide(gate, &sender).await;
-            if let Some((_, questions)) = &decision {
+            if let Some((.., questions)) = &decision {
                 pace.took(*questions);
             }
             (sender, volume, decision)
         });
         let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
         while let Some((sender, volume, decision)) = work.next().await {
-            let Some((decision, questions)) = decision else {
+            let Some((decision, confirmed, questions)) = decision else {
                 judged.no_address += volume;
                 bar.judged(judged.questions);
                 continue;
@@ -96,7 +96,7 @@ impl Judge {
                     again.push((sender, volume));
                     continue;
                 }
-                Some(cause) => judged.tally.add(cause, sender.client, volume),
+                Some(cause) => judged.tally.add(cause, confirmed, sender.client, volume),
                 None => judged.passed += volume,
             }
             judged.senders += 1;
@@ -106,8 +106,8 @@ impl Judge {
     }
 }
 
-/// The decision on an envelope, and how many questions it took; `None` where it has no sender that SMTP allows.
-async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, usize)> {
+/// The decision on an envelope, whether its client was confirmed for the domain, and how many questions it took; `None` where it has no sender that SMTP allows.
+async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, bool, usize)> {
     let path = match sender.domain.as_str() {
         "" => ReversePath::Null,
         domain => ReversePath::parse(&format!("postmaster@{domain}")).ok()?,
@@ -118,7 +118,9 @@ async fn decide(gate: &Arc<Gate>, sender: &Sender) -> Option<(Decision, usize)> 
     }
     let mut inspection = guest.inspect(&path);
     let decision = inspection.envelope(&mut guest).await;
-    Some((decision, inspection.queries()))
+    let cause = decision.cause.as_ref();
+    let confirmed = cause.is_some_and(|cause| is_confirmed(&cause.finding, inspection.findings()));
+    Some((decision, confirmed, inspection.queries()))
 }
 
 /// Questions are paid for when it is known how many there were: who comes next waits for it.

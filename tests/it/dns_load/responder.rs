@@ -118,7 +118,8 @@ fn reply(asked: &[u8], answer: &Answer) -> Option<Vec<u8>> {
     packet[3] = 0x80;
     packet[6..12].copy_from_slice(&[0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
     for (rtype, data) in records {
-        packet.extend([0xc0, 12, 0, rtype, 0, 1, 0, 0, 0, 0]);
+        // For a minute, but the names of an address are new each time.
+        packet.extend([0xc0, 12, 0, rtype, 0, 1, 0, 0, 0, if rtype == 12 { 0 } else { 60 }]);
         packet.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
         packet.extend(data);
     }
