@@ -65,6 +65,11 @@
 //! - What is refused has its event and its record at once, since its reply bears the id; whatever else becomes of a
 //!   transaction has one event at its end, with the outcome. A message that is delivered costs one line, not two.
 //! - A decision that no rule made has a reason and a subject, but no finding: nobody can be exempt from it.
+//! - Every question to DNS is on an account: a client's, whose network has its share of the places, and a budget, since the
+//!   sender's zone says how many questions follow. The budgets are cut so that no name of the sender's choice spends what the
+//!   check of another needs: a temperror is a pass where the operator says so.
+//! - `exists` is asked before `matches`, and what can refuse before what only tags: a second round trip that mostly ends in the
+//!   cache, for questions that need not be asked twice and an order that doesn't depend on chance.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
 
 pub mod smtp;

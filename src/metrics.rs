@@ -73,10 +73,12 @@ pub enum QueryOutcome {
     Timeout,
     /// What came was of no use.
     Broken,
-    /// Not sent: too many questions.
+    /// Not sent: too many questions are under way.
     Busy,
     /// Not sent: no server answers at present.
     Down,
+    /// Not sent: the connection or message has caused too many.
+    TooMany,
 }
 
 /// What a look-up found in the cache.
@@ -144,7 +146,7 @@ macro_rules! label {
 label!(Connection: Served "served", Limit "limit", ClientLimit "client_limit", Stopping "stopping", NotAnnounced "not_announced");
 label!(CacheResult: Hit "hit", Negative "negative", Miss "miss", Coalesced "coalesced", Stale "stale");
 label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_domain", ServerFailure "servfail",
-    Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down");
+    Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many");
 label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
     Lost "lost", Busy "busy", Abandoned "abandoned");
 label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");

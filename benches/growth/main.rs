@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use rmxd::dns::{CacheSettings, Clock, Dns, Settings};
+use rmxd::dns::{Account, Budget, CacheSettings, Clock, Dns, Settings, Urgency};
 use rmxd::policy::evidence::{Answer, Freshness, Question, RecordType};
 use rmxd::smtp::address::DomainName;
 use rmxd::zone::{Server, Zone};
@@ -99,7 +99,7 @@ fn client(number: usize) -> IpAddr {
 
 async fn fill(dns: &Dns, numbers: std::ops::Range<usize>, rtype: RecordType) {
     let ask = |number| async move {
-        let lookup = dns.ask(question(number, rtype), client(number)).await;
+        let lookup = dns.ask(question(number, rtype), &account(client(number))).await;
         assert_eq!(*lookup.evidence.answer, Answer::NoSuchDomain, "{}", question(number, rtype));
     };
     stream::iter(numbers.map(ask)).buffer_unordered(TOGETHER).for_each(|()| async {}).await;
@@ -113,7 +113,7 @@ fn hit(runtime: &tokio::runtime::Runtime, dns: &Dns, domains: usize) -> u128 {
     runtime.block_on(async {
         for _ in 0..rounds {
             for question in &questions {
-                black_box(dns.ask(question.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST)).await);
+                black_box(dns.ask(question.clone(), &account(IpAddr::V4(Ipv4Addr::LOCALHOST))).await);
             }
         }
     });
@@ -134,7 +134,7 @@ fn expire(runtime: &tokio::runtime::Runtime, dns: &Dns, domains: usize) -> (Dura
                 at = (at + 1) % HOT;
                 let question = question(at, RecordType::Mx);
                 let (queued, began) = (queued(), Instant::now());
-                let lookup = runtime.block_on(dns.ask(question, client(at)));
+                let lookup = runtime.block_on(dns.ask(question, &account(client(at))));
                 let took = began.elapsed();
                 longest = longest.max(took);
                 on_core = on_core.max(took.saturating_sub(self::queued() - queued));
@@ -168,4 +168,8 @@ fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
     line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+}
+
+fn account(client: IpAddr) -> Account {
+    Account::new(client, Budget::of(u32::MAX), Urgency::Refuses)
 }

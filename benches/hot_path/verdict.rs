@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use divan::{Bencher, black_box};
+use rmxd::dns::{Account, Budget, Urgency};
 use rmxd::policy::evidence::{Question, RecordType};
 use rmxd::smtp::address::{DomainName, ReversePath};
 
@@ -14,10 +15,11 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 fn cache_hit(bencher: Bencher<'_, '_>, name: &str) {
     let stage = Stage::new("mail");
     let question = Question { name: DomainName::parse(name).expect("a name").into(), rtype: RecordType::Mx };
-    stage.runtime.block_on(stage.dns.ask(question.clone(), CLIENT));
+    let account = Account::new(CLIENT, Budget::of(u32::MAX), Urgency::Refuses);
+    stage.runtime.block_on(stage.dns.ask(question.clone(), &account));
     bencher
         .with_inputs(|| question.clone())
-        .bench_local_values(|question| stage.runtime.block_on(stage.dns.ask(question, CLIENT)));
+        .bench_local_values(|question| stage.runtime.block_on(stage.dns.ask(question, &account)));
 }
 
 /// MAIL FROM to its decision: rule `exists`.

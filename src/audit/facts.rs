@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 
 use crate::audit::{Auditor, Judge, Question};
+use crate::dns::{Account, Budget, Urgency};
 use crate::gate::Inspection;
 use crate::message::header::{Author, Field, Header};
 use crate::policy::decide::Decision;
@@ -21,6 +22,9 @@ use crate::spf::{self, Published, Sender};
 
 /// How long SPF may take (RFC 7208 4.6.4).
 const SPF_TIME: Duration = Duration::from_secs(20);
+
+/// Questions of one step: a survey asks 3 for each of `dns.max_mx_hosts` hosts.
+const MOST_QUESTIONS: u32 = 500;
 
 /// The labels that are tried for a new host: `mx2` and so on.
 const LABELS: std::ops::RangeInclusive<u8> = 2..=20;
@@ -118,8 +122,9 @@ impl Inquiry<'_> {
         let Question { domain, sender, egress, .. } = self.question;
         // On the account of each address itself; what is asked for all of them, of the first.
         let first = egress.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        let survey = self.auditor.reverse_mx.survey(domain, first);
-        let published = spf::published(&self.auditor.dns, domain, first);
+        let account = account(first);
+        let survey = self.auditor.reverse_mx.survey(domain, &account);
+        let published = spf::published(&self.auditor.dns, domain, &account);
         let (survey, published) = join(survey, published).await;
         let mut lines = join_all(egress.iter().map(|address| self.line(*address))).await;
         let mut labels = LABELS;
@@ -134,7 +139,7 @@ impl Inquiry<'_> {
     }
 
     async fn line(&self, address: IpAddr) -> Line {
-        let names = self.auditor.reverse_mx.names_of(address).await;
+        let names = self.auditor.reverse_mx.names_of(&account(address)).await;
         let helo = match (&self.question.helo, names.first()) {
             (Some(helo), _) => helo.clone(),
             (None, Some(name)) => name.to_string(),
@@ -163,8 +168,9 @@ impl Inquiry<'_> {
             NamesOutcome::NoPtr | NamesOutcome::TempError(_) => Vec::new(),
         };
         let own = names.into_iter().filter(|name| name.is_at_or_below(&self.question.domain));
+        let account = account(address);
         join_all(own.map(async |name| {
-            let holding = self.auditor.reverse_mx.holding(&name, address).await;
+            let holding = self.auditor.reverse_mx.holding(&name, &account).await;
             (name, holding)
         }))
         .await
@@ -172,7 +178,8 @@ impl Inquiry<'_> {
 
     async fn spf(&self, address: IpAddr, helo: &str) -> spf::Outcome {
         let sender = Sender { local: self.question.sender.local(), domain: &self.question.domain, helo };
-        let checked = tokio::time::timeout(SPF_TIME, spf::check(&self.auditor.dns, address, &sender)).await;
+        let account = account(address);
+        let checked = tokio::time::timeout(SPF_TIME, spf::check(&self.auditor.dns, &account, &sender)).await;
         checked.map_or(spf::Outcome::TempError, |checked| checked.outcome)
     }
 
@@ -214,7 +221,7 @@ impl Inquiry<'_> {
         let text = self.question.sender.to_string();
         let subject =
             Subject { identity: Identity::MailFrom, text: &text, domain: &self.question.domain, helo };
-        let findings = self.auditor.reverse_mx.inspect(&subject, &rules, address).await;
+        let findings = self.auditor.reverse_mx.inspect(&subject, &rules, &account(address)).await;
         findings.first().map(|finding| Climbed { rule, rung, outcome: finding.outcome })
     }
 
@@ -229,7 +236,7 @@ impl Inquiry<'_> {
         let named = |name: &DomainName| survey.listed().iter().any(|known| known.host() == Some(name));
         for number in labels {
             let name = DomainName::parse(&format!("mx{number}.{}", self.question.domain)).ok()?;
-            let holding = self.auditor.reverse_mx.holding(&name, address).await;
+            let holding = self.auditor.reverse_mx.holding(&name, &account(address)).await;
             if holding.trouble.is_some() {
                 return None;
             }
@@ -239,6 +246,11 @@ impl Inquiry<'_> {
         }
         DomainName::parse(&format!("{}.{}", label_of(address), self.question.domain)).ok()
     }
+}
+
+/// The account of one step of the audit, which the administrator waits for.
+fn account(address: IpAddr) -> Account {
+    Account::new(address, Budget::of(MOST_QUESTIONS), Urgency::Refuses)
 }
 
 /// `mx-192-0-2-1`, `mx-20010db8000000000000000000000001`.

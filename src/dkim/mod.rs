@@ -18,7 +18,6 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -27,9 +26,9 @@ pub use crate::dkim::body::{BodyHasher, BodyHashes};
 use crate::dkim::fields::Fields;
 use crate::dkim::key::Key;
 use crate::dkim::signature::Signature;
-use crate::dns::Dns;
 use crate::dns::organization::organization;
 use crate::dns::trail::{Trail, trouble};
+use crate::dns::{Account, Dns};
 use crate::policy::evidence::{Answer, Evidence, RecordType, Records, Trouble};
 use crate::smtp::address::DomainName;
 
@@ -99,10 +98,10 @@ impl Signatures {
         BodyHasher::new(self.list.iter().map(|(_, signature)| signature.body_form))
     }
 
-    /// Looks up the keys, on this client's account, and verifies what was signed of the header.
-    pub async fn check(self, dns: &Dns, client: IpAddr) -> Checked {
+    /// Looks up the keys, on this account, and verifies what was signed of the header.
+    pub async fn check(self, dns: &Dns, account: &Account) -> Checked {
         let keys = self.list.iter().map(|(_, signature)| async {
-            let mut trail = Trail::new(dns, client);
+            let mut trail = Trail::new(dns, account);
             let answer = trail.ask(signature.key_name.clone(), RecordType::Txt).await;
             (answer, trail.into_evidence())
         });

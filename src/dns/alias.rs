@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::dns::budget::{Budget, Payment};
 use crate::dns::failover::Servers;
 use crate::dns::message::{Data, Record, Response, WireName};
 use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Trouble};
@@ -35,13 +36,24 @@ impl Resolved {
     }
 }
 
-/// Asks, and follows aliases; never errs.
-pub(super) async fn resolve(servers: &Servers, question: &Question, deadline: Instant) -> Resolved {
+/// Asks, and follows aliases; never errs. The first question is paid for, each further one is taken from the budget.
+pub(super) async fn resolve(
+    servers: &Servers,
+    question: &Question,
+    deadline: Instant,
+    payment: Payment,
+    budget: &Budget,
+) -> Resolved {
     let Some(name) = WireName::of(&question.name) else {
         return Resolved::trouble(Trouble::Broken);
     };
     let mut chain = Chain { names: vec![name.clone()], last: name, ttl: Duration::MAX, secure: true };
+    let mut payment = Some(payment);
     for _ in 0..MAX_ASKED {
+        let Some(paid) = payment.take().or_else(|| budget.pay()) else {
+            return Resolved::trouble(Trouble::TooMany);
+        };
+        paid.spend();
         let response = match servers.ask(&chain.last, question.rtype, deadline).await {
             Ok(response) => response,
             Err(trouble) => return Resolved::trouble(trouble),

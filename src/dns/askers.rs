@@ -1,27 +1,41 @@
-//! How many questions each client has: one that names a new domain with every command must neither take all the places
-//! that there are nor fill our memory with what waits for them.
+//! Places for questions, shared fairly among client networks: a flood of questions, be they to silent name servers, makes its
+//! own askers wait and nobody else.
 //!
-//! A question that finds the cache cold is admitted or not, at once; then it waits for a place of its client, and for
-//! one of the total after that, so a client over its bound waits behind itself only. Whoever stops waiting takes his
-//! question away. The table holds clients that have a question, and no others.
+//! - Networks take turns, one question each (round robin, which is what deficit round robin is where all cost the same), and
+//!   so do the neighbourhoods that they stand in: an IPv4 /24 or an IPv6 /48, so that it helps nobody to own many.
+//! - Nobody may hold so much that nothing is left: the fewer places are free, the fewer a network may hold to have one more,
+//!   and a neighbourhood has three quarters, and of the last quarter fewer than are free. A place is held for as long as a name server is silent, so it is this
+//!   that lets a newcomer in at once; turns alone would make it wait. Seventy networks can flood without end before nothing is
+//!   left, and even they leave more as their first questions end.
+//! - Who is past that is not in the queue of turns until one of its own questions ends, so that no turn is spent on it.
+//! - What can refuse mail goes before what only tags, and the last places are for it alone.
+//! - What waits is bounded in the same way.
+//!
+//! One short lock is for all of it, and only questions that found the cache cold take it.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use foldhash::quality::RandomState;
+use tokio::sync::oneshot;
 
+use crate::dns::budget::Urgency;
 use crate::policy::client::client_network;
 
 /// How many questions there may be at one time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Of one client, under way.
-    pub(super) under_way: usize,
-    /// Of one client, waiting or under way.
-    pub(super) open: usize,
-    /// Of all clients, waiting or under way.
-    pub(super) open_in_all: usize,
+    /// Of all, under way.
+    pub(super) places: usize,
+    /// Of these, only for what can refuse.
+    pub(super) reserved: usize,
+    /// Of one network, under way.
+    pub(super) places_each: usize,
+    /// Of all, waiting.
+    pub(super) waiting: usize,
+    /// Of one network, waiting.
+    pub(super) waiting_each: usize,
 }
 
 /// All clients with questions.
@@ -33,23 +47,52 @@ pub(super) struct Askers {
 
 #[derive(Debug, Default)]
 struct Table {
-    open: usize,
-    clients: HashMap<IpAddr, Asker>,
+    held: usize,
+    waiting: usize,
+    neighbourhoods: HashMap<IpAddr, Neighbourhood, RandomState>,
+    networks: HashMap<IpAddr, Network, RandomState>,
+    turns: Turns,
 }
 
-#[derive(Debug)]
-struct Asker {
-    open: usize,
-    places: Arc<Semaphore>,
+#[derive(Debug, Default)]
+struct Neighbourhood {
+    held: usize,
+    waiting: usize,
+    networks: usize,
+    in_turns: [bool; 2],
+    turns: Turns,
 }
 
-/// A question that was admitted: it counts until this is dropped.
+#[derive(Debug, Default)]
+struct Network {
+    held: usize,
+    waiting: usize,
+    in_turns: [bool; 2],
+    /// Those of askers who left are closed.
+    queues: [VecDeque<oneshot::Sender<()>>; 2],
+}
+
+/// Whose turn it is next, by [`Urgency`]: neighbourhoods, or networks within one.
+type Turns = [VecDeque<IpAddr>; 2];
+
+const URGENCIES: [usize; 2] = [0, 1];
+/// What a network or a neighbourhood may have as long as anything is free.
+const FEW: usize = 2;
+
+fn place(urgency: Urgency) -> usize {
+    match urgency {
+        Urgency::Refuses => 0,
+        Urgency::Tags => 1,
+    }
+}
+
+/// A question that was admitted: its place, or its wait for one, ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
     askers: Arc<Askers>,
     network: IpAddr,
-    places: Arc<Semaphore>,
-    place: Option<OwnedSemaphorePermit>,
+    /// `None` = it has its place.
+    turn: Option<oneshot::Receiver<()>>,
 }
 
 impl Askers {
@@ -58,22 +101,25 @@ impl Askers {
         Arc::new(Self { bounds, table: Mutex::default() })
     }
 
-    /// One more question of the client with this address, unless there are too many.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Ticket> {
+    /// One more question of the client with this address, unless too many wait.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr, urgency: Urgency) -> Option<Ticket> {
         let network = client_network(address);
         let mut table = self.table();
-        let open = table.clients.get(&network).map_or(0, |asker| asker.open);
-        if table.open >= self.bounds.open_in_all || open >= self.bounds.open {
+        table.enter(network);
+        let first = table.networks.get(&network).is_some_and(|it| it.waiting == 0);
+        let ticket = |turn| Ticket { askers: Arc::clone(self), network, turn };
+        if first && table.may_take(self.bounds, network, place(urgency)) {
+            table.take(network);
+            return Some(ticket(None));
+        }
+        if !table.may_wait(self.bounds, network) {
+            table.leave(network);
             return None;
         }
-        table.open += 1;
-        let asker = table
-            .clients
-            .entry(network)
-            .or_insert_with(|| Asker { open: 0, places: Arc::new(Semaphore::new(self.bounds.under_way)) });
-        asker.open += 1;
-        let places = Arc::clone(&asker.places);
-        Some(Ticket { askers: Arc::clone(self), network, places, place: None })
+        let (turn, wait) = oneshot::channel();
+        table.enqueue(network, place(urgency), turn);
+        table.give_places(self.bounds);
+        Some(ticket(Some(wait)))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -81,23 +127,277 @@ impl Askers {
     }
 }
 
+impl Table {
+    fn enter(&mut self, network: IpAddr) {
+        if !self.networks.contains_key(&network) {
+            self.networks.insert(network, Network::default());
+            self.neighbourhoods.entry(neighbourhood(network)).or_default().networks += 1;
+        }
+    }
+
+    /// Forgets a network that holds nothing and waits for nothing; one that still stands in the turns goes with its turn.
+    fn leave(&mut self, network: IpAddr) {
+        let idle = |it: &Network| it.held == 0 && it.waiting == 0 && it.in_turns == [false; 2];
+        if !self.networks.get(&network).is_some_and(idle) {
+            return;
+        }
+        self.networks.remove(&network);
+        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
+            around.networks -= 1;
+        }
+        self.leave_neighbourhood(neighbourhood(network));
+    }
+
+    fn leave_neighbourhood(&mut self, key: IpAddr) {
+        let idle = |it: &Neighbourhood| it.networks == 0 && it.in_turns == [false; 2];
+        if self.neighbourhoods.get(&key).is_some_and(idle) {
+            self.neighbourhoods.remove(&key);
+        }
+    }
+
+    fn may_take(&self, bounds: Bounds, network: IpAddr, urgency: usize) -> bool {
+        let Some((around, network)) =
+            self.neighbourhoods.get(&neighbourhood(network)).zip(self.networks.get(&network))
+        else {
+            return false;
+        };
+        let left = (bounds.places - self.held).min(most_together(bounds.places).saturating_sub(around.held));
+        self.is_free(bounds, urgency)
+            && self.has_room(bounds, around)
+            && network.held < share(bounds.places, left, bounds.places_each)
+    }
+
+    fn is_free(&self, bounds: Bounds, urgency: usize) -> bool {
+        let needed = if urgency == place(Urgency::Tags) { bounds.reserved } else { 0 };
+        bounds.places - self.held > needed
+    }
+
+    fn has_room(&self, bounds: Bounds, around: &Neighbourhood) -> bool {
+        has_room(bounds.places, bounds.places - self.held, around.held)
+    }
+
+    fn may_wait(&self, bounds: Bounds, network: IpAddr) -> bool {
+        let Some((around, network)) =
+            self.neighbourhoods.get(&neighbourhood(network)).zip(self.networks.get(&network))
+        else {
+            return false;
+        };
+        let left = bounds.waiting.saturating_sub(self.waiting);
+        let room = has_room(bounds.waiting, left, around.waiting);
+        let left = left.min(most_together(bounds.waiting).saturating_sub(around.waiting));
+        left > 0 && room && network.waiting < share(bounds.waiting, left, bounds.waiting_each)
+    }
+
+    fn take(&mut self, network: IpAddr) {
+        self.held += 1;
+        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
+            around.held += 1;
+        }
+        if let Some(network) = self.networks.get_mut(&network) {
+            network.held += 1;
+        }
+    }
+
+    fn release(&mut self, network: IpAddr) {
+        self.held -= 1;
+        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
+            around.held -= 1;
+        }
+        if let Some(network) = self.networks.get_mut(&network) {
+            network.held -= 1;
+        }
+        for urgency in URGENCIES {
+            self.stand_in_turns(network, urgency);
+        }
+    }
+
+    fn enqueue(&mut self, network: IpAddr, urgency: usize, turn: oneshot::Sender<()>) {
+        self.count_waiting(network, |waiting| waiting + 1);
+        if let Some(queue) = self.queue(network, urgency) {
+            queue.push_back(turn);
+        }
+        self.stand_in_turns(network, urgency);
+    }
+
+    /// An asker left: its turn is closed. What is closed goes from the queue when it is the greater part of it.
+    fn abandon(&mut self, network: IpAddr) {
+        self.count_waiting(network, |waiting| waiting - 1);
+        if let Some(network) = self.networks.get_mut(&network)
+            && network.queues.iter().map(VecDeque::len).sum::<usize>() > 2 * network.waiting + 16
+        {
+            network.queues.iter_mut().for_each(|queue| queue.retain(|turn| !turn.is_closed()));
+        }
+    }
+
+    fn count_waiting(&mut self, network: IpAddr, change: impl Fn(usize) -> usize) {
+        self.waiting = change(self.waiting);
+        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
+            around.waiting = change(around.waiting);
+        }
+        if let Some(network) = self.networks.get_mut(&network) {
+            network.waiting = change(network.waiting);
+        }
+    }
+
+    fn queue(&mut self, network: IpAddr, urgency: usize) -> Option<&mut VecDeque<oneshot::Sender<()>>> {
+        self.networks.get_mut(&network)?.queues.get_mut(urgency)
+    }
+
+    /// Puts a network with a queue, and its neighbourhood, at the end of the turns, unless they stand there. Whatever keeps
+    /// them from having a place is looked at when it is their turn.
+    fn stand_in_turns(&mut self, key: IpAddr, urgency: usize) {
+        let Some((around, network)) =
+            self.neighbourhoods.get_mut(&neighbourhood(key)).zip(self.networks.get_mut(&key))
+        else {
+            return;
+        };
+        let waits = network.queues.get(urgency).is_some_and(|queue| !queue.is_empty());
+        if waits && let Some(stands @ false) = network.in_turns.get_mut(urgency) {
+            *stands = true;
+            around.turns.get_mut(urgency).into_iter().for_each(|turns| turns.push_back(key));
+        }
+        let turns = around.turns.get(urgency).is_some_and(|turns| !turns.is_empty());
+        if turns && let Some(stands @ false) = around.in_turns.get_mut(urgency) {
+            *stands = true;
+            self.turns.get_mut(urgency).into_iter().for_each(|turns| turns.push_back(neighbourhood(key)));
+        }
+    }
+
+    /// Gives the free places to whose turn it is.
+    fn give_places(&mut self, bounds: Bounds) {
+        for urgency in URGENCIES {
+            while self.is_free(bounds, urgency) {
+                let Some(key) = self.turns.get_mut(urgency).and_then(VecDeque::pop_front) else {
+                    break;
+                };
+                self.neighbourhood_has_its_turn(bounds, key, urgency);
+            }
+        }
+    }
+
+    fn neighbourhood_has_its_turn(&mut self, bounds: Bounds, key: IpAddr, urgency: usize) {
+        let Some(around) = self.neighbourhoods.get_mut(&key) else {
+            return;
+        };
+        around.in_turns.get_mut(urgency).into_iter().for_each(|stands| *stands = false);
+        loop {
+            let Some(around) = self.neighbourhoods.get(&key) else {
+                return;
+            };
+            if !self.has_room(bounds, around) {
+                return; // until a question of its own ends
+            }
+            let next = self
+                .neighbourhoods
+                .get_mut(&key)
+                .and_then(|around| around.turns.get_mut(urgency)?.pop_front());
+            let Some(network) = next else {
+                self.leave_neighbourhood(key);
+                return;
+            };
+            let given = self.network_has_its_turn(bounds, network, urgency);
+            self.leave(network);
+            if given {
+                self.stand_again(key, urgency);
+                return;
+            }
+        }
+    }
+
+    /// Whether it took a place.
+    fn network_has_its_turn(&mut self, bounds: Bounds, key: IpAddr, urgency: usize) -> bool {
+        if let Some(network) = self.networks.get_mut(&key) {
+            network.in_turns.get_mut(urgency).into_iter().for_each(|stands| *stands = false);
+        }
+        while self.may_take(bounds, key, urgency) {
+            let Some(turn) = self.queue(key, urgency).and_then(VecDeque::pop_front) else {
+                return false;
+            };
+            // Closed: its asker left, and was counted then.
+            if turn.send(()).is_ok() {
+                self.count_waiting(key, |waiting| waiting - 1);
+                self.take(key);
+                self.stand_in_turns(key, urgency);
+                return true;
+            }
+        }
+        false // until a question of its own ends
+    }
+
+    /// A neighbourhood with networks in its turns goes to the end of all turns.
+    fn stand_again(&mut self, key: IpAddr, urgency: usize) {
+        let Some(around) = self.neighbourhoods.get_mut(&key) else {
+            return;
+        };
+        let turns = around.turns.get(urgency).is_some_and(|turns| !turns.is_empty());
+        if turns && let Some(stands @ false) = around.in_turns.get_mut(urgency) {
+            *stands = true;
+            self.turns.get_mut(urgency).into_iter().for_each(|turns| turns.push_back(key));
+        }
+    }
+}
+
 impl Ticket {
-    /// Waits for one of the client's places and keeps it.
+    /// Waits for the place. May be cancelled and called again.
     pub(super) async fn take_place(&mut self) {
-        // Nobody closes the semaphore.
-        self.place = Arc::clone(&self.places).acquire_owned().await.ok();
+        if let Some(turn) = &mut self.turn {
+            // Nobody drops the other end without a word: the table holds it as long as this ticket is there.
+            turn.await.ok();
+            self.turn = None;
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut table = self.askers.table();
-        table.open -= 1;
-        if let Some(asker) = table.clients.get_mut(&self.network) {
-            asker.open -= 1;
-            if asker.open == 0 {
-                table.clients.remove(&self.network);
-            }
+        let waits = self.turn.as_mut().is_some_and(|turn| {
+            // Turns are given under the lock that is held here.
+            turn.close();
+            turn.try_recv().is_err()
+        });
+        if waits {
+            table.abandon(self.network);
+        } else {
+            table.release(self.network);
+            table.give_places(self.askers.bounds);
+        }
+        table.leave(self.network);
+    }
+}
+
+/// How many a network may have, when so many of all are left for it.
+fn share(all: usize, left: usize, most: usize) -> usize {
+    let few = match left {
+        0 => 0,
+        _ if left > all / 2 => most,
+        _ if left > all / 4 => all / 64,
+        _ if left > all / 8 => all / 128,
+        _ => all / 256,
+    };
+    few.min(most).max(FEW.min(left))
+}
+
+/// Whether a neighbourhood may have one more than it has.
+fn has_room(all: usize, left: usize, has: usize) -> bool {
+    has < FEW || has < most_together(all) && (left > all / 4 || has < left)
+}
+
+/// How many the networks of one neighbourhood may have.
+fn most_together(all: usize) -> usize {
+    all / 4 * 3
+}
+
+/// What a client network stands in: an IPv4 /24, an IPv6 /48.
+fn neighbourhood(network: IpAddr) -> IpAddr {
+    match network {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            IpAddr::V4(Ipv4Addr::new(a, b, c, 0))
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
         }
     }
 }
@@ -108,59 +408,155 @@ mod tests {
     use futures_util::FutureExt;
 
     impl Askers {
-        /// Questions that wait or are under way, and of how many clients.
-        pub(in crate::dns) fn open(&self) -> (usize, usize) {
+        /// Questions that are under way, those that wait, and of how many clients they are.
+        pub(in crate::dns) fn counts(&self) -> (usize, usize, usize) {
             let table = self.table();
-            (table.open, table.clients.len())
+            (table.held, table.waiting, table.networks.len())
         }
     }
 
-    fn askers(under_way: usize, open: usize, open_in_all: usize) -> Arc<Askers> {
-        Askers::new(Bounds { under_way, open, open_in_all })
+    const BOUNDS: Bounds =
+        Bounds { places: 512, reserved: 64, places_each: 64, waiting: 4096, waiting_each: 200 };
+
+    fn admit(askers: &Arc<Askers>, address: &str, urgency: Urgency) -> Option<Ticket> {
+        askers.admit(address.parse().unwrap(), urgency)
+    }
+
+    fn has_place(ticket: &mut Ticket) -> bool {
+        ticket.take_place().now_or_never().is_some()
+    }
+
+    /// As many questions as this client can have, and how many of them have a place.
+    fn flood(askers: &Arc<Askers>, address: &str, urgency: Urgency) -> (Vec<Ticket>, usize) {
+        let mut tickets: Vec<_> = (0..1_000).map_while(|_| admit(askers, address, urgency)).collect();
+        let placed = tickets.iter_mut().map(has_place).filter(|has| *has).count();
+        (tickets, placed)
+    }
+
+    /// All places but one are taken, each by a network of its own.
+    fn with_one_place() -> (Arc<Askers>, Vec<Ticket>) {
+        let askers = Askers::new(Bounds { places: 4, reserved: 0, ..BOUNDS });
+        let others = (0..3).map(|nth| admit(&askers, &format!("10.{nth}.0.1"), Urgency::Refuses).unwrap());
+        let others = others.collect();
+        (askers, others)
     }
 
     #[test]
-    fn a_client_is_known_while_it_asks() {
-        let askers = askers(2, 9, 9);
-        let of = |address: &str| askers.admit(address.parse().unwrap()).unwrap();
-        let first = of("192.0.2.1");
-        let same = of("::ffff:192.0.2.1");
-        assert!(Arc::ptr_eq(&first.places, &same.places));
-        let network = of("2001:db8::1");
-        assert!(Arc::ptr_eq(&network.places, &of("2001:db8::2").places));
-        assert!(!Arc::ptr_eq(&network.places, &of("2001:db8:0:1::1").places));
-        assert_eq!(askers.open(), (3, 2));
+    fn one_client_has_its_own_bounds_whatever_is_free() {
+        let askers = Askers::new(BOUNDS);
+        let (tickets, placed) = flood(&askers, "192.0.2.1", Urgency::Refuses);
+        assert_eq!((tickets.len(), placed), (64 + 200, 64));
+        assert_eq!(askers.counts(), (64, 200, 1));
+        assert!(admit(&askers, "::ffff:192.0.2.1", Urgency::Refuses).is_none(), "it is the same");
+        assert!(admit(&askers, "192.0.2.2", Urgency::Refuses).is_some());
+        drop(tickets);
+        assert_eq!(askers.counts(), (0, 0, 0), "nothing is left of who asks no more");
+        let table = askers.table();
+        assert!(table.neighbourhoods.is_empty() && table.turns.iter().all(VecDeque::is_empty));
+    }
+
+    #[test]
+    fn however_many_networks_flood_a_newcomer_has_a_place_at_once() {
+        let rows: [fn(usize) -> String; 4] = [
+            |nth| format!("192.0.{nth}.1"),
+            |nth| format!("192.0.2.{nth}"),
+            |nth| format!("2001:db8:{nth}::1"),
+            |nth| format!("2001:db8:1:{nth}::1"),
+        ];
+        for address in rows {
+            let askers = Askers::new(BOUNDS);
+            let flooding: Vec<_> =
+                (0..60).map(|nth| flood(&askers, &address(nth), Urgency::Refuses)).collect();
+            for newcomer in ["198.51.100.1", &address(100)] {
+                let mut questions = [(); 2].map(|()| admit(&askers, newcomer, Urgency::Refuses).unwrap());
+                assert!(questions.iter_mut().all(has_place), "{newcomer}: {:?}", askers.counts());
+            }
+            drop(flooding);
+            assert_eq!(askers.counts(), (0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn who_owns_a_whole_neighbourhood_has_no_more_than_one_who_does_not() {
+        let askers = Askers::new(BOUNDS);
+        let mut held = [0; 2];
+        let mut tickets = Vec::new();
+        for nth in 0..400 {
+            let (many, placed) = flood(&askers, &format!("2001:db8:1:{nth}::1"), Urgency::Refuses);
+            (tickets.extend(many), held[0] += placed);
+        }
+        for address in ["192.0.2.1", "198.51.100.1"] {
+            let (many, placed) = flood(&askers, address, Urgency::Refuses);
+            (tickets.extend(many), held[1] += placed);
+        }
+        assert!(held[0] <= 384 && held[1] >= 8, "{held:?}");
+    }
+
+    #[test]
+    fn places_go_round_among_the_networks_that_wait_and_what_refuses_goes_first() {
+        let (askers, _others) = with_one_place();
+        let first = admit(&askers, "192.0.2.1", Urgency::Refuses).unwrap();
+        let asked = [
+            ("a tags", "198.51.100.1", Urgency::Tags),
+            ("a 1", "198.51.100.1", Urgency::Refuses),
+            ("a 2", "198.51.100.1", Urgency::Refuses),
+            ("a 3", "198.51.100.1", Urgency::Refuses),
+            ("b 1", "203.0.113.1", Urgency::Refuses),
+            ("c 1", "203.0.113.2", Urgency::Refuses),
+            ("b 2", "203.0.113.1", Urgency::Refuses),
+        ];
+        let mut waiting: Vec<_> = asked
+            .iter()
+            .map(|(name, client, urgency)| (*name, admit(&askers, client, *urgency).unwrap()))
+            .collect();
         drop(first);
-        assert_eq!(askers.open(), (2, 2));
-        drop((same, network));
-        assert_eq!(askers.open(), (0, 0));
+        let mut order = Vec::new();
+        while let Some(at) = waiting.iter_mut().position(|(_, ticket)| has_place(ticket)) {
+            order.push(waiting.remove(at).0); // and its place is free again
+        }
+        assert_eq!(order, ["a 1", "b 1", "a 2", "c 1", "a 3", "b 2", "a tags"]);
     }
 
     #[test]
-    fn too_many_questions_of_one_client_or_of_all_are_not_admitted() {
-        let askers = askers(1, 2, 3);
-        let admit = |address: &str| askers.admit(address.parse().unwrap());
-        let mut held = vec![admit("192.0.2.1").unwrap(), admit("192.0.2.1").unwrap()];
-        assert!(admit("192.0.2.1").is_none(), "the third of one client");
-        held.push(admit("192.0.2.2").unwrap());
-        assert!(admit("192.0.2.3").is_none(), "the fourth of all");
-        assert_eq!(askers.open(), (3, 2), "what isn't admitted leaves nothing behind");
-        held.remove(0);
-        assert!(admit("192.0.2.3").is_some());
-        assert!(admit("192.0.2.1").is_some());
+    fn the_last_places_are_for_what_can_refuse() {
+        let askers = Askers::new(BOUNDS);
+        let tags: Vec<_> =
+            (0..60).map(|nth| flood(&askers, &format!("192.0.{nth}.1"), Urgency::Tags)).collect();
+        assert_eq!(askers.counts().0, 512 - 64);
+        assert!(has_place(&mut admit(&askers, "192.0.100.1", Urgency::Refuses).unwrap()));
+        assert!(!has_place(&mut admit(&askers, "192.0.100.1", Urgency::Tags).unwrap()));
+        drop(tags);
     }
 
     #[test]
-    fn a_place_is_free_again_when_its_question_ends_and_who_leaves_waits_no_longer() {
-        let askers = askers(1, 9, 9);
-        let admit = || askers.admit("192.0.2.1".parse().unwrap()).unwrap();
-        let (mut first, mut second, mut third) = (admit(), admit(), admit());
-        assert!(first.take_place().now_or_never().is_some());
-        let mut waiting = Box::pin(second.take_place());
-        assert!(waiting.as_mut().now_or_never().is_none());
-        assert!(third.take_place().now_or_never().is_none());
-        drop(waiting);
-        drop((first, second));
-        assert!(third.take_place().now_or_never().is_some());
+    fn who_leaves_gives_up_its_turn_and_its_place() {
+        let (askers, _others) = with_one_place();
+        let question = || admit(&askers, "192.0.2.1", Urgency::Refuses).unwrap();
+        let (first, second, mut third, fourth) = (question(), question(), question(), question());
+        drop(second);
+        drop(first);
+        assert!(has_place(&mut third));
+        drop(third);
+        drop(fourth); // it was given its place, and never saw it
+        assert!(has_place(&mut question()));
+        assert_eq!(askers.counts(), (3, 0, 3));
+        let holder = question();
+        for _ in 0..1_000 {
+            drop(question());
+        }
+        let queued: usize =
+            askers.table().networks.values().flat_map(|it| &it.queues).map(VecDeque::len).sum();
+        assert!(queued <= 17, "{queued} turns of askers who left");
+        drop(holder);
+    }
+
+    #[test]
+    fn nobody_fills_the_room_for_what_waits() {
+        let askers = Askers::new(BOUNDS);
+        let flooding: Vec<_> =
+            (0..60).map(|nth| flood(&askers, &format!("192.0.{nth}.1"), Urgency::Refuses)).collect();
+        let (held, waiting, _) = askers.counts();
+        assert!(held < BOUNDS.places && waiting < BOUNDS.waiting, "{held} {waiting}");
+        drop(flooding);
     }
 }

@@ -60,7 +60,7 @@ impl Breaker {
                     self.alarm.notify_one();
                 }
             }
-            Err(Trouble::AliasLoop | Trouble::Busy | Trouble::Down) => {}
+            Err(Trouble::AliasLoop | Trouble::Busy | Trouble::TooMany | Trouble::Down) => {}
         }
     }
 

@@ -314,7 +314,7 @@ impl Cache {
         match resolved.answer {
             Answer::Found(_) => ttl.min(max_ttl),
             Answer::NoData | Answer::NoSuchDomain => ttl.min(max_negative_ttl),
-            Answer::Unavailable(Trouble::Busy) => Duration::ZERO,
+            Answer::Unavailable(Trouble::Busy | Trouble::TooMany) => Duration::ZERO,
             Answer::Unavailable(_) => TROUBLE_HELD,
         }
     }

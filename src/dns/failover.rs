@@ -148,6 +148,7 @@ fn counted(outcome: &Result<Response, Trouble>) -> QueryOutcome {
         Err(Trouble::Timeout) => QueryOutcome::Timeout,
         Err(Trouble::Broken | Trouble::AliasLoop) => QueryOutcome::Broken,
         Err(Trouble::Busy) => QueryOutcome::Busy,
+        Err(Trouble::TooMany) => QueryOutcome::TooMany,
         Err(Trouble::Down) => QueryOutcome::Down,
     }
 }
@@ -155,7 +156,7 @@ fn counted(outcome: &Result<Response, Trouble>) -> QueryOutcome {
 /// What a server said of the question counts more than what happened on the way to another.
 fn more_telling(one: Trouble, other: Trouble) -> Trouble {
     let rank = |trouble| match trouble {
-        Trouble::Timeout | Trouble::Busy | Trouble::Down => 0,
+        Trouble::Timeout | Trouble::Busy | Trouble::TooMany | Trouble::Down => 0,
         Trouble::Broken => 1,
         Trouble::Refused => 2,
         Trouble::ServerFailure | Trouble::AliasLoop => 3,

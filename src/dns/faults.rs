@@ -14,7 +14,7 @@ use super::*;
 use crate::policy::evidence::RecordType;
 use crate::smtp::address::DomainName;
 
-const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+const CLIENT: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const SECOND: Duration = Duration::from_secs(1);
 
 fn dns(server: &RawServer, timeout: Duration) -> Dns {
@@ -23,7 +23,7 @@ fn dns(server: &RawServer, timeout: Duration) -> Dns {
 
 async fn mx(dns: &Dns, name: &str) -> Evidence {
     let question = Question { name: DomainName::parse(name).unwrap().into(), rtype: RecordType::Mx };
-    dns.ask(question, CLIENT).await.evidence
+    dns.ask(question, &Account::new(CLIENT, Budget::of(u32::MAX), Urgency::Refuses)).await.evidence
 }
 
 async fn said(dns: &Dns, name: &str) -> String {

@@ -5,18 +5,21 @@
 //! server within one deadline, `resolver` is one exchange with one server (`udp` and `tcp` its sockets, `packet` its
 //! questions, `message` its answers).
 //! Beside them `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
-//! Upon it stand `trail`, the look-ups of one finding, and `names`, those of an address. What an answer means is not
-//! judged here.
+//! A question is asked on an account (`budget`), which pays for it and whose client has its place (`askers`); one that is
+//! under way already (`flights`) needs neither. Upon it stand `trail`, the look-ups of one finding, and `names`, those of an
+//! address. What an answer means is not judged here.
 
 mod alias;
 mod askers;
 mod breaker;
+mod budget;
 mod cache;
 mod clock;
 mod denials;
 mod failover;
 #[cfg(test)]
 mod faults;
+mod flights;
 mod health;
 mod look;
 mod message;
@@ -37,23 +40,25 @@ mod udp;
 mod watch;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use crate::dns::alias::{Resolved, resolve};
+use crate::dns::alias::resolve;
 use crate::dns::askers::{Askers, Bounds, Ticket};
+use crate::dns::budget::Payment;
 use crate::dns::cache::{Cache, Entry, Held};
 use crate::dns::clock::Moment;
 use crate::dns::failover::Servers;
+use crate::dns::flights::{Awaited, Flights};
 use crate::dns::watch::Pace;
 use crate::metrics::{CacheResult, Metrics, QueryOutcome};
 use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
 use crate::smtp::address::DomainName;
 
+pub use crate::dns::budget::{Account, Budget, Urgency};
 pub use crate::dns::clock::Clock;
 pub use crate::dns::health::{Condition, Health};
 pub use crate::dns::server::{AddressError, ServerName, parse_server};
@@ -62,20 +67,24 @@ pub use crate::dns::watch::Watch;
 /// Questions under way at once: each holds a socket, and random sub-domains must drown neither the server nor our file
 /// descriptors.
 const MAX_UNDER_WAY: usize = 512;
-/// Those of one client; past it a question waits for one of the same client's to end, and when that takes half of
-/// `dns.timeout`, it is [`Trouble::Busy`].
+/// Of these, only for what can refuse.
+const RESERVED: usize = 64;
+/// Those of one client. Where many ask it has fewer: see [`Askers`].
 const MAX_PER_CLIENT: usize = 64;
-/// Questions of one client that wait or are under way; past it they are [`Trouble::Busy`] at once.
-///
-/// One session asks 704 side by side at the very most: PTR 320 (10 names, 2 rules, 16 hosts each), HELO and MAIL FROM
-/// 32 each, From: and Reply-To: 160 each (5 domains). So this is five such sessions, or 80 questions for each of 50
-/// connections. It is also more than could be answered: while a question waits (2.5 s by default), 64 places that take
-/// 50 ms each answer 3200.
-const MAX_OPEN_PER_CLIENT: usize = 4096;
-/// The same for all clients together: it takes as many of them to fill this as to fill the places under way. One that
-/// waits costs 1 KiB with its asker, one that has a place 6 KiB.
-const MAX_OPEN: usize = MAX_OPEN_PER_CLIENT * (MAX_UNDER_WAY / MAX_PER_CLIENT);
-const BOUNDS: Bounds = Bounds { under_way: MAX_PER_CLIENT, open: MAX_OPEN_PER_CLIENT, open_in_all: MAX_OPEN };
+/// Questions of one client that wait; past it they are [`Trouble::Busy`] at once. It is more than could be answered: while
+/// one waits (2.5 s by default), 64 places that take 50 ms each answer 3200.
+const MAX_WAITING_PER_CLIENT: usize = 4096;
+/// The same for all clients together. One that waits costs 1 KiB with its asker, one that has a place 6 KiB.
+const MAX_WAITING: usize = 32_768;
+const BOUNDS: Bounds = Bounds {
+    places: MAX_UNDER_WAY,
+    reserved: RESERVED,
+    places_each: MAX_PER_CLIENT,
+    waiting: MAX_WAITING,
+    waiting_each: MAX_WAITING_PER_CLIENT,
+};
+/// How often an asker waits for another's question that ends without an answer for all.
+const MOST_AWAITED: usize = 4;
 
 /// `[dns]` as the resolver and the cache need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +129,8 @@ pub struct Dns(Arc<Inner>);
 struct Inner {
     cache: Cache,
     servers: Arc<Servers>,
-    under_way: Arc<Semaphore>,
     askers: Arc<Askers>,
+    flights: Arc<Flights>,
     clock: Clock,
     settings: Settings,
     metrics: Metrics,
@@ -188,8 +197,8 @@ impl Dns {
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
             servers: servers(&settings, &clock, &metrics),
-            under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             askers: Askers::new(BOUNDS),
+            flights: Arc::default(),
             clock,
             settings,
             metrics,
@@ -205,7 +214,7 @@ impl Dns {
         if settings.servers.is_empty() {
             settings.servers = server::system_servers()?;
         }
-        let Inner { cache, servers: asked, under_way, askers, clock, settings: before, metrics } = &*self.0;
+        let Inner { cache, servers: asked, askers, flights: _, clock, settings: before, metrics } = &*self.0;
         if settings == *before {
             return Ok(self.clone());
         }
@@ -219,9 +228,10 @@ impl Dns {
         } else {
             Cache::new(settings.cache.clone(), clock.clone())
         };
-        let (under_way, askers) = (Arc::clone(under_way), Arc::clone(askers));
+        // What is under way was put to the servers before.
+        let (askers, flights) = (Arc::clone(askers), Arc::default());
         let (clock, metrics) = (clock.clone(), metrics.clone());
-        Ok(Self(Arc::new(Inner { cache, servers, under_way, askers, clock, settings, metrics })))
+        Ok(Self(Arc::new(Inner { cache, servers, askers, flights, clock, settings, metrics })))
     }
 
     /// Looks after the servers from now on: the log tells what is wrong with one, and while none answers, questions are
@@ -268,9 +278,9 @@ impl Dns {
         self.0.cache.forget(&name.into()).await
     }
 
-    /// Answers from the cache, or asks; takes no longer than `dns.timeout`. Trouble is [`Answer::Unavailable`]. It is
-    /// `client` on whose account the question is asked.
-    pub async fn ask(&self, question: Question, client: IpAddr) -> Lookup {
+    /// Answers from the cache, or asks on this account; takes no longer than `dns.timeout`. Trouble is
+    /// [`Answer::Unavailable`].
+    pub async fn ask(&self, question: Question, account: &Account) -> Lookup {
         let (question, held) = self.0.cache.fresh(question).await;
         if let Some(entry) = held {
             return self.0.lookup(question, entry, How::Held, Duration::ZERO);
@@ -282,69 +292,101 @@ impl Dns {
             let entry = self.0.unasked(&question, Trouble::Down).await;
             return self.0.lookup(question, entry, How::Unasked, Duration::ZERO);
         }
-        let (asked, began) = (Instant::now(), self.0.clock.now());
-        let entry = match self.0.place(client, asked).await {
-            None => Some((self.0.unasked(&question, Trouble::Busy).await, false)),
-            Some(place) => {
-                // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
-                let (inner, theirs) = (Arc::clone(&self.0), question.clone());
-                let task = async move { inner.ask_once(theirs, asked, place).await };
-                // An error: the task panicked, or the runtime is being shut down.
-                tokio::spawn(task).await.ok().flatten()
+        let asked = Instant::now();
+        match self.0.obtain(&question, account, asked).await {
+            Some((entry, how)) => self.0.lookup(question, entry, how, asked.elapsed()),
+            None => {
+                self.0.metrics.cache_lookup(CacheResult::Miss);
+                broken(question, asked.elapsed())
             }
-        };
-        let Some((entry, by_us)) = entry else {
-            self.0.metrics.cache_lookup(CacheResult::Miss);
-            return broken(question, asked.elapsed());
-        };
-        let how = match *entry.latest.answer {
-            _ if by_us => How::Asked,
-            _ if entry.latest.received < began => How::Held,
-            Answer::Unavailable(Trouble::Busy | Trouble::Down) => How::Unasked,
-            _ => How::Waited,
-        };
-        self.0.lookup(question, entry, how, asked.elapsed())
+        }
     }
 }
 
 impl Inner {
-    /// One of the client's places. It is the asker who waits for it: nobody else waits for the question yet, so if he
-    /// leaves, it need not be asked. `None` = too many questions, or none of the places was free in time.
-    async fn place(&self, client: IpAddr, asked: Instant) -> Option<Ticket> {
-        let mut ticket = self.askers.admit(client)?;
-        timeout_at(self.patience(asked), ticket.take_place()).await.ok()?;
+    /// The answer to a question that another asker waits for already, or that is asked now. `None` where it died.
+    async fn obtain(
+        self: &Arc<Self>,
+        question: &Question,
+        account: &Account,
+        asked: Instant,
+    ) -> Option<(Entry, How)> {
+        let mut under_way = self.flights.awaited(question);
+        for _ in 0..MOST_AWAITED {
+            if let Some(entry) = answer_for_all(under_way.take()).await {
+                return Some((entry, How::Waited));
+            }
+            let Some(payment) = account.budget.pay() else {
+                return Some((self.unasked(question, Trouble::TooMany).await, How::Unasked));
+            };
+            let Some(place) = self.place(account, asked).await else {
+                return Some((self.unasked(question, Trouble::Busy).await, How::Unasked));
+            };
+            let flight = match self.flights.begin(question) {
+                Ok(flight) => flight,
+                Err(awaited) => {
+                    // Another was faster; who waits for it needs neither place nor payment.
+                    under_way = Some(awaited);
+                    continue;
+                }
+            };
+            // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
+            let (inner, question, account) = (Arc::clone(self), question.clone(), account.clone());
+            let task = tokio::spawn(async move {
+                let answer = inner.ask_once(question, &account, payment, asked).await;
+                flight.end(answer.as_ref().map(|(entry, _)| entry.clone()));
+                drop(place);
+                answer
+            });
+            // An error: the task panicked, or the runtime is being shut down.
+            return task.await.ok().flatten();
+        }
+        Some((self.unasked(question, Trouble::Busy).await, How::Unasked))
+    }
+
+    /// A place for one question. It is the asker who waits for it, so if he leaves, it need not be asked. `None` = too many
+    /// wait, or it was nobody's turn in time.
+    async fn place(&self, account: &Account, asked: Instant) -> Option<Ticket> {
+        let mut ticket = self.askers.admit(account.client, account.urgency)?;
+        timeout_at(asked + self.patience(account.urgency), ticket.take_place()).await.ok()?;
         Some(ticket)
     }
 
-    /// Asks unless another does already, and says whether it did. It is after its client's place that a question waits for others: they must not
-    /// wait for that place.
-    async fn ask_once(&self, question: Question, asked: Instant, _place: Ticket) -> Option<(Entry, bool)> {
-        let (name, mut by_us) = (question.clone(), false);
+    /// Asks, unless the answer came while this question waited for its place.
+    async fn ask_once(
+        &self,
+        question: Question,
+        account: &Account,
+        payment: Payment,
+        asked: Instant,
+    ) -> Option<(Entry, How)> {
+        let (name, mut how, until) = (question.clone(), How::Held, asked + self.settings.timeout);
         let ask = Box::pin(async {
-            by_us = true;
-            match timeout_at(self.patience(asked), self.under_way.acquire()).await {
-                Ok(Ok(_permit)) => resolve(&self.servers, &name, asked + self.settings.timeout).await,
-                Ok(Err(_)) | Err(_) => {
-                    self.metrics.unasked(name.rtype, QueryOutcome::Busy);
-                    Resolved::trouble(Trouble::Busy)
-                }
-            }
+            how = How::Asked;
+            resolve(&self.servers, &name, until, payment, &account.budget).await
         });
         let entry = self.cache.ask_once(question, ask).await?;
-        Some((entry, by_us))
+        Some((entry, how))
     }
 
     /// What is known of a question that can't be asked.
     async fn unasked(&self, question: &Question, why: Trouble) -> Entry {
-        let outcome = if why == Trouble::Down { QueryOutcome::Down } else { QueryOutcome::Busy };
+        let outcome = match why {
+            Trouble::Down => QueryOutcome::Down,
+            Trouble::TooMany => QueryOutcome::TooMany,
+            _ => QueryOutcome::Busy,
+        };
         self.metrics.unasked(question.rtype, outcome);
         self.cache.unasked(question.clone(), why).await
     }
 
-    /// Until when a question may wait for its turn: one that began later would fail for want of time, and that is held
-    /// against the domain.
-    fn patience(&self, asked: Instant) -> Instant {
-        asked + self.settings.timeout / 2
+    /// How long a question may wait for its turn: one that began later would fail for want of time, and that is held
+    /// against the domain. What only tags must not keep mail waiting where many ask.
+    fn patience(&self, urgency: Urgency) -> Duration {
+        match urgency {
+            Urgency::Refuses => self.settings.timeout / 2,
+            Urgency::Tags => self.settings.timeout / 10,
+        }
     }
 
     fn lookup(&self, question: Question, entry: Entry, how: How, took: Duration) -> Lookup {
@@ -365,6 +407,12 @@ impl Inner {
         });
         Lookup { evidence: evidence(question, &entry.latest, now, freshness, took), stale }
     }
+}
+
+/// The answer that another asker's question comes to, unless it is one for that asker alone.
+async fn answer_for_all(awaited: Option<Awaited>) -> Option<Entry> {
+    let entry = awaited?.wait().await.clone()?;
+    (*entry.latest.answer != Answer::Unavailable(Trouble::TooMany)).then_some(entry)
 }
 
 fn servers(settings: &Settings, clock: &Clock, metrics: &Metrics) -> Arc<Servers> {

@@ -1,7 +1,7 @@
 //! The names of an address: what its PTR records claim, and which of it the names' own addresses confirm.
 //!
-//! A PTR record is written by whoever holds the address, so that alone it proves nothing. Ten names are looked at:
-//! RFC 7208 4.6.4 sets that bound, and a client with more has no better claim.
+//! A PTR record is written by whoever holds the address, so that alone it proves nothing. Of those that the asker wants as
+//! many are confirmed as the asker says, at most the ten of RFC 7208 4.6.4.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -12,8 +12,11 @@ use crate::dns::trail::{Start, Trail, addresses, family};
 use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
 use crate::smtp::address::DomainName;
 
-/// How many PTR names are looked at.
-const MAX_NAMES: usize = 10;
+/// How many PTR names SPF looks at.
+pub(crate) const MOST_NAMES: usize = 10;
+/// How many are confirmed for the identity `ptr` and the rung of that name: each costs a question, and a client with more has
+/// no better claim.
+pub(crate) const FEW_NAMES: usize = 3;
 
 /// What the PTR records of a client say.
 #[derive(Debug)]
@@ -26,34 +29,41 @@ pub(crate) struct Claims {
     pub(crate) absent: bool,
 }
 
-/// Looks up the names of the trail's client.
-pub(crate) async fn look_up(trail: &mut Trail<'_>) -> Claims {
+/// Looks up the names of the trail's client, and confirms the first `most` that are wanted.
+pub(crate) async fn look_up(
+    trail: &mut Trail<'_>,
+    most: usize,
+    wanted: impl Fn(&DomainName) -> bool,
+) -> Claims {
     let client = trail.client();
     let found = match reverse_name(client) {
         Some(name) => Some(trail.ask(name, RecordType::Ptr).await),
         None => None,
     };
     let targets = match found.as_deref() {
-        Some(Answer::Found(Records::Ptr(targets))) => targets.get(..MAX_NAMES).unwrap_or(targets),
+        Some(Answer::Found(Records::Ptr(targets))) => targets.get(..MOST_NAMES).unwrap_or(targets),
         _ => &[],
     };
-    let confirmed = confirm(trail, targets, client).await;
-    let absent = matches!(found.as_deref(), Some(Answer::NoData | Answer::NoSuchDomain));
-    Claims { targets: targets.to_vec(), confirmed, absent }
-}
-
-/// Those of the names that have the client's address; what is no host name can't have one.
-async fn confirm(trail: &mut Trail<'_>, targets: &[Target], client: IpAddr) -> Vec<DomainName> {
     let mut names: Vec<DomainName> = Vec::new();
     for target in targets {
+        // What is no host name can't have an address.
         if let Target::Host(name) = target
             && !name.is_ip_text()
             && !name.is_single_label()
+            && wanted(name)
+            && names.len() < most
             && !names.contains(name)
         {
             names.push(name.clone());
         }
     }
+    let confirmed = confirm(trail, names, client).await;
+    let absent = matches!(found.as_deref(), Some(Answer::NoData | Answer::NoSuchDomain));
+    Claims { targets: targets.to_vec(), confirmed, absent }
+}
+
+/// Those of the names that have the client's address.
+async fn confirm(trail: &mut Trail<'_>, mut names: Vec<DomainName>, client: IpAddr) -> Vec<DomainName> {
     let questions = names.iter().map(|name| Question { name: name.into(), rtype: family(client) });
     let mut confirmed: Vec<QuestionName> = Vec::new();
     trail

@@ -1,5 +1,6 @@
 //! The whole of `dns` against a real server on loopback.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,12 +20,16 @@ fn question(rtype: RecordType, name: &str) -> Question {
     Question { name: DomainName::parse(name).unwrap().into(), rtype }
 }
 
+fn account(client: IpAddr) -> Account {
+    Account::new(client, Budget::of(u32::MAX), Urgency::Refuses)
+}
+
 async fn mx(dns: &Dns, name: &str) -> Lookup {
-    dns.ask(question(RecordType::Mx, name), CLIENT).await
+    dns.ask(question(RecordType::Mx, name), &account(CLIENT)).await
 }
 
 async fn a(dns: &Dns, name: &str) -> Lookup {
-    dns.ask(question(RecordType::A, name), CLIENT).await
+    dns.ask(question(RecordType::A, name), &account(CLIENT)).await
 }
 
 fn text(lookup: &Lookup) -> String {
@@ -59,7 +64,7 @@ loop.test CNAME loop.test",
         (RecordType::Mx, "gone.test", "NXDOMAIN"),
     ];
     for (rtype, name, expected) in rows {
-        let lookup = dns.ask(question(rtype, name), CLIENT).await;
+        let lookup = dns.ask(question(rtype, name), &account(CLIENT)).await;
         assert_eq!(lookup.evidence.answer.to_string(), expected, "{name}");
         assert_eq!(lookup.evidence.question, question(rtype, name));
         assert_eq!(lookup.stale, None);
@@ -187,7 +192,7 @@ async fn an_asker_who_leaves_takes_no_answer_away() {
 /// Each question with what is said and whether the server was asked.
 async fn play(server: &TestServer, dns: &Dns, rows: &[(RecordType, &str, &str)]) {
     for (rtype, name, expected) in rows {
-        let lookup = dns.ask(question(*rtype, name), CLIENT).await;
+        let lookup = dns.ask(question(*rtype, name), &account(CLIENT)).await;
         assert_eq!(text(&lookup), *expected, "{rtype} {name}");
         assert_eq!(lookup.evidence.question, question(*rtype, name));
         let asked = usize::from(expected.starts_with("fresh"));
@@ -485,11 +490,11 @@ async fn past_the_bound_an_asker_is_told_busy_which_is_not_remembered() {
     let server = TestServer::start("good.test MX 10 m.test").await;
     let quick = Settings { timeout: Duration::from_millis(100), ..settings(&[server.address()]) };
     let dns = Dns::new(quick).unwrap();
-    let all = dns.0.under_way.acquire_many(u32::try_from(MAX_UNDER_WAY).unwrap()).await.unwrap();
+    let all: Vec<_> = (0..MAX_PER_CLIENT).map(|_| dns.0.askers.admit(CLIENT, Urgency::Refuses)).collect();
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh too many questions under way");
     drop(all);
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
-    assert_eq!(dns.0.under_way.available_permits(), MAX_UNDER_WAY);
+    assert_eq!(dns.0.askers.counts(), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -520,7 +525,7 @@ async fn a_client_with_a_thousand_names_leaves_room_for_the_others() {
     let under_way: std::collections::HashSet<String> = server.asked().into_iter().collect();
     assert!((1..=MAX_PER_CLIENT).contains(&under_way.len()), "{} questions are under way", under_way.len());
     let other = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
-    let found = dns.ask(question(RecordType::Mx, "good.test"), other).await;
+    let found = dns.ask(question(RecordType::Mx, "good.test"), &account(other)).await;
     assert_eq!(text(&found), "fresh 10 mail.good.test");
     assert_eq!(text(&mx(&dns, "warm.test").await), "cached 10 m.test", "its own warm answers are there too");
     let flood = flood.await.unwrap();
@@ -539,7 +544,7 @@ fn tasks() -> usize {
 /// Another client asks for the name that is answered.
 async fn another(dns: &Dns) -> String {
     let other = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
-    text(&dns.ask(question(RecordType::Mx, "good.test"), other).await)
+    text(&dns.ask(question(RecordType::Mx, "good.test"), &account(other)).await)
 }
 
 #[tokio::test]
@@ -554,13 +559,13 @@ async fn a_question_that_nobody_waits_for_any_more_is_not_asked() {
             tokio::task::yield_now().await;
         }
     }
-    assert_eq!(dns.0.askers.open(), (MAX_PER_CLIENT, 1), "those that began are still asked");
+    assert_eq!(dns.0.askers.counts(), (MAX_PER_CLIENT, 0, 1), "those that began are still asked");
     assert!(tasks() - before <= 4 * MAX_PER_CLIENT, "{} tasks more than {before}", tasks() - before);
     assert_eq!(another(&dns).await, "fresh 10 mail.good.test");
     tokio::time::sleep(settings(&[]).timeout + SECOND / 4).await;
     let asked: std::collections::HashSet<String> = server.asked().into_iter().collect();
     assert_eq!(asked.len(), MAX_PER_CLIENT + 1);
-    assert_eq!(dns.0.askers.open(), (0, 0));
+    assert_eq!(dns.0.askers.counts(), (0, 0, 0));
     assert_eq!(text(&mx(&dns, "n0.good.test").await), "fresh NXDOMAIN", "afterwards it may ask again");
 }
 
@@ -571,7 +576,8 @@ async fn of_too_many_questions_that_wait_the_last_are_told_busy_at_once() {
     let dns = Dns::new(patient).unwrap();
     let before = tasks();
     let (mut waiting, mut busy) = (Vec::new(), 0);
-    for nth in 0..MAX_OPEN_PER_CLIENT + 500 {
+    const ADMITTED: usize = MAX_PER_CLIENT + MAX_WAITING_PER_CLIENT;
+    for nth in 0..ADMITTED + 500 {
         let dns = dns.clone();
         let mut asked = Box::pin(async move { mx(&dns, &format!("n{nth}.slow.test")).await });
         match (&mut asked).now_or_never() {
@@ -585,14 +591,14 @@ async fn of_too_many_questions_that_wait_the_last_are_told_busy_at_once() {
             tokio::task::yield_now().await;
         }
     }
-    assert_eq!((waiting.len(), busy), (MAX_OPEN_PER_CLIENT, 500));
+    assert_eq!((waiting.len(), busy), (ADMITTED, 500));
     assert!(tasks() - before <= 4 * MAX_PER_CLIENT, "{} tasks more than {before}", tasks() - before);
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh too many questions under way");
     assert_eq!(another(&dns).await, "fresh 10 mail.good.test");
     assert_eq!(text(&mx(&dns, "good.test").await), "cached 10 mail.good.test", "busy is not remembered");
-    assert_eq!(dns.0.askers.open(), (MAX_OPEN_PER_CLIENT, 1));
+    assert_eq!(dns.0.askers.counts(), (MAX_PER_CLIENT, MAX_WAITING_PER_CLIENT, 1));
     drop(waiting);
-    assert_eq!(dns.0.askers.open(), (MAX_PER_CLIENT, 1), "those that began are still asked");
+    assert_eq!(dns.0.askers.counts(), (MAX_PER_CLIENT, 0, 1), "those that began are still asked");
 }
 
 #[tokio::test]
@@ -601,7 +607,9 @@ async fn one_who_is_told_busy_has_the_expired_answer() {
     let (dns, clock) = server.dns();
     mx(&dns, "good.test").await;
     clock.advance(10 * SECOND);
-    let all: Vec<_> = (0..MAX_OPEN_PER_CLIENT).map(|_| dns.0.askers.admit(CLIENT).unwrap()).collect();
+    let all: Vec<_> = (0..MAX_PER_CLIENT + MAX_WAITING_PER_CLIENT)
+        .map(|_| dns.0.askers.admit(CLIENT, Urgency::Refuses).unwrap())
+        .collect();
     let lookup = mx(&dns, "good.test").await;
     assert_eq!(text(&lookup), "fresh too many questions under way");
     assert_eq!(lookup.stale.unwrap().answer.to_string(), "10 m.test");
@@ -682,4 +690,42 @@ fn gauges() -> Gauges {
         history: None,
         started: std::time::SystemTime::UNIX_EPOCH,
     }
+}
+
+#[tokio::test]
+async fn a_question_that_others_ask_too_or_the_cache_answers_costs_nothing_and_past_the_budget_none_is_asked()
+{
+    let zone = "a.test MX 10 m.test\nb.test MX 10 m.test\nslow.test MX 10 m.test\nslow.test DELAY 200";
+    let server = TestServer::start(zone).await;
+    let (dns, _) = server.dns();
+    let poor = Account::new(CLIENT, Budget::of(2), Urgency::Refuses);
+    let ask = async |name| text(&dns.ask(question(RecordType::Mx, name), &poor).await);
+    mx(&dns, "a.test").await;
+    assert_eq!(ask("a.test").await, "cached 10 m.test");
+    let (_, joined) = tokio::join!(mx(&dns, "slow.test"), ask("slow.test"));
+    assert_eq!((joined.as_str(), poor.budget.left()), ("fresh 10 m.test", 2));
+    assert_eq!(ask("b.test").await, "fresh 10 m.test");
+    assert_eq!(ask("c.test").await, "fresh NXDOMAIN");
+    server.asked();
+    assert_eq!(ask("d.test").await, "fresh too many questions");
+    assert_eq!((ask("a.test").await.as_str(), server.asked().len()), ("cached 10 m.test", 0));
+    assert_eq!(text(&mx(&dns, "d.test").await), "fresh NXDOMAIN", "it is not remembered");
+}
+
+#[tokio::test]
+async fn every_step_along_aliases_is_paid_for_and_who_can_pay_more_is_not_held_to_another_s_budget() {
+    let zone =
+        "a.test CNAME b.test\na.test BARE\nb.test CNAME c.test\nb.test BARE\nc.test CNAME d.test\nc.test BARE
+        d.test MX 10 m.test\na.test DELAY 100";
+    let server = TestServer::start(zone).await;
+    let (dns, _) = server.dns();
+    let poor = Account::new(CLIENT, Budget::of(2), Urgency::Refuses);
+    let ask = async || text(&dns.ask(question(RecordType::Mx, "a.test"), &poor).await);
+    let (short, whole) = tokio::join!(ask(), mx(&dns, "a.test"));
+    assert_eq!((short.as_str(), text(&whole).as_str()), ("fresh too many questions", "fresh 10 m.test"));
+    assert_eq!(server.asked().len(), 2 + 4);
+    let rich = Account::new(CLIENT, Budget::of(9), Urgency::Refuses);
+    server.set("x.test CNAME y.test\nx.test BARE\ny.test MX 10 m.test");
+    dns.ask(question(RecordType::Mx, "x.test"), &rich).await;
+    assert_eq!(rich.budget.left(), 7);
 }

@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use crate::dns::Dns;
+use crate::dns::{Account, Dns};
 use crate::policy::evidence::{Answer, Evidence, Question, QuestionName, RecordType, Records, Trouble};
 use crate::policy::finding::Outcome;
 use crate::policy::reason::Reason;
@@ -36,19 +36,19 @@ pub(crate) enum Start {
 /// The look-ups of one finding.
 pub(crate) struct Trail<'a> {
     dns: &'a Dns,
-    client: IpAddr,
+    account: &'a Account,
     evidence: Vec<Evidence>,
 }
 
 impl<'a> Trail<'a> {
-    /// On this client's account.
-    pub(crate) fn new(dns: &'a Dns, client: IpAddr) -> Self {
-        Self { dns, client: client.to_canonical(), evidence: Vec::new() }
+    /// On this account.
+    pub(crate) fn new(dns: &'a Dns, account: &'a Account) -> Self {
+        Self { dns, account, evidence: Vec::new() }
     }
 
     /// The client, as IPv4 where it came as an IPv4-mapped address.
     pub(crate) fn client(&self) -> IpAddr {
-        self.client
+        self.account.client()
     }
 
     /// What was seen, in the order of asking.
@@ -62,14 +62,14 @@ impl<'a> Trail<'a> {
         if let Some(answer) = self.known(&question) {
             return answer;
         }
-        let seen = look_up(self.dns, question, self.client).await;
+        let seen = look_up(self.dns, question, self.account).await;
         let answer = answer_of(&seen);
         self.evidence.extend(seen);
         answer
     }
 
-    /// Many questions, until `enough` is true of an answer; hands every answer that came to it, as they come, those that
-    /// are known from before first.
+    /// Many questions, until `enough` is true of an answer or the budget is spent; hands every answer that came to it, as they
+    /// come, those that are known from before first.
     pub(crate) async fn ask_all(
         &mut self,
         questions: Vec<Question>,
@@ -86,10 +86,10 @@ impl<'a> Trail<'a> {
         }
         let questions = unknown;
         let mut waiting = questions.iter().enumerate();
-        let (dns, client) = (self.dns, self.client);
+        let (dns, account) = (self.dns, self.account);
         let ask = |(at, question): (usize, &Question)| {
             let question = question.clone();
-            async move { (at, look_up(dns, question, client).await) }
+            async move { (at, look_up(dns, question, account).await) }
         };
         let mut seen = Vec::new();
         let mut pending = FuturesUnordered::new();
@@ -108,6 +108,9 @@ impl<'a> Trail<'a> {
                     seen.push((at, evidence));
                     if questions.get(at).is_some_and(|question| enough(question, &answer)) {
                         break;
+                    }
+                    if *answer == Answer::Unavailable(Trouble::TooMany) {
+                        waiting = [].iter().enumerate(); // those under way may be enough
                     }
                 }
                 None => {}
@@ -167,8 +170,8 @@ pub(crate) fn family(address: IpAddr) -> RecordType {
 /// The evidence of one look-up: one piece, or trouble and then what is held from before.
 type Seen = smallvec::SmallVec<[Evidence; 1]>;
 
-async fn look_up(dns: &Dns, question: Question, client: IpAddr) -> Seen {
-    let lookup = dns.ask(question, client).await;
+async fn look_up(dns: &Dns, question: Question, account: &Account) -> Seen {
+    let lookup = dns.ask(question, account).await;
     std::iter::once(lookup.evidence).chain(lookup.stale).collect()
 }
 

@@ -216,11 +216,14 @@ mod tests {
 
     use super::*;
     use crate::dns::test_server::{TestServer, settings};
-    use crate::dns::{Clock, Dns};
+    use crate::dns::{Account, Budget, Clock, Dns, Urgency};
     use crate::policy::evidence::{Answer, Freshness, Question, RecordType, Trouble};
     use crate::smtp::address::DomainName;
 
-    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    fn account() -> Account {
+        Account::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Budget::of(u32::MAX), Urgency::Refuses)
+    }
+
     const TIMEOUT: Duration = Duration::from_millis(400);
     /// Much less than a time-out.
     const AT_ONCE: Duration = Duration::from_millis(100);
@@ -250,7 +253,7 @@ mod tests {
     }
 
     async fn ask(dns: &Dns, name: &str) -> Answer {
-        (*dns.ask(question(name), CLIENT).await.evidence.answer).clone()
+        (*dns.ask(question(name), &account()).await.evidence.answer).clone()
     }
 
     /// Asks for so many names side by side, each a new one; what became of them.
@@ -293,7 +296,7 @@ mod tests {
         let (dns, clock) = dns(&server);
         let _watch = quickly(&dns);
         assert!(matches!(ask(&dns, "good.test").await, Answer::Found(_)));
-        let held = dns.ask(question("held.good.test"), CLIENT).await.evidence.answer;
+        let held = dns.ask(question("held.good.test"), &account()).await.evidence.answer;
         server.silence(true);
         let began = Instant::now();
         assert_eq!(ask_many(&dns, "first.test", 3).await, vec![Answer::Unavailable(Trouble::Timeout); 3]);
@@ -304,10 +307,10 @@ mod tests {
         clock.advance(Duration::from_secs(10));
         let began = Instant::now();
         assert_eq!(ask_many(&dns, "then.test", 50).await, vec![Answer::Unavailable(Trouble::Down); 50]);
-        let stale = dns.ask(question("good.test"), CLIENT).await;
+        let stale = dns.ask(question("good.test"), &account()).await;
         assert_eq!(*stale.evidence.answer, Answer::Unavailable(Trouble::Down));
         assert_eq!(stale.stale.map(|held| held.freshness), Some(Freshness::Stale));
-        let fresh = dns.ask(question("held.good.test"), CLIENT).await.evidence;
+        let fresh = dns.ask(question("held.good.test"), &account()).await.evidence;
         assert_eq!((fresh.answer, fresh.freshness), (held, Freshness::Cached));
         assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
 

@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use tokio::sync::SetOnce;
+use tokio::time::Instant;
 
+use crate::dns::{Budget, Urgency};
 use crate::gate::Gate;
+use crate::gate::allowance::Allowance;
 use crate::gate::inspection::Inspection;
-use crate::gate::pending::Pending;
+use crate::gate::look::{Findings, Look, Named, OwnedSubject, Wanted};
 use crate::gate::ptr::Ptr;
 use crate::policy::evidence::Trouble;
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, IdentityRules, Rule};
-use crate::reverse_mx::{ClientNames, Subject};
+use crate::policy::rule::{IdentityRules, Rule};
+use crate::reverse_mx::ClientNames;
 use crate::smtp::address::{Domain, DomainName, ReversePath};
 
 /// One connection. Dropping it ends the look-ups that only it waits for.
@@ -27,15 +30,18 @@ pub struct Guest {
     /// What the client called itself.
     pub(super) hello: CompactString,
     ptr: Option<Ptr>,
-    helo: Option<Pending<Arc<[Finding]>>>,
+    helo: Option<Look>,
+    /// What the next message may cause, and what the client says before it.
+    allowance: Allowance,
 }
 
 impl Guest {
     pub(super) fn new(gate: Arc<Gate>, client: IpAddr) -> Self {
         let exempt = gate.settings.exempt.client(client);
         let looks = gate.policy().ptr.looks() && !exempt;
-        let ptr = looks.then(|| Ptr::start(&gate, client));
-        Self { gate, client, exempt, hello: CompactString::default(), ptr, helo: None }
+        let allowance = Allowance::new();
+        let ptr = looks.then(|| Ptr::start(&gate, client, allowance.names()));
+        Self { gate, client, exempt, hello: CompactString::default(), ptr, helo: None, allowance }
     }
 
     /// The client's address, IPv4 where it came as an IPv4-mapped one.
@@ -50,21 +56,29 @@ impl Guest {
         self.exempt
     }
 
-    /// The client introduced itself; the look-up starts now, if one is asked for.
+    /// The client introduced itself; the look-up starts now, if one is asked for. The same name again, as after STARTTLS,
+    /// has been looked up.
     pub fn hello(&mut self, argument: &str) {
+        let same = self.helo.is_some() && self.hello == argument;
         self.hello = CompactString::new(argument);
-        if self.exempt || !self.gate.policy().helo.looks() {
+        if self.exempt || same || !self.gate.policy().helo.looks() {
             return;
         }
         let domain = Domain::parse(argument).ok();
         let name = domain.as_ref().and_then(Domain::name);
-        self.helo = Some(look(self, Identity::Helo, argument, name, argument));
+        let budget = self.allowance.connection();
+        self.helo = Some(look(self, Identity::Helo, argument, name, argument, budget));
     }
 
-    /// A transaction begins; the look-up of its sender starts now.
+    /// A transaction begins; the look-up of its sender starts now, and with the first one that of the client's names.
     #[must_use]
-    pub fn inspect(&self, path: &ReversePath) -> Inspection {
-        Inspection::new(self, path)
+    pub fn inspect(&mut self, path: &ReversePath) -> Inspection {
+        let allowance = std::mem::replace(&mut self.allowance, Allowance::new());
+        let inspection = Inspection::new(self, path, allowance.clone());
+        if let Some(ptr) = &mut self.ptr {
+            ptr.judge(&self.gate, self.client, allowance.connection());
+        }
+        inspection
     }
 
     /// What is to be told of a refusal outside of any transaction: nothing is looked up for it.
@@ -89,22 +103,21 @@ impl Guest {
         self.ptr.as_ref()?.names_if_known()
     }
 
-    /// The findings of identity `ptr` or `helo`.
-    pub(super) async fn findings(&mut self, identity: Identity) -> Vec<Finding> {
+    /// The findings of identity `ptr` or `helo`: all, or those that can refuse and what is known besides.
+    pub(super) async fn findings(&mut self, identity: Identity, wanted: Wanted) -> Findings {
+        let policy = self.gate.policy();
         match identity {
             Identity::Ptr => match &mut self.ptr {
-                None => Vec::new(),
-                Some(ptr) => ptr.findings(&self.gate.settings.policy.ptr, self.client).await.to_vec(),
+                None => Findings::default(),
+                Some(ptr) => ptr.findings(&policy.ptr, self.client, wanted).await,
             },
             Identity::Helo => match &mut self.helo {
-                None => Vec::new(),
-                Some(pending) => {
-                    let rules = &self.gate.settings.policy.helo;
-                    let lost = || temperror(rules, Identity::Helo, "", "").into();
-                    pending.wait(lost).await.to_vec()
+                None => Findings::default(),
+                Some(look) => {
+                    wanted.of(look, || temperror(&policy.helo, Identity::Helo, "", "").into()).await
                 }
             },
-            Identity::MailFrom | Identity::From | Identity::ReplyTo => Vec::new(),
+            Identity::MailFrom | Identity::From | Identity::ReplyTo => Findings::default(),
         }
     }
 }
@@ -116,30 +129,27 @@ pub(super) fn look(
     subject: &str,
     name: Option<&DomainName>,
     text: &str,
-) -> Pending<Arc<[Finding]>> {
-    let rules = guest.gate.policy().rules(identity);
+    budget: Budget,
+) -> Look {
+    let gate = &guest.gate;
+    let rules = gate.policy().rules(identity);
     let Some(name) = name else {
         let invalid = Outcome::Fail(Reason::InvalidDomain);
-        return Pending::ready(all_rules(rules, identity, subject, text, invalid).into());
+        return Look::ready(all_rules(rules, identity, subject, text, invalid).into());
     };
-    let (gate, text, domain) = (Arc::clone(&guest.gate), CompactString::new(subject), name.clone());
-    let (client, helo) = (guest.client, guest.hello.clone());
-    Pending::start(async move {
-        let subject = Subject { identity, text: &text, domain: &domain, helo: &helo };
-        inspect_name(&gate, &subject, client).await.into()
-    })
-}
-
-/// Both rules of one name, unless it is exempt; always within the deadline.
-pub(super) async fn inspect_name(gate: &Gate, subject: &Subject<'_>, client: IpAddr) -> Vec<Finding> {
-    let Subject { identity, text, domain: name, .. } = *subject;
-    let rules = gate.policy().rules(identity);
-    if gate.settings.exempt.domain(name) {
-        return all_rules(rules, identity, text, name.as_str(), Outcome::None(Absence::Exempt));
-    }
-    let work = gate.reverse_mx.inspect(subject, rules, client);
-    let found = tokio::time::timeout(gate.deadline, work).await;
-    found.unwrap_or_else(|_elapsed| temperror(rules, identity, text, name.as_str()))
+    let subject = OwnedSubject {
+        identity,
+        text: CompactString::new(subject),
+        domain: name.clone(),
+        helo: guest.hello.clone(),
+    };
+    let until = Instant::now() + gate.deadline;
+    let named = Arc::new(Named { gate: Arc::clone(gate), subject, client: guest.client, until });
+    let step = |urgency| {
+        let (named, budget) = (Arc::clone(&named), budget.clone());
+        async move { named.step(urgency, budget).await }
+    };
+    Look::start(rules, step(Urgency::Refuses), step(Urgency::Tags))
 }
 
 pub(super) fn temperror(
@@ -159,15 +169,23 @@ pub(super) fn all_rules(
     domain: &str,
     outcome: Outcome,
 ) -> Vec<Finding> {
-    let active = Rule::ALL.into_iter().filter(|rule| rules.action(*rule) != Action::Off);
-    active
-        .map(|rule| Finding {
-            identity,
-            rule,
-            domain: CompactString::new(domain),
-            subject: CompactString::new(subject),
-            outcome,
-            evidence: Vec::new(),
-        })
-        .collect()
+    rules.active().map(|rule| outcome_of(rule, identity, subject, domain, outcome)).collect()
+}
+
+/// An outcome that no look-up led to.
+pub(super) fn outcome_of(
+    rule: Rule,
+    identity: Identity,
+    subject: &str,
+    domain: &str,
+    outcome: Outcome,
+) -> Finding {
+    Finding {
+        identity,
+        rule,
+        domain: CompactString::new(domain),
+        subject: CompactString::new(subject),
+        outcome,
+        evidence: Vec::new(),
+    }
 }

@@ -5,24 +5,26 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use compact_str::{CompactString, ToCompactString};
-use futures_util::future::join_all;
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
+use crate::dns::Budget;
 use crate::gate::Gate;
+use crate::gate::allowance::Allowance;
 use crate::gate::event::{self, Facts};
-use crate::gate::guest::{Guest, all_rules, inspect_name, look, temperror};
-use crate::gate::pending::Pending;
+use crate::gate::guest::{Guest, all_rules, look, temperror};
+use crate::gate::look::{Findings, Look, Wanted};
 use crate::gate::signed::{self, AwaitsBody};
-use crate::message::header::{Author, Field, Header};
+use crate::gate::visible::Visible;
+use crate::message::header::{Field, Header};
 use crate::policy::decide::{Decision, decide, exempt};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::outcome::TransactionOutcome;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Mode, Rule};
+use crate::policy::rule::Mode;
 use crate::record::{self, End, Extent, Id, Record};
-use crate::reverse_mx::{ClientNames, Subject};
+use crate::reverse_mx::ClientNames;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
 use crate::store::greylist::{Answer, Triple};
@@ -40,7 +42,8 @@ pub struct Inspection {
     started: Instant,
     /// Nothing of the envelope can refuse.
     exempt: bool,
-    sender: Pending<Arc<[Finding]>>,
+    sender: Look,
+    allowance: Allowance,
     envelope: Option<Decision>,
     findings: Arc<Vec<Finding>>,
     /// They are those of the whole message.
@@ -58,13 +61,17 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    pub(super) fn new(guest: &Guest, path: &ReversePath) -> Self {
+    pub(super) fn new(guest: &Guest, path: &ReversePath, allowance: Allowance) -> Self {
         let gate = Arc::clone(&guest.gate);
         let exempt = guest.exempt || exempt_sender(&gate, path);
-        let sender = if guest.exempt { Pending::ready(Arc::from([])) } else { sender(guest, path) };
+        let sender = if guest.exempt {
+            Look::ready(Findings::default())
+        } else {
+            sender(guest, path, allowance.mail_from())
+        };
         let domain = gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
         let bounce = matches!(path, ReversePath::Null);
-        Self { exempt, sender, domain, bounce, ..Self::of_nothing(guest) }
+        Self { exempt, sender, domain, bounce, allowance, ..Self::of_nothing(guest) }
     }
 
     /// Nothing is looked up.
@@ -77,7 +84,8 @@ impl Inspection {
             names: guest.shared_names(),
             started: Instant::now(),
             exempt: guest.exempt,
-            sender: Pending::ready(Arc::from([])),
+            sender: Look::ready(Findings::default()),
+            allowance: Allowance::new(),
             envelope: None,
             findings: Arc::default(),
             whole: false,
@@ -113,8 +121,7 @@ impl Inspection {
         if let Some(decision) = &self.envelope {
             return decision.clone();
         }
-        let refuses = |gate: &Gate, identity| gate.policy().rules(identity).refuses();
-        self.findings = Arc::new(self.envelope_findings(guest, refuses).await);
+        self.findings = Arc::new(self.envelope_findings(guest, Wanted::Refusing).await);
         let decision = self.greylisted(self.decision(), &[]);
         self.envelope = Some(decision.clone());
         decision
@@ -145,10 +152,10 @@ impl Inspection {
             return exempt();
         }
         let (gate, client, helo) = (Arc::clone(&self.gate), self.client, guest.hello.clone());
-        let (envelope, visible) = tokio::join!(
-            self.envelope_findings(guest, |_gate, _identity| true),
-            visible_senders(gate, header, client, &helo)
-        );
+        let [from, reply_to] = self.allowance.visible();
+        let visible = Visible { gate, client, helo, budgets: [from.clone(), reply_to] };
+        let (envelope, visible) =
+            tokio::join!(self.envelope_findings(guest, Wanted::All), visible.senders(header));
         let mut findings = [envelope, visible].concat();
         self.nameless =
             self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
@@ -158,7 +165,7 @@ impl Inspection {
         match open {
             None => {}
             Some(open) if decision.refuses() => open.close(Arc::make_mut(&mut self.findings).as_mut_slice()),
-            Some(open) => self.signed = Some(Box::new(open.start(&self.gate, self.client))),
+            Some(open) => self.signed = Some(Box::new(open.start(&self.gate, self.client, from))),
         }
         decision
     }
@@ -306,21 +313,20 @@ impl Inspection {
         decision.with_wait(waits.max().flatten())
     }
 
-    async fn envelope_findings(
-        &mut self,
-        guest: &mut Guest,
-        wanted: impl Fn(&Gate, Identity) -> bool,
-    ) -> Vec<Finding> {
+    /// Of helo, ptr and mail_from; what is wanted of those that can refuse, or of all.
+    async fn envelope_findings(&mut self, guest: &mut Guest, wanted: Wanted) -> Vec<Finding> {
+        let gate = Arc::clone(&self.gate);
+        let policy = gate.policy();
+        let looked_at = |identity| wanted == Wanted::All || policy.rules(identity).refuses();
         let mut findings = Vec::new();
         for identity in [Identity::Helo, Identity::Ptr] {
-            if !self.exempt && wanted(&self.gate, identity) {
-                findings.extend(guest.findings(identity).await);
+            if !self.exempt && looked_at(identity) {
+                findings.extend_from_slice(&guest.findings(identity, wanted).await);
             }
         }
-        if wanted(&self.gate, Identity::MailFrom) {
-            let rules = &self.gate.settings.policy.mail_from;
-            let lost = || temperror(rules, Identity::MailFrom, "", "").into();
-            findings.extend_from_slice(self.sender.wait(lost).await);
+        if looked_at(Identity::MailFrom) {
+            let lost = || temperror(&policy.mail_from, Identity::MailFrom, "", "").into();
+            findings.extend_from_slice(&wanted.of(&mut self.sender, lost).await);
         }
         findings
     }
@@ -343,75 +349,20 @@ fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     }
 }
 
-fn sender(guest: &Guest, path: &ReversePath) -> Pending<Arc<[Finding]>> {
+fn sender(guest: &Guest, path: &ReversePath, budget: Budget) -> Look {
     let rules = &guest.gate.policy().mail_from;
     if !rules.looks() {
-        return Pending::ready(Arc::from([]));
+        return Look::ready(Findings::default());
     }
     match path {
         ReversePath::Null => {
             let absent = Outcome::None(Absence::NotGiven);
-            Pending::ready(all_rules(rules, Identity::MailFrom, "<>", "", absent).into())
+            Look::ready(all_rules(rules, Identity::MailFrom, "<>", "", absent).into())
         }
-        ReversePath::NoDomain(local) => look(guest, Identity::MailFrom, local, None, local),
+        ReversePath::NoDomain(local) => look(guest, Identity::MailFrom, local, None, local, budget),
         ReversePath::Mailbox(mailbox) => {
             let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
-            look(guest, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string())
+            look(guest, Identity::MailFrom, &subject, domain.name(), &domain.to_compact_string(), budget)
         }
     }
-}
-
-/// From: and Reply-To:, all their domains side by side.
-async fn visible_senders(gate: Arc<Gate>, header: &Header, client: IpAddr, helo: &str) -> Vec<Finding> {
-    let fields = [(Identity::From, &header.from), (Identity::ReplyTo, &header.reply_to)];
-    let gate = &gate;
-    let found = join_all(fields.map(|(identity, field)| async move {
-        match field {
-            Field::Absent => {
-                let absent = Outcome::None(Absence::NotGiven);
-                all_rules(gate.policy().rules(identity), identity, "", "", absent)
-            }
-            Field::Malformed(malformed) => vec![malformed_field(identity, &malformed.text(identity))],
-            Field::Authors(authors) => authors_of(gate, identity, authors, client, helo).await,
-        }
-    }));
-    found.await.concat()
-}
-
-/// Judged by `policy.malformed` whatever the rules of the identity are.
-fn malformed_field(identity: Identity, text: &str) -> Finding {
-    Finding {
-        identity,
-        rule: Rule::Exists,
-        domain: CompactString::default(),
-        subject: CompactString::new(text),
-        outcome: Outcome::Fail(Reason::MalformedHeader),
-        evidence: Vec::new(),
-    }
-}
-
-async fn authors_of(
-    gate: &Gate,
-    identity: Identity,
-    authors: &[Author],
-    client: IpAddr,
-    helo: &str,
-) -> Vec<Finding> {
-    let rules = gate.policy().rules(identity);
-    if !rules.looks() {
-        return Vec::new();
-    }
-    let looked = authors.iter().map(|author| async move {
-        match &author.domain {
-            Some(domain) => {
-                let subject = Subject { identity, text: &author.address, domain, helo };
-                inspect_name(gate, &subject, client).await
-            }
-            None => {
-                let text = author.address.rsplit('@').next().unwrap_or_default();
-                all_rules(rules, identity, &author.address, text, Outcome::Fail(Reason::InvalidDomain))
-            }
-        }
-    });
-    join_all(looked).await.concat()
 }

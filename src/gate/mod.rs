@@ -4,11 +4,13 @@
 //! known and runs while the client goes on; [`Inspection::envelope`] waits only for what can refuse, tags are waited
 //! for at the end of the header block. The gate refuses nothing itself and opens nothing: it gives a decision.
 
+mod allowance;
 mod domains;
 mod event;
 mod exempt;
 mod guest;
 mod inspection;
+mod look;
 mod monitor;
 mod networks;
 mod pending;
@@ -18,6 +20,7 @@ mod signed;
 pub mod tally;
 #[cfg(test)]
 mod tests;
+mod visible;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,7 +79,7 @@ pub struct Memory {
 }
 
 impl Gate {
-    /// A gate over a resolver. `deadline` is for all look-ups of one identity together; past it the finding is a
+    /// A gate over a resolver. `deadline` is for all look-ups of one identity together; what isn't found by then is a
     /// temperror.
     #[must_use]
     pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {

@@ -1,16 +1,19 @@
 //! What is known of the client itself: its PTR names, and what the rules make of them.
 //!
-//! One deadline is for both together. The names are known first, and stay known whatever becomes of the look-ups that
-//! the rules need: the relay, the log and Authentication-Results want the names only.
+//! The names are looked up when the client connects, and stay known whatever becomes of the look-ups that the rules need: the
+//! relay, the log and Authentication-Results want the names only. What the rules need is asked for when there is mail to judge.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use compact_str::{CompactString, ToCompactString};
 use tokio::sync::SetOnce;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::dns::{Account, Budget, Urgency};
 use crate::gate::Gate;
-use crate::gate::guest::{all_rules, temperror};
+use crate::gate::guest::{outcome_of, temperror};
+use crate::gate::look::{Findings, Look, Wanted, rules_of};
 use crate::gate::pending::Pending;
 use crate::policy::evidence::Trouble;
 use crate::policy::finding::{Absence, Finding, Outcome};
@@ -18,19 +21,36 @@ use crate::policy::identity::Identity;
 use crate::policy::rule::IdentityRules;
 use crate::reverse_mx::{ClientNames, NamesOutcome};
 
+type Names = Arc<SetOnce<ClientNames>>;
+
 /// The look-up of one client. Dropping it ends that.
 #[derive(Debug)]
 pub(super) struct Ptr {
-    names: Arc<SetOnce<ClientNames>>,
-    findings: Pending<Vec<Finding>>,
+    names: Names,
+    _looking: Pending<()>,
+    /// `None` until there is mail.
+    judged: Option<Look>,
 }
 
 impl Ptr {
-    /// Starts now.
-    pub(super) fn start(gate: &Arc<Gate>, client: IpAddr) -> Self {
-        let names = Arc::new(SetOnce::new());
-        let findings = Pending::start(inspect(Arc::clone(gate), client, Teller(Arc::clone(&names))));
-        Self { names, findings }
+    /// Looks up the names from now on.
+    pub(super) fn start(gate: &Arc<Gate>, client: IpAddr, budget: Budget) -> Self {
+        let names = Names::default();
+        let looking = Pending::start(look_up(Arc::clone(gate), client, budget, Teller(Arc::clone(&names))));
+        Self { names, _looking: looking, judged: None }
+    }
+
+    /// Judges the names from now on, unless that was begun before.
+    pub(super) fn judge(&mut self, gate: &Arc<Gate>, client: IpAddr, budget: Budget) {
+        let until = Instant::now() + gate.deadline;
+        let step = |urgency| {
+            let (gate, names) = (Arc::clone(gate), Arc::clone(&self.names));
+            inspect(gate, names, Account::new(client, budget.clone(), urgency), urgency, until)
+        };
+        if self.judged.is_none() {
+            let look = Look::start(&gate.policy().ptr, step(Urgency::Refuses), step(Urgency::Tags));
+            self.judged = Some(look);
+        }
     }
 
     /// The names, once they are known.
@@ -49,21 +69,22 @@ impl Ptr {
     }
 
     /// What the rules made of them.
-    pub(super) async fn findings(&mut self, rules: &IdentityRules, client: IpAddr) -> &[Finding] {
-        let names = &self.names;
-        self.findings.wait(|| too_late(rules, names.get(), client)).await
+    pub(super) async fn findings(
+        &mut self,
+        rules: &IdentityRules,
+        client: IpAddr,
+        wanted: Wanted,
+    ) -> Findings {
+        let lost = || too_late(rules, self.names.get(), client).into();
+        match &mut self.judged {
+            Some(look) => wanted.of(look, lost).await,
+            None => lost(),
+        }
     }
 }
 
 /// Tells the names; at the latest when it is dropped, be it by the deadline or a panic, so that nobody waits in vain.
-struct Teller(Arc<SetOnce<ClientNames>>);
-
-impl Teller {
-    async fn tell(&self, names: ClientNames) -> &ClientNames {
-        self.0.set(names).ok();
-        self.0.wait().await
-    }
-}
+struct Teller(Names);
 
 impl Drop for Teller {
     fn drop(&mut self) {
@@ -74,29 +95,56 @@ impl Drop for Teller {
     }
 }
 
-async fn inspect(gate: Arc<Gate>, client: IpAddr, teller: Teller) -> Vec<Finding> {
+async fn look_up(gate: Arc<Gate>, client: IpAddr, budget: Budget, teller: Teller) {
+    let urgency = if gate.policy().ptr.refuses() { Urgency::Refuses } else { Urgency::Tags };
+    let account = Account::new(client, budget, urgency);
+    if let Ok(names) = timeout(gate.deadline, gate.reverse_mx.names_of(&account)).await {
+        teller.0.set(names).ok();
+    }
+}
+
+/// The findings of the rules with this urgency.
+async fn inspect(
+    gate: Arc<Gate>,
+    names: Names,
+    account: Account,
+    urgency: Urgency,
+    until: Instant,
+) -> Vec<Finding> {
     let rules = &gate.policy().ptr;
-    let work = async {
-        let names = teller.tell(gate.reverse_mx.names_of(client).await).await;
-        let exempt = match &names.outcome {
-            NamesOutcome::Confirmed(confirmed) => {
-                confirmed.iter().find(|name| gate.settings.exempt.domain(name))
+    let mut findings = Vec::new();
+    for rule in rules_of(rules, urgency) {
+        let work = async {
+            let names = names.wait().await;
+            let exempt = match &names.outcome {
+                NamesOutcome::Confirmed(confirmed) => {
+                    confirmed.iter().find(|name| gate.settings.exempt.domain(name))
+                }
+                _ => None,
+            };
+            match exempt {
+                Some(name) => {
+                    let exempt = Outcome::None(Absence::Exempt);
+                    outcome_of(rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
+                }
+                None => gate.reverse_mx.inspect_ptr(rule, names, rules, &account).await,
             }
-            _ => None,
         };
-        match exempt {
-            Some(name) => {
-                all_rules(rules, Identity::Ptr, name.as_str(), name.as_str(), Outcome::None(Absence::Exempt))
-            }
-            None => gate.reverse_mx.inspect_ptr(names, rules, client).await,
-        }
-    };
-    let found = tokio::time::timeout(gate.deadline, work).await;
-    found.unwrap_or_else(|_elapsed| too_late(rules, teller.0.get(), client))
+        let found = timeout_at(until, Box::pin(work)).await;
+        findings.push(found.unwrap_or_else(|_elapsed| {
+            let text = name_of(names.get(), account.client());
+            outcome_of(rule, Identity::Ptr, &text, &text, Outcome::TempError(Trouble::Timeout))
+        }));
+    }
+    findings
 }
 
 fn too_late(rules: &IdentityRules, names: Option<&ClientNames>, client: IpAddr) -> Vec<Finding> {
-    let name = names.and_then(ClientNames::first).map(|name| CompactString::new(name.as_str()));
-    let text = name.unwrap_or_else(|| client.to_compact_string());
+    let text = name_of(names, client);
     temperror(rules, Identity::Ptr, &text, &text)
+}
+
+fn name_of(names: Option<&ClientNames>, client: IpAddr) -> CompactString {
+    let name = names.and_then(ClientNames::first).map(|name| CompactString::new(name.as_str()));
+    name.unwrap_or_else(|| client.to_compact_string())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::dkim::{self, BodyHasher, Checked, Signatures};
+use crate::dns::{Account, Budget, Urgency};
 use crate::gate::Gate;
 use crate::gate::pending::Pending;
 use crate::policy::evidence::Trouble;
@@ -77,11 +78,14 @@ impl Open {
         }
     }
 
-    /// Starts the look-up of the keys.
-    pub(super) fn start(self, gate: &Arc<Gate>, client: IpAddr) -> AwaitsBody {
+    /// Starts the look-up of the keys, from what is left of the budget of From:.
+    pub(super) fn start(self, gate: &Arc<Gate>, client: IpAddr, budget: Budget) -> AwaitsBody {
         let (gate, hasher) = (Arc::clone(gate), self.signatures.body_hasher());
+        let refuses = gate.policy().from.matches.refuses();
+        let urgency = if refuses { Urgency::Refuses } else { Urgency::Tags };
+        let account = Account::new(client, budget, urgency);
         let checked = Pending::start(async move {
-            let work = self.signatures.check(gate.reverse_mx.dns(), client);
+            let work = self.signatures.check(gate.reverse_mx.dns(), &account);
             tokio::time::timeout(gate.deadline, work).await.ok()
         });
         AwaitsBody { findings: self.findings, hasher, checked }

@@ -200,6 +200,8 @@ pub enum Trouble {
     Busy,
     /// Not asked, since no server answers at present.
     Down,
+    /// Not asked, since this connection, message or identity has caused too many questions.
+    TooMany,
 }
 
 impl fmt::Display for Trouble {
@@ -212,6 +214,7 @@ impl fmt::Display for Trouble {
             Self::AliasLoop => "CNAME loop",
             Self::Busy => "too many questions under way",
             Self::Down => "no DNS server answers",
+            Self::TooMany => "too many questions",
         })
     }
 }

@@ -133,6 +133,12 @@ impl IdentityRules {
         }
     }
 
+    /// The rules that are looked at, in their order.
+    pub fn active(&self) -> impl Iterator<Item = Rule> + use<> {
+        let looked_at = Rule::ALL.map(|rule| (rule, self.action(rule) != Action::Off));
+        looked_at.into_iter().filter(|(_, active)| *active).map(|(rule, _)| rule)
+    }
+
     /// Whether anything is asked about this identity.
     #[must_use]
     pub fn looks(&self) -> bool {

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use compact_str::CompactString;
 
 use crate::policy::decide::{Cause, Verdict};
-use crate::policy::evidence::{Evidence, Freshness};
+use crate::policy::evidence::{Answer, Evidence, Freshness, Trouble};
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::outcome::TransactionOutcome;
@@ -283,6 +283,10 @@ impl Record {
 #[must_use]
 pub fn queries(findings: &[Finding]) -> usize {
     let evidence = findings.iter().flat_map(|finding| &finding.evidence);
-    let fresh = evidence.filter(|evidence| evidence.freshness == Freshness::Fresh);
+    let unasked = |answer: &Answer| {
+        matches!(answer, Answer::Unavailable(Trouble::Busy | Trouble::TooMany | Trouble::Down))
+    };
+    let fresh =
+        evidence.filter(|evidence| evidence.freshness == Freshness::Fresh && !unasked(&evidence.answer));
     fresh.map(|evidence| &evidence.question).collect::<HashSet<_>>().len()
 }

@@ -18,13 +18,13 @@ use compact_str::{CompactString, ToCompactString};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::dns::Dns;
 use crate::dns::trail::{Trail, trouble};
+use crate::dns::{Account, Dns};
 use crate::policy::evidence::Evidence;
 use crate::policy::finding::{Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, IdentityRules, Rule};
+use crate::policy::rule::{IdentityRules, Rule};
 use crate::smtp::address::DomainName;
 use crate::spf::Sender;
 
@@ -104,69 +104,71 @@ impl ReverseMx {
         &self.dns
     }
 
-    /// Both rules of one domain of one identity, side by side. A rule whose action is off is not looked up and gives no
-    /// finding.
+    /// Both rules of one domain of one identity, one after the other: what `exists` finds, `matches` has from the cache. A rule
+    /// whose action is off is not looked up and gives no finding.
     pub async fn inspect(
         &self,
         subject: &Subject<'_>,
         rules: &IdentityRules,
-        client: IpAddr,
+        account: &Account,
     ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for rule in rules.active() {
+            findings.push(self.inspect_by(rule, subject, rules, account).await);
+        }
+        findings
+    }
+
+    /// One rule of one domain of one identity.
+    pub async fn inspect_by(
+        &self,
+        rule: Rule,
+        subject: &Subject<'_>,
+        rules: &IdentityRules,
+        account: &Account,
+    ) -> Finding {
         let Subject { identity, text, domain, .. } = *subject;
-        let judge = async |rule| {
-            if rules.action(rule) == Action::Off {
-                return None;
-            }
-            let (outcome, evidence) = if is_infrastructure(domain) {
-                (Outcome::Fail(Reason::InvalidDomain), Vec::new())
-            } else {
-                self.judge(rule, &subject.sender(), rules, client).await
-            };
-            let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(text));
-            Some(Finding { identity, rule, domain, subject, outcome, evidence })
+        let (outcome, evidence) = if is_infrastructure(domain) {
+            (Outcome::Fail(Reason::InvalidDomain), Vec::new())
+        } else {
+            self.judge(rule, &subject.sender(), rules, account).await
         };
-        let (exists, matches) = tokio::join!(judge(Rule::Exists), judge(Rule::Matches));
-        exists.into_iter().chain(matches).collect()
+        let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(text));
+        Finding { identity, rule, domain, subject, outcome, evidence }
     }
 
     /// The names that the client's PTR records give, confirmed by their own addresses.
-    pub async fn names_of(&self, client: IpAddr) -> ClientNames {
-        ptr::names_of(&self.dns, client).await
+    pub async fn names_of(&self, account: &Account) -> ClientNames {
+        ptr::names_of(&self.dns, account).await
     }
 
-    /// Both rules of the client's names. Without a confirmed name neither holds; of several, any that passes counts.
+    /// One rule of the client's names. Without a confirmed name it doesn't hold; of several, any that passes counts.
     pub async fn inspect_ptr(
         &self,
+        rule: Rule,
         names: &ClientNames,
         rules: &IdentityRules,
-        client: IpAddr,
-    ) -> Vec<Finding> {
-        let judge = async |rule| {
-            if rules.action(rule) == Action::Off {
-                return None;
-            }
-            let missing = |outcome| Finding {
-                identity: Identity::Ptr,
-                rule,
-                domain: CompactString::default(),
-                subject: client.to_canonical().to_compact_string(),
-                outcome,
-                evidence: names.evidence.clone(),
-            };
-            Some(match &names.outcome {
-                NamesOutcome::Confirmed(confirmed) => {
-                    match self.best_name(rule, names, confirmed, rules, client).await {
-                        Some(finding) => finding,
-                        None => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
-                    }
-                }
-                NamesOutcome::NoPtr => missing(Outcome::Fail(Reason::NoPtr)),
-                NamesOutcome::NotConfirmed(_) => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
-                NamesOutcome::TempError(trouble) => missing(Outcome::TempError(*trouble)),
-            })
+        account: &Account,
+    ) -> Finding {
+        let missing = |outcome| Finding {
+            identity: Identity::Ptr,
+            rule,
+            domain: CompactString::default(),
+            subject: account.client().to_compact_string(),
+            outcome,
+            evidence: names.evidence.clone(),
         };
-        let (exists, matches) = tokio::join!(judge(Rule::Exists), judge(Rule::Matches));
-        exists.into_iter().chain(matches).collect()
+        match &names.outcome {
+            NamesOutcome::Confirmed(confirmed) => {
+                match self.best_name(rule, names, confirmed, rules, account).await {
+                    Some(finding) => finding,
+                    None => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
+                }
+            }
+            NamesOutcome::NoPtr => missing(Outcome::Fail(Reason::NoPtr)),
+            NamesOutcome::NotConfirmed(_) => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
+            NamesOutcome::TempError(trouble) => missing(Outcome::TempError(*trouble)),
+        }
     }
 
     async fn judge(
@@ -174,13 +176,13 @@ impl ReverseMx {
         rule: Rule,
         sender: &Sender<'_>,
         rules: &IdentityRules,
-        client: IpAddr,
+        account: &Account,
     ) -> (Outcome, Vec<Evidence>) {
         let domain = sender.domain;
         if domain.is_single_label() || domain.is_ip_text() {
             return (Outcome::Fail(Reason::InvalidDomain), Vec::new());
         }
-        let mut trail = Trail::new(&self.dns, client);
+        let mut trail = Trail::new(&self.dns, account);
         let outcome = match rule {
             Rule::Exists => exists::exists(&mut trail, &self.settings, domain, &rules.exists_by).await,
             Rule::Matches => matches::matches(&mut trail, &self.settings, sender, rules).await,
@@ -195,14 +197,15 @@ impl ReverseMx {
         names: &ClientNames,
         confirmed: &[DomainName],
         rules: &IdentityRules,
-        client: IpAddr,
+        account: &Account,
     ) -> Option<Finding> {
-        let judge = async |(at, name)| {
+        let shares = account.shares(confirmed.len());
+        let judge = async |(at, (name, account)): (usize, (_, &Account))| {
             // The names are known before the client says HELO.
             let sender = Sender { local: "", domain: name, helo: "" };
-            (at, name, self.judge(rule, &sender, rules, client).await)
+            (at, name, self.judge(rule, &sender, rules, account).await)
         };
-        let mut pending: FuturesUnordered<_> = confirmed.iter().enumerate().map(judge).collect();
+        let mut pending: FuturesUnordered<_> = confirmed.iter().zip(&shares).enumerate().map(judge).collect();
         let mut judged = Vec::new();
         let mut passed = None;
         while let Some((at, name, (outcome, evidence))) = pending.next().await {

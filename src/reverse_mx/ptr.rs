@@ -3,14 +3,12 @@
 //! A PTR record is written by whoever holds the address, so a name counts only when its own A or AAAA record confirms
 //! it. What the names are worth is not judged here.
 
-use std::net::IpAddr;
-
 use compact_str::{CompactString, ToCompactString};
 
-use crate::dns::Dns;
-use crate::dns::names::{self, Claims};
+use crate::dns::names::{self, Claims, FEW_NAMES};
 use crate::dns::organization::organization;
 use crate::dns::trail::{Trail, trouble};
+use crate::dns::{Account, Dns};
 use crate::policy::evidence::{Evidence, Trouble};
 use crate::smtp::address::DomainName;
 
@@ -47,9 +45,9 @@ pub enum NamesOutcome {
     TempError(Trouble),
 }
 
-pub(super) async fn names_of(dns: &Dns, client: IpAddr) -> ClientNames {
-    let mut trail = Trail::new(dns, client);
-    let Claims { targets, confirmed, .. } = names::look_up(&mut trail).await;
+pub(super) async fn names_of(dns: &Dns, account: &Account) -> ClientNames {
+    let mut trail = Trail::new(dns, account);
+    let Claims { targets, confirmed, .. } = names::look_up(&mut trail, FEW_NAMES, |_| true).await;
     let evidence = trail.into_evidence();
     let outcome = match trouble(&evidence) {
         _ if !confirmed.is_empty() => NamesOutcome::Confirmed(confirmed),
@@ -65,6 +63,6 @@ pub(super) async fn shares_organization(trail: &mut Trail<'_>, domain: &DomainNa
     let Some(organization_of_domain) = organization(domain) else {
         return false;
     };
-    let Claims { confirmed, .. } = names::look_up(trail).await;
-    confirmed.iter().any(|name| name.is_at_or_below(&organization_of_domain))
+    let below = |name: &DomainName| name.is_at_or_below(&organization_of_domain);
+    !names::look_up(trail, FEW_NAMES, below).await.confirmed.is_empty()
 }

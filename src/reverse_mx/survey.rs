@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use futures_util::future::{join, join_all};
 
-use crate::dns::Dns;
 use crate::dns::trail::{Trail, addresses};
+use crate::dns::{Account, Dns};
 use crate::policy::evidence::{Answer, RecordType, Records, Target, Trouble};
 use crate::reverse_mx::{ReverseMx, Settings};
 use crate::smtp::address::DomainName;
@@ -136,10 +136,10 @@ impl ReverseMx {
         self.settings.is_usable(address.to_canonical())
     }
 
-    /// The domain and its exchangers; the questions are on the client's account.
-    pub async fn survey(&self, domain: &DomainName, client: IpAddr) -> Survey {
-        let mut trail = Trail::new(&self.dns, client);
-        let (answer, own) = join(trail.ask(domain, RecordType::Mx), self.holding(domain, client)).await;
+    /// The domain and its exchangers; the questions are on this account.
+    pub async fn survey(&self, domain: &DomainName, account: &Account) -> Survey {
+        let mut trail = Trail::new(&self.dns, account);
+        let (answer, own) = join(trail.ask(domain, RecordType::Mx), self.holding(domain, account)).await;
         let exchangers = match &*answer {
             Answer::Found(Records::Mx(list)) if list.iter().all(|(_, target)| *target == Target::Root) => {
                 Exchangers::Null
@@ -152,7 +152,7 @@ impl ReverseMx {
                 };
                 let names: Vec<_> = list.iter().map(|exchanger| ask(&exchanger.target)).collect();
                 let holdings = names.iter().map(async |name| match name {
-                    Some(name) => Some(self.holding(name, client).await),
+                    Some(name) => Some(self.holding(name, account).await),
                     None => None,
                 });
                 for (exchanger, holding) in list.iter_mut().zip(join_all(holdings).await) {
@@ -170,8 +170,8 @@ impl ReverseMx {
     }
 
     /// What a name holds.
-    pub async fn holding(&self, name: &DomainName, client: IpAddr) -> Holding {
-        holding(&self.dns, name, client).await
+    pub async fn holding(&self, name: &DomainName, account: &Account) -> Holding {
+        holding(&self.dns, name, account).await
     }
 }
 
@@ -189,9 +189,9 @@ fn counted(list: &[(u16, Target)], settings: &Settings) -> Vec<Exchanger> {
 }
 
 /// The three questions side by side, as each may wait for a server that is silent.
-async fn holding(dns: &Dns, name: &DomainName, client: IpAddr) -> Holding {
+async fn holding(dns: &Dns, name: &DomainName, account: &Account) -> Holding {
     let mut held = Holding { addresses: Vec::new(), alias: None, trouble: None };
-    let ask = |rtype| async move { Trail::new(dns, client).ask(name, rtype).await };
+    let ask = |rtype| async move { Trail::new(dns, account).ask(name, rtype).await };
     for answer in join_all([RecordType::Cname, RecordType::A, RecordType::Aaaa].map(ask)).await {
         match &*answer {
             Answer::Found(Records::Cname(target)) => held.alias = Some(target.clone()),

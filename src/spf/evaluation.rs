@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::dns::names::{self, Claims};
+use crate::dns::names::{self, Claims, MOST_NAMES};
 use crate::dns::trail::{Start, Trail, addresses, family};
 use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
 use crate::smtp::address::DomainName;
@@ -212,7 +212,7 @@ impl Evaluation<'_, '_> {
     async fn claims(&mut self) -> &Claims {
         match self.claims.take() {
             Some(claims) => self.claims.insert(claims),
-            None => self.claims.insert(names::look_up(self.trail).await),
+            None => self.claims.insert(names::look_up(self.trail, MOST_NAMES, |_| true).await),
         }
     }
 

@@ -14,10 +14,9 @@ mod record;
 mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
 
-use crate::dns::Dns;
 use crate::dns::trail::Trail;
+use crate::dns::{Account, Dns};
 use crate::policy::evidence::Evidence;
 use crate::smtp::address::DomainName;
 
@@ -84,9 +83,9 @@ pub struct Checked {
     pub evidence: Vec<Evidence>,
 }
 
-/// `check_host()` of RFC 7208 4.
-pub async fn check(dns: &Dns, client: IpAddr, sender: &Sender<'_>) -> Checked {
-    let mut trail = Trail::new(dns, client);
+/// `check_host()` of RFC 7208 4, for the client whose account it is.
+pub async fn check(dns: &Dns, account: &Account, sender: &Sender<'_>) -> Checked {
+    let mut trail = Trail::new(dns, account);
     let outcome = check_by(&mut trail, sender).await;
     Checked { outcome, evidence: trail.into_evidence() }
 }

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use crate::dns::Dns;
 use crate::dns::trail::Trail;
+use crate::dns::{Account, Dns};
 use crate::policy::evidence::{Answer, RecordType, Records, Trouble};
 use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
@@ -43,9 +43,9 @@ pub enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy(String);
 
-/// The policy of a domain; the question is on the client's account.
-pub async fn published(dns: &Dns, domain: &DomainName, client: IpAddr) -> Published {
-    let answer = Trail::new(dns, client).ask(domain, RecordType::Txt).await;
+/// The policy of a domain; the question is on this account.
+pub async fn published(dns: &Dns, domain: &DomainName, account: &Account) -> Published {
+    let answer = Trail::new(dns, account).ask(domain, RecordType::Txt).await;
     match &*answer {
         Answer::Found(Records::Txt(texts)) => Published::among(texts),
         Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => Published::Nothing,

@@ -10,10 +10,14 @@ async fn checked(server: &TestServer, domain: &str, client: &str) -> (String, Ve
     result(&dns, "u", domain, client).await
 }
 
+fn account(client: &str) -> Account {
+    Account::new(client.parse().unwrap(), crate::dns::Budget::of(u32::MAX), crate::dns::Urgency::Refuses)
+}
+
 async fn result(dns: &Dns, local: &str, domain: &str, client: &str) -> (String, Vec<String>) {
     let domain = DomainName::parse(domain).unwrap();
     let sender = Sender { local, domain: &domain, helo: "helo.test" };
-    let checked = check(dns, client.parse().unwrap(), &sender).await;
+    let checked = check(dns, &account(client), &sender).await;
     let asked = checked.evidence.iter().map(|seen| seen.question.to_string()).collect();
     (checked.outcome.to_string(), asked)
 }
@@ -220,7 +224,7 @@ async fn a_pass_may_rest_on_an_expired_answer() {
     clock.advance(std::time::Duration::from_secs(3_600));
     let domain = DomainName::parse("held.test").unwrap();
     let sender = Sender { local: "u", domain: &domain, helo: "helo.test" };
-    let checked = check(&dns, "192.0.2.1".parse().unwrap(), &sender).await;
+    let checked = check(&dns, &account("192.0.2.1"), &sender).await;
     let freshness: Vec<_> = checked.evidence.iter().map(|seen| seen.freshness).collect();
     assert_eq!((checked.outcome, freshness), (Outcome::Pass, vec![Freshness::Fresh, Freshness::Stale]));
 }

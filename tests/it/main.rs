@@ -27,6 +27,8 @@ mod dialogues;
 #[cfg(test)]
 mod dkim;
 #[cfg(test)]
+mod dns_load;
+#[cfg(test)]
 mod dns_watch;
 #[cfg(test)]
 mod drain;

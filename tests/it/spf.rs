@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rmxd::dns::{Clock, Dns, Settings};
+use rmxd::dns::{Account, Budget, Clock, Dns, Settings, Urgency};
 use rmxd::smtp::address::{DomainName, ReversePath};
 use rmxd::spf::{self, Sender};
 use rmxd::zone::{Behaviour, Name, RData, RecordType, Server, Zone, rdata};
@@ -88,7 +88,8 @@ async fn play(server: &Server, vector: &Yaml<'_>) -> &'static str {
     // RFC 7208 4.3: what is no domain name has no policy; a DomainName can't be one
     let Ok(domain) = DomainName::parse(domain) else { return "none" };
     let sender = Sender { local, domain: &domain, helo };
-    spf::check(&dns, text("host").parse().unwrap(), &sender).await.outcome.name()
+    let account = Account::new(text("host").parse().unwrap(), Budget::of(200), Urgency::Refuses);
+    spf::check(&dns, &account, &sender).await.outcome.name()
 }
 
 fn settings(server: &Server) -> Settings {

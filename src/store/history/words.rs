@@ -111,6 +111,7 @@ impl Word for Trouble {
         Self::AliasLoop,
         Self::Busy,
         Self::Down,
+        Self::TooMany,
     ];
 }
 
@@ -146,7 +147,7 @@ mod tests {
         each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BareNewline, BadAddress, BadParameter, TooBig, TooManyRecipients, MailLoop, RelayRefused, TooSlow);
         each!(RecordType: Mx, A, Aaaa, Ptr, Txt, Cname);
         each!(Freshness: Fresh, Cached, Stale);
-        each!(Trouble: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down);
+        each!(Trouble: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down, TooMany);
         assert_eq!(Reason::of(u8::MAX), None);
     }
 }
