@@ -56,6 +56,10 @@
 //!   too old or too much goes as a whole file, readers beside the daemon need neither lock nor socket, a crash leaves
 //!   nothing to repair, and damage costs what it hit.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
+//! - The rung `organization` needs a name that exists: anybody can make up names below somebody else's organisation.
+//! - An exemption is proposed for what was confirmed or seen on the wire, never for what a sender merely wrote.
+//! - The defaults greylist; where rmxd may not write, the greylist stays in memory with a warning, since it is no reason to
+//!   take no mail.
 
 pub mod smtp;
 
