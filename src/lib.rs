@@ -71,6 +71,10 @@
 //! - `exists` is asked before `matches`, and what can refuse before what only tags: a second round trip that mostly ends in the
 //!   cache, for questions that need not be asked twice and an order that doesn't depend on chance.
 //! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
+//! - The rung `organization` needs a name that exists: anybody can make up names below somebody else's organisation.
+//! - An exemption is proposed for what was confirmed or seen on the wire, never for what a sender merely wrote.
+//! - The defaults greylist; where rmxd may not write, the greylist stays in memory with a warning, since it is no reason to
+//!   take no mail.
 
 pub mod smtp;
 
