@@ -11,7 +11,7 @@
 //! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
 //! - Questions to DNS go by sockets of our own: hickory-resolver makes a socket and a task for each over UDP and copies it
 //!   several times, which was a quarter of what a spoofed sender with a new name cost, and over TCP it goes on with a
-//!   connection that has died. Its parser (hickory-proto) stays.
+//!   connection that has died. Its parser stays.
 //! - NXDOMAIN is an answer to the question that was asked, name and type: some servers send it for AAAA, or for an empty
 //!   non-terminal. It denies more only where DNSSEC proves it (RFC 8020), by the AD bit of a server on loopback (RFC 4035
 //!   4.9.3); `trust-ad` of resolv.conf is not read, as it speaks for a path that we can't see.

@@ -13,6 +13,7 @@
 //!
 //! One short lock is for all of it, and only questions that found the cache cold take it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -129,8 +130,8 @@ impl Askers {
 
 impl Table {
     fn enter(&mut self, network: IpAddr) {
-        if !self.networks.contains_key(&network) {
-            self.networks.insert(network, Network::default());
+        if let Entry::Vacant(vacant) = self.networks.entry(network) {
+            vacant.insert(Network::default());
             self.neighbourhoods.entry(neighbourhood(network)).or_default().networks += 1;
         }
     }
@@ -483,11 +484,13 @@ mod tests {
         let mut tickets = Vec::new();
         for nth in 0..400 {
             let (many, placed) = flood(&askers, &format!("2001:db8:1:{nth}::1"), Urgency::Refuses);
-            (tickets.extend(many), held[0] += placed);
+            tickets.extend(many);
+            held[0] += placed;
         }
         for address in ["192.0.2.1", "198.51.100.1"] {
             let (many, placed) = flood(&askers, address, Urgency::Refuses);
-            (tickets.extend(many), held[1] += placed);
+            tickets.extend(many);
+            held[1] += placed;
         }
         assert!(held[0] <= 384 && held[1] >= 8, "{held:?}");
     }

@@ -1,4 +1,4 @@
-//! A message from a server, read into plain data: the only file that names hickory-proto. Pure.
+//! A message from a server, read into plain data: the only file that names hickory-resolver. Pure.
 //!
 //! Only a complete response to a standard query, with its question, says that something is there or isn't; anything
 //! else can be an error at most. Whether the question is the one that was asked is `packet`'s to see. Following
@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use compact_str::CompactString;
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::{self, DNSClass, Name, RData, RecordType as WireType};
+use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::{self, DNSClass, Name, RData, RecordType as WireType};
 
 use crate::policy::evidence::{QuestionName, RecordType, Target, Trouble};
 use crate::smtp::address::DomainName;

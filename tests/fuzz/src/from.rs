@@ -48,7 +48,7 @@ fn assert_alike(ours: &Field, theirs: Option<&HeaderValue<'_>>, value: &[u8]) {
     if is_astray(value) {
         return;
     }
-    let judged: BTreeSet<String> = authors.iter().map(|author| judged(author)).collect();
+    let judged: BTreeSet<String> = authors.iter().map(judged).collect();
     let shown: BTreeSet<String> = match theirs {
         Some(HeaderValue::Address(addresses)) => shown(addresses),
         other => panic!("{}: mail-parser sees {other:?}", value.escape_ascii()),

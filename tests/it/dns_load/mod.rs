@@ -32,7 +32,9 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 1);
 fn worst(name: &str, rtype: Type) -> Answer {
     let numbered =
         |count, start: &str, below: &str| (1..=count).map(|nth| format!("{start}{nth}.{below}")).collect();
-    let is = |start: char| name.starts_with(start) && name[1..].starts_with(|it: char| it.is_ascii_digit());
+    let is = |start: char| {
+        name.strip_prefix(start).is_some_and(|rest| rest.starts_with(|it: char| it.is_ascii_digit()))
+    };
     match rtype {
         Type::Ptr => Answer::Ptr((1..=10).map(|nth| format!("p{nth}.ptr{nth}.test")).collect()),
         Type::A if is('p') => Answer::A(CLIENT),
@@ -40,7 +42,7 @@ fn worst(name: &str, rtype: Type) -> Answer {
             Answer::Alias(format!("k1.{name}"))
         }
         _ if is('k') && !is('3') && name.as_bytes()[1] < b'3' => {
-            Answer::Alias(format!("k{}{}", name.as_bytes()[1] - b'0' + 1, &name[2..]))
+            Answer::Alias(format!("k{}{}", name.as_bytes()[1] - b'0' + 1, name.get(2..).unwrap()))
         }
         Type::Mx if is('h') || is('k') => Answer::NoData,
         Type::Mx if is('m') => Answer::Mx(numbered(10, "h", name)),

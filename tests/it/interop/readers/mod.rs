@@ -121,7 +121,7 @@ fn is_among(address: &str, judged: &[String]) -> bool {
     let Some((_, domain)) = address.rsplit_once('@') else { return true };
     let domain = domain.trim_end_matches(['>', ' ']);
     let name = DomainName::parse_unicode(domain).map_or_else(|_| domain.to_owned(), |name| name.to_string());
-    judged.iter().any(|judged| *judged == name)
+    judged.contains(&name)
 }
 
 fn case(stored: &[u8]) -> usize {
