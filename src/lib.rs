@@ -23,6 +23,8 @@
 //! - There is no trait for DNS: a zone server on loopback tests the real resolver.
 //! - What the relay says to a client that it knows by XCLIENT is a verdict on that client, and the client hears it.
 //! - No client holds more of the relay's connections than are free, so that slow ones leave room for a newcomer.
+//! - A connection to the relay is taken back from its slowest holder while others wait, and only while its client is waited
+//!   for: never while a command or the final dot is on its way, so that no message is cut off that may have arrived.
 //! - The log is written by a thread of its own: mail doesn't wait for whoever reads it. What a stuck reader loses is counted.
 //! - A panic unwinds and is counted: one bad peer must not cut the others.
 //! - A listed MAIL FROM domain exempts the envelope only; From: and Reply-To: each exempt themselves, so that a forged

@@ -133,14 +133,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let before = self.input.len();
             self.more(until).await.map(|()| self.input.len() - before)
         };
-        hold.wait(read).await.map_err(Ended::TooSlow)?.map(drop)
+        Box::pin(hold.wait(read)).await.map_err(Ended::TooSlow)?.map(drop)
     }
 
     /// [`Self::flush`], likewise.
     pub(super) async fn flush_held(&mut self, hold: Option<&Hold>) -> Result<(), Ended> {
         let Some(hold) = hold else { return self.flush().await };
         let sent = async { self.flush().await.map(|()| 0) };
-        hold.wait(sent).await.map_err(Ended::TooSlow)?.map(drop)
+        Box::pin(hold.wait(sent)).await.map_err(Ended::TooSlow)?.map(drop)
     }
 
     /// Reads what there is behind the input; 0 at the end.

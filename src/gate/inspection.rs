@@ -17,7 +17,7 @@ use crate::gate::look::{Findings, Look, Wanted};
 use crate::gate::signed::{self, AwaitsBody};
 use crate::gate::visible::Visible;
 use crate::message::header::{Field, Header};
-use crate::policy::decide::{Decision, decide, exempt};
+use crate::policy::decide::{Decision, decide_by, exempt};
 use crate::policy::finding::{Absence, Finding, Outcome};
 use crate::policy::identity::Identity;
 use crate::policy::outcome::TransactionOutcome;
@@ -283,14 +283,10 @@ impl Inspection {
     }
 
     fn decision(&self) -> Decision {
-        if !self.nameless {
-            return decide(self.gate.policy(), &self.findings);
-        }
-        let can_refuse = |finding: &&Finding| {
-            finding.identity != Identity::From || finding.outcome != Outcome::Fail(Reason::MalformedHeader)
+        let is_malformed_from = |finding: &Finding| {
+            finding.identity == Identity::From && finding.outcome == Outcome::Fail(Reason::MalformedHeader)
         };
-        let judged: Vec<_> = self.findings.iter().filter(can_refuse).cloned().collect();
-        decide(self.gate.policy(), &judged)
+        decide_by(self.gate.policy(), &self.findings, |finding| !self.nameless || !is_malformed_from(finding))
     }
 
     fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {

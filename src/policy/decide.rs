@@ -131,9 +131,16 @@ pub fn always_refused(reason: Reason, subject: impl Into<CompactString>) -> Deci
 /// Judges findings by the policy.
 #[must_use]
 pub fn decide(policy: &Policy, findings: &[Finding]) -> Decision {
+    decide_by(policy, findings, |_finding| true)
+}
+
+/// The same by those findings that count here; the others are tags.
+#[must_use]
+pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding) -> bool) -> Decision {
     let strongest = findings
         .iter()
         .enumerate()
+        .filter(|(_, finding)| counts(finding))
         .filter_map(|(at, finding)| {
             consequence(policy, finding).map(|(action, reason)| (action, reason, at, finding))
         })

@@ -346,8 +346,8 @@ fn a_message_is_read_with_any_line_ends_and_with_the_line_of_an_mbox() {
         ),
         (
             "From: a@good.test\nReply-To: b@good.test\nReply-To: c@nomx.test\n\n",
-            1,
-            "because of reply_to: exists no_mx",
+            75,
+            "because of reply_to: exists greylisted",
         ),
         ("From: a@good.test", 0, "exists of a@good.test: pass"),
         ("Subject: no author\n\n", 1, "550 5.6.0 there is no From: field"),

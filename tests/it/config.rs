@@ -181,7 +181,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
     let later = "is not available in this version";
     let rows: Vec<(&str, String)> = vec![
         // names and kinds
-        ("[limits]\nsesion = '5m'", "2:1: limits.sesion: no such key; [limits] has connections, connections_per_client, command_line, header_block, message, recipients, errors, command_timeout, data_timeout, data_rate, message_time, session, banner_delay or bare_newline".into()),
+        ("[limits]\nsesion = '5m'", "2:1: limits.sesion: no such key; [limits] has connections, connections_per_client, command_line, header_block, message, recipients, errors, junk_commands, command_timeout, data_timeout, data_rate, message_time, session, banner_delay or bare_newline".into()),
         ("[policy.helo]\n  exist = 'off'", "2:3: policy.helo.exist: no such key; [policy.helo] has exists, matches, exists_by or matches_by".into()),
         ("[greylisting]\na = 1\nb = 2", "1:2: greylisting: no such key; at the top are hostname, listen, relay, policy, exempt, greylist, dns, limits, tls, trusted, reply, admin, history, cluster or log".into()),
         ("log = 'info'", "1:1: log: is a table, with the keys format or level".into()),

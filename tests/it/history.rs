@@ -98,7 +98,12 @@ async fn a_refusal_is_explained_with_the_records_as_they_were_then() {
     let after = format!("{ptr}late.test. 60 IN MX 10 mail.late.test.\nmail.late.test. 60 IN A 127.0.0.12\n");
     let zone = zone::Server::start(loopback, parse(&before)).await.unwrap();
     let address = free_address();
-    let daemon = start(zone.address(), address, "[reply]\nhelp_url = \"https://mail.test/why\"").await;
+    let daemon = start(
+        zone.address(),
+        address,
+        "[reply]\nhelp_url = \"https://mail.test/why\"\n[policy.mail_from]\nmatches = \"off\"",
+    )
+    .await;
     let reply = send(CLIENT, address, "ann@late.test", "ann@late.test").await;
     let refused = "550 5.1.8 <ann@late.test>: late.test has no MX record (id ";
     assert!(reply.starts_with(refused), "{reply}");

@@ -211,7 +211,7 @@ async fn a_client_that_does_not_read_its_replies_is_cut_off_in_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_lets_a_read_wait_has_to_leave_at_the_end_of_the_session_too() {
     for (in_data, text) in [(false, "NOOP\r\n"), (true, "text\r\n")] {
-        let mut client = Client::start(&["limits.session=30m"], 1 << 20).await;
+        let mut client = Client::start(&["limits.session=30m", "limits.junk_commands=10000"], 1 << 20).await;
         if in_data {
             client.open_data().await;
         }

@@ -91,7 +91,7 @@ fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
         Names::Cold => plan::Names::Cold,
     };
     let recipient = args.recipient.as_deref().unwrap_or(own::RECIPIENT);
-    if ForwardPath::parse(recipient).is_err() {
+    if !matches!(ForwardPath::parse(recipient), Ok(ForwardPath::Mailbox(_))) {
         return Err(format!("--recipient: {recipient:?} is no address"));
     }
     let mut plan = Plan {

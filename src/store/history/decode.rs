@@ -137,7 +137,8 @@ impl<'o> Decoder<'o> {
     fn end(&mut self, record: &mut Record) -> Option<()> {
         record.rcpts = self.count()?;
         let subject = self.text()?;
-        if let Some(cause) = record.cause.as_mut().filter(|cause| cause.finding.is_none()) {
+        let without_rule = record.cause.as_mut().filter(|cause| cause.finding.is_none());
+        if let Some(cause) = without_rule.filter(|_| !subject.is_empty()) {
             cause.subject = CompactString::new(subject);
         }
         if self.byte()? == tag::NOTHING {

@@ -118,9 +118,12 @@ async fn half_requests_keep_no_health_answer_away() {
             assert_eq!(answer.status, 200, "{target} beside {count} of {}: {answer:?}", from.len());
             // from one that sends half requests itself
             let mut own = half_requests(&site, &from[..1], 1).await.remove(0);
-            own.write_all(format!(".0.1\r\n\r\nGET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").as_bytes())
-                .await
-                .unwrap();
+            own.write_all(
+                format!(".0.1\r\n\r\nGET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                    .as_bytes(),
+            )
+            .await
+            .unwrap();
             assert_eq!(self::answer(&mut own).await.status, 200, "{target}");
         }
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());

@@ -14,7 +14,7 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
 const MESSAGE: &[u8] = b"From: a@good.test\r\n\r\nhello\r\n";
 
 fn strict(trusted: &str) -> String {
-    format!("[policy.mail_from]\nmatches = \"reject\"\n[trusted]\n{trusted}\n")
+    format!("[policy.mail_from]\nmatches = \"reject\"\nmatches_by = [\"mx\"]\n[trusted]\n{trusted}\n")
 }
 
 /// MAIL and RCPT; the code of the second is the verdict.
