@@ -237,7 +237,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[limits]\ncommand_line = 80", "2:1: limits.command_line: 80 is not allowed: 512 to 65536".into()),
         ("[limits]\nheader_block = '1GiB'", "2:1: limits.header_block: \"1GiB\" is not allowed: 1 octet to 16.0 MiB".into()),
         ("[limits]\nrecipients = 0", "2:1: limits.recipients: 0 is not allowed: 1 to 1000000".into()),
-        ("[limits]\ndata_rate = '0'", "2:1: limits.data_rate: \"0\" is not allowed: 1 octet to 1.0 TiB".into()),
+        ("[limits]\ndata_rate = '0'", "2:1: limits.data_rate: \"0\" is not allowed: 1 octet to 1.0 PiB".into()),
         ("[limits]\nmessage_time = '0s'", "2:1: limits.message_time: \"0s\" is not allowed: must be more than zero".into()),
         ("[limits]\nsession = '0s'", "2:1: limits.session: \"0s\" is not allowed: must be more than zero".into()),
         ("[limits]\nbare_newline = 'normalise'", "2:1: limits.bare_newline: \"normalise\" is not allowed: reject or normalize".into()),
