@@ -402,7 +402,7 @@ impl Connection {
                     553 | 555 => true,
                     _ => false,
                 };
-                if is_mistake && !self.allowed.open.is_some_and(|accepted| accepted > 0) {
+                if is_mistake && self.allowed.open.is_none_or(|accepted| accepted == 0) {
                     self.allowed.excused = PIPELINED;
                 }
             }

@@ -88,11 +88,11 @@ fn unescape(text: &str) -> Vec<u8> {
     while let Some(first) = rest.chars().next() {
         let (piece, length): (Vec<u8>, usize) = match (first, rest.chars().nth(1)) {
             ('{', _) => {
-                let (inner, times) = rest[1..].split_once('}').unwrap().0.rsplit_once('*').unwrap();
+                let (inner, times) = inner_of(rest);
                 let whole = inner.len() + times.len() + 3;
                 (unescape(inner).repeat(times.parse().unwrap()), whole)
             }
-            ('\\', Some('x')) => (vec![u8::from_str_radix(&rest[2..4], 16).unwrap()], 4),
+            ('\\', Some('x')) => (vec![u8::from_str_radix(rest.get(2..4).unwrap(), 16).unwrap()], 4),
             ('\\', Some('r')) => (b"\r".to_vec(), 2),
             ('\\', Some('n')) => (b"\n".to_vec(), 2),
             ('\\', Some('t')) => (b"\t".to_vec(), 2),
@@ -102,7 +102,13 @@ fn unescape(text: &str) -> Vec<u8> {
             (other, _) => (other.to_string().into_bytes(), other.len_utf8()),
         };
         out.extend(piece);
-        rest = &rest[length..];
+        rest = rest.get(length..).unwrap();
     }
     out
+}
+
+/// `{TEXT*N}` at the start, as TEXT and N.
+fn inner_of(text: &str) -> (&str, &str) {
+    let inner = text.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(inner, _)| inner);
+    inner.and_then(|inner| inner.rsplit_once('*')).unwrap_or_else(|| panic!("{text}: {{TEXT*N}}"))
 }
