@@ -355,3 +355,50 @@ async fn a_long_log_is_read_and_judged_in_less_than_a_minute() {
     assert_eq!(json["passes"], serde_json::json!({"taken": taken - no_mx, "refused": 0}));
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
+
+/// SPF that rests on the local part: only `ann` may send.
+const LOCAL_PARTS: &str = "$ORIGIN test.
+$TTL 60
+one MX 10 mail.one
+one TXT \"v=spf1 exists:%{l}.users.test -all\"
+mail.one A 127.0.0.10
+two MX 10 mail.two
+two TXT \"v=spf1 exists:%{l}.users.test -all\"
+mail.two A 127.0.0.10
+ann.users A 127.0.0.2
+postmaster.users A 127.0.0.2
+";
+
+#[tokio::test]
+async fn the_address_of_a_line_is_judged_and_not_its_domains_postmaster() {
+    let site = Site::new(Zone::parse(LOCAL_PARTS, None).unwrap()).await;
+    let verp = format!("bounce-{}-user=here.test", "0".repeat(80));
+    let mut log = String::new();
+    for (number, sender) in ["ann@one.test", "bob@two.test", &format!("{verp}@two.test"), "a..b@two.test."]
+        .into_iter()
+        .enumerate()
+    {
+        write!(
+            log,
+            "Nov 23 12:00:00 mx postfix/smtpd[1]: 4F{number:08X}: client=unknown[127.0.0.13]\n\
+             Nov 23 12:00:00 mx postfix/qmgr[2]: 4F{number:08X}: from=<{sender}>, size=1, nrcpt=1 (queue active)\n"
+        )
+        .unwrap();
+    }
+    let refused = "Nov 23 12:00:04 mx postfix/smtpd[4]: NOQUEUE: reject: RCPT from unknown[127.0.0.13]: 550 5.1.8 x; \
+                   from=<MAILER-DAEMON> to=<u@here.test> proto=ESMTP helo=<x>\n";
+    log.push_str(refused);
+    let log = site.file("mail.log", log.as_bytes());
+    let arguments = "--json --set policy.mail_from.matches=reject --set policy.matches_by=spf";
+    let json = site.run(arguments, &[&log]).await.json();
+    assert_eq!(
+        lines(&json["senders"], "identity rule reason domain taken refused"),
+        [
+            "mail_from matches not_an_exchanger two.test 3 0",
+            "mail_from exists invalid_domain MAILER-DAEMON 0 1"
+        ],
+        "{json:#}"
+    );
+    assert_eq!(json["passes"], serde_json::json!({"taken": 1, "refused": 0}));
+    assert_eq!(json["no_address"], serde_json::json!({"taken": 0, "refused": 0}));
+}

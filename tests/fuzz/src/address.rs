@@ -21,12 +21,19 @@ pub fn check(input: &[u8]) {
     }
     if let Ok(path) = ReversePath::parse(text) {
         let printed = path.to_string();
-        assert_eq!(path == ReversePath::Null, printed.is_empty());
+        match &path {
+            ReversePath::Null => assert!(printed.is_empty()),
+            ReversePath::NoDomain(local) => assert_without_domain(local, &printed),
+            ReversePath::Mailbox(mailbox) => assert_mailbox(mailbox),
+        }
         assert_eq!(ReversePath::parse(&printed), Ok(path), "{printed:?}");
     }
     if let Ok(path) = ForwardPath::parse(text) {
         let printed = path.to_string();
-        assert!(printed.starts_with(path.local()));
+        match &path {
+            ForwardPath::NoDomain(local) => assert_without_domain(local, &printed),
+            ForwardPath::Mailbox(mailbox) => assert_mailbox(mailbox),
+        }
         assert_eq!(ForwardPath::parse(&printed), Ok(path), "{printed:?}");
     }
     if let Ok(pattern) = DomainPattern::parse(text) {
@@ -69,24 +76,43 @@ fn assert_domain(domain: &Domain) {
     let printed = domain.to_string();
     match domain {
         Domain::Name(name) => assert_name(name),
-        Domain::Literal(text) => assert!(text.bytes().all(|octet| octet.is_ascii_graphic()), "{text:?}"),
+        Domain::Literal(text) => {
+            assert!(text.bytes().all(|octet| octet.is_ascii_graphic()), "{text:?}");
+            assert!(text.starts_with('[') && text.find(']') == Some(text.len() - 1), "{text:?}");
+        }
     }
     assert_eq!(Domain::parse(&printed).as_ref(), Ok(domain), "{printed:?}");
 }
 
 fn assert_mailbox(mailbox: &Mailbox) {
     let printed = mailbox.to_string();
-    let local = mailbox.local();
-    assert!(
-        (1..=1000).contains(&local.len()) && !local.chars().any(|character| character.is_ascii_control()),
-        "{local:?}"
-    );
-    if !local.starts_with('"') {
-        assert!(
-            !local.contains(['@', '<', '>', ' ', ',', ';', ':', '\\', '"', '(', ')', '[', ']']),
-            "{local:?}"
-        );
-    }
+    assert!(printed.len() <= 1000, "{printed:?}");
+    assert_local(mailbox.local());
     assert_domain(mailbox.domain());
+    assert_eq!(printed, format!("{}@{}", mailbox.local(), mailbox.domain()));
     assert_eq!(Mailbox::parse(&printed).as_ref(), Ok(mailbox), "{printed:?}");
+}
+
+/// `""` alone would be no address at all.
+fn assert_without_domain(local: &str, printed: &str) {
+    assert!(printed.len() <= 1000 && printed != "\"\"", "{printed:?}");
+    assert_local(local);
+    assert_eq!(local, printed);
+}
+
+/// `Dot-string` or `Quoted-string` (RFC 5321 4.1.2), of any length, with octets above 127 (RFC 6531 3.3).
+fn assert_local(local: &str) {
+    let Some(inner) = local.strip_prefix('"') else {
+        let is_atext =
+            |byte: u8| byte.is_ascii_alphanumeric() || byte > 127 || b"!#$%&'*+-/=?^_`{|}~".contains(&byte);
+        assert!(local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext)), "{local:?}");
+        return;
+    };
+    let inner = inner.strip_suffix('"').unwrap_or_else(|| panic!("{local:?}"));
+    let mut escaped = false;
+    for character in inner.chars() {
+        assert!(!character.is_ascii_control() && (escaped || character != '"'), "{local:?}");
+        escaped = character == '\\' && !escaped;
+    }
+    assert!(!escaped, "{local:?}");
 }

@@ -17,6 +17,15 @@ const LINE: usize = 512;
 const RECIPIENTS: usize = 3;
 const ERRORS: usize = 5;
 const SIZE: u64 = 5000;
+/// What a client may have sent behind a refusal: a hundred recipients and DATA.
+const PIPELINED: usize = 101;
+/// Answers to what was pipelined behind a refusal.
+const BEHIND_A_REFUSAL: [&str; 4] = [
+    "send MAIL FROM first",
+    "send MAIL FROM and RCPT TO first",
+    "no valid recipients",
+    "an earlier chunk was refused",
+];
 
 pub fn check(input: &[u8]) {
     let Some(([settings, seed, outcomes @ ..], octets)) = input.split_first_chunk::<8>() else { return };
@@ -59,8 +68,8 @@ struct Allowed {
     secured: bool,
     /// A sender was accepted, and so many recipients.
     open: Option<usize>,
-    /// What comes out of order behind a refusal is no error of the client's.
-    refused: bool,
+    /// So many commands out of order are no errors: the client had sent them before it knew of a refusal.
+    excused: usize,
     chunk_refused: bool,
     errors: usize,
 }
@@ -76,6 +85,8 @@ struct Connection {
     /// The message as far as it came, where it comes in chunks.
     chunked: Option<(ChunkEncoder, Vec<u8>)>,
     allowed: Allowed,
+    /// The last command is XCLIENT.
+    is_xclient: bool,
     /// Replies that the client is owed for what it has sent.
     owed: usize,
     seen: Seen,
@@ -114,6 +125,7 @@ impl Connection {
             place: Place::Commands,
             chunked: None,
             allowed: Allowed::default(),
+            is_xclient: false,
             owed: 1,
             seen,
         }
@@ -150,13 +162,16 @@ impl Connection {
             CommandStep::Line { length, consumed } => {
                 let taken: Vec<u8> = self.buffer.drain(..consumed).collect();
                 self.owed += 1;
-                let effect = self.session.step(Event::Line(&taken[..length]));
+                let line = &taken[..length];
+                self.is_xclient = line.trim_ascii().to_ascii_uppercase().starts_with(b"XCLIENT");
+                let effect = self.session.step(Event::Line(line));
                 self.carry_out(effect);
                 true
             }
             CommandStep::TooLong { consumed } => {
                 self.buffer.drain(..consumed);
                 self.owed += 1;
+                self.is_xclient = false;
                 let effect = self.session.step(Event::LineTooLong);
                 self.carry_out(effect);
                 true
@@ -256,6 +271,9 @@ impl Connection {
                 self.answer(&reply);
             }
             Effect::Close(reply) => {
+                if reply.text().ends_with("too many errors, closing connection") {
+                    assert_eq!(self.allowed.errors, ERRORS, "closed for its errors");
+                }
                 self.answer(&reply);
                 self.seen.closed = true;
             }
@@ -278,7 +296,7 @@ impl Connection {
                 );
                 self.seen.effects.push(format!("sender <{path}> {parameters:?}"));
                 let reply = self.outcome();
-                self.allowed.refused = !reply.is_positive();
+                self.allowed.excused = if reply.is_positive() { 0 } else { PIPELINED };
                 if reply.is_positive() {
                     self.allowed.open = Some(0);
                 }
@@ -291,7 +309,9 @@ impl Connection {
                 assert!(self.offer.smtputf8 || !parameters.utf8, "{parameters:?}");
                 self.seen.effects.push(format!("recipient <{path}> {parameters:?}"));
                 let reply = self.outcome();
-                self.allowed.refused |= !reply.is_positive();
+                if !reply.is_positive() {
+                    self.allowed.excused = PIPELINED;
+                }
                 self.allowed.open = Some(accepted + usize::from(reply.is_positive()));
                 self.answered(Event::RecipientAnswered(reply.clone()), &reply);
             }
@@ -364,12 +384,29 @@ impl Connection {
 
     /// Errors of protocol are the replies that the dialogue gives by itself; what is too big or too much is none.
     fn count_error(&mut self, reply: &Reply) {
-        let code = reply.code();
-        let excused = [452, 454, 552].contains(&code) || self.allowed.refused && [503, 554].contains(&code);
-        self.allowed.errors += usize::from(!reply.is_positive() && !excused);
-        // what stands behind a command that can't be carried out may have been sent before its answer came
-        self.allowed.refused |= [500, 501, 503, 553, 555].contains(&code);
-        assert!(self.allowed.errors <= ERRORS, "{} errors", self.allowed.errors);
+        match (reply.code(), reply.text()) {
+            (200..=399 | 454, _) => {}
+            (452 | 552, _) => self.allowed.excused = PIPELINED,
+            (503 | 554, text) if BEHIND_A_REFUSAL.contains(&text) && self.allowed.excused > 0 => {
+                self.allowed.excused -= 1;
+            }
+            (code, text) => {
+                self.allowed.errors += 1;
+                assert!(self.allowed.errors <= ERRORS, "{} errors", self.allowed.errors);
+                // What stands behind a command that can't be carried out may have been sent before its answer came. Behind an
+                // unknown verb, a command out of order or a bad XCLIENT nothing of a transaction can follow.
+                let is_mistake = match code {
+                    500 => text == "line too long",
+                    501 => !self.is_xclient || reply.enhanced() == Some(Enhanced(5, 5, 2)),
+                    503 => text == "send HELO or EHLO first",
+                    553 | 555 => true,
+                    _ => false,
+                };
+                if is_mistake && self.allowed.open.is_none_or(|accepted| accepted == 0) {
+                    self.allowed.excused = PIPELINED;
+                }
+            }
+        }
     }
 
     fn end_transaction(&mut self) {

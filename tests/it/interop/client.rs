@@ -79,21 +79,28 @@ impl Client {
 
     /// The next reply.
     pub(crate) async fn reply(&mut self) -> Reply {
+        self.reply_or_end()
+            .await
+            .unwrap_or_else(|so_far| panic!("the connection was closed; so far: {so_far}"))
+    }
+
+    /// The next reply, or what came before the connection was closed.
+    pub(crate) async fn reply_or_end(&mut self) -> Result<Reply, String> {
         let mut lines = Vec::new();
         loop {
             let mut line = Vec::new();
             let read = timeout(REPLY, self.stream.read_until(b'\n', &mut line)).await;
-            read.unwrap_or_else(|_| panic!("no reply within {REPLY:?}; so far: {lines:?}")).unwrap();
+            let read = read.unwrap_or_else(|_| panic!("no reply within {REPLY:?}; so far: {lines:?}"));
             let line = String::from_utf8_lossy(&line).into_owned();
-            let Some(text) = line.strip_suffix("\r\n") else {
-                panic!("the connection was closed; so far: {lines:?} {line:?}");
+            let Some(text) = line.strip_suffix("\r\n").filter(|_| read.is_ok()) else {
+                return Err(format!("{lines:?} {line:?} {read:?}"));
             };
             let last = text.as_bytes().get(3) != Some(&b'-');
             let code = text.get(..3).and_then(|code| code.parse().ok());
             let code = code.unwrap_or_else(|| panic!("not a reply: {text:?}"));
             lines.push(text.to_owned());
             if last {
-                return Reply { code, text: lines.join("\n") };
+                return Ok(Reply { code, text: lines.join("\n") });
             }
         }
     }

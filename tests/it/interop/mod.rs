@@ -18,6 +18,7 @@ mod postfix_alone;
 mod readers;
 mod relay_connections;
 mod relay_faults;
+mod same_as_postfix;
 mod smuggling;
 mod starttls;
 mod thousand_messages;
