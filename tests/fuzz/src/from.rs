@@ -61,17 +61,19 @@ fn is_astray(value: &[u8]) -> bool {
     value.contains(&b'(') || value.contains(&b'\n')
 }
 
+/// The domain that was judged. A text that is no domain is refused as `invalid_domain`; what it looks like to a lenient
+/// reader is compared all the same.
 fn judged(author: &header::Author) -> String {
-    let text = author.address.rsplit('@').next().unwrap_or_default().to_owned();
-    author.domain.as_ref().map_or(text, |domain| domain.as_str().to_owned())
+    author.domain.as_ref().map_or_else(|| domain(&author.address), |domain| domain.as_str().to_owned())
 }
 
-/// As a domain where it is one, else as it stands there.
 fn shown(addresses: &Address<'_>) -> BTreeSet<String> {
-    let domain = |text: &str| {
-        let text: String = text.chars().filter(|character| !character.is_ascii_whitespace()).collect();
-        let text = text.rsplit('@').next().unwrap_or_default().to_owned();
-        DomainName::parse_unicode(&text).map_or(text, |domain| domain.as_str().to_owned())
-    };
     addresses.iter().filter_map(|address| address.address.as_deref()).map(domain).collect()
+}
+
+/// The domain of an address as a lenient reader maps it (UTS #46), or the text where it is none.
+fn domain(address: &str) -> String {
+    let text: String = address.chars().filter(|character| !character.is_ascii_whitespace()).collect();
+    let text = text.rsplit('@').next().unwrap_or_default().to_owned();
+    DomainName::parse_unicode(&text).map_or(text, |domain| domain.as_str().to_owned())
 }
