@@ -8,9 +8,12 @@
 //! between the `@` and the domain, source routes, a comma in an unquoted display name (`Foo, Inc. <x@d>` has an author
 //! `Foo` for those who complete it), two addresses without a comma between them, `@` in an unquoted display name unless
 //! it is the same address once more, anything behind `<...>`, a domain with empty labels, whatever is not closed,
-//! control characters.
+//! control characters, and in a local part invisible ones (U+202E, U+200B), which display names may have.
 //!
 //! One pass, no recursion, nothing is read twice: the time is linear in the length of the field.
+
+use icu_properties::CodePointSetData;
+use icu_properties::props::DefaultIgnorableCodePoint;
 
 use crate::message::lexer::{Cfws, Cursor, encoded_word, is_atext};
 use crate::message::malformed::Malformed;
@@ -244,7 +247,11 @@ impl Cursor<'_> {
             self.domain_name(&mut domain)?;
         }
         let Words { text, quoted, hidden: astray, .. } = words;
-        Ok(Address { local: printable(text)?, domain: printable(domain)?, quoted, astray })
+        let local = printable(text)?;
+        if has_invisible(&local) {
+            return Err(Malformed::Invisible);
+        }
+        Ok(Address { local, domain: printable(domain)?, quoted, astray })
     }
 
     /// What is wrong with a domain in which white space stood here: at the end of the field it was none.
@@ -271,6 +278,20 @@ impl Cursor<'_> {
             self.skip();
         }
     }
+}
+
+/// Whether a reader could show the text as another one: characters without a glyph, and those that turn its direction.
+/// Joiners and variation selectors shape the character before them, in Persian and in emoji, but not ASCII. In a domain
+/// none of them counts as a U-label anyway (`u_label`).
+fn has_invisible(text: &str) -> bool {
+    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    let mut before = None;
+    text.chars().any(|character| {
+        let shapes = matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
+        let plain = before.replace(character).is_none_or(|it: char| it.is_ascii());
+        let separates = matches!(character, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}');
+        separates || ignorable.contains(character) && (plain || !shapes)
+    })
 }
 
 /// Text of an address: UTF-8 (RFC 6532 3.2) without control characters.

@@ -120,6 +120,9 @@ impl Cursor<'_> {
             let byte = self.peek().ok_or(Malformed::Syntax)?;
             self.skip();
             match byte {
+                b' ' | b'\t' | b'\r' | b'\n' if self.rest.trim_ascii().is_empty() => {
+                    return Err(Malformed::Syntax);
+                }
                 b' ' | b'\t' | b'\r' | b'\n' => return Err(Malformed::BrokenDomain),
                 b'[' if !text.is_empty() => return Err(Malformed::Syntax),
                 b'\\' | 128.. => return Err(Malformed::Syntax),

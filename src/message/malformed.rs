@@ -17,6 +17,8 @@ pub enum Malformed {
     NoDomain,
     /// Control characters.
     Control,
+    /// Invisible characters in a local part, or those that turn its direction (Unicode Default_Ignorable_Code_Point).
+    Invisible,
     /// More than five distinct domains, or more than a thousand addresses.
     TooMany,
     /// Two readers see different senders.
@@ -50,6 +52,7 @@ impl Malformed {
             Self::Syntax => format!("the {field} field is not a valid list of addresses"),
             Self::NoDomain => format!("the {field} field has an address without a domain"),
             Self::Control => format!("the {field} field holds control characters"),
+            Self::Invisible => format!("the {field} field has invisible characters in an address"),
             Self::TooMany => format!("the {field} field has too many addresses or domains"),
             Self::Ambiguous => format!("the {field} field can be read in two ways"),
             Self::BrokenDomain => {
@@ -73,6 +76,7 @@ impl Malformed {
             Self::Syntax => "syntax",
             Self::NoDomain => "no_domain",
             Self::Control => "control",
+            Self::Invisible => "invisible",
             Self::TooMany => "too_many",
             Self::Ambiguous => "ambiguous",
             Self::BrokenDomain => "broken_domain",

@@ -139,6 +139,39 @@ impl Client {
     }
 }
 
+/// Delivers messages over six connections at one time, commands pipelined; the replies in the order of the messages.
+pub(crate) async fn deliver_all(
+    from: IpAddr,
+    to: SocketAddr,
+    (sender, recipient): (&str, &str),
+    messages: &[Vec<u8>],
+) -> Vec<Reply> {
+    let share = messages.len().div_ceil(6);
+    let envelope = format!("MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n");
+    let deliveries = messages.chunks(share).map(|messages| {
+        let (messages, envelope) = (messages.to_vec(), envelope.clone());
+        tokio::spawn(async move {
+            let mut client = Client::greeted(from, to, "mail.good.test").await;
+            let mut replies = Vec::new();
+            for message in messages {
+                client.send(envelope.as_bytes()).await;
+                for code in [250, 250, 354] {
+                    let reply = client.reply().await;
+                    assert_eq!(reply.code, code, "{}", reply.text);
+                }
+                client.send(&on_the_wire(&message)).await;
+                replies.push(client.reply().await);
+            }
+            replies
+        })
+    });
+    let mut replies = Vec::new();
+    for delivery in deliveries.collect::<Vec<_>>() {
+        replies.extend(delivery.await.unwrap());
+    }
+    replies
+}
+
 /// The message dot-stuffed, with the end of data (RFC 5321 4.5.2). It must be empty or end with CRLF.
 pub(crate) fn on_the_wire(message: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(message.len() + message.len() / 64 + 3);

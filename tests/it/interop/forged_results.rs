@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::{Client, deliver_all};
 use super::gate::Gate;
 use super::peers;
 use super::postfix::Postfix;
@@ -42,14 +42,12 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
     let gate = Gate::start(&zone, &postfix, POLICY).await;
     let fields = fields();
     for (address, domain) in [(postfix.address(), "direct.test"), (gate.address(), "forged.test")] {
-        let mut client = Client::greeted(EXCHANGER, address, "mail.good.test").await;
-        for field in &fields {
-            let text = format!(
-                "; dkim=pass header.d={domain}\r\n{}",
-                "From: a@good.test\r\nTo: user@relay.test\r\n\r\nbody\r\n"
-            );
-            let message = [field.as_slice(), text.as_bytes()].concat();
-            let reply = client.deliver("a@good.test", "user@relay.test", &message).await;
+        let rest = "From: a@good.test\r\nTo: user@relay.test\r\n\r\nbody\r\n";
+        let text = format!("; dkim=pass header.d={domain}\r\n{rest}");
+        let messages: Vec<_> = fields.iter().map(|field| [field, text.as_bytes()].concat()).collect();
+        let replies = deliver_all(EXCHANGER, address, ("a@good.test", "user@relay.test"), &messages).await;
+        assert_eq!(replies.len(), fields.len());
+        for (field, reply) in fields.iter().zip(replies) {
             assert!(reply.is_positive(), "{}: {}", field.escape_ascii(), reply.text);
         }
     }

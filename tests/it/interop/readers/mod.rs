@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rmxd::smtp::address::DomainName;
 
-use super::client::Client;
+use super::client::deliver_all;
 use super::gate::Gate;
 use super::peers;
 use super::postfix::Postfix;
@@ -36,12 +36,16 @@ async fn no_reader_sees_another_sender_than_the_one_that_was_judged() {
     let distinct: BTreeSet<_> = variants.iter().map(|variant| &variant.value).collect();
     assert!(distinct.len() >= 300, "{}", distinct.len());
 
-    let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
-    let (mut taken, mut wrong) = (0, Vec::new());
-    for (number, Variant { value, expected }) in variants.iter().enumerate() {
+    let message = |(number, Variant { value, .. }): (usize, &Variant)| {
         let rest = format!("\r\nTo: user@relay.test\r\nX-Case: {number}.\r\n\r\nbody\r\n");
-        let message = [b"Subject: case\r\nFrom: ".as_slice(), value, rest.as_bytes()].concat();
-        let reply = client.deliver("a@good.test", "user@relay.test", &message).await;
+        [b"Subject: case\r\nFrom: ".as_slice(), value, rest.as_bytes()].concat()
+    };
+    let messages: Vec<_> = variants.iter().enumerate().map(message).collect();
+    let envelope = ("a@good.test", "user@relay.test");
+    let replies = deliver_all(EXCHANGER, gate.address(), envelope, &messages).await;
+    assert_eq!(replies.len(), variants.len());
+    let (mut taken, mut wrong) = (0, Vec::new());
+    for (Variant { value, expected }, reply) in variants.iter().zip(replies) {
         taken += usize::from(reply.is_positive());
         let allowed = match expected {
             Expected::Taken => reply.is_positive(),
@@ -56,8 +60,10 @@ async fn no_reader_sees_another_sender_than_the_one_that_was_judged() {
     let names: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
     let script =
         |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/interop/readers").join(name);
-    let python = read_by(Command::new(python).arg(script("read.py")), &names).await;
-    let node = read_by(Command::new(node).arg(script("read.js")).env("NODE_PATH", modules), &names).await;
+    let (mut python, mut node) = (Command::new(python), Command::new(node));
+    python.arg(script("read.py"));
+    node.arg(script("read.js")).env("NODE_PATH", modules);
+    let (python, node) = tokio::join!(read_by(&mut python, &names), read_by(&mut node, &names));
     assert_eq!((files.len(), python.len(), node.len()), (taken, taken, taken));
     for (at, file) in files.iter().enumerate() {
         let stored = fs::read(file).unwrap();
