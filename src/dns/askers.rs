@@ -155,6 +155,11 @@ impl Askers {
             let place = table.take(network);
             return Some(ticket(None, Some(place)));
         }
+        let urgent = urgency == Urgency::Refuses;
+        if first && urgent && table.is_new(self.bounds, network) && table.take_back(self.bounds) {
+            let place = table.take(network);
+            return Some(ticket(None, Some(place)));
+        }
         if !table.may_wait(self.bounds, network) {
             table.leave(network);
             return None;
@@ -162,7 +167,6 @@ impl Askers {
         let (turn, wait) = oneshot::channel();
         table.enqueue(network, place(urgency), turn);
         table.give_places(self.bounds);
-        table.give_to_newcomer(self.bounds, network);
         Some(ticket(Some(wait), None))
     }
 
@@ -205,7 +209,8 @@ impl Table {
         else {
             return false;
         };
-        let left = (bounds.places - self.places.len()).min(most_together(bounds.places).saturating_sub(around.held));
+        let left =
+            (bounds.places - self.places.len()).min(most_together(bounds.places).saturating_sub(around.held));
         self.is_free(bounds, urgency)
             && self.has_room(bounds, around)
             && network.held < share(bounds.places, left, bounds.places_each)
@@ -266,10 +271,7 @@ impl Table {
     /// Gives a network with hardly any question, where one that can refuse waits, the place of the oldest that is late.
     fn give_to_newcomer(&mut self, bounds: Bounds, key: IpAddr) {
         let urgent = place(Urgency::Refuses);
-        let together = (bounds.places / NEWCOMERS_TOGETHER).max(FEW);
-        let is_new = self.networks.get(&key).is_some_and(|it| it.held < FEW && it.waiting > 0)
-            && self.neighbourhoods.get(&neighbourhood(key)).is_some_and(|it| it.held < together);
-        if !is_new {
+        if !self.is_new(bounds, key) {
             return;
         }
         while let Some(turn) = self.queue(key, urgent).and_then(VecDeque::pop_front) {
@@ -283,6 +285,12 @@ impl Table {
             }
             return;
         }
+    }
+
+    fn is_new(&self, bounds: Bounds, key: IpAddr) -> bool {
+        let together = (bounds.places / NEWCOMERS_TOGETHER).max(FEW);
+        self.networks.get(&key).is_some_and(|it| it.held < FEW)
+            && self.neighbourhoods.get(&neighbourhood(key)).is_some_and(|it| it.held < together)
     }
 
     /// Whether there is one place more now.
@@ -625,8 +633,7 @@ mod tests {
             assert_eq!(askers.counts().0, BOUNDS.places, "{networks}");
             for nth in 0..100 {
                 let began = Instant::now();
-                let mut newcomer =
-                    admit(&askers, &format!("192.0.{nth}.1"), Urgency::Refuses).unwrap();
+                let mut newcomer = admit(&askers, &format!("192.0.{nth}.1"), Urgency::Refuses).unwrap();
                 newcomer.take_place().await;
                 assert!(began.elapsed() <= LATE, "{networks}: {:?}", began.elapsed());
             }
