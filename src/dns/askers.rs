@@ -4,9 +4,11 @@
 //! - Networks take turns, one question each (round robin, which is what deficit round robin is where all cost the same), and
 //!   so do the neighbourhoods that they stand in: an IPv4 /24 or an IPv6 /48, so that it helps nobody to own many.
 //! - Nobody may hold so much that nothing is left: the fewer places are free, the fewer a network may hold to have one more,
-//!   and a neighbourhood has three quarters, and of the last quarter fewer than are free. A place is held for as long as a name server is silent, so it is this
-//!   that lets a newcomer in at once; turns alone would make it wait. Seventy networks can flood without end before nothing is
-//!   left, and even they leave more as their first questions end.
+//!   and a neighbourhood has three quarters, and of the last quarter fewer than are free. A place is held for as long as a name
+//!   server is silent, so it is this that lets a newcomer in at once; turns alone would make it wait. About seventy networks
+//!   can take all places.
+//! - Then a network with hardly any question takes the place of the oldest one that has been without an answer for 100 ms. That
+//!   one still waits for its answer, in a second pool; where that is full too, its oldest is given up after a second.
 //! - Who is past that is not in the queue of turns until one of its own questions ends, so that no turn is spent on it.
 //! - What can refuse mail goes before what only tags, and the last places are for it alone.
 //! - What waits is bounded in the same way.
@@ -14,12 +16,15 @@
 //! One short lock is for all of it, and only questions that found the cache cold take it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 use crate::dns::budget::Urgency;
 use crate::policy::client::client_network;
@@ -31,6 +36,8 @@ pub(super) struct Bounds {
     pub(super) places: usize,
     /// Of these, only for what can refuse.
     pub(super) reserved: usize,
+    /// Of all, those that lost their place to a newcomer and still wait for their answer.
+    pub(super) late: usize,
     /// Of one network, under way.
     pub(super) places_each: usize,
     /// Of all, waiting.
@@ -48,15 +55,37 @@ pub(super) struct Askers {
 
 #[derive(Debug, Default)]
 struct Table {
-    held: usize,
+    /// The number of the next question that has a place.
+    next: u64,
+    /// The oldest first.
+    places: BTreeMap<u64, Asking>,
+    /// Without a place; the oldest first.
+    late: BTreeMap<u64, Asking>,
     waiting: usize,
     neighbourhoods: HashMap<IpAddr, Neighbourhood, RandomState>,
     networks: HashMap<IpAddr, Network, RandomState>,
     turns: Turns,
 }
 
+/// A question that is under way.
+#[derive(Debug)]
+struct Asking {
+    network: IpAddr,
+    since: Instant,
+    /// Its end is that of the question.
+    _goes_on: oneshot::Sender<()>,
+}
+
+/// What its asker holds of it.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    given_up: oneshot::Receiver<()>,
+}
+
 #[derive(Debug, Default)]
 struct Neighbourhood {
+    /// With those that are late.
     held: usize,
     waiting: usize,
     networks: usize,
@@ -66,12 +95,16 @@ struct Neighbourhood {
 
 #[derive(Debug, Default)]
 struct Network {
+    /// With those that are late.
     held: usize,
     waiting: usize,
     in_turns: [bool; 2],
     /// Those of askers who left are closed.
-    queues: [VecDeque<oneshot::Sender<()>>; 2],
+    queues: [VecDeque<Turn>; 2],
 }
+
+/// Where a question that waits is given its place.
+type Turn = oneshot::Sender<Place>;
 
 /// Whose turn it is next, by [`Urgency`]: neighbourhoods, or networks within one.
 type Turns = [VecDeque<IpAddr>; 2];
@@ -79,6 +112,14 @@ type Turns = [VecDeque<IpAddr>; 2];
 const URGENCIES: [usize; 2] = [0, 1];
 /// What a network or a neighbourhood may have as long as anything is free.
 const FEW: usize = 2;
+/// Of all places, what a neighbourhood may have and still take one from another.
+const NEWCOMERS_TOGETHER: usize = 64;
+/// Without an answer for so long, a question can lose its place to a newcomer: most name servers answer sooner.
+const LATE: Duration = Duration::from_millis(100);
+/// And for so long, it can be given up.
+const SILENT: Duration = Duration::from_secs(1);
+/// When a question that waits looks first whether there is a place to take; then after twice as long each time.
+const FIRST_LOOK: Duration = Duration::from_millis(25);
 
 fn place(urgency: Urgency) -> usize {
     match urgency {
@@ -93,7 +134,8 @@ pub(super) struct Ticket {
     askers: Arc<Askers>,
     network: IpAddr,
     /// `None` = it has its place.
-    turn: Option<oneshot::Receiver<()>>,
+    turn: Option<oneshot::Receiver<Place>>,
+    place: Option<Place>,
 }
 
 impl Askers {
@@ -108,10 +150,15 @@ impl Askers {
         let mut table = self.table();
         table.enter(network);
         let first = table.networks.get(&network).is_some_and(|it| it.waiting == 0);
-        let ticket = |turn| Ticket { askers: Arc::clone(self), network, turn };
+        let ticket = |turn, place| Ticket { askers: Arc::clone(self), network, turn, place };
         if first && table.may_take(self.bounds, network, place(urgency)) {
-            table.take(network);
-            return Some(ticket(None));
+            let place = table.take(network);
+            return Some(ticket(None, Some(place)));
+        }
+        let urgent = urgency == Urgency::Refuses;
+        if first && urgent && table.is_new(self.bounds, network) && table.take_back(self.bounds) {
+            let place = table.take(network);
+            return Some(ticket(None, Some(place)));
         }
         if !table.may_wait(self.bounds, network) {
             table.leave(network);
@@ -120,7 +167,7 @@ impl Askers {
         let (turn, wait) = oneshot::channel();
         table.enqueue(network, place(urgency), turn);
         table.give_places(self.bounds);
-        Some(ticket(Some(wait)))
+        Some(ticket(Some(wait), None))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -162,7 +209,8 @@ impl Table {
         else {
             return false;
         };
-        let left = (bounds.places - self.held).min(most_together(bounds.places).saturating_sub(around.held));
+        let left =
+            (bounds.places - self.places.len()).min(most_together(bounds.places).saturating_sub(around.held));
         self.is_free(bounds, urgency)
             && self.has_room(bounds, around)
             && network.held < share(bounds.places, left, bounds.places_each)
@@ -170,11 +218,11 @@ impl Table {
 
     fn is_free(&self, bounds: Bounds, urgency: usize) -> bool {
         let needed = if urgency == place(Urgency::Tags) { bounds.reserved } else { 0 };
-        bounds.places - self.held > needed
+        bounds.places - self.places.len() > needed
     }
 
     fn has_room(&self, bounds: Bounds, around: &Neighbourhood) -> bool {
-        has_room(bounds.places, bounds.places - self.held, around.held)
+        has_room(bounds.places, bounds.places - self.places.len(), around.held)
     }
 
     fn may_wait(&self, bounds: Bounds, network: IpAddr) -> bool {
@@ -189,18 +237,26 @@ impl Table {
         left > 0 && room && network.waiting < share(bounds.waiting, left, bounds.waiting_each)
     }
 
-    fn take(&mut self, network: IpAddr) {
-        self.held += 1;
+    fn take(&mut self, network: IpAddr) -> Place {
+        let (goes_on, given_up) = oneshot::channel();
+        let number = self.next;
+        self.next += 1;
+        self.places.insert(number, Asking { network, since: Instant::now(), _goes_on: goes_on });
         if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
             around.held += 1;
         }
         if let Some(network) = self.networks.get_mut(&network) {
             network.held += 1;
         }
+        Place { number, given_up }
     }
 
-    fn release(&mut self, network: IpAddr) {
-        self.held -= 1;
+    /// The end of a question, unless it was given up before.
+    fn release(&mut self, number: u64) {
+        let ended = self.places.remove(&number).or_else(|| self.late.remove(&number));
+        let Some(Asking { network, .. }) = ended else {
+            return;
+        };
         if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
             around.held -= 1;
         }
@@ -212,7 +268,68 @@ impl Table {
         }
     }
 
-    fn enqueue(&mut self, network: IpAddr, urgency: usize, turn: oneshot::Sender<()>) {
+    /// Gives a network with hardly any question, where one that can refuse waits, the place of the oldest that is late.
+    fn give_to_newcomer(&mut self, bounds: Bounds, key: IpAddr) {
+        let urgent = place(Urgency::Refuses);
+        if !self.is_new(bounds, key) {
+            return;
+        }
+        while let Some(turn) = self.queue(key, urgent).and_then(VecDeque::pop_front) {
+            if turn.is_closed() {
+                continue;
+            }
+            if self.take_back(bounds) {
+                self.give(key, turn);
+            } else if let Some(queue) = self.queue(key, urgent) {
+                queue.push_front(turn);
+            }
+            return;
+        }
+    }
+
+    fn is_new(&self, bounds: Bounds, key: IpAddr) -> bool {
+        let together = (bounds.places / NEWCOMERS_TOGETHER).max(FEW);
+        self.networks.get(&key).is_some_and(|it| it.held < FEW)
+            && self.neighbourhoods.get(&neighbourhood(key)).is_some_and(|it| it.held < together)
+    }
+
+    /// Whether there is one place more now.
+    fn take_back(&mut self, bounds: Bounds) -> bool {
+        let oldest = |of: &BTreeMap<u64, Asking>, age| {
+            let (number, asking) = of.first_key_value()?;
+            (asking.since.elapsed() >= age).then_some(*number)
+        };
+        let Some(late) = oldest(&self.places, LATE) else {
+            return false;
+        };
+        if self.late.len() >= bounds.late {
+            let Some(silent) = oldest(&self.late, SILENT) else {
+                return false;
+            };
+            let network = self.late.get(&silent).map(|asking| asking.network);
+            self.release(silent);
+            network.into_iter().for_each(|network| self.leave(network));
+        }
+        self.late.extend(self.places.remove(&late).map(|asking| (late, asking)));
+        true
+    }
+
+    /// Whether the asker is still there; if it is not, it was counted when it left.
+    fn give(&mut self, key: IpAddr, turn: Turn) -> bool {
+        let place = self.take(key);
+        match turn.send(place) {
+            Ok(()) => {
+                self.count_waiting(key, |waiting| waiting - 1);
+                true
+            }
+            Err(place) => {
+                self.release(place.number);
+                false
+            }
+        }
+    }
+
+    fn enqueue(&mut self, network: IpAddr, urgency: usize, turn: Turn) {
         self.count_waiting(network, |waiting| waiting + 1);
         if let Some(queue) = self.queue(network, urgency) {
             queue.push_back(turn);
@@ -240,7 +357,7 @@ impl Table {
         }
     }
 
-    fn queue(&mut self, network: IpAddr, urgency: usize) -> Option<&mut VecDeque<oneshot::Sender<()>>> {
+    fn queue(&mut self, network: IpAddr, urgency: usize) -> Option<&mut VecDeque<Turn>> {
         self.networks.get_mut(&network)?.queues.get_mut(urgency)
     }
 
@@ -314,10 +431,7 @@ impl Table {
             let Some(turn) = self.queue(key, urgency).and_then(VecDeque::pop_front) else {
                 return false;
             };
-            // Closed: its asker left, and was counted then.
-            if turn.send(()).is_ok() {
-                self.count_waiting(key, |waiting| waiting - 1);
-                self.take(key);
+            if !turn.is_closed() && self.give(key, turn) {
                 self.stand_in_turns(key, urgency);
                 return true;
             }
@@ -341,27 +455,48 @@ impl Table {
 impl Ticket {
     /// Waits for the place. May be cancelled and called again.
     pub(super) async fn take_place(&mut self) {
-        if let Some(turn) = &mut self.turn {
-            // Nobody drops the other end without a word: the table holds it as long as this ticket is there.
-            turn.await.ok();
-            self.turn = None;
+        let mut wait = FIRST_LOOK;
+        // The table holds the other end as long as this ticket is there.
+        while let Some(turn) = &mut self.turn {
+            if let Ok(place) = timeout(wait, turn).await {
+                (self.place, self.turn) = (place.ok(), None);
+            } else {
+                self.askers.table().give_to_newcomer(self.askers.bounds, self.network);
+                wait *= 2;
+            }
         }
+    }
+
+    /// Waits until the question is given up; it may never be.
+    pub(super) async fn given_up(&mut self) {
+        match &mut self.place {
+            Some(place) => {
+                (&mut place.given_up).await.ok();
+            }
+            None => pending().await,
+        }
+    }
+
+    /// Whether it has its place by now.
+    fn has_place(&mut self) -> bool {
+        if let Some(place) = self.turn.as_mut().and_then(|turn| turn.try_recv().ok()) {
+            (self.place, self.turn) = (Some(place), None);
+        }
+        self.place.is_some()
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut table = self.askers.table();
-        let waits = self.turn.as_mut().is_some_and(|turn| {
-            // Turns are given under the lock that is held here.
-            turn.close();
-            turn.try_recv().is_err()
-        });
-        if waits {
-            table.abandon(self.network);
+        let askers = Arc::clone(&self.askers);
+        let mut table = askers.table();
+        // Turns are given under the lock that is held here.
+        self.turn.as_mut().into_iter().for_each(oneshot::Receiver::close);
+        if self.has_place() {
+            self.place.iter().for_each(|place| table.release(place.number));
+            table.give_places(askers.bounds);
         } else {
-            table.release(self.network);
-            table.give_places(self.askers.bounds);
+            table.abandon(self.network);
         }
         table.leave(self.network);
     }
@@ -405,26 +540,28 @@ fn neighbourhood(network: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use futures_util::FutureExt;
+    use tokio::time::advance;
+
+    use super::*;
 
     impl Askers {
         /// Questions that are under way, those that wait, and of how many clients they are.
         pub(in crate::dns) fn counts(&self) -> (usize, usize, usize) {
             let table = self.table();
-            (table.held, table.waiting, table.networks.len())
+            (table.places.len(), table.waiting, table.networks.len())
         }
     }
 
     const BOUNDS: Bounds =
-        Bounds { places: 512, reserved: 64, places_each: 64, waiting: 4096, waiting_each: 200 };
+        Bounds { places: 512, reserved: 64, late: 512, places_each: 64, waiting: 4096, waiting_each: 200 };
 
     fn admit(askers: &Arc<Askers>, address: &str, urgency: Urgency) -> Option<Ticket> {
         askers.admit(address.parse().unwrap(), urgency)
     }
 
     fn has_place(ticket: &mut Ticket) -> bool {
-        ticket.take_place().now_or_never().is_some()
+        ticket.has_place()
     }
 
     /// As many questions as this client can have, and how many of them have a place.
@@ -475,6 +612,69 @@ mod tests {
             drop(flooding);
             assert_eq!(askers.counts(), (0, 0, 0));
         }
+    }
+
+    /// So many networks ask all they may; none of their questions is answered.
+    async fn flooded(networks: usize) -> (Arc<Askers>, Vec<Ticket>) {
+        let askers = Askers::new(BOUNDS);
+        let address = |nth: usize| format!("10.{}.{}.1", nth / 256, nth % 256);
+        let mut tickets = Vec::new();
+        for nth in 0..networks {
+            tickets.extend((0..4).filter_map(|_| admit(&askers, &address(nth), Urgency::Refuses)));
+        }
+        advance(LATE).await;
+        (askers, tickets)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_is_left_a_newcomer_has_the_place_of_the_oldest_that_is_late() {
+        for networks in [200, 400, 2_000] {
+            let (askers, mut flooding) = flooded(networks).await;
+            assert_eq!(askers.counts().0, BOUNDS.places, "{networks}");
+            for nth in 0..100 {
+                let began = Instant::now();
+                let mut newcomer = admit(&askers, &format!("192.0.{nth}.1"), Urgency::Refuses).unwrap();
+                newcomer.take_place().await;
+                assert!(began.elapsed() <= LATE, "{networks}: {:?}", began.elapsed());
+            }
+            assert_eq!(askers.counts().0, BOUNDS.places);
+            let given_up = flooding.iter_mut().filter_map(|ticket| ticket.given_up().now_or_never());
+            assert_eq!(given_up.count(), 0, "they still wait for their answers");
+            drop(flooding);
+            assert_eq!(askers.counts(), (0, 0, 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_is_given_up_for_newcomers_after_a_second_when_there_is_too_much_of_it() {
+        let (askers, mut flooding) = flooded(200).await;
+        let newcomer = |nth: usize| {
+            admit(&askers, &format!("172.{}.{}.1", nth / 256, nth % 256), Urgency::Refuses).unwrap()
+        };
+        let mut newcomers: Vec<_> = (0..BOUNDS.places + BOUNDS.late).map(newcomer).collect();
+        let placed = newcomers.iter_mut().map(has_place).filter(|has| *has).count();
+        assert_eq!((askers.counts().0, placed), (BOUNDS.places, BOUNDS.late));
+        advance(SILENT).await;
+        newcomers.last_mut().unwrap().take_place().await;
+        let given_up = flooding.iter_mut().filter_map(|ticket| ticket.given_up().now_or_never());
+        assert!(given_up.count() >= 1);
+        assert_eq!(askers.table().late.len(), BOUNDS.late);
+        drop((flooding, newcomers));
+        assert_eq!(askers.counts(), (0, 0, 0));
+        let table = askers.table();
+        assert!(table.late.is_empty() && table.neighbourhoods.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_takes_no_place_back_not_even_from_a_neighbourhood_of_many_networks() {
+        let (askers, _flooding) = flooded(200).await;
+        assert!(!has_place(&mut admit(&askers, "10.0.0.1", Urgency::Refuses).unwrap()));
+        assert!(!has_place(&mut admit(&askers, "192.0.3.1", Urgency::Tags).unwrap()));
+        let mut neighbours: Vec<_> = (0..100)
+            .map(|nth| admit(&askers, &format!("192.0.2.{nth}"), Urgency::Refuses).unwrap())
+            .collect();
+        let placed = neighbours.iter_mut().map(has_place).filter(|has| *has).count();
+        assert_eq!(placed, BOUNDS.places / NEWCOMERS_TOGETHER);
     }
 
     #[test]

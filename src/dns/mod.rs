@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::dns::alias::resolve;
+use crate::dns::alias::{Resolved, resolve};
 use crate::dns::askers::{Askers, Bounds, Ticket};
 use crate::dns::budget::Payment;
 use crate::dns::cache::{Cache, Entry, Held};
@@ -69,6 +69,8 @@ pub use crate::dns::watch::Watch;
 const MAX_UNDER_WAY: usize = 512;
 /// Of these, only for what can refuse.
 const RESERVED: usize = 64;
+/// Besides, those that lost their place to a newcomer and still wait for their answer: each holds a socket as well.
+const MAX_LATE: usize = 512;
 /// Those of one client. Where many ask it has fewer: see [`Askers`].
 const MAX_PER_CLIENT: usize = 64;
 /// Questions of one client that wait; past it they are [`Trouble::Busy`] at once. It is more than could be answered: while
@@ -79,6 +81,7 @@ const MAX_WAITING: usize = 32_768;
 const BOUNDS: Bounds = Bounds {
     places: MAX_UNDER_WAY,
     reserved: RESERVED,
+    late: MAX_LATE,
     places_each: MAX_PER_CLIENT,
     waiting: MAX_WAITING,
     waiting_each: MAX_WAITING_PER_CLIENT,
@@ -319,7 +322,7 @@ impl Inner {
             let Some(payment) = account.budget.pay() else {
                 return Some((self.unasked(question, Trouble::TooMany).await, How::Unasked));
             };
-            let Some(place) = self.place(account, asked).await else {
+            let Some(mut place) = self.place(account, asked).await else {
                 return Some((self.unasked(question, Trouble::Busy).await, How::Unasked));
             };
             let flight = match self.flights.begin(question) {
@@ -333,7 +336,7 @@ impl Inner {
             // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
             let (inner, question, account) = (Arc::clone(self), question.clone(), account.clone());
             let task = tokio::spawn(async move {
-                let answer = inner.ask_once(question, &account, payment, asked).await;
+                let answer = inner.ask_once(question, &account, payment, &mut place, asked).await;
                 flight.end(answer.as_ref().map(|(entry, _)| entry.clone()));
                 drop(place);
                 answer
@@ -358,12 +361,20 @@ impl Inner {
         question: Question,
         account: &Account,
         payment: Payment,
+        place: &mut Ticket,
         asked: Instant,
     ) -> Option<(Entry, How)> {
         let (name, mut how, until) = (question.clone(), How::Held, asked + self.settings.timeout);
         let ask = Box::pin(async {
             how = How::Asked;
-            resolve(&self.servers, &name, until, payment, &account.budget).await
+            tokio::select! {
+                biased;
+                resolved = resolve(&self.servers, &name, until, payment, &account.budget) => resolved,
+                () = place.given_up() => {
+                    self.metrics.unasked(name.rtype, QueryOutcome::Busy);
+                    Resolved::trouble(Trouble::Busy)
+                }
+            }
         });
         let entry = self.cache.ask_once(question, ask).await?;
         Some((entry, how))

@@ -5,9 +5,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Besides connections: DNS (a socket for each of 512 questions under way, 128 that are kept), those of `listen.admin` (128),
+/// Besides connections: DNS (a socket for each of 512 questions under way and of 512 late ones, 128 that are kept), those of `listen.admin` (128),
 /// refusals, files, the runtime.
-const BESIDES: u64 = 512 + 128 + 128 + 256;
+const BESIDES: u64 = 512 + 512 + 128 + 128 + 256;
 
 /// Raises the limit to what this many connections need, as far as the system lets us.
 pub fn raise_descriptor_limit(connections: usize) {

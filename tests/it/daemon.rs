@@ -87,9 +87,14 @@ fn is_hidden(path: &Path) -> bool {
 impl Daemon {
     /// Starts one and waits until it listens.
     pub(crate) async fn start(configuration: &str, arguments: &[&str]) -> Self {
+        Self::start_program(binary(), configuration, arguments).await
+    }
+
+    /// The same of another build.
+    pub(crate) async fn start_program(program: &str, configuration: &str, arguments: &[&str]) -> Self {
         let home = Home::new();
         home.configure(configuration);
-        let mut command = home.command(binary());
+        let mut command = home.command(program);
         command.arg("serve").arg("--config").arg(home.file()).args(arguments);
         Self::spawn(command, home).await
     }
