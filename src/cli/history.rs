@@ -7,13 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::cli::colour::Colour;
-use crate::cli::refusals::{kinds_table, line, list, shown, sum, table};
-use crate::cli::{ConfigSource, Exit, print};
 use crate::config::DRAIN;
-use crate::gate::tally::{Row, Tally};
-use crate::record::{Record, report};
+use crate::console::colour::Colour;
+use crate::console::refusals::{kinds_table, line, list, shown, sum, table};
+use crate::console::{ConfigSource, Exit, print};
+use crate::decision::{DecisionRecord, report};
 use crate::smtp::escape::Escaped;
+use crate::stats::refusals::{RefusalStats, Row};
 use crate::store::history::{Archive, Damage, Filter, ReadError, Settings};
 
 /// The state folder of the service (`StateDirectory=`), where a relative `history.path` begins for it but not for whoever
@@ -98,7 +98,7 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
 
 fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
     let (limit, mut before) = (args.limit.get(), None);
-    let mut records: Vec<Record> = Vec::new();
+    let mut records: Vec<DecisionRecord> = Vec::new();
     let mut damage: Vec<Damage> = Vec::new();
     loop {
         let page = archive.search(filter, before, limit - records.len()).map_err(trouble)?;
@@ -125,7 +125,7 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
 }
 
 /// For people: one line each.
-fn listed(records: &[Record]) -> String {
+fn listed(records: &[DecisionRecord]) -> String {
     let mut table = table(
         &[
             "TIME (UTC)",
@@ -164,7 +164,7 @@ fn listed(records: &[Record]) -> String {
 }
 
 fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
-    let mut tally = Tally::default();
+    let mut tally = RefusalStats::default();
     let damage = archive.all(filter, |record| tally.add_record(record)).map_err(trouble)?;
     say_damage(&damage);
     let found = if tally.is_empty() { Exit::Reject } else { Exit::Done };
@@ -178,7 +178,7 @@ fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> 
     printed(&summed(&tally, args.limit.get(), Colour::of_stdout()), found)
 }
 
-fn summed(tally: &Tally, top: usize, colour: Colour) -> String {
+fn summed(tally: &RefusalStats, top: usize, colour: Colour) -> String {
     let mut text = String::new();
     let kinds = tally.kinds();
     let rows: Vec<Row> = tally.rows();

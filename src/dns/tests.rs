@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 
 use super::test_server::{NEGATIVE_TTL, TestServer, settings};
 use super::*;
+use crate::evidence::{RecordType, Records, Target};
 use crate::metrics::{Format, Gauges};
-use crate::policy::evidence::{RecordType, Records, Target};
 use crate::smtp::address::DomainName;
 
 /// On whose account it is asked, where that doesn't matter.
@@ -118,18 +118,18 @@ async fn what_is_held_outlives_other_settings_but_not_other_servers() {
         cache(|cache| cache.memory = 1 << 20),
     ];
     for settings in rows {
-        let renewed = dns.renewed(settings.clone()).await.unwrap();
-        let held = mx(&renewed, "good.test").await.evidence;
+        let with_settings = dns.with_settings(settings.clone()).await.unwrap();
+        let held = mx(&with_settings, "good.test").await.evidence;
         assert_eq!((held.freshness, held.ttl_left), (Freshness::Cached, 99 * SECOND), "{settings:?}");
-        assert_eq!(text(&mx(&renewed, "gone.test").await), "cached NXDOMAIN", "{settings:?}");
+        assert_eq!(text(&mx(&with_settings, "gone.test").await), "cached NXDOMAIN", "{settings:?}");
         assert_eq!(server.asked(), Vec::<String>::new());
         let name = format!("long{}.test", settings.cache.max_ttl.as_secs());
         server.set(&format!("{name} 900 MX 10 m.test"));
         let expected = settings.cache.max_ttl.min(900 * SECOND);
-        assert_eq!(mx(&renewed, &name).await.evidence.ttl_left, expected, "{settings:?}");
+        assert_eq!(mx(&with_settings, &name).await.evidence.ttl_left, expected, "{settings:?}");
         server.asked();
     }
-    let elsewhere = dns.renewed(settings(&[other.address()])).await.unwrap();
+    let elsewhere = dns.with_settings(settings(&[other.address()])).await.unwrap();
     assert_eq!(mx(&elsewhere, "good.test").await.evidence.freshness, Freshness::Fresh);
     assert_eq!((server.asked().len(), other.asked().len()), (0, 1));
 }

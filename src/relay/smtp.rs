@@ -49,7 +49,7 @@ impl SmtpHop {
     }
 
     /// The same relay by other settings. What is in use by either counts for both.
-    pub(super) fn renewed(&self, settings: Arc<Settings>) -> Self {
+    pub(super) fn with_settings(&self, settings: Arc<Settings>) -> Self {
         let (pool, metrics) = (Arc::clone(&self.pool), self.metrics.clone());
         Self { host: self.host.clone(), port: self.port, settings, pool, metrics }
     }

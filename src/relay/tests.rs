@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::policy::decide::{Permit, exempt};
 use crate::relay::{
-    Answer, ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Recipient, Relay, Settings,
-    Transaction, Visit,
+    ClientIdentity, ClientInfo, ClientLease, ClientName, Envelope, HopReply, NextHop, Recipient, Relay,
+    Settings, Transaction,
 };
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 
@@ -61,16 +61,16 @@ fn recipient(path: &str) -> ForwardPath {
 }
 
 /// MAIL and RCPT in the name of [`client`], in a visit of its own.
-async fn begin(relay: &Relay) -> Result<Transaction, Answer> {
+async fn begin(relay: &Relay) -> Result<Transaction, HopReply> {
     begin_as(&relay.visit(), &client()).await
 }
 
-async fn begin_as(visit: &Visit, client: &ClientInfo) -> Result<Transaction, Answer> {
+async fn begin_as(visit: &ClientLease, client: &ClientInfo) -> Result<Transaction, HopReply> {
     let reverse_path = &sender("a@good.test");
     begin_with(visit, Envelope::new(client, reverse_path, "4KXN7Q2M")).await
 }
 
-async fn begin_with(visit: &Visit, envelope: Envelope<'_>) -> Result<Transaction, Answer> {
+async fn begin_with(visit: &ClientLease, envelope: Envelope<'_>) -> Result<Transaction, HopReply> {
     let path = recipient("u@relay.test");
     let (transaction, reply) = visit.begin(permit(), envelope, Recipient::new(&path)).await?;
     assert!(reply.is_positive(), "{reply}");
@@ -82,7 +82,7 @@ async fn deliver(relay: &Relay, message: &[&[u8]]) -> String {
     deliver_as(&relay.visit(), &client(), message).await
 }
 
-async fn deliver_as(visit: &Visit, client: &ClientInfo, message: &[&[u8]]) -> String {
+async fn deliver_as(visit: &ClientLease, client: &ClientInfo, message: &[&[u8]]) -> String {
     let (reverse_path, path) = (&sender("a@good.test"), recipient("u@relay.test"));
     let envelope = Envelope::new(client, reverse_path, "4KXN7Q2M");
     let (mut transaction, reply) = match visit.begin(permit(), envelope, Recipient::new(&path)).await {

@@ -8,10 +8,10 @@
 
 use std::collections::HashSet;
 
+use crate::dns::lookups::{Lookups, Start, addresses};
 use crate::dns::organization::organization;
-use crate::dns::trail::{Start, Trail, addresses};
-use crate::policy::evidence::{Answer, Question, RecordType, Records, Target};
-use crate::policy::finding::Outcome;
+use crate::evidence::{Answer, Question, RecordType, Records, Target};
+use crate::policy::finding::RuleResult;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rung;
 use crate::reverse_mx::Settings;
@@ -23,11 +23,11 @@ const MOST_DEAD: usize = 10;
 
 /// Tries the rungs in their order. Without one that holds, the first rung's reason counts.
 pub(super) async fn exists(
-    trail: &mut Trail<'_>,
+    trail: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
     rungs: &[Rung],
-) -> Outcome {
+) -> RuleResult {
     let mut first_reason = None;
     for &rung in rungs {
         let judged = match rung {
@@ -43,7 +43,7 @@ pub(super) async fn exists(
             Rung::Network | Rung::Ptr | Rung::Spf | Rung::Dkim => continue, // rungs of `matches`
         };
         match judged {
-            Ok(()) => return Outcome::Pass(rung),
+            Ok(()) => return RuleResult::Pass(rung),
             Err(reason) => first_reason = first_reason.or(Some(reason)),
         }
     }
@@ -52,7 +52,7 @@ pub(super) async fn exists(
 
 /// The MX hosts that are looked at, best first, of an MX RRset that isn't the null MX; otherwise the reason why not.
 pub(super) async fn exchangers(
-    trail: &mut Trail<'_>,
+    trail: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
 ) -> Result<Vec<DomainName>, Reason> {
@@ -77,14 +77,18 @@ pub(super) async fn exchangers(
     if any { Ok(hosts) } else { Err(Reason::NullMx) }
 }
 
-async fn valid_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
+async fn valid_mx(trail: &mut Lookups<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
     let hosts = exchangers(trail, settings, domain).await?;
     usable_address(trail, settings, &hosts, Start::FirstAlone, Reason::MxUnresolvable).await
 }
 
 /// RFC 5321 5.1: without any MX record the domain is its own exchanger. Not so with a null MX. Where MX is NXDOMAIN,
 /// most likely there is no address either, and both questions are needed to know: they are asked side by side.
-async fn implicit_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
+async fn implicit_mx(
+    trail: &mut Lookups<'_>,
+    settings: &Settings,
+    domain: &DomainName,
+) -> Result<(), Reason> {
     let (start, reason) = match exchangers(trail, settings, domain).await {
         Err(Reason::NoMx) => (Start::FirstAlone, Reason::NoMx),
         Err(Reason::NoSuchDomain) => (Start::Together, Reason::NoSuchDomain),
@@ -97,7 +101,7 @@ async fn implicit_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &Domain
 /// The organisation receives mail for a name that only sends. A name that doesn't exist or has a null MX can't be such a
 /// name, and whether it is one must be known: anybody can make up names below an organisation.
 async fn by_organization(
-    trail: &mut Trail<'_>,
+    trail: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
     organization: &DomainName,
@@ -112,7 +116,7 @@ async fn by_organization(
 }
 
 /// Whether a name whose MX is NXDOMAIN exists by its A or AAAA: it has such a record, or DNS says that it has none.
-async fn exists_for_addresses(trail: &mut Trail<'_>, domain: &DomainName) -> bool {
+async fn exists_for_addresses(trail: &mut Lookups<'_>, domain: &DomainName) -> bool {
     let questions = address_questions(domain).to_vec();
     let mut exists = false;
     trail
@@ -131,7 +135,7 @@ fn address_questions(host: &DomainName) -> [Question; 2] {
 /// Whether one of the hosts has an address that mail can be sent to. The best host's A record is often enough; past
 /// [`MOST_DEAD`] hosts without any address no more is asked.
 async fn usable_address(
-    trail: &mut Trail<'_>,
+    trail: &mut Lookups<'_>,
     settings: &Settings,
     hosts: &[DomainName],
     start: Start,

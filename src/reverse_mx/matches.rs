@@ -10,9 +10,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::dns::trail::{Start, Trail, addresses, family};
-use crate::policy::evidence::Question;
-use crate::policy::finding::Outcome;
+use crate::dns::lookups::{Lookups, Start, addresses, family};
+use crate::evidence::Question;
+use crate::policy::finding::RuleResult;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{IdentityRules, Rung};
 use crate::reverse_mx::Settings;
@@ -23,11 +23,11 @@ use crate::spf::{self, Sender};
 
 /// Tries the rungs in their order.
 pub(super) async fn matches(
-    trail: &mut Trail<'_>,
+    trail: &mut Lookups<'_>,
     settings: &Settings,
     sender: &Sender<'_>,
     rules: &IdentityRules,
-) -> Outcome {
+) -> RuleResult {
     let domain = sender.domain;
     let mut nearness = None;
     for &rung in &rules.matches_by {
@@ -39,12 +39,12 @@ pub(super) async fn matches(
                 nearness.is_some_and(|nearness| nearness.holds(rung))
             }
             Rung::Ptr => shares_organization(trail, domain).await,
-            Rung::Spf => spf::check_by(trail, sender).await == spf::Outcome::Pass,
+            Rung::Spf => spf::check_by(trail, sender).await == spf::SpfResult::Pass,
             Rung::Dkim => false, // the gate's, where no other holds: it needs the body
             Rung::Address | Rung::Organization => false, // rungs of `exists`
         };
         if holds {
-            return Outcome::Pass(rung);
+            return RuleResult::Pass(rung);
         }
     }
     trail.failure(Reason::NotAnExchanger)
@@ -75,7 +75,7 @@ impl Nearness {
 
 /// As far as the first of the two rungs that the operator lists needs it: where that holds, no more is asked.
 async fn nearness_of_exchangers(
-    trail: &mut Trail<'_>,
+    trail: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
     rules: &IdentityRules,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::dns::test_server::TestServer;
 use crate::dns::{Budget, Clock, Urgency};
-use crate::policy::evidence::Freshness;
+use crate::evidence::Freshness;
 use crate::policy::rule::{Action, Rung};
 
 const DOMAINS: &str = "
@@ -116,12 +116,12 @@ fn domain(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
 }
 
-fn text(outcome: Outcome) -> String {
+fn text(outcome: RuleResult) -> String {
     match outcome {
-        Outcome::Pass(rung) => format!("pass {rung}"),
-        Outcome::Fail(reason) => format!("fail {reason}"),
-        Outcome::TempError(trouble) => format!("temperror {trouble}"),
-        Outcome::None(_) => "none".to_owned(),
+        RuleResult::Pass(rung) => format!("pass {rung}"),
+        RuleResult::Fail(reason) => format!("fail {reason}"),
+        RuleResult::TempError(trouble) => format!("temperror {trouble}"),
+        RuleResult::None(_) => "none".to_owned(),
     }
 }
 
@@ -538,12 +538,12 @@ async fn a_client_has_the_names_that_lead_back_to_it() {
         let client = client.parse().unwrap();
         let names = bench.rules.names_of(&account(client)).await;
         let shown = match &names.outcome {
-            NamesOutcome::Confirmed(names) => {
+            FcrdnsResult::Confirmed(names) => {
                 names.iter().map(DomainName::as_str).collect::<Vec<_>>().join(" ")
             }
-            NamesOutcome::NoPtr => "none".to_owned(),
-            NamesOutcome::NotConfirmed(names) => format!("not {}", names.join(" ")),
-            NamesOutcome::TempError(trouble) => trouble.to_string(),
+            FcrdnsResult::NoPtr => "none".to_owned(),
+            FcrdnsResult::NotConfirmed(names) => format!("not {}", names.join(" ")),
+            FcrdnsResult::TempError(trouble) => trouble.to_string(),
         };
         assert_eq!(shown, expected, "{client}");
         let mut findings = Vec::new();
@@ -579,7 +579,7 @@ async fn of_many_ptr_names_three_are_confirmed() {
     }
     let bench = Bench::new(&zone, settings(PrivateAddresses::Accept)).await;
     let names = bench.rules.names_of(&account("127.0.3.15".parse().unwrap())).await;
-    let NamesOutcome::NotConfirmed(list) = names.outcome else { panic!("{names:?}") };
+    let FcrdnsResult::NotConfirmed(list) = names.outcome else { panic!("{names:?}") };
     assert_eq!((list.len(), names.evidence.len()), (10, 4));
 }
 

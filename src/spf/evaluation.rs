@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::dns::names::{self, Claims, MOST_NAMES};
-use crate::dns::trail::{Start, Trail, addresses, family};
-use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
+use crate::dns::fcrdns::{self, ForwardConfirmation, MOST_NAMES};
+use crate::dns::lookups::{Lookups, Start, addresses, family};
+use crate::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
 use crate::smtp::address::DomainName;
 use crate::spf::macros::{DomainSpec, Values};
-use crate::spf::record::{Mechanism, Prefixes, Record, SyntaxError};
-use crate::spf::{Outcome, Sender};
+use crate::spf::record::{Mechanism, Prefixes, SpfRecord, SyntaxError};
+use crate::spf::{Sender, SpfResult};
 
 /// Terms that ask DNS.
 const MAX_LOOKUPS: usize = 10;
@@ -27,11 +27,11 @@ const MAX_VOID: usize = 2;
 const MAX_MX: usize = 10;
 
 /// `check_host()`.
-pub(super) async fn check_host(trail: &mut Trail<'_>, sender: &Sender<'_>) -> Outcome {
+pub(super) async fn check_host(trail: &mut Lookups<'_>, sender: &Sender<'_>) -> SpfResult {
     let mut evaluation = Evaluation { trail, sender, lookups: 0, void: 0, claims: None };
     evaluation.policy_of(sender.domain.into()).await.unwrap_or_else(|stop| match stop {
-        Stop::Permanent => Outcome::PermError,
-        Stop::Temporary => Outcome::TempError,
+        Stop::Permanent => SpfResult::PermError,
+        Stop::Temporary => SpfResult::TempError,
     })
 }
 
@@ -49,27 +49,27 @@ impl From<SyntaxError> for Stop {
 }
 
 struct Evaluation<'a, 'd> {
-    trail: &'a mut Trail<'d>,
+    trail: &'a mut Lookups<'d>,
     sender: &'a Sender<'a>,
     lookups: usize,
     void: usize,
     /// The client's names, once a term needed them.
-    claims: Option<Claims>,
+    claims: Option<ForwardConfirmation>,
 }
 
 impl Evaluation<'_, '_> {
     /// The result of one domain's policy, and of those that it redirects to.
-    async fn policy_of(&mut self, mut domain: QuestionName) -> Result<Outcome, Stop> {
+    async fn policy_of(&mut self, mut domain: QuestionName) -> Result<SpfResult, Stop> {
         let mut redirected = false;
         loop {
             let answer = self.text_of(&domain).await?;
             let record = match answer.as_deref() {
-                Some(Answer::Found(Records::Txt(texts))) => Record::among(texts)?,
+                Some(Answer::Found(Records::Txt(texts))) => SpfRecord::among(texts)?,
                 _ => None,
             };
             let Some(record) = record else {
                 // RFC 7208 6.1: to point at nothing is an error.
-                return if redirected { Err(Stop::Permanent) } else { Ok(Outcome::None) };
+                return if redirected { Err(Stop::Permanent) } else { Ok(SpfResult::None) };
             };
             for (outcome, mechanism) in record.directives() {
                 if self.holds(mechanism, &domain).await? {
@@ -77,7 +77,7 @@ impl Evaluation<'_, '_> {
                 }
             }
             let Some(target) = record.redirect else {
-                return Ok(Outcome::Neutral);
+                return Ok(SpfResult::Neutral);
             };
             self.count_lookup()?;
             domain = self.target(Some(target), &domain).await.ok_or(Stop::Permanent)?;
@@ -155,10 +155,10 @@ impl Evaluation<'_, '_> {
     ) -> Pin<Box<dyn Future<Output = Result<bool, Stop>> + Send + 's>> {
         Box::pin(async move {
             match self.policy_of(target).await? {
-                Outcome::Pass => Ok(true),
-                Outcome::Fail | Outcome::SoftFail | Outcome::Neutral => Ok(false),
-                Outcome::None | Outcome::PermError => Err(Stop::Permanent),
-                Outcome::TempError => Err(Stop::Temporary),
+                SpfResult::Pass => Ok(true),
+                SpfResult::Fail | SpfResult::SoftFail | SpfResult::Neutral => Ok(false),
+                SpfResult::None | SpfResult::PermError => Err(Stop::Permanent),
+                SpfResult::TempError => Err(Stop::Temporary),
             }
         })
     }
@@ -209,10 +209,10 @@ impl Evaluation<'_, '_> {
         spec.expand(&Values { local, origin, domain, client, helo, name })
     }
 
-    async fn claims(&mut self) -> &Claims {
+    async fn claims(&mut self) -> &ForwardConfirmation {
         match self.claims.take() {
             Some(claims) => self.claims.insert(claims),
-            None => self.claims.insert(names::look_up(self.trail, MOST_NAMES, |_| true).await),
+            None => self.claims.insert(fcrdns::look_up(self.trail, MOST_NAMES, |_| true).await),
         }
     }
 
@@ -242,7 +242,7 @@ impl Prefixes {
 }
 
 /// The value of the macro `p` (RFC 7208 7.3): the domain itself, or a name below it, or any.
-fn best_name<'a>(claims: &'a Claims, domain: &QuestionName) -> &'a str {
+fn best_name<'a>(claims: &'a ForwardConfirmation, domain: &QuestionName) -> &'a str {
     let names = || claims.confirmed.iter().map(DomainName::as_str);
     names()
         .find(|name| *name == domain.as_str())

@@ -1,6 +1,6 @@
 //! What is said to a relay that behaves.
 
-use crate::relay::Answer;
+use crate::relay::HopReply;
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
 use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, Recipient, RelayError};
@@ -12,7 +12,7 @@ S 220 relay.test ESMTP
 C EHLO gate.test
 S 250-relay.test|250-SIZE 100000|250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN|250 8BITMIME";
 
-fn wire(answer: &Answer) -> String {
+fn wire(answer: &HopReply) -> String {
     let reply = &answer.reply;
     let mut wire = Vec::new();
     reply.write_to(&mut wire);

@@ -87,14 +87,14 @@ async fn sessions_of_older_settings_count_against_the_new_limit() {
         for number in 1..=4 {
             old.push(begin_as(&relay.visit(), &from(&format!("192.0.2.{number}:1"))).await.unwrap());
         }
-        let renewed = relay.renewed(settings_of(&robot, after));
+        let with_settings = relay.with_settings(settings_of(&robot, after));
         let newcomers = |from: u8| (from..).map(|number| format!("198.51.100.{number}:1"));
-        let (new, busy) = all_it_gets(&renewed, newcomers(1)).await;
+        let (new, busy) = all_it_gets(&with_settings, newcomers(1)).await;
         assert!(busy.starts_with("451 4.3.2 "), "{busy}");
         assert_eq!(new.len(), more, "{before} to {after}");
         assert!(robot.open() <= before.max(after));
         drop((old, new));
-        let (new, _) = all_it_gets(&renewed, newcomers(100)).await;
+        let (new, _) = all_it_gets(&with_settings, newcomers(100)).await;
         assert_eq!(new.len(), after, "{before} to {after}, and the old ones have ended");
     }
 }
@@ -116,12 +116,16 @@ async fn a_connection_that_waits_serves_only_settings_that_would_make_the_same()
         assert_eq!(deliver_as(&relay.visit(), &client(), &[MESSAGE]).await, QUEUED);
         let mut settings = robot.settings();
         change(&mut settings);
-        let renewed = relay.renewed(settings);
-        assert_eq!(renewed.capabilities(), relay.capabilities(), "what is known of the host is known still");
-        assert_eq!(renewed.reach(), relay.reach());
-        assert!(renewed.reach().ok, "row {number}");
+        let with_settings = relay.with_settings(settings);
+        assert_eq!(
+            with_settings.capabilities(),
+            relay.capabilities(),
+            "what is known of the host is known still"
+        );
+        assert_eq!(with_settings.reach(), relay.reach());
+        assert!(with_settings.reach().ok, "row {number}");
         for _ in 0..2 {
-            assert_eq!(deliver_as(&renewed.visit(), &client(), &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&with_settings.visit(), &client(), &[MESSAGE]).await, QUEUED);
             assert_eq!(deliver_as(&relay.visit(), &client(), &[MESSAGE]).await, QUEUED);
         }
         assert_eq!(robot.connections(), connections, "row {number}");
@@ -142,8 +146,8 @@ async fn connections_that_wait_make_way_for_other_settings_and_a_smaller_limit()
     assert_eq!(robot.open(), 4, "they wait for anyone");
     let mut settings = settings_of(&robot, 2);
     settings.hostname = "other.test".into();
-    let renewed = relay.renewed(settings);
-    let transaction = begin_as(&renewed.visit(), &client()).await.unwrap();
+    let with_settings = relay.with_settings(settings);
+    let transaction = begin_as(&with_settings.visit(), &client()).await.unwrap();
     for connection in 0..3 {
         robot.ended(connection).await;
     }
@@ -157,13 +161,15 @@ async fn another_hosts_connections_are_its_own() {
     let (robot, other) = (Robot::start("XCLIENT_ADDR", GOOD).await, Robot::start("XCLIENT_ADDR", GOOD).await);
     let relay = robot.relay_with(|settings| changed(settings, 1));
     let held = begin_as(&relay.visit(), &client()).await.unwrap();
-    let renewed = relay.renewed(settings_of(&other, 1));
-    assert_eq!(deliver_as(&renewed.visit(), &client(), &[MESSAGE]).await, QUEUED);
+    let with_settings = relay.with_settings(settings_of(&other, 1));
+    assert_eq!(deliver_as(&with_settings.visit(), &client(), &[MESSAGE]).await, QUEUED);
     assert_eq!((robot.connections(), other.connections()), (1, 1));
     drop(held);
     let folder = tempfile::tempdir().unwrap();
-    let maildir = renewed
-        .renewed(Settings { next_hop: NextHop::Maildir(folder.path().to_owned()), ..settings_of(&other, 1) });
+    let maildir = with_settings.with_settings(Settings {
+        next_hop: NextHop::Maildir(folder.path().to_owned()),
+        ..settings_of(&other, 1)
+    });
     maildir.probe().await.unwrap();
     assert!(deliver_as(&maildir.visit(), &client(), &[MESSAGE]).await.starts_with("END 250 "));
 }
