@@ -23,7 +23,7 @@ use crate::spf::{self, Published, Sender};
 /// How long SPF may take (RFC 7208 4.6.4).
 const SPF_TIME: Duration = Duration::from_secs(20);
 
-/// Questions of one step: a survey asks 3 for each of `dns.max_mx_hosts` hosts.
+/// Questions of one step: a mx_report asks 3 for each of `dns.max_mx_hosts` hosts.
 const MOST_QUESTIONS: u32 = 500;
 
 /// The labels that are tried for a new host: `mx2` and so on.
@@ -44,7 +44,7 @@ const RUNGS: [(Rule, Rung); 7] = [
 pub(super) struct Facts {
     pub(super) domain: DomainName,
     pub(super) sender: Mailbox,
-    pub(super) survey: MxReport,
+    pub(super) mx_report: MxReport,
     pub(super) published: Published,
     /// How many MX hosts are looked at.
     pub(super) most_hosts: usize,
@@ -123,19 +123,19 @@ impl Inquiry<'_> {
         // On the account of each address itself; what is asked for all of them, of the first.
         let first = egress.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
         let account = account(first);
-        let survey = self.auditor.reverse_mx.survey(domain, &account);
+        let mx_report = self.auditor.reverse_mx.mx_report(domain, &account);
         let published = spf::published(&self.auditor.dns, domain, &account);
-        let (survey, published) = join(survey, published).await;
+        let (mx_report, published) = join(mx_report, published).await;
         let mut lines = join_all(egress.iter().map(|address| self.line(*address))).await;
         let mut labels = LABELS;
         for line in &mut lines {
-            let placed = survey.trouble().is_some() || survey.takes_mail_at(line.address);
+            let placed = mx_report.trouble().is_some() || mx_report.takes_mail_at(line.address);
             if !placed && line.own_name().is_none() {
-                line.fresh = self.fresh_name(&mut labels, &survey, line.address).await;
+                line.fresh = self.fresh_name(&mut labels, &mx_report, line.address).await;
             }
         }
         let (domain, sender) = (domain.clone(), sender.clone());
-        Facts { domain, sender, survey, published, most_hosts: self.auditor.most_hosts, lines }
+        Facts { domain, sender, mx_report, published, most_hosts: self.auditor.most_hosts, lines }
     }
 
     async fn line(&self, address: IpAddr) -> Line {
@@ -230,10 +230,10 @@ impl Inquiry<'_> {
     async fn fresh_name(
         &self,
         labels: &mut std::ops::RangeInclusive<u8>,
-        survey: &MxReport,
+        mx_report: &MxReport,
         address: IpAddr,
     ) -> Option<DomainName> {
-        let named = |name: &DomainName| survey.listed().iter().any(|known| known.host() == Some(name));
+        let named = |name: &DomainName| mx_report.listed().iter().any(|known| known.host() == Some(name));
         for number in labels {
             let name = DomainName::parse(&format!("mx{number}.{}", self.question.domain)).ok()?;
             let holding = self.auditor.reverse_mx.holding(&name, &account(address)).await;

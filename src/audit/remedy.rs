@@ -47,7 +47,7 @@ pub(super) enum Zone {
 
 impl Remedy {
     pub(super) fn of(facts: &Facts) -> Self {
-        let listed = facts.survey.listed();
+        let listed = facts.mx_report.listed();
         let last =
             listed.iter().filter(|exchanger| is_host(exchanger)).map(|exchanger| exchanger.preference).max();
         let mut draft = Draft {
@@ -97,7 +97,7 @@ impl Draft<'_> {
     /// What stands in the way of any record.
     fn can_be_mended(&mut self) -> bool {
         let domain = self.domain().clone();
-        let fault = match (&self.facts.survey.exchangers, &self.facts.survey.own.alias) {
+        let fault = match (&self.facts.mx_report.exchangers, &self.facts.mx_report.own.alias) {
             (_, Some(target)) => format!(
                 "{domain} is an alias (CNAME) of {target}: beside a CNAME record no MX and no TXT record can stand (RFC 1034 \
                  3.6.2). Put {target}'s own records in its place, then audit again."
@@ -119,7 +119,7 @@ impl Draft<'_> {
     /// The MX records that are there.
     fn exchangers(&mut self) {
         let domain = self.domain().clone();
-        match &self.facts.survey.exchangers {
+        match &self.facts.mx_report.exchangers {
             Exchangers::Null => self.step(
                 Zone::Own,
                 format!(
@@ -129,7 +129,7 @@ impl Draft<'_> {
                 vec![MissingRecord::mx_to(&domain, 0, &Target::Root)],
                 Vec::new(),
             ),
-            Exchangers::Absent if self.facts.survey.own.addresses.is_empty() => {
+            Exchangers::Absent if self.facts.mx_report.own.addresses.is_empty() => {
                 self.remark(format!("{domain} has no MX record: nobody can answer its mail."));
             }
             Exchangers::Absent => {
@@ -191,11 +191,11 @@ impl Draft<'_> {
     /// The records that one address needs.
     fn line(&mut self, line: &Line) {
         let address = line.address;
-        if self.facts.survey.takes_mail_at(address) {
+        if self.facts.mx_report.takes_mail_at(address) {
             self.placed.push(address);
             return self.ptr_of_exchanger(line);
         }
-        if self.facts.survey.trouble().is_some() {
+        if self.facts.mx_report.trouble().is_some() {
             return self.remark(format!(
                 "Whether {address} is an address of an MX host can't be known now. Audit again later."
             ));
@@ -289,7 +289,7 @@ impl Draft<'_> {
 
     /// The name of the MX host that has an address, by the target itself where it is an alias.
     fn exchanger_of(&self, address: IpAddr) -> Option<DomainName> {
-        let Some(exchanger) = self.facts.survey.exchanger_with(address) else {
+        let Some(exchanger) = self.facts.mx_report.exchanger_with(address) else {
             return Some(self.domain().clone());
         };
         match exchanger.holding.as_ref().and_then(|holding| holding.alias.as_ref()) {

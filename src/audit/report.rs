@@ -86,7 +86,7 @@ impl Report {
 
     fn exchanger(&self, address: IpAddr) -> String {
         let with: Vec<String> = self.exchangers(address).map(host).collect();
-        match (with.is_empty(), self.facts.survey.trouble()) {
+        match (with.is_empty(), self.facts.mx_report.trouble()) {
             (false, _) => format!("{RIGHT} {}", with.join(", ")),
             (true, Some(trouble)) => format!("? {trouble}"),
             (true, None) => format!("{WRONG} none"),
@@ -94,7 +94,7 @@ impl Report {
     }
 
     fn exchangers(&self, address: IpAddr) -> impl Iterator<Item = &Exchanger> {
-        self.facts.survey.listed().iter().filter(move |exchanger| exchanger.has(address))
+        self.facts.mx_report.listed().iter().filter(move |exchanger| exchanger.has(address))
     }
 
     /// A row for each rung, a column for each address.

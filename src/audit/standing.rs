@@ -23,7 +23,7 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn of(facts: &Facts, line: &Line) -> Self {
         let mut standing = Self { lost: Vec::new(), unknown: Vec::new() };
-        match (facts.survey.exchanger_with(line.address), facts.survey.trouble()) {
+        match (facts.mx_report.exchanger_with(line.address), facts.mx_report.trouble()) {
             (Some(_), _) => {}
             (None, Some(trouble)) => {
                 standing.unknown.push(format!("the MX hosts can't all be looked up now ({trouble})"));

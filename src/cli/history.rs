@@ -164,24 +164,24 @@ fn listed(records: &[DecisionRecord]) -> String {
 }
 
 fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
-    let mut tally = RefusalStats::default();
-    let damage = archive.all(filter, |record| tally.add_record(record)).map_err(trouble)?;
+    let mut stats = RefusalStats::default();
+    let damage = archive.all(filter, |record| stats.add_record(record)).map_err(trouble)?;
     say_damage(&damage);
-    let found = if tally.is_empty() { Exit::Reject } else { Exit::Done };
+    let found = if stats.is_empty() { Exit::Reject } else { Exit::Done };
     if args.json {
-        return printed(&format!("{:#}\n", tally.json(args.limit.get())), found);
+        return printed(&format!("{:#}\n", stats.json(args.limit.get())), found);
     }
-    if tally.is_empty() {
+    if stats.is_empty() {
         eprintln!("rmxd: nothing in {} would have been refused", archive.path().display());
         return Ok(found);
     }
-    printed(&summed(&tally, args.limit.get(), Colour::of_stdout()), found)
+    printed(&summed(&stats, args.limit.get(), Colour::of_stdout()), found)
 }
 
-fn summed(tally: &RefusalStats, top: usize, colour: Colour) -> String {
+fn summed(stats: &RefusalStats, top: usize, colour: Colour) -> String {
     let mut text = String::new();
-    let kinds = tally.kinds();
-    let rows: Vec<Row> = tally.rows();
+    let kinds = stats.kinds();
+    let rows: Vec<Row> = stats.rows();
     let title = format!("{} would have been refused, and why", sum(&kinds).taken);
     line(&mut text, &format!("{}\n{}", colour.bold(&title), kinds_table(&kinds)));
     line(&mut text, &format!("\n{}", colour.bold("By sender domain")));

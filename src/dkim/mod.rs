@@ -101,9 +101,9 @@ impl Signatures {
     /// Looks up the keys, on this account, and verifies what was signed of the header.
     pub async fn check(self, dns: &Dns, account: &Account) -> Checked {
         let keys = self.list.iter().map(|(_, signature)| async {
-            let mut trail = Lookups::new(dns, account);
-            let answer = trail.ask(signature.key_name.clone(), RecordType::Txt).await;
-            (answer, trail.into_evidence())
+            let mut lookups = Lookups::new(dns, account);
+            let answer = lookups.ask(signature.key_name.clone(), RecordType::Txt).await;
+            (answer, lookups.into_evidence())
         });
         let keys = join_all(keys).await;
         self.verified(keys)

@@ -490,8 +490,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
             Resolved::trouble(DnsFailure::Busy)
         };
-        let askers = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
-        let given = futures_util::future::join_all(askers).await;
+        let quota = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
+        let given = futures_util::future::join_all(quota).await;
         assert!(
             given.iter().flatten().all(|entry| *entry.latest.answer == Answer::Unavailable(DnsFailure::Busy))
         );

@@ -1,5 +1,5 @@
 //! Places for questions, shared fairly among client networks: a flood of questions, be they to silent name servers, makes its
-//! own askers wait and nobody else.
+//! own quota wait and nobody else.
 //!
 //! - Networks take turns, one question each (round robin, which is what deficit round robin is where all cost the same), and
 //!   so do the neighbourhoods that they stand in: an IPv4 /24 or an IPv6 /48, so that it helps nobody to own many.
@@ -99,7 +99,7 @@ struct Network {
     held: usize,
     waiting: usize,
     in_turns: [bool; 2],
-    /// Those of askers who left are closed.
+    /// Those of quota who left are closed.
     queues: [VecDeque<Turn>; 2],
 }
 
@@ -131,7 +131,7 @@ fn place(urgency: Urgency) -> usize {
 /// A question that was admitted: its place, or its wait for one, ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    askers: Arc<ClientQuota>,
+    quota: Arc<ClientQuota>,
     network: IpAddr,
     /// `None` = it has its place.
     turn: Option<oneshot::Receiver<QueueEntry>>,
@@ -150,7 +150,7 @@ impl ClientQuota {
         let mut table = self.table();
         table.enter(network);
         let first = table.networks.get(&network).is_some_and(|it| it.waiting == 0);
-        let ticket = |turn, place| Ticket { askers: Arc::clone(self), network, turn, place };
+        let ticket = |turn, place| Ticket { quota: Arc::clone(self), network, turn, place };
         if first && table.may_take(self.bounds, network, place(urgency)) {
             let place = table.take(network);
             return Some(ticket(None, Some(place)));
@@ -461,7 +461,7 @@ impl Ticket {
             if let Ok(place) = timeout(wait, turn).await {
                 (self.place, self.turn) = (place.ok(), None);
             } else {
-                self.askers.table().give_to_newcomer(self.askers.bounds, self.network);
+                self.quota.table().give_to_newcomer(self.quota.bounds, self.network);
                 wait *= 2;
             }
         }
@@ -488,13 +488,13 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let askers = Arc::clone(&self.askers);
-        let mut table = askers.table();
+        let quota = Arc::clone(&self.quota);
+        let mut table = quota.table();
         // Turns are given under the lock that is held here.
         self.turn.as_mut().into_iter().for_each(oneshot::Receiver::close);
         if self.has_place() {
             self.place.iter().for_each(|place| table.release(place.number));
-            table.give_places(askers.bounds);
+            table.give_places(quota.bounds);
         } else {
             table.abandon(self.network);
         }
@@ -556,8 +556,8 @@ mod tests {
     const BOUNDS: Bounds =
         Bounds { places: 512, reserved: 64, late: 512, places_each: 64, waiting: 4096, waiting_each: 200 };
 
-    fn admit(askers: &Arc<ClientQuota>, address: &str, urgency: Urgency) -> Option<Ticket> {
-        askers.admit(address.parse().unwrap(), urgency)
+    fn admit(quota: &Arc<ClientQuota>, address: &str, urgency: Urgency) -> Option<Ticket> {
+        quota.admit(address.parse().unwrap(), urgency)
     }
 
     fn has_place(ticket: &mut Ticket) -> bool {
@@ -565,31 +565,31 @@ mod tests {
     }
 
     /// As many questions as this client can have, and how many of them have a place.
-    fn flood(askers: &Arc<ClientQuota>, address: &str, urgency: Urgency) -> (Vec<Ticket>, usize) {
-        let mut tickets: Vec<_> = (0..1_000).map_while(|_| admit(askers, address, urgency)).collect();
+    fn flood(quota: &Arc<ClientQuota>, address: &str, urgency: Urgency) -> (Vec<Ticket>, usize) {
+        let mut tickets: Vec<_> = (0..1_000).map_while(|_| admit(quota, address, urgency)).collect();
         let placed = tickets.iter_mut().map(has_place).filter(|has| *has).count();
         (tickets, placed)
     }
 
     /// All places but one are taken, each by a network of its own.
     fn with_one_place() -> (Arc<ClientQuota>, Vec<Ticket>) {
-        let askers = ClientQuota::new(Bounds { places: 4, reserved: 0, ..BOUNDS });
-        let others = (0..3).map(|nth| admit(&askers, &format!("10.{nth}.0.1"), Urgency::Refuses).unwrap());
+        let quota = ClientQuota::new(Bounds { places: 4, reserved: 0, ..BOUNDS });
+        let others = (0..3).map(|nth| admit(&quota, &format!("10.{nth}.0.1"), Urgency::Refuses).unwrap());
         let others = others.collect();
-        (askers, others)
+        (quota, others)
     }
 
     #[test]
     fn one_client_has_its_own_bounds_whatever_is_free() {
-        let askers = ClientQuota::new(BOUNDS);
-        let (tickets, placed) = flood(&askers, "192.0.2.1", Urgency::Refuses);
+        let quota = ClientQuota::new(BOUNDS);
+        let (tickets, placed) = flood(&quota, "192.0.2.1", Urgency::Refuses);
         assert_eq!((tickets.len(), placed), (64 + 200, 64));
-        assert_eq!(askers.counts(), (64, 200, 1));
-        assert!(admit(&askers, "::ffff:192.0.2.1", Urgency::Refuses).is_none(), "it is the same");
-        assert!(admit(&askers, "192.0.2.2", Urgency::Refuses).is_some());
+        assert_eq!(quota.counts(), (64, 200, 1));
+        assert!(admit(&quota, "::ffff:192.0.2.1", Urgency::Refuses).is_none(), "it is the same");
+        assert!(admit(&quota, "192.0.2.2", Urgency::Refuses).is_some());
         drop(tickets);
-        assert_eq!(askers.counts(), (0, 0, 0), "nothing is left of who asks no more");
-        let table = askers.table();
+        assert_eq!(quota.counts(), (0, 0, 0), "nothing is left of who asks no more");
+        let table = quota.table();
         assert!(table.neighbourhoods.is_empty() && table.turns.iter().all(VecDeque::is_empty));
     }
 
@@ -602,93 +602,92 @@ mod tests {
             |nth| format!("2001:db8:1:{nth}::1"),
         ];
         for address in rows {
-            let askers = ClientQuota::new(BOUNDS);
+            let quota = ClientQuota::new(BOUNDS);
             let flooding: Vec<_> =
-                (0..60).map(|nth| flood(&askers, &address(nth), Urgency::Refuses)).collect();
+                (0..60).map(|nth| flood(&quota, &address(nth), Urgency::Refuses)).collect();
             for newcomer in ["198.51.100.1", &address(100)] {
-                let mut questions = [(); 2].map(|()| admit(&askers, newcomer, Urgency::Refuses).unwrap());
-                assert!(questions.iter_mut().all(has_place), "{newcomer}: {:?}", askers.counts());
+                let mut questions = [(); 2].map(|()| admit(&quota, newcomer, Urgency::Refuses).unwrap());
+                assert!(questions.iter_mut().all(has_place), "{newcomer}: {:?}", quota.counts());
             }
             drop(flooding);
-            assert_eq!(askers.counts(), (0, 0, 0));
+            assert_eq!(quota.counts(), (0, 0, 0));
         }
     }
 
     /// So many networks ask all they may; none of their questions is answered.
     async fn flooded(networks: usize) -> (Arc<ClientQuota>, Vec<Ticket>) {
-        let askers = ClientQuota::new(BOUNDS);
+        let quota = ClientQuota::new(BOUNDS);
         let address = |nth: usize| format!("10.{}.{}.1", nth / 256, nth % 256);
         let mut tickets = Vec::new();
         for nth in 0..networks {
-            tickets.extend((0..4).filter_map(|_| admit(&askers, &address(nth), Urgency::Refuses)));
+            tickets.extend((0..4).filter_map(|_| admit(&quota, &address(nth), Urgency::Refuses)));
         }
         advance(LATE).await;
-        (askers, tickets)
+        (quota, tickets)
     }
 
     #[tokio::test(start_paused = true)]
     async fn where_nothing_is_left_a_newcomer_has_the_place_of_the_oldest_that_is_late() {
         for networks in [200, 400, 2_000] {
-            let (askers, mut flooding) = flooded(networks).await;
-            assert_eq!(askers.counts().0, BOUNDS.places, "{networks}");
+            let (quota, mut flooding) = flooded(networks).await;
+            assert_eq!(quota.counts().0, BOUNDS.places, "{networks}");
             for nth in 0..100 {
                 let began = Instant::now();
-                let mut newcomer = admit(&askers, &format!("192.0.{nth}.1"), Urgency::Refuses).unwrap();
+                let mut newcomer = admit(&quota, &format!("192.0.{nth}.1"), Urgency::Refuses).unwrap();
                 newcomer.take_place().await;
                 assert!(began.elapsed() <= LATE, "{networks}: {:?}", began.elapsed());
             }
-            assert_eq!(askers.counts().0, BOUNDS.places);
+            assert_eq!(quota.counts().0, BOUNDS.places);
             let given_up = flooding.iter_mut().filter_map(|ticket| ticket.given_up().now_or_never());
             assert_eq!(given_up.count(), 0, "they still wait for their answers");
             drop(flooding);
-            assert_eq!(askers.counts(), (0, 0, 0));
+            assert_eq!(quota.counts(), (0, 0, 0));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_late_is_given_up_for_newcomers_after_a_second_when_there_is_too_much_of_it() {
-        let (askers, mut flooding) = flooded(200).await;
+        let (quota, mut flooding) = flooded(200).await;
         let newcomer = |nth: usize| {
-            admit(&askers, &format!("172.{}.{}.1", nth / 256, nth % 256), Urgency::Refuses).unwrap()
+            admit(&quota, &format!("172.{}.{}.1", nth / 256, nth % 256), Urgency::Refuses).unwrap()
         };
         let mut newcomers: Vec<_> = (0..BOUNDS.places + BOUNDS.late).map(newcomer).collect();
         let placed = newcomers.iter_mut().map(has_place).filter(|has| *has).count();
-        assert_eq!((askers.counts().0, placed), (BOUNDS.places, BOUNDS.late));
+        assert_eq!((quota.counts().0, placed), (BOUNDS.places, BOUNDS.late));
         advance(SILENT).await;
         newcomers.last_mut().unwrap().take_place().await;
         let given_up = flooding.iter_mut().filter_map(|ticket| ticket.given_up().now_or_never());
         assert!(given_up.count() >= 1);
-        assert_eq!(askers.table().late.len(), BOUNDS.late);
+        assert_eq!(quota.table().late.len(), BOUNDS.late);
         drop((flooding, newcomers));
-        assert_eq!(askers.counts(), (0, 0, 0));
-        let table = askers.table();
+        assert_eq!(quota.counts(), (0, 0, 0));
+        let table = quota.table();
         assert!(table.late.is_empty() && table.neighbourhoods.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_takes_no_place_back_not_even_from_a_neighbourhood_of_many_networks() {
-        let (askers, _flooding) = flooded(200).await;
-        assert!(!has_place(&mut admit(&askers, "10.0.0.1", Urgency::Refuses).unwrap()));
-        assert!(!has_place(&mut admit(&askers, "192.0.3.1", Urgency::Tags).unwrap()));
-        let mut neighbours: Vec<_> = (0..100)
-            .map(|nth| admit(&askers, &format!("192.0.2.{nth}"), Urgency::Refuses).unwrap())
-            .collect();
+        let (quota, _flooding) = flooded(200).await;
+        assert!(!has_place(&mut admit(&quota, "10.0.0.1", Urgency::Refuses).unwrap()));
+        assert!(!has_place(&mut admit(&quota, "192.0.3.1", Urgency::Tags).unwrap()));
+        let mut neighbours: Vec<_> =
+            (0..100).map(|nth| admit(&quota, &format!("192.0.2.{nth}"), Urgency::Refuses).unwrap()).collect();
         let placed = neighbours.iter_mut().map(has_place).filter(|has| *has).count();
         assert_eq!(placed, BOUNDS.places / NEWCOMERS_TOGETHER);
     }
 
     #[test]
     fn who_owns_a_whole_neighbourhood_has_no_more_than_one_who_does_not() {
-        let askers = ClientQuota::new(BOUNDS);
+        let quota = ClientQuota::new(BOUNDS);
         let mut held = [0; 2];
         let mut tickets = Vec::new();
         for nth in 0..400 {
-            let (many, placed) = flood(&askers, &format!("2001:db8:1:{nth}::1"), Urgency::Refuses);
+            let (many, placed) = flood(&quota, &format!("2001:db8:1:{nth}::1"), Urgency::Refuses);
             tickets.extend(many);
             held[0] += placed;
         }
         for address in ["192.0.2.1", "198.51.100.1"] {
-            let (many, placed) = flood(&askers, address, Urgency::Refuses);
+            let (many, placed) = flood(&quota, address, Urgency::Refuses);
             tickets.extend(many);
             held[1] += placed;
         }
@@ -697,8 +696,8 @@ mod tests {
 
     #[test]
     fn places_go_round_among_the_networks_that_wait_and_what_refuses_goes_first() {
-        let (askers, _others) = with_one_place();
-        let first = admit(&askers, "192.0.2.1", Urgency::Refuses).unwrap();
+        let (quota, _others) = with_one_place();
+        let first = admit(&quota, "192.0.2.1", Urgency::Refuses).unwrap();
         let asked = [
             ("a tags", "198.51.100.1", Urgency::Tags),
             ("a 1", "198.51.100.1", Urgency::Refuses),
@@ -710,7 +709,7 @@ mod tests {
         ];
         let mut waiting: Vec<_> = asked
             .iter()
-            .map(|(name, client, urgency)| (*name, admit(&askers, client, *urgency).unwrap()))
+            .map(|(name, client, urgency)| (*name, admit(&quota, client, *urgency).unwrap()))
             .collect();
         drop(first);
         let mut order = Vec::new();
@@ -722,19 +721,19 @@ mod tests {
 
     #[test]
     fn the_last_places_are_for_what_can_refuse() {
-        let askers = ClientQuota::new(BOUNDS);
+        let quota = ClientQuota::new(BOUNDS);
         let tags: Vec<_> =
-            (0..60).map(|nth| flood(&askers, &format!("192.0.{nth}.1"), Urgency::Tags)).collect();
-        assert_eq!(askers.counts().0, 512 - 64);
-        assert!(has_place(&mut admit(&askers, "192.0.100.1", Urgency::Refuses).unwrap()));
-        assert!(!has_place(&mut admit(&askers, "192.0.100.1", Urgency::Tags).unwrap()));
+            (0..60).map(|nth| flood(&quota, &format!("192.0.{nth}.1"), Urgency::Tags)).collect();
+        assert_eq!(quota.counts().0, 512 - 64);
+        assert!(has_place(&mut admit(&quota, "192.0.100.1", Urgency::Refuses).unwrap()));
+        assert!(!has_place(&mut admit(&quota, "192.0.100.1", Urgency::Tags).unwrap()));
         drop(tags);
     }
 
     #[test]
     fn who_leaves_gives_up_its_turn_and_its_place() {
-        let (askers, _others) = with_one_place();
-        let question = || admit(&askers, "192.0.2.1", Urgency::Refuses).unwrap();
+        let (quota, _others) = with_one_place();
+        let question = || admit(&quota, "192.0.2.1", Urgency::Refuses).unwrap();
         let (first, second, mut third, fourth) = (question(), question(), question(), question());
         drop(second);
         drop(first);
@@ -742,23 +741,23 @@ mod tests {
         drop(third);
         drop(fourth); // it was given its place, and never saw it
         assert!(has_place(&mut question()));
-        assert_eq!(askers.counts(), (3, 0, 3));
+        assert_eq!(quota.counts(), (3, 0, 3));
         let holder = question();
         for _ in 0..1_000 {
             drop(question());
         }
         let queued: usize =
-            askers.table().networks.values().flat_map(|it| &it.queues).map(VecDeque::len).sum();
-        assert!(queued <= 17, "{queued} turns of askers who left");
+            quota.table().networks.values().flat_map(|it| &it.queues).map(VecDeque::len).sum();
+        assert!(queued <= 17, "{queued} turns of quota who left");
         drop(holder);
     }
 
     #[test]
     fn nobody_fills_the_room_for_what_waits() {
-        let askers = ClientQuota::new(BOUNDS);
+        let quota = ClientQuota::new(BOUNDS);
         let flooding: Vec<_> =
-            (0..60).map(|nth| flood(&askers, &format!("192.0.{nth}.1"), Urgency::Refuses)).collect();
-        let (held, waiting, _) = askers.counts();
+            (0..60).map(|nth| flood(&quota, &format!("192.0.{nth}.1"), Urgency::Refuses)).collect();
+        let (held, waiting, _) = quota.counts();
         assert!(held < BOUNDS.places && waiting < BOUNDS.waiting, "{held} {waiting}");
         drop(flooding);
     }

@@ -29,15 +29,15 @@ pub(crate) struct ForwardConfirmation {
     pub(crate) absent: bool,
 }
 
-/// Looks up the names of the trail's client, and confirms the first `most` that are wanted.
+/// Looks up the names of the lookups's client, and confirms the first `most` that are wanted.
 pub(crate) async fn look_up(
-    trail: &mut Lookups<'_>,
+    lookups: &mut Lookups<'_>,
     most: usize,
     wanted: impl Fn(&DomainName) -> bool,
 ) -> ForwardConfirmation {
-    let client = trail.client();
+    let client = lookups.client();
     let found = match reverse_name(client) {
-        Some(name) => Some(trail.ask(name, RecordType::Ptr).await),
+        Some(name) => Some(lookups.ask(name, RecordType::Ptr).await),
         None => None,
     };
     let targets = match found.as_deref() {
@@ -57,16 +57,16 @@ pub(crate) async fn look_up(
             names.push(name.clone());
         }
     }
-    let confirmed = confirm(trail, names, client).await;
+    let confirmed = confirm(lookups, names, client).await;
     let absent = matches!(found.as_deref(), Some(Answer::NoData | Answer::NoSuchDomain));
     ForwardConfirmation { targets: targets.to_vec(), confirmed, absent }
 }
 
 /// Those of the names that have the client's address.
-async fn confirm(trail: &mut Lookups<'_>, mut names: Vec<DomainName>, client: IpAddr) -> Vec<DomainName> {
+async fn confirm(lookups: &mut Lookups<'_>, mut names: Vec<DomainName>, client: IpAddr) -> Vec<DomainName> {
     let questions = names.iter().map(|name| Question { name: name.into(), rtype: family(client) });
     let mut confirmed: Vec<QuestionName> = Vec::new();
-    trail
+    lookups
         .ask_all(questions.collect(), Start::Together, |question, answer| {
             if addresses(answer).any(|address| address == client) {
                 confirmed.push(question.name.clone());

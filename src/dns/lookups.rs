@@ -56,7 +56,7 @@ impl<'a> Lookups<'a> {
         self.evidence
     }
 
-    /// One question; the answer is stale where nothing better is known. Asked again, it is answered from the trail.
+    /// One question; the answer is stale where nothing better is known. Asked again, it is answered from the lookups.
     pub(crate) async fn ask(&mut self, name: impl Into<QuestionName>, rtype: RecordType) -> Arc<Answer> {
         let question = Question { name: name.into(), rtype };
         if let Some(answer) = self.known(&question) {

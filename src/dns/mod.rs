@@ -5,8 +5,8 @@
 //! server within one deadline, `resolver` is one exchange with one server (`udp` and `tcp` its sockets, `packet` its
 //! questions, `message` its answers).
 //! Beside them `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
-//! A question is asked on an account (`budget`), which pays for it and whose client has its place (`askers`); one that is
-//! under way already (`flights`) needs neither. Upon it stand `trail`, the look-ups of one finding, and `names`, those of an
+//! A question is asked on an account (`budget`), which pays for it and whose client has its place (`quota`); one that is
+//! under way already (`flights`) needs neither. Upon it stand `lookups`, the look-ups of one finding, and `names`, those of an
 //! address. What an answer means is not judged here.
 
 mod breaker;
@@ -132,7 +132,7 @@ pub struct Dns(Arc<Inner>);
 struct Inner {
     cache: Cache,
     servers: Arc<Servers>,
-    askers: Arc<ClientQuota>,
+    quota: Arc<ClientQuota>,
     flights: Arc<Flights>,
     clock: Clock,
     settings: Settings,
@@ -200,7 +200,7 @@ impl Dns {
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
             servers: servers(&settings, &clock, &metrics),
-            askers: ClientQuota::new(BOUNDS),
+            quota: ClientQuota::new(BOUNDS),
             flights: Arc::default(),
             clock,
             settings,
@@ -217,7 +217,7 @@ impl Dns {
         if settings.servers.is_empty() {
             settings.servers = server::system_servers()?;
         }
-        let Inner { cache, servers: asked, askers, flights: _, clock, settings: before, metrics } = &*self.0;
+        let Inner { cache, servers: asked, quota, flights: _, clock, settings: before, metrics } = &*self.0;
         if settings == *before {
             return Ok(self.clone());
         }
@@ -232,9 +232,9 @@ impl Dns {
             Cache::new(settings.cache.clone(), clock.clone())
         };
         // What is under way was put to the servers before.
-        let (askers, flights) = (Arc::clone(askers), Arc::default());
+        let (quota, flights) = (Arc::clone(quota), Arc::default());
         let (clock, metrics) = (clock.clone(), metrics.clone());
-        Ok(Self(Arc::new(Inner { cache, servers, askers, flights, clock, settings, metrics })))
+        Ok(Self(Arc::new(Inner { cache, servers, quota, flights, clock, settings, metrics })))
     }
 
     /// Looks after the servers from now on: the log tells what is wrong with one, and while none answers, questions are
@@ -350,7 +350,7 @@ impl Inner {
     /// A place for one question. It is the asker who waits for it, so if he leaves, it need not be asked. `None` = too many
     /// wait, or it was nobody's turn in time.
     async fn place(&self, account: &Account, asked: Instant) -> Option<Ticket> {
-        let mut ticket = self.askers.admit(account.client, account.urgency)?;
+        let mut ticket = self.quota.admit(account.client, account.urgency)?;
         timeout_at(asked + self.patience(account.urgency), ticket.take_place()).await.ok()?;
         Some(ticket)
     }

@@ -490,11 +490,11 @@ async fn past_the_bound_an_asker_is_told_busy_which_is_not_remembered() {
     let server = TestServer::start("good.test MX 10 m.test").await;
     let quick = Settings { timeout: Duration::from_millis(100), ..settings(&[server.address()]) };
     let dns = Dns::new(quick).unwrap();
-    let all: Vec<_> = (0..MAX_PER_CLIENT).map(|_| dns.0.askers.admit(CLIENT, Urgency::Refuses)).collect();
+    let all: Vec<_> = (0..MAX_PER_CLIENT).map(|_| dns.0.quota.admit(CLIENT, Urgency::Refuses)).collect();
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh too many questions under way");
     drop(all);
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh 10 m.test");
-    assert_eq!(dns.0.askers.counts(), (0, 0, 0));
+    assert_eq!(dns.0.quota.counts(), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -559,13 +559,13 @@ async fn a_question_that_nobody_waits_for_any_more_is_not_asked() {
             tokio::task::yield_now().await;
         }
     }
-    assert_eq!(dns.0.askers.counts(), (MAX_PER_CLIENT, 0, 1), "those that began are still asked");
+    assert_eq!(dns.0.quota.counts(), (MAX_PER_CLIENT, 0, 1), "those that began are still asked");
     assert!(tasks() - before <= 4 * MAX_PER_CLIENT, "{} tasks more than {before}", tasks() - before);
     assert_eq!(another(&dns).await, "fresh 10 mail.good.test");
     tokio::time::sleep(settings(&[]).timeout + SECOND / 4).await;
     let asked: std::collections::HashSet<String> = server.asked().into_iter().collect();
     assert_eq!(asked.len(), MAX_PER_CLIENT + 1);
-    assert_eq!(dns.0.askers.counts(), (0, 0, 0));
+    assert_eq!(dns.0.quota.counts(), (0, 0, 0));
     assert_eq!(text(&mx(&dns, "n0.good.test").await), "fresh NXDOMAIN", "afterwards it may ask again");
 }
 
@@ -596,9 +596,9 @@ async fn of_too_many_questions_that_wait_the_last_are_told_busy_at_once() {
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh too many questions under way");
     assert_eq!(another(&dns).await, "fresh 10 mail.good.test");
     assert_eq!(text(&mx(&dns, "good.test").await), "cached 10 mail.good.test", "busy is not remembered");
-    assert_eq!(dns.0.askers.counts(), (MAX_PER_CLIENT, MAX_WAITING_PER_CLIENT, 1));
+    assert_eq!(dns.0.quota.counts(), (MAX_PER_CLIENT, MAX_WAITING_PER_CLIENT, 1));
     drop(waiting);
-    assert_eq!(dns.0.askers.counts(), (MAX_PER_CLIENT, 0, 1), "those that began are still asked");
+    assert_eq!(dns.0.quota.counts(), (MAX_PER_CLIENT, 0, 1), "those that began are still asked");
 }
 
 #[tokio::test]
@@ -608,7 +608,7 @@ async fn one_who_is_told_busy_has_the_expired_answer() {
     mx(&dns, "good.test").await;
     clock.advance(10 * SECOND);
     let all: Vec<_> = (0..MAX_PER_CLIENT + MAX_WAITING_PER_CLIENT)
-        .map(|_| dns.0.askers.admit(CLIENT, Urgency::Refuses).unwrap())
+        .map(|_| dns.0.quota.admit(CLIENT, Urgency::Refuses).unwrap())
         .collect();
     let lookup = mx(&dns, "good.test").await;
     assert_eq!(text(&lookup), "fresh too many questions under way");

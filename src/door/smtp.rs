@@ -57,7 +57,7 @@ impl Door {
             guest,
             client,
             transaction: None,
-            visit: self.relay.visit(),
+            lease: self.relay.lease(),
             chunked: None,
             stop,
         };
@@ -95,7 +95,7 @@ struct Connection<'a, S> {
     reader: CommandReader,
     guest: Client,
     client: SocketAddr,
-    visit: ClientLease,
+    lease: ClientLease,
     /// Boxed, as all is that an idle client doesn't need.
     transaction: Option<Box<Transaction>>,
     /// The transaction's message, where it comes in chunks and some are still to come.
@@ -191,8 +191,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                let (guest, visit) = (&mut self.guest, &self.visit);
-                                let asked = transaction.recipient(self.door, guest, visit, path, &parameters);
+                                let (guest, lease) = (&mut self.guest, &self.lease);
+                                let asked = transaction.recipient(self.door, guest, lease, path, &parameters);
                                 Box::pin(asked).await
                             }
                             None => no_transaction(),
@@ -244,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
         self.guest = self.door.gate.guest(address);
         self.reader.set_bare_newline(self.door.settings.bare_newline(&self.guest));
-        self.visit = self.door.relay.visit();
+        self.lease = self.door.relay.lease();
         tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
         Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
     }

@@ -90,7 +90,7 @@ impl Transaction {
         &mut self,
         door: &Door,
         guest: &mut Client,
-        visit: &ClientLease,
+        lease: &ClientLease,
         path: ForwardPath,
         parameters: &RcptParameters,
     ) -> Reply {
@@ -109,7 +109,7 @@ impl Transaction {
             Err(reply) => return reply,
         };
         let recipient = Recipient { path: &path, parameters };
-        match self.ask_relay(guest, visit, permit, recipient).await {
+        match self.ask_relay(guest, lease, permit, recipient).await {
             Err(reply) => reply,
             Ok(reply) => {
                 self.account.accepted += 1;
@@ -127,7 +127,7 @@ impl Transaction {
     async fn ask_relay(
         &mut self,
         guest: &mut Client,
-        visit: &ClientLease,
+        lease: &ClientLease,
         permit: Permit,
         recipient: Recipient<'_>,
     ) -> Result<Reply, Reply> {
@@ -138,7 +138,7 @@ impl Transaction {
                 self.account.relayed(answer, Some(path))
             }
             Next::Failed(reply) => Err(reply.clone()),
-            Next::NotYet => match self.open(guest, visit, permit, recipient).await {
+            Next::NotYet => match self.open(guest, lease, permit, recipient).await {
                 Ok((transaction, answer)) => {
                     self.relay = Next::Open(transaction);
                     self.account.relayed(answer, Some(path))
@@ -157,12 +157,12 @@ impl Transaction {
     async fn open(
         &self,
         guest: &mut Client,
-        visit: &ClientLease,
+        lease: &ClientLease,
         permit: Permit,
         first: Recipient<'_>,
     ) -> Result<(relay::Transaction, HopReply), HopReply> {
         // DNS may take its time for the name.
-        let name = if visit.wants_name() { client_name(guest.names().await) } else { ClientName::Unknown };
+        let name = if lease.wants_name() { client_name(guest.names().await) } else { ClientName::Unknown };
         let client = ClientInfo {
             address: self.client,
             name,
@@ -178,7 +178,7 @@ impl Transaction {
             envid: self.parameters.envid.as_deref(),
             ..Envelope::new(&client, &self.path, id.as_str())
         };
-        visit.begin(permit, envelope, first).await
+        lease.begin(permit, envelope, first).await
     }
 
     /// The relay's side, which is open once a recipient was accepted; nobody else gets it afterwards.

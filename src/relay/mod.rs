@@ -96,7 +96,7 @@ impl Relay {
     }
 
     /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
-    /// both count together, each visit's against its own limit: never are there more than the larger one allows, nor
+    /// both count together, each lease's against its own limit: never are there more than the larger one allows, nor
     /// more than the new one once the old visits have ended. Another host's connections are its own. Whether the same next
     /// hop could be used is known still.
     #[must_use]
@@ -174,7 +174,7 @@ impl Relay {
 
     /// What one client's session has of the next hop. It costs nothing before the first transaction.
     #[must_use]
-    pub fn visit(&self) -> ClientLease {
+    pub fn lease(&self) -> ClientLease {
         ClientLease { inner: Arc::clone(&self.inner), key: Some(Arc::new(())) }
     }
 }
@@ -210,7 +210,7 @@ impl ClientLease {
     ) -> Result<(Transaction, HopReply), HopReply> {
         let subject = LogSubject::of(&envelope);
         let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
-        let (leg, reply) = match &self.inner.hop {
+        let (backend, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
                 (Backend::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
             }
@@ -235,7 +235,7 @@ impl ClientLease {
                 }
             }
         };
-        Ok((Transaction { leg, subject, failure: None, end }, reply))
+        Ok((Transaction { backend, subject, failure: None, end }, reply))
     }
 
     fn key(&self) -> Weak<()> {
@@ -258,7 +258,7 @@ impl Drop for ClientLease {
 /// file removed.
 #[derive(Debug)]
 pub struct Transaction {
-    leg: Backend,
+    backend: Backend,
     subject: LogSubject,
     /// The first failure after DATA was asked for; it stays the answer.
     failure: Option<HopReply>,
@@ -297,7 +297,7 @@ enum Backend {
 impl Transaction {
     /// The relay's answer for this recipient, made printable and bounded.
     pub async fn rcpt(&mut self, recipient: Recipient<'_>) -> HopReply {
-        match &mut self.leg {
+        match &mut self.backend {
             Backend::Maildir(_) => maildir_takes(),
             Backend::Smtp(transaction) => {
                 let answer = transaction.rcpt(&recipient).await;
@@ -315,7 +315,7 @@ impl Transaction {
     /// # Errors
     /// The reply for the client, at the end of its message or at once.
     pub async fn data(&mut self) -> Result<(), HopReply> {
-        let done = match &mut self.leg {
+        let done = match &mut self.backend {
             Backend::Smtp(transaction) => transaction.data().await,
             Backend::Maildir(transaction) => transaction.data().await,
         };
@@ -331,7 +331,7 @@ impl Transaction {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        let done = match &mut self.leg {
+        let done = match &mut self.backend {
             Backend::Smtp(transaction) => transaction.write(stuffed).await,
             Backend::Maildir(transaction) => transaction.write(stuffed).await,
         };
@@ -347,7 +347,7 @@ impl Transaction {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        let done = match &mut self.leg {
+        let done = match &mut self.backend {
             Backend::Smtp(transaction) => transaction.flush().await,
             Backend::Maildir(_) => Ok(()),
         };
@@ -359,7 +359,7 @@ impl Transaction {
         if let Some(failure) = self.failure {
             return failure;
         }
-        let done = match self.leg {
+        let done = match self.backend {
             Backend::Smtp(transaction) => transaction.finish().await,
             Backend::Maildir(transaction) => {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
@@ -378,7 +378,7 @@ impl Transaction {
     /// What the client is to be waited for by, where others may wait for its connection to the relay.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
-        match &self.leg {
+        match &self.backend {
             Backend::Maildir(_) => None,
             Backend::Smtp(transaction) => Some(transaction.hold()),
         }
@@ -386,7 +386,7 @@ impl Transaction {
 
     /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
     pub async fn abandon(self) {
-        if let Backend::Smtp(transaction) = self.leg {
+        if let Backend::Smtp(transaction) = self.backend {
             transaction.abandon();
         }
     }

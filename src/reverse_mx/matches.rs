@@ -23,7 +23,7 @@ use crate::spf::{self, Sender};
 
 /// Tries the rungs in their order.
 pub(super) async fn matches(
-    trail: &mut Lookups<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     sender: &Sender<'_>,
     rules: &IdentityRules,
@@ -34,12 +34,12 @@ pub(super) async fn matches(
         let holds = match rung {
             Rung::Mx | Rung::Network => {
                 if nearness.is_none() {
-                    nearness = Some(nearness_of_exchangers(trail, settings, domain, rules).await);
+                    nearness = Some(nearness_of_exchangers(lookups, settings, domain, rules).await);
                 }
                 nearness.is_some_and(|nearness| nearness.holds(rung))
             }
-            Rung::Ptr => shares_organization(trail, domain).await,
-            Rung::Spf => spf::check_by(trail, sender).await == spf::SpfResult::Pass,
+            Rung::Ptr => shares_organization(lookups, domain).await,
+            Rung::Spf => spf::check_by(lookups, sender).await == spf::SpfResult::Pass,
             Rung::Dkim => false, // the gate's, where no other holds: it needs the body
             Rung::Address | Rung::Organization => false, // rungs of `exists`
         };
@@ -47,7 +47,7 @@ pub(super) async fn matches(
             return RuleResult::Pass(rung);
         }
     }
-    trail.failure(Reason::NotAnExchanger)
+    lookups.failure(Reason::NotAnExchanger)
 }
 
 /// How near the domain's exchangers come to the client.
@@ -75,13 +75,13 @@ impl Nearness {
 
 /// As far as the first of the two rungs that the operator lists needs it: where that holds, no more is asked.
 async fn nearness_of_exchangers(
-    trail: &mut Lookups<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
     rules: &IdentityRules,
 ) -> Nearness {
-    let client = trail.client();
-    let hosts = match exchangers(trail, settings, domain).await {
+    let client = lookups.client();
+    let hosts = match exchangers(lookups, settings, domain).await {
         // Where the operator lets the domain be its own exchanger (RFC 5321 5.1), it is so here too.
         Err(Reason::NoMx | Reason::NoSuchDomain) if rules.exists_by.contains(&Rung::Address) => {
             vec![domain.clone()]
@@ -91,7 +91,7 @@ async fn nearness_of_exchangers(
     let questions = hosts.iter().map(|name| Question { name: name.into(), rtype: family(client) });
     let first = rules.matches_by.iter().find(|rung| matches!(rung, Rung::Mx | Rung::Network));
     let mut nearness = Nearness::default();
-    trail
+    lookups
         .ask_all(questions.collect(), Start::Together, |_, answer| {
             for address in addresses(answer).filter(|&address| settings.is_usable(address)) {
                 nearness.add(settings, address, client);

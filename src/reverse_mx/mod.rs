@@ -1,6 +1,6 @@
 //! The heart: from a domain to its exchangers, and whether the rules hold.
 //!
-//! `exists` and `matches` are the two rules, `ptr` the client's names; all ask by the trail of their finding.
+//! `exists` and `matches` are the two rules, `ptr` the client's names; all ask by the lookups of their finding.
 //! "No" needs proof: a rule fails only where every look-up it made was answered, and not from an expired answer; a
 //! pass may rest on one. Actions and replies are the policy's, not decided here.
 
@@ -182,12 +182,12 @@ impl ReverseMx {
         if domain.is_single_label() || domain.is_ip_text() {
             return (RuleResult::Fail(Reason::InvalidDomain), Vec::new());
         }
-        let mut trail = Lookups::new(&self.dns, account);
+        let mut lookups = Lookups::new(&self.dns, account);
         let outcome = match rule {
-            Rule::Exists => exists::exists(&mut trail, &self.settings, domain, &rules.exists_by).await,
-            Rule::Matches => matches::matches(&mut trail, &self.settings, sender, rules).await,
+            Rule::Exists => exists::exists(&mut lookups, &self.settings, domain, &rules.exists_by).await,
+            Rule::Matches => matches::matches(&mut lookups, &self.settings, sender, rules).await,
         };
-        (outcome, trail.into_evidence())
+        (outcome, lookups.into_evidence())
     }
 
     /// The first name found to pass; without one the first name's failure, unless any of it met trouble.

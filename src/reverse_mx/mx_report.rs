@@ -137,9 +137,9 @@ impl ReverseMx {
     }
 
     /// The domain and its exchangers; the questions are on this account.
-    pub async fn survey(&self, domain: &DomainName, account: &Account) -> MxReport {
-        let mut trail = Lookups::new(&self.dns, account);
-        let (answer, own) = join(trail.ask(domain, RecordType::Mx), self.holding(domain, account)).await;
+    pub async fn mx_report(&self, domain: &DomainName, account: &Account) -> MxReport {
+        let mut lookups = Lookups::new(&self.dns, account);
+        let (answer, own) = join(lookups.ask(domain, RecordType::Mx), self.holding(domain, account)).await;
         let exchangers = match &*answer {
             Answer::Found(Records::Mx(list)) if list.iter().all(|(_, target)| *target == Target::Root) => {
                 Exchangers::Null

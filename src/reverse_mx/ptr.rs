@@ -46,10 +46,10 @@ pub enum FcrdnsResult {
 }
 
 pub(super) async fn names_of(dns: &Dns, account: &Account) -> ClientNames {
-    let mut trail = Lookups::new(dns, account);
+    let mut lookups = Lookups::new(dns, account);
     let ForwardConfirmation { targets, confirmed, .. } =
-        fcrdns::look_up(&mut trail, FEW_NAMES, |_| true).await;
-    let evidence = trail.into_evidence();
+        fcrdns::look_up(&mut lookups, FEW_NAMES, |_| true).await;
+    let evidence = lookups.into_evidence();
     let outcome = match trouble(&evidence) {
         _ if !confirmed.is_empty() => FcrdnsResult::Confirmed(confirmed),
         Some(trouble) => FcrdnsResult::TempError(trouble),
@@ -60,10 +60,10 @@ pub(super) async fn names_of(dns: &Dns, account: &Account) -> ClientNames {
 }
 
 /// The rung `ptr` of `matches`: one of the client's names lies under the organisational domain that `domain` is under.
-pub(super) async fn shares_organization(trail: &mut Lookups<'_>, domain: &DomainName) -> bool {
+pub(super) async fn shares_organization(lookups: &mut Lookups<'_>, domain: &DomainName) -> bool {
     let Some(organization_of_domain) = organization(domain) else {
         return false;
     };
     let below = |name: &DomainName| name.is_at_or_below(&organization_of_domain);
-    !fcrdns::look_up(trail, FEW_NAMES, below).await.confirmed.is_empty()
+    !fcrdns::look_up(lookups, FEW_NAMES, below).await.confirmed.is_empty()
 }

@@ -675,7 +675,7 @@ async fn an_expired_spf_record_may_carry_a_pass_and_never_a_failure() {
 /// On whose account it is asked.
 const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// Domain, and what its survey says of the exchangers.
+/// Domain, and what its mx_report says of the exchangers.
 #[tokio::test]
 async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts() {
     let bench = Bench::new(DOMAINS, Settings { max_mx_hosts: 2, ..settings(PrivateAddresses::Accept) }).await;
@@ -700,11 +700,11 @@ async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts()
         ("mapped.test", "10 mx.mapped.test [127.0.0.10] usable"),
     ];
     for (name, expected) in rows {
-        let survey = bench.rules.survey(&domain(name), &account(ASKER)).await;
-        let own = survey.own.alias.as_ref().map(|alias| format!("alias of {alias}; ")).unwrap_or_default();
-        let listed: Vec<String> = survey.listed().iter().map(exchanger).collect();
-        let trouble = survey.trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
-        let told = match survey.exchangers {
+        let mx_report = bench.rules.mx_report(&domain(name), &account(ASKER)).await;
+        let own = mx_report.own.alias.as_ref().map(|alias| format!("alias of {alias}; ")).unwrap_or_default();
+        let listed: Vec<String> = mx_report.listed().iter().map(exchanger).collect();
+        let trouble = mx_report.trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
+        let told = match mx_report.exchangers {
             Exchangers::Listed(_) => format!("{own}{}{trouble}", listed.join(", ")),
             Exchangers::Null => "null".to_owned(),
             Exchangers::Absent => "absent".to_owned(),
@@ -740,7 +740,7 @@ async fn mail_comes_in_at_the_hosts_that_count_or_without_any_at_the_domain_itse
         ("deadmx-a.test", "127.0.0.30", false),
     ];
     for (name, address, expected) in rows {
-        let survey = bench.rules.survey(&domain(name), &account(ASKER)).await;
-        assert_eq!(survey.takes_mail_at(address.parse().unwrap()), expected, "{name} {address}");
+        let mx_report = bench.rules.mx_report(&domain(name), &account(ASKER)).await;
+        assert_eq!(mx_report.takes_mail_at(address.parse().unwrap()), expected, "{name} {address}");
     }
 }

@@ -1,7 +1,7 @@
 //! SPF (RFC 7208): whether a domain lets this client send mail in its name.
 //!
 //! `record` reads a policy, `macros` what stands in it instead of names; both are pure. `evaluation` asks DNS, by the
-//! trail of the finding that it is for, so that it shares the cache and its bounds, and every record asked is evidence.
+//! lookups of the finding that it is for, so that it shares the cache and its bounds, and every record asked is evidence.
 //! All of RFC 7208 but the explanation (6.2): it is a text that the sender writes for our reply, and nothing shows it.
 //! What a result leads to is not decided here.
 //! `own` is for a domain's administrator: a policy with more addresses in it.
@@ -85,12 +85,12 @@ pub struct Checked {
 
 /// `check_host()` of RFC 7208 4, for the client whose account it is.
 pub async fn check(dns: &Dns, account: &Account, sender: &Sender<'_>) -> Checked {
-    let mut trail = Lookups::new(dns, account);
-    let outcome = check_by(&mut trail, sender).await;
-    Checked { outcome, evidence: trail.into_evidence() }
+    let mut lookups = Lookups::new(dns, account);
+    let outcome = check_by(&mut lookups, sender).await;
+    Checked { outcome, evidence: lookups.into_evidence() }
 }
 
-/// The same for the client of a trail, which takes the evidence.
-pub(crate) async fn check_by(trail: &mut Lookups<'_>, sender: &Sender<'_>) -> SpfResult {
-    evaluation::check_host(trail, sender).await
+/// The same for the client of a lookups, which takes the evidence.
+pub(crate) async fn check_by(lookups: &mut Lookups<'_>, sender: &Sender<'_>) -> SpfResult {
+    evaluation::check_host(lookups, sender).await
 }

@@ -60,12 +60,12 @@ struct Shared {
 #[derive(Debug)]
 struct Refusals {
     since: Instant,
-    tally: RefusalStats,
+    stats: RefusalStats,
 }
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self { since: Instant::now(), tally: RefusalStats::default() }
+        Self { since: Instant::now(), stats: RefusalStats::default() }
     }
 }
 
@@ -78,7 +78,7 @@ impl Monitor {
         };
         let refused = decision.refuses();
         let volume = Volume { taken: u64::from(!refused), refused: u64::from(refused) };
-        self.refusals().tally.add(cause, findings, client, volume);
+        self.refusals().stats.add(cause, findings, client, volume);
     }
 
     /// Reports every `period`, for ever.
@@ -92,8 +92,8 @@ impl Monitor {
     /// Writes what was counted since the last report into the log, and begins anew.
     pub fn report(&self, occasion: ReportTrigger) {
         let Some((accepted, refusals)) = self.take(occasion) else { return };
-        let kinds = refusals.tally.kinds();
-        let rows = refusals.tally.rows();
+        let kinds = refusals.stats.kinds();
+        let rows = refusals.stats.rows();
         let mut total = Volume::default();
         kinds.iter().for_each(|(_, volume)| total += *volume);
         tracing::info!(
@@ -120,7 +120,7 @@ impl Monitor {
     /// What was counted; `None` where this occasion is none to say it, and then it is kept.
     fn take(&self, occasion: ReportTrigger) -> Option<(u64, Refusals)> {
         let mut refusals = self.refusals();
-        let watched = || refusals.tally.kinds().iter().any(|(_, volume)| volume.taken > 0);
+        let watched = || refusals.stats.kinds().iter().any(|(_, volume)| volume.taken > 0);
         if occasion != ReportTrigger::Asked && !watched() {
             return None;
         }

@@ -381,28 +381,28 @@ mod tests {
         (client(last), false)
     }
 
-    fn row(tally: &RefusalStats, domain: &str) -> Option<Row> {
-        tally.rows().into_iter().find(|row| row.domain == domain)
+    fn row(stats: &RefusalStats, domain: &str) -> Option<Row> {
+        stats.rows().into_iter().find(|row| row.domain == domain)
     }
 
     #[test]
     fn a_flood_of_invented_domains_pushes_out_neither_the_big_ones_nor_other_kinds() {
-        let mut tally = RefusalStats::default();
+        let mut stats = RefusalStats::default();
         let no_mx = Kind { reason: Reason::NoMx, ..NXDOMAIN };
-        tally.add_domain(no_mx, "rare.test", seen(1), ONE);
+        stats.add_domain(no_mx, "rare.test", seen(1), ONE);
         for number in 0..50_000u32 {
-            tally.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), ONE);
+            stats.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), ONE);
             if number % 100 == 0 {
-                tally.add_domain(NXDOMAIN, &format!("big{}.test", number / 100 % 5), seen(3), ONE);
+                stats.add_domain(NXDOMAIN, &format!("big{}.test", number / 100 % 5), seen(3), ONE);
             }
-            assert!(number % 500 != 0 || tally.rows().len() <= HELD + 1);
+            assert!(number % 500 != 0 || stats.rows().len() <= HELD + 1);
         }
         for number in 0..5 {
-            let row = row(&tally, &format!("big{number}.test")).expect("a big one stays");
+            let row = row(&stats, &format!("big{number}.test")).expect("a big one stays");
             assert_eq!(row.volume, Volume { taken: 100, refused: 0 });
         }
-        assert_eq!(row(&tally, "rare.test").map(|row| row.volume), Some(ONE));
-        let kinds = tally.kinds();
+        assert_eq!(row(&stats, "rare.test").map(|row| row.volume), Some(ONE));
+        let kinds = stats.kinds();
         assert_eq!(
             kinds,
             [(NXDOMAIN, Volume { taken: 50_500, refused: 0 }), (no_mx, ONE)],
@@ -412,13 +412,13 @@ mod tests {
 
     #[test]
     fn what_was_taken_stays_before_what_was_refused_anyway() {
-        let mut tally = RefusalStats::default();
-        tally.add_domain(NXDOMAIN, "wanted.test", seen(1), ONE);
+        let mut stats = RefusalStats::default();
+        stats.add_domain(NXDOMAIN, "wanted.test", seen(1), ONE);
         for number in 0..5_000u32 {
             let refused = Volume { taken: 0, refused: 9 };
-            tally.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), refused);
+            stats.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), refused);
         }
-        assert_eq!(tally.rows().first().map(|row| row.domain.as_str()), Some("wanted.test"));
+        assert_eq!(stats.rows().first().map(|row| row.domain.as_str()), Some("wanted.test"));
     }
 
     #[test]
@@ -460,11 +460,11 @@ mod tests {
             (no_rule(Reason::BadAddress), "a.test", &[(7, true)], None),
         ];
         for (kind, domain, clients, expected) in rows {
-            let mut tally = RefusalStats::default();
+            let mut stats = RefusalStats::default();
             for (last, confirmed) in clients {
-                tally.add_domain(kind, domain, (client(*last), *confirmed), ONE);
+                stats.add_domain(kind, domain, (client(*last), *confirmed), ONE);
             }
-            let rows = tally.rows();
+            let rows = stats.rows();
             let proposed = rows[0].exemption().map(|it| it.to_string());
             assert_eq!(proposed.as_deref(), expected, "{kind:?} {domain}");
             let lines: Vec<_> = exempt_lines(&rows).into_iter().map(|it| it.line).collect();
@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn entries_are_gathered_under_their_keys_once_with_what_they_open() {
-        let mut tally = RefusalStats::default();
+        let mut stats = RefusalStats::default();
         let helo = Kind { rule: exists(Identity::Helo), ..NXDOMAIN };
         for (kind, domain, last, confirmed) in [
             (NXDOMAIN, "b.test", 1, true),
@@ -508,11 +508,11 @@ mod tests {
             (NXDOMAIN, "c.test", 1, false),
             (helo, "d.test", 1, false),
         ] {
-            tally.add_domain(kind, domain, (client(last), confirmed), ONE);
+            stats.add_domain(kind, domain, (client(last), confirmed), ONE);
         }
-        tally.add_domain(NXDOMAIN, "refused.test", seen(9), Volume { taken: 0, refused: 1 });
+        stats.add_domain(NXDOMAIN, "refused.test", seen(9), Volume { taken: 0, refused: 1 });
         assert_eq!(
-            as_toml(&exempt_lines(&tally.rows())),
+            as_toml(&exempt_lines(&stats.rows())),
             [
                 "# all mail from these clients passes, whatever sender it names",
                 "clients = [\"192.0.2.1\"]",
@@ -524,8 +524,8 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_a_domain_is_cut() {
-        let mut tally = RefusalStats::default();
-        tally.add_domain(NXDOMAIN, &"\u{e4}".repeat(100_000), seen(1), ONE);
-        assert_eq!(tally.rows()[0].domain.len(), 254);
+        let mut stats = RefusalStats::default();
+        stats.add_domain(NXDOMAIN, &"\u{e4}".repeat(100_000), seen(1), ONE);
+        assert_eq!(stats.rows()[0].domain.len(), 254);
     }
 }

@@ -115,9 +115,9 @@ pub(in crate::admin) fn would(call: Call) -> ResponseFuture {
         let history = kept(&call.state)?;
         let filter = Filter { would: Some(true), ..filter(&call.query, WOULD)? };
         let senders = call.query.value("limit", senders)?.unwrap_or(USUAL_SENDERS);
-        let mut tally = RefusalStats::default();
-        let reached = go_through(history, &filter, |record| tally.add_record(record)).await?;
-        let mut answer = tally.json(senders);
+        let mut stats = RefusalStats::default();
+        let reached = go_through(history, &filter, |record| stats.add_record(record)).await?;
+        let mut answer = stats.json(senders);
         if let Some(object) = answer.as_object_mut() {
             object.extend(extent(reached));
         }

@@ -243,10 +243,10 @@ async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summa
         Started::Target(target) => (*target, None, None),
         Started::Own(own) => (own.address, Some(Arc::clone(&own.ledger)), Some(own.pid())),
     };
-    let tally = LoadStats::new(job.expected.clone()).map_err(temporary)?;
+    let stats = LoadStats::new(job.expected.clone()).map_err(temporary)?;
     let frame = summary::Frame::new(&job, target);
     let manner = client::Manner { target, pipelining: job.pipelining, timeout: job.timeout };
-    let run = Run::new(job.plan, manner, job.pace, ledger, tally);
+    let run = Run::new(job.plan, manner, job.pace, ledger, stats);
     let before = summary::Usage::of(pid);
     let watch = tokio::spawn(progress::watch(Arc::clone(&run), pid));
     let mut interrupted = false;
@@ -276,5 +276,5 @@ async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summa
         own_facts = Some(summary::OwnFacts { balance: ledger.balance(), questions, usage });
     }
     let ended = summary::Ended { elapsed, interrupted, hopeless: run.is_hopeless(), problems };
-    Ok(frame.summary(&run.tally(), ended, own_facts))
+    Ok(frame.summary(&run.stats(), ended, own_facts))
 }

@@ -23,12 +23,12 @@ pub(super) async fn watch(run: Arc<Run>, pid: Option<u32>) {
         ticks.tick().await;
         let elapsed = run.started.elapsed();
         let memory = pid.and_then(process::memory);
-        let mut tally = run.tally();
+        let mut stats = run.stats();
         if let Some(memory) = memory {
-            tally.memory(memory.now, elapsed);
+            stats.memory(memory.now, elapsed);
         }
-        let (sessions, total) = (tally.sessions, tally.total());
-        drop(tally);
+        let (sessions, total) = (stats.sessions, stats.total());
+        drop(stats);
         let rate = sessions as f64 / elapsed.as_secs_f64().max(0.001);
         let text = format!(
             "{sessions} sessions, {rate:.0}/s, {} wrong, {} failed, {} accepted, {} rejected, {} deferred",

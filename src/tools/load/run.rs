@@ -49,7 +49,7 @@ pub(super) struct Run {
     pub(super) started: Instant,
     /// Cancelled from outside, or when the target is gone.
     pub(super) stop: CancellationToken,
-    tally: Mutex<LoadStats>,
+    stats: Mutex<LoadStats>,
     next: AtomicU64,
     failures: AtomicU64,
 }
@@ -60,7 +60,7 @@ impl Run {
         manner: Manner,
         pace: Pace,
         ledger: Option<Arc<Ledger>>,
-        tally: LoadStats,
+        stats: LoadStats,
     ) -> Arc<Self> {
         Arc::new(Self {
             plan,
@@ -69,7 +69,7 @@ impl Run {
             ledger,
             started: Instant::now(),
             stop: CancellationToken::new(),
-            tally: Mutex::new(tally),
+            stats: Mutex::new(stats),
             next: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         })
@@ -98,8 +98,8 @@ impl Run {
         self.failures.load(Ordering::Relaxed) >= HOPELESS
     }
 
-    pub(super) fn tally(&self) -> MutexGuard<'_, LoadStats> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn stats(&self) -> MutexGuard<'_, LoadStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One connection after another.
@@ -110,11 +110,11 @@ impl Run {
             let mut failed = false;
             let tell = |outcome: MessageResult| {
                 failed = outcome.result.is_err();
-                self.tally().message(session.class, session.slow, &outcome, self.started.elapsed());
+                self.stats().message(session.class, session.slow, &outcome, self.started.elapsed());
             };
             let ledger = self.ledger.as_deref();
             client::play(&self.manner, &self.plan, &session, &mut buffers, ledger, began, tell).await;
-            self.tally().session(session.slow);
+            self.stats().session(session.slow);
             if !failed {
                 self.failures.store(0, Ordering::Relaxed);
             } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= HOPELESS {
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::tools::load::class::Class;
     use crate::tools::load::plan::{Names, tests::plan};
-    use crate::tools::load::stats::tests::tally;
+    use crate::tools::load::stats::tests::stats;
 
     /// Refuses every MAIL; holds back the banner of the first connection for a while.
     async fn refusing(stall: Duration) -> SocketAddr {
@@ -197,7 +197,7 @@ mod tests {
         let manner = Manner { target, pipelining: false, timeout: Duration::from_secs(5) };
         let mut plan = plan(1, "spoofed=1", Names::Warm(5));
         (plan.slow, plan.messages) = (0, 1);
-        Run::new(plan, manner, pace, None, tally())
+        Run::new(plan, manner, pace, None, stats())
     }
 
     fn pace() -> Pace {
@@ -211,9 +211,9 @@ mod tests {
             let target = if many { target } else { refusing(Duration::from_millis(500)).await };
             let run = run(target, Pace { sessions: Some(60), rate, ..pace() });
             run.play().await;
-            let tally = run.tally();
-            let (counts, latencies) = tally.classes.of(Class::Spoofed);
-            assert_eq!((counts.rejected, tally.sessions), (60, 60));
+            let stats = run.stats();
+            let (counts, latencies) = stats.classes.of(Class::Spoofed);
+            assert_eq!((counts.rejected, stats.sessions), (60, 60));
             assert!(latencies.max() >= 500_000);
             let half = latencies.at(0.5);
             assert_eq!(half > 100_000, many, "{rate:?}: {half}");
@@ -226,13 +226,13 @@ mod tests {
         let timed =
             run(target, Pace { duration: Some(Duration::from_millis(200)), rate: Some(50), ..pace() });
         timed.play().await;
-        let sessions = timed.tally().sessions;
+        let sessions = timed.stats().sessions;
         assert!((1..=10).contains(&sessions), "{sessions}");
 
         let stopped = run(target, pace());
         stopped.stop.cancel();
         stopped.play().await;
-        assert_eq!(stopped.tally().sessions, 0);
+        assert_eq!(stopped.stats().sessions, 0);
     }
 
     #[tokio::test]
@@ -243,7 +243,7 @@ mod tests {
         let run = run(target, Pace { connections: 100, ..pace() });
         timeout(Duration::from_secs(10), run.play()).await.unwrap();
         assert!(run.is_hopeless());
-        let total = run.tally().total();
+        let total = run.stats().total();
         assert_eq!(total.total(), total.failed);
     }
 

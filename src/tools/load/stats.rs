@@ -306,7 +306,7 @@ pub(super) mod tests {
         MessageResult { result: Err(failure), took: Duration::from_secs(9) }
     }
 
-    pub(in crate::tools::load) fn tally() -> LoadStats {
+    pub(in crate::tools::load) fn stats() -> LoadStats {
         LoadStats::new(PerClass::new(Class::by_default)).unwrap()
     }
 
@@ -333,37 +333,37 @@ pub(super) mod tests {
 
     #[test]
     fn messages_are_counted_by_class_and_in_all() {
-        let mut tally = tally();
+        let mut stats = stats();
         let at = Duration::from_millis(50);
-        tally.message(Class::Clean, false, &outcome(250, 1), at);
-        tally.message(Class::Clean, false, &outcome(550, 2), at);
-        tally.message(Class::Spoofed, false, &outcome(250, 3), at);
-        tally.message(Class::Spoofed, true, &outcome(550, 4000), at);
-        tally.message(Class::Spoofed, false, &failure(), at);
-        let (clean, _) = tally.classes.of(Class::Clean);
+        stats.message(Class::Clean, false, &outcome(250, 1), at);
+        stats.message(Class::Clean, false, &outcome(550, 2), at);
+        stats.message(Class::Spoofed, false, &outcome(250, 3), at);
+        stats.message(Class::Spoofed, true, &outcome(550, 4000), at);
+        stats.message(Class::Spoofed, false, &failure(), at);
+        let (clean, _) = stats.classes.of(Class::Clean);
         assert_eq!((clean.accepted, clean.rejected, clean.false_rejects, clean.wrong()), (1, 1, 1, 1));
-        let (spoofed, latencies) = tally.classes.of(Class::Spoofed);
+        let (spoofed, latencies) = stats.classes.of(Class::Spoofed);
         assert_eq!((spoofed.accepted, spoofed.false_accepts, spoofed.failed), (1, 1, 1));
         assert_eq!(latencies.0.len(), 1, "neither that of the slow client nor that of the failure");
-        assert_eq!((tally.total().total(), tally.total().wrong()), (5, 2));
-        assert_eq!(tally.slices.len(), 1);
-        assert_eq!(tally.slices[0].counts, tally.total());
+        assert_eq!((stats.total().total(), stats.total().wrong()), (5, 2));
+        assert_eq!(stats.slices.len(), 1);
+        assert_eq!(stats.slices[0].counts, stats.total());
     }
 
     #[test]
     fn time_is_cut_into_a_bounded_number_of_slices_and_nothing_is_lost() {
-        let mut tally = tally();
+        let mut stats = stats();
         for second in 0..5000 {
             let at = Duration::from_secs(second);
-            tally.message(Class::Spoofed, false, &outcome(550, second), at);
-            tally.memory(second, at);
-            assert!(tally.slices.len() <= MOST_SLICES);
+            stats.message(Class::Spoofed, false, &outcome(550, second), at);
+            stats.memory(second, at);
+            assert!(stats.slices.len() <= MOST_SLICES);
         }
-        assert_eq!(tally.slices.iter().map(|slice| slice.counts.rejected).sum::<u64>(), 5000);
-        assert_eq!(tally.slices.iter().map(|slice| slice.latencies.0.len()).sum::<u64>(), 5000);
-        assert_eq!(tally.slice, FIRST_SLICE * 256);
-        assert!(tally.slices.len() > MOST_SLICES / 2, "{}", tally.slices.len());
-        assert_eq!(tally.slices.iter().filter_map(|slice| slice.memory).max(), Some(4999));
+        assert_eq!(stats.slices.iter().map(|slice| slice.counts.rejected).sum::<u64>(), 5000);
+        assert_eq!(stats.slices.iter().map(|slice| slice.latencies.0.len()).sum::<u64>(), 5000);
+        assert_eq!(stats.slice, FIRST_SLICE * 256);
+        assert!(stats.slices.len() > MOST_SLICES / 2, "{}", stats.slices.len());
+        assert_eq!(stats.slices.iter().filter_map(|slice| slice.memory).max(), Some(4999));
     }
 
     #[test]

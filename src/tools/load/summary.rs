@@ -162,16 +162,16 @@ impl Frame {
         }
     }
 
-    pub(super) fn summary(&self, tally: &LoadStats, ended: Ended, own: Option<OwnFacts>) -> Summary {
+    pub(super) fn summary(&self, stats: &LoadStats, ended: Ended, own: Option<OwnFacts>) -> Summary {
         let seconds = ended.elapsed.as_secs_f64();
         let mut all: Option<Latencies> = None;
-        for (_, (_, latencies)) in tally.classes.iter() {
+        for (_, (_, latencies)) in stats.classes.iter() {
             match &mut all {
                 None => all = Some(latencies.clone()),
                 Some(all) => all.merge(latencies),
             }
         }
-        let over_time = slices(tally);
+        let over_time = slices(stats);
         Summary {
             target: self.target.to_string(),
             own: self.own,
@@ -179,26 +179,26 @@ impl Frame {
             connections: self.connections,
             rate: self.rate,
             seconds,
-            sessions: tally.sessions,
-            sessions_per_second: tally.sessions as f64 / seconds.max(0.001),
-            slow_sessions: tally.slow,
-            total: tally.total(),
+            sessions: stats.sessions,
+            sessions_per_second: stats.sessions as f64 / seconds.max(0.001),
+            slow_sessions: stats.slow,
+            total: stats.total(),
             latency: all.as_ref().and_then(latency),
-            classes: self.classes(tally),
-            replies: replies(tally),
-            other_replies: tally.replies.others,
-            failures: failures(tally),
-            problems: self.problems(tally, &ended, own.as_ref()),
+            classes: self.classes(stats),
+            replies: replies(stats),
+            other_replies: stats.replies.others,
+            failures: failures(stats),
+            problems: self.problems(stats, &ended, own.as_ref()),
             delivery: own.as_ref().map(|own| own.balance),
-            daemon: own.map(|own| daemon(&own, &over_time, tally.sessions)),
+            daemon: own.map(|own| daemon(&own, &over_time, stats.sessions)),
             interrupted: ended.interrupted,
             over_time,
         }
     }
 
-    fn classes(&self, tally: &LoadStats) -> Vec<ClassSummary> {
+    fn classes(&self, stats: &LoadStats) -> Vec<ClassSummary> {
         let row = |class: &Class| {
-            let (counts, latencies) = tally.classes.of(*class);
+            let (counts, latencies) = stats.classes.of(*class);
             let distribution = if latencies.is_empty() {
                 Vec::new()
             } else {
@@ -216,14 +216,14 @@ impl Frame {
         Class::ALL.iter().filter(|class| self.mix.contains(class)).map(row).collect()
     }
 
-    fn problems(&self, tally: &LoadStats, ended: &Ended, own: Option<&OwnFacts>) -> Vec<String> {
+    fn problems(&self, stats: &LoadStats, ended: &Ended, own: Option<&OwnFacts>) -> Vec<String> {
         let mut problems = ended.problems.clone();
         let mut add = |count: u64, what: String| {
             if count > 0 {
                 problems.push(format!("{count} {what}"));
             }
         };
-        for (class, (counts, _)) in tally.classes.iter() {
+        for (class, (counts, _)) in stats.classes.iter() {
             let (name, expected) = (class.name(), self.expected.of(class));
             let of = |what: &str| format!("{what} of class {name} (expected {expected})");
             add(counts.false_accepts, of("false accepts"));
@@ -234,7 +234,7 @@ impl Frame {
             }
         }
         if !self.tolerate_failure {
-            add(tally.total().failed, "sessions without a verdict".to_owned());
+            add(stats.total().failed, "sessions without a verdict".to_owned());
         }
         if let Some(OwnFacts { balance, .. }) = own {
             add(balance.lost, "messages lost: accepted, and not in the sink".to_owned());
@@ -246,7 +246,7 @@ impl Frame {
         if ended.hopeless {
             problems.push("the target doesn't answer any more: given up".to_owned());
         }
-        if tally.sessions == 0 && !ended.interrupted {
+        if stats.sessions == 0 && !ended.interrupted {
             problems.push("no session was played".to_owned());
         }
         problems
@@ -263,27 +263,27 @@ fn latency(latencies: &Latencies) -> Option<Latency> {
     })
 }
 
-fn replies(tally: &LoadStats) -> Vec<Reply> {
+fn replies(stats: &LoadStats) -> Vec<Reply> {
     let reply = |(kind, count): (&(Class, _), &u64)| {
         let (class, answer): &(Class, crate::tools::load::outcome::Decided) = kind;
         Reply { class: class.name(), reply: answer.to_string(), count: *count }
     };
-    let mut replies: Vec<_> = tally.replies.known.iter().map(reply).collect();
+    let mut replies: Vec<_> = stats.replies.known.iter().map(reply).collect();
     replies.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (a.class, &a.reply).cmp(&(b.class, &b.reply))));
     replies
 }
 
-fn failures(tally: &LoadStats) -> Vec<FailureCount> {
-    let known = tally.failures.known.iter();
+fn failures(stats: &LoadStats) -> Vec<FailureCount> {
+    let known = stats.failures.known.iter();
     let mut failures: Vec<_> =
         known.map(|(failure, count)| FailureCount { failure: failure.to_string(), count: *count }).collect();
     failures.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.failure.cmp(&b.failure)));
     failures
 }
 
-fn slices(tally: &LoadStats) -> Vec<SliceSummary> {
-    let seconds = tally.slice.as_secs_f64();
-    let rows = tally.slices.iter().enumerate().map(|(at, slice)| {
+fn slices(stats: &LoadStats) -> Vec<SliceSummary> {
+    let seconds = stats.slice.as_secs_f64();
+    let rows = stats.slices.iter().enumerate().map(|(at, slice)| {
         let timed = (!slice.latencies.is_empty()).then_some(&slice.latencies);
         SliceSummary {
             at: at as f64 * seconds,
@@ -317,7 +317,7 @@ fn daemon(own: &OwnFacts, over_time: &[SliceSummary], sessions: u64) -> DaemonSu
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::tools::load::stats::tests::{failure, outcome, tally};
+    use crate::tools::load::stats::tests::{failure, outcome, stats};
 
     fn frame(own: bool) -> Frame {
         Frame {
@@ -344,16 +344,16 @@ pub(super) mod tests {
 
     /// What a small run of --self came to.
     pub(in crate::tools::load) fn summary() -> Summary {
-        let mut tally = tally();
+        let mut stats = stats();
         for millis in 1..=100 {
             let at = Duration::from_millis(20 * millis);
-            tally.message(Class::Spoofed, false, &outcome(550, millis), at);
-            tally.message(Class::Clean, false, &outcome(250, 2 * millis), at);
-            tally.memory(millis << 20, at);
-            tally.session(false);
-            tally.session(false);
+            stats.message(Class::Spoofed, false, &outcome(550, millis), at);
+            stats.message(Class::Clean, false, &outcome(250, 2 * millis), at);
+            stats.memory(millis << 20, at);
+            stats.session(false);
+            stats.session(false);
         }
-        frame(true).summary(&tally, ended(), Some(own(Balance::default())))
+        frame(true).summary(&stats, ended(), Some(own(Balance::default())))
     }
 
     #[test]
@@ -374,10 +374,10 @@ pub(super) mod tests {
     #[test]
     fn whatever_goes_wrong_is_a_problem_of_its_own_and_some_can_be_tolerated() {
         let of = |class, outcome| {
-            let mut tally = tally();
-            tally.message(class, false, &outcome, Duration::ZERO);
-            tally.session(false);
-            tally
+            let mut stats = stats();
+            stats.message(class, false, &outcome, Duration::ZERO);
+            stats.session(false);
+            stats
         };
         let deferred = || of(Class::Clean, outcome(451, 1));
         let rows = [
@@ -385,14 +385,14 @@ pub(super) mod tests {
             (of(Class::Clean, outcome(550, 1)), "1 false rejects of class clean (expected accept)"),
             (deferred(), "1 deferred of class clean (expected accept)"),
             (of(Class::Clean, failure()), "1 sessions without a verdict"),
-            (tally(), "no session was played"),
+            (stats(), "no session was played"),
         ];
-        for (tally, problem) in rows {
-            assert_eq!(frame(false).summary(&tally, ended(), None).problems, [problem]);
+        for (stats, problem) in rows {
+            assert_eq!(frame(false).summary(&stats, ended(), None).problems, [problem]);
         }
         let lenient = Frame { tolerate_defer: true, tolerate_failure: true, ..frame(false) };
-        for tally in [deferred(), of(Class::Clean, failure())] {
-            assert_eq!(lenient.summary(&tally, ended(), None).problems, Vec::<String>::new());
+        for stats in [deferred(), of(Class::Clean, failure())] {
+            assert_eq!(lenient.summary(&stats, ended(), None).problems, Vec::<String>::new());
         }
         let balance = Balance { lost: 2, doubled: 1, unanswered: 5, ..Balance::default() };
         let fine = of(Class::Clean, outcome(250, 1));
