@@ -110,6 +110,8 @@ pub mod gate;
 
 pub mod audit;
 
+pub mod net;
+
 pub mod tls;
 
 pub mod relay;

@@ -4,8 +4,6 @@
 //! Around each answer stand the rate, the guard, a time limit, a net for panics, and the headers that keep a browser from
 //! doing more with it than is meant.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +16,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Extension, RequestExt, Router};
-use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use crate::admin::guard::{Access, Barred, Shown, admit, shown};
@@ -27,6 +24,7 @@ use crate::admin::problem::Problem;
 use crate::admin::query::Query;
 use crate::admin::rate::Lane;
 use crate::admin::{Shared, State, api, page, ready, scrape};
+use crate::net::catch_panic::catch_panic;
 
 /// For an answer; an audit that meets silent servers may take most of it.
 const TIME: Duration = Duration::from_secs(60);
@@ -199,7 +197,7 @@ async fn around(
     let lane = lane(request.uri().path(), shown(request.headers(), &shared.state().settings));
     let mut response = match shared.rates.request(peer, lane) {
         Err(wait) => too_many("too many requests", wait).into_response(),
-        Ok(()) => contained(next.run(request)).await.unwrap_or_else(|failure| {
+        Ok(()) => bounded(next.run(request)).await.unwrap_or_else(|failure| {
             if let Failure::Panic(panic) = &failure {
                 shared.state().metrics.panic();
                 tracing::error!(path = ?what, panic, "a request to listen.admin ended in a panic");
@@ -235,16 +233,10 @@ enum Failure {
     Late,
 }
 
-/// A panic ends one request, and so does an answer that doesn't come.
-async fn contained(answer: impl Future<Output = Response>) -> Result<Response, Failure> {
-    let outcome = timeout(TIME, AssertUnwindSafe(answer).catch_unwind()).await;
-    outcome.map_err(|_elapsed| Failure::Late)?.map_err(|panic| Failure::Panic(said(panic.as_ref())))
-}
-
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("not a text").to_owned()
+/// A panic ends one request, and so does a response that doesn't come in time.
+async fn bounded(response: impl Future<Output = Response>) -> Result<Response, Failure> {
+    let result = timeout(TIME, catch_panic(response)).await;
+    result.map_err(|_elapsed| Failure::Late)?.map_err(Failure::Panic)
 }
 
 impl IntoResponse for Failure {
@@ -346,9 +338,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_panic_and_an_answer_that_never_comes_end_one_request() {
         let panics = async { panic!("stepped on {}", 7) };
-        assert_eq!(contained(panics).await.unwrap_err(), Failure::Panic("stepped on 7".to_owned()));
-        assert_eq!(contained(std::future::pending()).await.unwrap_err(), Failure::Late);
-        assert_eq!(contained(async { "ok".into_response() }).await.unwrap().status(), StatusCode::OK);
+        assert_eq!(bounded(panics).await.unwrap_err(), Failure::Panic("stepped on 7".to_owned()));
+        assert_eq!(bounded(std::future::pending()).await.unwrap_err(), Failure::Late);
+        assert_eq!(bounded(async { "ok".into_response() }).await.unwrap().status(), StatusCode::OK);
         let shown = Failure::Panic("secret".to_owned()).into_response();
         assert_eq!(shown.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = axum::body::to_bytes(shown.into_body(), 1000).await.unwrap();

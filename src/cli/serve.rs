@@ -10,9 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::notify;
 use crate::config::{DRAIN, Loaded, Settings};
 use crate::console::{ConfigSource, Exit};
-use crate::daemon::{Daemon, StartError};
+use crate::daemon::Daemon;
 use crate::log::{self, Log};
-use crate::server::{self, Listener};
+use crate::net::{self, Listener};
 use crate::stats::{DAILY, ReportTrigger};
 
 /// Run the daemon
@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> ExitCode {
         Err(exit) => return exit.into(),
     };
     // First, as there are no other threads yet.
-    let passed = server::passed();
+    let passed = net::passed();
     let log = match log::start(&loaded.settings.log, log::Output::StandardError) {
         Ok(log) => log,
         Err(what) => {
@@ -82,13 +82,13 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
         Ok(daemon) => daemon,
         Err(error) => {
             tracing::error!("{error}");
-            return exit_of(&error);
+            return if error.is_temporary() { Exit::Temporary } else { Exit::Config };
         }
     };
-    if let Some(address) = daemon.admin() {
+    for address in daemon.admin_endpoints() {
         tracing::info!(%address, "metrics and API");
     }
-    for address in daemon.addresses() {
+    for address in daemon.endpoints() {
         let settings = daemon.settings();
         tracing::info!(%address, hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "listening");
     }
@@ -115,25 +115,8 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
     exit
 }
 
-fn exit_of(error: &StartError) -> Exit {
-    match error {
-        StartError::Listen(server::ListenError::Bind { .. })
-        | StartError::Admin(_)
-        | StartError::StoreDied(_)
-        | StartError::Random(_) => Exit::Temporary,
-        StartError::Greylist(error) | StartError::History(error) if error.is_temporary() => Exit::Temporary,
-        StartError::Listen(server::ListenError::Passed { .. } | server::ListenError::Nowhere)
-        | StartError::Dns(_)
-        | StartError::Auditor(_)
-        | StartError::Greylist(_)
-        | StartError::History(_)
-        | StartError::Tls(_)
-        | StartError::Relay(_) => Exit::Config,
-    }
-}
-
 fn status(daemon: &Daemon) -> String {
-    let addresses: Vec<_> = daemon.addresses().iter().map(ToString::to_string).collect();
+    let addresses: Vec<_> = daemon.endpoints().iter().map(ToString::to_string).collect();
     format!("listening on {}, mode {}", addresses.join(", "), daemon.settings().gate.policy.mode.name())
 }
 
@@ -150,13 +133,13 @@ async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
         }
     };
     let wanted = settings.log.clone();
-    let admin = daemon.admin();
+    let admin = daemon.admin_endpoints();
     match daemon.reload(settings).await {
         Ok(moved) => {
             for address in &moved.opened {
                 tracing::info!(%address, "listening");
             }
-            if let Some(address) = daemon.admin().filter(|address| Some(*address) != admin) {
+            for address in daemon.admin_endpoints().iter().filter(|address| !admin.contains(address)) {
                 tracing::info!(%address, "metrics and API");
             }
             for address in &moved.closed {

@@ -239,6 +239,7 @@ fn system_name() -> String {
 mod tests {
     use super::*;
     use crate::exempt::Exemptions;
+    use crate::net::Endpoint;
     use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
     use crate::relay::{ClientIdentity, NextHop};
     use crate::reverse_mx::PrivateAddresses;
@@ -350,14 +351,17 @@ mod tests {
                 tls: relay::Tls::None,
             },
             server: server::Settings {
-                listen: vec!["127.0.0.1:2525".parse().unwrap()],
+                listen_smtp: vec![Endpoint::Tcp("127.0.0.1:2525".parse().unwrap())],
                 connections: 10000,
                 connections_per_client: 50,
                 trusted_proxy: vec![],
                 trusted_xclient: vec![],
                 drain: Duration::from_secs(30),
             },
-            admin: admin::Settings { listen: Some("127.0.0.1:8025".parse().unwrap()), token: None },
+            admin: admin::Settings {
+                listen: Some(Endpoint::Tcp("127.0.0.1:8025".parse().unwrap())),
+                token: None,
+            },
             tls: None,
             log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
         };

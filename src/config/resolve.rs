@@ -10,6 +10,7 @@ use crate::config::problem::Problem;
 use crate::config::raw::{self, Raw};
 use crate::config::reader::Reader;
 use crate::config::{Settings, exempt, later, rules};
+use crate::net::{Endpoint, Purpose};
 use crate::policy::rule::Policy;
 use crate::reverse_mx::PrivateAddresses;
 use crate::smtp::address::DomainName;
@@ -18,9 +19,6 @@ use crate::smtp::pattern::DomainPattern;
 use crate::store::{greylist, history};
 use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
-/// What a socket address looks like.
-pub(super) const SOCKET_WANTED: &str =
-    "must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"";
 /// The header block is held in memory (DESIGN 1.5), so that its bound has one of its own.
 const MOST_HEADER: u64 = 16 << 20;
 /// A client waits five minutes for the banner (RFC 5321 4.5.3.2.1).
@@ -380,11 +378,11 @@ fn dns_server(text: &str) -> Result<SocketAddr, String> {
 
 fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settings {
     let limits = &raw.limits;
-    let socket = |text: &str| text.parse::<SocketAddr>().map_err(|_syntax| SOCKET_WANTED.to_owned());
-    let listen = reader.list("listen.smtp", &raw.listen.smtp, socket);
+    let endpoint = |text: &str| Endpoint::parse(text, Purpose::Smtp);
+    let listen = reader.list("listen.smtp", &raw.listen.smtp, endpoint);
     let per_client = reader.count("limits.connections_per_client", limits.connections_per_client, 1..=MOST);
     server::Settings {
-        listen: listen.unwrap_or_default(),
+        listen_smtp: listen.unwrap_or_default(),
         connections: reader.count("limits.connections", limits.connections, 1..=MOST).unwrap_or_default(),
         connections_per_client: per_client.unwrap_or_default(),
         trusted_proxy: reader.list("trusted.proxy", &raw.trusted.proxy, network).unwrap_or_default(),
@@ -400,19 +398,11 @@ fn admin(raw: &Raw, reader: &mut Reader<'_>) -> admin::Settings {
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         reader.refuse("admin.token", "must be printable ASCII without blanks");
     }
-    let listen = match text.parse::<SocketAddr>() {
-        _ if text.is_empty() => None,
-        Err(_) => {
-            reader.refuse("listen.admin", SOCKET_WANTED);
-            None
-        }
-        Ok(address) => {
-            if !address.ip().to_canonical().is_loopback() && token.is_empty() {
-                reader.refuse("listen.admin", "an address that is not loopback needs admin.token");
-            }
-            Some(address)
-        }
-    };
+    let endpoint = (!text.is_empty()).then(|| Endpoint::parse(text, Purpose::Admin));
+    let listen = endpoint.and_then(|endpoint| reader.parsed("listen.admin", endpoint));
+    if token.is_empty() && listen.as_ref().is_some_and(|endpoint| !endpoint.is_local()) {
+        reader.refuse("listen.admin", "an address that is not loopback needs admin.token");
+    }
     admin::Settings { listen, token: admin::Token::new(token) }
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::door::Door;
+use crate::door::SmtpDoor;
 use crate::door::account::Account;
 use crate::door::message::Message;
 use crate::door::wire::{Ended, Wire};
@@ -39,7 +39,7 @@ pub(super) fn log_too_slow(client: IpAddr, seen: TakenBack) {
 
 /// What a connection lends to a message.
 pub(super) struct Source<'a, S> {
-    pub(super) door: &'a Door,
+    pub(super) door: &'a SmtpDoor,
     pub(super) guest: &'a mut Client,
     pub(super) wire: &'a mut Wire<S>,
 }

@@ -7,7 +7,7 @@
 
 use std::time::SystemTime;
 
-use crate::door::Door;
+use crate::door::SmtpDoor;
 use crate::door::account::{Account, Authors};
 use crate::door::transaction::Transaction;
 use crate::gate::{Client, addresses};
@@ -68,7 +68,7 @@ impl Message {
     }
 
     /// Takes the next octets: strict CRLF, dot-stuffed; of all so far, `stuffing` are dots that transparency added.
-    pub(super) async fn take(&mut self, door: &Door, guest: &mut Client, octets: &[u8], stuffing: u64) {
+    pub(super) async fn take(&mut self, door: &SmtpDoor, guest: &mut Client, octets: &[u8], stuffing: u64) {
         let taken = &mut self.transaction.account.octets;
         *taken += octets.len() as u64;
         // RFC 1870 5: dots that transparency added don't count.
@@ -108,7 +108,7 @@ impl Message {
     }
 
     /// The message has ended, on a CRLF; the answer to it.
-    pub(super) async fn finish(mut self, door: &Door, guest: &mut Client) -> Reply {
+    pub(super) async fn finish(mut self, door: &SmtpDoor, guest: &mut Client) -> Reply {
         if let Stage::Head(block) = &mut self.stage {
             let block = std::mem::take(block);
             self.judge(door, guest, block, Vec::new()).await;
@@ -137,7 +137,7 @@ impl Message {
     }
 
     /// The client is slow while others wait for the relay; the answer, and nothing of the message is delivered.
-    pub(super) fn too_slow(mut self, door: &Door) -> Reply {
+    pub(super) fn too_slow(mut self, door: &SmtpDoor) -> Reply {
         let hostname = door.session.hostname.as_str();
         self.refuse_with(Reason::TooSlow, Reason::TooSlow.plain_reply(hostname, ""))
     }
@@ -169,7 +169,7 @@ impl Message {
     }
 
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
-    async fn judge(&mut self, door: &Door, guest: &mut Client, block: Vec<u8>, rest: Vec<u8>) {
+    async fn judge(&mut self, door: &SmtpDoor, guest: &mut Client, block: Vec<u8>, rest: Vec<u8>) {
         let block = unstuffed(&block);
         let block = mailbox_line::as_field(&block).into_owned();
         let (trace, open) = match judge(door, guest, &mut self.transaction, &block).await {
@@ -216,7 +216,7 @@ fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
 
 /// The verdict on the header block, and the trace fields that go before it; whether the body may still decide.
 async fn judge(
-    door: &Door,
+    door: &SmtpDoor,
     guest: &mut Client,
     transaction: &mut Transaction,
     block: &[u8],
@@ -243,7 +243,7 @@ async fn judge(
     Ok((trace_fields(door, guest, transaction).await, open))
 }
 
-async fn trace_fields(door: &Door, guest: &mut Client, transaction: &Transaction) -> Vec<u8> {
+async fn trace_fields(door: &SmtpDoor, guest: &mut Client, transaction: &Transaction) -> Vec<u8> {
     let (id, hostname) = (transaction.id(), &door.session.hostname);
     let client = transaction.client.ip();
     let names = guest.names().await;

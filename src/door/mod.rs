@@ -10,15 +10,33 @@ mod smtp;
 mod transaction;
 mod wire;
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
 
-pub use crate::door::smtp::{Door, refuse_connection};
+pub use crate::door::smtp::SmtpDoor;
 use crate::gate::Client;
+use crate::net::Stream;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
+
+/// A protocol by which mail is presented. One value serves all connections, each by a future of its own.
+pub trait Door: fmt::Debug + Send + Sync + 'static {
+    /// Serves one connection to its end. After `stop` is cancelled an idle one ends, and an open transaction may still be
+    /// completed.
+    fn serve(
+        &self,
+        stream: Stream,
+        client: SocketAddr,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Turns a connection away, with the reason if the protocol has a place for it.
+    fn refuse(&self, stream: Stream, why: &str) -> impl Future<Output = ()> + Send;
+}
 
 /// What one connection is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]

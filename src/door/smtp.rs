@@ -7,13 +7,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::door::Settings;
 use crate::door::account::Account;
 use crate::door::incoming::{Chunked, Received, Source, log_too_slow};
 use crate::door::message::Message;
 use crate::door::transaction::Transaction;
 use crate::door::wire::{Ended, Wire};
+use crate::door::{Door, Settings};
 use crate::gate::{Client, Gate};
+use crate::net::Stream;
 use crate::policy::rule::RejectAt;
 use crate::relay::{ClientLease, Hold, Relay, TakenBack};
 use crate::session::{self, Effect, Event, Offer, Refusal, Session};
@@ -26,7 +27,7 @@ use crate::tls;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct SmtpDoor {
     /// What one connection is held to.
     pub settings: Arc<Settings>,
     /// What the dialogue says.
@@ -39,7 +40,7 @@ pub struct Door {
     pub tls: Option<tls::Acceptor>,
 }
 
-impl Door {
+impl SmtpDoor {
     /// Serves one client until it leaves, errs too much, is silent too long, or `stop` is cancelled; then, a command
     /// that is under way is finished, an open transaction may still be completed.
     pub async fn serve<S>(&self, stream: S, client: SocketAddr, stop: CancellationToken)
@@ -83,14 +84,29 @@ impl Door {
 }
 
 /// Turns a client away before a session begins.
-pub async fn refuse_connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hostname: &str, why: &str) {
+async fn refuse_connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hostname: &str, why: &str) {
     let mut wire = Wire::new(stream, std::time::Duration::from_secs(5));
     wire.answer(&Reply::new(421, Enhanced(4, 7, 0), format!("{hostname} {why}")));
     wire.close().await;
 }
 
+impl Door for SmtpDoor {
+    fn serve(
+        &self,
+        stream: Stream,
+        client: SocketAddr,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send {
+        Self::serve(self, stream, client, stop)
+    }
+
+    fn refuse(&self, stream: Stream, why: &str) -> impl Future<Output = ()> + Send {
+        refuse_connection(stream, self.session.hostname.as_str(), why)
+    }
+}
+
 struct Connection<'a, S> {
-    door: &'a Door,
+    door: &'a SmtpDoor,
     wire: Wire<S>,
     reader: CommandReader,
     guest: Client,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use compact_str::ToCompactString;
 
 use crate::decision::Id;
-use crate::door::Door;
+use crate::door::SmtpDoor;
 use crate::door::account::{Account, no_decision};
 use crate::gate::{Client, Inspection};
 use crate::policy::decide::{Permit, exempt};
@@ -88,7 +88,7 @@ impl Transaction {
     /// The answer to one RCPT.
     pub(super) async fn recipient(
         &mut self,
-        door: &Door,
+        door: &SmtpDoor,
         guest: &mut Client,
         lease: &ClientLease,
         path: ForwardPath,
@@ -218,7 +218,7 @@ impl Transaction {
 
 /// A recipient that rmxd itself refuses (DESIGN 1.6): outside `relay.domains`, or with a route of its own in the local
 /// part, which a server behind might follow.
-fn is_foreign(door: &Door, path: &ForwardPath) -> bool {
+fn is_foreign(door: &SmtpDoor, path: &ForwardPath) -> bool {
     let ours = &door.settings.recipient_domains;
     if ours.is_empty() || path.is_bare_postmaster() {
         return false;

@@ -247,7 +247,9 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[trusted]\nxclient = ['gateway.test']", "2:1: trusted.xclient: \"gateway.test\" is not a network such as \"192.0.2.0/24\" or \"2001:db8::/32\", nor an address".into()),
         ("[reply]\nhelp_url = 'mail.example.com/help'", "2:1: reply.help_url: \"mail.example.com/help\" is not allowed: an http:// or https:// URL of at most 200 octets, no blanks".into()),
         ("[reply]\nhelp_url = \"https://a.test/\\r\\n250 ok\"", "2:1: reply.help_url: \"https://a.test/\\r\\n250 ok\" is not allowed: an http:// or https:// URL of at most 200 octets, no blanks".into()),
-        ("[listen]\nadmin = 'localhost:8025'", "2:1: listen.admin: must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"".into()),
+        ("[listen]\nsmtp = ['unix:/run/rmxd/smtp']", "2:1: listen.smtp: \"unix:/run/rmxd/smtp\" must be an address with a port: smtp needs the address of the client, which a unix socket doesn't have".into()),
+        ("[listen]\nadmin = 'localhost:8025'", "2:1: listen.admin: must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\", or a unix socket such as \"unix:/run/rmxd/admin\"".into()),
+        ("[listen]\nadmin = 'unix:admin'", "2:1: listen.admin: must name a unix socket by its absolute path, such as \"unix:/run/rmxd/admin\"".into()),
         ("[listen]\nadmin = '[::]:8025'", "2:1: listen.admin: an address that is not loopback needs admin.token".into()),
         ("[admin]\ntoken = 'two words'", "2:1: admin.token: must be printable ASCII without blanks".into()),
         ("[history]\nsize = '1KiB'", "2:1: history.size: \"1KiB\" is not allowed: at least 1MiB".into()),
@@ -268,6 +270,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[policy]\nmatches_by = ['spf', 'dkim']", format!("2:1: policy.matches_by: \"dkim\" is not allowed: {SIGNED}; {ALLOWED_RUNGS}")),
         // later work
         ("[listen]\nmilter = ['127.0.0.1:8891']", format!("2:1: listen.milter: [\"127.0.0.1:8891\"] {later}: []")),
+        ("[listen]\nmilter = ['inet:8891@localhost']", "2:1: listen.milter: \"inet:8891@localhost\" must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\", or a unix socket such as \"unix:/run/rmxd/milter\"".into()),
         ("[listen]\npolicy = ['127.0.0.1:1']", format!("2:1: listen.policy: [\"127.0.0.1:1\"] {later}: []")),
 ("[policy.helo]\nmatches_by = ['dkim']", format!("2:1: policy.helo.matches_by: \"dkim\" is not allowed: {SIGNED}; {ALLOWED_RUNGS}")),
         ("[cluster]\nredis = 'redis://h:6379'", format!("2:1: cluster.redis: {later}: \"\"")),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmxd::door::Door;
+use rmxd::door::SmtpDoor;
 use rmxd::relay::NextHop;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
@@ -23,7 +23,7 @@ const AGES: Duration = Duration::from_secs(100_000);
 struct Client {
     write: WriteHalf<DuplexStream>,
     read: ReadHalf<DuplexStream>,
-    served: JoinHandle<Door>,
+    served: JoinHandle<SmtpDoor>,
     stop: CancellationToken,
     began: Instant,
     mail: Arc<TempDir>,
@@ -116,7 +116,7 @@ impl Client {
 
 struct Dripping {
     read: ReadHalf<DuplexStream>,
-    served: JoinHandle<Door>,
+    served: JoinHandle<SmtpDoor>,
     stop: CancellationToken,
     began: Instant,
     mail: Arc<TempDir>,

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rmxd::door::Door;
+use rmxd::door::SmtpDoor;
 use rmxd::tls::{Handshakes, Stream};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -16,7 +16,7 @@ use super::support;
 
 struct Setup {
     folder: TempDir,
-    door: Door,
+    door: SmtpDoor,
 }
 
 impl Setup {

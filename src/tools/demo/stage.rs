@@ -69,13 +69,15 @@ impl Stage {
     /// Where a gate listens for clients of this address family; `None` if the machine hasn't got it.
     pub(super) fn gate(&self, policy: Policy, client: IpAddr) -> Option<SocketAddr> {
         let gate = self.gates.iter().find(|gate| gate.policy == policy)?;
-        gate.daemon.addresses().iter().copied().find(|address| address.is_ipv4() == client.is_ipv4())
+        let mut addresses = gate.daemon.endpoints().into_iter().filter_map(|endpoint| endpoint.tcp());
+        addresses.find(|address| address.is_ipv4() == client.is_ipv4())
     }
 
     /// The page of a gate.
     pub(super) fn dashboard(&self, policy: Policy) -> Option<String> {
         let gate = self.gates.iter().find(|gate| gate.policy == policy)?;
-        gate.daemon.admin().map(|address| format!("http://{address}/"))
+        let mut addresses = gate.daemon.admin_endpoints().into_iter().filter_map(|endpoint| endpoint.tcp());
+        addresses.next().map(|address| format!("http://{address}/"))
     }
 
     pub(super) fn name_server(&self) -> SocketAddr {
@@ -140,7 +142,7 @@ async fn start_gate(
         match Daemon::start(settings, Vec::new()).await {
             Ok(daemon) => return Ok(daemon),
             // Somebody else took the port meanwhile.
-            Err(StartError::Listen(_) | StartError::Admin(_)) if attempts.next().is_some() => {}
+            Err(StartError::Listen(_)) if attempts.next().is_some() => {}
             Err(error) => return Err(error.to_string()),
         }
     }

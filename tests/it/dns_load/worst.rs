@@ -10,7 +10,6 @@ use rmxd::dns::{Clock, Dns};
 use rmxd::gate::Gate;
 use rmxd::message::header::{Author, Field, Header};
 use rmxd::policy::finding::Finding;
-use rmxd::reverse_mx::ReverseMx;
 use rmxd::smtp::address::{DomainName, ReversePath};
 use tokio::time::sleep;
 
@@ -65,11 +64,8 @@ pub(super) fn gate(profile: &str, dns: SocketAddr) -> Arc<Gate> {
     let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let loaded = load(Some(&path), [], &Flags { set, drain: DRAIN });
     let settings = loaded.unwrap_or_else(|problems| panic!("{profile}: {problems:?}")).settings;
-    let mut asked = settings.dns.clone();
-    asked.servers = vec![dns];
-    let dns = Dns::with_clock(asked, Clock::running()).unwrap();
-    let deadline = settings.dns.timeout * 3;
-    Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx), deadline)
+    let dns = rmxd::dns::Settings { servers: vec![dns], ..settings.dns.clone() };
+    rmxd::daemon::gate_over(Dns::with_clock(dns, Clock::running()).unwrap(), &settings).unwrap()
 }
 
 fn authors(domains: &[&str]) -> Field {
