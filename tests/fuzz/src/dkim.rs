@@ -4,7 +4,7 @@
 
 use rmxd::dkim::{BodyHashes, DkimResult, Signatures};
 use rmxd::smtp::address::DomainName;
-use rmxd::smtp::framing::stuffed;
+use rmxd::smtp::transparency::stuffed;
 
 /// Before the signatures of the corpus expire, if they do.
 const NOW: u64 = 1_600_000_000;
