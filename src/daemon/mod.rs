@@ -268,7 +268,7 @@ async fn greylist(before: Option<&Greylist>, settings: &Settings) -> Result<Opti
         // The defaults greylist, and whoever starts rmxd where it may not write has no other reason to write.
         Err(OpenError::Io { path, error }) if may_not_write(&error) => {
             let path = path.display();
-            tracing::warn!(%path, %error, "the greylist is kept in services only, a restart forgets it");
+            tracing::warn!(%path, %error, "the greylist is kept in memory only, a restart forgets it");
             Greylist::in_memory(wanted).map(Some).map_err(StartError::Random)
         }
         Err(error) => Err(StartError::Greylist(error)),
