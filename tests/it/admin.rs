@@ -13,9 +13,9 @@ use rmxd::zone::{Server, Zone};
 use serde_json::Value;
 
 use crate::admin::http::{Answer, Request};
-use crate::daemon::{Daemon, SOON, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::peers;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, configuration};
+use crate::support::process::{SOON, free_address};
 
 /// An exchanger of good.test.
 const GOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -114,7 +114,7 @@ async fn the_daemon_is_well_and_ready_once_it_listens() {
         ready["dns"]["detail"].as_str().unwrap().starts_with(&site.zone.address().to_string()),
         "{ready}"
     );
-    assert!(site.daemon.log().contains(&format!("metrics and API address={}", site.admin)));
+    site.daemon.logged(&format!("metrics and API address={}", site.admin)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,12 +311,10 @@ async fn the_end_can_be_watched() {
 async fn an_address_that_is_taken_stops_the_start() {
     let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let taken = taken.local_addr().map(|address| (taken, address)).unwrap().1;
-    let home = crate::daemon::Home::new();
-    home.configure(&text(free_address(), taken, free_address(), ""));
-    let mut command = home.command(crate::daemon::binary());
-    command.arg("serve").arg("--config").arg(home.file());
+    let home = Home::with(&text(free_address(), taken, free_address(), ""));
     let held = std::net::TcpListener::bind(taken).unwrap();
-    let status = peers::run(&mut command, Vec::new(), SOON).await.status;
+    let mut daemon = Daemon::launch(home.serve(), home);
+    let status = daemon.ended(SOON).await;
     drop(held);
     assert_eq!(status.code(), Some(75));
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rmxd::zone::{Server, Zone};
 use tokio::time::{Instant, sleep};
 
-use crate::daemon::{Daemon, SOON, configuration, free_address};
-use crate::interop::client::Client;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{SOON, free_address};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 29));
 const TIMEOUT: Duration = Duration::from_secs(1);

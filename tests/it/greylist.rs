@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::daemon::{Daemon, Home, SOON, binary, configuration, free_address};
-use crate::interop::client::{Client, Reply};
-use crate::interop::zone::Zone;
+use crate::support::client::{Client, Reply};
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{SOON, free_address};
+use crate::support::zone::Zone;
 
 /// An address in the network of good.test's exchanger, and no exchanger itself.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
@@ -35,7 +36,7 @@ struct Site {
 
 impl Site {
     async fn new() -> Self {
-        Self { zone: Zone::start().await, address: free_address() }
+        Self { zone: Zone::start(), address: free_address() }
     }
 
     fn text(&self, policy: &str) -> String {
@@ -71,9 +72,7 @@ fn message() -> String {
 
 /// The daemon again, in the same place.
 async fn again(home: Home) -> Daemon {
-    let mut command = home.command(binary());
-    command.arg("serve").arg("--config").arg(home.file());
-    Daemon::spawn(command, home).await
+    Daemon::spawn(home.serve(), home).await
 }
 
 /// The reply with `X` in the place of its id.
@@ -335,12 +334,10 @@ async fn a_file_that_can_not_be_used_stops_the_start_with_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_may_be_written_it_waits_in_memory_and_says_so() {
     let site = Site::new().await;
-    let home = Home::new();
-    let text = site.text_with("delay = \"1s\"", "[policy.from]\nmatches = \"off\"");
-    home.configure(&text);
-    let mut command = home.command(binary());
+    let home = Home::with(&site.text_with("delay = \"1s\"", "[policy.from]\nmatches = \"off\""));
+    let mut command = home.serve();
     // nobody, root included, makes a file there
-    command.arg("serve").arg("--config").arg(home.file()).env("STATE_DIRECTORY", "/sys");
+    command.env("STATE_DIRECTORY", "/sys");
     let daemon = Daemon::spawn(command, home).await;
     let warning = "the greylist is kept in memory only, a restart forgets it";
     assert!(daemon.log().contains(warning), "{}", daemon.log());
@@ -354,13 +351,12 @@ async fn where_nothing_may_be_written_it_waits_in_memory_and_says_so() {
 
 /// A second daemon, with its state in this folder: how it ended, and its log.
 async fn refused(site: &Site, state: &Path) -> (Option<i32>, String) {
-    let home = Home::new();
     let text = site.text(ENVELOPE);
-    home.configure(&text.replace(&site.address.to_string(), &free_address().to_string()));
-    let mut command = home.command(binary());
-    command.arg("serve").arg("--config").arg(home.file()).env("STATE_DIRECTORY", state);
-    let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap().unwrap();
-    (status.code(), home.log())
+    let home = Home::with(&text.replace(&site.address.to_string(), &any_port().to_string()));
+    let mut command = home.serve();
+    command.env("STATE_DIRECTORY", state);
+    let mut daemon = Daemon::launch(command, home);
+    (daemon.ended(SOON).await.code(), daemon.log())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::admin::Site;
 use crate::admin::http::{Request, answer};
-use crate::daemon::SOON;
+use crate::support::process::SOON;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_is_too_large_and_any_body_are_refused() {

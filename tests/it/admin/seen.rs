@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::admin::Site;
 use crate::admin::http::Request;
-use crate::interop::client::Client;
+use crate::support::client::Client;
 
 /// From `127.0.0.CLIENT`; the code of the last reply.
 async fn send(site: &Site, client: u8, sender: &str) -> u16 {

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rmxd::zone::{Server, Zone};
 
-use crate::daemon::{Daemon, SOON, binary, configuration, free_address};
 use crate::dkim::signer::Signer;
-use crate::interop::client::{Client, Reply, on_the_wire};
-use crate::interop::peers::run;
+use crate::support::client::{Client, Reply, on_the_wire};
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{SOON, free_address, rmxd, run};
 use crate::support::relay::Relay;
 
 /// No exchanger of anybody.
@@ -271,8 +271,8 @@ async fn check_says_what_becomes_of_a_signed_message() {
     let file = site.daemon.home().path().join("message.eml");
     for (message, code, line) in rows {
         std::fs::write(&file, message).unwrap();
-        let mut command = std::process::Command::new(binary());
-        command.args(["check", "--client", "127.0.0.99", "--mail-from", "bounces@good.test", "--config"]);
+        let mut command = rmxd(&["check"]);
+        command.args(["--client", "127.0.0.99", "--mail-from", "bounces@good.test", "--config"]);
         command.arg(site.daemon.home().file()).arg("--message").arg(&file);
         let run = run(&mut command, Vec::new(), SOON).await;
         let text = String::from_utf8_lossy(&run.stdout);

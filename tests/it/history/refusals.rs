@@ -8,10 +8,11 @@ use tokio::time::sleep;
 
 use super::{WRITTEN, id, run};
 use crate::admin::http::Request;
-use crate::daemon::{Daemon, configuration, free_address};
-use crate::interop::client::{Client, on_the_wire};
-use crate::interop::zone::Zone;
+use crate::support::client::{Client, on_the_wire};
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::free_address;
 use crate::support::relay::Relay;
+use crate::support::zone::Zone;
 
 /// One that is an exchanger of good.test.
 const GOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -85,7 +86,7 @@ async fn play(row: &Row, to: SocketAddr) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_id_of_each_refusal_leads_to_its_event_its_decision_and_its_count() {
-    let (zone, relay) = (Zone::start().await, Relay::start().await);
+    let (zone, relay) = (Zone::start(), Relay::start().await);
     let (address, admin) = (free_address(), free_address());
     let more = format!(
         "[relay]\nnext_hop = \"smtp://{}\"\ndomains = [\"here.test\"]\n\

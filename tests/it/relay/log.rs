@@ -1,14 +1,15 @@
 //! What the log says of a relay's refusals: one event for each, with the outcome and the relay's words.
 
 use super::faulty::{Fault, Relay, Step};
-use crate::daemon::{Daemon, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::zone::Zone;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, configuration};
 use crate::support::pattern::{Found, matches};
+use crate::support::process::free_address;
+use crate::support::zone::Zone;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_by_the_relay_is_one_event_with_sender_recipient_and_the_relays_words() {
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let refused = |rcpt: &str, reply: &str| format!("relay_refused {rcpt}@here.test {reply}");
     let greylisted = refused("b", "\"450 4.2.0 greylisted\"");
     let rows = [
