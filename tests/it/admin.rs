@@ -8,9 +8,11 @@ mod promtool;
 mod seen;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use rmxd::zone::{Server, Zone};
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::admin::http::{Answer, Request};
 use crate::support::client::Client;
@@ -76,14 +78,14 @@ impl Site {
 
     /// Waits until `/readyz` has this status; what it says then.
     async fn becomes(&self, status: u16) -> Value {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         loop {
             let (found, said) = self.ready().await;
             if found == status {
                 return said;
             }
             assert!(began.elapsed() < SOON, "{said}");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -309,10 +311,9 @@ async fn the_end_can_be_watched() {
 
 #[tokio::test]
 async fn an_address_that_is_taken_stops_the_start() {
-    let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let taken = taken.local_addr().map(|address| (taken, address)).unwrap().1;
+    let held = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = held.local_addr().unwrap();
     let home = Home::with(&text(free_address(), taken, free_address(), ""));
-    let held = std::net::TcpListener::bind(taken).unwrap();
     let mut daemon = Daemon::launch(home.serve(), home);
     let status = daemon.ended(SOON).await;
     drop(held);

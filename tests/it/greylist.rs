@@ -118,7 +118,7 @@ async fn a_triple_passes_when_it_comes_again_in_time_and_no_other_does() {
     {
         assert_eq!(site.code(from, sender, recipient).await, 450, "{from} {sender} {recipient}");
     }
-    let log = daemon.log();
+    let log = daemon.logged("reason=greylisted").await;
     assert!(log.contains("greylisted id="), "{log}");
     let line = log.lines().find(|line| line.contains("reason=greylisted")).expect("a decision");
     for part in [
@@ -157,7 +157,7 @@ async fn a_restart_and_a_crash_forget_nobody() {
     let daemon = again(daemon.into_home()).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
     assert_eq!(site.code(STRANGER, SENDER, USER).await, 250);
-    assert!(daemon.log().contains("waiting=1 passed=1"), "{}", daemon.log());
+    daemon.logged("waiting=1 passed=1").await;
     assert!(daemon.terminate().await.path().join("rmxd-greylist").is_file());
 }
 
@@ -180,7 +180,7 @@ async fn each_recipient_has_an_answer_of_its_own() {
     assert_eq!(data(&mut client).await.code, 250);
     // whom the greylist let through is no error, nor is whom it did not
     assert_eq!(client.command("QUIT").await.code, 221);
-    let log = daemon.log();
+    let log = daemon.settled("reason=greylisted", 4).await;
     assert_eq!(log.matches("reason=greylisted").count(), 4, "one decision for each recipient: {log}");
     assert_eq!(daemon.terminate().await.messages().len(), 1);
 }
@@ -252,10 +252,12 @@ async fn monitor_refuses_nothing_says_who_would_have_waited_and_remembers() {
     let monitor = format!("[policy]\nmode = \"monitor\"\n{ENVELOPE}");
     let mut daemon = site.start(&monitor).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
-    assert_eq!(daemon.log().matches("accepted, would have been greylisted").count(), 1, "{}", daemon.log());
+    let log = daemon.settled(" rmxd::decision: ", 1).await;
+    assert_eq!(log.matches("accepted, would have been greylisted").count(), 1, "{log}");
     sleep(AFTER).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
-    assert_eq!(daemon.log().matches("would have been greylisted").count(), 1, "{}", daemon.log());
+    let log = daemon.settled(" rmxd::decision: ", 2).await;
+    assert_eq!(log.matches("would have been greylisted").count(), 1, "{log}");
     daemon.home().configure(&site.text(ENVELOPE));
     assert!(daemon.reload().await.contains("reloaded"));
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250, "it was learned");
@@ -340,7 +342,7 @@ async fn where_nothing_may_be_written_it_waits_in_memory_and_says_so() {
     command.env("STATE_DIRECTORY", "/sys");
     let daemon = Daemon::spawn(command, home).await;
     let warning = "the greylist is kept in memory only, a restart forgets it";
-    assert!(daemon.log().contains(warning), "{}", daemon.log());
+    daemon.logged(warning).await;
     let reply_to = format!("From: {SENDER}\r\nReply-To: x@made-up.good.test\r\n\r\nHello\r\n");
     let send = async || site.client(EXCHANGER).await.deliver(SENDER, USER, reply_to.as_bytes()).await;
     assert_eq!(send().await.code, 450, "the default policy greylists for Reply-To:");

@@ -162,9 +162,7 @@ async fn a_connection_starts_the_daemon_by_socket_activation() {
     let mut command = home.command(program.to_str().unwrap());
     command.args(["-E", "NO_COLOR=1", "-l", &address.to_string(), binary(), "serve", "--config"]);
     command.arg(home.file());
-    let connecting = tokio::spawn(async move {
-        process::eventually("a socket", SOON, || std::net::TcpStream::connect(address).ok()).await
-    });
+    let connecting = tokio::spawn(process::accepted(address));
     // what listens before the first connection is systemd-socket-activate, which becomes rmxd then
     let mut daemon = Daemon::spawn(command, home).await;
     drop(connecting.await.unwrap());

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::responder::{Answer, Type};
 use crate::support::client::{Client, Reply};
+use crate::support::process::{SOON, eventually};
 
 /// Clients, each in a network of its own.
 const NETWORKS: u8 = 60;
@@ -19,8 +20,6 @@ const STAYS: Duration = Duration::from_secs(1);
 /// Of the honest client.
 const MESSAGES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(30);
-/// Until the flood has taken what it can get.
-const FILLED: Duration = Duration::from_secs(2);
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 200, 1);
 
 /// Names below `silent.test` are never answered, and the flooding clients' PTR records lead to ever new ones; all else is as
@@ -55,6 +54,12 @@ impl Flood {
             clients.spawn(client(nth, to, Arc::clone(&connections)));
         }
         Self { connections, _clients: clients }
+    }
+
+    /// Waits until it has taken what it can get: each client is at its second connection.
+    pub(super) async fn filled(&self) {
+        let all = u64::from(NETWORKS) * 2;
+        eventually("a flood", SOON, || (self.connections() >= all).then_some(())).await;
     }
 
     /// How many there were.
@@ -110,7 +115,6 @@ impl fmt::Display for Honest {
 
 /// 100 messages, each of new domains and over a connection of its own, from the connect to the reply to the message.
 pub(super) async fn honest_messages(to: SocketAddr) -> Honest {
-    sleep(FILLED).await;
     let mut honest = Honest { times: Vec::new(), refused: Vec::new() };
     for nth in 0..MESSAGES {
         sleep(PAUSE).await;

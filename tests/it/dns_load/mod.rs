@@ -91,6 +91,7 @@ async fn while_sixty_networks_ask_for_silent_names_an_honest_sender_is_answered_
         Daemon::start_measured(&configuration("gate.test", &[any_port()], dns.address, ""), &[]).await;
     let address = daemon.address();
     let flood = Flood::start(address);
+    flood.filled().await;
     let honest = honest_messages(address).await;
     let (asked, connections) = (dns.count(), flood.connections());
     drop(flood);

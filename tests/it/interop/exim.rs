@@ -5,7 +5,7 @@
 //! nothing anywhere.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -46,7 +46,7 @@ impl Exim {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("rmxd-exim-").tempdir().unwrap();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, process::free_port()));
+        let address = process::free_address();
         lay_out(folder.path(), &program, address);
         let said = File::create(folder.path().join("said")).unwrap();
         let script = "mount --bind \"$0/passwd\" /etc/passwd && mount --bind \"$0/group\" /etc/group && \
@@ -60,8 +60,7 @@ impl Exim {
             .spawn()
             .unwrap();
         let exim = Self { child, folder, address };
-        let greets = || TcpStream::connect(address).ok().map(drop);
-        process::eventually("Exim's port", SOON, greets).await;
+        process::accepted(address).await;
         Some(exim)
     }
 

@@ -2,7 +2,7 @@
 //! believes, and to SpamAssassin's parser. Neither may believe one that came through rmxd; both believe some without it.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -138,7 +138,7 @@ struct OpenDmarc {
 impl OpenDmarc {
     async fn start(program: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("rmxd-opendmarc-").tempdir().unwrap();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, process::free_port()));
+        let address = process::free_address();
         let path = folder.path().display();
         let configuration = format!(
             "AuthservID gate.relay.test\nTrustedAuthservIDs gate.relay.test\nSocket inet:{}@127.0.0.1\nHistoryFile {path}/history\n\
@@ -152,7 +152,7 @@ impl OpenDmarc {
         command.arg("-f").arg("-c").arg(folder.path().join("conf"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let started = Self { child, address, folder };
-        process::eventually("opendmarc", LIMIT, || TcpStream::connect(address).ok()).await;
+        process::accepted(address).await;
         started
     }
 

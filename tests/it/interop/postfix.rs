@@ -61,7 +61,7 @@ impl Postfix {
             process::missing("postfix has to be started by root");
             return None;
         }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, process::free_port()));
+        let address = process::free_address();
         assert!(smtpd.contains(GUIDE), "{smtpd}");
         lay_out(folder.path(), &smtpd.replace(GUIDE, &address.to_string()), owner);
         let more = main_cf(folder.path());

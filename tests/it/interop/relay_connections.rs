@@ -45,7 +45,7 @@ async fn postfix_limits_the_connections_and_messages_of_the_real_client() {
         assert_eq!(reply.code, expected, "{address}: {}", reply.text);
         open.push(client);
     }
-    assert!(gate.log().contains(second_connection), "{}", gate.log());
+    gate.logged(second_connection).await;
     let reply = open[0].deliver("a@good.test", "user@relay.test", &mail::message(2, 10)).await;
     assert!(reply.code == 450 && reply.text.contains(second_message), "{}", reply.text);
 }
@@ -106,7 +106,7 @@ async fn by_xforward_the_log_names_each_client_on_a_shared_connection() {
             assert!(line.contains("client=unknown[127.0.0.1]"), "{line}");
             assert!(line.contains("orig_client=mail.good.test[127.0.0.10]"), "{line}");
             let id = line.split("orig_queue_id=").nth(1).unwrap().split(',').next().unwrap();
-            assert!(gate.log().contains(id), "{id} is in Postfix's log only");
+            gate.logged(id).await;
         }
     }
 }
@@ -167,5 +167,6 @@ async fn by_xclient_a_client_that_postfix_refuses_at_once_is_told_so_and_others_
     }
     send(&gate, 0..2).await;
     postfix.wait_for_messages("user", 2, SOON).await;
-    assert_eq!(gate.log().matches(" outcome=relay_refused ").count(), rows.len(), "{}", gate.log());
+    let log = gate.settled(" outcome=relay_refused ", rows.len()).await;
+    assert_eq!(log.matches(" outcome=relay_refused ").count(), rows.len(), "{log}");
 }

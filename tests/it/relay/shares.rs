@@ -171,9 +171,9 @@ async fn a_newcomers_mail_is_through_in_five_seconds_beside_a_hundred_slow_clien
         assert!(!client.is_finished(), "its last reply was another");
         client.abort();
     }
-    let log = daemon.log();
-    let line =
-        log.lines().find(|line| line.contains("too slow while others wait for the relay")).expect("a line");
+    let slow = "too slow while others wait for the relay";
+    let log = daemon.logged(slow).await;
+    let line = log.lines().find(|line| line.contains(slow)).expect("a line");
     assert!(line.contains("client=127.7.") && line.contains("octets a second"), "{line}");
 }
 
@@ -185,7 +185,7 @@ async fn a_slow_client_is_ended_only_when_another_waits_and_the_relay_gets_no_do
     let slow = tokio::spawn(dribble(SLOW, address, Stuck::Body));
     let held = || (relay.connections() >= 2).then_some(());
     process::eventually("the connection in use", SOON, held).await;
-    // alone it may take its time
+    // alone it may take its time, longer than another waits for a connection
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!slow.is_finished());
     let mut other = Client::greeted(OTHER, address, "mail.good.test").await;

@@ -116,9 +116,9 @@ pub(crate) fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// Waits until a server listens there.
-pub(crate) async fn accepted(address: SocketAddr) {
-    eventually("an open port", SOON, || TcpStream::connect(address).ok()).await;
+/// Waits until a server listens there; a connection to it.
+pub(crate) async fn accepted(address: SocketAddr) -> TcpStream {
+    eventually("an open port", SOON, || TcpStream::connect(address).ok()).await
 }
 
 /// Waits until no server listens there.
