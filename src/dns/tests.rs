@@ -517,7 +517,8 @@ async fn a_client_with_a_thousand_names_leaves_room_for_the_others() {
     let zone: String = names.iter().map(|name| format!("{name} DROP\n")).collect();
     let server =
         TestServer::start(&format!("{zone}good.test MX 10 mail.good.test\nwarm.test MX 10 m.test")).await;
-    let (dns, _) = server.dns();
+    let patient = Settings { timeout: 5 * SECOND, ..settings(&[server.address()]) };
+    let dns = Dns::with_clock(patient, Clock::standing()).unwrap();
     mx(&dns, "warm.test").await;
     server.asked();
     let flood = {
@@ -567,7 +568,7 @@ async fn another(dns: &Dns) -> String {
 async fn a_question_that_nobody_waits_for_any_more_is_not_asked() {
     let server = TestServer::start(SILENT_BUT_FOR_ONE).await;
     let (dns, _) = server.dns();
-    let before = tasks();
+    let (before, began) = (tasks(), tokio::time::Instant::now());
     for nth in 0..5_000 {
         // MAIL and RSET at once, without end
         assert!(mx(&dns, &format!("n{nth}.slow.test")).now_or_never().is_none());
@@ -578,9 +579,12 @@ async fn a_question_that_nobody_waits_for_any_more_is_not_asked() {
     assert_eq!(dns.0.askers.counts(), (MAX_PER_CLIENT, 0, 1), "those that began are still asked");
     assert!(tasks() - before <= 4 * MAX_PER_CLIENT, "{} tasks more than {before}", tasks() - before);
     assert_eq!(another(&dns).await, "fresh 10 mail.good.test");
+    // each time-out makes room for others: on a busy machine the loop may take longer than one
+    let rounds =
+        usize::try_from(began.elapsed().as_millis() / settings(&[]).timeout.as_millis()).unwrap() + 1;
     until("the end of those that began", || dns.0.askers.counts() == (0, 0, 0)).await;
     let asked: HashSet<String> = server.asked().into_iter().collect();
-    assert_eq!(asked.len(), MAX_PER_CLIENT + 1);
+    assert!((MAX_PER_CLIENT + 1..=rounds * MAX_PER_CLIENT + 1).contains(&asked.len()), "{}", asked.len());
     assert_eq!(text(&mx(&dns, "n0.good.test").await), "fresh NXDOMAIN", "afterwards it may ask again");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::relay::tests::script::ScriptedRelay;
-use crate::relay::tests::{IMPATIENCE, begin, deliver};
+use crate::relay::tests::{begin, deliver};
 use crate::relay::{Capabilities, Relay, Tls};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";

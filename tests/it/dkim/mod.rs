@@ -220,6 +220,7 @@ async fn a_pipelined_message_behind_a_refused_one_is_judged_by_itself() {
         client.send(&[on_the_wire(message.as_bytes()), b"NOOP\r\n".to_vec()].concat()).await;
         assert_eq!((client.reply().await.code, client.reply().await.code), (code, 250));
     }
+    drop(client);
     assert_eq!(site.delivered().await, 1);
 }
 
@@ -252,6 +253,7 @@ async fn an_exchanger_needs_no_signature_and_other_policies_take_the_result_as_t
         assert_eq!(from_exchanger.code, 250, "{policy}");
         assert_eq!(site.send(&spoiled).await.code, code, "{policy}");
         site.daemon.logged(logged).await;
+        drop(client);
         assert_eq!(site.delivered().await, if code == 250 { 2 } else { 1 }, "{policy}");
     }
 }

@@ -168,16 +168,24 @@ impl Daemon {
         self.whole_log().await
     }
 
-    /// The log with all that was logged before this call: the daemon is asked for a report, which comes behind it.
+    /// The log with all that was logged before this call: the daemon is asked for a report, which comes behind it and isn't
+    /// part of what is given.
     pub(crate) async fn whole_log(&self) -> String {
         let reports = |log: &str| {
-            let asked =
-                |line: &&str| line.contains("occasion=asked") || line.contains("\"occasion\":\"asked\"");
-            log.lines().filter(asked).count()
+            let texts =
+                log.match_indices("occasion=asked").chain(log.match_indices("\"occasion\":\"asked\""));
+            texts.map(|(at, _)| at).collect::<Vec<_>>()
         };
-        let before = reports(&self.log());
+        let before = reports(&self.log()).len();
         self.signal("USR1");
-        eventually("a report", SOON, || Some(self.log()).filter(|log| reports(log) > before)).await
+        eventually("a report", SOON, || {
+            let mut log = self.log();
+            let report = *reports(&log).get(before)?;
+            let line = log.get(..report)?.rfind('\n').map_or(0, |end| end + 1);
+            log.truncate(line);
+            Some(log)
+        })
+        .await
     }
 
     pub(crate) fn signal(&self, name: &str) {
