@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::support::daemon::{Daemon, any_port, configuration};
-use crate::support::process::{Run, rmxd, signal};
+use crate::support::process::{Run, SOON, eventually, rmxd, signal};
 use crate::support::zone::Zone;
 
 /// `rmxd load` that makes its folder in here.
@@ -252,21 +252,20 @@ fn wrong_usage_and_an_absent_target_are_told_at_once() {
     }
 }
 
-#[test]
-fn a_run_that_is_interrupted_tells_what_was_done_and_leaves_nothing_behind() {
+#[tokio::test]
+async fn a_run_that_is_interrupted_tells_what_was_done_and_leaves_nothing_behind() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut command = load(scratch.path(), "--self --duration 60s --rate 50 --json");
+    let mut command = load(scratch.path(), "--self --duration 60s --rate 50 --json --set log.level=info");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
     let folder = scratch.path().join(format!("rmxd-load-{}", child.id()));
-    let listens = || std::fs::read_to_string(folder.join("log")).is_ok_and(|log| log.contains("listening"));
-    while !listens() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it doesn't start");
-        pause(20);
-    }
-    pause(800);
+    eventually("some sessions", SOON, || {
+        let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        (log.matches("\"rmxd::decision\"").count() >= 10).then_some(())
+    })
+    .await;
     signal(child.id(), "INT");
-    let output = child.wait_with_output().unwrap();
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(75), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     let summary: Value = serde_json::from_str(&text).unwrap();
@@ -289,9 +288,4 @@ async fn the_commands_of_the_readme_fit_together() {
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["problems"], serde_json::json!([]), "{summary:#}");
     assert_eq!(output.status.code(), Some(0));
-}
-
-#[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread")]
-fn pause(millis: u64) {
-    std::thread::sleep(Duration::from_millis(millis));
 }

@@ -77,8 +77,6 @@ impl ScriptedRelay {
         let mut steps = self.steps.clone();
         let played = steps.wait_for(|steps| *steps >= count);
         timeout(Duration::from_secs(20), played).await.expect("the script goes on").unwrap();
-        // the runtime looks at its sockets: what was said has come to the client's
-        sleep(Duration::from_millis(1)).await;
     }
 
     /// The scripts were played to their end, and the client kept to them.
@@ -95,6 +93,7 @@ async fn play(
     gone: &Notify,
     done: &watch::Sender<usize>,
 ) {
+    stream.set_nodelay(true).unwrap(); // what is said is on its way at once
     let mut stream = BufReader::with_capacity(4096, Stream::Plain(stream));
     for step in script.lines() {
         let (verb, text) = step.split_once(' ').unwrap_or((step, ""));
