@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_value_at_hand_needs_no_task_and_a_slow_one_comes_later() {
         assert!(Pending::start(async { 1 }).task.is_none());
         let mut slow = Pending::start(async {
