@@ -12,7 +12,7 @@ pub(super) struct Pending<T> {
     task: Option<Task<T>>,
 }
 
-/// Ends with its owner: nobody else wants the result.
+/// Ends with its owner: no other task wants the result.
 #[derive(Debug)]
 struct Task<T>(JoinHandle<T>);
 
@@ -42,7 +42,7 @@ impl<T: Send + 'static> Pending<T> {
         if let Some(task) = &mut self.task {
             match (&mut task.0).await {
                 Ok(value) => self.value = Some(value),
-                Err(error) => tracing::error!(%error, "a look-up died"),
+                Err(error) => tracing::error!(%error, "a lookup died"),
             }
             self.task = None;
         }
