@@ -1,27 +1,14 @@
-//! How mail comes in: one SMTP connection, from the banner to the close.
-//!
-//! The door owns the socket and drives the pure [`crate::session`]: each effect is carried out here (the gate is
-//! asked, the relay opened with the permit that it gave, the message streamed) and its outcome is the next event.
+//! How mail is presented (contract 7): each door speaks one protocol and drives [`crate::gate::Transaction`].
 
-mod account;
-mod incoming;
-mod message;
-mod smtp;
-mod transaction;
-mod wire;
+pub mod smtp;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::door::smtp::SmtpDoor;
-use crate::gate::Client;
+pub use crate::door::smtp::{Settings, SmtpDoor};
 use crate::net::Stream;
-use crate::smtp::framing::BareNewline;
-use crate::smtp::pattern::DomainPattern;
 
 /// A protocol by which mail is presented. One value serves all connections, each by a future of its own.
 pub trait Door: fmt::Debug + Send + Sync + 'static {
@@ -36,41 +23,4 @@ pub trait Door: fmt::Debug + Send + Sync + 'static {
 
     /// Turns a connection away, with the reason if the protocol has a place for it.
     fn refuse(&self, stream: Stream, why: &str) -> impl Future<Output = ()> + Send;
-}
-
-/// What one connection is held to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Longest command line in octets, with CRLF.
-    pub command_line: usize,
-    /// Largest header block in octets.
-    pub header_block: usize,
-    /// Largest message in octets.
-    pub message: u64,
-    /// For the client's next command.
-    pub command_timeout: Duration,
-    /// For the client's next piece of the message.
-    pub data_timeout: Duration,
-    /// For the whole connection.
-    pub session: Duration,
-    /// How long the banner is held back; who speaks before it is refused. Zero: not at all.
-    pub banner_delay: Duration,
-    /// Who may say by XCLIENT whom it speaks for.
-    pub trusted_xclient: Vec<IpNet>,
-    /// Line ends that aren't CRLF, of clients that aren't exempt.
-    pub bare_newline: BareNewline,
-    /// Recipient domains accepted; empty = the relay decides.
-    pub recipient_domains: Vec<DomainPattern>,
-}
-
-impl Settings {
-    /// Line ends of a client. Those of an exempt client are always normalised: it is to get through (contract 1.9, 3.7).
-    fn bare_newline(&self, guest: &Client) -> BareNewline {
-        if guest.is_exempt() { BareNewline::Normalize } else { self.bare_newline }
-    }
-
-    /// Whether a client (canonical address) may say XCLIENT.
-    fn trusts_xclient(&self, client: IpAddr) -> bool {
-        self.trusted_xclient.iter().any(|network| network.contains(&client))
-    }
 }

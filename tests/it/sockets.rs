@@ -12,15 +12,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::admin::http::Request;
-use crate::daemon::{Daemon, Home, SOON, binary, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::peers;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{self, SOON, binary, free_address};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A configuration whose admin server is at `admin`.
 fn with_admin(admin: &str) -> String {
-    let text = configuration("gate.test", &[free_address()], free_address(), "");
+    let text = configuration("gate.test", &[any_port()], free_address(), "");
     text.replace("admin = \"\"", &format!("admin = \"{admin}\""))
 }
 
@@ -33,17 +33,11 @@ async fn get(path: &Path, target: &str) -> String {
     answer
 }
 
-fn serve(home: &Home) -> Command {
-    let mut command = home.command(binary());
-    command.args(["serve", "--config"]).arg(home.file());
-    command
-}
-
 /// The exit code and the log of a start that fails.
-async fn failing(mut command: Command, home: &Home) -> (Option<i32>, String) {
-    let mut child = command.spawn().unwrap();
-    let status = peers::eventually("its end", SOON, || child.try_wait().unwrap()).await;
-    (status.code(), home.log())
+async fn failing(command: Command, home: Home) -> (Option<i32>, String) {
+    let mut daemon = Daemon::launch(command, home);
+    let status = daemon.ended(SOON).await;
+    (status.code(), daemon.log())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,8 +46,7 @@ async fn the_admin_server_is_reached_by_a_unix_socket() {
     let path = home.path().join("admin");
     let endpoint = format!("unix:{}", path.display());
     home.configure(&with_admin(&endpoint));
-    let mut command = serve(&home);
-    let mut daemon = Daemon::spawn(command, home).await;
+    let mut daemon = Daemon::spawn(home.serve(), home).await;
     daemon.logged(&format!("metrics and API address={endpoint}")).await;
     let metadata = fs::metadata(&path).unwrap();
     assert!(metadata.file_type().is_socket());
@@ -68,7 +61,7 @@ async fn the_admin_server_is_reached_by_a_unix_socket() {
     // A second daemon doesn't take a socket away on which the first listens.
     let other = Home::new();
     other.configure(&with_admin(&endpoint));
-    let (code, log) = failing(serve(&other), &other).await;
+    let (code, log) = failing(other.serve(), other).await;
     assert_eq!(code, Some(75), "{log}");
     assert!(
         log.contains(&format!("listen.admin: {endpoint}: another process listens on this socket")),
@@ -81,8 +74,7 @@ async fn the_admin_server_is_reached_by_a_unix_socket() {
     daemon.ended(SOON).await;
     assert!(path.exists());
     let home = daemon.into_home();
-    command = serve(&home);
-    let mut daemon = Daemon::spawn(command, home).await;
+    let mut daemon = Daemon::spawn(home.serve(), home).await;
     assert!(get(&path, "/healthz").await.ends_with("ok\n"));
 
     // A reload moves it.
@@ -91,7 +83,7 @@ async fn the_admin_server_is_reached_by_a_unix_socket() {
     let log = daemon.reload().await;
     assert!(log.contains(&format!("metrics and API address=unix:{}", moved.display())), "{log}");
     assert!(get(&moved, "/healthz").await.ends_with("ok\n"));
-    peers::eventually("the end of the old socket", SOON, || (!path.exists()).then_some(())).await;
+    process::eventually("the end of the old socket", SOON, || (!path.exists()).then_some(())).await;
     daemon.terminate().await;
     assert!(!moved.exists());
 }
@@ -102,9 +94,9 @@ async fn a_file_at_the_path_of_a_socket_stops_the_start_and_stays() {
     let path = home.path().join("admin");
     fs::write(&path, "kept").unwrap();
     home.configure(&with_admin(&format!("unix:{}", path.display())));
-    let (code, log) = failing(serve(&home), &home).await;
-    assert_eq!(code, Some(75), "{log}");
-    assert!(log.contains("there is a file at this path, and it isn't a socket"), "{log}");
+    let mut daemon = Daemon::launch(home.serve(), home);
+    assert_eq!(daemon.ended(SOON).await.code(), Some(75), "{}", daemon.log());
+    assert!(daemon.log().contains("there is a file at this path, and it isn't a socket"), "{}", daemon.log());
     assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
 }
 
@@ -171,7 +163,7 @@ async fn a_passed_socket_that_has_no_door_stops_the_start() {
         home.configure(&configuration("gate.test", &[], free_address(), ""));
         let second = if by_path { unix(&home).into() } else { tcp(any).into() };
         let command = activated(&home, names, [tcp(Ipv4Addr::LOCALHOST).into(), second]);
-        let (code, log) = failing(command, &home).await;
+        let (code, log) = failing(command, home).await;
         assert_eq!(code, Some(78), "{names}: {log}");
         assert!(log.contains(&expected), "{names}: {log}");
     }
