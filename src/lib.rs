@@ -80,6 +80,8 @@
 
 pub mod smtp;
 
+pub mod evidence;
+
 pub mod policy;
 
 pub mod message;
@@ -96,9 +98,13 @@ pub mod dkim;
 
 pub mod reverse_mx;
 
-pub mod record;
+pub mod decision;
 
 pub mod store;
+
+pub mod exempt;
+
+pub mod stats;
 
 pub mod gate;
 
@@ -119,5 +125,11 @@ pub mod zone;
 pub mod log;
 
 pub mod config;
+
+pub mod daemon;
+
+pub mod console;
+
+pub mod tools;
 
 pub mod cli;

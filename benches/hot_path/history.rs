@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use rmxd::gate::Facts;
-use rmxd::record::Record;
+use rmxd::decision::DecisionRecord;
+use rmxd::gate::MessageInfo;
 use rmxd::smtp::address::ReversePath;
 use rmxd::store::history::{History, Settings};
 
@@ -33,7 +33,8 @@ fn session_side(bencher: Bencher<'_, '_>) {
         let decision = inspection.envelope(&mut guest).await;
         (inspection, decision)
     });
-    let facts = Facts { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..Facts::default() };
+    let facts =
+        MessageInfo { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..MessageInfo::default() };
     bencher.counter(ItemsCount::new(BATCH)).with_inputs(|| history.flush()).bench_local_values(|()| {
         for _ in 0..BATCH {
             history.record(inspection.record(&decision, &facts));
@@ -47,12 +48,13 @@ fn session_side(bencher: Bencher<'_, '_>) {
 fn writer_side(bencher: Bencher<'_, '_>) {
     let (stage, folder) = (Stage::new("rcpt"), tempfile::tempdir().expect("a folder"));
     let history = open(&folder);
-    let record: Record = stage.runtime.block_on(async {
+    let record: DecisionRecord = stage.runtime.block_on(async {
         let mut guest = stage.gate.guest(CLIENT);
         let path = ReversePath::parse("u@nosuch.test").expect("an address");
         let mut inspection = guest.inspect(&path);
         let decision = inspection.envelope(&mut guest).await;
-        let facts = Facts { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..Facts::default() };
+        let facts =
+            MessageInfo { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..MessageInfo::default() };
         inspection.record(&decision, &facts)
     });
     let fill = || {

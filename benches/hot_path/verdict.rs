@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use divan::{Bencher, black_box};
 use rmxd::dns::{Account, Budget, Urgency};
-use rmxd::policy::evidence::{Question, RecordType};
+use rmxd::evidence::{Question, RecordType};
 use rmxd::smtp::address::{DomainName, ReversePath};
 
 use crate::session::Stage;

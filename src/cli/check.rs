@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::{ConfigSource, Exit, daemon, print};
 use crate::config::DRAIN;
-use crate::gate::{Rehearsal, author, sender};
+use crate::console::{ConfigSource, Exit, print};
+use crate::daemon;
+use crate::decision::report;
+use crate::gate::{DryRun, author, sender};
 use crate::message::header::{self, Author, Field, Header};
 use crate::message::mailbox_line;
 use crate::policy::decide::Verdict;
-use crate::record::report;
 use crate::smtp::address::ReversePath;
 
 /// Make one decision and show its evidence: every record asked, rung by rung
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn check(args: &Args) -> Result<Exit, Exit> {
     let settings = args.source.load(DRAIN)?.settings;
-    let rehearsal = rehearsal(args)?;
+    let dry_run = dry_run(args)?;
     let failed = |exit: Exit, what: String| {
         eprintln!("rmxd: {what}");
         exit
@@ -60,7 +61,7 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
     let record = runtime.block_on(async {
         let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, error.to_string()))?;
-        Ok(gate.rehearse(&rehearsal).await)
+        Ok(gate.dry_run(&dry_run).await)
     });
     let record = record?;
     let text = if args.json { format!("{:#}\n", report::json(&record)) } else { report::tree(&record) };
@@ -75,7 +76,7 @@ fn check(args: &Args) -> Result<Exit, Exit> {
 }
 
 /// From the command line, the header perhaps from a file.
-fn rehearsal(args: &Args) -> Result<Rehearsal, Exit> {
+fn dry_run(args: &Args) -> Result<DryRun, Exit> {
     let (block, body) = match &args.message {
         None => Default::default(),
         Some(path) => {
@@ -91,7 +92,7 @@ fn rehearsal(args: &Args) -> Result<Rehearsal, Exit> {
         Some(_) => header::read(&block),
     };
     let (helo, mail_from) = (args.helo.clone(), args.mail_from.clone());
-    Ok(Rehearsal { client: args.client, helo, mail_from, header, block, body })
+    Ok(DryRun { client: args.client, helo, mail_from, header, block, body })
 }
 
 fn field(authors: &[Author]) -> Field {

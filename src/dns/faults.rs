@@ -11,7 +11,7 @@ use super::raw_server::{
 };
 use super::test_server::settings;
 use super::*;
-use crate::policy::evidence::RecordType;
+use crate::evidence::RecordType;
 use crate::smtp::address::DomainName;
 
 const CLIENT: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 
-use crate::gate::{Facts, Inspection};
+use crate::decision::End;
+use crate::gate::{Inspection, MessageInfo};
 use crate::policy::decide::{Decision, always_refused, exempt};
-use crate::policy::outcome::TransactionOutcome;
+use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
-use crate::record::End;
-use crate::relay::{Answer, Trouble};
+use crate::relay::{HopReply, NextHopFailure};
 use crate::session::{Refusal, Refused};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{Enhanced, Reply};
@@ -38,7 +38,7 @@ pub(super) struct Account {
     /// What let it pass so far, and how long after MAIL; what is in monitor mode counts as passed.
     passed: Option<(Decision, Duration)>,
     /// What the last refusal means for the whole, if nothing comes after it.
-    refused: Option<TransactionOutcome>,
+    refused: Option<Outcome>,
     /// A refusal that is the same for each recipient was told.
     refusal_told: bool,
     events: usize,
@@ -145,9 +145,9 @@ impl Account {
     }
 
     /// The client's reply for what the next hop said of a recipient, or of everything; what it didn't take is told.
-    pub(super) fn relayed(&mut self, answer: Answer, rcpt: Option<&ForwardPath>) -> Result<Reply, Reply> {
-        let Answer { reply, trouble } = answer;
-        let Some(Trouble { reason, reply: said }) = trouble else {
+    pub(super) fn relayed(&mut self, answer: HopReply, rcpt: Option<&ForwardPath>) -> Result<Reply, Reply> {
+        let HopReply { reply, trouble } = answer;
+        let Some(NextHopFailure { reason, reply: said }) = trouble else {
             return if reply.is_positive() { Ok(reply) } else { Err(reply) };
         };
         let reply = if reason == Reason::RelayRefused {
@@ -172,7 +172,7 @@ impl Account {
 
     /// The next hop has the message.
     pub(super) fn delivered(&mut self, reply: &Reply) {
-        let end = End { relay_reply: reply.on_one_line().into(), ..End::of(TransactionOutcome::Delivered) };
+        let end = End { relay_reply: reply.on_one_line().into(), ..End::of(Outcome::Delivered) };
         self.end(end);
     }
 
@@ -190,7 +190,7 @@ impl Account {
         if let Some((decision, took)) = &self.passed {
             self.inspection.count(decision, *took);
         }
-        self.inspection.count_outcome(self.refused.unwrap_or(TransactionOutcome::NotCompleted));
+        self.inspection.count_outcome(self.refused.unwrap_or(Outcome::NotCompleted));
     }
 
     fn end(&mut self, end: End) {
@@ -211,22 +211,22 @@ impl Account {
 
     fn tell_refusal(&mut self, decision: &Decision, rcpt: Option<&str>, answer: Option<&Reply>) {
         let answer = answer.map(|reply| reply.to_compact_string()).unwrap_or_default();
-        let end = End { answer, ..End::of(TransactionOutcome::Refused) };
+        let end = End { answer, ..End::of(Outcome::Refused) };
         self.inspection.count(decision, self.inspection.age());
         if let Some(cause) = decision.cause.as_ref().filter(|cause| cause.finding.is_none()) {
             self.inspection.count_refusal(cause.reason);
         }
-        self.refused = Some(TransactionOutcome::Refused);
+        self.refused = Some(Outcome::Refused);
         self.tell(decision, rcpt, None, end);
     }
 
     fn tell(&mut self, decision: &Decision, rcpt: Option<&str>, took: Option<Duration>, end: End) {
         self.events += 1;
-        if self.events > MOST_EVENTS && end.outcome != TransactionOutcome::Delivered {
+        if self.events > MOST_EVENTS && end.outcome != Outcome::Delivered {
             return;
         }
         let first = self.first.as_ref().map(ToCompactString::to_compact_string);
-        let facts = Facts {
+        let facts = MessageInfo {
             mail_from: &self.mail_from,
             rcpt: rcpt.or(first.as_deref()).unwrap_or_default(),
             rcpts: self.accepted,
@@ -244,18 +244,14 @@ impl Drop for Account {
     /// The client has left, or has given the transaction up. Where all that it asked for was refused, that was told.
     fn drop(&mut self) {
         if self.accepted > 0 || self.refused.is_none() {
-            self.end(End::of(TransactionOutcome::NotCompleted));
+            self.end(End::of(Outcome::NotCompleted));
         }
         self.close();
     }
 }
 
-fn outcome_of(trouble: Reason) -> TransactionOutcome {
-    if trouble == Reason::RelayRefused {
-        TransactionOutcome::RelayRefused
-    } else {
-        TransactionOutcome::RelayFailed
-    }
+fn outcome_of(trouble: Reason) -> Outcome {
+    if trouble == Reason::RelayRefused { Outcome::RelayRefused } else { Outcome::RelayFailed }
 }
 
 /// Neither a permit nor a refusal, which no decision is; were it otherwise, nothing would be lost.

@@ -12,7 +12,7 @@ use crate::door::Door;
 use crate::door::account::Account;
 use crate::door::message::Message;
 use crate::door::wire::{Ended, Wire};
-use crate::gate::Guest;
+use crate::gate::Client;
 use crate::relay::{Hold, TakenBack};
 use crate::smtp::chunk::ChunkEncoder;
 use crate::smtp::framing::{BareNewline, DataEvent, DataReader};
@@ -21,7 +21,7 @@ use crate::smtp::reply::{Enhanced, Reply};
 /// How the reception ended.
 pub(super) enum Received {
     /// What was announced was read to its end; this is the answer to it.
-    Answer(Reply),
+    HopReply(Reply),
     /// An octet came that has no place in SMTP, and nothing was delivered; the answer, which closes the connection.
     Broken(Reply),
     /// The client was silent too long; nothing was delivered.
@@ -40,7 +40,7 @@ pub(super) fn log_too_slow(client: IpAddr, seen: TakenBack) {
 /// What a connection lends to a message.
 pub(super) struct Source<'a, S> {
     pub(super) door: &'a Door,
-    pub(super) guest: &'a mut Guest,
+    pub(super) guest: &'a mut Client,
     pub(super) wire: &'a mut Wire<S>,
 }
 
@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             }
             self.wire.take(step.consumed);
             match step.event {
-                DataEvent::End => return Ok(Received::Answer(message.finish(self.door, self.guest).await)),
+                DataEvent::End => return Ok(Received::HopReply(message.finish(self.door, self.guest).await)),
                 DataEvent::More => {
                     message.flush().await;
                     if let Some(received) = self.more(message.hold()).await? {
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             chunked.message.flush().await;
             let taken = || Reply::new(250, Enhanced(2, 0, 0), format!("{octets} octets taken"));
             let reply = chunked.message.refusal().cloned().unwrap_or_else(taken);
-            return Ok((Received::Answer(reply), Some(chunked)));
+            return Ok((Received::HopReply(reply), Some(chunked)));
         }
         data.clear();
         if let Err(fault) = chunked.encoder.finish(&mut data) {
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
         }
         let Chunked { mut message, encoder } = chunked;
         message.take(self.door, self.guest, &data, encoder.stuffing()).await;
-        Ok((Received::Answer(message.finish(self.door, self.guest).await), None))
+        Ok((Received::HopReply(message.finish(self.door, self.guest).await), None))
     }
 
     /// Throws octets away; how it ended where that isn't well.
@@ -160,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
                 log_too_slow(self.guest.client(), seen);
                 Received::Broken(message.too_slow(self.door))
             }
-            Received::Answer(_) | Received::Broken(_) | Received::TimedOut => received,
+            Received::HopReply(_) | Received::Broken(_) | Received::TimedOut => received,
         }
     }
 

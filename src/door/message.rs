@@ -10,15 +10,15 @@ use std::time::SystemTime;
 use crate::door::Door;
 use crate::door::account::{Account, Authors};
 use crate::door::transaction::Transaction;
-use crate::gate::{Guest, addresses};
+use crate::gate::{Client, addresses};
 use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
 use crate::message::forged_results::without_own_results;
 use crate::message::trace::{self, Protocol};
 use crate::message::{header, mailbox_line};
 use crate::policy::decide;
 use crate::policy::reason::Reason;
-use crate::relay::{self, Answer, Hold};
-use crate::reverse_mx::{ClientNames, NamesOutcome};
+use crate::relay::{self, Hold, HopReply};
+use crate::reverse_mx::{ClientNames, FcrdnsResult};
 use crate::smtp::framing::{Fault, stuffed, unstuffed};
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -68,7 +68,7 @@ impl Message {
     }
 
     /// Takes the next octets: strict CRLF, dot-stuffed; of all so far, `stuffing` are dots that transparency added.
-    pub(super) async fn take(&mut self, door: &Door, guest: &mut Guest, octets: &[u8], stuffing: u64) {
+    pub(super) async fn take(&mut self, door: &Door, guest: &mut Client, octets: &[u8], stuffing: u64) {
         let taken = &mut self.transaction.account.octets;
         *taken += octets.len() as u64;
         // RFC 1870 5: dots that transparency added don't count.
@@ -108,7 +108,7 @@ impl Message {
     }
 
     /// The message has ended, on a CRLF; the answer to it.
-    pub(super) async fn finish(mut self, door: &Door, guest: &mut Guest) -> Reply {
+    pub(super) async fn finish(mut self, door: &Door, guest: &mut Client) -> Reply {
         if let Stage::Head(block) = &mut self.stage {
             let block = std::mem::take(block);
             self.judge(door, guest, block, Vec::new()).await;
@@ -155,7 +155,7 @@ impl Message {
     }
 
     /// The relay takes nothing more of it; the transaction is over.
-    fn failed(&mut self, answer: Answer) -> Reply {
+    fn failed(&mut self, answer: HopReply) -> Reply {
         let told = self.transaction.account.relayed(answer, None);
         self.transaction.account.close();
         told.unwrap_or_else(|reply| reply)
@@ -169,7 +169,7 @@ impl Message {
     }
 
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
-    async fn judge(&mut self, door: &Door, guest: &mut Guest, block: Vec<u8>, rest: Vec<u8>) {
+    async fn judge(&mut self, door: &Door, guest: &mut Client, block: Vec<u8>, rest: Vec<u8>) {
         let block = unstuffed(&block);
         let block = mailbox_line::as_field(&block).into_owned();
         let (trace, open) = match judge(door, guest, &mut self.transaction, &block).await {
@@ -217,7 +217,7 @@ fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
 /// The verdict on the header block, and the trace fields that go before it; whether the body may still decide.
 async fn judge(
     door: &Door,
-    guest: &mut Guest,
+    guest: &mut Client,
     transaction: &mut Transaction,
     block: &[u8],
 ) -> Result<(Vec<u8>, bool), Reply> {
@@ -243,11 +243,11 @@ async fn judge(
     Ok((trace_fields(door, guest, transaction).await, open))
 }
 
-async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction) -> Vec<u8> {
+async fn trace_fields(door: &Door, guest: &mut Client, transaction: &Transaction) -> Vec<u8> {
     let (id, hostname) = (transaction.id(), &door.session.hostname);
     let client = transaction.client.ip();
     let names = guest.names().await;
-    let esmtp = transaction.hello.as_ref().is_some_and(|hello| hello.extended);
+    let esmtp = transaction.helo.as_ref().is_some_and(|helo| helo.extended);
     let tls = transaction.tls.map(|negotiated| negotiated.to_string());
     let protocol = match (esmtp, transaction.parameters.smtputf8, &tls) {
         (_, true, Some(_)) => Protocol::Utf8Smtps,
@@ -273,11 +273,11 @@ async fn trace_fields(door: &Door, guest: &mut Guest, transaction: &Transaction)
 }
 
 /// RFC 8601 2.7.3.
-fn iprev_result(names: &NamesOutcome) -> IprevResult {
+fn iprev_result(names: &FcrdnsResult) -> IprevResult {
     match names {
-        NamesOutcome::Confirmed(_) => IprevResult::Pass,
-        NamesOutcome::NoPtr | NamesOutcome::NotConfirmed(_) => IprevResult::Fail,
-        NamesOutcome::TempError(_) => IprevResult::TempError,
+        FcrdnsResult::Confirmed(_) => IprevResult::Pass,
+        FcrdnsResult::NoPtr | FcrdnsResult::NotConfirmed(_) => IprevResult::Fail,
+        FcrdnsResult::TempError(_) => IprevResult::TempError,
     }
 }
 

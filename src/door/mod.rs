@@ -16,7 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use crate::door::smtp::{Door, refuse_connection};
-use crate::gate::Guest;
+use crate::gate::Client;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
 
@@ -47,7 +47,7 @@ pub struct Settings {
 
 impl Settings {
     /// Line ends of a client. Those of an exempt client are always normalised: it is to get through (contract 1.9, 3.7).
-    fn bare_newline(&self, guest: &Guest) -> BareNewline {
+    fn bare_newline(&self, guest: &Client) -> BareNewline {
         if guest.is_exempt() { BareNewline::Normalize } else { self.bare_newline }
     }
 

@@ -13,9 +13,9 @@ use crate::door::incoming::{Chunked, Received, Source, log_too_slow};
 use crate::door::message::Message;
 use crate::door::transaction::Transaction;
 use crate::door::wire::{Ended, Wire};
-use crate::gate::{Gate, Guest};
+use crate::gate::{Client, Gate};
 use crate::policy::rule::RejectAt;
-use crate::relay::{Hold, Relay, TakenBack, Visit};
+use crate::relay::{ClientLease, Hold, Relay, TakenBack};
 use crate::session::{self, Effect, Event, Offer, Refusal, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
@@ -57,7 +57,7 @@ impl Door {
             guest,
             client,
             transaction: None,
-            visit: self.relay.visit(),
+            lease: self.relay.lease(),
             chunked: None,
             stop,
         };
@@ -93,9 +93,9 @@ struct Connection<'a, S> {
     door: &'a Door,
     wire: Wire<S>,
     reader: CommandReader,
-    guest: Guest,
+    guest: Client,
     client: SocketAddr,
-    visit: Visit,
+    lease: ClientLease,
     /// Boxed, as all is that an idle client doesn't need.
     transaction: Option<Box<Transaction>>,
     /// The transaction's message, where it comes in chunks and some are still to come.
@@ -152,11 +152,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                         break;
                     }
                     Effect::Listen => break,
-                    Effect::Hello(reply) => {
+                    Effect::Helo(reply) => {
                         self.end_transaction().await;
-                        let argument =
-                            session.hello().map(|hello| hello.argument.as_str()).unwrap_or_default();
-                        self.guest.hello(argument);
+                        let argument = session.helo().map(|helo| helo.argument.as_str()).unwrap_or_default();
+                        self.guest.helo(argument);
                         self.wire.answer(&reply);
                         break;
                     }
@@ -192,8 +191,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                let (guest, visit) = (&mut self.guest, &self.visit);
-                                let asked = transaction.recipient(self.door, guest, visit, path, &parameters);
+                                let (guest, lease) = (&mut self.guest, &self.lease);
+                                let asked = transaction.recipient(self.door, guest, lease, path, &parameters);
                                 Box::pin(asked).await
                             }
                             None => no_transaction(),
@@ -245,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
         self.guest = self.door.gate.guest(address);
         self.reader.set_bare_newline(self.door.settings.bare_newline(&self.guest));
-        self.visit = self.door.relay.visit();
+        self.lease = self.door.relay.lease();
         tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
         Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
     }
@@ -295,9 +294,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
 
     async fn sender(&mut self, session: &Session, path: ReversePath, parameters: MailParameters) -> Reply {
         let inspection = self.guest.inspect(&path);
-        let hello = session.hello().cloned();
+        let helo = session.helo().cloned();
         let mut transaction =
-            Transaction::new(inspection, path, parameters, self.client, hello, self.wire.tls());
+            Transaction::new(inspection, path, parameters, self.client, helo, self.wire.tls());
         if self.door.gate.policy().reject_at == RejectAt::Mail
             && let Some(refusal) = transaction.refusal_at_mail(&mut self.guest).await
         {
@@ -319,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     async fn message(&mut self) -> Result<Received, Ended> {
         match self.transaction.take() {
             Some(transaction) => self.source().data(Message::new(*transaction)).await,
-            None => Ok(Received::Answer(no_transaction())),
+            None => Ok(Received::HopReply(no_transaction())),
         }
     }
 
@@ -330,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                 let bare_newline = self.door.settings.bare_newline(&self.guest);
                 Chunked::new(Message::new(*transaction), bare_newline)
             }
-            (None, None) => return Ok(Received::Answer(no_transaction())),
+            (None, None) => return Ok(Received::HopReply(no_transaction())),
         };
         let (received, chunked) = self.source().chunk(chunked, octets, last).await?;
         self.chunked = chunked.map(Box::new);
@@ -348,7 +347,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         answered: fn(Reply) -> Event<'static>,
     ) -> Effect {
         match received {
-            Received::Answer(reply) => session.step(answered(reply)),
+            Received::HopReply(reply) => session.step(answered(reply)),
             Received::Broken(reply) => session.step(Event::MessageBroken(reply)),
             Received::TimedOut => session.step(Event::TimedOut),
             Received::TooSlow(seen) => self.too_slow(session, seen),

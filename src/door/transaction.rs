@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 
 use compact_str::ToCompactString;
 
+use crate::decision::Id;
 use crate::door::Door;
 use crate::door::account::{Account, no_decision};
-use crate::gate::{Guest, Inspection};
+use crate::gate::{Client, Inspection};
 use crate::policy::decide::{Permit, exempt};
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
-use crate::record::Id;
-use crate::relay::{self, Answer, ClientInfo, ClientName, Envelope, Hold, Recipient, Visit};
-use crate::reverse_mx::{ClientNames, NamesOutcome};
-use crate::session::Hello;
+use crate::relay::{self, ClientInfo, ClientLease, ClientName, Envelope, Hold, HopReply, Recipient};
+use crate::reverse_mx::{ClientNames, FcrdnsResult};
+use crate::session::Helo;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::command::{Body, MailParameters, RcptParameters};
 use crate::smtp::reply::{Enhanced, Reply};
@@ -29,7 +29,7 @@ pub(super) struct Transaction {
     pub(super) path: ReversePath,
     pub(super) parameters: MailParameters,
     pub(super) client: SocketAddr,
-    pub(super) hello: Option<Hello>,
+    pub(super) helo: Option<Helo>,
     /// How it is encrypted; `None` = not.
     pub(super) tls: Option<Negotiated>,
     relay: Next,
@@ -50,7 +50,7 @@ impl Transaction {
         path: ReversePath,
         parameters: MailParameters,
         client: SocketAddr,
-        hello: Option<Hello>,
+        helo: Option<Helo>,
         tls: Option<Negotiated>,
     ) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Transaction {
             path,
             parameters,
             client,
-            hello,
+            helo,
             tls,
             relay: Next::NotYet,
         }
@@ -69,7 +69,7 @@ impl Transaction {
     }
 
     /// The reply where the envelope's verdict refuses at MAIL. Greylisting waits for the recipient.
-    pub(super) async fn refusal_at_mail(&mut self, guest: &mut Guest) -> Option<Reply> {
+    pub(super) async fn refusal_at_mail(&mut self, guest: &mut Client) -> Option<Reply> {
         let decision = self.account.inspection.envelope(guest).await;
         if decision.greylists() {
             return None;
@@ -78,7 +78,7 @@ impl Transaction {
     }
 
     /// The permit of the envelope's verdict for a recipient, or the reply where that refuses.
-    async fn permit(&mut self, guest: &mut Guest, rcpt: &ForwardPath) -> Result<Permit, Reply> {
+    async fn permit(&mut self, guest: &mut Client, rcpt: &ForwardPath) -> Result<Permit, Reply> {
         let decision = self.account.inspection.envelope_for(guest, rcpt).await;
         let permit = decision.permit();
         self.account.decided(decision, Some(rcpt))?;
@@ -89,8 +89,8 @@ impl Transaction {
     pub(super) async fn recipient(
         &mut self,
         door: &Door,
-        guest: &mut Guest,
-        visit: &Visit,
+        guest: &mut Client,
+        lease: &ClientLease,
         path: ForwardPath,
         parameters: &RcptParameters,
     ) -> Reply {
@@ -109,7 +109,7 @@ impl Transaction {
             Err(reply) => return reply,
         };
         let recipient = Recipient { path: &path, parameters };
-        match self.ask_relay(guest, visit, permit, recipient).await {
+        match self.ask_relay(guest, lease, permit, recipient).await {
             Err(reply) => reply,
             Ok(reply) => {
                 self.account.accepted += 1;
@@ -126,8 +126,8 @@ impl Transaction {
     /// The relay's answer for a recipient: [`Account::relayed`].
     async fn ask_relay(
         &mut self,
-        guest: &mut Guest,
-        visit: &Visit,
+        guest: &mut Client,
+        lease: &ClientLease,
         permit: Permit,
         recipient: Recipient<'_>,
     ) -> Result<Reply, Reply> {
@@ -138,7 +138,7 @@ impl Transaction {
                 self.account.relayed(answer, Some(path))
             }
             Next::Failed(reply) => Err(reply.clone()),
-            Next::NotYet => match self.open(guest, visit, permit, recipient).await {
+            Next::NotYet => match self.open(guest, lease, permit, recipient).await {
                 Ok((transaction, answer)) => {
                     self.relay = Next::Open(transaction);
                     self.account.relayed(answer, Some(path))
@@ -156,18 +156,18 @@ impl Transaction {
 
     async fn open(
         &self,
-        guest: &mut Guest,
-        visit: &Visit,
+        guest: &mut Client,
+        lease: &ClientLease,
         permit: Permit,
         first: Recipient<'_>,
-    ) -> Result<(relay::Transaction, Answer), Answer> {
+    ) -> Result<(relay::Transaction, HopReply), HopReply> {
         // DNS may take its time for the name.
-        let name = if visit.wants_name() { client_name(guest.names().await) } else { ClientName::Unknown };
+        let name = if lease.wants_name() { client_name(guest.names().await) } else { ClientName::Unknown };
         let client = ClientInfo {
             address: self.client,
             name,
             helo: self.helo().into(),
-            esmtp: self.hello.as_ref().is_some_and(|hello| hello.extended),
+            esmtp: self.helo.as_ref().is_some_and(|helo| helo.extended),
         };
         let id = self.id();
         let envelope = Envelope {
@@ -178,16 +178,16 @@ impl Transaction {
             envid: self.parameters.envid.as_deref(),
             ..Envelope::new(&client, &self.path, id.as_str())
         };
-        visit.begin(permit, envelope, first).await
+        lease.begin(permit, envelope, first).await
     }
 
     /// The relay's side, which is open once a recipient was accepted; nobody else gets it afterwards.
-    pub(super) fn take_relay(&mut self) -> Result<relay::Transaction, Answer> {
+    pub(super) fn take_relay(&mut self) -> Result<relay::Transaction, HopReply> {
         let not_asked = || Reply::new(451, Enhanced(4, 4, 1), "the relay was not asked");
         match std::mem::replace(&mut self.relay, Next::Failed(not_asked())) {
             Next::Open(relay) => Ok(relay),
-            Next::Failed(reply) => Err(Answer::not_taken(reply, Reason::RelayUnreachable)),
-            Next::NotYet => Err(Answer::not_taken(not_asked(), Reason::RelayUnreachable)),
+            Next::Failed(reply) => Err(HopReply::not_taken(reply, Reason::RelayUnreachable)),
+            Next::NotYet => Err(HopReply::not_taken(not_asked(), Reason::RelayUnreachable)),
         }
     }
 
@@ -207,7 +207,7 @@ impl Transaction {
     }
 
     pub(super) fn helo(&self) -> &str {
-        self.hello.as_ref().map(|hello| hello.argument.as_str()).unwrap_or_default()
+        self.helo.as_ref().map(|helo| helo.argument.as_str()).unwrap_or_default()
     }
 
     /// What Authentication-Results is made of.
@@ -232,7 +232,7 @@ fn is_foreign(door: &Door, path: &ForwardPath) -> bool {
 
 fn client_name(names: Option<&ClientNames>) -> ClientName {
     match names {
-        Some(ClientNames { outcome: NamesOutcome::TempError(_), .. }) => ClientName::TempUnknown,
+        Some(ClientNames { outcome: FcrdnsResult::TempError(_), .. }) => ClientName::TempUnknown,
         _ => names.and_then(ClientNames::first).cloned().map_or(ClientName::Unknown, ClientName::Confirmed),
     }
 }

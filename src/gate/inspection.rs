@@ -8,26 +8,26 @@ use compact_str::{CompactString, ToCompactString};
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
+use crate::decision::{self, DecisionRecord, End, Id, Scope};
 use crate::dns::Budget;
 use crate::gate::Gate;
 use crate::gate::allowance::Allowance;
-use crate::gate::event::{self, Facts};
-use crate::gate::guest::{Guest, all_rules, look, temperror};
-use crate::gate::look::{Findings, Look, Wanted};
+use crate::gate::client::{Client, all_rules, look, temperror};
+use crate::gate::event::{self, MessageInfo};
+use crate::gate::lookup::{Findings, Look, Wanted};
 use crate::gate::signed::{self, AwaitsBody};
 use crate::gate::visible::Visible;
 use crate::message::header::{Field, Header};
 use crate::policy::decide::{Decision, decide_by, exempt};
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
-use crate::policy::outcome::TransactionOutcome;
+use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
-use crate::record::{self, End, Extent, Id, Record};
 use crate::reverse_mx::ClientNames;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
-use crate::store::greylist::{Answer, Triple};
+use crate::store::greylist::{GreylistAnswer, Triple};
 
 /// One transaction. Dropping it ends the look-ups that only it waits for.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Inspection {
     client: IpAddr,
     exempt_client: bool,
     /// What the client called itself.
-    hello: CompactString,
+    helo: CompactString,
     names: Option<Arc<SetOnce<ClientNames>>>,
     started: Instant,
     /// Nothing of the envelope can refuse.
@@ -61,7 +61,7 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    pub(super) fn new(guest: &Guest, path: &ReversePath, allowance: Allowance) -> Self {
+    pub(super) fn new(guest: &Client, path: &ReversePath, allowance: Allowance) -> Self {
         let gate = Arc::clone(&guest.gate);
         let exempt = guest.exempt || exempt_sender(&gate, path);
         let sender = if guest.exempt {
@@ -69,18 +69,18 @@ impl Inspection {
         } else {
             sender(guest, path, allowance.mail_from())
         };
-        let domain = gate.memory.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
+        let domain = gate.services.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
         let bounce = matches!(path, ReversePath::Null);
         Self { exempt, sender, domain, bounce, allowance, ..Self::of_nothing(guest) }
     }
 
     /// Nothing is looked up.
-    pub(super) fn of_nothing(guest: &Guest) -> Self {
+    pub(super) fn of_nothing(guest: &Client) -> Self {
         Self {
             id: Id::next(),
             client: guest.client,
             exempt_client: guest.exempt,
-            hello: guest.hello.clone(),
+            helo: guest.helo.clone(),
             names: guest.shared_names(),
             started: Instant::now(),
             exempt: guest.exempt,
@@ -117,7 +117,7 @@ impl Inspection {
     }
 
     /// The decision on helo, ptr and mail_from. Waits for those whose failure can refuse, the first time.
-    pub async fn envelope(&mut self, guest: &mut Guest) -> Decision {
+    pub async fn envelope(&mut self, guest: &mut Client) -> Decision {
         if let Some(decision) = &self.envelope {
             return decision.clone();
         }
@@ -128,7 +128,7 @@ impl Inspection {
     }
 
     /// [`Inspection::envelope`] for one recipient: where it greylists, the client may have come before.
-    pub async fn envelope_for(&mut self, guest: &mut Guest, recipient: &ForwardPath) -> Decision {
+    pub async fn envelope_for(&mut self, guest: &mut Client, recipient: &ForwardPath) -> Decision {
         let decision = self.envelope(guest).await;
         if !decision.greylists() {
             return decision;
@@ -147,11 +147,11 @@ impl Inspection {
     /// The decision on all five identities, at the end of the header block, which `block` is. Where it greylists, the
     /// client must have come before with each of the recipients: the message goes to all of them or to none. Where it
     /// refuses nothing, it may still depend on the body: see [`Inspection::awaits_body`].
-    pub async fn header(&mut self, guest: &mut Guest, header: &Header, block: &[u8]) -> Decision {
+    pub async fn header(&mut self, guest: &mut Client, header: &Header, block: &[u8]) -> Decision {
         if guest.exempt {
             return exempt();
         }
-        let (gate, client, helo) = (Arc::clone(&self.gate), self.client, guest.hello.clone());
+        let (gate, client, helo) = (Arc::clone(&self.gate), self.client, guest.helo.clone());
         let [from, reply_to] = self.allowance.visible();
         let visible = Visible { gate, client, helo, budgets: [from.clone(), reply_to] };
         let (envelope, visible) =
@@ -195,7 +195,7 @@ impl Inspection {
     /// Questions that DNS was asked for the findings so far; what the cache knew is none.
     #[must_use]
     pub fn queries(&self) -> usize {
-        record::queries(&self.findings)
+        decision::queries(&self.findings)
     }
 
     /// The reply for a decision that refuses; `None` for one that doesn't.
@@ -203,58 +203,58 @@ impl Inspection {
     pub fn refusal(&self, decision: &Decision) -> Option<Reply> {
         let cause = decision.cause.as_ref().filter(|_| decision.refuses())?;
         let finding = cause.finding_of(&self.findings);
-        Some(record::refusal(cause, finding, self.id.as_str(), &self.gate.help_url))
+        Some(decision::refusal(cause, finding, self.id.as_str(), &self.gate.help_url))
     }
 
     /// What stands at the end of a reply of our own that isn't made of a decision.
     #[must_use]
     pub fn suffix(&self) -> String {
-        record::suffix(self.id.as_str(), &self.gate.help_url)
+        decision::suffix(self.id.as_str(), &self.gate.help_url)
     }
 
     /// Writes the event of a decision (contract 9), and remembers it.
-    pub fn tell(&self, decision: &Decision, facts: &Facts<'_>, end: End) {
-        let record = Record { end: Some(end), ..self.record(decision, facts) };
+    pub fn tell(&self, decision: &Decision, facts: &MessageInfo<'_>, end: End) {
+        let record = DecisionRecord { end: Some(end), ..self.record(decision, facts) };
         event::write(&record, facts.octets);
-        if let Some(history) = &self.gate.memory.history {
+        if let Some(history) = &self.gate.services.history {
             history.record(record);
         }
     }
 
     /// Counts a decision for the metrics and the monitor's report: each once, however often it is told.
     pub fn count(&self, decision: &Decision, took: Duration) {
-        let memory = &self.gate.memory;
+        let services = &self.gate.services;
         let why = decision.cause.as_ref().map(|cause| {
             let finding = cause.finding_of(&self.findings);
             (finding.map(|finding| finding.identity), cause.reason)
         });
-        memory.monitor.record(decision, &self.findings, self.client);
-        memory.metrics.verdict(decision.verdict, why, self.mode(decision), took);
+        services.monitor.record(decision, &self.findings, self.client);
+        services.metrics.verdict(decision.verdict, why, self.mode(decision), took);
     }
 
     /// Counts what no rule refused, or what the next hop didn't take.
     pub fn count_refusal(&self, reason: Reason) {
-        self.gate.memory.metrics.refusal(reason);
+        self.gate.services.metrics.refusal(reason);
     }
 
     /// Counts what became of the transaction in the end.
-    pub fn count_outcome(&self, outcome: TransactionOutcome) {
-        self.gate.memory.metrics.outcome(outcome);
+    pub fn count_outcome(&self, outcome: Outcome) {
+        self.gate.services.metrics.outcome(outcome);
     }
 
     /// This decision with everything that explains it.
     #[must_use]
-    pub fn record(&self, decision: &Decision, facts: &Facts<'_>) -> Record {
+    pub fn record(&self, decision: &Decision, facts: &MessageInfo<'_>) -> DecisionRecord {
         let gate = &self.gate;
         let extent = match &decision.cause {
-            _ if self.exempt_client => Extent::ExemptClient,
-            None if facts.exempt_recipients => Extent::ExemptRecipients,
-            _ if self.whole => Extent::Message,
-            _ if self.envelope.is_some() => Extent::Envelope,
-            _ => Extent::Nothing,
+            _ if self.exempt_client => Scope::ExemptClient,
+            None if facts.exempt_recipients => Scope::ExemptRecipients,
+            _ if self.whole => Scope::Message,
+            _ if self.envelope.is_some() => Scope::Envelope,
+            _ => Scope::Nothing,
         };
         let names = self.names.as_ref().and_then(|names| names.get());
-        Record {
+        DecisionRecord {
             id: Some(self.id),
             at: SystemTime::now(),
             client: self.client,
@@ -266,7 +266,7 @@ impl Inspection {
             cause: decision.cause.clone(),
             end: None,
             help_url: Arc::clone(&gate.help_url),
-            helo: self.hello.clone(),
+            helo: self.helo.clone(),
             mail_from: CompactString::new(facts.mail_from),
             rcpt: CompactString::new(facts.rcpt),
             rcpts: facts.rcpts,
@@ -284,33 +284,33 @@ impl Inspection {
 
     fn decision(&self) -> Decision {
         let is_malformed_from = |finding: &Finding| {
-            finding.identity == Identity::From && finding.outcome == Outcome::Fail(Reason::MalformedHeader)
+            finding.identity == Identity::From && finding.outcome == RuleResult::Fail(Reason::MalformedHeader)
         };
         decide_by(self.gate.policy(), &self.findings, |finding| !self.nameless || !is_malformed_from(finding))
     }
 
     fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {
-        let greylist = self.gate.memory.greylist.as_ref()?;
+        let greylist = self.gate.services.greylist.as_ref()?;
         Some(greylist.triple(self.client, &self.domain, recipient))
     }
 
     /// What becomes of a decision that greylists when these come: all are asked for, so that all are remembered.
     fn greylisted(&self, decision: Decision, triples: &[Triple]) -> Decision {
-        let Some(greylist) = self.gate.memory.greylist.as_ref().filter(|_| decision.greylists()) else {
+        let Some(greylist) = self.gate.services.greylist.as_ref().filter(|_| decision.greylists()) else {
             return decision;
         };
         if triples.is_empty() {
             return decision.with_wait(Some(greylist.delay()));
         }
         let waits = triples.iter().map(|triple| match greylist.ask(triple) {
-            Answer::Passed => None,
-            Answer::Wait(time) => Some(time),
+            GreylistAnswer::Passed => None,
+            GreylistAnswer::Wait(time) => Some(time),
         });
         decision.with_wait(waits.max().flatten())
     }
 
     /// Of helo, ptr and mail_from; what is wanted of those that can refuse, or of all.
-    async fn envelope_findings(&mut self, guest: &mut Guest, wanted: Wanted) -> Vec<Finding> {
+    async fn envelope_findings(&mut self, guest: &mut Client, wanted: Wanted) -> Vec<Finding> {
         let gate = Arc::clone(&self.gate);
         let policy = gate.policy();
         let looked_at = |identity| wanted == Wanted::All || policy.rules(identity).refuses();
@@ -345,14 +345,14 @@ fn exempt_sender(gate: &Gate, path: &ReversePath) -> bool {
     }
 }
 
-fn sender(guest: &Guest, path: &ReversePath, budget: Budget) -> Look {
+fn sender(guest: &Client, path: &ReversePath, budget: Budget) -> Look {
     let rules = &guest.gate.policy().mail_from;
     if !rules.looks() {
         return Look::ready(Findings::default());
     }
     match path {
         ReversePath::Null => {
-            let absent = Outcome::None(Absence::NotGiven);
+            let absent = RuleResult::None(Absence::NotGiven);
             Look::ready(all_rules(rules, Identity::MailFrom, "<>", "", absent).into())
         }
         ReversePath::NoDomain(local) => look(guest, Identity::MailFrom, local, None, local, budget),

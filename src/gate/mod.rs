@@ -1,23 +1,18 @@
 //! The verdict on a transaction: exempt? gather findings side by side under one deadline, decide, log.
 //!
-//! A [`Guest`] is one connection, an [`Inspection`] one transaction. Each look-up starts as soon as its identity is
+//! A [`Client`] is one connection, an [`Inspection`] one transaction. Each look-up starts as soon as its identity is
 //! known and runs while the client goes on; [`Inspection::envelope`] waits only for what can refuse, tags are waited
 //! for at the end of the header block. The gate refuses nothing itself and opens nothing: it gives a decision.
 
 mod allowance;
-mod domains;
+mod client;
+mod dry_run;
 mod event;
-mod exempt;
-mod guest;
 mod inspection;
-mod look;
-mod monitor;
-mod networks;
+mod lookup;
 mod pending;
 mod ptr;
-mod rehearsal;
 mod signed;
-pub mod tally;
 #[cfg(test)]
 mod tests;
 mod visible;
@@ -26,19 +21,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::gate::domains::Domains;
-pub use crate::gate::event::Facts;
-pub use crate::gate::exempt::Exemptions;
-pub use crate::gate::guest::Guest;
+use crate::decision::Actions;
+use crate::exempt::Exemptions;
+pub use crate::gate::client::Client;
+pub use crate::gate::dry_run::{DryRun, addresses, author, sender};
+pub use crate::gate::event::MessageInfo;
 pub use crate::gate::inspection::Inspection;
-pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
-pub use crate::gate::networks::Networks;
-pub use crate::gate::rehearsal::{Rehearsal, addresses, author, sender};
 use crate::metrics::Metrics;
 use crate::policy::rule::Policy;
-use crate::record::Actions;
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
+use crate::stats::Monitor;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
 
@@ -58,7 +51,7 @@ pub struct Settings {
 pub struct Gate {
     settings: Settings,
     reverse_mx: ReverseMx,
-    memory: Memory,
+    services: Services,
     deadline: Duration,
     /// What each record says of the settings.
     actions: Actions,
@@ -67,7 +60,7 @@ pub struct Gate {
 
 /// What the gate remembers of earlier decisions. It may outlive the gate: after a reload the next one has it.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
+pub struct Services {
     /// Who came before. Without one, who is greylisted never passes.
     pub greylist: Option<Greylist>,
     /// What was refused, or would have been.
@@ -83,19 +76,19 @@ impl Gate {
     /// temperror.
     #[must_use]
     pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
-        Self::with_memory(settings, reverse_mx, deadline, Memory::default())
+        Self::with_services(settings, reverse_mx, deadline, Services::default())
     }
 
-    /// The same with a memory.
+    /// The same with a services.
     #[must_use]
-    pub fn with_memory(
+    pub fn with_services(
         settings: Settings,
         reverse_mx: ReverseMx,
         deadline: Duration,
-        memory: Memory,
+        services: Services,
     ) -> Arc<Self> {
         let (actions, help_url) = (Actions::of(&settings.policy), Arc::from(settings.help_url.as_str()));
-        Arc::new(Self { settings, reverse_mx, memory, deadline, actions, help_url })
+        Arc::new(Self { settings, reverse_mx, services, deadline, actions, help_url })
     }
 
     /// The operator's policy.
@@ -106,8 +99,8 @@ impl Gate {
 
     /// A connection from this address; its PTR look-up starts now.
     #[must_use]
-    pub fn guest(self: &Arc<Self>, client: IpAddr) -> Guest {
-        Guest::new(Arc::clone(self), client.to_canonical())
+    pub fn guest(self: &Arc<Self>, client: IpAddr) -> Client {
+        Client::new(Arc::clone(self), client.to_canonical())
     }
 
     /// Whether mail for this recipient is never refused.

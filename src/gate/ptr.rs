@@ -11,15 +11,15 @@ use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::dns::{Account, Budget, Urgency};
+use crate::evidence::DnsFailure;
 use crate::gate::Gate;
-use crate::gate::guest::{outcome_of, temperror};
-use crate::gate::look::{Findings, Look, Wanted, rules_of};
+use crate::gate::client::{outcome_of, temperror};
+use crate::gate::lookup::{Findings, Look, Wanted, rules_of};
 use crate::gate::pending::Pending;
-use crate::policy::evidence::Trouble;
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::rule::IdentityRules;
-use crate::reverse_mx::{ClientNames, NamesOutcome};
+use crate::reverse_mx::{ClientNames, FcrdnsResult};
 
 type Names = Arc<SetOnce<ClientNames>>;
 
@@ -89,7 +89,7 @@ struct Teller(Names);
 impl Drop for Teller {
     fn drop(&mut self) {
         if !self.0.initialized() {
-            let outcome = NamesOutcome::TempError(Trouble::Timeout);
+            let outcome = FcrdnsResult::TempError(DnsFailure::Timeout);
             self.0.set(ClientNames { outcome, evidence: Vec::new() }).ok();
         }
     }
@@ -117,14 +117,14 @@ async fn inspect(
         let work = async {
             let names = names.wait().await;
             let exempt = match &names.outcome {
-                NamesOutcome::Confirmed(confirmed) => {
+                FcrdnsResult::Confirmed(confirmed) => {
                     confirmed.iter().find(|name| gate.settings.exempt.domain(name))
                 }
                 _ => None,
             };
             match exempt {
                 Some(name) => {
-                    let exempt = Outcome::None(Absence::Exempt);
+                    let exempt = RuleResult::None(Absence::Exempt);
                     outcome_of(rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
                 }
                 None => gate.reverse_mx.inspect_ptr(rule, names, rules, &account).await,
@@ -133,7 +133,7 @@ async fn inspect(
         let found = timeout_at(until, Box::pin(work)).await;
         findings.push(found.unwrap_or_else(|_elapsed| {
             let text = name_of(names.get(), account.client());
-            outcome_of(rule, Identity::Ptr, &text, &text, Outcome::TempError(Trouble::Timeout))
+            outcome_of(rule, Identity::Ptr, &text, &text, RuleResult::TempError(DnsFailure::Timeout))
         }));
     }
     findings

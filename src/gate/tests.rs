@@ -7,11 +7,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::*;
 use crate::dns::Dns;
 use crate::dns::test_server::{TestServer, settings};
+use crate::evidence::DnsFailure;
 use crate::message::header::{Field, Header};
-use crate::policy::evidence::Trouble;
-use crate::policy::finding::{Finding, Outcome};
+use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
-use crate::reverse_mx::{self, ClientNames, NamesOutcome, PrivateAddresses};
+use crate::reverse_mx::{self, ClientNames, FcrdnsResult, PrivateAddresses};
 use crate::smtp::address::ReversePath;
 
 /// For the names and the findings together.
@@ -64,7 +64,7 @@ async fn gate() -> (Arc<Gate>, TestServer) {
     (Gate::new(settings, ReverseMx::new(dns, by), DEADLINE), server)
 }
 
-fn guest(gate: &Arc<Gate>, client: &str) -> Guest {
+fn guest(gate: &Arc<Gate>, client: &str) -> Client {
     gate.guest(client.parse().unwrap())
 }
 
@@ -73,7 +73,7 @@ fn first(names: Option<&ClientNames>) -> Option<&str> {
 }
 
 /// At the end of a header.
-async fn findings(guest: &mut Guest) -> Vec<Finding> {
+async fn findings(guest: &mut Client) -> Vec<Finding> {
     let mut inspection = guest.inspect(&ReversePath::Null);
     let header = Header { from: Field::Absent, reply_to: Field::Absent, received: 0 };
     inspection.header(guest, &header, b"").await;
@@ -91,7 +91,7 @@ async fn a_confirmed_name_stays_known_when_the_look_ups_for_it_take_too_long() {
     assert!(began.elapsed() >= DEADLINE, "one deadline for both");
     assert!(began.elapsed() < DEADLINE + SOON, "{:?}", began.elapsed());
     let shown: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.outcome)).collect();
-    assert_eq!(shown, [("mail.lost.test", Outcome::TempError(Trouble::Timeout))]);
+    assert_eq!(shown, [("mail.lost.test", RuleResult::TempError(DnsFailure::Timeout))]);
     assert_eq!(first(guest.names().await), Some("mail.lost.test"));
     assert_eq!(first(guest.names_if_known()), Some("mail.lost.test"));
 }
@@ -121,10 +121,10 @@ async fn without_an_answer_the_names_are_in_trouble_after_the_deadline() {
     assert!(timeout(SOON, guest.names()).await.is_err());
     assert_eq!(guest.names_if_known(), None);
     let names = timeout(DEADLINE, guest.names()).await.expect("the deadline");
-    assert_eq!(names.map(|names| &names.outcome), Some(&NamesOutcome::TempError(Trouble::Timeout)));
+    assert_eq!(names.map(|names| &names.outcome), Some(&FcrdnsResult::TempError(DnsFailure::Timeout)));
     let found = findings(&mut guest).await;
     let shown: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.outcome)).collect();
-    assert_eq!(shown, [("127.0.0.12", Outcome::TempError(Trouble::Timeout))]);
+    assert_eq!(shown, [("127.0.0.12", RuleResult::TempError(DnsFailure::Timeout))]);
 }
 
 #[tokio::test]
@@ -136,6 +136,6 @@ async fn what_the_cache_knows_is_known_at_once_and_without_a_task() {
     let mut guest = guest(&gate, "127.0.0.11");
     assert_eq!(first(guest.names_if_known()), Some("mail.good.test"));
     assert_eq!(tasks(), before);
-    assert_eq!(findings(&mut guest).await[0].outcome, Outcome::Pass(Rung::Mx));
+    assert_eq!(findings(&mut guest).await[0].outcome, RuleResult::Pass(Rung::Mx));
     assert_eq!(tasks(), before);
 }

@@ -8,6 +8,7 @@
 mod address_list;
 pub mod authentication_results;
 mod broken_lines;
+mod cross_check;
 pub(crate) mod fields;
 mod fold;
 pub mod forged_results;
@@ -15,6 +16,5 @@ pub mod header;
 mod lexer;
 pub mod mailbox_line;
 pub mod malformed;
-mod second_reader;
 pub mod trace;
 mod u_label;

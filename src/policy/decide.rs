@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 
-use crate::policy::finding::{Finding, Outcome};
+use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, OnDnsError, Policy};
 
@@ -164,11 +164,11 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
 fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
     let action = policy.rules(finding.identity).action(finding.rule);
     match finding.outcome {
-        Outcome::Pass(_) | Outcome::None(_) => None,
-        Outcome::Fail(Reason::MalformedHeader) => Some((policy.malformed, Reason::MalformedHeader)),
-        Outcome::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
-        Outcome::Fail(reason) => Some((action, reason)),
-        Outcome::TempError(_) => match policy.on_dns_error {
+        RuleResult::Pass(_) | RuleResult::None(_) => None,
+        RuleResult::Fail(Reason::MalformedHeader) => Some((policy.malformed, Reason::MalformedHeader)),
+        RuleResult::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
+        RuleResult::Fail(reason) => Some((action, reason)),
+        RuleResult::TempError(_) => match policy.on_dns_error {
             OnDnsError::Defer if action.refuses() => Some((Action::Defer, Reason::DnsError)),
             OnDnsError::Defer | OnDnsError::Accept => None,
         },
@@ -179,7 +179,7 @@ fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::evidence::Trouble;
+    use crate::evidence::DnsFailure;
     use crate::policy::finding::Absence;
     use crate::policy::identity::Identity;
     use crate::policy::rule::{IdentityRules, RejectAt, Rule, Rung};
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    fn finding(identity: Identity, rule: Rule, outcome: Outcome) -> Finding {
+    fn finding(identity: Identity, rule: Rule, outcome: RuleResult) -> Finding {
         Finding {
             identity,
             rule,
@@ -216,15 +216,15 @@ mod tests {
     #[test]
     fn reject_goes_before_defer_and_identities_keep_their_order() {
         use Identity::{From, Helo, MailFrom, Ptr, ReplyTo};
-        let fail = |identity| finding(identity, Rule::Exists, Outcome::Fail(Reason::NoMx));
+        let fail = |identity| finding(identity, Rule::Exists, RuleResult::Fail(Reason::NoMx));
         let rows = [
             (vec![], Verdict::Accept, None),
             (vec![fail(Helo)], Verdict::Accept, None),
             (vec![fail(Ptr)], Verdict::Defer, Some(Ptr)),
             (vec![fail(Ptr), fail(ReplyTo), fail(From)], Verdict::Reject, Some(From)),
             (vec![fail(ReplyTo), fail(MailFrom)], Verdict::Reject, Some(MailFrom)),
-            (vec![finding(From, Rule::Exists, Outcome::Pass(Rung::Mx))], Verdict::Accept, None),
-            (vec![finding(From, Rule::Exists, Outcome::None(Absence::NotGiven))], Verdict::Accept, None),
+            (vec![finding(From, Rule::Exists, RuleResult::Pass(Rung::Mx))], Verdict::Accept, None),
+            (vec![finding(From, Rule::Exists, RuleResult::None(Absence::NotGiven))], Verdict::Accept, None),
         ];
         for (findings, verdict, identity) in rows {
             let decision = decide(&policy(), &findings);
@@ -239,8 +239,8 @@ mod tests {
         use Identity::{From, Helo, MailFrom, Ptr};
         let policy = Policy { helo: rules(Action::Greylist, Action::Off), ..policy() };
         let policy = Policy { mail_from: rules(Action::Reject, Action::Greylist), ..policy };
-        let fail = |identity| finding(identity, Rule::Exists, Outcome::Fail(Reason::NoMx));
-        let matches = finding(MailFrom, Rule::Matches, Outcome::Fail(Reason::NotAnExchanger));
+        let fail = |identity| finding(identity, Rule::Exists, RuleResult::Fail(Reason::NoMx));
+        let matches = finding(MailFrom, Rule::Matches, RuleResult::Fail(Reason::NotAnExchanger));
         let rows = [
             (vec![matches.clone(), fail(Helo)], Verdict::Defer, Helo, Reason::Greylisted),
             (vec![matches.clone()], Verdict::Defer, MailFrom, Reason::Greylisted),
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn exists_is_named_before_matches() {
         let both = [
-            finding(Identity::MailFrom, Rule::Matches, Outcome::Fail(Reason::NotAnExchanger)),
-            finding(Identity::MailFrom, Rule::Exists, Outcome::Fail(Reason::NoSuchDomain)),
+            finding(Identity::MailFrom, Rule::Matches, RuleResult::Fail(Reason::NotAnExchanger)),
+            finding(Identity::MailFrom, Rule::Exists, RuleResult::Fail(Reason::NoSuchDomain)),
         ];
         let cause = decide(&policy(), &both).cause.unwrap();
         assert_eq!(cause.reason, Reason::NoSuchDomain);
@@ -276,7 +276,8 @@ mod tests {
         for action in [Action::Off, Action::Tag, Action::Greylist, Action::Defer, Action::Reject] {
             for on_dns_error in [OnDnsError::Defer, OnDnsError::Accept] {
                 let policy = Policy { mail_from: rules(action, Action::Off), on_dns_error, ..policy() };
-                let found = [finding(Identity::MailFrom, Rule::Exists, Outcome::TempError(Trouble::Timeout))];
+                let found =
+                    [finding(Identity::MailFrom, Rule::Exists, RuleResult::TempError(DnsFailure::Timeout))];
                 let expected = if action.refuses() && on_dns_error == OnDnsError::Defer {
                     Verdict::Defer
                 } else {
@@ -290,14 +291,15 @@ mod tests {
     #[test]
     fn monitor_refuses_nothing_and_still_says_what_it_would_have_done() {
         let policy = Policy { mode: Mode::Monitor, ..policy() };
-        let decision = decide(&policy, &[finding(Identity::From, Rule::Exists, Outcome::Fail(Reason::NoMx))]);
+        let decision =
+            decide(&policy, &[finding(Identity::From, Rule::Exists, RuleResult::Fail(Reason::NoMx))]);
         assert_eq!(decision.verdict, Verdict::Reject);
         assert!(!decision.refuses() && decision.permit().is_some());
     }
 
     #[test]
     fn malformed_headers_have_their_own_action() {
-        let found = [finding(Identity::From, Rule::Exists, Outcome::Fail(Reason::MalformedHeader))];
+        let found = [finding(Identity::From, Rule::Exists, RuleResult::Fail(Reason::MalformedHeader))];
         assert_eq!(decide(&policy(), &found).verdict, Verdict::Reject);
         assert_eq!(decide(&Policy { malformed: Action::Tag, ..policy() }, &found).verdict, Verdict::Accept);
     }

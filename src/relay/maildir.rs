@@ -26,11 +26,11 @@ static DELIVERIES: AtomicU64 = AtomicU64::new(0);
 /// The folder.
 #[derive(Debug, Clone)]
 pub(super) struct Maildir {
-    place: Arc<Place>,
+    place: Arc<Folder>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Folder {
     path: PathBuf,
     /// Our name as a part of a file name.
     host: String,
@@ -39,11 +39,11 @@ struct Place {
 impl Maildir {
     pub(super) fn new(path: &Path, hostname: &str) -> Self {
         let host = hostname.replace('/', "\\057").replace(':', "\\072");
-        Self { place: Arc::new(Place { path: path.to_owned(), host }) }
+        Self { place: Arc::new(Folder { path: path.to_owned(), host }) }
     }
 
     /// The same folder for another name of ours.
-    pub(super) fn renewed(&self, hostname: &str) -> Self {
+    pub(super) fn with_settings(&self, hostname: &str) -> Self {
         Self::new(&self.place.path, hostname)
     }
 
@@ -67,7 +67,7 @@ impl Maildir {
 /// One delivery.
 #[derive(Debug)]
 pub(super) struct MaildirTransaction {
-    place: Arc<Place>,
+    place: Arc<Folder>,
     unstuffer: Unstuffer,
     /// Not yet written.
     buffer: Vec<u8>,
@@ -107,7 +107,7 @@ impl MaildirTransaction {
     }
 }
 
-impl Place {
+impl Folder {
     fn prepare(&self) -> io::Result<()> {
         for name in ["tmp", "new", "cur"] {
             let folder = self.path.join(name);

@@ -165,13 +165,13 @@ pub struct DataStep {
 /// Finds the end of a message.
 #[derive(Debug)]
 pub struct DataReader {
-    place: Place,
+    place: LineState,
     bare_newline: BareNewline,
     stuffing: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum LineState {
     /// At the start of a line, behind CRLF or DATA.
     LineStart,
     /// At the start of a line that a normalised LF has made: the client stuffed no dot here and can't end here.
@@ -184,7 +184,7 @@ impl DataReader {
     /// At the start of a message, right after the CRLF of DATA (RFC 5321 4.1.1.4: that CRLF counts).
     #[must_use]
     pub fn new(bare_newline: BareNewline) -> Self {
-        Self { place: Place::LineStart, bare_newline, stuffing: 0 }
+        Self { place: LineState::LineStart, bare_newline, stuffing: 0 }
     }
 
     /// How many of the octets given so far are dots that transparency added; RFC 1870 5 doesn't count them.
@@ -198,34 +198,35 @@ impl DataReader {
         let mut at = 0;
         loop {
             let rest = buffer.get(at..).unwrap_or_default();
-            if let (Place::LineStart | Place::MadeLineStart, Some(b'.')) = (self.place, rest.first()) {
+            if let (LineState::LineStart | LineState::MadeLineStart, Some(b'.')) = (self.place, rest.first())
+            {
                 match self.line_of_dot(at, rest) {
                     Some(step) => return step,
                     None => at += 1,
                 }
-                self.place = Place::Text;
+                self.place = LineState::Text;
                 continue;
             }
             match line_end(rest, self.bare_newline) {
                 LineEnd::Crlf { at: length, crs: 1 } => {
                     at += length + 2;
-                    self.place = Place::LineStart;
+                    self.place = LineState::LineStart;
                 }
                 // a client that added its CRs to lines that had one ends the message behind such a line
                 LineEnd::Crlf { at: length, crs } => {
-                    self.place = Place::LineStart;
+                    self.place = LineState::LineStart;
                     return step(at + length, b"\r\n", at + length + crs + 1, DataEvent::Again);
                 }
                 LineEnd::None { crs } => {
                     let content = buffer.len() - crs;
                     if content > at {
-                        self.place = Place::Text;
+                        self.place = LineState::Text;
                     }
                     // of several CRs only the last can be a part of what goes on
                     return step(content, b"", buffer.len() - crs.min(1), DataEvent::More);
                 }
                 LineEnd::Lf(length) => {
-                    self.place = Place::MadeLineStart;
+                    self.place = LineState::MadeLineStart;
                     return step(at + length, b"\r\n", at + length + 1, DataEvent::Again);
                 }
                 LineEnd::Fault(fault, length) => {
@@ -237,9 +238,9 @@ impl DataReader {
 
     /// A line that starts with a dot: `None` when the dot is an ordinary, already stuffed one.
     fn line_of_dot(&mut self, at: usize, rest: &[u8]) -> Option<DataStep> {
-        if self.place == Place::MadeLineStart {
+        if self.place == LineState::MadeLineStart {
             // The dot is content; behind the CRLF that we made it has to be stuffed, or it could end the message.
-            self.place = Place::Text;
+            self.place = LineState::Text;
             return Some(step(at, b".", at, DataEvent::Again));
         }
         match (rest.get(1), rest.get(2)) {
@@ -247,12 +248,12 @@ impl DataReader {
             (None, _) | (Some(b'\r'), None) => Some(step(at, b"", at, DataEvent::More)),
             (Some(b'\r'), Some(b'\r')) if self.bare_newline == BareNewline::Normalize => {
                 // CRLF . CR CR: no end of data. The dot was stuffed, and the first CR goes.
-                self.place = Place::Text;
+                self.place = LineState::Text;
                 Some(step(at, b"", at + 2, DataEvent::Again))
             }
             (Some(b'\n'), _) if self.bare_newline == BareNewline::Normalize => {
                 // CRLF . LF: an empty line after unstuffing. Passing the dot on would make an end of data of it.
-                self.place = Place::MadeLineStart;
+                self.place = LineState::MadeLineStart;
                 Some(step(at, b"\r\n", at + 2, DataEvent::Again))
             }
             _ => {

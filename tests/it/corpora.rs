@@ -12,12 +12,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rmxd::decision::DecisionRecord;
 use rmxd::dns::Clock;
-use rmxd::gate::{Gate, Rehearsal};
+use rmxd::gate::{DryRun, Gate};
 use rmxd::message::header;
 use rmxd::message::mailbox_line;
 use rmxd::policy::decide::Verdict;
-use rmxd::record::Record;
 use rmxd::smtp::address::ReversePath;
 use rmxd::zone::{Server, Zone};
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ struct Judged {
     name: String,
     bounce: bool,
     took: Duration,
-    record: Record,
+    record: DecisionRecord,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,15 +80,20 @@ async fn messages_of_other_projects_are_read_quickly_and_each_refusal_has_its_re
 }
 
 /// The decision on a message, and how long it takes to read the header and to judge.
-async fn played(gate: &Arc<Gate>, mail_from: &ReversePath, block: &[u8], body: &[u8]) -> (Duration, Record) {
-    let mut shortest: Option<(Duration, Record)> = None;
+async fn played(
+    gate: &Arc<Gate>,
+    mail_from: &ReversePath,
+    block: &[u8],
+    body: &[u8],
+) -> (Duration, DecisionRecord) {
+    let mut shortest: Option<(Duration, DecisionRecord)> = None;
     for _ in 0..RUNS {
         let (block, body) = (block.to_vec(), body.to_vec());
         let began = Instant::now();
         let header = header::read(&block);
         let mail_from = Some(mail_from.clone());
-        let rehearsal = Rehearsal { client: CLIENT, helo: None, mail_from, header, block, body };
-        let record = gate.rehearse(&rehearsal).await;
+        let dry_run = DryRun { client: CLIENT, helo: None, mail_from, header, block, body };
+        let record = gate.dry_run(&dry_run).await;
         let took = began.elapsed();
         if shortest.as_ref().is_none_or(|(least, _)| took < *least) {
             shortest = Some((took, record));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rmxd::config::{Flags, Problem, load};
-use rmxd::gate::Exemptions;
+use rmxd::exempt::Exemptions;
 use rmxd::smtp::address::DomainName;
 
 use crate::daemon::{Daemon, Home, SOON, configuration, free_address};

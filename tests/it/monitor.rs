@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use rmxd::decision::End;
 use rmxd::dns::{Clock, Dns};
-use rmxd::gate::{Facts, Gate, Memory, Monitor};
-use rmxd::policy::outcome::TransactionOutcome;
-use rmxd::record::End;
+use rmxd::gate::{Gate, MessageInfo, Services};
+use rmxd::policy::outcome::Outcome;
 use rmxd::reverse_mx::ReverseMx;
 use rmxd::smtp::address::ReversePath;
+use rmxd::stats::Monitor;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, configuration, free_address};
@@ -150,8 +151,8 @@ async fn a_day_with_something_to_tell_is_reported_and_one_without_is_not() {
     let reverse_mx =
         ReverseMx::new(Dns::with_clock(asked, Clock::running()).unwrap(), settings.reverse_mx.clone());
     let monitor = Monitor::default();
-    let memory = Memory { monitor: monitor.clone(), ..Memory::default() };
-    let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, settings.dns.timeout, memory);
+    let services = Services { monitor: monitor.clone(), ..Services::default() };
+    let gate = Gate::with_services(settings.gate.clone(), reverse_mx, settings.dns.timeout, services);
     let watch = monitor.clone();
     tokio::spawn(async move { watch.report_every(DAY).await });
 
@@ -160,7 +161,7 @@ async fn a_day_with_something_to_tell_is_reported_and_one_without_is_not() {
     let mut guest = gate.guest("192.0.2.1".parse().unwrap());
     let mut inspection = guest.inspect(&ReversePath::parse("a@[192.0.2.7]").unwrap());
     let decision = inspection.envelope(&mut guest).await;
-    inspection.tell(&decision, &Facts::default(), End::of(TransactionOutcome::NotCompleted));
+    inspection.tell(&decision, &MessageInfo::default(), End::of(Outcome::NotCompleted));
     inspection.count(&decision, inspection.age());
     tokio::time::sleep(DAY - Duration::from_secs(2)).await;
     assert_eq!(reports(&log.text()).len(), 0);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rmxd::zone::{Server, Zone, crowd};
+use rmxd::zone::{Server, Zone, generated};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -322,14 +322,14 @@ async fn a_long_log_is_read_and_judged_in_less_than_a_minute() {
     let mut log = String::new();
     for number in 0..rounds {
         let domain = number % VALID;
-        let client = crowd::address(domain).to_string();
+        let client = generated::address(domain).to_string();
         match number % 10 {
-            0 => accepted(&mut log, number, &client, &format!("d{}.{}", number % 1000, crowd::NO_MX)),
-            _ => accepted(&mut log, number, &client, &format!("d{domain}.{}", crowd::VALID)),
+            0 => accepted(&mut log, number, &client, &format!("d{}.{}", number % 1000, generated::NO_MX)),
+            _ => accepted(&mut log, number, &client, &format!("d{domain}.{}", generated::VALID)),
         }
         // half of the spoofed names come once and never again
         let spoofed = if number % 2 == 0 { number } else { number % 500 };
-        refused(&mut log, number, "192.0.2.1", &format!("s{spoofed}.{}", crowd::SPOOFED));
+        refused(&mut log, number, "192.0.2.1", &format!("s{spoofed}.{}", generated::SPOOFED));
     }
     let lines = log.lines().count();
     let file = site.file("mail.log.gz", &gzip(&log));

@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use rmxd::config::Settings;
 use rmxd::dns::Clock;
+use rmxd::evidence::Freshness;
 use rmxd::gate::{Gate, Inspection};
 use rmxd::message::header;
 use rmxd::policy::decide::{Decision, Verdict};
-use rmxd::policy::evidence::Freshness;
-use rmxd::policy::finding::{Finding, Outcome};
+use rmxd::policy::finding::{Finding, RuleResult};
 use rmxd::policy::rule::RejectAt;
 use rmxd::smtp::address::{ForwardPath, ReversePath};
 use rmxd::zone::{Behaviour, Name, Server, Zone};
@@ -166,7 +166,7 @@ async fn transaction(gate: &std::sync::Arc<Gate>, row: &Row) -> Seen {
     let mail_from = row.text("mail_from").trim_start_matches('<').trim_end_matches('>');
     let recipient = ForwardPath::parse(row.text("rcpt")).unwrap();
     let mut guest = gate.guest(client);
-    guest.hello(row.text("helo"));
+    guest.helo(row.text("helo"));
     let mut inspection = guest.inspect(&ReversePath::parse(mail_from).unwrap());
     let at_mail = gate.policy().reject_at == RejectAt::Mail;
     let exempt = gate.exempts_recipient(&recipient);
@@ -193,9 +193,9 @@ async fn transaction(gate: &std::sync::Arc<Gate>, row: &Row) -> Seen {
 fn shown(finding: &Finding) -> [String; 2] {
     let Finding { identity, rule, domain, outcome, .. } = finding;
     let result = match outcome {
-        Outcome::Pass(rung) => format!("pass({rung})"),
-        Outcome::Fail(reason) => format!("fail({reason})"),
-        Outcome::TempError(_) | Outcome::None(_) => outcome.word().to_owned(),
+        RuleResult::Pass(rung) => format!("pass({rung})"),
+        RuleResult::Fail(reason) => format!("fail({reason})"),
+        RuleResult::TempError(_) | RuleResult::None(_) => outcome.word().to_owned(),
     };
     [format!("{identity}.{rule}={result}"), format!("{identity}.{rule}:{domain}={result}")]
 }

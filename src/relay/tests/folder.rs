@@ -125,8 +125,11 @@ async fn any_message_finds_out_that_the_folder_is_gone_or_back() {
     std::fs::rename(elsewhere, home.path().join("tmp")).unwrap();
     assert_eq!(deliver(&relay, &[b"x\r\n"]).await, "END 250 2.0.0 Message stored");
     assert!(relay.reach().ok);
-    assert!(relay.renewed(relay.settings().clone()).reach().ok, "a reload knows it still");
-    assert!(!relay.renewed(settings(NextHop::Maildir("other".into()))).reach().ok, "of this folder only");
+    assert!(relay.with_settings(relay.settings().clone()).reach().ok, "a reload knows it still");
+    assert!(
+        !relay.with_settings(settings(NextHop::Maildir("other".into()))).reach().ok,
+        "of this folder only"
+    );
 }
 
 /// The file goes when the work that holds it ends, which may be a little later.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use rmxd::evidence::RecordType;
 use rmxd::metrics::{
     CacheResult, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome, RelayOutcome,
 };
 use rmxd::policy::decide::Verdict;
-use rmxd::policy::evidence::RecordType;
 use rmxd::policy::identity::Identity;
-use rmxd::policy::outcome::TransactionOutcome;
+use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
 use rmxd::policy::rule::Mode;
 use serde_json::Value;
@@ -76,7 +76,7 @@ fn touched() -> Metrics {
             }
         }
     }
-    TransactionOutcome::ALL.into_iter().for_each(|outcome| metrics.outcome(outcome));
+    Outcome::ALL.into_iter().for_each(|outcome| metrics.outcome(outcome));
     Reason::ALL.into_iter().for_each(|reason| metrics.refusal(reason));
     metrics
 }

@@ -8,7 +8,7 @@ mod worst;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use rmxd::policy::evidence::{Answer as Seen, Trouble};
+use rmxd::evidence::{Answer as Seen, DnsFailure};
 use rmxd::policy::finding::Finding;
 
 use crate::daemon::{Daemon, binary, configuration, free_address};
@@ -40,7 +40,7 @@ fn heavy(name: &str, rtype: Type) -> Answer {
 
 fn has_spent_its_budget(findings: &[Finding]) -> bool {
     let mut seen = findings.iter().flat_map(|finding| &finding.evidence);
-    seen.any(|seen| *seen.answer == Seen::Unavailable(Trouble::TooMany))
+    seen.any(|seen| *seen.answer == Seen::Unavailable(DnsFailure::TooMany))
 }
 
 #[tokio::test]

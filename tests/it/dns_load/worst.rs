@@ -96,7 +96,7 @@ pub(super) async fn message(
     let mut guest = gate.guest(IpAddr::V4(CLIENT));
     guest.names().await;
     let silent = settled(0).await;
-    guest.hello(helo);
+    guest.helo(helo);
     let mut inspection = guest.inspect(&ReversePath::parse(&format!("u@{mail_from}")).unwrap());
     inspection.envelope(&mut guest).await;
     let mut envelope = settled(silent).await;
