@@ -178,6 +178,27 @@ fn every_link_and_every_path_leads_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The functions, types and constants that the recipes name.
+#[test]
+fn every_name_in_the_recipes_is_in_the_code() {
+    let of_code = |file: &&String| file.ends_with(".rs") || file.ends_with(".js");
+    let code: String = files().iter().filter(of_code).map(|file| text(file)).collect();
+    let words: BTreeSet<&str> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let spans = spans(&prose(&text("CONTRIBUTING.md")));
+    let mut named = 0;
+    for span in &spans {
+        let is_name = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
+        if let Some(function) = span.strip_suffix("()") {
+            assert!(code.contains(&format!("fn {function}(")), "{span}");
+            named += 1;
+        } else if span.starts_with(char::is_uppercase) && span.split("::").all(is_name) {
+            assert!(span.split("::").all(|part| words.contains(part)), "{span}");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{spans:?}");
+}
+
 /// On an installed machine the documents are in the same tree as here.
 #[test]
 fn what_the_package_ships_links_to_what_it_ships() {
