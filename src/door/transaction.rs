@@ -216,7 +216,7 @@ impl Transaction {
     }
 }
 
-/// A recipient that rmxd itself refuses (DESIGN 1.6): outside `relay.domains`, or with a route of its own in the local
+/// A recipient that rmxd itself refuses (contract 1.7): outside `relay.domains`, or with a route of its own in the local
 /// part, which a server behind might follow.
 fn is_foreign(door: &Door, path: &ForwardPath) -> bool {
     let ours = &door.settings.recipient_domains;
