@@ -137,7 +137,8 @@ fn after_the_tour_it_stays_up_and_can_be_tried_by_hand() {
     assert!(table.contains("✓ all as expected"), "{table}");
     assert!(!table.contains(['\x1b', '\r']), "no colours where there is no terminal: {table}");
     assert!(table.lines().all(|line| line.chars().count() <= 130), "{table}");
-    let shown: Vec<String> = table.lines().map(|line| masked(&line.chars().skip(28).collect::<String>())).collect();
+    let shown: Vec<String> =
+        table.lines().map(|line| masked(&line.chars().skip(28).collect::<String>())).collect();
     for line in block_of("README.md", "demo").lines() {
         assert!(shown.contains(&masked(line)), "README.md has {line:?}, and this is shown:\n{table}");
     }

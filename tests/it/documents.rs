@@ -220,7 +220,8 @@ fn what_the_package_ships_links_to_what_it_ships() {
         }
     }
     let documents: Vec<_> = shipped.iter().filter(|file| file.ends_with(".md")).collect();
-    for wanted in ["README.md", "SECURITY.md", "config/README.md", "systemd/README.md", "src/admin/README.md"] {
+    for wanted in ["README.md", "SECURITY.md", "config/README.md", "systemd/README.md", "src/admin/README.md"]
+    {
         assert!(shipped.contains(wanted), "{shipped:?}");
     }
     let mut wrong = Vec::new();
@@ -237,7 +238,12 @@ fn what_the_package_ships_links_to_what_it_ships() {
 }
 
 #[test]
-fn the_first_page_has_the_lines_of_the_guide() {
+fn the_first_page_has_the_lines_of_the_guide_and_the_version_of_rust() {
+    let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
+    let version = manifest["package"]["rust-version"].as_str().unwrap();
+    for document in ["README.md", "CONTRIBUTING.md"] {
+        assert!(text(document).contains(&format!("Rust {version} or later")), "{document}: {version}");
+    }
     for info in ["master.cf", "toml", "sh"] {
         assert_eq!(block_of("README.md", info), block(info), "{info}");
     }
