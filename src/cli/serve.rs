@@ -1,5 +1,5 @@
-//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first drains, a second one stops at once; SIGHUP reloads,
-//! SIGUSR1 has the monitor report.
+//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first one drains, a second one stops at once; SIGHUP reloads,
+//! SIGUSR1 logs the monitor's report.
 
 use std::io;
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };
-    // First, as there are no other threads yet.
+    // First, while there are no other threads.
     let passed = net::passed();
     let log = match log::start(&loaded.settings.log, log::Output::StandardError) {
         Ok(log) => log,
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> ExitCode {
             exit.into()
         }
         Err(error) => {
-            tracing::error!(%error, "no threads");
+            tracing::error!(%error, "the threads can't be started");
             Exit::Temporary.into()
         }
     }
@@ -120,7 +120,7 @@ fn status(daemon: &Daemon) -> String {
     format!("listening on {}, mode {}", addresses.join(", "), daemon.settings().gate.policy.mode.name())
 }
 
-/// Everything or nothing. May be broken off at any time; then it was nothing.
+/// Takes all of the new configuration or nothing. Dropped before its end, it has changed nothing.
 async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
     let Loaded { settings, .. } = match args.source.read(args.drain.into()) {
         Ok(loaded) => loaded,
@@ -173,7 +173,7 @@ async fn drain(daemon: Daemon, signals: &mut Signals) -> Exit {
     Exit::Done
 }
 
-/// What the operator wants.
+/// The effect of a signal.
 #[derive(Debug)]
 enum Wanted {
     Reload,
@@ -184,7 +184,7 @@ enum Wanted {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Received from the start on: by default it would end us, and one during a reload makes for another one after it.
+    /// Received from the start on: its default ends the process. One during a reload causes another reload after it.
     hangup: Signal,
     report: Signal,
 }
