@@ -10,6 +10,7 @@
 //! wrong is a `problem`, in one shape. A reload swaps the [`State`]; requests under way end with the one they began with.
 
 mod api;
+mod call;
 mod guard;
 mod listener;
 mod page;

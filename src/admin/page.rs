@@ -6,9 +6,9 @@
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
-use crate::admin::routes::{Call, ResponseFuture};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";

@@ -3,6 +3,8 @@
 //! The detail is for the operator: it names the parameter and what is allowed. What came with the request is only ever
 //! inside JSON, where it is text.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -54,8 +56,10 @@ impl Problem {
         }
     }
 
-    /// 429, to be tried again in so many seconds.
-    pub(super) fn too_many(detail: &str, seconds: u32) -> Self {
+    /// 429, with the time after which the client may try again; `Retry-After:` has it in whole seconds, rounded up.
+    pub(super) fn too_many(detail: &str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 

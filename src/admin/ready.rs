@@ -13,9 +13,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::admin::State;
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::guard::{Shown, shown};
 use crate::admin::problem::Problem;
-use crate::admin::routes::{Call, ResponseFuture};
 
 /// What is known of the next hop may be so old.
 const FRESH: Duration = Duration::from_secs(15);

@@ -6,7 +6,6 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +20,13 @@ use axum::{Extension, RequestExt, Router};
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::guard::{Access, Barred, Shown, admit, shown};
 use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 use crate::admin::query::Query;
 use crate::admin::rate::Lane;
-use crate::admin::{Shared, State, api, page, ready, scrape};
+use crate::admin::{Shared, api, page, ready, scrape};
 
 /// For an answer; an audit that meets silent servers may take most of it.
 const TIME: Duration = Duration::from_secs(60);
@@ -103,19 +103,6 @@ impl Route {
     }
 }
 
-/// A request that was let in, with parameters that are known.
-pub(super) struct Call {
-    pub(super) state: Arc<State>,
-    pub(super) shared: Arc<Shared>,
-    /// The value of the path's parameter; empty where it has none.
-    pub(super) argument: String,
-    pub(super) query: Query,
-    pub(super) headers: HeaderMap,
-}
-
-/// What becomes of it.
-pub(super) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
-
 /// The router for the table.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
@@ -163,10 +150,9 @@ async fn dispatch(
     if !route.asks_dns {
         return (route.answer)(call).await;
     }
-    let _permit = shared
-        .rates
-        .asking()
-        .map_err(|wait| too_many("what asks DNS is bounded: 5 requests a second, 8 at one time", wait))?;
+    let _permit = shared.rates.asking().map_err(|wait| {
+        Problem::too_many("what asks DNS is bounded: 5 requests a second, 8 at one time", wait)
+    })?;
     (route.answer)(call).await
 }
 
@@ -182,11 +168,6 @@ fn turned_away(peer: Option<Peer>, barred: Barred) -> Problem {
     }
 }
 
-pub(super) fn too_many(detail: &str, wait: Duration) -> Problem {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Problem::too_many(detail, u32::try_from(seconds).unwrap_or(u32::MAX))
-}
-
 /// What every answer has around it.
 async fn around(
     axum::extract::State(shared): axum::extract::State<Arc<Shared>>,
@@ -198,7 +179,7 @@ async fn around(
     let what = request.uri().path().to_owned();
     let lane = lane(request.uri().path(), shown(request.headers(), &shared.state().settings));
     let mut response = match shared.rates.request(peer, lane) {
-        Err(wait) => too_many("too many requests", wait).into_response(),
+        Err(wait) => Problem::too_many("too many requests", wait).into_response(),
         Ok(()) => contained(next.run(request)).await.unwrap_or_else(|failure| {
             if let Failure::Panic(panic) = &failure {
                 shared.state().metrics.panic();

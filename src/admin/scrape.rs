@@ -4,7 +4,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse;
 
 use crate::admin::State;
-use crate::admin::routes::{Call, ResponseFuture};
+use crate::admin::call::{Call, ResponseFuture};
 use crate::metrics::{Format, Gauges, HistoryGauges};
 
 pub(super) fn metrics(call: Call) -> ResponseFuture {

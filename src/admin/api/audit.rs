@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::response::IntoResponse;
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, address};
-use crate::admin::routes::{Call, ResponseFuture};
 use crate::audit::{Question, Unfit, domain};
 
 /// Addresses of one audit: each asks some dozen questions.

@@ -6,9 +6,9 @@
 use axum::Json;
 use axum::response::IntoResponse;
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
-use crate::admin::routes::{Call, ResponseFuture, too_many};
 use crate::dns::organization::organization;
 use crate::smtp::address::DomainName;
 
@@ -33,7 +33,10 @@ pub(in crate::admin) fn remove(call: Call) -> ResponseFuture {
             return Err(Problem::parameter("domain", what));
         }
         let _permit = call.shared.rates.forgetting().map_err(|wait| {
-            too_many("what goes through the cache is bounded: 1 request a second, 1 at one time", wait)
+            Problem::too_many(
+                "what goes through the cache is bounded: 1 request a second, 1 at one time",
+                wait,
+            )
         })?;
         let removed = call.state.dns.forget(&domain).await;
         tracing::info!(%domain, removed, "answers of DNS forgotten, as the API was asked to");

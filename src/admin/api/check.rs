@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::response::IntoResponse;
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, address};
-use crate::admin::routes::{Call, ResponseFuture};
 use crate::decision::report;
 use crate::gate::{DryRun, author, sender};
 use crate::message::header::{Field, Header};

@@ -9,9 +9,9 @@ use axum::response::IntoResponse;
 use serde_json::json;
 
 use crate::admin::State;
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, quoted};
-use crate::admin::routes::{Call, ResponseFuture};
 use crate::decision::{Id, report};
 use crate::store::history::{Cursor, Filter, History, ReadError};
 

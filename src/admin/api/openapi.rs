@@ -4,7 +4,7 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
-use crate::admin::routes::{Call, ResponseFuture};
+use crate::admin::call::{Call, ResponseFuture};
 
 /// OpenAPI 3.1.
 pub(in crate::admin) const DOCUMENT: &str = include_str!("openapi.json");

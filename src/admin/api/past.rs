@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::admin::api::decisions::{filter, kept, unreadable};
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
-use crate::admin::routes::{Call, ResponseFuture};
 use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;

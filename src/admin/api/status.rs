@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::admin::State;
-use crate::admin::routes::{Call, ResponseFuture};
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::series::Pace;
 use crate::dns::{Condition, Health, ServerName};
 use crate::policy::decide::Verdict;
