@@ -1,4 +1,4 @@
-//! `/metrics`: the counters, and what is to be read now, for Prometheus and whoever speaks its formats.
+//! `/metrics`: counters and gauges in the formats of Prometheus.
 
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse;
@@ -10,7 +10,7 @@ use crate::metrics::{Format, Gauges, HistoryGauges};
 pub(super) fn metrics(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let accepted = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        // Prometheus names it first, with others behind; who asks by hand gets the older one, which any tool reads.
+        // Prometheus names OpenMetrics first; a client without that gets the older format, which every tool reads.
         let open = accepted.into_iter().any(|value| value.contains("application/openmetrics-text"));
         let format = if open { Format::OpenMetrics } else { Format::Prometheus };
         let text = call.state.metrics.text(&gauges(&call.state), format);

@@ -287,8 +287,7 @@ async fn the_keyboard_is_enough_from_the_token_to_the_evidence() {
     page.screenshot("token-light").await;
     page.press("wrong").await;
     page.press(ENTER).await;
-    page.until("document.getElementById('token-problem').textContent.includes('that is not admin.token')")
-        .await;
+    page.until("document.getElementById('token-problem').textContent.includes('the token is wrong')").await;
     assert_eq!(page.text("document.querySelector('.decisions') === null").await, "true");
     page.press("correct-horse").await;
     page.press(ENTER).await;

@@ -1,4 +1,4 @@
-//! `GET /api/v1/check`: what would be said of these senders now, with the evidence; the JSON of `rmxd check --json`.
+//! `GET /api/v1/check`: the decision that a message of these senders would get now; the JSON of `rmxd check --json`.
 
 use std::net::IpAddr;
 
@@ -24,12 +24,12 @@ pub(in crate::admin) fn check(call: Call) -> ResponseFuture {
 }
 
 fn dry_run(query: &Query) -> Result<DryRun, Problem> {
-    let client: IpAddr = query.needed("client", address)?;
+    let client: IpAddr = query.required("client", address)?;
     let header = Header { from: authors(query, "from")?, reply_to: authors(query, "reply_to")?, received: 0 };
     Ok(DryRun {
         client,
         helo: query.text("helo").map(str::to_owned),
-        mail_from: query.value("mail_from", |text| sender(text).map_err(|what| wanted(&what)))?,
+        mail_from: query.value("mail_from", |text| sender(text).map_err(|what| invalid(&what)))?,
         header,
         block: Vec::new(),
         body: Vec::new(),
@@ -37,10 +37,10 @@ fn dry_run(query: &Query) -> Result<DryRun, Problem> {
 }
 
 fn authors(query: &Query, name: &'static str) -> Result<Field, Problem> {
-    let authors = query.values(name, MOST, |text| author(text).map_err(|what| wanted(&what)))?;
+    let authors = query.values(name, MOST, |text| author(text).map_err(|what| invalid(&what)))?;
     Ok(if authors.is_empty() { Field::Absent } else { Field::Authors(authors) })
 }
 
-fn wanted(what: &str) -> String {
+fn invalid(what: &str) -> String {
     format!("is not an address such as \"a@example.com\": {what}")
 }

@@ -1,5 +1,5 @@
-//! `GET /api/v1/status`: how the daemon is now, in one answer; `GET /api/v1/series`: verdicts of the last hour. What a page
-//! that is looked at asks for again and again, so nothing here waits for anything.
+//! `GET /api/v1/status`: the state of the daemon; `GET /api/v1/series`: verdicts of the last hour. An open dashboard requests
+//! both every two seconds, so neither waits for anything.
 
 use std::time::SystemTime;
 
@@ -59,7 +59,7 @@ fn verdicts(state: &State) -> Value {
     })
 }
 
-/// It answers, if only one server does; what is wrong with each is told beside it.
+/// DNS is ok while one server answers; each server has its own state and detail.
 fn dns(health: &Health) -> Value {
     let servers = health.servers.iter().map(|(address, condition)| {
         let good = matches!(condition, Condition::Good | Condition::Unknown) && !health.down;

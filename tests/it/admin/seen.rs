@@ -172,7 +172,7 @@ async fn without_a_history_that_is_said_and_what_is_wrong_is_named() {
         ("/api/v1/decisions/%3Cb%3E", 404, "no decision \"<b>\" is kept"),
         ("/api/v1/top?minutes=1441", 400, "minutes: \"1441\" must be a number from 1 to 1440"),
         ("/api/v1/would?would=false", 400, "\"would\": is not a parameter"),
-        ("/ui/nothing.js", 404, "\"nothing.js\" is no part of the page"),
+        ("/ui/nothing.js", 404, "the page has no file \"nothing.js\""),
     ] {
         let answer = Request::get(target).send(site.admin).await;
         let said = answer.json()["detail"].as_str().unwrap().to_owned();
