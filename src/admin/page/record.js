@@ -70,12 +70,12 @@ function guess(own) {
 }
 
 function rule(finding, record, seen) {
-  const why = finding.rung ? ` by ${readable(finding.rung)}` : finding.reason ? `: ${readable(finding.reason)}` : "";
+  const why = finding.rung ?? finding.reason;
   const hasDecides = record.findings.some((one) => one.decides !== undefined);
   const decides = hasDecides ? finding.decides === true : record.verdict !== "accept" && finding.identity === record.identity && finding.rule === record.rule && finding.result !== "pass";
   return el(`li${decides ? ".decides" : ""}`, {},
     el(`span.result.${finding.result}`, { "aria-hidden": "true" }, SYMBOL[finding.result] ?? "·"), " ",
-    el("span", {}, `${finding.rule} of `, el("code", {}, finding.subject || finding.domain), ` ${finding.result}${why} `),
+    el("span", {}, `${finding.rule} of `, el("code", {}, finding.subject || finding.domain), `: ${finding.result}${why ? ` (${readable(why)})` : ""} `),
     el("span.soft", {}, `[${finding.action}]`),
     decides && el("strong.mark", {}, "decides"),
     finding.evidence.length > 0 && el("ul", {}, ...once(finding.evidence).map((evidence) => answer(evidence, seen))));

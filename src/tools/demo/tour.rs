@@ -100,7 +100,7 @@ pub(super) fn chapters() -> Vec<Chapter> {
             header(),
         ),
         chapter("Messages that are only tagged or exempt (default policy)", "", lenient()),
-        chapter("DNS errors: a temporary failure is a 4xx, never a 5xx (default policy)", "", trouble()),
+        chapter("DNS errors: a temporary failure is a 4xx, never a 5xx (default policy)", "", dns_errors()),
         chapter(
             "MX hosts with addresses that mail can't be sent to (default policy)",
             "The other gates have dns.private_addresses = accept, because the clients here are on loopback.",
@@ -214,7 +214,7 @@ fn lenient() -> Vec<Row> {
     ]
 }
 
-fn trouble() -> Vec<Row> {
+fn dns_errors() -> Vec<Row> {
     let defer = Expected::Defer(Reason::DnsError);
     vec![
         sends(

@@ -44,10 +44,10 @@ impl ReplayFacts<'_> {
 }
 
 pub(super) fn json(facts: &ReplayFacts<'_>, top: usize) -> String {
-    let (kinds, troubles) = facts.kinds();
-    let (rows, trouble_rows) = facts.rows();
+    let (kinds, dns_errors) = facts.kinds();
+    let (rows, error_rows) = facts.rows();
     let (rows, exempt) = shown(&rows, top);
-    let (trouble_rows, _) = shown(&trouble_rows, top);
+    let (error_rows, _) = shown(&error_rows, top);
     let value = json!({
         "counts": facts.counts,
         "no_address": facts.no_address(),
@@ -56,10 +56,10 @@ pub(super) fn json(facts: &ReplayFacts<'_>, top: usize) -> String {
         "seconds": facts.took.as_secs_f64(),
         "passes": facts.judged.passed,
         "would_be_refused": sum(&kinds),
-        "dns_trouble": sum(&troubles),
+        "dns_trouble": sum(&dns_errors),
         "kinds": kinds.iter().map(|(kind, volume)| kind.json(*volume)).collect::<Vec<_>>(),
         "senders": rows.iter().map(Row::json).collect::<Vec<_>>(),
-        "in_dns_trouble": trouble_rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "in_dns_trouble": error_rows.iter().map(Row::json).collect::<Vec<_>>(),
         "exempt": exempt,
         "not_judged": ["from", "reply_to"],
         "problems": facts.problems,
@@ -71,15 +71,15 @@ pub(super) fn json(facts: &ReplayFacts<'_>, top: usize) -> String {
 pub(super) fn text(facts: &ReplayFacts<'_>, top: usize, colour: Colour) -> String {
     let mut text = String::new();
     logs(&mut text, facts);
-    let (kinds, troubles) = facts.kinds();
-    let (rows, trouble_rows) = facts.rows();
-    let (would, trouble, passed) = (sum(&kinds), sum(&troubles), facts.judged.passed);
+    let (kinds, dns_errors) = facts.kinds();
+    let (rows, error_rows) = facts.rows();
+    let (would, failed, passed) = (sum(&kinds), sum(&dns_errors), facts.judged.passed);
     let mut table = table(&["", "TAKEN", "REFUSED"], &[1, 2]);
     for (name, volume) in [
         ("all in the logs", facts.counts.messages),
         ("would pass", passed),
         ("would be refused", would),
-        ("DNS errors", trouble),
+        ("DNS errors", failed),
         ("not an address, refused at MAIL", facts.no_address()),
     ] {
         table.add_row([name.to_owned(), volume.taken.to_string(), volume.refused.to_string()]);
@@ -97,12 +97,12 @@ pub(super) fn text(facts: &ReplayFacts<'_>, top: usize, colour: Colour) -> Strin
         );
         list(&mut text, &rows, top, "--top");
     }
-    if !troubles.is_empty() {
+    if !dns_errors.is_empty() {
         line(
             &mut text,
             &format!("\n{}", colour.bold("DNS errors: no result for these senders, try again later")),
         );
-        list(&mut text, &trouble_rows, top, "--top");
+        list(&mut text, &error_rows, top, "--top");
     }
     let (_, exempt) = shown(&rows, top);
     if !exempt.is_empty() {
