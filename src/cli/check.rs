@@ -17,8 +17,10 @@ use crate::smtp::address::ReversePath;
 /// Make one decision and show its evidence: every DNS record, rung by rung
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Identities without an option are not checked; with --message, From: is always checked, also if it is missing or malformed. In monitor mode the verdict is the one of
-enforce mode. Exit codes: 0 accept, 1 reject, 75 defer (such as a DNS error), 64 wrong usage, 78 configuration error.")]
+Identities without an option are not checked; with --message, From: is always checked, also if it is missing or malformed. \
+In monitor mode the verdict is the one of enforce mode.
+
+Exit codes: 0 accept, 1 reject, 75 defer (such as a DNS error), 64 wrong usage, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,

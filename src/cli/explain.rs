@@ -17,8 +17,9 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// The reply to the client, the log and the Received: field of accepted mail contain the id.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The command reads the history in history.path of the configuration; the daemon need not run. Exit codes: 0 found, 1 no such decision, 64 wrong usage, 75 the history can't be read,
-78 configuration error.")]
+The command reads the history in history.path of the configuration; the daemon need not run.
+
+Exit codes: 0 found, 1 no such decision, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,

@@ -23,8 +23,10 @@ const STATE: &str = "/var/lib/rmxd";
 /// List past decisions, or sum up what monitor mode would have refused
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The command reads the history in history.path of the configuration; the daemon need not run. Decisions of the last second may be missing. \"rmxd explain ID\" shows one
-decision with its evidence. Exit codes: 0 found, 1 nothing found, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
+The command reads the history in history.path of the configuration; the daemon need not run. Decisions of the last second may be missing. \
+\"rmxd explain ID\" shows one decision with its evidence.
+
+Exit codes: 0 found, 1 nothing found, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,

@@ -30,8 +30,8 @@ use crate::tools::demo::tour::Row;
 /// spoofed senders, and shows each verdict with its reason. Then it keeps running until SIGTERM or Ctrl-C, to be tried by hand.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Exit codes: 0 every message has the expected verdict, 1 otherwise, 64 wrong usage, 75 a part could not be started, or the tour
-was interrupted.")]
+Exit codes: 0 every message has the expected verdict, 1 otherwise, 64 wrong usage, \
+75 a part could not be started, or the tour was interrupted.")]
 pub struct Args {
     /// Exit after the tour
     #[arg(long)]
