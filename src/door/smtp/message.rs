@@ -17,9 +17,9 @@ use crate::message::trace::{self, Protocol};
 use crate::policy::reason::Reason;
 use crate::relay::{self, Hold, HopReply};
 use crate::reverse_mx::{ClientNames, FcrdnsResult};
-use crate::smtp::framing::{Fault, stuffed, unstuffed};
+use crate::smtp::framing::Fault;
 use crate::smtp::reply::{Enhanced, Reply};
-use crate::smtp::transparency::Unstuffer;
+use crate::smtp::transparency::{Unstuffer, stuffed, unstuffed};
 
 /// A message of a transaction. Dropping it delivers nothing.
 #[derive(Debug)]
