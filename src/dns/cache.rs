@@ -11,10 +11,10 @@ use std::time::Duration;
 use foldhash::quality::RandomState;
 use moka::ops::compute::Op;
 
-use crate::dns::CacheSettings;
 use crate::dns::clock::{Clock, Moment};
 use crate::dns::cname::Resolved;
 use crate::dns::denials::{Denial, Denials, Of};
+use crate::dns::settings::CacheSettings;
 use crate::evidence::{Answer, DnsFailure, Question, QuestionName, RecordType, Records, Target};
 
 /// What moka and the allocator use for one entry besides what is counted here: 310 to 360 octets, measured with half a

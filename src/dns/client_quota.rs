@@ -15,117 +15,27 @@
 //!
 //! One short lock is for all of it, and only questions that found the cache cold take it.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::pending;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::dns::budget::Urgency;
+use crate::dns::quota_table::{QueueEntry, Table, place};
+use crate::dns::shares::Bounds;
 use crate::policy::client::client_network;
 
-/// How many questions there may be at one time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// Of all, under way.
-    pub(super) places: usize,
-    /// Of these, only for what can refuse.
-    pub(super) reserved: usize,
-    /// Of all, those that lost their place to a newcomer and still wait for their answer.
-    pub(super) late: usize,
-    /// Of one network, under way.
-    pub(super) places_each: usize,
-    /// Of all, waiting.
-    pub(super) waiting: usize,
-    /// Of one network, waiting.
-    pub(super) waiting_each: usize,
-}
+/// When a question that waits looks first whether there is a place to take; then after twice as long each time.
+const FIRST_LOOK: Duration = Duration::from_millis(25);
 
 /// All clients with questions.
 #[derive(Debug)]
 pub(super) struct ClientQuota {
     bounds: Bounds,
     table: Mutex<Table>,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// The number of the next question that has a place.
-    next: u64,
-    /// The oldest first.
-    places: BTreeMap<u64, Asking>,
-    /// Without a place; the oldest first.
-    late: BTreeMap<u64, Asking>,
-    waiting: usize,
-    neighbourhoods: HashMap<IpAddr, Neighbourhood, RandomState>,
-    networks: HashMap<IpAddr, Network, RandomState>,
-    turns: Turns,
-}
-
-/// A question that is under way.
-#[derive(Debug)]
-struct Asking {
-    network: IpAddr,
-    since: Instant,
-    /// Its end is that of the question.
-    _goes_on: oneshot::Sender<()>,
-}
-
-/// What its asker holds of it.
-#[derive(Debug)]
-struct QueueEntry {
-    number: u64,
-    given_up: oneshot::Receiver<()>,
-}
-
-#[derive(Debug, Default)]
-struct Neighbourhood {
-    /// With those that are late.
-    held: usize,
-    waiting: usize,
-    networks: usize,
-    in_turns: [bool; 2],
-    turns: Turns,
-}
-
-#[derive(Debug, Default)]
-struct Network {
-    /// With those that are late.
-    held: usize,
-    waiting: usize,
-    in_turns: [bool; 2],
-    /// Those of quota who left are closed.
-    queues: [VecDeque<Turn>; 2],
-}
-
-/// Where a question that waits is given its place.
-type Turn = oneshot::Sender<QueueEntry>;
-
-/// Whose turn it is next, by [`Urgency`]: neighbourhoods, or networks within one.
-type Turns = [VecDeque<IpAddr>; 2];
-
-const URGENCIES: [usize; 2] = [0, 1];
-/// What a network or a neighbourhood may have as long as anything is free.
-const FEW: usize = 2;
-/// Of all places, what a neighbourhood may have and still take one from another.
-const NEWCOMERS_TOGETHER: usize = 64;
-/// Without an answer for so long, a question can lose its place to a newcomer: most name servers answer sooner.
-const LATE: Duration = Duration::from_millis(100);
-/// And for so long, it can be given up.
-const SILENT: Duration = Duration::from_secs(1);
-/// When a question that waits looks first whether there is a place to take; then after twice as long each time.
-const FIRST_LOOK: Duration = Duration::from_millis(25);
-
-fn place(urgency: Urgency) -> usize {
-    match urgency {
-        Urgency::Refuses => 0,
-        Urgency::Tags => 1,
-    }
 }
 
 /// A question that was admitted: its place, or its wait for one, ends when this is dropped.
@@ -149,7 +59,7 @@ impl ClientQuota {
         let network = client_network(address);
         let mut table = self.table();
         table.enter(network);
-        let first = table.networks.get(&network).is_some_and(|it| it.waiting == 0);
+        let first = !table.has_waiting(network);
         let ticket = |turn, place| Ticket { quota: Arc::clone(self), network, turn, place };
         if first && table.may_take(self.bounds, network, place(urgency)) {
             let place = table.take(network);
@@ -172,283 +82,6 @@ impl ClientQuota {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Table {
-    fn enter(&mut self, network: IpAddr) {
-        if let Entry::Vacant(vacant) = self.networks.entry(network) {
-            vacant.insert(Network::default());
-            self.neighbourhoods.entry(neighbourhood(network)).or_default().networks += 1;
-        }
-    }
-
-    /// Forgets a network that holds nothing and waits for nothing; one that still stands in the turns goes with its turn.
-    fn leave(&mut self, network: IpAddr) {
-        let idle = |it: &Network| it.held == 0 && it.waiting == 0 && it.in_turns == [false; 2];
-        if !self.networks.get(&network).is_some_and(idle) {
-            return;
-        }
-        self.networks.remove(&network);
-        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
-            around.networks -= 1;
-        }
-        self.leave_neighbourhood(neighbourhood(network));
-    }
-
-    fn leave_neighbourhood(&mut self, key: IpAddr) {
-        let idle = |it: &Neighbourhood| it.networks == 0 && it.in_turns == [false; 2];
-        if self.neighbourhoods.get(&key).is_some_and(idle) {
-            self.neighbourhoods.remove(&key);
-        }
-    }
-
-    fn may_take(&self, bounds: Bounds, network: IpAddr, urgency: usize) -> bool {
-        let Some((around, network)) =
-            self.neighbourhoods.get(&neighbourhood(network)).zip(self.networks.get(&network))
-        else {
-            return false;
-        };
-        let left =
-            (bounds.places - self.places.len()).min(most_together(bounds.places).saturating_sub(around.held));
-        self.is_free(bounds, urgency)
-            && self.has_room(bounds, around)
-            && network.held < share(bounds.places, left, bounds.places_each)
-    }
-
-    fn is_free(&self, bounds: Bounds, urgency: usize) -> bool {
-        let needed = if urgency == place(Urgency::Tags) { bounds.reserved } else { 0 };
-        bounds.places - self.places.len() > needed
-    }
-
-    fn has_room(&self, bounds: Bounds, around: &Neighbourhood) -> bool {
-        has_room(bounds.places, bounds.places - self.places.len(), around.held)
-    }
-
-    fn may_wait(&self, bounds: Bounds, network: IpAddr) -> bool {
-        let Some((around, network)) =
-            self.neighbourhoods.get(&neighbourhood(network)).zip(self.networks.get(&network))
-        else {
-            return false;
-        };
-        let left = bounds.waiting.saturating_sub(self.waiting);
-        let room = has_room(bounds.waiting, left, around.waiting);
-        let left = left.min(most_together(bounds.waiting).saturating_sub(around.waiting));
-        left > 0 && room && network.waiting < share(bounds.waiting, left, bounds.waiting_each)
-    }
-
-    fn take(&mut self, network: IpAddr) -> QueueEntry {
-        let (goes_on, given_up) = oneshot::channel();
-        let number = self.next;
-        self.next += 1;
-        self.places.insert(number, Asking { network, since: Instant::now(), _goes_on: goes_on });
-        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
-            around.held += 1;
-        }
-        if let Some(network) = self.networks.get_mut(&network) {
-            network.held += 1;
-        }
-        QueueEntry { number, given_up }
-    }
-
-    /// The end of a question, unless it was given up before.
-    fn release(&mut self, number: u64) {
-        let ended = self.places.remove(&number).or_else(|| self.late.remove(&number));
-        let Some(Asking { network, .. }) = ended else {
-            return;
-        };
-        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
-            around.held -= 1;
-        }
-        if let Some(network) = self.networks.get_mut(&network) {
-            network.held -= 1;
-        }
-        for urgency in URGENCIES {
-            self.stand_in_turns(network, urgency);
-        }
-    }
-
-    /// Gives a network with hardly any question, where one that can refuse waits, the place of the oldest that is late.
-    fn give_to_newcomer(&mut self, bounds: Bounds, key: IpAddr) {
-        let urgent = place(Urgency::Refuses);
-        if !self.is_new(bounds, key) {
-            return;
-        }
-        while let Some(turn) = self.queue(key, urgent).and_then(VecDeque::pop_front) {
-            if turn.is_closed() {
-                continue;
-            }
-            if self.take_back(bounds) {
-                self.give(key, turn);
-            } else if let Some(queue) = self.queue(key, urgent) {
-                queue.push_front(turn);
-            }
-            return;
-        }
-    }
-
-    fn is_new(&self, bounds: Bounds, key: IpAddr) -> bool {
-        let together = (bounds.places / NEWCOMERS_TOGETHER).max(FEW);
-        self.networks.get(&key).is_some_and(|it| it.held < FEW)
-            && self.neighbourhoods.get(&neighbourhood(key)).is_some_and(|it| it.held < together)
-    }
-
-    /// Whether there is one place more now.
-    fn take_back(&mut self, bounds: Bounds) -> bool {
-        let oldest = |of: &BTreeMap<u64, Asking>, age| {
-            let (number, asking) = of.first_key_value()?;
-            (asking.since.elapsed() >= age).then_some(*number)
-        };
-        let Some(late) = oldest(&self.places, LATE) else {
-            return false;
-        };
-        if self.late.len() >= bounds.late {
-            let Some(silent) = oldest(&self.late, SILENT) else {
-                return false;
-            };
-            let network = self.late.get(&silent).map(|asking| asking.network);
-            self.release(silent);
-            network.into_iter().for_each(|network| self.leave(network));
-        }
-        self.late.extend(self.places.remove(&late).map(|asking| (late, asking)));
-        true
-    }
-
-    /// Whether the asker is still there; if it is not, it was counted when it left.
-    fn give(&mut self, key: IpAddr, turn: Turn) -> bool {
-        let place = self.take(key);
-        match turn.send(place) {
-            Ok(()) => {
-                self.count_waiting(key, |waiting| waiting - 1);
-                true
-            }
-            Err(place) => {
-                self.release(place.number);
-                false
-            }
-        }
-    }
-
-    fn enqueue(&mut self, network: IpAddr, urgency: usize, turn: Turn) {
-        self.count_waiting(network, |waiting| waiting + 1);
-        if let Some(queue) = self.queue(network, urgency) {
-            queue.push_back(turn);
-        }
-        self.stand_in_turns(network, urgency);
-    }
-
-    /// An asker left: its turn is closed. What is closed goes from the queue when it is the greater part of it.
-    fn abandon(&mut self, network: IpAddr) {
-        self.count_waiting(network, |waiting| waiting - 1);
-        if let Some(network) = self.networks.get_mut(&network)
-            && network.queues.iter().map(VecDeque::len).sum::<usize>() > 2 * network.waiting + 16
-        {
-            network.queues.iter_mut().for_each(|queue| queue.retain(|turn| !turn.is_closed()));
-        }
-    }
-
-    fn count_waiting(&mut self, network: IpAddr, change: impl Fn(usize) -> usize) {
-        self.waiting = change(self.waiting);
-        if let Some(around) = self.neighbourhoods.get_mut(&neighbourhood(network)) {
-            around.waiting = change(around.waiting);
-        }
-        if let Some(network) = self.networks.get_mut(&network) {
-            network.waiting = change(network.waiting);
-        }
-    }
-
-    fn queue(&mut self, network: IpAddr, urgency: usize) -> Option<&mut VecDeque<Turn>> {
-        self.networks.get_mut(&network)?.queues.get_mut(urgency)
-    }
-
-    /// Puts a network with a queue, and its neighbourhood, at the end of the turns, unless they stand there. Whatever keeps
-    /// them from having a place is looked at when it is their turn.
-    fn stand_in_turns(&mut self, key: IpAddr, urgency: usize) {
-        let Some((around, network)) =
-            self.neighbourhoods.get_mut(&neighbourhood(key)).zip(self.networks.get_mut(&key))
-        else {
-            return;
-        };
-        let waits = network.queues.get(urgency).is_some_and(|queue| !queue.is_empty());
-        if waits && let Some(stands @ false) = network.in_turns.get_mut(urgency) {
-            *stands = true;
-            around.turns.get_mut(urgency).into_iter().for_each(|turns| turns.push_back(key));
-        }
-        let turns = around.turns.get(urgency).is_some_and(|turns| !turns.is_empty());
-        if turns && let Some(stands @ false) = around.in_turns.get_mut(urgency) {
-            *stands = true;
-            self.turns.get_mut(urgency).into_iter().for_each(|turns| turns.push_back(neighbourhood(key)));
-        }
-    }
-
-    /// Gives the free places to whose turn it is.
-    fn give_places(&mut self, bounds: Bounds) {
-        for urgency in URGENCIES {
-            while self.is_free(bounds, urgency) {
-                let Some(key) = self.turns.get_mut(urgency).and_then(VecDeque::pop_front) else {
-                    break;
-                };
-                self.neighbourhood_has_its_turn(bounds, key, urgency);
-            }
-        }
-    }
-
-    fn neighbourhood_has_its_turn(&mut self, bounds: Bounds, key: IpAddr, urgency: usize) {
-        let Some(around) = self.neighbourhoods.get_mut(&key) else {
-            return;
-        };
-        around.in_turns.get_mut(urgency).into_iter().for_each(|stands| *stands = false);
-        loop {
-            let Some(around) = self.neighbourhoods.get(&key) else {
-                return;
-            };
-            if !self.has_room(bounds, around) {
-                return; // until a question of its own ends
-            }
-            let next = self
-                .neighbourhoods
-                .get_mut(&key)
-                .and_then(|around| around.turns.get_mut(urgency)?.pop_front());
-            let Some(network) = next else {
-                self.leave_neighbourhood(key);
-                return;
-            };
-            let given = self.network_has_its_turn(bounds, network, urgency);
-            self.leave(network);
-            if given {
-                self.stand_again(key, urgency);
-                return;
-            }
-        }
-    }
-
-    /// Whether it took a place.
-    fn network_has_its_turn(&mut self, bounds: Bounds, key: IpAddr, urgency: usize) -> bool {
-        if let Some(network) = self.networks.get_mut(&key) {
-            network.in_turns.get_mut(urgency).into_iter().for_each(|stands| *stands = false);
-        }
-        while self.may_take(bounds, key, urgency) {
-            let Some(turn) = self.queue(key, urgency).and_then(VecDeque::pop_front) else {
-                return false;
-            };
-            if !turn.is_closed() && self.give(key, turn) {
-                self.stand_in_turns(key, urgency);
-                return true;
-            }
-        }
-        false // until a question of its own ends
-    }
-
-    /// A neighbourhood with networks in its turns goes to the end of all turns.
-    fn stand_again(&mut self, key: IpAddr, urgency: usize) {
-        let Some(around) = self.neighbourhoods.get_mut(&key) else {
-            return;
-        };
-        let turns = around.turns.get(urgency).is_some_and(|turns| !turns.is_empty());
-        if turns && let Some(stands @ false) = around.in_turns.get_mut(urgency) {
-            *stands = true;
-            self.turns.get_mut(urgency).into_iter().for_each(|turns| turns.push_back(key));
-        }
     }
 }
 
@@ -502,48 +135,15 @@ impl Drop for Ticket {
     }
 }
 
-/// How many a network may have, when so many of all are left for it.
-fn share(all: usize, left: usize, most: usize) -> usize {
-    let few = match left {
-        0 => 0,
-        _ if left > all / 2 => most,
-        _ if left > all / 4 => all / 64,
-        _ if left > all / 8 => all / 128,
-        _ => all / 256,
-    };
-    few.min(most).max(FEW.min(left))
-}
-
-/// Whether a neighbourhood may have one more than it has.
-fn has_room(all: usize, left: usize, has: usize) -> bool {
-    has < FEW || has < most_together(all) && (left > all / 4 || has < left)
-}
-
-/// How many the networks of one neighbourhood may have.
-fn most_together(all: usize) -> usize {
-    all / 4 * 3
-}
-
-/// What a client network stands in: an IPv4 /24, an IPv6 /48.
-fn neighbourhood(network: IpAddr) -> IpAddr {
-    match network {
-        IpAddr::V4(address) => {
-            let [a, b, c, _] = address.octets();
-            IpAddr::V4(Ipv4Addr::new(a, b, c, 0))
-        }
-        IpAddr::V6(address) => {
-            let [a, b, c, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use futures_util::FutureExt;
-    use tokio::time::advance;
+    use tokio::time::{Instant, advance};
 
     use super::*;
+    use crate::dns::quota_table::{LATE, NEWCOMERS_TOGETHER, SILENT};
 
     impl ClientQuota {
         /// Questions that are under way, those that wait, and of how many clients they are.

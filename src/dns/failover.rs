@@ -14,7 +14,7 @@ use crate::dns::breaker::Breaker;
 use crate::dns::clock::{Clock, Moment};
 use crate::dns::health::Health;
 use crate::dns::message::{Response, WireName};
-use crate::dns::resolver::Upstream;
+use crate::dns::upstream::Upstream;
 use crate::evidence::{DnsFailure, RecordType};
 use crate::metrics::{Metrics, QueryOutcome};
 

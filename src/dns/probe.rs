@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::dns::health::Condition;
 use crate::dns::message::{Asked, ProbeReply, WireName};
-use crate::dns::resolver::Upstream;
+use crate::dns::upstream::Upstream;
 use crate::evidence::RecordType;
 
 /// Half of the answers take longer: slow.

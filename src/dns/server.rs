@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use rustix::net::netdevice::{index_to_name, name_to_index};
 
-use crate::dns::SetupError;
+use crate::dns::settings::SetupError;
 
 const PORT: u16 = 53;
 const SYSTEM: &str = "/etc/resolv.conf";
