@@ -15,8 +15,8 @@ use crate::dns::fcrdns::{self, ForwardConfirmation, MOST_NAMES};
 use crate::dns::lookups::{Lookups, Start, addresses, family};
 use crate::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
 use crate::smtp::address::DomainName;
-use crate::spf::macros::{DomainSpec, Values};
-use crate::spf::record::{Mechanism, Prefixes, SpfRecord, SyntaxError};
+use crate::spf::macros::{DomainSpec, SyntaxError, Values};
+use crate::spf::record::{Mechanism, Prefixes, SpfRecord};
 use crate::spf::{Sender, SpfResult};
 
 /// Terms that ask DNS.

@@ -8,10 +8,13 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::evidence::QuestionName;
-use crate::spf::record::SyntaxError;
 
 /// Longest name (RFC 7208 7.3).
 const MAX_NAME: usize = 253;
+
+/// A macro string, a record or a set of records breaks the grammar of RFC 7208 12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SyntaxError;
 
 /// A `domain-spec` (RFC 7208 7.1) whose syntax was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,13 +8,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::spf::SpfResult;
-use crate::spf::macros::{self, DomainSpec};
+use crate::spf::macros::{self, DomainSpec, SyntaxError};
 
 const VERSION: &[u8] = b"v=spf1";
-
-/// The record, or the records, can't be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SyntaxError;
 
 /// A record whose syntax was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
