@@ -1,19 +1,17 @@
-//! Places for questions, shared fairly among client networks: a flood of questions, be they to silent name servers, makes its
-//! own quota wait and nobody else.
+//! Places for questions, shared fairly among client networks: a flood of questions, to silent name servers too, delays only the
+//! network that sends it.
 //!
-//! - Networks take turns, one question each (round robin, which is what deficit round robin is where all cost the same), and
-//!   so do the neighbourhoods that they stand in: an IPv4 /24 or an IPv6 /48, so that it helps nobody to own many.
-//! - Nobody may hold so much that nothing is left: the fewer places are free, the fewer a network may hold to have one more,
-//!   and a neighbourhood has three quarters, and of the last quarter fewer than are free. A place is held for as long as a name
-//!   server is silent, so it is this that lets a newcomer in at once; turns alone would make it wait. About seventy networks
-//!   can take all places.
-//! - Then a network with hardly any question takes the place of the oldest one that has been without an answer for 100 ms. That
-//!   one still waits for its answer, in a second pool; where that is full too, its oldest is given up after a second.
-//! - Who is past that is not in the queue of turns until one of its own questions ends, so that no turn is spent on it.
-//! - What can refuse mail goes before what only tags, and the last places are for it alone.
-//! - What waits is bounded in the same way.
+//! - Networks take turns, one question each (round robin: that is deficit round robin where every question costs the same).
+//!   So do the neighbourhoods that they are in, an IPv4 /24 or an IPv6 /48: many networks in one are of no use to a client.
+//! - No client can take all places: the fewer are free, the fewer a network may hold and still get one more (`shares`). A
+//!   place is held as long as a name server is silent, so turns alone would make a newcomer wait.
+//! - Where no place is free, a network with hardly any question takes the place of the oldest question that has been without
+//!   an answer for 100 ms. That one still waits for its answer, in a second pool; where that is full too, its oldest is ended
+//!   after a second.
+//! - A question that can refuse mail goes before one that only tags, and the last places are for it alone.
+//! - The number of waiting questions is bounded in the same way.
 //!
-//! One short lock is for all of it, and only questions that found the cache cold take it.
+//! One short lock guards all of it. Only questions that the cache can't answer take it.
 
 use std::future::pending;
 use std::net::IpAddr;
@@ -24,12 +22,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::dns::budget::Urgency;
-use crate::dns::quota_table::{QueueEntry, Table, place};
+use crate::dns::quota_table::{Place, Table, index};
 use crate::dns::shares::Bounds;
 use crate::policy::client::client_network;
 
-/// When a question that waits looks first whether there is a place to take; then after twice as long each time.
-const FIRST_LOOK: Duration = Duration::from_millis(25);
+/// After this time a waiting question tries to take the place of a late one; then after twice as long each time.
+const FIRST_CHECK: Duration = Duration::from_millis(25);
 
 /// All clients with questions.
 #[derive(Debug)]
@@ -38,35 +36,35 @@ pub(super) struct ClientQuota {
     table: Mutex<Table>,
 }
 
-/// A question that was admitted: its place, or its wait for one, ends when this is dropped.
+/// An admitted question. Dropping it frees its place, or ends its wait for one.
 #[derive(Debug)]
 pub(super) struct Ticket {
     quota: Arc<ClientQuota>,
     network: IpAddr,
-    /// `None` = it has its place.
-    turn: Option<oneshot::Receiver<QueueEntry>>,
-    place: Option<QueueEntry>,
+    /// `None` once it has its place.
+    turn: Option<oneshot::Receiver<Place>>,
+    place: Option<Place>,
 }
 
 impl ClientQuota {
-    /// Nobody has asked yet.
     pub(super) fn new(bounds: Bounds) -> Arc<Self> {
         Arc::new(Self { bounds, table: Mutex::default() })
     }
 
-    /// One more question of the client with this address, unless too many wait.
+    /// Admits one more question of this client; `None` where too many wait.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr, urgency: Urgency) -> Option<Ticket> {
         let network = client_network(address);
         let mut table = self.table();
         table.enter(network);
         let first = !table.has_waiting(network);
         let ticket = |turn, place| Ticket { quota: Arc::clone(self), network, turn, place };
-        if first && table.may_take(self.bounds, network, place(urgency)) {
+        if first && table.may_take(self.bounds, network, index(urgency)) {
             let place = table.take(network);
             return Some(ticket(None, Some(place)));
         }
         let urgent = urgency == Urgency::Refuses;
-        if first && urgent && table.is_new(self.bounds, network) && table.take_back(self.bounds) {
+        if first && urgent && table.is_newcomer(self.bounds, network) && table.revoke_oldest_late(self.bounds)
+        {
             let place = table.take(network);
             return Some(ticket(None, Some(place)));
         }
@@ -75,8 +73,8 @@ impl ClientQuota {
             return None;
         }
         let (turn, wait) = oneshot::channel();
-        table.enqueue(network, place(urgency), turn);
-        table.give_places(self.bounds);
+        table.enqueue(network, index(urgency), turn);
+        table.grant_places(self.bounds);
         Some(ticket(Some(wait), None))
     }
 
@@ -86,31 +84,30 @@ impl ClientQuota {
 }
 
 impl Ticket {
-    /// Waits for the place. May be cancelled and called again.
+    /// Waits for the place. It can be cancelled and called again.
     pub(super) async fn take_place(&mut self) {
-        let mut wait = FIRST_LOOK;
-        // The table holds the other end as long as this ticket is there.
+        let mut wait = FIRST_CHECK;
+        // The table keeps the sender as long as this ticket exists.
         while let Some(turn) = &mut self.turn {
             if let Ok(place) = timeout(wait, turn).await {
                 (self.place, self.turn) = (place.ok(), None);
             } else {
-                self.quota.table().give_to_newcomer(self.quota.bounds, self.network);
+                self.quota.table().grant_to_newcomer(self.quota.bounds, self.network);
                 wait *= 2;
             }
         }
     }
 
-    /// Waits until the question is given up; it may never be.
-    pub(super) async fn given_up(&mut self) {
+    /// Waits until the place is revoked, which may never happen.
+    pub(super) async fn revoked(&mut self) {
         match &mut self.place {
             Some(place) => {
-                (&mut place.given_up).await.ok();
+                (&mut place.revoked).await.ok();
             }
             None => pending().await,
         }
     }
 
-    /// Whether it has its place by now.
     fn has_place(&mut self) -> bool {
         if let Some(place) = self.turn.as_mut().and_then(|turn| turn.try_recv().ok()) {
             (self.place, self.turn) = (Some(place), None);
@@ -123,11 +120,11 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let quota = Arc::clone(&self.quota);
         let mut table = quota.table();
-        // Turns are given under the lock that is held here.
+        // Places are sent under the lock that is held here, so none is sent to a closed turn.
         self.turn.as_mut().into_iter().for_each(oneshot::Receiver::close);
         if self.has_place() {
             self.place.iter().for_each(|place| table.release(place.number));
-            table.give_places(quota.bounds);
+            table.grant_places(quota.bounds);
         } else {
             table.abandon(self.network);
         }
@@ -143,10 +140,10 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
-    use crate::dns::quota_table::{LATE, NEWCOMERS_TOGETHER, SILENT};
+    use crate::dns::quota_table::{LATE, NEWCOMER_SHARE, SILENT};
 
     impl ClientQuota {
-        /// Questions that are under way, those that wait, and of how many clients they are.
+        /// Questions under way, waiting questions, and their networks.
         pub(in crate::dns) fn counts(&self) -> (usize, usize, usize) {
             let table = self.table();
             (table.places.len(), table.waiting, table.networks.len())
@@ -164,7 +161,7 @@ mod tests {
         ticket.has_place()
     }
 
-    /// As many questions as this client can have, and how many of them have a place.
+    /// As many questions as this client may have, and how many of them have a place.
     fn flood(quota: &Arc<ClientQuota>, address: &str, urgency: Urgency) -> (Vec<Ticket>, usize) {
         let mut tickets: Vec<_> = (0..1_000).map_while(|_| admit(quota, address, urgency)).collect();
         let placed = tickets.iter_mut().map(has_place).filter(|has| *has).count();
@@ -185,16 +182,16 @@ mod tests {
         let (tickets, placed) = flood(&quota, "192.0.2.1", Urgency::Refuses);
         assert_eq!((tickets.len(), placed), (64 + 200, 64));
         assert_eq!(quota.counts(), (64, 200, 1));
-        assert!(admit(&quota, "::ffff:192.0.2.1", Urgency::Refuses).is_none(), "it is the same");
+        assert!(admit(&quota, "::ffff:192.0.2.1", Urgency::Refuses).is_none(), "it is the same client");
         assert!(admit(&quota, "192.0.2.2", Urgency::Refuses).is_some());
         drop(tickets);
-        assert_eq!(quota.counts(), (0, 0, 0), "nothing is left of who asks no more");
+        assert_eq!(quota.counts(), (0, 0, 0), "nothing is kept of a client without questions");
         let table = quota.table();
         assert!(table.neighbourhoods.is_empty() && table.turns.iter().all(VecDeque::is_empty));
     }
 
     #[test]
-    fn however_many_networks_flood_a_newcomer_has_a_place_at_once() {
+    fn a_newcomer_has_a_place_at_once_however_many_networks_flood() {
         let rows: [fn(usize) -> String; 4] = [
             |nth| format!("192.0.{nth}.1"),
             |nth| format!("192.0.2.{nth}"),
@@ -214,7 +211,7 @@ mod tests {
         }
     }
 
-    /// So many networks ask all they may; none of their questions is answered.
+    /// So many networks have four questions each; no question is answered.
     async fn flooded(networks: usize) -> (Arc<ClientQuota>, Vec<Ticket>) {
         let quota = ClientQuota::new(BOUNDS);
         let address = |nth: usize| format!("10.{}.{}.1", nth / 256, nth % 256);
@@ -227,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_nothing_is_left_a_newcomer_has_the_place_of_the_oldest_that_is_late() {
+    async fn a_newcomer_takes_the_place_of_the_oldest_late_question_where_none_is_free() {
         for networks in [200, 400, 2_000] {
             let (quota, mut flooding) = flooded(networks).await;
             assert_eq!(quota.counts().0, BOUNDS.places, "{networks}");
@@ -238,15 +235,15 @@ mod tests {
                 assert!(began.elapsed() <= LATE, "{networks}: {:?}", began.elapsed());
             }
             assert_eq!(quota.counts().0, BOUNDS.places);
-            let given_up = flooding.iter_mut().filter_map(|ticket| ticket.given_up().now_or_never());
-            assert_eq!(given_up.count(), 0, "they still wait for their answers");
+            let revoked = flooding.iter_mut().filter_map(|ticket| ticket.revoked().now_or_never());
+            assert_eq!(revoked.count(), 0, "they still wait for their answers");
             drop(flooding);
             assert_eq!(quota.counts(), (0, 0, 0));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_late_is_given_up_for_newcomers_after_a_second_when_there_is_too_much_of_it() {
+    async fn late_questions_end_after_a_second_where_newcomers_need_their_places() {
         let (quota, mut flooding) = flooded(200).await;
         let newcomer = |nth: usize| {
             admit(&quota, &format!("172.{}.{}.1", nth / 256, nth % 256), Urgency::Refuses).unwrap()
@@ -256,8 +253,8 @@ mod tests {
         assert_eq!((quota.counts().0, placed), (BOUNDS.places, BOUNDS.late));
         advance(SILENT).await;
         newcomers.last_mut().unwrap().take_place().await;
-        let given_up = flooding.iter_mut().filter_map(|ticket| ticket.given_up().now_or_never());
-        assert!(given_up.count() >= 1);
+        let revoked = flooding.iter_mut().filter_map(|ticket| ticket.revoked().now_or_never());
+        assert!(revoked.count() >= 1);
         assert_eq!(quota.table().late.len(), BOUNDS.late);
         drop((flooding, newcomers));
         assert_eq!(quota.counts(), (0, 0, 0));
@@ -266,18 +263,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_takes_no_place_back_not_even_from_a_neighbourhood_of_many_networks() {
+    async fn a_flood_takes_no_place_of_a_late_question_not_even_from_many_networks_of_one_neighbourhood() {
         let (quota, _flooding) = flooded(200).await;
         assert!(!has_place(&mut admit(&quota, "10.0.0.1", Urgency::Refuses).unwrap()));
         assert!(!has_place(&mut admit(&quota, "192.0.3.1", Urgency::Tags).unwrap()));
         let mut neighbours: Vec<_> =
             (0..100).map(|nth| admit(&quota, &format!("192.0.2.{nth}"), Urgency::Refuses).unwrap()).collect();
         let placed = neighbours.iter_mut().map(has_place).filter(|has| *has).count();
-        assert_eq!(placed, BOUNDS.places / NEWCOMERS_TOGETHER);
+        assert_eq!(placed, BOUNDS.places / NEWCOMER_SHARE);
     }
 
     #[test]
-    fn who_owns_a_whole_neighbourhood_has_no_more_than_one_who_does_not() {
+    fn a_client_with_a_whole_neighbourhood_leaves_places_for_others() {
         let quota = ClientQuota::new(BOUNDS);
         let mut held = [0; 2];
         let mut tickets = Vec::new();
@@ -295,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn places_go_round_among_the_networks_that_wait_and_what_refuses_goes_first() {
+    fn places_go_round_the_waiting_networks_and_questions_that_can_refuse_go_first() {
         let (quota, _others) = with_one_place();
         let first = admit(&quota, "192.0.2.1", Urgency::Refuses).unwrap();
         let asked = [
@@ -314,13 +311,13 @@ mod tests {
         drop(first);
         let mut order = Vec::new();
         while let Some(at) = waiting.iter_mut().position(|(_, ticket)| has_place(ticket)) {
-            order.push(waiting.remove(at).0); // and its place is free again
+            order.push(waiting.remove(at).0); // which frees its place
         }
         assert_eq!(order, ["a 1", "b 1", "a 2", "c 1", "a 3", "b 2", "a tags"]);
     }
 
     #[test]
-    fn the_last_places_are_for_what_can_refuse() {
+    fn the_last_places_are_for_questions_that_can_refuse() {
         let quota = ClientQuota::new(BOUNDS);
         let tags: Vec<_> =
             (0..60).map(|nth| flood(&quota, &format!("192.0.{nth}.1"), Urgency::Tags)).collect();
@@ -331,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_gives_up_its_turn_and_its_place() {
+    fn a_cancelled_question_frees_its_turn_and_its_place() {
         let (quota, _others) = with_one_place();
         let question = || admit(&quota, "192.0.2.1", Urgency::Refuses).unwrap();
         let (first, second, mut third, fourth) = (question(), question(), question(), question());
@@ -339,7 +336,7 @@ mod tests {
         drop(first);
         assert!(has_place(&mut third));
         drop(third);
-        drop(fourth); // it was given its place, and never saw it
+        drop(fourth); // it had its place already, unread
         assert!(has_place(&mut question()));
         assert_eq!(quota.counts(), (3, 0, 3));
         let holder = question();
@@ -348,12 +345,12 @@ mod tests {
         }
         let queued: usize =
             quota.table().networks.values().flat_map(|it| &it.queues).map(VecDeque::len).sum();
-        assert!(queued <= 17, "{queued} turns of quota who left");
+        assert!(queued <= 17, "{queued} turns of cancelled questions");
         drop(holder);
     }
 
     #[test]
-    fn nobody_fills_the_room_for_what_waits() {
+    fn no_client_fills_the_queue_of_waiting_questions() {
         let quota = ClientQuota::new(BOUNDS);
         let flooding: Vec<_> =
             (0..60).map(|nth| flood(&quota, &format!("192.0.{nth}.1"), Urgency::Refuses)).collect();

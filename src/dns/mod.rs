@@ -1,13 +1,16 @@
 //! Questions to DNS and their answers: one cache in front of the configured servers.
 //!
-//! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and it says where it came from. From the
-//! outside in: `cache` holds answers by our own clock, `alias` follows CNAMEs, `failover` goes from server to
-//! server within one deadline, `resolver` is one exchange with one server (`udp` and `tcp` its sockets, `packet` its
-//! questions, `message` its answers).
-//! Beside them `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
-//! A question is asked on an account (`budget`), which pays for it and whose client has its place (`quota`); one that is
-//! under way already (`flights`) needs neither. Upon it stand `lookups`, the look-ups of one finding, and `names`, those of an
-//! address. What an answer means is not judged here.
+//! [`Dns::ask`] never errs: an answer is found, absent or unavailable, and has its source with it.
+//!
+//! - `resolver`: the way of one question. `cache` and `denials` keep answers by our own `clock`; `cname` follows aliases;
+//!   `failover` goes from server to server within one deadline; `upstream` is one exchange with one server (`udp` and `tcp`
+//!   its sockets, `packet` its questions, `message` its answers).
+//! - `budget` bounds the questions of a client, `client_quota` (`quota_table`, `shares`) shares the places among clients. A
+//!   question that is under way already (`flights`) needs neither.
+//! - `health_check` checks the servers (`probe`, `health`), and `breaker` answers at once while none answers.
+//! - Above all of these: `lookups`, the questions of one finding, and `fcrdns`, the names of an address.
+//!
+//! What an answer means for mail is not judged here.
 
 mod breaker;
 mod budget;
@@ -47,7 +50,7 @@ use tokio::time::Instant;
 use crate::dns::cache::Cache;
 use crate::dns::client_quota::ClientQuota;
 use crate::dns::failover::Servers;
-use crate::dns::health_check::Pace;
+use crate::dns::health_check::Intervals;
 use crate::dns::resolver::{How, Resolver, broken};
 use crate::dns::shares::Bounds;
 use crate::evidence::{DnsFailure, Question};
@@ -62,7 +65,7 @@ pub use crate::dns::resolver::Lookup;
 pub use crate::dns::server::{AddressError, ServerName, parse_server};
 pub use crate::dns::settings::{CacheSettings, Settings, SetupError};
 
-/// Asks DNS; clones share the cache.
+/// The DNS client; clones share the cache.
 #[derive(Clone)]
 pub struct Dns(Arc<Resolver>);
 
@@ -73,15 +76,13 @@ impl fmt::Debug for Dns {
 }
 
 impl Dns {
-    /// For these settings.
-    ///
     /// # Errors
-    /// No server is configured and the system names none.
+    /// No server is configured, and the system's configuration names none.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
         Self::with_clock(settings, Clock::running())
     }
 
-    /// The same, counted there.
+    /// Counts questions and lookups in these metrics.
     ///
     /// # Errors
     /// As [`Dns::new`].
@@ -89,7 +90,7 @@ impl Dns {
         Self::start(settings, Clock::running(), metrics)
     }
 
-    /// The same by another clock, for tests.
+    /// For tests: answers expire by this clock.
     ///
     /// # Errors
     /// As [`Dns::new`].
@@ -112,8 +113,8 @@ impl Dns {
         })))
     }
 
-    /// The same by other settings. What is held stays, with the times that it was given; but other servers may answer
-    /// otherwise, so with them nothing does. Questions under way end by the settings that they began with.
+    /// The same client with other settings. Cached answers stay, with their times; with other servers they are dropped, since
+    /// those may answer otherwise. Questions under way end by the settings that they began with.
     ///
     /// # Errors
     /// As [`Dns::new`].
@@ -136,67 +137,66 @@ impl Dns {
         } else {
             Cache::new(settings.cache.clone(), clock.clone())
         };
-        // What is under way was put to the servers before.
+        // No flight is shared: the questions under way went to the old servers.
         let (quota, flights) = (Arc::clone(quota), Arc::default());
         let (clock, metrics) = (clock.clone(), metrics.clone());
         Ok(Self(Arc::new(Resolver { cache, servers, quota, flights, clock, settings, metrics })))
     }
 
-    /// Looks after the servers from now on: the log tells what is wrong with one, and while none answers, questions are
-    /// answered at once with [`DnsFailure::Down`]. Each set of servers is watched once; see [`Dns::has_servers_of`].
+    /// Starts the health check: the log has a line for each server that is at fault, and while none answers, questions are
+    /// answered at once with [`DnsFailure::Down`]. One health check is enough for each set of servers; see
+    /// [`Dns::has_servers_of`].
     pub fn watch(&self) -> Watch {
-        health_check::watch(Arc::clone(&self.0.servers), Pace::USUAL)
+        health_check::watch(Arc::clone(&self.0.servers), Intervals::DEFAULT)
     }
 
-    /// Whether the servers are one with those of the other, so that who watches those watches these.
+    /// Whether both clients share one set of servers, and so its health check.
     #[must_use]
     pub fn has_servers_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0.servers, &other.0.servers)
     }
 
-    /// The servers as they were when they were last looked at.
+    /// The result of the latest health check.
     #[must_use]
     pub fn health(&self) -> Health {
         self.0.servers.health()
     }
 
-    /// Whether it was seen to answer, and not to fall silent since: a server that nobody has looked at, nor asked, may be
-    /// none.
+    /// Whether a server has answered and DNS isn't down since. Before the first check or answer the address may be wrong.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         let health = self.health();
         !health.down && (health.is_known() || self.0.servers.breaker.answered() > 0)
     }
 
-    /// How many answers are held, and their octets; what was done in the last moment may be missing.
+    /// The number of cached answers and their octets. The cache counts with a short delay.
     #[must_use]
     pub fn cache_size(&self) -> (u64, u64) {
         self.0.cache.size()
     }
 
-    /// The settings in effect.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0.settings
     }
 
-    /// Forgets the answers about a name and all names below it, and that a name above it is proven not to exist. How many
-    /// entries that were.
+    /// Removes the cached answers about a name and all names below it, and the proofs that a name above it doesn't exist.
+    /// Returns the number of entries removed.
     pub async fn forget(&self, name: &DomainName) -> usize {
         self.0.cache.forget(&name.into()).await
     }
 
-    /// Answers from the cache, or asks on this account; takes no longer than `dns.timeout`. DnsFailure is
-    /// [`Answer::Unavailable`].
+    /// Answers from the cache, or asks on this account. It takes no longer than `dns.timeout`; a failure is
+    /// [`Answer::Unavailable`](crate::evidence::Answer::Unavailable).
     pub async fn ask(&self, question: Question, account: &Account) -> Lookup {
         let (question, held) = self.0.cache.fresh(question).await;
         if let Some(entry) = held {
-            return self.0.lookup(question, entry, How::CachedAnswer, Duration::ZERO);
+            return self.0.lookup(question, entry, How::Cached, Duration::ZERO);
         }
         if let Some(denial) = self.0.cache.denial(&question).await {
-            return self.0.lookup(question, denial, How::CachedAnswer, Duration::ZERO);
+            return self.0.lookup(question, denial, How::Cached, Duration::ZERO);
         }
-        if self.0.servers.breaker.turns_away(&question) {
+        if self.0.servers.breaker.blocks(&question) {
             let entry = self.0.unasked(&question, DnsFailure::Down).await;
             return self.0.lookup(question, entry, How::Unasked, Duration::ZERO);
         }

@@ -16,7 +16,7 @@ use crate::dns::settings::Settings;
 use crate::evidence::{Answer, DnsFailure, Evidence, Freshness, Question};
 use crate::metrics::{CacheResult, Metrics, QueryOutcome};
 
-/// How often an asker waits for another's question that ends without an answer for all.
+/// How often a caller waits for the same question of another caller that ends without an answer for both.
 const MOST_AWAITED: usize = 4;
 /// What clones of a `Dns` share.
 pub(super) struct Resolver {
@@ -29,31 +29,29 @@ pub(super) struct Resolver {
     pub(super) metrics: Metrics,
 }
 
-/// How a look-up came to its entry.
+/// Where the entry of a lookup came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// It was held.
-    CachedAnswer,
-    /// It was asked for.
+    Cached,
     Asked,
-    /// Somebody else asked.
+    /// Another caller's question was under way.
     Waited,
-    /// It could not be asked for.
+    /// The question was not asked: no budget, no place, or DNS is down.
     Unasked,
 }
 
-/// What is known in answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
-    /// The answer that holds now.
+    /// The current answer.
     pub evidence: Evidence,
-    /// While that is trouble: the positive answer before it, if it expired no longer than `dns.cache.stale` ago.
-    /// It may carry a pass, never a failure.
+    /// Where `evidence` is a DNS failure: the positive answer before it, if it expired less than `dns.cache.stale` ago. A
+    /// pass may rest on it, a failed rule never.
     pub stale: Option<Evidence>,
 }
 
 impl Resolver {
-    /// The answer to a question that another asker waits for already, or that is asked now. `None` where it died.
+    /// Waits for the answer if the question is under way, else asks. `None` where the task of the question ended without an
+    /// answer.
     pub(super) async fn obtain(
         self: &Arc<Self>,
         question: &Question,
@@ -74,12 +72,12 @@ impl Resolver {
             let flight = match self.flights.begin(question) {
                 Ok(flight) => flight,
                 Err(awaited) => {
-                    // Another was faster; who waits for it needs neither place nor payment.
+                    // Another caller was faster; to wait for its answer takes neither place nor payment.
                     under_way = Some(awaited);
                     continue;
                 }
             };
-            // A task of its own, so that an asker who leaves doesn't end the question for those who wait with him.
+            // In a task of its own: a caller that is cancelled must not end the question for the others that wait for it.
             let (resolver, question, account) = (Arc::clone(self), question.clone(), account.clone());
             let task = tokio::spawn(async move {
                 let answer = resolver.ask_once(question, &account, payment, &mut place, asked).await;
@@ -87,21 +85,21 @@ impl Resolver {
                 drop(place);
                 answer
             });
-            // An error: the task panicked, or the runtime is being shut down.
+            // An error here: the task panicked, or the runtime shuts down.
             return task.await.ok().flatten();
         }
         Some((self.unasked(question, DnsFailure::Busy).await, How::Unasked))
     }
 
-    /// A place for one question. It is the asker who waits for it, so if he leaves, it need not be asked. `None` = too many
-    /// wait, or it was nobody's turn in time.
+    /// A place for one question; `None` where too many wait, or none was free in time. The caller itself waits here, so a
+    /// question whose caller was cancelled is not asked.
     async fn place(&self, account: &Account, asked: Instant) -> Option<Ticket> {
         let mut ticket = self.quota.admit(account.client, account.urgency)?;
         timeout_at(asked + self.patience(account.urgency), ticket.take_place()).await.ok()?;
         Some(ticket)
     }
 
-    /// Asks, unless the answer came while this question waited for its place.
+    /// Asks, unless the cache has the answer by now: the question has waited for its place.
     async fn ask_once(
         &self,
         question: Question,
@@ -110,15 +108,15 @@ impl Resolver {
         place: &mut Ticket,
         asked: Instant,
     ) -> Option<(Entry, How)> {
-        let (name, mut how, until) = (question.clone(), How::CachedAnswer, asked + self.settings.timeout);
+        let (name, mut how, until) = (question.clone(), How::Cached, asked + self.settings.timeout);
         let ask = Box::pin(async {
             how = How::Asked;
             tokio::select! {
                 biased;
                 resolved = resolve(&self.servers, &name, until, payment, &account.budget) => resolved,
-                () = place.given_up() => {
+                () = place.revoked() => {
                     self.metrics.unasked(name.rtype, QueryOutcome::Busy);
-                    Resolved::trouble(DnsFailure::Busy)
+                    Resolved::failure(DnsFailure::Busy)
                 }
             }
         });
@@ -126,7 +124,7 @@ impl Resolver {
         Some((entry, how))
     }
 
-    /// What is known of a question that can't be asked.
+    /// The entry of a question that is not asked, for this reason.
     pub(super) async fn unasked(&self, question: &Question, why: DnsFailure) -> Entry {
         let outcome = match why {
             DnsFailure::Down => QueryOutcome::Down,
@@ -137,8 +135,8 @@ impl Resolver {
         self.cache.unasked(question.clone(), why).await
     }
 
-    /// How long a question may wait for its turn: one that began later would fail for want of time, and that is held
-    /// against the domain. What only tags must not keep mail waiting where many ask.
+    /// How long a question may wait for its place. One that began later would time out, which the cache keeps as a failure of
+    /// the name. A question that only tags must not delay mail under load.
     fn patience(&self, urgency: Urgency) -> Duration {
         match urgency {
             Urgency::Refuses => self.settings.timeout / 2,
@@ -148,7 +146,7 @@ impl Resolver {
 
     pub(super) fn lookup(&self, question: Question, entry: Entry, how: How, took: Duration) -> Lookup {
         let now = self.clock.now();
-        let freshness = if how == How::CachedAnswer { Freshness::Cached } else { Freshness::Fresh };
+        let freshness = if how == How::Cached { Freshness::Cached } else { Freshness::Fresh };
         let stale = match *entry.latest.answer {
             Answer::Unavailable(_) => entry
                 .stale(now, self.settings.cache.stale)
@@ -157,8 +155,8 @@ impl Resolver {
         };
         self.metrics.cache_lookup(match (how, &*entry.latest.answer) {
             _ if stale.is_some() => CacheResult::Stale,
-            (How::CachedAnswer, Answer::Found(_)) => CacheResult::Hit,
-            (How::CachedAnswer, _) => CacheResult::Negative,
+            (How::Cached, Answer::Found(_)) => CacheResult::Hit,
+            (How::Cached, _) => CacheResult::Negative,
             (How::Waited, _) => CacheResult::Coalesced,
             (How::Asked | How::Unasked, _) => CacheResult::Miss,
         });
@@ -166,7 +164,7 @@ impl Resolver {
     }
 }
 
-/// The answer that another asker's question comes to, unless it is one for that asker alone.
+/// The answer to another caller's question, unless that caller's budget was spent: this says nothing for others.
 async fn answer_for_all(awaited: Option<Awaited>) -> Option<Entry> {
     let entry = awaited?.wait().await.clone()?;
     (*entry.latest.answer != Answer::Unavailable(DnsFailure::TooMany)).then_some(entry)

@@ -110,8 +110,8 @@ pub(super) fn system_servers() -> Result<Vec<SocketAddr>, SetupError> {
     listed(&String::from_utf8_lossy(&octets))
 }
 
-/// The `nameserver` lines (resolv.conf(5)). A line that can't be used is passed over, as the C library does, unless all
-/// are such.
+/// The `nameserver` lines (resolv.conf(5)). A line that can't be used is skipped, as the C library does, unless none
+/// can be used.
 fn listed(text: &str) -> Result<Vec<SocketAddr>, SetupError> {
     let (mut servers, mut problem) = (Vec::new(), None);
     for line in text.lines() {

@@ -9,32 +9,32 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Questions under way at once: each holds a socket, and random sub-domains must drown neither the server nor our file
 /// descriptors.
 pub(super) const MAX_UNDER_WAY: usize = 512;
-/// Of these, only for what can refuse.
+/// Of these, so many are only for questions that can refuse mail.
 const RESERVED: usize = 64;
-/// Besides, those that lost their place to a newcomer and still wait for their answer: each holds a socket as well.
+/// Questions that lost their place to a newcomer and still wait for their answer, in addition: each holds a socket as well.
 const MAX_LATE: usize = 512;
-/// Those of one client. Where many ask it has fewer: see [`share`].
+/// Of one client network; under load it has fewer, see [`share`].
 pub(super) const MAX_PER_CLIENT: usize = 64;
-/// Questions of one client that wait; past it they are [`DnsFailure::Busy`] at once. It is more than could be answered: while
-/// one waits (2.5 s by default), 64 places that take 50 ms each answer 3200.
+/// Waiting questions of one client network; past it the answer is [`DnsFailure::Busy`](crate::evidence::DnsFailure::Busy) at
+/// once. It is more than could be answered: while one waits (2.5 s by default), 64 places that take 50 ms each answer 3200.
 pub(super) const MAX_WAITING_PER_CLIENT: usize = 4096;
-/// The same for all clients together. One that waits costs 1 KiB with its asker, one that has a place 6 KiB.
+/// Waiting questions of all clients. A waiting question costs 1 KiB with its caller, one with a place 6 KiB.
 const MAX_WAITING: usize = 32_768;
 
-/// How many questions there may be at one time.
+/// The most questions at one time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Of all, under way.
+    /// Under way, of all clients.
     pub(super) places: usize,
-    /// Of these, only for what can refuse.
+    /// Of these, so many are only for questions that can refuse mail.
     pub(super) reserved: usize,
-    /// Of all, those that lost their place to a newcomer and still wait for their answer.
+    /// Without a place, but still waiting for their answer, of all clients.
     pub(super) late: usize,
-    /// Of one network, under way.
+    /// Under way, of one network.
     pub(super) places_each: usize,
-    /// Of all, waiting.
+    /// Waiting for a place, of all clients.
     pub(super) waiting: usize,
-    /// Of one network, waiting.
+    /// Waiting for a place, of one network.
     pub(super) waiting_each: usize,
 }
 
@@ -49,10 +49,10 @@ impl Bounds {
     };
 }
 
-/// What a network or a neighbourhood may have as long as anything is free.
+/// Every network and neighbourhood may have this many as long as any is free.
 pub(super) const FEW: usize = 2;
 
-/// How many a network may have, when so many of all are left for it.
+/// The most that a network may have, where `left` of all are left for it.
 pub(super) fn share(all: usize, left: usize, most: usize) -> usize {
     let few = match left {
         0 => 0,
@@ -64,17 +64,17 @@ pub(super) fn share(all: usize, left: usize, most: usize) -> usize {
     few.min(most).max(FEW.min(left))
 }
 
-/// Whether a neighbourhood may have one more than it has.
+/// Whether a neighbourhood that has `has` may have one more.
 pub(super) fn has_room(all: usize, left: usize, has: usize) -> bool {
     has < FEW || has < most_together(all) && (left > all / 4 || has < left)
 }
 
-/// How many the networks of one neighbourhood may have.
+/// The most that the networks of one neighbourhood may have together.
 pub(super) fn most_together(all: usize) -> usize {
     all / 4 * 3
 }
 
-/// What a client network stands in: an IPv4 /24, an IPv6 /48.
+/// The neighbourhood of a client network: its IPv4 /24 or IPv6 /48.
 pub(super) fn neighbourhood(network: IpAddr) -> IpAddr {
     match network {
         IpAddr::V4(address) => {

@@ -1,11 +1,11 @@
-//! One exchange with one upstream server, over UDP or TCP, and what is known of the server: whether it knows EDNS, and
-//! whether its word on DNSSEC counts.
+//! One exchange with one upstream server, over UDP or TCP, and whether the server knows EDNS and may prove
+//! answers by DNSSEC.
 //!
 //! The sockets are ours (`udp`, `tcp`): hickory's pool makes a socket and a task for each question and copies it several
 //! times, which was a quarter of what a spoofed sender with a new name cost, and it goes on with a connection that has
 //! died. hickory's high-level `Resolver` is not used either: it invents answers for 127/8 and `.invalid`.
 //!
-//! AD says that the server has validated the answer. Anybody on the way could set it, so it counts only over loopback
+//! AD says that the server has validated the answer. Any host on the path could set it, so it counts only over loopback
 //! (RFC 4035 4.9.3), and only there it is asked for.
 
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dns::message::{Asked, ProbeReply, Reply, Response, WireName};
+use crate::dns::message::{ProbeReply, ProbeType, Reply, Response, WireName};
 use crate::dns::packet::{Form, Packet};
 use crate::dns::tcp::Tcp;
 use crate::dns::udp::{Udp, UdpResult};
@@ -55,14 +55,14 @@ impl Upstream {
         rtype: RecordType,
         until: Instant,
     ) -> Result<Response, DnsFailure> {
-        let reply = self.exchange(name, Asked::Records(rtype), until).await?;
+        let reply = self.exchange(name, ProbeType::Records(rtype), until).await?;
         reply.response(name, self.trusted)
     }
 
-    /// The same for the sake of the server, not of the name.
-    pub(super) async fn probe(&self, name: &WireName, asked: Asked, until: Instant) -> ProbeReply {
+    /// Asks a question of the health check.
+    pub(super) async fn probe(&self, name: &WireName, asked: ProbeType, until: Instant) -> ProbeReply {
         match self.exchange(name, asked, until).await {
-            Ok(reply) => reply.said(),
+            Ok(reply) => reply.probe_reply(),
             Err(DnsFailure::Timeout) => ProbeReply::Nothing,
             Err(_) => ProbeReply::Failure,
         }
@@ -70,7 +70,7 @@ impl Upstream {
 
     /// A server that doesn't know EDNS calls a question with it a FORMERR, and is asked again without (RFC 6891 7). That
     /// is remembered when it helped: else the question was at fault.
-    async fn exchange(&self, name: &WireName, asked: Asked, until: Instant) -> Result<Reply, DnsFailure> {
+    async fn exchange(&self, name: &WireName, asked: ProbeType, until: Instant) -> Result<Reply, DnsFailure> {
         let edns = self.knows_edns();
         let reply = self.exchange_once(name, asked, edns, until).await?;
         if !edns || !reply.is_lack_of_edns() {
@@ -92,7 +92,7 @@ impl Upstream {
     async fn exchange_once(
         &self,
         name: &WireName,
-        asked: Asked,
+        asked: ProbeType,
         edns: bool,
         until: Instant,
     ) -> Result<Reply, DnsFailure> {

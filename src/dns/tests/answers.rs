@@ -38,7 +38,7 @@ loop.test CNAME loop.test",
 }
 
 #[tokio::test]
-async fn aliases_are_followed_and_circles_are_trouble() {
+async fn aliases_are_followed_and_loops_are_failures() {
     let mut zone = "full.test CNAME half.test\nhalf.test CNAME good.test\ngood.test MX 10 m.test
         bare.test CNAME half.test\nbare.test BARE\nnodata.test CNAME txt.test\ntxt.test TXT x
         loop1.test CNAME loop2.test\nloop2.test CNAME loop1.test
@@ -166,11 +166,11 @@ async fn a_server_that_failed_is_asked_last_for_a_while() {
 }
 
 #[tokio::test]
-async fn trouble_keeps_the_deadline_and_tells_what_was_said() {
+async fn a_failure_keeps_the_deadline_and_is_the_most_specific_one() {
     let silent = TestServer::start("x.test DROP\ny.test DROP").await;
     let failing = TestServer::start("x.test SERVFAIL\ny.test REFUSED").await;
     let rows: [(&[SocketAddr], &str, &str); 3] = [
-        (&[silent.address()], "x.test", "fresh time-out"),
+        (&[silent.address()], "x.test", "fresh timeout"),
         (&[silent.address(), failing.address()], "x.test", "fresh SERVFAIL"),
         (&[failing.address(), silent.address()], "y.test", "fresh REFUSED"),
     ];
@@ -194,7 +194,7 @@ async fn a_lost_packet_is_sent_again() {
 }
 
 #[tokio::test]
-async fn without_servers_the_system_is_asked_for_them_or_the_error_says_so() {
+async fn without_servers_those_of_the_system_count_or_the_error_names_them() {
     match Dns::new(settings(&[])) {
         Ok(dns) => assert_eq!(
             Some(dns.0.settings.servers.len()),

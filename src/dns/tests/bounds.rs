@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn past_the_bound_an_asker_is_told_busy_which_is_not_remembered() {
+async fn past_the_bound_the_answer_is_busy_which_is_not_cached() {
     let server = TestServer::start("good.test MX 10 m.test").await;
     let quick = Settings { timeout: Duration::from_millis(100), ..settings(&[server.address()]) };
     let dns = Dns::new(quick).unwrap();
@@ -54,7 +54,7 @@ async fn another(dns: &Dns) -> String {
 }
 
 #[tokio::test]
-async fn a_question_that_nobody_waits_for_any_more_is_not_asked() {
+async fn a_question_without_a_waiting_caller_is_not_asked() {
     let server = TestServer::start(SILENT_BUT_FOR_ONE).await;
     let (dns, _) = server.dns();
     let before = tasks();
@@ -76,7 +76,7 @@ async fn a_question_that_nobody_waits_for_any_more_is_not_asked() {
 }
 
 #[tokio::test]
-async fn of_too_many_questions_that_wait_the_last_are_told_busy_at_once() {
+async fn of_too_many_waiting_questions_the_last_are_busy_at_once() {
     let server = TestServer::start(SILENT_BUT_FOR_ONE).await;
     let patient = Settings { timeout: 20 * SECOND, ..settings(&[server.address()]) };
     let dns = Dns::new(patient).unwrap();
@@ -108,7 +108,7 @@ async fn of_too_many_questions_that_wait_the_last_are_told_busy_at_once() {
 }
 
 #[tokio::test]
-async fn one_who_is_told_busy_has_the_expired_answer() {
+async fn a_busy_answer_comes_with_the_expired_one() {
     let server = TestServer::start("good.test 10 MX 10 m.test").await;
     let (dns, clock) = server.dns();
     mx(&dns, "good.test").await;
@@ -144,7 +144,7 @@ async fn a_question_that_others_ask_too_or_the_cache_answers_costs_nothing_and_p
 }
 
 #[tokio::test]
-async fn every_step_along_aliases_is_paid_for_and_who_can_pay_more_is_not_held_to_another_s_budget() {
+async fn every_step_along_aliases_is_paid_for_and_one_budget_does_not_bind_another() {
     let zone =
         "a.test CNAME b.test\na.test BARE\nb.test CNAME c.test\nb.test BARE\nc.test CNAME d.test\nc.test BARE
         d.test MX 10 m.test\na.test DELAY 100";

@@ -29,7 +29,7 @@ async fn an_answer_is_kept_for_its_ttl() {
 }
 
 #[tokio::test]
-async fn what_is_held_outlives_other_settings_but_not_other_servers() {
+async fn cached_answers_outlive_other_settings_but_not_other_servers() {
     let zone = "good.test 100 MX 10 m.test";
     let (server, other) = (TestServer::start(zone).await, TestServer::start(zone).await);
     let (dns, clock) = server.dns();
@@ -91,7 +91,7 @@ async fn absence_is_kept_by_the_soa_and_shortly_without() {
 }
 
 #[tokio::test]
-async fn many_askers_cost_one_question() {
+async fn many_callers_cost_one_question() {
     let server = TestServer::start("good.test MX 10 m.test\ngood.test DELAY 100").await;
     let (dns, clock) = server.dns();
     for round in 0..2 {
@@ -103,7 +103,7 @@ async fn many_askers_cost_one_question() {
 }
 
 #[tokio::test]
-async fn an_asker_who_leaves_takes_no_answer_away() {
+async fn a_cancelled_caller_takes_no_answer_from_another() {
     let server = TestServer::start("good.test MX 10 m.test\ngood.test DELAY 200").await;
     let (dns, _) = server.dns();
     let impatient = tokio::time::timeout(Duration::from_millis(50), mx(&dns, "good.test"));
@@ -215,7 +215,7 @@ async fn nxdomain_behind_an_alias_denies_its_target_where_all_of_the_way_is_prov
 }
 
 #[tokio::test]
-async fn trouble_is_forgotten_after_seconds() {
+async fn a_failure_is_cached_for_five_seconds() {
     let server = TestServer::start("good.test SERVFAIL").await;
     let (dns, clock) = server.dns();
     assert_eq!(text(&mx(&dns, "good.test").await), "fresh SERVFAIL");
@@ -279,7 +279,7 @@ async fn what_is_forgotten_is_asked_again_with_all_below_it_and_what_denies_it_f
 }
 
 #[tokio::test]
-async fn each_look_up_is_counted_once_by_what_the_cache_held() {
+async fn each_lookup_is_counted_once_by_what_the_cache_held() {
     let zone = "good.test 10 MX 10 m.test\nslow.test MX 10 m.test\nslow.test DELAY 200\nfails.test SERVFAIL";
     let server = TestServer::start(zone).await;
     let (metrics, clock) = (Metrics::default(), Clock::standing());

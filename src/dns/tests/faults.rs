@@ -1,7 +1,7 @@
 //! What servers do wrong, octet by octet, and what is made of it.
 
 use super::raw_server::{
-    MX_DATA, Manner, Query, RawServer, Reaction, denied, found, has_edns, head, question_end, record,
+    Behaviour, MX_DATA, Query, RawServer, Reaction, denied, found, has_edns, head, question_end, record,
     soa_data, truncated,
 };
 use super::*;
@@ -84,47 +84,47 @@ const ANSWERS: [(&str, Reaction, &str, &str); 24] = [
     (
         "another name",
         |query| changed(&denied(query.octets), |answer| answer[13] = b'x'),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "another type",
         |query| changed(&denied(query.octets), |answer| answer[question_end(query.octets) - 3] = 28),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "another class",
         |query| changed(&denied(query.octets), |answer| answer[question_end(query.octets) - 1] = 3),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "a question",
         |query| changed(&denied(query.octets), |answer| answer[2] &= 0x7F),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
-    ("the question itself", |query| Some(query.octets.to_vec()), "time-out", "broken answer"),
+    ("the question itself", |query| Some(query.octets.to_vec()), "timeout", "broken answer"),
     (
         "NOTIFY",
         |query| changed(&denied(query.octets), |answer| answer[2] |= 4 << 3),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "UPDATE",
         |query| changed(&found(query.octets), |answer| answer[2] |= 5 << 3),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "two questions",
         |query| changed(&denied(query.octets), |answer| answer[5] = 2),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
-    ("another id", |query| changed(&denied(query.octets), |answer| answer[1] ^= 1), "time-out", "time-out"),
+    ("another id", |query| changed(&denied(query.octets), |answer| answer[1] ^= 1), "timeout", "timeout"),
     (
         "records of another name",
         |query| {
@@ -171,9 +171,9 @@ fn without_question(answer: &mut Vec<u8>) {
 }
 
 #[tokio::test]
-async fn only_a_response_with_the_very_question_says_that_something_is_there_or_not() {
+async fn only_a_response_with_the_very_question_proves_presence_or_absence() {
     let rows = ANSWERS.iter().map(|(what, reaction, expected, _)| async move {
-        let server = RawServer::start(*reaction, Manner::Serve).await;
+        let server = RawServer::start(*reaction, Behaviour::Serve).await;
         let dns = dns(&server, SECOND / 2);
         assert_eq!(said(&dns, "name-to-be-asked-for.test").await, *expected, "{what}");
     });
@@ -218,7 +218,7 @@ async fn a_time_to_live_with_the_top_bit_is_zero() {
         ("e.test", 5, 5),
     ];
     for (reaction, negative) in [(positive, false), (by_soa, true), (by_minimum, true)] {
-        let server = RawServer::start(reaction, Manner::Serve).await;
+        let server = RawServer::start(reaction, Behaviour::Serve).await;
         let dns = dns(&server, SECOND);
         for (name, found, absent) in rows {
             let expected = Duration::from_secs(if negative { absent } else { found });
@@ -258,7 +258,7 @@ fn with_edns(server: &RawServer) -> Vec<bool> {
 #[tokio::test]
 async fn a_server_without_edns_is_asked_without_and_that_is_remembered_for_a_while() {
     for (what, reaction) in WITHOUT_EDNS {
-        let server = RawServer::start(reaction, Manner::Serve).await;
+        let server = RawServer::start(reaction, Behaviour::Serve).await;
         let dns = dns(&server, SECOND);
         assert_eq!(said(&dns, "one.test").await, "10 m.test", "{what}");
         assert_eq!(with_edns(&server), [true, false], "{what}");
@@ -278,7 +278,7 @@ async fn one_question_that_a_server_can_not_read_does_not_cost_it_edns() {
         let odd = query.octets[13].eq_ignore_ascii_case(&b'o');
         Some(if odd { head(query.octets, 1, 0, 0) } else { found(query.octets) })
     };
-    let server = RawServer::start(reaction, Manner::Serve).await;
+    let server = RawServer::start(reaction, Behaviour::Serve).await;
     let dns = dns(&server, SECOND);
     assert_eq!(said(&dns, "odd.test").await, "broken answer");
     // `failover` asks a server twice only where it was silent
@@ -294,14 +294,14 @@ async fn a_server_without_edns_gives_long_answers_over_tcp() {
         (false, false) => Some(truncated(query.octets)),
         (true, false) => Some(found(query.octets)),
     };
-    let server = RawServer::start(reaction, Manner::Serve).await;
+    let server = RawServer::start(reaction, Behaviour::Serve).await;
     let dns = dns(&server, SECOND);
     assert_eq!(said(&dns, "one.test").await, "10 m.test");
     assert_eq!(with_edns(&server), [true, false, false]);
 }
 
 #[test]
-fn only_a_server_on_this_machine_is_believed_what_dnssec_proves() {
+fn only_a_server_on_this_machine_may_prove_by_dnssec() {
     let rows = [
         ("127.0.0.1", true),
         ("127.0.0.53", true),
@@ -320,7 +320,7 @@ fn only_a_server_on_this_machine_is_believed_what_dnssec_proves() {
 #[tokio::test]
 async fn the_answer_of_a_server_that_sets_ad_is_proven_only_where_it_was_asked_for() {
     let reaction: Reaction = |query| changed(&denied(query.octets), |answer| answer[3] |= 0x20);
-    let server = RawServer::start(reaction, Manner::Serve).await;
+    let server = RawServer::start(reaction, Behaviour::Serve).await;
     let dns = dns(&server, SECOND);
     assert_eq!(said(&dns, "gone.test").await, "NXDOMAIN");
     let asked = server.seen();
