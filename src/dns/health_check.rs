@@ -45,7 +45,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Dropping it stops the health check.
 #[derive(Debug)]
-#[must_use = "when it is dropped, nobody checks any more"]
+#[must_use = "dropping it stops the health check"]
 pub struct Watch {
     _stop: DropGuard,
 }
@@ -106,7 +106,7 @@ impl HealthChecker<'_> {
             let mut servers = join_all(checks).await;
             doubted = doubt(&self.servers.health().servers, &mut servers, &doubted);
             let down = servers.iter().all(|(_, condition)| *condition == Condition::Silent);
-            // What the guard_breaker or mail has seen since is newer, and says more.
+            // The guard or mail has newer results.
             let outdated = transitions != self.transitions.load(Ordering::Relaxed)
                 || self.servers.breaker.is_open()
                 || down && self.servers.breaker.answered_since(answered);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dns_is_proven_by_the_first_answer_or_the_first_look_which_comes_at_once() {
+    async fn dns_is_proven_by_the_first_answer_or_the_first_check_which_runs_at_once() {
         let server = TestServer::start(ZONE).await;
         let unwatched = dns(&server).0;
         assert!(!unwatched.is_proven() && !unwatched.health().down);
@@ -285,11 +285,11 @@ mod tests {
 
         let watched = dns(&server).0;
         let _watch = watch(Arc::clone(&watched.0.servers), Intervals::DEFAULT);
-        eventually("a look", TIMEOUT * 2, || watched.is_proven()).await;
+        eventually("a check", TIMEOUT * 2, || watched.is_proven()).await;
         server.silence(true);
         let silent = dns(&server).0;
         let _watch = watch(Arc::clone(&silent.0.servers), Intervals::DEFAULT);
-        eventually("a look", TIMEOUT * 3, || silent.health().down).await;
+        eventually("a check", TIMEOUT * 3, || silent.health().down).await;
         assert!(!silent.is_proven());
     }
 
@@ -331,7 +331,7 @@ mod tests {
         let server = TestServer::start(ZONE).await;
         let (dns, _clock) = dns(&server);
         let _watch = watch(Arc::clone(&dns.0.servers), Intervals { check: Duration::from_secs(60), ..QUICK });
-        eventually("a look", TIMEOUT, || dns.health().servers[0].1 == Condition::Good).await;
+        eventually("a check", TIMEOUT, || dns.health().servers[0].1 == Condition::Good).await;
         server.asked();
         for _ in 0..3 {
             let dead = ask_many(&dns, "dead.test", 60).await;

@@ -56,7 +56,7 @@ impl<'a> Lookups<'a> {
         self.evidence
     }
 
-    /// One question; the answer is stale where nothing better is known. ProbeType again, it is answered from the lookups.
+    /// Asks one question; the answer is stale where DNS fails. A question asked before is answered from the evidence.
     pub(crate) async fn ask(&mut self, name: impl Into<QuestionName>, rtype: RecordType) -> Arc<Answer> {
         let question = Question { name: name.into(), rtype };
         if let Some(answer) = self.known(&question) {

@@ -23,7 +23,7 @@ use crate::evidence::RecordType;
 
 /// Half of the answers take longer: slow.
 const SLOW: Duration = Duration::from_secs(1);
-/// With fewer answers nothing is reply of their speed.
+/// Fewer answers are no evidence of the speed of a server.
 const FEW: usize = 3;
 /// Below it are the names of the root's servers, since 1995.
 const ROOT_SERVERS: &str = "root-servers.net";
@@ -48,7 +48,7 @@ async fn put(server: &Upstream, question: &Probe, limit: Duration) -> ProbeReply
     server.probe(&question.name, question.asked, Instant::now() + limit).await
 }
 
-/// A question of the check_server.
+/// A question of the check.
 #[derive(Debug)]
 pub(super) struct Probe {
     name: WireName,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_server_says_of_names_that_can_not_exist_or_must_shows_whether_it_lies() {
+    async fn answers_about_names_that_can_not_exist_or_must_exist_show_false_ones() {
         let all_refused = [".", "*.invalid", "*.com", "com", "1.0.0.127.in-addr.arpa"];
         let refused = |code: &str| all_refused.map(|name| format!("{name} {code}")).join("\n");
         let rows = [
@@ -178,7 +178,7 @@ mod tests {
             // with it
             (". NS a.root-servers.net\ncom TXT x".to_owned(), "is as it should be"),
             (". NS a.root-servers.net\ncom SERVFAIL".to_owned(), "is as it should be"),
-            (". NS A.ROOT-SERVERS.NET".to_owned(), "says that \"com\" doesn't exist"),
+            (". NS A.ROOT-SERVERS.NET".to_owned(), "answers that \"com\" doesn't exist"),
             // answers for anything
             ("*.invalid A 10.0.0.1".to_owned(), ".invalid A -> 10.0.0.1): spoofed"),
             ("*.com A 0.0.0.0".to_owned(), ".com A -> 0.0.0.0): spoofed"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_server_that_says_nothing_at_all_is_silent() {
+    async fn only_a_server_without_any_answer_is_silent() {
         let server = TestServer::start("good.test A 192.0.2.1").await;
         server.silence(true);
         let upstream = Upstream::new(server.address());
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_is_slow_when_half_of_what_it_knows_takes_long() {
+    async fn a_server_is_slow_when_half_of_its_answers_take_long() {
         let slow = ". DELAY 1200\n*.com DELAY 1200\n*.invalid DELAY 1200";
         let rows = [
             (slow.to_owned(), true),

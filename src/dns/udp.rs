@@ -102,7 +102,7 @@ impl Udp {
     }
 }
 
-/// ProbeType with the first answer: the daemon raises its limit after it has made its resolver.
+/// Read at the first answer: the daemon raises its limit after it has made its resolver.
 fn most_kept() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from((limit / DESCRIPTORS).min(MAX_KEPT)).unwrap_or_default()
