@@ -1,9 +1,8 @@
-//! Findings to a verdict (DESIGN 3.2): the one place that decides.
+//! Findings to a verdict (contract 3.2): the one place that decides.
 //!
 //! Reject before defer before greylist; identities in their order. A `temperror` where the action refuses is
 //! `policy.on_dns_error`. Who came before is not known here: the gate asks that of the greylist, where nothing stronger
 //! refuses.
-//! What accepts gives a [`Permit`], and only with one can the next hop be opened.
 
 use std::time::Duration;
 
@@ -38,10 +37,6 @@ impl Verdict {
         }
     }
 }
-
-/// Proof that a decision let the transaction pass; without one no relay transaction can be opened (DESIGN 1.2).
-#[derive(Debug, Clone, Copy)]
-pub struct Permit(());
 
 /// What refused, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,21 +102,15 @@ impl Decision {
             (true, None) => Self { verdict: Verdict::Accept, cause: None, ..self },
         }
     }
-
-    /// The key to the next hop, unless the client is refused.
-    #[must_use]
-    pub fn permit(&self) -> Option<Permit> {
-        if self.refuses() { None } else { Some(Permit(())) }
-    }
 }
 
-/// The permit of a transaction that the operator exempted: nothing was looked up, nothing can refuse it.
+/// The decision on a transaction that the operator exempted: nothing was looked up, nothing can refuse it.
 #[must_use]
 pub fn exempt() -> Decision {
     Decision { verdict: Verdict::Accept, cause: None, mode: Mode::Enforce }
 }
 
-/// A refusal that no policy is asked for, whatever its mode and whoever is exempt.
+/// A refusal for which no policy is asked, in every mode and for exempt clients too.
 #[must_use]
 pub fn always_refused(reason: Reason, subject: impl Into<CompactString>) -> Decision {
     let verdict = if reason.is_temporary() { Verdict::Defer } else { Verdict::Reject };
@@ -230,7 +219,7 @@ mod tests {
             let decision = decide(&policy(), &findings);
             let cause = decision.cause.as_ref().map(|cause| cause.finding_of(&findings).unwrap().identity);
             assert_eq!((decision.verdict, cause), (verdict, identity));
-            assert_eq!(decision.permit().is_some(), verdict == Verdict::Accept);
+            assert_eq!(decision.refuses(), verdict != Verdict::Accept);
         }
     }
 
@@ -252,12 +241,12 @@ mod tests {
             let cause = decision.cause.clone().unwrap();
             let decided = cause.finding_of(&findings).unwrap().identity;
             assert_eq!((decision.verdict, decided, cause.reason), (verdict, identity, reason));
-            assert_eq!((decision.permit().is_some(), cause.wait), (false, None));
+            assert_eq!((decision.refuses(), cause.wait), (true, None));
             let wait = Some(Duration::from_secs(7));
             let told = decision.clone().with_wait(wait).cause.unwrap().wait;
             assert_eq!(told, wait.filter(|_| reason == Reason::Greylisted));
             let passed = decision.with_wait(None);
-            assert_eq!(passed.permit().is_some(), reason == Reason::Greylisted, "{identity}");
+            assert_eq!(passed.refuses(), reason != Reason::Greylisted, "{identity}");
         }
     }
 
@@ -294,7 +283,7 @@ mod tests {
         let decision =
             decide(&policy, &[finding(Identity::From, Rule::Exists, RuleResult::Fail(Reason::NoMx))]);
         assert_eq!(decision.verdict, Verdict::Reject);
-        assert!(!decision.refuses() && decision.permit().is_some());
+        assert!(!decision.refuses());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `exists`: the domain has a valid MX, or satisfies another rung that counts (DESIGN 3.1).
+//! `exists`: the domain has a valid MX, or satisfies another rung that counts (contract 3.1).
 //!
 //! No connection to the addresses is tried: it would be a nuisance to their owners and delay the sender.
 //!

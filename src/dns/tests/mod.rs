@@ -48,3 +48,16 @@ fn text(lookup: &Lookup) -> String {
 async fn text_of(dns: &Dns, name: &str) -> String {
     text(&mx(dns, name).await)
 }
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(30 * SECOND, wait).await.unwrap_or_else(|_elapsed| panic!("{what}: not in time"));
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}

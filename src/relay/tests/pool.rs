@@ -231,7 +231,7 @@ async fn after_a_refusal_a_connection_goes_on_only_with_the_same_client() {
         let (lease, client) = (relay.lease(), client());
         let mut transaction = begin_as(&lease, &client).await.unwrap();
         let path = recipient("w@relay.test");
-        assert_eq!(transaction.rcpt(Recipient::new(&path)).await.reply.code(), 550);
+        assert_eq!(transaction.rcpt(permit(), Recipient::new(&path)).await.reply.code(), 550);
         transaction.abandon().await;
         assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         assert_eq!(robot.connections(), 1);
@@ -305,7 +305,7 @@ async fn second(relay: &crate::relay::Relay) -> String {
     }
     transaction.data().await.unwrap();
     transaction.write(b"second\r\n").await.unwrap();
-    format!("END {}", transaction.finish().await)
+    format!("END {}", transaction.finish(permit()).await)
 }
 
 #[tokio::test]
@@ -313,11 +313,13 @@ async fn a_connection_on_which_the_relay_spoke_unasked_is_not_used_again() {
     // the words come after the answer was read
     let script = "S 220 relay.test\nC EHLO gate.test\nS 250 relay.test\nC MAIL FROM:<a@good.test>\nS 250 Ok\n\
                   C RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go\nM Subject: x||body|.\nS 250 2.0.0 queued";
-    let unasked = format!("{script}\nPAUSE 100\nS 421 4.4.2 too long\nREST QUIT");
+    let unasked = format!("{script}\nSTALL\nS 421 4.4.2 too long\nREST QUIT");
+    let spoken = unasked.lines().count() - 1;
     let scripted = ScriptedRelay::play(&[unasked, format!("{script}\nREST QUIT")]).await;
     let relay = scripted.relay();
     assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
-    sleep(Duration::from_millis(500)).await;
+    scripted.go_on();
+    scripted.steps(spoken).await;
     assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
     drop(relay);
     scripted.played().await;
@@ -406,6 +408,6 @@ async fn a_visit_that_is_over_leaves_no_connection() {
     let mut transaction = begin_as(&lease, &client()).await.unwrap();
     drop(lease);
     transaction.data().await.unwrap();
-    assert_eq!(transaction.finish().await.reply.code(), 250);
+    assert_eq!(transaction.finish(permit()).await.reply.code(), 250);
     robot.ended(0).await;
 }
