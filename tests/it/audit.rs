@@ -297,7 +297,7 @@ fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
         (
             "silent.test --egress 127.0.0.23",
             75,
-            &["? time-out", "! The MX records of silent.test can't be looked up now"],
+            &["? timeout", "! The MX records of silent.test can't be looked up now"],
         ),
         (
             "mx-broken.test --egress 127.0.0.26",
