@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::keys::Value;
+use crate::config::value::Value;
 
 /// One key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]

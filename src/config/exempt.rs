@@ -12,10 +12,10 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use ipnet::IpNet;
 
+use crate::config::items::{network, pattern};
 use crate::config::problem::Origin;
 use crate::config::raw;
 use crate::config::reader::Reader;
-use crate::config::resolve::{network, pattern};
 use crate::exempt::{self, Domains};
 use crate::smtp::address::Mailbox;
 use crate::smtp::pattern::DomainPattern;

@@ -5,20 +5,10 @@
 
 use crate::config::document::{self, Leaf};
 use crate::config::problem::either;
+use crate::config::value::Value;
 
 /// The built-in defaults.
 pub(super) const DEFAULTS: &str = include_str!("../../config/rmxd.toml");
-
-/// What stands behind a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// A string.
-    Text(String),
-    /// A whole number.
-    Number(i64),
-    /// A list of strings.
-    List(Vec<String>),
-}
 
 /// What may stand behind a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::document::{self, Leaf};
-use crate::config::keys::{Keys, Value};
+use crate::config::keys::Keys;
 use crate::config::problem::{Origin, Problem};
+use crate::config::value::Value;
 
 /// What parts the names in a variable: `RMXD__POLICY__MAIL_FROM__EXISTS`.
 const PREFIX: &str = "RMXD__";

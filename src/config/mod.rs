@@ -6,15 +6,19 @@
 
 mod document;
 mod exempt;
+mod items;
 mod keys;
 mod later;
 mod layer;
+mod next_hop;
 mod problem;
 mod raw;
 mod reader;
 pub mod reference;
 mod resolve;
 mod rules;
+mod settings;
+mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,53 +28,20 @@ use std::time::Duration;
 use crate::config::keys::Keys;
 use crate::config::layer::Layer;
 use crate::config::reader::Reader;
-use crate::smtp::address::DomainName;
-use crate::store::{greylist, history};
-use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
-pub use crate::config::keys::Value;
 pub use crate::config::problem::{Origin, Problem};
+pub use crate::config::settings::Settings;
+pub use crate::config::value::Value;
 
 /// How long `serve` drains when no flag says otherwise.
 pub const DRAIN: Duration = Duration::from_secs(30);
-
-/// Everything, resolved: one value for each layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Our own name, the authserv-id too.
-    pub hostname: DomainName,
-    /// The dialogue.
-    pub session: session::Settings,
-    /// One connection.
-    pub door: door::Settings,
-    /// The verdict.
-    pub gate: gate::Settings,
-    /// The look-ups.
-    pub reverse_mx: reverse_mx::Settings,
-    /// Who came before; `None` = no rule asks for that.
-    pub greylist: Option<greylist::Settings>,
-    /// What was decided; `None` = it is not kept.
-    pub history: Option<history::Settings>,
-    /// DNS.
-    pub dns: dns::Settings,
-    /// The next hop.
-    pub relay: relay::Settings,
-    /// Listeners.
-    pub server: server::Settings,
-    /// Health, metrics and the API.
-    pub admin: admin::Settings,
-    /// Our certificate; `None` = STARTTLS is not offered.
-    pub tls: Option<tls::Settings>,
-    /// The log.
-    pub log: log::Settings,
-}
 
 /// What the command line has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
     /// Keys with values, a list parted by commas; later ones win.
     pub set: Vec<(String, String)>,
-    /// [`server::Settings::drain`].
+    /// [`crate::server::Settings::drain`].
     pub drain: Duration,
 }
 
@@ -242,7 +213,10 @@ mod tests {
     use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
     use crate::relay::{ClientIdentity, NextHop};
     use crate::reverse_mx::PrivateAddresses;
+    use crate::smtp::address::DomainName;
     use crate::smtp::framing::BareNewline;
+    use crate::store::{greylist, history};
+    use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
     fn with(assignments: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
         let set = assignments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

@@ -11,7 +11,12 @@ use std::time::Duration;
 use crate::config::problem::{Origin, Problem, either};
 
 /// Longest duration: far from what overflows when it is added to a clock.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Far above what is useful, far below what overflows.
+pub(super) const MAX_OCTETS: u64 = 1 << 50;
+/// The same for counts; it is also below what a semaphore can count to.
+pub(super) const MAX_COUNT: i64 = 1_000_000;
 
 /// Collects problems.
 pub(super) struct Reader<'a> {
@@ -130,7 +135,7 @@ impl<'a> Reader<'a> {
             format!("{text:?} is not a duration: a number with ms, s, m, h or d such as \"30s\" or \"5m\"")
         });
         let duration = self.parsed(key, duration)?;
-        if duration > LONGEST {
+        if duration > MAX_DURATION {
             self.refuse(key, format!("{text:?} is not allowed: at most ten years"));
             return None;
         }

@@ -4,8 +4,9 @@
 //! to the table that follows, and what stands above all is the introduction. Tables and keys keep their order.
 
 use crate::config::document::{Leaf, SyntaxError};
-use crate::config::keys::{self, DEFAULTS, Keys, Value};
-use crate::config::{Origin, Problem};
+use crate::config::keys::{self, DEFAULTS, Keys};
+use crate::config::problem::{Origin, Problem};
+use crate::config::value::Value;
 
 /// The commented default, taken apart.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
