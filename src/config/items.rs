@@ -26,6 +26,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     Ok(network)
 }
 
+/// An item of `dns.servers`.
 pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
     dns::parse_server(text).map_err(|error| error.to_string())
 }

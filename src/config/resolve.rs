@@ -1,4 +1,4 @@
-//! From what the operator wrote to the settings of the layers.
+//! Converts the merged configuration into the settings of the layers.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,18 +21,18 @@ use crate::{admin, dns, door, gate, log, reverse_mx, server, session, tls};
 /// What a socket address looks like.
 pub(super) const SOCKET_WANTED: &str =
     "must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"";
-/// The header block is held in memory (DESIGN 1.5), so that its bound has one of its own.
+/// The header block is held in memory, so that the operator's limit has an upper bound (contract 1.6).
 const MAX_HEADER_BLOCK: u64 = 16 << 20;
-/// A client waits five minutes for the banner (RFC 5321 4.5.3.2.1).
+/// A client waits at most five minutes for the banner (RFC 5321 4.5.3.2.1).
 const MAX_BANNER_DELAY: Duration = Duration::from_secs(240);
-/// A few thousand decisions.
+/// Room for a few thousand decisions.
 const MIN_HISTORY: u64 = 1 << 20;
 
-/// What the greylist's file is called.
+/// The name of the greylist's file.
 const GREYLIST_FILE: &str = "rmxd-greylist";
 
-/// Every problem, or the settings. `system_name` is asked when the operator gave no `hostname`; what outlives a restart
-/// goes to `state`.
+/// Returns the settings, or all problems. `system_name` gives the host name if the configuration has none; the folder
+/// `state` is for data that outlives a restart.
 pub(super) fn resolve(
     raw: &Raw,
     drain: Duration,
@@ -102,7 +102,7 @@ fn hostname(text: &str, system_name: impl FnOnce() -> String, reader: &mut Reade
 }
 
 fn help_url(text: &str, reader: &mut Reader<'_>) -> String {
-    // The reply line has room for 512 octets, and the id behind the URL must not be cut off.
+    // A reply line has at most 512 octets (RFC 5321 4.5.3.1.5), and the id behind the URL must not be cut off.
     const MAX_URL: usize = 200;
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let good = host
@@ -113,7 +113,7 @@ fn help_url(text: &str, reader: &mut Reader<'_>) -> String {
         reader.refuse(
             "reply.help_url",
             format!(
-                "{text:?} is not allowed: an http:// or https:// URL of at most {MAX_URL} octets, no blanks"
+                "{text:?} is not allowed: an http:// or https:// URL of at most {MAX_URL} octets without white space"
             ),
         );
     }
@@ -122,33 +122,37 @@ fn help_url(text: &str, reader: &mut Reader<'_>) -> String {
 
 fn door(raw: &Raw, recipient_domains: Vec<DomainPattern>, reader: &mut Reader<'_>) -> door::Settings {
     let limits = &raw.limits;
-    let words = [("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)];
+    let bare_newline = [("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)];
     let banner_delay = reader.duration("limits.banner_delay", &limits.banner_delay).unwrap_or_default();
     if banner_delay > MAX_BANNER_DELAY {
         reader.refuse(
             "limits.banner_delay",
             format!(
                 "{:?} is not allowed: at most 4 minutes, since clients wait \
-            for the banner no longer than 5 (RFC 5321 4.5.3.2.1)",
+            only 5 minutes for the banner (RFC 5321 4.5.3.2.1)",
                 limits.banner_delay
             ),
         );
     }
     let header_block = reader.size("limits.header_block", &limits.header_block, MAX_HEADER_BLOCK);
     door::Settings {
-        // RFC 5321 4.5.3.1.4: 512 octets must be taken; a line is held in memory whole.
+        // RFC 5321 4.5.3.1.4: at least 512 octets. The upper bound is there because a line is held in memory whole.
         command_line: reader
             .count("limits.command_line", limits.command_line, 512..=65536)
             .unwrap_or_default(),
         header_block: header_block.and_then(|octets| usize::try_from(octets).ok()).unwrap_or_default(),
         message: reader.size("limits.message", &limits.message, MAX_OCTETS).unwrap_or_default(),
-        command_timeout: reader.time("limits.command_timeout", &limits.command_timeout).unwrap_or_default(),
-        data_timeout: reader.time("limits.data_timeout", &limits.data_timeout).unwrap_or_default(),
-        session: reader.time("limits.session", &limits.session).unwrap_or_default(),
+        command_timeout: reader
+            .positive_duration("limits.command_timeout", &limits.command_timeout)
+            .unwrap_or_default(),
+        data_timeout: reader
+            .positive_duration("limits.data_timeout", &limits.data_timeout)
+            .unwrap_or_default(),
+        session: reader.positive_duration("limits.session", &limits.session).unwrap_or_default(),
         banner_delay,
         trusted_xclient: reader.list("trusted.xclient", &raw.trusted.xclient, network).unwrap_or_default(),
         bare_newline: reader
-            .choice("limits.bare_newline", &limits.bare_newline, &words)
+            .choice("limits.bare_newline", &limits.bare_newline, &bare_newline)
             .unwrap_or(BareNewline::Reject),
         recipient_domains,
     }
@@ -167,9 +171,9 @@ fn session(raw: &Raw, hostname: Option<DomainName>, reader: &mut Reader<'_>) -> 
 }
 
 fn reverse_mx(raw: &Raw, reader: &mut Reader<'_>) -> Option<reverse_mx::Settings> {
-    let words = [("reject", PrivateAddresses::Reject), ("accept", PrivateAddresses::Accept)];
+    let choices = [("reject", PrivateAddresses::Reject), ("accept", PrivateAddresses::Accept)];
     let max_mx_hosts = reader.count("dns.max_mx_hosts", raw.dns.max_mx_hosts, 1..=1000);
-    let private_addresses = reader.choice("dns.private_addresses", &raw.dns.private_addresses, &words);
+    let private_addresses = reader.choice("dns.private_addresses", &raw.dns.private_addresses, &choices);
     let v4 = reader.count("policy.match_prefix_v4", raw.policy.match_prefix_v4, 0..=32);
     let v6 = reader.count("policy.match_prefix_v6", raw.policy.match_prefix_v6, 0..=128);
     Some(reverse_mx::Settings {
@@ -180,7 +184,7 @@ fn reverse_mx(raw: &Raw, reader: &mut Reader<'_>) -> Option<reverse_mx::Settings
     })
 }
 
-/// `None` where no rule has that action: then there is no file either.
+/// `None` if no rule has the action `greylist`; then no file is made.
 fn greylist(
     raw: &Raw,
     policy: &Policy,
@@ -188,12 +192,12 @@ fn greylist(
     state: &Path,
     reader: &mut Reader<'_>,
 ) -> Option<greylist::Settings> {
-    let delay = reader.time("greylist.delay", &raw.greylist.delay)?;
-    let expire = reader.time("greylist.expire", &raw.greylist.expire)?;
+    let delay = reader.positive_duration("greylist.delay", &raw.greylist.delay)?;
+    let expire = reader.positive_duration("greylist.expire", &raw.greylist.expire)?;
     if delay >= expire {
         reader.refuse_together(
             &["greylist.delay", "greylist.expire"],
-            "greylist.delay must be less than greylist.expire, or nobody could come again in time",
+            "greylist.delay must be less than greylist.expire, otherwise no retry could ever pass",
         );
     }
     let reverse_mx = reverse_mx.filter(|_| policy.greylists())?;
@@ -207,7 +211,7 @@ fn greylist(
 }
 
 fn history(raw: &raw::History, state: &Path, reader: &mut Reader<'_>) -> Option<history::Settings> {
-    let keep = reader.time("history.keep", &raw.keep);
+    let keep = reader.positive_duration("history.keep", &raw.keep);
     let size = reader.size("history.size", &raw.size, MAX_OCTETS);
     if size.is_some_and(|size| size < MIN_HISTORY) {
         reader.refuse("history.size", format!("{:?} is not allowed: at least 1MiB", raw.size));
@@ -224,9 +228,9 @@ fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {
     let min_ttl = reader.duration("dns.cache.min_ttl", &cache.min_ttl);
     let max_ttl = reader.duration("dns.cache.max_ttl", &cache.max_ttl);
     let max_negative_ttl = reader.duration("dns.cache.max_negative_ttl", &cache.max_negative_ttl);
-    for (key, most) in [("dns.cache.max_ttl", max_ttl), ("dns.cache.max_negative_ttl", max_negative_ttl)] {
-        if let (Some(least), Some(most)) = (min_ttl, most)
-            && least > most
+    for (key, max) in [("dns.cache.max_ttl", max_ttl), ("dns.cache.max_negative_ttl", max_negative_ttl)] {
+        if let (Some(min), Some(max)) = (min_ttl, max)
+            && min > max
         {
             reader.refuse_together(
                 &["dns.cache.min_ttl", key],
@@ -236,7 +240,7 @@ fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {
     }
     dns::Settings {
         servers: reader.list("dns.servers", &raw.dns.servers, dns_server).unwrap_or_default(),
-        timeout: reader.time("dns.timeout", &raw.dns.timeout).unwrap_or_default(),
+        timeout: reader.positive_duration("dns.timeout", &raw.dns.timeout).unwrap_or_default(),
         cache: dns::CacheSettings {
             memory: reader.size("dns.cache.memory", &cache.memory, MAX_OCTETS).unwrap_or_default(),
             min_ttl: min_ttl.unwrap_or_default(),
@@ -260,7 +264,7 @@ fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settin
             .unwrap_or_default(),
         connections_per_client: per_client.unwrap_or_default(),
         trusted_proxy: reader.list("trusted.proxy", &raw.trusted.proxy, network).unwrap_or_default(),
-        // The same as the door's, where its items are judged.
+        // The door's list is the same; problems of its items are recorded there.
         trusted_xclient: raw.trusted.xclient.iter().filter_map(|item| network(item).ok()).collect(),
         drain,
     }
@@ -268,9 +272,9 @@ fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settin
 
 fn admin(raw: &Raw, reader: &mut Reader<'_>) -> admin::Settings {
     let (text, token) = (&raw.listen.admin, &raw.admin.token);
-    // An Authorization header can carry no more (RFC 6750 2.1); the token itself is never shown.
+    // An Authorization header has room for nothing else (RFC 6750 2.1). The token itself is never shown.
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        reader.refuse("admin.token", "must be printable ASCII without blanks");
+        reader.refuse("admin.token", "must be printable ASCII without white space");
     }
     let listen = match text.parse::<SocketAddr>() {
         _ if text.is_empty() => None,
@@ -304,8 +308,8 @@ fn tls(raw: &raw::Tls, reader: &mut Reader<'_>) -> Option<tls::Settings> {
 }
 
 fn log_settings(raw: &Raw, reader: &mut Reader<'_>) -> Option<log::Settings> {
-    let words = [("text", log::Format::Text), ("json", log::Format::Json)];
-    let format = reader.choice_with_later("log.format", &raw.log.format, &words, &["journald"]);
+    let formats = [("text", log::Format::Text), ("json", log::Format::Json)];
+    let format = reader.choice_with_later("log.format", &raw.log.format, &formats, &["journald"]);
     let level = reader.parsed("log.level", log::filter(&raw.log.level));
     level?;
     Some(log::Settings { format: format?, level: raw.log.level.clone() })

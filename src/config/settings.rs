@@ -1,36 +1,26 @@
-//! The settings of all layers.
+//! The settings of all layers, resolved.
 
 use crate::smtp::address::DomainName;
 use crate::store::{greylist, history};
 use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
-/// Everything, resolved: one value for each layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Our own name, the authserv-id too.
+    /// rmxd's own host name, also its authserv-id (RFC 8601 2.5).
     pub hostname: DomainName,
-    /// The dialogue.
     pub session: session::Settings,
-    /// One connection.
     pub door: door::Settings,
-    /// The verdict.
     pub gate: gate::Settings,
-    /// The look-ups.
     pub reverse_mx: reverse_mx::Settings,
-    /// Who came before; `None` = no rule asks for that.
+    /// `None` if no rule has the action `greylist`.
     pub greylist: Option<greylist::Settings>,
-    /// What was decided; `None` = it is not kept.
+    /// `None` if decisions aren't kept.
     pub history: Option<history::Settings>,
-    /// DNS.
     pub dns: dns::Settings,
-    /// The next hop.
     pub relay: relay::Settings,
-    /// Listeners.
     pub server: server::Settings,
-    /// Health, metrics and the API.
     pub admin: admin::Settings,
-    /// Our certificate; `None` = STARTTLS is not offered.
+    /// `None` if STARTTLS isn't offered.
     pub tls: Option<tls::Settings>,
-    /// The log.
     pub log: log::Settings,
 }
