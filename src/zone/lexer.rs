@@ -6,7 +6,12 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::master::Problem;
+/// What is wrong in which line.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) line: usize,
+    pub(super) problem: String,
+}
 
 /// One line, or several that parentheses join.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use hickory_server::proto::serialize::txt::parse_ttl;
 
-use super::lexer::{Entry, Word, Words};
+use super::lexer::{Entry, Problem, Word, Words};
 use super::{Behaviour, Name, RData, RecordType, Zone, rdata, text};
 
 /// Largest time to live (RFC 2181 8).
@@ -98,13 +98,6 @@ impl std::error::Error for ZoneError {
             Self::Syntax { .. } => None,
         }
     }
-}
-
-/// What is wrong in which line.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) line: usize,
-    pub(super) problem: String,
 }
 
 fn parse(text: &str, origin: Option<&Name>) -> Result<Zone, Problem> {
