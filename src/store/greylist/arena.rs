@@ -3,7 +3,7 @@
 //! Lists are linked by places in one vector, since trees or a queue for each network would take several times the memory,
 //! and what is bounded here is memory. A place out of range reads as nothing.
 
-use crate::store::greylist::memory::State;
+use crate::store::greylist::state::State;
 use crate::store::greylist::triple::Key;
 
 /// Where an entry is.

@@ -7,7 +7,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::store::file::{self, OpenError};
-use crate::store::greylist::memory::{Batch, State};
+use crate::store::greylist::memory::Batch;
+use crate::store::greylist::state::State;
 use crate::store::greylist::triple::Key;
 
 /// Time in milliseconds since 1970, network, and which of the two states.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use crate::store::greylist::arena::{Arena, Chain, EntryIndex, List};
+use crate::store::greylist::state::State;
 use crate::store::greylist::triple::{Key, Triple};
 
 /// How many are remembered.
@@ -35,28 +36,6 @@ pub enum GreylistAnswer {
     Passed,
     /// It has to come again, after this.
     Wait(Duration),
-}
-
-/// What is known of a triple.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// It came first at this time, from this network.
-    Waiting { since: u64, network: u32 },
-    /// It came last at this time.
-    Passed { last: u64 },
-}
-
-impl State {
-    fn time(self) -> u64 {
-        match self {
-            Self::Waiting { since, .. } => since,
-            Self::Passed { last } => last,
-        }
-    }
-
-    fn is_expired(self, now: u64, expire: u64) -> bool {
-        now.saturating_sub(self.time()) >= expire
-    }
 }
 
 /// What goes to disk; no state = not known any more.

@@ -6,6 +6,7 @@
 mod arena;
 mod disk;
 mod memory;
+mod state;
 #[cfg(test)]
 mod tests;
 mod triple;

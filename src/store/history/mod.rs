@@ -30,6 +30,7 @@ pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Folder, Limits};
 pub use crate::store::history::read::{Damage, Page, ReadError};
 use crate::store::history::read::{Index, Source};
+pub use crate::store::history::writer::Count;
 use crate::store::history::writer::{Shared, Thread, Writer};
 
 /// Searches at a time; more of them wait.
@@ -99,17 +100,6 @@ struct Store {
     /// Damaged files that were told.
     told: Mutex<HashSet<PathBuf>>,
     writer: Writer,
-}
-
-/// What can be counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count {
-    /// Octets on disk.
-    pub octets: u64,
-    /// Decisions that came since the start.
-    pub recorded: u64,
-    /// Those of them that were dropped, as there was no room for them.
-    pub dropped: u64,
 }
 
 impl History {

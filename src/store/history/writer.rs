@@ -13,7 +13,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use crate::decision::{DecisionRecord, Id};
-use crate::store::history::Count;
 use crate::store::history::block::{Block, Closed};
 use crate::store::history::folder::{Folder, Limits};
 
@@ -28,6 +27,17 @@ const MOST_PENDING: usize = 32 << 20;
 const WAKE: usize = 4 << 20;
 /// Octets that wait for the disk.
 const MOST_TAIL: usize = 32 << 20;
+
+/// What can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// Octets on disk.
+    pub octets: u64,
+    /// Decisions that came since the start.
+    pub recorded: u64,
+    /// Those of them that were dropped, as there was no room for them.
+    pub dropped: u64,
+}
 
 /// What the sessions, the writer and the readers share. Locks are taken in the order of the fields.
 #[derive(Debug)]

@@ -1,0 +1,23 @@
+//! The state of a triple: it waits, or it has passed. Times are milliseconds since 1970.
+
+/// What is known of a triple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It came first at this time, from this network.
+    Waiting { since: u64, network: u32 },
+    /// It came last at this time.
+    Passed { last: u64 },
+}
+
+impl State {
+    pub(super) fn time(self) -> u64 {
+        match self {
+            Self::Waiting { since, .. } => since,
+            Self::Passed { last } => last,
+        }
+    }
+
+    pub(super) fn is_expired(self, now: u64, expire: u64) -> bool {
+        now.saturating_sub(self.time()) >= expire
+    }
+}
