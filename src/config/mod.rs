@@ -212,7 +212,7 @@ mod tests {
     use crate::smtp::address::DomainName;
     use crate::smtp::framing::BareNewline;
     use crate::store::{greylist, history};
-    use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
+    use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session};
 
     fn with(assignments: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
         let set = assignments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

@@ -1,11 +1,10 @@
 //! The state of a triple: it waits, or it has passed. Times are milliseconds since 1970.
 
-/// What is known of a triple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// It came first at this time, from this network.
+    /// The first attempt was at this time, from this network.
     Waiting { since: u64, network: u32 },
-    /// It came last at this time.
+    /// The last attempt was at this time.
     Passed { last: u64 },
 }
 
