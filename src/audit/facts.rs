@@ -10,8 +10,8 @@ use futures_util::future::{join, join_all};
 
 use crate::audit::{Auditor, Judge, Question};
 use crate::dns::{Account, Budget, Urgency};
-use crate::gate::Inspection;
-use crate::message::header::{Author, Field, Header};
+use crate::gate::{DryMessage, DryRun};
+use crate::message::header::{Author, Field};
 use crate::policy::decide::Decision;
 use crate::policy::finding::RuleResult;
 use crate::policy::identity::Identity;
@@ -187,24 +187,21 @@ impl Inquiry<'_> {
             address: self.question.sender.to_string().into(),
             domain: Some(self.question.domain.clone()),
         };
-        let header = Header { from: Field::Authors(vec![author]), reply_to: Field::Absent, received: 0 };
-        let mut guest = judge.gate.guest(address);
-        guest.helo(helo);
-        let mut inspection = guest.inspect(&ReversePath::Mailbox(self.question.sender.clone()));
-        // As in the daemon, a refusal of the envelope comes before the header.
-        let envelope = inspection.envelope(&mut guest).await;
-        let refused_at_once = rule_of(&inspection, &envelope);
-        let whole = inspection.header(&mut guest, &header, b"").await;
-        let (decision, refused_by) = if envelope.refuses() {
-            (envelope, refused_at_once)
-        } else {
-            let refused_by = rule_of(&inspection, &whole);
-            (whole, refused_by)
+        let message = DryMessage::of_addresses(Field::Authors(vec![author]), Field::Absent);
+        let dry_run = DryRun {
+            client: address,
+            helo: Some(helo.to_owned()),
+            mail_from: Some(ReversePath::Mailbox(self.question.sender.clone())),
+            message: Some(message),
         };
-        let mut findings = inspection.findings().iter();
+        let record = judge.gate.dry_run(&dry_run).await;
+        let refusing = record.cause.as_ref().and_then(|cause| cause.finding_of(&record.findings));
+        let refused_by = refusing.map(|finding| (finding.identity, finding.rule));
+        let mut findings = record.findings.iter();
         let matches = findings
             .find(|finding| finding.identity == Identity::MailFrom && finding.rule == Rule::Matches)
             .map(|finding| finding.outcome);
+        let decision = Decision { verdict: record.verdict, cause: record.cause, mode: record.mode };
         Judged { policy: judge.name, decision, refused_by, matches }
     }
 
@@ -258,12 +255,6 @@ fn label_of(address: IpAddr) -> String {
         IpAddr::V4(address) => format!("mx-{}", address.to_string().replace('.', "-")),
         IpAddr::V6(address) => format!("mx-{:032x}", u128::from(address)),
     }
-}
-
-/// The rule that refused, from the findings so far.
-fn rule_of(inspection: &Inspection, decision: &Decision) -> Option<(Identity, Rule)> {
-    let finding = decision.cause.as_ref()?.finding_of(inspection.findings())?;
-    Some((finding.identity, finding.rule))
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use crate::config::DRAIN;
 use crate::console::{ConfigSource, Exit, print};
 use crate::daemon;
 use crate::decision::report;
-use crate::gate::{DryRun, author, sender};
-use crate::message::header::{self, Author, Field, Header};
-use crate::message::mailbox_line;
+use crate::gate::{DryMessage, DryRun, author, sender};
+use crate::message::file;
+use crate::message::header::{self, Author, Field};
 use crate::policy::decide::Verdict;
 use crate::smtp::address::ReversePath;
 
@@ -75,36 +75,23 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     }
 }
 
-/// From the command line, the header perhaps from a file.
+/// From the command line, the message perhaps from a file.
 fn dry_run(args: &Args) -> Result<DryRun, Exit> {
-    let (block, body) = match &args.message {
-        None => Default::default(),
+    let message = match &args.message {
+        None => DryMessage::of_addresses(field(&args.from), field(&args.reply_to)),
         Some(path) => {
             let content = std::fs::read(path).map_err(|error| {
                 eprintln!("rmxd: --message {}: {error}", path.display());
                 Exit::Usage
             })?;
-            parts(&content)
+            let (block, body) = file::parts(&content);
+            DryMessage { header: header::read(&block), block, body }
         }
     };
-    let header = match args.message {
-        None => Header { from: field(&args.from), reply_to: field(&args.reply_to), received: 0 },
-        Some(_) => header::read(&block),
-    };
     let (helo, mail_from) = (args.helo.clone(), args.mail_from.clone());
-    Ok(DryRun { client: args.client, helo, mail_from, header, block, body })
+    Ok(DryRun { client: args.client, helo, mail_from, message: Some(message) })
 }
 
 fn field(authors: &[Author]) -> Field {
     if authors.is_empty() { Field::Absent } else { Field::Authors(authors.to_vec()) }
-}
-
-/// The header block and the body of a file, whose lines may end in LF; a `From ` line of an mbox is a field.
-fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let lines = content.split_inclusive(|byte| *byte == b'\n');
-    let lines = lines.map(|line| line.strip_suffix(b"\n").unwrap_or(line));
-    let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let ended = |line: &[u8]| [line, b"\r\n"].concat();
-    let block: Vec<u8> = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
-    (mailbox_line::as_field(&block).into_owned(), lines.flat_map(ended).collect())
 }

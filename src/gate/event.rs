@@ -4,7 +4,6 @@
 //! Everything that came from the network is escaped, so that one decision is one line.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use crate::decision::DecisionRecord;
 use crate::evidence::Evidence;
@@ -14,27 +13,6 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rung};
 use crate::smtp::escape::Escaped;
-
-/// What is known of a transaction beside the decision; empty = not known at this stage.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MessageInfo<'a> {
-    /// The reverse path in its brackets; `<>` for the null sender.
-    pub mail_from: &'a str,
-    /// The recipient, or the first of several.
-    pub rcpt: &'a str,
-    /// Recipients that the next hop has accepted.
-    pub rcpts: usize,
-    /// There are some, and all of them are exempt.
-    pub exempt_recipients: bool,
-    /// Addresses in From:.
-    pub from: &'a str,
-    /// Addresses in Reply-To:.
-    pub reply_to: &'a str,
-    /// Octets of the message, as far as it came.
-    pub octets: u64,
-    /// From MAIL to the decision; `None` = it was made just now.
-    pub took: Option<Duration>,
-}
 
 pub(super) fn write(record: &DecisionRecord, octets: u64) {
     let (finding, cause) = (record.deciding(), record.cause.as_ref());

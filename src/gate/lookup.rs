@@ -1,4 +1,4 @@
-//! The look-up of one identity in two steps: what can refuse mail, and behind it what only tags.
+//! The lookup of one identity in two steps: what can refuse mail, and behind it what only tags.
 //!
 //! The reply to RCPT waits for the first step alone. The second asks for less in its turn: it finds what the first one asked
 //! for in the cache, gets the places for questions that are left over, and spends what is left of the budget.
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::dns::{Account, Budget, Urgency};
 use crate::evidence::DnsFailure;
 use crate::gate::Gate;
-use crate::gate::client::outcome_of;
+use crate::gate::known::finding;
 use crate::gate::pending::Pending;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::rule::{IdentityRules, Rule};
@@ -24,14 +24,14 @@ pub(super) type Findings = Arc<[Finding]>;
 
 /// What is looked up for one identity. Dropping it ends that.
 #[derive(Debug)]
-pub(super) struct Look {
-    /// What can refuse, where something else comes behind it; `None` in it = the look-up died.
+pub(super) struct Lookup {
+    /// What can refuse, where something else comes behind it; `None` in it = the lookup died.
     first: Option<Arc<SetOnce<Option<Findings>>>>,
     all: Pending<Findings>,
 }
 
-impl Look {
-    /// Findings that need no look-up.
+impl Lookup {
+    /// Findings that need no lookup.
     pub(super) fn ready(findings: Findings) -> Self {
         Self { first: None, all: Pending::ready(findings) }
     }
@@ -55,7 +55,7 @@ impl Look {
         Self { first, all }
     }
 
-    /// All findings, once they are there; `lost` makes them where the look-up died. May be cancelled and called again.
+    /// All findings, once they are there; `lost` makes them where the lookup died. May be cancelled and called again.
     pub(super) async fn all(&mut self, lost: impl FnOnce() -> Findings) -> Findings {
         Arc::clone(self.all.wait(lost).await)
     }
@@ -83,10 +83,10 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    pub(super) async fn of(self, look: &mut Look, lost: impl Fn() -> Findings) -> Findings {
+    pub(super) async fn of(self, lookup: &mut Lookup, lost: impl Fn() -> Findings) -> Findings {
         match self {
-            Self::All => look.all(lost).await,
-            Self::Refusing => look.refusing(lost).await,
+            Self::All => lookup.all(lost).await,
+            Self::Refusing => lookup.refusing(lost).await,
         }
     }
 }
@@ -135,7 +135,7 @@ impl Named {
         let rules = self.gate.policy().rules(*identity);
         let account = Account::new(self.client, budget, urgency);
         let subject = Subject { identity: *identity, text, domain, helo };
-        let known = |rule, outcome| outcome_of(rule, *identity, text, domain.as_str(), outcome);
+        let known = |rule, outcome| finding(rule, *identity, text, domain.as_str(), outcome);
         let exempt = self.gate.settings.exempt.domain(domain);
         let mut findings = Vec::new();
         for rule in rules_of(rules, urgency) {

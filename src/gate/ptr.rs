@@ -1,6 +1,6 @@
 //! What is known of the client itself: its PTR names, and what the rules make of them.
 //!
-//! The names are looked up when the client connects, and stay known whatever becomes of the look-ups that the rules need: the
+//! The names are looked up when the client connects, and stay known whatever becomes of the lookups that the rules need: the
 //! relay, the log and Authentication-Results want the names only. What the rules need is asked for when there is mail to judge.
 
 use std::net::IpAddr;
@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::dns::{Account, Budget, Urgency};
 use crate::evidence::DnsFailure;
 use crate::gate::Gate;
-use crate::gate::client::{outcome_of, temperror};
-use crate::gate::lookup::{Findings, Look, Wanted, rules_of};
+use crate::gate::known::{finding, timed_out};
+use crate::gate::lookup::{Findings, Lookup, Wanted, rules_of};
 use crate::gate::pending::Pending;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
@@ -23,13 +23,13 @@ use crate::reverse_mx::{ClientNames, FcrdnsResult};
 
 type Names = Arc<SetOnce<ClientNames>>;
 
-/// The look-up of one client. Dropping it ends that.
+/// The lookup of one client. Dropping it ends that.
 #[derive(Debug)]
 pub(super) struct Ptr {
     names: Names,
     _looking: Pending<()>,
     /// `None` until there is mail.
-    judged: Option<Look>,
+    judged: Option<Lookup>,
 }
 
 impl Ptr {
@@ -48,8 +48,8 @@ impl Ptr {
             inspect(gate, names, Account::new(client, budget.clone(), urgency), urgency, until)
         };
         if self.judged.is_none() {
-            let look = Look::start(&gate.policy().ptr, step(Urgency::Refuses), step(Urgency::Tags));
-            self.judged = Some(look);
+            let lookup = Lookup::start(&gate.policy().ptr, step(Urgency::Refuses), step(Urgency::Tags));
+            self.judged = Some(lookup);
         }
     }
 
@@ -77,7 +77,7 @@ impl Ptr {
     ) -> Findings {
         let lost = || too_late(rules, self.names.get(), client).into();
         match &mut self.judged {
-            Some(look) => wanted.of(look, lost).await,
+            Some(lookup) => wanted.of(lookup, lost).await,
             None => lost(),
         }
     }
@@ -125,7 +125,7 @@ async fn inspect(
             match exempt {
                 Some(name) => {
                     let exempt = RuleResult::None(Absence::Exempt);
-                    outcome_of(rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
+                    finding(rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
                 }
                 None => gate.reverse_mx.inspect_ptr(rule, names, rules, &account).await,
             }
@@ -133,7 +133,7 @@ async fn inspect(
         let found = timeout_at(until, Box::pin(work)).await;
         findings.push(found.unwrap_or_else(|_elapsed| {
             let text = name_of(names.get(), account.client());
-            outcome_of(rule, Identity::Ptr, &text, &text, RuleResult::TempError(DnsFailure::Timeout))
+            finding(rule, Identity::Ptr, &text, &text, RuleResult::TempError(DnsFailure::Timeout))
         }));
     }
     findings
@@ -141,7 +141,7 @@ async fn inspect(
 
 fn too_late(rules: &IdentityRules, names: Option<&ClientNames>, client: IpAddr) -> Vec<Finding> {
     let text = name_of(names, client);
-    temperror(rules, Identity::Ptr, &text, &text)
+    timed_out(rules, Identity::Ptr, &text, &text)
 }
 
 fn name_of(names: Option<&ClientNames>, client: IpAddr) -> CompactString {

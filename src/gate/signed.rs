@@ -78,7 +78,7 @@ impl Open {
         }
     }
 
-    /// Starts the look-up of the keys, from what is left of the budget of From:.
+    /// Starts the lookup of the keys, from what is left of the budget of From:.
     pub(super) fn start(self, gate: &Arc<Gate>, client: IpAddr, budget: Budget) -> AwaitsBody {
         let (gate, hasher) = (Arc::clone(gate), self.signatures.body_hasher());
         let refuses = gate.policy().from.matches.refuses();
@@ -93,9 +93,9 @@ impl Open {
 }
 
 impl AwaitsBody {
-    /// The next octets of the body, dot-stuffed.
-    pub(super) fn push(&mut self, stuffed: &[u8]) {
-        self.hasher.push(stuffed);
+    /// The next octets of the body, without the dots of RFC 5321 4.5.2.
+    pub(super) fn push(&mut self, plain: &[u8]) {
+        self.hasher.push(plain);
     }
 
     /// The body has ended: what is found now.

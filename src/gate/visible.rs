@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::dns::{Budget, Urgency};
 use crate::gate::Gate;
-use crate::gate::client::all_rules;
+use crate::gate::known::for_each_rule;
 use crate::gate::lookup::{Named, OwnedSubject, rules_of};
 use crate::message::header::{Author, Field, Header};
 use crate::policy::finding::{Absence, Finding, RuleResult};
@@ -20,7 +20,7 @@ use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rule;
 
-/// What the look-up of both fields needs to know.
+/// What the lookup of both fields needs to know.
 pub(super) struct Visible {
     pub(super) gate: Arc<Gate>,
     pub(super) client: IpAddr,
@@ -46,7 +46,7 @@ impl Visible {
             let rules = self.gate.policy().rules(identity);
             match field {
                 Field::Absent => {
-                    known(0, all_rules(rules, identity, "", "", RuleResult::None(Absence::NotGiven)));
+                    known(0, for_each_rule(rules, identity, "", "", RuleResult::None(Absence::NotGiven)));
                 }
                 Field::Malformed(malformed) => {
                     known(0, vec![malformed_field(identity, &malformed.text(identity))]);
@@ -58,7 +58,7 @@ impl Visible {
                             None => {
                                 let text = author.address.rsplit('@').next().unwrap_or_default();
                                 let invalid = RuleResult::Fail(Reason::InvalidDomain);
-                                known(nth, all_rules(rules, identity, &author.address, text, invalid));
+                                known(nth, for_each_rule(rules, identity, &author.address, text, invalid));
                             }
                         }
                     }
@@ -84,7 +84,7 @@ impl Visible {
         Some(Named { gate: Arc::clone(&self.gate), subject, client: self.client, until })
     }
 
-    /// The look-ups of one urgency for the domains of one field.
+    /// The lookups of one urgency for the domains of one field.
     fn steps<'a>(
         &self,
         at: usize,

@@ -10,6 +10,7 @@ pub mod authentication_results;
 mod broken_lines;
 mod cross_check;
 pub(crate) mod fields;
+pub mod file;
 mod fold;
 pub mod forged_results;
 pub mod header;

@@ -2,7 +2,6 @@
 //!
 //! Reject goes before defer, and defer before greylist; identities keep their order. For a `temperror` of a rule whose action
 //! refuses, `policy.on_dns_error` counts. The gate checks the greylist if the decision is to greylist.
-//! A decision that accepts gives a [`Permit`], and only a permit opens the next hop.
 
 use std::time::Duration;
 
@@ -36,10 +35,6 @@ impl Verdict {
         }
     }
 }
-
-/// Proof that a decision accepted the transaction; a relay transaction can't be opened without it (contract 1.2).
-#[derive(Debug, Clone, Copy)]
-pub struct Permit(());
 
 /// The cause of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,12 +98,6 @@ impl Decision {
             (true, Some(_)) => Self { cause: self.cause.map(|cause| Cause { wait, ..cause }), ..self },
             (true, None) => Self { verdict: Verdict::Accept, cause: None, ..self },
         }
-    }
-
-    /// `None` if the client is refused.
-    #[must_use]
-    pub fn permit(&self) -> Option<Permit> {
-        if self.refuses() { None } else { Some(Permit(())) }
     }
 }
 
@@ -227,7 +216,7 @@ mod tests {
             let decision = decide(&policy(), &findings);
             let cause = decision.cause.as_ref().map(|cause| cause.finding_of(&findings).unwrap().identity);
             assert_eq!((decision.verdict, cause), (verdict, identity));
-            assert_eq!(decision.permit().is_some(), verdict == Verdict::Accept);
+            assert_eq!(decision.refuses(), verdict != Verdict::Accept);
         }
     }
 
@@ -249,12 +238,12 @@ mod tests {
             let cause = decision.cause.clone().unwrap();
             let decided = cause.finding_of(&findings).unwrap().identity;
             assert_eq!((decision.verdict, decided, cause.reason), (verdict, identity, reason));
-            assert_eq!((decision.permit().is_some(), cause.wait), (false, None));
+            assert_eq!((decision.refuses(), cause.wait), (true, None));
             let wait = Some(Duration::from_secs(7));
             let stored = decision.clone().with_wait(wait).cause.unwrap().wait;
             assert_eq!(stored, wait.filter(|_| reason == Reason::Greylisted));
             let passed = decision.with_wait(None);
-            assert_eq!(passed.permit().is_some(), reason == Reason::Greylisted, "{identity}");
+            assert_eq!(passed.refuses(), reason != Reason::Greylisted, "{identity}");
         }
     }
 
@@ -291,7 +280,7 @@ mod tests {
         let decision =
             decide(&policy, &[finding(Identity::From, Rule::Exists, RuleResult::Fail(Reason::NoMx))]);
         assert_eq!(decision.verdict, Verdict::Reject);
-        assert!(!decision.refuses() && decision.permit().is_some());
+        assert!(!decision.refuses());
     }
 
     #[test]

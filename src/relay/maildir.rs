@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::unstuff::Unstuffer;
+use crate::relay::line_feeds::LineFeeds;
 use crate::smtp::address::ReversePath;
+use crate::smtp::transparency::Unstuffer;
 
 /// What is collected in memory before it is written.
 const BUFFER: usize = 64 * 1024;
@@ -58,6 +59,7 @@ impl Maildir {
         MaildirTransaction {
             place: Arc::clone(&self.place),
             unstuffer: Unstuffer::default(),
+            line_feeds: LineFeeds::default(),
             buffer: format!("Return-Path: <{reverse_path}>\n").into_bytes(),
             draft: None,
         }
@@ -69,6 +71,7 @@ impl Maildir {
 pub(super) struct MaildirTransaction {
     place: Arc<Folder>,
     unstuffer: Unstuffer,
+    line_feeds: LineFeeds,
     /// Not yet written.
     buffer: Vec<u8>,
     /// The file, from DATA on; gone for good once anything failed or was broken off.
@@ -87,7 +90,8 @@ impl MaildirTransaction {
 
     pub(super) async fn write(&mut self, stuffed: &[u8]) -> Result<(), RelayError> {
         for piece in stuffed.chunks(BUFFER) {
-            self.unstuffer.push(piece, &mut self.buffer);
+            let Self { unstuffer, line_feeds, buffer, .. } = self;
+            unstuffer.push(piece, |plain| line_feeds.push(plain, buffer));
             if self.buffer.len() >= BUFFER {
                 let draft = self.draft.take().ok_or(RelayError::OutOfStep(Stage::Message))?;
                 let buffer = std::mem::take(&mut self.buffer);

@@ -14,6 +14,7 @@ mod envelope;
 mod error;
 mod failure_reply;
 mod hold;
+mod line_feeds;
 mod maildir;
 mod pool;
 mod proxy;
@@ -22,7 +23,6 @@ mod settings;
 mod slots;
 mod smtp;
 mod transaction;
-mod unstuff;
 mod verdict;
 mod xclient;
 mod xforward;
@@ -41,8 +41,8 @@ pub use crate::relay::hold::{Hold, TakenBack};
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
+use crate::gate::Permit;
 use crate::metrics::{Metrics, RelayOutcome};
-use crate::policy::decide::Permit;
 use crate::relay::availability::LastReach;
 use crate::relay::failure_reply::LogSubject;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
@@ -296,7 +296,7 @@ enum Backend {
 
 impl Transaction {
     /// The relay's answer for this recipient, made printable and bounded.
-    pub async fn rcpt(&mut self, recipient: Recipient<'_>) -> HopReply {
+    pub async fn rcpt(&mut self, _permit: Permit, recipient: Recipient<'_>) -> HopReply {
         match &mut self.backend {
             Backend::Maildir(_) => maildir_takes(),
             Backend::Smtp(transaction) => {
@@ -355,7 +355,7 @@ impl Transaction {
     }
 
     /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
-    pub async fn finish(mut self) -> HopReply {
+    pub async fn finish(mut self, _permit: Permit) -> HopReply {
         if let Some(failure) = self.failure {
             return failure;
         }

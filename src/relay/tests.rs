@@ -11,7 +11,7 @@ mod starttls;
 
 use std::time::Duration;
 
-use crate::policy::decide::{Permit, exempt};
+use crate::gate::Permit;
 use crate::relay::{
     ClientIdentity, ClientInfo, ClientLease, ClientName, Envelope, HopReply, NextHop, Recipient, Relay,
     Settings, Transaction,
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
 fn permit() -> Permit {
-    exempt().permit().unwrap()
+    Permit::of_a_test()
 }
 
 pub(super) fn settings(next_hop: NextHop) -> Settings {
@@ -100,11 +100,11 @@ async fn deliver_as(lease: &ClientLease, client: &ClientInfo, message: &[&[u8]])
     for piece in message {
         if let Err(reply) = transaction.write(piece).await {
             assert_eq!(transaction.write(b"more\r\n").await, Err(reply.clone()), "a failure stays");
-            assert_eq!(transaction.finish().await, reply, "and is the answer to the whole");
+            assert_eq!(transaction.finish(permit()).await, reply, "and is the answer to the whole");
             return format!("WRITE {reply}");
         }
     }
-    format!("END {}", transaction.finish().await)
+    format!("END {}", transaction.finish(permit()).await)
 }
 
 #[test]

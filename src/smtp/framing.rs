@@ -8,8 +8,6 @@
 //! Neither reader holds octets of its own: what is undecided stays in the caller's buffer, so that every split of the
 //! input into reads gives the same result. Messages stay dot-stuffed (RFC 5321 4.5.2) from end to end.
 
-use std::borrow::Cow;
-
 /// What is done with line ends that aren't CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareNewline {
@@ -268,33 +266,6 @@ fn step(content: usize, insert: &'static [u8], consumed: usize, event: DataEvent
     DataStep { content, insert, consumed, event }
 }
 
-/// Takes the stuffed dots off whole lines (RFC 5321 4.5.2); copies only where there are some.
-#[must_use]
-pub fn unstuffed(block: &[u8]) -> Cow<'_, [u8]> {
-    edited_lines(block, |line, out| out.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)))
-}
-
-/// Stuffs dots at line starts (RFC 5321 4.5.2); copies only where there are some.
-#[must_use]
-pub fn stuffed(block: &[u8]) -> Cow<'_, [u8]> {
-    edited_lines(block, |line, out| {
-        out.push(b'.');
-        out.extend_from_slice(line);
-    })
-}
-
-/// Applies `edit` to each line that starts with a dot.
-fn edited_lines(block: &[u8], edit: impl Fn(&[u8], &mut Vec<u8>)) -> Cow<'_, [u8]> {
-    if block.first() != Some(&b'.') && memchr::memmem::find(block, b"\n.").is_none() {
-        return Cow::Borrowed(block);
-    }
-    let mut out = Vec::with_capacity(block.len() + 16);
-    for line in block.split_inclusive(|byte| *byte == b'\n') {
-        if line.first() == Some(&b'.') { edit(line, &mut out) } else { out.extend_from_slice(line) }
-    }
-    Cow::Owned(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,15 +431,10 @@ mod tests {
     }
 
     #[test]
-    fn stuffed_dots_are_counted_and_come_off_again() {
+    fn stuffed_dots_are_counted() {
         let mut reader = DataReader::new(BareNewline::Reject);
         reader.next(b"..one\r\n...two\r\nx.\r\n");
         assert_eq!(reader.stuffing(), 2);
-        assert_eq!(&*unstuffed(b"..one\r\nx\r\n.y\r\n"), b".one\r\nx\r\ny\r\n");
-        assert_eq!(&*unstuffed(b"x\r\n.y\r\n"), b"x\r\ny\r\n");
-        assert_eq!(&*stuffed(b".one\r\nx\r\n"), b"..one\r\nx\r\n");
-        assert_eq!(&*stuffed(b"x\r\n.y\r\n"), b"x\r\n..y\r\n");
-        assert!(matches!(unstuffed(b"no dot\r\n"), Cow::Borrowed(_)));
     }
 
     /// All inputs of up to six octets that matter.
@@ -573,13 +539,6 @@ mod tests {
                     prop_assert_eq!(line_faults(&framed), 0);
                 }
             }
-        }
-
-        #[test]
-        fn stuffing_is_undone_by_unstuffing(lines in prop::collection::vec("[.a]{0,4}", 0..8)) {
-            let text: String = lines.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect();
-            let there = stuffed(text.as_bytes()).into_owned();
-            prop_assert_eq!(&*unstuffed(&there), text.as_bytes());
         }
     }
 

@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use rmxd::decision::DecisionRecord;
 use rmxd::dns::Clock;
-use rmxd::gate::{DryRun, Gate};
-use rmxd::message::header;
-use rmxd::message::mailbox_line;
+use rmxd::gate::{DryMessage, DryRun, Gate};
+use rmxd::message::{file, header};
 use rmxd::policy::decide::Verdict;
 use rmxd::smtp::address::ReversePath;
 use rmxd::zone::{Server, Zone};
@@ -57,7 +56,7 @@ async fn messages_of_other_projects_are_read_quickly_and_each_refusal_has_its_re
         for file in files {
             let content = std::fs::read(&file).unwrap();
             let name = file.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-            let (block, body) = parts(&content);
+            let (block, body) = file::parts(&content);
             let bounce = is_bounce(&block);
             let sender = if bounce { "" } else { "ann@sender.test" };
             let mail_from = ReversePath::parse(sender).unwrap();
@@ -92,7 +91,8 @@ async fn played(
         let began = Instant::now();
         let header = header::read(&block);
         let mail_from = Some(mail_from.clone());
-        let dry_run = DryRun { client: CLIENT, helo: None, mail_from, header, block, body };
+        let message = Some(DryMessage { header, block, body });
+        let dry_run = DryRun { client: CLIENT, helo: None, mail_from, message };
         let record = gate.dry_run(&dry_run).await;
         let took = began.elapsed();
         if shortest.as_ref().is_none_or(|(least, _)| took < *least) {
@@ -112,18 +112,6 @@ fn is_bounce(block: &[u8]) -> bool {
         "from" => value.contains("mailer-daemon"),
         _ => false,
     })
-}
-
-/// The header block and the body with CRLF, as `rmxd check --message` takes a file.
-fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let lines = content.split_inclusive(|octet| *octet == b'\n').map(|line| {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        line.strip_suffix(b"\r").unwrap_or(line)
-    });
-    let mut lines = lines.collect::<Vec<_>>().into_iter();
-    let ended = |line: &[u8]| [line, b"\r\n"].concat();
-    let block: Vec<u8> = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
-    (mailbox_line::as_field(&block).into_owned(), lines.flat_map(ended).collect())
 }
 
 /// How many messages of each corpus were refused for each reason, and below the files.

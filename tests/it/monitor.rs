@@ -3,12 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use rmxd::decision::End;
 use rmxd::dns::{Clock, Dns};
-use rmxd::gate::{Gate, MessageInfo, Services};
-use rmxd::policy::outcome::Outcome;
+use rmxd::gate::{Gate, Services};
 use rmxd::reverse_mx::ReverseMx;
-use rmxd::smtp::address::ReversePath;
+use rmxd::smtp::address::{ForwardPath, ReversePath};
 use rmxd::stats::Monitor;
 use serde_json::Value;
 
@@ -158,11 +156,11 @@ async fn a_day_with_something_to_tell_is_reported_and_one_without_is_not() {
 
     tokio::time::sleep(DAY * 2 + Duration::from_secs(1)).await;
     assert_eq!(log.text(), "");
-    let mut guest = gate.guest("192.0.2.1".parse().unwrap());
-    let mut inspection = guest.inspect(&ReversePath::parse("a@[192.0.2.7]").unwrap());
-    let decision = inspection.envelope(&mut guest).await;
-    inspection.tell(&decision, &MessageInfo::default(), End::of(Outcome::NotCompleted));
-    inspection.count(&decision, inspection.age());
+    let mut client = gate.client("192.0.2.1".parse().unwrap());
+    let mut transaction = client.transaction(&ReversePath::parse("a@[192.0.2.7]").unwrap());
+    let passed = transaction.rcpt(&mut client, &ForwardPath::parse("b@here.test").unwrap()).await;
+    assert!(passed.is_ok(), "{passed:?}");
+    drop(transaction);
     tokio::time::sleep(DAY - Duration::from_secs(2)).await;
     assert_eq!(reports(&log.text()).len(), 0);
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -76,7 +76,7 @@ async fn each_recipient_has_its_own_answer() {
     let (mut transaction, reply) = relay.lease().begin(permit(), envelope, first).await.unwrap();
     let mut replies = vec![wire(&reply)];
     for path in &paths[1..] {
-        replies.push(wire(&transaction.rcpt(Recipient::new(path)).await));
+        replies.push(wire(&transaction.rcpt(permit(), Recipient::new(path)).await));
     }
     assert_eq!(
         replies,
@@ -89,7 +89,7 @@ async fn each_recipient_has_its_own_answer() {
     );
     transaction.data().await.unwrap();
     transaction.write(b"x\r\n").await.unwrap();
-    assert_eq!(transaction.finish().await.reply.code(), 250);
+    assert_eq!(transaction.finish(permit()).await.reply.code(), 250);
     scripted.played().await;
 }
 
@@ -389,7 +389,7 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
         let (mut transaction, reply) =
             scripted.relay().lease().begin(permit(), envelope, first).await.unwrap();
         assert!(reply.is_positive());
-        assert!(transaction.rcpt(Recipient::new(&second)).await.is_positive());
+        assert!(transaction.rcpt(permit(), Recipient::new(&second)).await.is_positive());
         transaction.abandon().await;
         scripted.played().await;
     }

@@ -231,7 +231,7 @@ async fn after_a_refusal_a_connection_goes_on_only_with_the_same_client() {
         let (lease, client) = (relay.lease(), client());
         let mut transaction = begin_as(&lease, &client).await.unwrap();
         let path = recipient("w@relay.test");
-        assert_eq!(transaction.rcpt(Recipient::new(&path)).await.reply.code(), 550);
+        assert_eq!(transaction.rcpt(permit(), Recipient::new(&path)).await.reply.code(), 550);
         transaction.abandon().await;
         assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         assert_eq!(robot.connections(), 1);
@@ -305,7 +305,7 @@ async fn second(relay: &crate::relay::Relay) -> String {
     }
     transaction.data().await.unwrap();
     transaction.write(b"second\r\n").await.unwrap();
-    format!("END {}", transaction.finish().await)
+    format!("END {}", transaction.finish(permit()).await)
 }
 
 #[tokio::test]
@@ -406,6 +406,6 @@ async fn a_visit_that_is_over_leaves_no_connection() {
     let mut transaction = begin_as(&lease, &client()).await.unwrap();
     drop(lease);
     transaction.data().await.unwrap();
-    assert_eq!(transaction.finish().await.reply.code(), 250);
+    assert_eq!(transaction.finish(permit()).await.reply.code(), 250);
     robot.ended(0).await;
 }

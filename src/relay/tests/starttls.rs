@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::relay::tests::script::ScriptedRelay;
-use crate::relay::tests::{IMPATIENCE, begin, deliver};
+use crate::relay::tests::{IMPATIENCE, begin, deliver, permit};
 use crate::relay::{Capabilities, Relay, Tls};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
@@ -133,7 +133,7 @@ async fn by_tls_too_no_reply_is_taken_for_that_of_another_step() {
         transaction.write(&b"0123456789abcdefgh\r\n".repeat(1000)).await.unwrap();
         transaction.write(MESSAGE).await.unwrap(); // which is collected until the end
         sleep(IMPATIENCE).await;
-        let reply = format!("END {}", transaction.finish().await);
+        let reply = format!("END {}", transaction.finish(permit()).await);
         assert!(reply.starts_with(expected), "{said}: {reply}");
         scripted.played().await;
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
-use crate::gate::{Gate, Inspection};
-use crate::policy::decide::Decision;
+use crate::decision::DecisionRecord;
+use crate::gate::{DryRun, Gate};
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Policy};
 use crate::stats::refusals::{RefusalStats, Volume};
@@ -74,19 +74,19 @@ impl Judge {
         let (gate, pace, judged) = (&self.gate, &self.pace, &mut self.judged);
         let work = stream::iter(senders).map(|(sender, volume)| async move {
             pace.wait().await;
-            let decision = decide(gate, &sender).await;
-            pace.took(decision.1.queries());
-            (sender, volume, decision)
+            let record = decide(gate, &sender).await;
+            pace.took(record.queries());
+            (sender, volume, record)
         });
         let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
-        while let Some((sender, volume, (decision, inspection))) = work.next().await {
-            judged.questions += u64::try_from(inspection.queries()).unwrap_or(0);
-            match &decision.cause {
+        while let Some((sender, volume, record)) = work.next().await {
+            judged.questions += u64::try_from(record.queries()).unwrap_or(0);
+            match &record.cause {
                 Some(cause) if cause.reason == Reason::DnsError && !last => {
                     again.push((sender, volume));
                     continue;
                 }
-                Some(cause) => judged.tally.add(cause, inspection.findings(), sender.client, volume),
+                Some(cause) => judged.tally.add(cause, &record.findings, sender.client, volume),
                 None => judged.passed += volume,
             }
             judged.senders += 1;
@@ -96,15 +96,11 @@ impl Judge {
     }
 }
 
-/// The decision on an envelope with what it rests on.
-async fn decide(gate: &Arc<Gate>, sender: &Sender) -> (Decision, Inspection) {
-    let mut guest = gate.guest(sender.client);
-    if !sender.helo.is_empty() {
-        guest.helo(&sender.helo);
-    }
-    let mut inspection = guest.inspect(&sender.path.0);
-    let decision = inspection.envelope(&mut guest).await;
-    (decision, inspection)
+/// The decision on an envelope.
+async fn decide(gate: &Arc<Gate>, sender: &Sender) -> DecisionRecord {
+    let helo = Some(sender.helo.to_string()).filter(|helo| !helo.is_empty());
+    let mail_from = Some(sender.path.0.clone());
+    gate.dry_run(&DryRun { client: sender.client, helo, mail_from, message: None }).await
 }
 
 /// Questions are paid for when it is known how many there were: who comes next waits for it.

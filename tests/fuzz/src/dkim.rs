@@ -4,7 +4,6 @@
 
 use rmxd::dkim::{BodyHashes, DkimResult, Signatures};
 use rmxd::smtp::address::DomainName;
-use rmxd::smtp::framing::stuffed;
 
 /// Before the signatures of the corpus expire, if they do.
 const NOW: u64 = 1_600_000_000;
@@ -66,6 +65,6 @@ fn outcome_of(
 
 fn hashes(signatures: &Signatures, body: &[u8]) -> BodyHashes {
     let mut hasher = signatures.body_hasher();
-    hasher.push(&stuffed(body));
+    hasher.push(body);
     hasher.finish()
 }

@@ -14,7 +14,8 @@ use rmxd::policy::identity::Identity;
 use rmxd::policy::reason::Reason;
 use rmxd::policy::rule::{Rule, Rung};
 use rmxd::smtp::address::{DomainName, ForwardPath, ReversePath};
-use rmxd::smtp::framing::{BareNewline, DataEvent, DataReader, stuffed};
+use rmxd::smtp::framing::{BareNewline, DataEvent, DataReader};
+use rmxd::smtp::transparency::stuffed;
 
 use super::wire::{assert_fields, assert_message};
 

@@ -8,11 +8,10 @@ use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::door::Door;
-use crate::door::account::Account;
-use crate::door::message::Message;
-use crate::door::wire::{Ended, Wire};
-use crate::gate::Client;
+use crate::door::smtp::Door;
+use crate::door::smtp::message::Message;
+use crate::door::smtp::wire::{Ended, Wire};
+use crate::gate::{Client, Transaction};
 use crate::relay::{Hold, TakenBack};
 use crate::smtp::chunk::ChunkEncoder;
 use crate::smtp::framing::{BareNewline, DataEvent, DataReader};
@@ -40,7 +39,7 @@ pub(super) fn log_too_slow(client: IpAddr, seen: TakenBack) {
 /// What a connection lends to a message.
 pub(super) struct Source<'a, S> {
     pub(super) door: &'a Door,
-    pub(super) guest: &'a mut Client,
+    pub(super) client: &'a mut Client,
     pub(super) wire: &'a mut Wire<S>,
 }
 
@@ -60,9 +59,9 @@ impl Chunked {
         self.message.hold()
     }
 
-    /// Between two chunks the message's account is the one that a refusal belongs to.
-    pub(super) fn account(&mut self) -> &mut Account {
-        self.message.account()
+    /// Between two chunks a refusal belongs to the message's transaction.
+    pub(super) fn transaction(&mut self) -> &mut Transaction {
+        self.message.transaction()
     }
 }
 
@@ -70,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
     /// Answers 354 and receives up to the final dot.
     pub(super) async fn data(mut self, mut message: Message) -> Result<Received, Ended> {
         self.wire.answer(&Reply::plain(354, "end data with <CRLF>.<CRLF>"));
-        let mut reader = DataReader::new(self.door.settings.bare_newline(self.guest));
+        let mut reader = DataReader::new(self.door.settings.bare_newline(self.client));
         loop {
             let step = reader.next(self.wire.input());
             if let DataEvent::Fault(fault) = step.event {
@@ -79,12 +78,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             let content = self.wire.input().get(..step.content).unwrap_or_default();
             for part in [content, step.insert] {
                 if !part.is_empty() {
-                    message.take(self.door, self.guest, part, reader.stuffing()).await;
+                    message.take(self.door, self.client, part, reader.stuffing()).await;
                 }
             }
             self.wire.take(step.consumed);
             match step.event {
-                DataEvent::End => return Ok(Received::HopReply(message.finish(self.door, self.guest).await)),
+                DataEvent::End => {
+                    return Ok(Received::HopReply(message.finish(self.door, self.client).await));
+                }
                 DataEvent::More => {
                     message.flush().await;
                     if let Some(received) = self.more(message.hold()).await? {
@@ -120,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             let taken = piece.len();
             self.wire.take(taken);
             left -= taken as u64;
-            chunked.message.take(self.door, self.guest, &data, chunked.encoder.stuffing()).await;
+            chunked.message.take(self.door, self.client, &data, chunked.encoder.stuffing()).await;
         }
         if !last {
             chunked.message.flush().await;
@@ -133,8 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
             return Ok((Received::Broken(chunked.message.fault(fault)), None));
         }
         let Chunked { mut message, encoder } = chunked;
-        message.take(self.door, self.guest, &data, encoder.stuffing()).await;
-        Ok((Received::HopReply(message.finish(self.door, self.guest).await), None))
+        message.take(self.door, self.client, &data, encoder.stuffing()).await;
+        Ok((Received::HopReply(message.finish(self.door, self.client).await), None))
     }
 
     /// Throws octets away; how it ended where that isn't well.
@@ -157,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source<'_, S> {
     fn ended(&self, message: Message, received: Received) -> Received {
         match received {
             Received::TooSlow(seen) => {
-                log_too_slow(self.guest.client(), seen);
+                log_too_slow(self.client.address(), seen);
                 Received::Broken(message.too_slow(self.door))
             }
             Received::HopReply(_) | Received::Broken(_) | Received::TimedOut => received,

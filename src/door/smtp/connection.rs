@@ -7,16 +7,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::door::Settings;
-use crate::door::account::Account;
-use crate::door::incoming::{Chunked, Received, Source, log_too_slow};
-use crate::door::message::Message;
-use crate::door::transaction::Transaction;
-use crate::door::wire::{Ended, Wire};
+use crate::door::smtp::Settings;
+use crate::door::smtp::incoming::{Chunked, Received, Source, log_too_slow};
+use crate::door::smtp::message::Message;
+use crate::door::smtp::relayed::{Envelope, Relayed, refuse_command};
+use crate::door::smtp::wire::{Ended, Wire};
 use crate::gate::{Client, Gate};
-use crate::policy::rule::RejectAt;
 use crate::relay::{ClientLease, Hold, Relay, TakenBack};
-use crate::session::{self, Effect, Event, Offer, Refusal, Session};
+use crate::session::{self, Effect, Event, Offer, Refusal, Refused, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
@@ -48,14 +46,14 @@ impl Door {
     {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let session = Session::new(Arc::clone(&self.session), self.offer(client.ip()));
-        let guest = self.gate.guest(client.ip());
-        let bare_newline = self.settings.bare_newline(&guest);
+        let known = self.gate.client(client.ip());
+        let bare_newline = self.settings.bare_newline(&known);
         let mut connection = Connection {
             door: self,
             wire: Wire::new(stream, self.settings.session),
             reader: CommandReader::new(self.settings.command_line, bare_newline),
-            guest,
-            client,
+            client: known,
+            peer: client,
             transaction: None,
             lease: self.relay.lease(),
             chunked: None,
@@ -93,11 +91,12 @@ struct Connection<'a, S> {
     door: &'a Door,
     wire: Wire<S>,
     reader: CommandReader,
-    guest: Client,
-    client: SocketAddr,
+    client: Client,
+    /// The client's address and port.
+    peer: SocketAddr,
     lease: ClientLease,
     /// Boxed, as all is that an idle client doesn't need.
-    transaction: Option<Box<Transaction>>,
+    transaction: Option<Box<Relayed>>,
     /// The transaction's message, where it comes in chunks and some are still to come.
     chunked: Option<Box<Chunked>>,
     stop: CancellationToken,
@@ -124,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     /// Until the session closes or the client is gone.
     async fn run(&mut self, mut session: Session) -> Result<Closed, Ended> {
         if self.speaks_early().await? {
-            tracing::info!(target: "rmxd::session", client = %self.client.ip(), "spoke before the banner");
+            tracing::info!(target: "rmxd::session", client = %self.peer.ip(), "spoke before the banner");
             if let Effect::Close(reply) = session.step(Event::SpokeEarly) {
                 self.wire.answer(&reply);
             }
@@ -155,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Helo(reply) => {
                         self.end_transaction().await;
                         let argument = session.helo().map(|helo| helo.argument.as_str()).unwrap_or_default();
-                        self.guest.helo(argument);
+                        self.client.helo(argument);
                         self.wire.answer(&reply);
                         break;
                     }
@@ -171,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                             return Ok(Closed::ByClient);
                         }
                         if !self.stop.is_cancelled() {
-                            tracing::info!(target: "rmxd::door", client = %self.client.ip(), %reply, "closing");
+                            tracing::info!(target: "rmxd::door", client = %self.peer.ip(), %reply, "closing");
                         }
                         return Ok(Closed::ByUs);
                     }
@@ -191,8 +190,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     Effect::Recipient(path, parameters) => {
                         let reply = match &mut self.transaction {
                             Some(transaction) => {
-                                let (guest, lease) = (&mut self.guest, &self.lease);
-                                let asked = transaction.recipient(self.door, guest, lease, path, &parameters);
+                                let (client, lease) = (&mut self.client, &self.lease);
+                                let asked =
+                                    transaction.recipient(self.door, client, lease, path, &parameters);
                                 Box::pin(asked).await
                             }
                             None => no_transaction(),
@@ -236,14 +236,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         }
     }
 
-    /// From now on a gateway speaks for another client. Its name is not believed: DNS is asked again.
+    /// From now on a gateway speaks for another client. The name that it gives is not believed: DNS is asked again.
     fn announced(&mut self, announced: &Xclient) -> Event<'static> {
-        let gateway = self.client;
+        let gateway = self.peer;
         let address = announced.address.unwrap_or(gateway.ip());
         let unchanged = if announced.address.is_none() { gateway.port() } else { 0 };
-        self.client = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
-        self.guest = self.door.gate.guest(address);
-        self.reader.set_bare_newline(self.door.settings.bare_newline(&self.guest));
+        self.peer = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
+        self.client = self.door.gate.client(address);
+        self.reader.set_bare_newline(self.door.settings.bare_newline(&self.client));
         self.lease = self.door.relay.lease();
         tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
         Event::ClientAnnounced { xclient: self.door.settings.trusts_xclient(address) }
@@ -293,25 +293,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     }
 
     async fn sender(&mut self, session: &Session, path: ReversePath, parameters: MailParameters) -> Reply {
-        let inspection = self.guest.inspect(&path);
-        let helo = session.helo().cloned();
-        let mut transaction =
-            Transaction::new(inspection, path, parameters, self.client, helo, self.wire.tls());
-        if self.door.gate.policy().reject_at == RejectAt::Mail
-            && let Some(refusal) = transaction.refusal_at_mail(&mut self.guest).await
-        {
+        let mut transaction = self.client.transaction(&path);
+        if let Err(refusal) = transaction.mail(&mut self.client).await {
             return refusal;
         }
-        self.transaction = Some(Box::new(transaction));
+        let (client, helo, tls) = (self.peer, session.helo().cloned(), self.wire.tls());
+        let envelope = Envelope { path, parameters, client, helo, tls };
+        self.transaction = Some(Box::new(Relayed::new(transaction, envelope)));
         Reply::new(250, Enhanced(2, 1, 0), "sender ok")
     }
 
     /// The reply to what the dialogue itself refuses, with the id of the transaction, or one of its own.
     fn refused(&mut self, refusal: Refusal) -> Reply {
         match (&mut self.chunked, &mut self.transaction) {
-            (Some(chunked), _) => chunked.account().refuse_command(refusal),
-            (None, Some(transaction)) => transaction.account.refuse_command(refusal),
-            (None, None) => Account::refuse_alone(self.guest.uninspected(), refusal),
+            (Some(chunked), _) => refuse_command(chunked.transaction(), refusal),
+            (None, Some(transaction)) => refuse_command(&mut transaction.gate, refusal),
+            (None, None) => {
+                let mail_from = match &refusal.refused {
+                    Refused::Sender(argument) => Some(argument.as_str()),
+                    Refused::Recipient(_) | Refused::Other => None,
+                };
+                let mut alone = self.client.without_transaction(mail_from);
+                refuse_command(&mut alone, refusal)
+            }
         }
     }
 
@@ -326,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let chunked = match (self.chunked.take(), self.transaction.take()) {
             (Some(chunked), _) => *chunked,
             (None, Some(transaction)) => {
-                let bare_newline = self.door.settings.bare_newline(&self.guest);
+                let bare_newline = self.door.settings.bare_newline(&self.client);
                 Chunked::new(Message::new(*transaction), bare_newline)
             }
             (None, None) => return Ok(Received::HopReply(no_transaction())),
@@ -337,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     }
 
     fn source(&mut self) -> Source<'_, S> {
-        Source { door: self.door, guest: &mut self.guest, wire: &mut self.wire }
+        Source { door: self.door, client: &mut self.client, wire: &mut self.wire }
     }
 
     fn received(
@@ -355,7 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     }
 
     fn too_slow(&self, session: &mut Session, seen: TakenBack) -> Effect {
-        log_too_slow(self.client.ip(), seen);
+        log_too_slow(self.peer.ip(), seen);
         session.step(Event::TooSlow)
     }
 
@@ -373,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             return Ok(Event::TlsUnavailable);
         };
         if !self.wire.input().is_empty() {
-            tracing::info!(target: "rmxd::session", client = %self.client.ip(), "plain text behind STARTTLS");
+            tracing::info!(target: "rmxd::session", client = %self.peer.ip(), "plain text behind STARTTLS");
             return Ok(Event::PlainTextBehindStartTls);
         }
         self.end_transaction().await;
@@ -381,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         match self.wire.start_tls(acceptor, self.door.settings.command_timeout).await {
             Ok(()) => Ok(Event::TlsStarted),
             Err(error) => {
-                tracing::info!(target: "rmxd::session", client = %self.client.ip(), %error, "TLS handshake failed");
+                tracing::info!(target: "rmxd::session", client = %self.peer.ip(), %error, "TLS handshake failed");
                 Err(Ended::Gone)
             }
         }
