@@ -104,7 +104,7 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
     loop {
         let page = archive.search(filter, before, limit - records.len()).map_err(unreadable)?;
         records.extend(page.records);
-        Damage::gather(&mut damage, page.damage);
+        Damage::merge(&mut damage, page.damage);
         before = page.next;
         if before.is_none() || records.len() >= limit {
             break;

@@ -196,7 +196,7 @@ impl Daemon {
         self.take_history(history, &settings);
         (self.settings, self.dns, self.tls) = (settings, dns, tls);
         if let Some(greylist) = greylist {
-            greylist.take_over();
+            greylist.apply_expiry();
             self.greylist = Some(greylist);
         }
         if let Some(relay) = other {
@@ -207,9 +207,9 @@ impl Daemon {
 
     /// From here on, what new sessions decide goes to this one.
     fn take_history(&mut self, history: Option<History>, settings: &Settings) {
-        self.histories.retain(|before| before.wake().is_some());
+        self.histories.retain(|before| before.upgrade().is_some());
         if let (Some(history), Some(wanted)) = (&history, &settings.history) {
-            history.renew(wanted);
+            history.set_limits(wanted);
             self.histories.push(history.downgrade());
         }
         self.history = history;
@@ -245,7 +245,7 @@ impl Daemon {
         }
         // Those too that only sessions from before a reload wrote to.
         let histories = self.histories;
-        let settle = move || histories.iter().for_each(WeakHistory::settle);
+        let settle = move || histories.iter().for_each(WeakHistory::wait_until_written);
         if tokio::task::spawn_blocking(settle).await.is_err() {
             tracing::error!("the history could not be written");
         }
@@ -282,7 +282,7 @@ fn may_not_write(error: &std::io::Error) -> bool {
 /// The history that these settings want: one that is open, or one that is opened now.
 async fn history(before: &[WeakHistory], settings: &Settings) -> Result<Option<History>, StartError> {
     let Some(wanted) = settings.history.clone() else { return Ok(None) };
-    let open = before.iter().filter_map(WeakHistory::wake).find(|history| history.is_at(&wanted));
+    let open = before.iter().filter_map(WeakHistory::upgrade).find(|history| history.is_at(&wanted));
     if open.is_some() {
         return Ok(open);
     }

@@ -300,7 +300,7 @@ async fn a_long_log_is_read_and_judged_in_less_than_a_minute() {
     const VALID: u32 = 20_000;
     let release = std::env::var_os("RMXD_BIN");
     let rounds = if release.is_some() { 100_000 } else { 5_000 };
-    let site = Site::new(Zone::crowd(VALID)).await;
+    let site = Site::new(Zone::generated(VALID)).await;
     let mut log = String::new();
     for number in 0..rounds {
         let domain = number % VALID;

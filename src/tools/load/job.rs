@@ -174,9 +174,9 @@ fn expected(args: &Args, own: bool) -> PerClass<Expected> {
 fn domain_count(args: &Args) -> u32 {
     let size = args.domains.unwrap_or(match args.names {
         Names::Warm => WARM,
-        Names::Cold => generated::MOST,
+        Names::Cold => generated::MAX_DOMAINS,
     });
-    size.clamp(1, generated::MOST)
+    size.clamp(1, generated::MAX_DOMAINS)
 }
 
 /// The senders of --self, from the generated zones.
@@ -366,7 +366,7 @@ mod tests {
             ("127.0.0.1:25 --expect foreign=reject", "reject", 1000),
             ("--self", "reject 5.7.1", 1000),
             ("--self --expect foreign=accept --domains 7", "accept", 7),
-            ("--self --names cold --duration 5s", "reject 5.7.1", generated::MOST),
+            ("--self --names cold --duration 5s", "reject 5.7.1", generated::MAX_DOMAINS),
         ];
         for (line, foreign, domains) in rows {
             let job = job(&args(line).unwrap())

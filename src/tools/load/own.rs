@@ -47,7 +47,7 @@ impl Own {
     pub(super) async fn start(domains: u32, connections: usize, set: &[String]) -> Result<Self, String> {
         let folder = Folder::new("load", None)?;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let zone = Server::start(loopback, Zone::crowd(domains)).await;
+        let zone = Server::start(loopback, Zone::generated(domains)).await;
         let zone = zone.map_err(|error| format!("the name server: {error}"))?;
         let ledger = Arc::new(Ledger::default());
         let sink = Sink::start(Arc::clone(&ledger)).await.map_err(|error| format!("the sink: {error}"))?;
