@@ -5,23 +5,19 @@
 //! end, the connection is of no more use and says so at every later call: a reply is never taken for the answer to
 //! another command.
 
-use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use crate::metrics::OpenConnection;
+use crate::relay::duplex::{Event, has_octets, read_or_write};
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::reply_parser::{Malformed, ReplyParser};
 use crate::smtp::reply::Reply;
@@ -188,16 +184,16 @@ impl Conversation {
         }
         self.engaged = true;
         while !octets.is_empty() {
-            let event = timeout(self.patience, hear_or_send(&mut self.stream, &mut self.buffer, octets));
+            let event = timeout(self.patience, read_or_write(&mut self.stream, &mut self.buffer, octets));
             match event.await.map_err(|_elapsed| RelayError::Silent(Stage::Message))? {
-                Event::Heard(0) => return Err(RelayError::Closed(Stage::Message)),
-                Event::Heard(count) => {
+                Event::Read(0) => return Err(RelayError::Closed(Stage::Message)),
+                Event::Read(count) => {
                     self.heard.extend_from_slice(self.buffer.get(..count).unwrap_or_default());
                     return Err(self.overheard(Stage::Message).await);
                 }
                 // the write failed; the relay's reason may be there to be read
-                Event::Sent(0) => return Err(self.overheard(Stage::Message).await),
-                Event::Sent(count) => octets = octets.get(count..).unwrap_or_default(),
+                Event::Written(0) => return Err(self.overheard(Stage::Message).await),
+                Event::Written(count) => octets = octets.get(count..).unwrap_or_default(),
             }
         }
         self.engaged = false;
@@ -375,29 +371,4 @@ impl Conversation {
             _ => Err(RelayError::OutOfPlace { stage, reply }),
         }
     }
-}
-
-/// Whether there is something to read, be it the end.
-fn has_octets(socket: &TcpStream) -> bool {
-    match SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]) {
-        Ok(_) => true,
-        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-    }
-}
-
-/// Whichever comes first, hearing before sending.
-async fn hear_or_send(stream: &mut Stream<TcpStream>, early: &mut [u8], octets: &[u8]) -> Event {
-    poll_fn(|context| {
-        let mut heard = ReadBuf::new(early);
-        if let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(context, &mut heard) {
-            return Poll::Ready(Event::Heard(read.map_or(0, |()| heard.filled().len())));
-        }
-        Pin::new(&mut *stream).poll_write(context, octets).map(|sent| Event::Sent(sent.unwrap_or(0)))
-    })
-    .await
-}
-
-enum Event {
-    Heard(usize),
-    Sent(usize),
 }

@@ -7,6 +7,7 @@ pub mod address;
 pub mod chunk;
 pub mod command;
 pub mod decimal;
+mod domain;
 pub mod escape;
 pub mod framing;
 pub mod not_smtp;

@@ -7,7 +7,7 @@
 
 use compact_str::CompactString;
 
-use crate::smtp::address::{AddressError, Domain, is_dot_string};
+use crate::smtp::domain::{AddressError, Domain};
 
 /// Comments within comments; Postfix knows no bound.
 const MAX_NESTED: usize = 8;
@@ -234,6 +234,16 @@ fn local_of(tokens: &[Token<'_>]) -> Result<Option<CompactString>, AddressError>
         }
     }
     Ok(Some(if is_dot_string(&value) { value } else { in_quotes(&value) }))
+}
+
+/// `Dot-string` (RFC 5321 4.1.2).
+pub(super) fn is_dot_string(text: &str) -> bool {
+    text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
+/// `atext` (RFC 5322 3.2.3), with the UTF-8 octets of RFC 6531 3.3; who may send those is the session's question.
+fn is_atext(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte) || byte >= 128
 }
 
 fn push_unquoted(value: &mut CompactString, quoted: &str) {

@@ -1,0 +1,245 @@
+//! One client's use of the next hop: a lease for its session, and in it one transaction after another.
+
+use std::sync::{Arc, Weak};
+
+use crate::gate::Permit;
+use crate::metrics::RelayOutcome;
+use crate::relay::answer::HopReply;
+use crate::relay::envelope::{Envelope, Recipient};
+use crate::relay::error::RelayError;
+use crate::relay::failure_reply::LogSubject;
+use crate::relay::hold::Hold;
+use crate::relay::hop::{Hop, Inner};
+use crate::relay::maildir::MaildirTransaction;
+use crate::relay::transaction::SmtpTransaction;
+use crate::smtp::reply::{Enhanced, Reply};
+
+/// One client's session at the next hop: a connection on which the relay knows the client is kept for its next
+/// transaction, and closed when this is dropped.
+#[derive(Debug)]
+pub struct ClientLease {
+    inner: Arc<Inner>,
+    /// Taken when this is dropped. Its transactions and connections see then that nobody comes back for them.
+    key: Option<Arc<()>>,
+}
+
+impl ClientLease {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, key: Some(Arc::new(())) }
+    }
+
+    /// Whether the next hop may be told the client's name. If not, [`crate::relay::ClientName::Unknown`] will do.
+    #[must_use]
+    pub fn wants_name(&self) -> bool {
+        match &self.inner.hop {
+            Hop::Maildir(_) => false,
+            Hop::Smtp(hop) => hop.wants_name(),
+        }
+    }
+
+    /// Opens a transaction, up to and with the first recipient; the reply is the one for that.
+    ///
+    /// # Errors
+    /// The reply for the client when there is no transaction, whatever the recipient.
+    pub async fn begin(
+        &self,
+        _permit: Permit,
+        envelope: Envelope<'_>,
+        first: Recipient<'_>,
+    ) -> Result<(Transaction, HopReply), HopReply> {
+        let subject = LogSubject::of(&envelope);
+        let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
+        let (backend, reply) = match &self.inner.hop {
+            Hop::Maildir(maildir) => {
+                (Backend::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
+            }
+            Hop::Smtp(hop) => {
+                let begun = hop.begin(&self.key(), &envelope, &first, &self.inner.known).await;
+                self.inner.reach.note(begun.as_ref().map(|_begun| ()));
+                match begun {
+                    Ok((transaction, answer)) => {
+                        let reply = answer.map_or_else(
+                            |error| {
+                                end.outcome = error.outcome();
+                                subject.told(&error)
+                            },
+                            HopReply::taken,
+                        );
+                        (Backend::Smtp(Box::new(transaction)), reply)
+                    }
+                    Err(error) => {
+                        end.outcome = error.outcome();
+                        return Err(subject.told(&error));
+                    }
+                }
+            }
+        };
+        Ok((Transaction { backend, subject, failure: None, end }, reply))
+    }
+
+    fn key(&self) -> Weak<()> {
+        self.key.as_ref().map(Arc::downgrade).unwrap_or_default()
+    }
+}
+
+impl Drop for ClientLease {
+    fn drop(&mut self) {
+        let known_elsewhere = self.key.take().is_some_and(|key| Arc::weak_count(&key) > 0);
+        if let Hop::Smtp(hop) = &self.inner.hop
+            && known_elsewhere
+        {
+            hop.forget();
+        }
+    }
+}
+
+/// A message on its way to the next hop. Dropping it anywhere undoes it: the connection is closed without a dot, the
+/// file removed.
+#[derive(Debug)]
+pub struct Transaction {
+    backend: Backend,
+    subject: LogSubject,
+    /// The first failure after DATA was asked for; it stays the answer.
+    failure: Option<HopReply>,
+    end: End,
+}
+
+/// How a transaction ends, counted when it does.
+#[derive(Debug)]
+struct End {
+    /// As far as is known by now.
+    outcome: RelayOutcome,
+    inner: Arc<Inner>,
+}
+
+impl End {
+    /// A folder that can't be written stops all mail, whichever message found it out.
+    fn note_folder(&self, error: &RelayError) {
+        if matches!(error, RelayError::Folder(_)) {
+            self.inner.reach.note(Err(error));
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.inner.metrics.relay_transaction(self.outcome);
+    }
+}
+
+#[derive(Debug)]
+enum Backend {
+    Smtp(Box<SmtpTransaction>),
+    Maildir(Box<MaildirTransaction>),
+}
+
+impl Transaction {
+    /// The relay's answer for this recipient, made printable and bounded.
+    pub async fn rcpt(&mut self, _permit: Permit, recipient: Recipient<'_>) -> HopReply {
+        match &mut self.backend {
+            Backend::Maildir(_) => maildir_takes(),
+            Backend::Smtp(transaction) => {
+                let answer = transaction.rcpt(&recipient).await;
+                if answer.is_ok() {
+                    // As long as every recipient was refused, that is how it ends.
+                    self.end.outcome = RelayOutcome::Abandoned;
+                }
+                answer.map_or_else(|error| self.subject.told(&error), HopReply::taken)
+            }
+        }
+    }
+
+    /// Asks for the message to be taken.
+    ///
+    /// # Errors
+    /// The reply for the client, at the end of its message or at once.
+    pub async fn data(&mut self) -> Result<(), HopReply> {
+        let done = match &mut self.backend {
+            Backend::Smtp(transaction) => transaction.data().await,
+            Backend::Maildir(transaction) => transaction.data().await,
+        };
+        self.keep(done)
+    }
+
+    /// Passes on a piece of the message: strict CRLF, still dot-stuffed, split anywhere, without the final dot. Small
+    /// pieces are collected until [`Self::flush`] or [`Self::finish`].
+    ///
+    /// # Errors
+    /// The reply for the client at the end of its message; nothing that is written after it counts.
+    pub async fn write(&mut self, stuffed: &[u8]) -> Result<(), HopReply> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let done = match &mut self.backend {
+            Backend::Smtp(transaction) => transaction.write(stuffed).await,
+            Backend::Maildir(transaction) => transaction.write(stuffed).await,
+        };
+        self.keep(done)
+    }
+
+    /// Sends what was written so far: to be called before a wait for more of the message, so that the relay doesn't
+    /// take a slow client's pause for silence of ours.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub async fn flush(&mut self) -> Result<(), HopReply> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let done = match &mut self.backend {
+            Backend::Smtp(transaction) => transaction.flush().await,
+            Backend::Maildir(_) => Ok(()),
+        };
+        self.keep(done)
+    }
+
+    /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
+    pub async fn finish(mut self, _permit: Permit) -> HopReply {
+        if let Some(failure) = self.failure {
+            return failure;
+        }
+        let done = match self.backend {
+            Backend::Smtp(transaction) => transaction.finish().await,
+            Backend::Maildir(transaction) => {
+                transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
+            }
+        };
+        match &done {
+            Err(error) => self.end.note_folder(error),
+            Ok(_reply) if matches!(self.end.inner.hop, Hop::Maildir(_)) => self.end.inner.reach.note(Ok(())),
+            // that the relay can be used was noted at the beginning
+            Ok(_reply) => {}
+        }
+        self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
+        done.map_or_else(|error| self.subject.told(&error), HopReply::taken)
+    }
+
+    /// What the client is to be waited for by, where others may wait for its connection to the relay.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        match &self.backend {
+            Backend::Maildir(_) => None,
+            Backend::Smtp(transaction) => Some(transaction.hold()),
+        }
+    }
+
+    /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
+    pub async fn abandon(self) {
+        if let Backend::Smtp(transaction) = self.backend {
+            transaction.abandon();
+        }
+    }
+
+    fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), HopReply> {
+        done.map_err(|error| {
+            self.end.note_folder(&error);
+            self.end.outcome = error.outcome();
+            self.failure.insert(self.subject.told(&error)).clone()
+        })
+    }
+}
+
+/// A Maildir doesn't look at recipients.
+fn maildir_takes() -> HopReply {
+    HopReply::taken(Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"))
+}
