@@ -78,7 +78,7 @@ fn listeners(state: &State) -> Part {
 }
 
 async fn relay(state: &State) -> Part {
-    let reach = state.relay.reach_within(FRESH, PATIENCE).await;
+    let reach = state.relay.availability_within(FRESH, PATIENCE).await;
     Part::new(reach.ok, reach.detail)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-use crate::relay::availability::LastReach;
+use crate::relay::availability::LastAvailability;
 use crate::relay::capabilities::Capabilities;
 use crate::relay::maildir::Maildir;
 use crate::relay::settings::Settings;
@@ -15,8 +15,9 @@ use crate::relay::smtp::SmtpHop;
 pub(super) struct Inner {
     pub(super) settings: Arc<Settings>,
     pub(super) hop: Hop,
+    /// The relay's offer at its last greeting.
     pub(super) known: watch::Sender<Capabilities>,
-    pub(super) reach: LastReach,
+    pub(super) availability: LastAvailability,
     pub(super) metrics: Metrics,
 }
 

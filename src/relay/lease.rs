@@ -19,7 +19,7 @@ use crate::smtp::reply::{Enhanced, Reply};
 #[derive(Debug)]
 pub struct ClientLease {
     inner: Arc<Inner>,
-    /// Taken when this is dropped. Its transactions and connections see then that nobody comes back for them.
+    /// Taken on drop: transactions and pooled connections see by it that the lease has ended.
     key: Option<Arc<()>>,
 }
 
@@ -28,7 +28,7 @@ impl ClientLease {
         Self { inner, key: Some(Arc::new(())) }
     }
 
-    /// Whether the next hop may be told the client's name. If not, [`crate::relay::ClientName::Unknown`] will do.
+    /// Whether the next hop may get the client's name. If not, [`crate::relay::ClientName::Unknown`] will do.
     #[must_use]
     pub fn wants_name(&self) -> bool {
         match &self.inner.hop {
@@ -37,10 +37,10 @@ impl ClientLease {
         }
     }
 
-    /// Opens a transaction, up to and with the first recipient; the reply is the one for that.
+    /// Opens a transaction with its first recipient, and returns the reply to that recipient.
     ///
     /// # Errors
-    /// The reply for the client when there is no transaction, whatever the recipient.
+    /// The reply for the client where there is no transaction.
     pub async fn begin(
         &self,
         _permit: Permit,
@@ -51,17 +51,17 @@ impl ClientLease {
         let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
         let (backend, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
-                (Backend::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
+                (Backend::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_accepts())
             }
             Hop::Smtp(hop) => {
                 let begun = hop.begin(&self.key(), &envelope, &first, &self.inner.known).await;
-                self.inner.reach.note(begun.as_ref().map(|_begun| ()));
+                self.inner.availability.note(begun.as_ref().map(|_begun| ()));
                 match begun {
                     Ok((transaction, answer)) => {
                         let reply = answer.map_or_else(
                             |error| {
                                 end.outcome = error.outcome();
-                                subject.told(&error)
+                                subject.reply_to(&error)
                             },
                             HopReply::taken,
                         );
@@ -69,7 +69,7 @@ impl ClientLease {
                     }
                     Err(error) => {
                         end.outcome = error.outcome();
-                        return Err(subject.told(&error));
+                        return Err(subject.reply_to(&error));
                     }
                 }
             }
@@ -93,30 +93,30 @@ impl Drop for ClientLease {
     }
 }
 
-/// A message on its way to the next hop. Dropping it anywhere undoes it: the connection is closed without a dot, the
-/// file removed.
+/// A message on its way to the next hop. A drop undoes it: the connection is closed without the final dot, the file
+/// removed.
 #[derive(Debug)]
 pub struct Transaction {
     backend: Backend,
     subject: LogSubject,
-    /// The first failure after DATA was asked for; it stays the answer.
+    /// The first failure after DATA. It is the reply to every later call.
     failure: Option<HopReply>,
     end: End,
 }
 
-/// How a transaction ends, counted when it does.
+/// Counts the transaction when it ends.
 #[derive(Debug)]
 struct End {
-    /// As far as is known by now.
+    /// The outcome if it ended now.
     outcome: RelayOutcome,
     inner: Arc<Inner>,
 }
 
 impl End {
-    /// A folder that can't be written stops all mail, whichever message found it out.
+    /// A folder that can't be written stops all mail, not this message alone.
     fn note_folder(&self, error: &RelayError) {
         if matches!(error, RelayError::Folder(_)) {
-            self.inner.reach.note(Err(error));
+            self.inner.availability.note(Err(error));
         }
     }
 }
@@ -134,22 +134,22 @@ enum Backend {
 }
 
 impl Transaction {
-    /// The relay's answer for this recipient, made printable and bounded.
+    /// The relay's reply to this recipient, printable and bounded.
     pub async fn rcpt(&mut self, _permit: Permit, recipient: Recipient<'_>) -> HopReply {
         match &mut self.backend {
-            Backend::Maildir(_) => maildir_takes(),
+            Backend::Maildir(_) => maildir_accepts(),
             Backend::Smtp(transaction) => {
                 let answer = transaction.rcpt(&recipient).await;
                 if answer.is_ok() {
-                    // As long as every recipient was refused, that is how it ends.
+                    // Without an accepted recipient the outcome stays that of the refusal.
                     self.end.outcome = RelayOutcome::Abandoned;
                 }
-                answer.map_or_else(|error| self.subject.told(&error), HopReply::taken)
+                answer.map_or_else(|error| self.subject.reply_to(&error), HopReply::taken)
             }
         }
     }
 
-    /// Asks for the message to be taken.
+    /// Sends DATA, or creates the file.
     ///
     /// # Errors
     /// The reply for the client, at the end of its message or at once.
@@ -161,11 +161,11 @@ impl Transaction {
         self.keep(done)
     }
 
-    /// Passes on a piece of the message: strict CRLF, still dot-stuffed, split anywhere, without the final dot. Small
+    /// Passes on a piece of the message: strict CRLF, still dot-stuffed, cut anywhere, without the final dot. Small
     /// pieces are collected until [`Self::flush`] or [`Self::finish`].
     ///
     /// # Errors
-    /// The reply for the client at the end of its message; nothing that is written after it counts.
+    /// The reply for the client at the end of its message; later writes do nothing.
     pub async fn write(&mut self, stuffed: &[u8]) -> Result<(), HopReply> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -177,8 +177,8 @@ impl Transaction {
         self.keep(done)
     }
 
-    /// Sends what was written so far: to be called before a wait for more of the message, so that the relay doesn't
-    /// take a slow client's pause for silence of ours.
+    /// Sends the collected pieces. Call it before a wait for more of the message: otherwise the relay's timeout would
+    /// run while a slow client pauses.
     ///
     /// # Errors
     /// As for [`Self::write`].
@@ -206,15 +206,18 @@ impl Transaction {
         };
         match &done {
             Err(error) => self.end.note_folder(error),
-            Ok(_reply) if matches!(self.end.inner.hop, Hop::Maildir(_)) => self.end.inner.reach.note(Ok(())),
-            // that the relay can be used was noted at the beginning
+            Ok(_reply) if matches!(self.end.inner.hop, Hop::Maildir(_)) => {
+                self.end.inner.availability.note(Ok(()))
+            }
+            // the availability of a relay was noted at the beginning
             Ok(_reply) => {}
         }
         self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
-        done.map_or_else(|error| self.subject.told(&error), HopReply::taken)
+        done.map_or_else(|error| self.subject.reply_to(&error), HopReply::taken)
     }
 
-    /// What the client is to be waited for by, where others may wait for its connection to the relay.
+    /// Waits for the client go through it, since other clients may want its connection to the relay. A Maildir has
+    /// none.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         match &self.backend {
@@ -223,7 +226,7 @@ impl Transaction {
         }
     }
 
-    /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
+    /// Ends the transaction without a message. Before DATA the relay gets RSET or QUIT; the reply isn't awaited.
     pub async fn abandon(self) {
         if let Backend::Smtp(transaction) = self.backend {
             transaction.abandon();
@@ -234,12 +237,12 @@ impl Transaction {
         done.map_err(|error| {
             self.end.note_folder(&error);
             self.end.outcome = error.outcome();
-            self.failure.insert(self.subject.told(&error)).clone()
+            self.failure.insert(self.subject.reply_to(&error)).clone()
         })
     }
 }
 
-/// A Maildir doesn't look at recipients.
-fn maildir_takes() -> HopReply {
+/// A Maildir accepts every recipient.
+fn maildir_accepts() -> HopReply {
     HopReply::taken(Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"))
 }

@@ -1,8 +1,9 @@
-//! Next hops: where accepted mail goes, and what becomes of it there.
+//! Next hops: where accepted mail goes.
 //!
-//! [`ClientLease::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. What the relay says
-//! of a message or recipient is the client's answer; what goes wrong between us and the relay is 451, and 2xx is said
-//! only where the relay said it (or the Maildir has the file on disk). Nothing is queued: the client is the queue.
+//! [`ClientLease::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. The relay's reply
+//! to a recipient or a message is the client's reply; a failure between us and the relay is 451. A 2xx goes out only
+//! where the relay sent it, or where the Maildir has the file on disk. Nothing is queued: the client keeps its message
+//! until it has a 2xx.
 
 mod answer;
 mod attribute;
@@ -46,25 +47,24 @@ pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
 use crate::metrics::Metrics;
-use crate::relay::availability::LastReach;
+use crate::relay::availability::LastAvailability;
 use crate::relay::hop::{Hop, Inner};
 use crate::relay::maildir::Maildir;
 use crate::relay::smtp::SmtpHop;
 
-/// The next hop. Cheap to clone; all clones share the limits and what is known of the relay.
+/// The next hop. Cheap to clone; all clones share the limits and the relay's state.
 #[derive(Debug, Clone)]
 pub struct Relay {
     inner: Arc<Inner>,
 }
 
 impl Relay {
-    /// A next hop; nothing is contacted or created yet.
+    /// Contacts and creates nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self::with_metrics(settings, Metrics::default())
     }
 
-    /// The same, counted there.
     #[must_use]
     pub fn with_metrics(settings: Settings, metrics: Metrics) -> Self {
         let settings = Arc::new(settings);
@@ -78,13 +78,14 @@ impl Relay {
             }
         };
         let known = watch::Sender::new(known);
-        Self { inner: Arc::new(Inner { settings, hop, known, reach: LastReach::new(), metrics }) }
+        Self {
+            inner: Arc::new(Inner { settings, hop, known, availability: LastAvailability::new(), metrics }),
+        }
     }
 
-    /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
-    /// both count together, each lease's against its own limit: never are there more than the larger one allows, nor
-    /// more than the new one once the old visits have ended. Another host's connections are its own. Whether the same next
-    /// hop could be used is known still.
+    /// The next hop with other settings, for new leases. Where the host stays the same, old and new connections count
+    /// together, each lease against the limit of its own settings: there are never more than the larger limit allows,
+    /// and no more than the new one once the old leases have ended. The availability of the same next hop is kept.
     #[must_use]
     pub fn with_settings(&self, settings: Settings) -> Self {
         let metrics = self.inner.metrics.clone();
@@ -97,68 +98,67 @@ impl Relay {
             Hop::Maildir(maildir) => Hop::Maildir(maildir.with_settings(&settings.hostname)),
         };
         let known = watch::Sender::new(self.capabilities());
-        let reach = LastReach::knowing(self.reach());
-        Self { inner: Arc::new(Inner { settings, hop, known, reach, metrics }) }
+        let availability = LastAvailability::starting_with(self.availability());
+        Self { inner: Arc::new(Inner { settings, hop, known, availability, metrics }) }
     }
 
-    /// Tries whether a transaction could be had: a relay is connected to and greeted, a Maildir created and
-    /// written to. Costs the relay one connection, which carries no mail.
+    /// Tests the next hop: connects to a relay and greets it, creates a Maildir and writes to it. Costs the relay one
+    /// connection, which carries no mail.
     ///
     /// # Errors
-    /// Why not; [`RelayError::NoXclient`] is one that waiting doesn't mend.
+    /// The first failure. [`RelayError::is_final`] where only another configuration helps.
     pub async fn probe(&self) -> Result<Capabilities, RelayError> {
         self.probe_within(self.inner.settings.connect_timeout).await
     }
 
-    /// Waits so long for a connection that gets free, where all are in use.
+    /// Waits at most `patience` for a free connection.
     async fn probe_within(&self, patience: Duration) -> Result<Capabilities, RelayError> {
         let found = match &self.inner.hop {
             Hop::Smtp(hop) => hop.probe(&self.inner.known, patience).await,
             Hop::Maildir(maildir) => maildir.probe().await,
         };
-        self.inner.reach.note(found.as_ref().copied());
+        self.inner.availability.note(found.as_ref().copied());
         match found {
-            // those that are in use tell
+            // connections in use show that the relay is there
             Ok(()) | Err(RelayError::Busy(_)) => Ok(self.capabilities()),
             Err(error) => Err(error),
         }
     }
 
-    /// The settings in effect.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
     }
 
-    /// Whether the next hop could be used when that was last tried, by a probe or by a transaction.
+    /// The result of the last probe or transaction.
     #[must_use]
-    pub fn reach(&self) -> Availability {
-        self.inner.reach.known()
+    pub fn availability(&self) -> Availability {
+        self.inner.availability.known()
     }
 
-    /// The same, no older than `age`, else it is tried now. Takes no longer than `patience`.
-    pub async fn reach_within(&self, age: Duration, patience: Duration) -> Availability {
+    /// Starts a probe where the last result is older than `age`, and waits for it at most `patience`.
+    pub async fn availability_within(&self, age: Duration, patience: Duration) -> Availability {
         let relay = self.clone();
         let probe = async move {
-            // what it finds is noted
+            // the probe itself notes its result
             relay.probe_within(patience / 4).await.ok();
         };
-        self.inner.reach.within(age, patience, probe).await
+        self.inner.availability.within(age, patience, probe).await
     }
 
-    /// [`Relay::reach`], which changes there when the next hop can't be used where it could, or the other way round.
+    /// Changes when the next hop becomes unusable, or usable again.
     #[must_use]
     pub fn watch_availability(&self) -> watch::Receiver<Availability> {
-        self.inner.reach.watch()
+        self.inner.availability.watch()
     }
 
-    /// What the next hop can take, as of the last time that it was greeted.
+    /// As of the last greeting.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         self.inner.known.borrow().clone()
     }
 
-    /// What one client's session has of the next hop. It costs nothing before the first transaction.
+    /// The lease for one client's session. It costs nothing before the first transaction.
     #[must_use]
     pub fn lease(&self) -> ClientLease {
         ClientLease::new(Arc::clone(&self.inner))
