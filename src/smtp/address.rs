@@ -1,7 +1,7 @@
 //! Mailboxes and the paths of MAIL and RCPT (RFC 5321 4.1.2).
 //!
-//! They are parsed once, at the edge, into values that can't be wrong: an address without a domain is another variant. A
-//! local part in the form of the grammar stays as it came, quotes included, since only the mailbox's own host may
+//! They are parsed once, at the edge, into values that can't be wrong: an address without a domain is another variant.
+//! A local part in the form of the grammar stays as it came, quotes included, since only the mailbox's own host may
 //! interpret it (RFC 5321 2.3.11); any other local part is put into quotes.
 
 use std::fmt;
@@ -26,7 +26,7 @@ impl Mailbox {
     /// Reads `local@domain`; the local part is a dot-atom or a quoted string (RFC 5321 4.1.2).
     ///
     /// # Errors
-    /// Which part is wrong.
+    /// The part that isn't valid.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let at = local_end(text)?;
         let (local, rest) = text.split_at_checked(at).ok_or(AddressError::LocalPart)?;
@@ -43,7 +43,6 @@ impl Mailbox {
         &self.local
     }
 
-    /// What stands behind the `@`.
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.domain
@@ -56,7 +55,7 @@ impl fmt::Display for Mailbox {
     }
 }
 
-/// Where the local part ends: the offset of the `@`, or of the end.
+/// The end of the local part: the offset of the `@`, or of the end of the text.
 fn local_end(text: &str) -> Result<usize, AddressError> {
     if !text.starts_with('"') {
         let end = text.find('@').unwrap_or(text.len());
@@ -76,14 +75,13 @@ fn local_end(text: &str) -> Result<usize, AddressError> {
     Err(AddressError::LocalPart)
 }
 
-/// Where bounces go (RFC 5321 4.1.1.2).
+/// The address for bounces (RFC 5321 4.1.1.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ReversePath {
-    /// `<>`: nobody; this is itself a bounce (RFC 5321 4.5.5).
+    /// `<>`, the sender of bounces (RFC 5321 4.5.5).
     Null,
     /// A sender without a domain, such as `<MAILER-DAEMON>`: the local part in proper form.
     NoDomain(CompactString),
-    /// A sender.
     Mailbox(Mailbox),
 }
 
@@ -91,7 +89,7 @@ impl ReversePath {
     /// Reads the path of MAIL FROM, in angle brackets or not, as leniently as Postfix does (see `smtp::path`).
     ///
     /// # Errors
-    /// Which part is wrong.
+    /// The part that isn't valid.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         Ok(match address_of(path::read(text)?)? {
             Address::None => Self::Null,
@@ -118,15 +116,14 @@ pub enum ForwardPath {
     /// A recipient without a domain, which only the relay can complete: the local part in proper form. `<Postmaster>`
     /// exists on every host (RFC 5321 4.5.1).
     NoDomain(CompactString),
-    /// A mailbox.
     Mailbox(Mailbox),
 }
 
 impl ForwardPath {
-    /// Reads the path of RCPT TO, likewise; `<>` is no recipient.
+    /// Reads the path of RCPT TO as leniently; `<>` is no recipient.
     ///
     /// # Errors
-    /// Which part is wrong.
+    /// The part that isn't valid.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         match address_of(path::read(text)?)? {
             Address::None => Err(AddressError::LocalPart),
@@ -170,7 +167,6 @@ impl fmt::Display for ForwardPath {
     }
 }
 
-/// What a path holds.
 enum Address {
     None,
     NoDomain(CompactString),
@@ -185,7 +181,7 @@ fn address_of(read: path::Read) -> Result<Address, AddressError> {
             Address::Mailbox(Mailbox { local, domain })
         }
     };
-    // the length of what goes on: A-labels and quotes can make it longer than it came
+    // the length as it is passed on: A-labels and quotes can make it longer than the client's
     let length = match &address {
         Address::None => 0,
         Address::NoDomain(local) => local.len(),
@@ -203,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    /// What a stock Postfix made of each was seen; the right column is what it logged, or 501.
+    /// Observed with a stock Postfix: the right column is the address in its log, or 501.
     #[test]
     fn paths_are_read_as_postfix_reads_them() {
         let rows: &[(&str, Result<&str, AddressError>)] = &[
@@ -269,14 +265,14 @@ mod tests {
         let of = |octets: usize| format!("{}@good.test", "l".repeat(octets - "@good.test".len()));
         assert_eq!(ReversePath::parse(&of(1000)).unwrap().to_string(), of(1000));
         assert_eq!(ReversePath::parse(&of(1001)), Err(AddressError::TooLong));
-        // the quotes count: this is how it goes on
+        // the quotes count: the address is passed on with them
         let dots = format!("{}@good.test", ".".repeat(989));
         assert_eq!(ReversePath::parse(&dots), Err(AddressError::TooLong));
     }
 
     proptest! {
         #[test]
-        fn what_goes_on_is_read_as_the_same_and_is_one_word(text in "[ <>@.:,()\\[\\]\\\\\"ab\u{e9}\t\r\n;]{0,24}") {
+        fn a_printed_path_is_read_as_the_same_and_is_one_word(text in "[ <>@.:,()\\[\\]\\\\\"ab\u{e9}\t\r\n;]{0,24}") {
             if let Ok(path) = ReversePath::parse(&text) {
                 let printed = path.to_string();
                 prop_assert_eq!(ReversePath::parse(&printed), Ok(path.clone()), "{:?}", printed);

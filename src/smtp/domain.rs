@@ -12,7 +12,7 @@ const MAX_DOMAIN: usize = 253;
 /// Longest label (RFC 1035 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// A domain name that DNS can be asked for: lower case, A-labels, 1 to 253 octets, no final dot.
+/// A name for DNS queries: lower case, A-labels, 1 to 253 octets, no final dot.
 /// Letters, digits, hyphens and underscores; labels of 1 to 63 octets that neither begin nor end with a hyphen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DomainName(CompactString);
@@ -21,7 +21,7 @@ impl DomainName {
     /// Reads a name in A-label (ASCII) form, any case.
     ///
     /// # Errors
-    /// [`AddressError::Domain`] when it is not a name as described at the type.
+    /// [`AddressError::Domain`] for other texts.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() || text.len() > MAX_DOMAIN || !text.split('.').all(is_label) {
             return Err(AddressError::Domain);
@@ -31,10 +31,10 @@ impl DomainName {
         Ok(Self(name))
     }
 
-    /// Reads a name that may hold U-labels; they are brought into A-label form (RFC 5891 5).
+    /// Reads a name that may have U-labels, and converts them to A-labels (RFC 5891 5).
     ///
     /// # Errors
-    /// [`AddressError::Domain`] when it is no name or its labels can't be converted.
+    /// [`AddressError::Domain`] for other texts, and for labels that can't be converted.
     pub fn parse_unicode(text: &str) -> Result<Self, AddressError> {
         if text.is_ascii() {
             return Self::parse(text);
@@ -45,7 +45,6 @@ impl DomainName {
             .ok_or(AddressError::Domain)
     }
 
-    /// The name, lower case, without a final dot.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -89,12 +88,11 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// What stands behind the `@`: a name, or an address literal (RFC 5321 4.1.3).
+/// The part behind the `@`: a name or an address literal (RFC 5321 4.1.3).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Domain {
-    /// A domain name.
     Name(DomainName),
-    /// An address literal as it came, with its brackets.
+    /// As the client sent it, with its brackets.
     Literal(CompactString),
 }
 
@@ -110,7 +108,6 @@ impl Domain {
         DomainName::parse_unicode(text).map(Self::Name)
     }
 
-    /// The name, where it is one.
     #[must_use]
     pub fn name(&self) -> Option<&DomainName> {
         match self {
@@ -144,7 +141,6 @@ fn literal(text: &str) -> Result<CompactString, AddressError> {
     if valid && text.len() <= MAX_DOMAIN { Ok(CompactString::new(text)) } else { Err(AddressError::Literal) }
 }
 
-/// What is wrong with an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Empty, a control character, a quote without its other half, or two words.

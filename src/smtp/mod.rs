@@ -1,7 +1,7 @@
-//! The words of the wire (RFC 5321), pure: no socket, no clock, no resolver.
+//! SMTP syntax (RFC 5321), pure: no socket, no clock, no resolver.
 //!
-//! Strict where a lenient reading could be used to smuggle (framing, line ends, `@`), lenient where
-//! the field is harmlessly sloppy (a space after `MAIL FROM:`, underscores in domains).
+//! Strict where a lenient reading could be used to smuggle (framing, line ends, `@`), lenient where deviations are
+//! common and harmless (a space after `MAIL FROM:`, underscores in domains).
 
 pub mod address;
 pub mod chunk;
