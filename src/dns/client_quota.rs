@@ -748,7 +748,7 @@ mod tests {
         }
         let queued: usize =
             quota.table().networks.values().flat_map(|it| &it.queues).map(VecDeque::len).sum();
-        assert!(queued <= 17, "{queued} turns of quota who left");
+        assert!(queued <= 17, "{queued} turns of clients that left");
         drop(holder);
     }
 

@@ -286,7 +286,7 @@ impl Journal {
     }
 }
 
-/// What is refused whatever the policy says is refused in mode monitor too.
+/// Refusals that no policy makes are carried out in mode monitor too.
 fn mode(evaluation: &Evaluation, decision: &Decision) -> Mode {
     if decision.refuses() { decision.mode } else { evaluation.gate.policy().mode }
 }

@@ -1,7 +1,7 @@
-//! The lookup of one identity in two steps: what can refuse mail, and behind it what only tags.
+//! The lookup of one identity in two steps: the rules that can refuse mail, then the rules that only tag.
 //!
-//! The reply to RCPT waits for the first step alone. The second asks for less in its turn: it finds what the first one asked
-//! for in the cache, gets the places for questions that are left over, and spends what is left of the budget.
+//! The reply to RCPT waits for the first step only. The second step asks less: the cache has what the first one asked
+//! for. It gets the places for questions that are left over, and spends what is left of the budget.
 
 use std::sync::Arc;
 
@@ -44,10 +44,10 @@ impl Lookup {
     ) -> Self {
         let both = Urgency::ALL.map(|urgency| rules_of(rules, urgency).next().is_some());
         let first = (both == [true; 2]).then(|| Arc::new(SetOnce::new()));
-        let told = Told(first.clone());
+        let first_step = FirstStep(first.clone());
         let all = Pending::start(async move {
             let mut findings = refusing.await;
-            told.tell(&findings);
+            first_step.done(&findings);
             findings.extend(tagging.await);
             findings.sort_by_key(|finding| finding.rule);
             findings.into()
@@ -91,18 +91,18 @@ impl Wanted {
     }
 }
 
-/// Tells the findings of the first step; at the latest when it is dropped, so that nobody waits in vain.
-struct Told(Option<Arc<SetOnce<Option<Findings>>>>);
+/// Hands on the findings of the first step; at the latest when it is dropped, so that no task waits in vain.
+struct FirstStep(Option<Arc<SetOnce<Option<Findings>>>>);
 
-impl Told {
-    fn tell(&self, findings: &[Finding]) {
+impl FirstStep {
+    fn done(&self, findings: &[Finding]) {
         if let Some(first) = &self.0 {
             first.set(Some(findings.into())).ok();
         }
     }
 }
 
-impl Drop for Told {
+impl Drop for FirstStep {
     fn drop(&mut self) {
         if let Some(first) = &self.0 {
             first.set(None).ok();

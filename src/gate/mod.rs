@@ -1,4 +1,4 @@
-//! The verdict on a transaction: who is exempt, the findings side by side under one deadline, the decision, the log.
+//! The verdict on a transaction: exemptions, the findings side by side under one deadline, the decision, the log.
 //!
 //! A [`Client`] is one connection, a [`Transaction`] one message and its envelope. Each lookup starts as soon as its
 //! identity is known and runs while the client goes on; RCPT waits only for what can refuse, tags are waited for at the
@@ -55,7 +55,7 @@ pub struct Gate {
     reverse_mx: ReverseMx,
     services: Services,
     deadline: Duration,
-    /// What each record says of the settings.
+    /// The policy's actions, for each record.
     actions: Actions,
     help_url: Arc<str>,
 }

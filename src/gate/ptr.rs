@@ -36,7 +36,8 @@ impl Ptr {
     /// Looks up the names from now on.
     pub(super) fn start(gate: &Arc<Gate>, client: IpAddr, budget: Budget) -> Self {
         let names = Names::default();
-        let looking = Pending::start(look_up(Arc::clone(gate), client, budget, Teller(Arc::clone(&names))));
+        let looking =
+            Pending::start(look_up(Arc::clone(gate), client, budget, NamesSender(Arc::clone(&names))));
         Self { names, _looking: looking, judged: None }
     }
 
@@ -83,10 +84,10 @@ impl Ptr {
     }
 }
 
-/// Tells the names; at the latest when it is dropped, be it by the deadline or a panic, so that nobody waits in vain.
-struct Teller(Names);
+/// Hands on the names; at the latest when it is dropped, by the deadline or a panic, so that no task waits in vain.
+struct NamesSender(Names);
 
-impl Drop for Teller {
+impl Drop for NamesSender {
     fn drop(&mut self) {
         if !self.0.initialized() {
             let outcome = FcrdnsResult::TempError(DnsFailure::Timeout);
@@ -95,11 +96,11 @@ impl Drop for Teller {
     }
 }
 
-async fn look_up(gate: Arc<Gate>, client: IpAddr, budget: Budget, teller: Teller) {
+async fn look_up(gate: Arc<Gate>, client: IpAddr, budget: Budget, sender: NamesSender) {
     let urgency = if gate.policy().ptr.refuses() { Urgency::Refuses } else { Urgency::Tags };
     let account = Account::new(client, budget, urgency);
     if let Ok(names) = timeout(gate.deadline, gate.reverse_mx.names_of(&account)).await {
-        teller.0.set(names).ok();
+        sender.0.set(names).ok();
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! `client -> transaction(mail_from) -> mail -> rcpt* -> header -> body* -> end | abort`
 //!
-//! A door (SMTP today), the dry run and the tests of verdicts all drive it. Here stands who is exempt, what is refused
-//! whatever the policy is, when the next hop may be used, and that each decision is logged, kept and counted once. Only
-//! this module makes a [`Permit`], without which no next hop takes anything.
+//! A door (SMTP today), the dry run and the tests of verdicts all drive it. It knows the exempt recipients and what is
+//! refused whatever the policy is, permits the use of the next hop, and logs, keeps and counts each decision once. Only
+//! this module makes a [`Permit`], without which no next hop takes a recipient or the end of a message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,7 +203,7 @@ impl Transaction {
     }
 
     /// The next hop did not take a recipient, or the whole message (`rcpt` is `None`). `relay_reply` is what it replied,
-    /// `reply` what the client is to be answered; gives the client's reply with the id.
+    /// `reply` what the client is to be answered; returns the client's reply with the id.
     pub fn not_taken(
         &mut self,
         reason: Reason,
@@ -220,7 +220,7 @@ impl Transaction {
         reply
     }
 
-    /// Refuses whatever the policy says, and whoever is exempt; the transaction goes on. Gives the reply.
+    /// Refuses in every mode and for exempt clients too; the transaction goes on. Returns the reply.
     pub fn refuse(&mut self, reason: Reason, subject: &str, rcpt: Option<&ForwardPath>) -> Reply {
         let decision = always_refused(reason, subject);
         let reply = self.refusal(&decision).unwrap_or_else(no_decision);
@@ -249,7 +249,7 @@ impl Transaction {
         self.journal.close(&self.evaluation);
     }
 
-    /// What rmxd refused last was the whole transaction, which is over.
+    /// rmxd's last refusal was that of the whole transaction, which is over.
     pub fn close_refused(&mut self) {
         self.journal.passed = None; // the refusal was counted as the decision
         self.close();
@@ -334,7 +334,7 @@ impl Drop for Transaction {
     }
 }
 
-/// Headers that are refused whatever the policy is, and whoever is exempt.
+/// Headers that are refused in every mode and for exempt clients too.
 fn always_refused_header(header: &Header, block: &[u8]) -> Option<Decision> {
     if block.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
         // Behind our own trace fields it would become a part of them: a forged result in our name.

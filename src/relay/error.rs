@@ -1,4 +1,4 @@
-//! The failures of a transaction with the next hop, and the client's reply to each: one table.
+//! The failures of a transaction with the next hop, and the client's reply to each: one table (contract 3.8).
 //!
 //! The relay's own refusal of a client, message or recipient is passed on as it is. Every other failure needs the
 //! operator, not the sender: the reply is 4xx, so that the client tries again, and reveals nothing of the network

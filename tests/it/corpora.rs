@@ -21,8 +21,8 @@ use rmxd::smtp::address::ReversePath;
 use rmxd::zone::{Server, Zone};
 use tokio::time::Instant;
 
-use crate::interop::peers;
 use crate::support;
+use crate::support::process;
 
 /// Every name there is takes mail.
 const EVERY_DOMAIN: &str = "\
@@ -175,7 +175,7 @@ fn python() -> Option<Corpus> {
         .map(|it| it.path().join("test"));
     let mut folders = first.into_iter().chain(debian).map(|folder| folder.join("test_email/data"));
     let Some(folder) = folders.find(|folder| folder.is_dir()) else {
-        peers::missing("the messages of Python's test package (libpython3-testsuite)");
+        process::missing("the messages of Python's test package (libpython3-testsuite)");
         return None;
     };
     let files = files(&folder, |extension| matches!(extension, "txt" | "eml"));
@@ -212,7 +212,7 @@ fn fetched() -> Option<Corpus> {
         let mut shell = Command::new("sh");
         let status = shell.args(["-c", &script]).current_dir(&parent).status().unwrap();
         if !status.success() {
-            peers::missing(&format!("the source of the Python package {PACKAGE} (pip download)"));
+            process::missing(&format!("the source of the Python package {PACKAGE} (pip download)"));
             return None;
         }
     }

@@ -6,11 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::support::process::{Run, rmxd, signal};
+use crate::support::readme::block_of;
+
 /// `rmxd demo` that makes its folder in here.
 fn demo(scratch: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rmxd"));
-    command.arg("demo").args(arguments).env_clear().env("PATH", env!("PATH")).env("TMPDIR", scratch);
-    command.stdin(Stdio::null());
+    let mut command = rmxd(&["demo"]);
+    command.args(arguments).env("TMPDIR", scratch);
     command
 }
 
@@ -40,8 +42,7 @@ impl Running {
     }
 
     fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        signal(self.0.id(), "TERM");
         self.0.wait().unwrap().code()
     }
 }
@@ -50,6 +51,14 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
+    }
+}
+
+/// A line with `*` for the id of a decision.
+fn masked(line: &str) -> String {
+    match line.split_once("(id ") {
+        Some((before, rest)) => format!("{before}(id *{}", rest.get(8..).unwrap_or_default()),
+        None => line.to_owned(),
     }
 }
 
@@ -127,6 +136,11 @@ fn after_the_tour_it_stays_up_and_can_be_tried_by_hand() {
     assert!(table.contains("✓ all as expected"), "{table}");
     assert!(!table.contains(['\x1b', '\r']), "no colours where there is no terminal: {table}");
     assert!(table.lines().all(|line| line.chars().count() <= 130), "{table}");
+    let shown: Vec<String> =
+        table.lines().map(|line| masked(&line.chars().skip(28).collect::<String>())).collect();
+    for line in block_of("README.md", "demo").lines() {
+        assert!(shown.contains(&masked(line)), "README.md has {line:?}, and this is shown:\n{table}");
+    }
 
     let by_hand = |line: &str| Command::new("sh").args(["-c", line.trim()]).env_clear().output().unwrap();
     let mut command = |program: &str| demo.read_to(&mut output, program).lines().last().unwrap().to_owned();
@@ -171,9 +185,8 @@ fn a_folder_that_was_named_is_kept() {
     let mut command = demo(scratch.path(), &["--once", "--keep", folder.to_str().unwrap()]);
     assert_eq!(command.stdout(Stdio::null()).status().unwrap().code(), Some(0));
     for file in ["default.toml", "public.toml", "strict.toml"] {
-        let check = ["config", "check", "--config", folder.join(file).to_str().unwrap()].map(str::to_owned);
-        let checked = Command::new(env!("CARGO_BIN_EXE_rmxd")).args(check).env_clear().output().unwrap();
-        assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+        let checked = Run::of(rmxd(&["config", "check", "--config"]).arg(folder.join(file)));
+        assert_eq!(checked.code, Some(0), "{}", checked.err);
     }
     assert!(fs::read_to_string(folder.join("log")).unwrap().contains("rmxd::decision"));
     assert!(!is_empty(&folder.join("mail/new")));

@@ -17,8 +17,6 @@ mod corpora;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
-mod daemon;
-#[cfg(test)]
 mod dashboard;
 #[cfg(test)]
 mod demo;
@@ -30,6 +28,8 @@ mod dkim;
 mod dns_load;
 #[cfg(test)]
 mod dns_watch;
+#[cfg(test)]
+mod documents;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]

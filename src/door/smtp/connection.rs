@@ -25,21 +25,21 @@ use crate::tls;
 /// What all connections share.
 #[derive(Debug, Clone)]
 pub struct Door {
-    /// What one connection is held to.
+    /// The limits of one connection.
     pub settings: Arc<Settings>,
-    /// What the dialogue says.
+    /// The dialogue's host name and limits.
     pub session: Arc<session::Settings>,
-    /// Who decides.
+    /// Makes the decisions.
     pub gate: Arc<Gate>,
-    /// Where accepted mail goes.
+    /// The next hop of accepted mail.
     pub relay: Relay,
     /// Our certificate; with one, STARTTLS is offered.
     pub tls: Option<tls::Acceptor>,
 }
 
 impl Door {
-    /// Serves one client until it leaves, errs too much, is silent too long, or `stop` is cancelled; then, a command
-    /// that is under way is finished, an open transaction may still be completed.
+    /// Serves one client until it leaves, makes too many errors, is silent too long, or `stop` is cancelled. Then a command
+    /// that is under way is finished, and an open transaction may be completed.
     pub async fn serve<S>(&self, stream: S, client: SocketAddr, stop: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -219,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         }
     }
 
-    /// Holds the banner back; true as soon as the client says something.
+    /// Holds the banner back; true as soon as the client sends something.
     async fn speaks_early(&mut self) -> Result<bool, Ended> {
         let delay = self.door.settings.banner_delay;
         if delay.is_zero() {

@@ -19,7 +19,7 @@ use crate::gate::Client;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;
 
-/// What one connection is held to.
+/// The limits of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Longest command line in octets, with CRLF.
@@ -34,9 +34,9 @@ pub struct Settings {
     pub data_timeout: Duration,
     /// For the whole connection.
     pub session: Duration,
-    /// How long the banner is held back; who speaks before it is refused. Zero: not at all.
+    /// How long the banner is held back; a client that sends something before it is refused. Zero: not at all.
     pub banner_delay: Duration,
-    /// Who may say by XCLIENT whom it speaks for.
+    /// Clients that may announce another client by XCLIENT.
     pub trusted_xclient: Vec<IpNet>,
     /// Line ends that aren't CRLF, of clients that aren't exempt.
     pub bare_newline: BareNewline,

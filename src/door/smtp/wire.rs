@@ -1,10 +1,9 @@
-//! The client's socket: what was read and not yet understood, what is answered and not yet sent, and until when.
+//! The client's socket: octets that were read and not yet parsed, replies that are not yet sent, and the deadlines.
 //!
-//! Answers to pipelined commands leave together (RFC 2920 3.2): they are sent before the next read that may wait.
-//! Every read has a deadline, the earlier of the step's own and the session's; a client that always has octets ready
-//! doesn't get around it. A client that doesn't take its replies is cut off: it can't be told so. While it waits, a
-//! connection holds no buffer: what came is read to the stack first, so that ten thousand idle clients cost ten thousand
-//! times nothing.
+//! Replies to pipelined commands leave together (RFC 2920 3.2): they are sent before the next read that may wait.
+//! Every read has a deadline, the earlier of the step's own and the session's, also where the client always has octets
+//! ready. A client that doesn't read its replies is cut off without one. While it waits, a connection holds no buffer:
+//! octets are read to the stack first, so that ten thousand idle clients need none.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,7 +24,8 @@ use crate::tls::{Acceptor, Negotiated, Stream};
 const READ: usize = 16 * 1024;
 /// Replies that are queued before they are sent even though more commands are at hand.
 const QUEUE: usize = 16 * 1024;
-/// After a close a client's unread octets are taken in for a moment: a reset would lose the last reply on its way.
+/// After a close the client's octets are read for a moment: with unread octets the kernel resets the connection, and the last
+/// reply is lost.
 const LINGER: Duration = Duration::from_secs(2);
 /// But not more than these.
 const LINGER_OCTETS: usize = 4 * 1024 * 1024;
@@ -86,8 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         reply.write_to(&mut self.output);
     }
 
-    /// Sends what is queued. May be cancelled: what was sent is taken off at once. A client that doesn't take it in time
-    /// is gone: a reply may have been cut off in the middle, and nothing can be said behind that.
+    /// Sends the queued replies. May be cancelled: octets that were sent leave the queue at once. A client that doesn't read
+    /// them in time is gone: a reply may have been cut off in the middle, and no other can follow it.
     pub(super) async fn flush(&mut self) -> Result<(), Ended> {
         if self.output.is_empty() {
             return Ok(());
@@ -182,8 +182,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.negotiated()
     }
 
-    /// Sends what is queued to a client that said QUIT, and closes. It sends nothing more, so nothing of it is left
-    /// unread, and no reset can overtake the reply: there is nothing to wait for.
+    /// Sends the queued replies to a client that sent QUIT, and closes. It sends nothing more, so that no octet is left
+    /// unread and no reset can overtake the reply: there is nothing to wait for.
     pub(super) async fn part(mut self) {
         if self.input.is_empty() && matches!(self.stream, Stream::Plain(_)) {
             self.flush().await.ok();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_no_reply_is_given_up() {
+    async fn a_client_that_reads_no_reply_is_given_up() {
         let (_client, stream) = duplex(16);
         let mut wire = Wire::new(stream, Duration::from_secs(600));
         wire.answer(&Reply::new(250, Enhanced(2, 0, 0), "more than the pipe can hold"));

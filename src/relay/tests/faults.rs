@@ -199,12 +199,14 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
     scripted.played().await;
 
     // said later, when 354 was read already
-    let scripted =
-        ScriptedRelay::play(&[broken_at(4, "S 354 go\nPAUSE 100\nS 250 2.0.0 queued as 0\nREST")]).await;
+    let script = broken_at(4, "S 354 go\nSTALL\nS 250 2.0.0 queued as 0\nREST");
+    let said = script.lines().count() - 1;
+    let scripted = ScriptedRelay::play(&[script]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();
     transaction.data().await.unwrap();
     transaction.write(MESSAGE).await.unwrap();
-    tokio::time::sleep(IMPATIENCE).await;
+    scripted.go_on();
+    scripted.steps(said).await;
     let reply = transaction.finish(permit()).await;
     assert!(reply.to_string().starts_with("451 4.4.2 "), "{reply}");
     scripted.played().await;

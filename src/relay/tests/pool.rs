@@ -313,11 +313,13 @@ async fn a_connection_on_which_the_relay_spoke_unasked_is_not_used_again() {
     // the words come after the answer was read
     let script = "S 220 relay.test\nC EHLO gate.test\nS 250 relay.test\nC MAIL FROM:<a@good.test>\nS 250 Ok\n\
                   C RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go\nM Subject: x||body|.\nS 250 2.0.0 queued";
-    let unasked = format!("{script}\nPAUSE 100\nS 421 4.4.2 too long\nREST QUIT");
+    let unasked = format!("{script}\nSTALL\nS 421 4.4.2 too long\nREST QUIT");
+    let spoken = unasked.lines().count() - 1;
     let scripted = ScriptedRelay::play(&[unasked, format!("{script}\nREST QUIT")]).await;
     let relay = scripted.relay();
     assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
-    sleep(Duration::from_millis(500)).await;
+    scripted.go_on();
+    scripted.steps(spoken).await;
     assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
     drop(relay);
     scripted.played().await;

@@ -16,17 +16,17 @@ use rmxd::policy::reason::Reason;
 use rmxd::policy::rule::Mode;
 use serde_json::Value;
 
-use crate::daemon::SOON;
-use crate::interop::peers;
+use crate::support::process::{self, SOON};
+use crate::support::readme;
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
 async fn promtool(arguments: &[&str], input: &str) -> Option<(bool, String)> {
-    let program = peers::program("promtool")?;
+    let program = process::program("promtool")?;
     let mut command = Command::new(program);
-    let output = peers::run(command.args(arguments), input.as_bytes().to_vec(), SOON).await;
+    let output = process::run(command.args(arguments), input.as_bytes().to_vec(), SOON).await;
     let said = [output.stdout, output.stderr].concat();
     Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
 }
@@ -173,9 +173,9 @@ async fn the_alert_rules_are_sound_and_fire_when_they_should_and_only_then() {
 }
 
 #[tokio::test]
-async fn the_scrape_configuration_of_the_readme_is_one() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let snippet = readme.split("```yaml\nrule_files").nth(1).unwrap().split("```").next().unwrap();
+async fn the_scrape_configuration_of_the_document_is_one() {
+    let document = readme::text("src/admin/README.md");
+    let snippet = document.split("```yaml\nrule_files").nth(1).unwrap().split("```").next().unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(shipped("prometheus-rules.yml"), folder.path().join("prometheus-rules.yml")).unwrap();
     let file = folder.path().join("prometheus.yml");

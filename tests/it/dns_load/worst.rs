@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rmxd::config::{DRAIN, Flags, load};
 use rmxd::dns::{Clock, Dns};
@@ -11,9 +10,9 @@ use rmxd::gate::Gate;
 use rmxd::policy::finding::Finding;
 use rmxd::reverse_mx::ReverseMx;
 use rmxd::smtp::address::{ForwardPath, ReversePath};
-use tokio::time::sleep;
 
 use super::responder::{Answer, Responder, Type};
+use crate::support::process::{SOON, eventually};
 
 pub(super) const PROFILES: [&str; 4] = ["rmxd.toml", "monitor.toml", "strict.toml", "ladder.toml"];
 pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 1);
@@ -85,9 +84,11 @@ pub(super) async fn message(
     [helo, mail_from]: [&str; 2],
     [from, reply_to]: [&[&str]; 2],
 ) -> (Vec<Finding>, [usize; 3]) {
-    // What comes late is counted too.
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let quiet = tasks();
+    // What goes on behind a reply is counted too: it has a task of its own.
     let settled = async |before: usize| {
-        sleep(Duration::from_millis(50)).await;
+        eventually("the end of all lookups", SOON, || (tasks() <= quiet).then_some(())).await;
         before + dns.count()
     };
     dns.count();
@@ -99,7 +100,7 @@ pub(super) async fn message(
     let path = ForwardPath::parse("u@here.test").unwrap();
     let permit = transaction.rcpt(&mut client, &path).await.unwrap();
     transaction.accepted(permit, path);
-    let mut envelope = settled(silent).await;
+    let envelope = settled(silent).await;
     let mut block = field("From", from) + &field("Reply-To", reply_to);
     for nth in 1..=12 {
         for domain in from {
@@ -107,10 +108,6 @@ pub(super) async fn message(
                 "DKIM-Signature: v=1; a=rsa-sha256; d={domain}; s=s{nth}; c=relaxed/relaxed; h=from;\r\n bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
             ));
         }
-    }
-    // What only tags goes on behind the reply to RCPT.
-    for _ in 0..6 {
-        envelope = settled(envelope).await;
     }
     transaction.header(&mut client, block.as_bytes()).await.unwrap();
     transaction.end().await.unwrap();
