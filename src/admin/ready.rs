@@ -77,7 +77,7 @@ fn listeners(state: &State) -> Part {
 }
 
 async fn relay(state: &State) -> Part {
-    let reach = state.relay.reach_within(FRESH, TIMEOUT).await;
+    let reach = state.relay.availability_within(FRESH, TIMEOUT).await;
     Part::new(reach.ok, reach.detail)
 }
 

@@ -69,7 +69,7 @@ fn dns(health: &Health) -> Value {
 }
 
 fn relay(state: &State) -> Value {
-    let reach = state.relay.reach();
+    let reach = state.relay.availability();
     json!({
         "ok": reach.ok,
         "detail": reach.detail,
