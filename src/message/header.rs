@@ -475,8 +475,8 @@ mod tests {
             "TooLong",
             "a blank in the local part"
         );
-        let many = |addresses: usize| vec!["a@good.test"; addresses].join(",\r\n ");
-        assert_eq!(from(many(1000)), "a@good.test");
+        let many = |addresses: usize| vec!["a@b.test"; addresses].join(",\r\n ");
+        assert_eq!(from(many(1000)), "a@b.test");
         assert_eq!(from(many(1100)), "TooMany");
         let long = format!("{}: x\r\nFrom: a@good.test\r\n", "n".repeat(257));
         assert_eq!(shown(&read(long.as_bytes()).from), "LongName");
