@@ -1,62 +1,96 @@
 //! rmxd, the gate in front of a mail server: reverse MX lookup for inbound SMTP.
 //!
-//! The modules in reading order, lowest first: a module imports only from those above it in this list
+//! The modules in reading order, lowest first; a module imports only from those above it in this list
 //! (`tests/it/layers.rs` reads the list and keeps it so).
 //!
+//! | module | is about |
+//! | --- | --- |
+//! | [`smtp`] | the words of the wire: commands, replies, addresses, line ends, dot-stuffing; pure |
+//! | [`evidence`] | what DNS was asked and answered, as plain data |
+//! | [`policy`] | identities, rules, findings, the decision and its reason; pure |
+//! | [`message`] | from a header block to the sender domains; our trace fields |
+//! | [`session`] | the SMTP dialogue; pure |
+//! | [`metrics`] | counters, and their text for Prometheus |
+//! | [`dns`] | questions over our sockets, cache, budgets, quotas of clients, health of the servers |
+//! | [`spf`] | SPF (RFC 7208) over our DNS |
+//! | [`dkim`] | DKIM signatures (RFC 6376), verified while the message streams |
+//! | [`reverse_mx`] | from a domain to its mail exchangers: does it exist, does the client match |
+//! | [`decision`] | one decision as a record: its id, its evidence, its text and JSON |
+//! | [`store`] | what outlives a connection: the greylist and the history |
+//! | [`exempt`] | sets of exempt networks, domains and recipients |
+//! | [`stats`] | what was refused, summed up by kind and sender |
+//! | [`gate`] | clients and transactions: who is exempt, what is looked up, the verdict, the permit |
+//! | [`audit`] | whether one's own mail would pass, and which records are missing |
+//! | [`tls`] | certificates, STARTTLS on both sides |
+//! | [`relay`] | next hops: SMTP relays with their pool, a Maildir |
+//! | [`door`] | how mail is presented; each door drives a transaction of the gate |
+//! | [`server`] | doors over sockets: limits, reload, drain |
+//! | [`admin`] | metrics, API and dashboard over HTTP |
+//! | [`zone`] | a name server with zones for demo and tests |
+//! | [`log`] | the log: its writer, text and JSON |
+//! | [`config`] | files, environment and flags to settings |
+//! | [`daemon`] | settings to a running daemon |
+//! | [`console`] | what the commands share: exit codes, colours, where the configuration comes from |
+//! | [`tools`] | what no mail goes through: demo, load test, replay of logs |
+//! | [`cli`] | the command line, one file for each command |
+//!
 //! Decisions, and why:
-//! - DNS in trouble is a 4xx, since a wrong 5xx loses mail and a 4xx only delays it. A circle of aliases is trouble too.
-//! - The verdict is given at RCPT by default: the DNS time hides behind the client's next round trip, and the log learns
-//!   the recipient. Only what can refuse is waited for there; what only tags is waited for at the end of the header.
-//! - There is no queue: the relay has one. What it says to a recipient is what the client hears.
-//! - What the relay says of us (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
-//! - Questions to DNS go by sockets of our own: hickory-resolver makes a socket and a task for each over UDP and copies it
-//!   several times, which was a quarter of what a spoofed sender with a new name cost, and over TCP it goes on with a
+//! - DNS in trouble is a 4xx: a wrong 5xx loses mail, a 4xx only delays it. A circle of aliases is trouble too.
+//! - The verdict is given at RCPT by default: the time for DNS hides behind the client's next round trip, and the log has
+//!   the recipient. RCPT waits only for rules that can refuse; rules that only tag are waited for at the end of the header.
+//! - There is no queue: the relay has one. The relay's reply to a recipient is the client's reply.
+//! - A reply of the relay about rmxd itself (out of step, TLS or a password wanted) is the operator's trouble and stays a 4xx.
+//! - One `gate::Transaction` has the order of a transaction, writes the log and makes the permits. A next hop takes a
+//!   recipient, and the end of a message, only with such a permit, so that no door can forget a step.
+//! - Questions to DNS go by sockets of our own: hickory-resolver makes a socket and a task for each question over UDP and
+//!   copies it several times, which was a quarter of the cost of a spoofed sender with a new name; over TCP it goes on with a
 //!   connection that has died. Its parser stays.
-//! - NXDOMAIN is an answer to the question that was asked, name and type: some servers send it for AAAA, or for an empty
+//! - NXDOMAIN answers the question that was asked, name and type: some servers send it for AAAA, or for an empty
 //!   non-terminal. It denies more only where DNSSEC proves it (RFC 8020), by the AD bit of a server on loopback (RFC 4035
-//!   4.9.3); `trust-ad` of resolv.conf is not read, as it speaks for a path that we can't see.
-//! - A made-up name costs three questions without DNSSEC: MX, then A and AAAA side by side. All three at once would
+//!   4.9.3). `trust-ad` of resolv.conf is not read, as it speaks for a path that rmxd can't see.
+//! - A made-up name costs three questions without DNSSEC: MX, then A and AAAA together. To ask all three at once would
 //!   triple the questions about good domains, which need the first only.
 //! - TCP to a resolver: at most eight connections (unbound takes ten by default), many questions on each. One question on
-//!   each would be simpler, but then slow questions of one client could take all that the resolver has.
-//! - At the end the listeners are closed before any session is told: who is turned away can't come back in by them.
+//!   each connection would be simpler, but slow questions of one client could take all connections that the resolver has.
+//! - At the end the listeners are closed before the sessions are: a client that is turned away can't connect again.
 //! - There is no trait for DNS: a zone server on loopback tests the real resolver.
-//! - What the relay says to a client that it knows by XCLIENT is a verdict on that client, and the client hears it.
-//! - No client holds more of the relay's connections than are free, so that slow ones leave room for a newcomer.
-//! - A connection to the relay is taken back from its slowest holder while others wait, and only while its client is waited
-//!   for: never while a command or the final dot is on its way, so that no message is cut off that may have arrived.
-//! - The log is written by a thread of its own: mail doesn't wait for whoever reads it. What a stuck reader loses is counted.
-//! - A panic unwinds and is counted: one bad peer must not cut the others.
+//! - A relay that knows the client by XCLIENT gives a verdict on that client, and its reply goes to the client.
+//! - No client holds more of the relay's connections than are free, so that slow clients leave room for a new one.
+//! - A connection to the relay is taken back from its slowest holder while others wait, but only while rmxd waits for that
+//!   client: never with a command or the final dot on its way, so that no message is cut off that may have arrived.
+//! - The log is written by a thread of its own: mail doesn't wait for a slow reader of the log. Lines that a stuck reader
+//!   loses are counted.
+//! - A panic unwinds and is counted: one bad peer must not cut off the others.
 //! - A listed MAIL FROM domain exempts the envelope only; From: and Reply-To: each exempt themselves, so that a forged
-//!   envelope opens no way around the check of the visible sender.
-//! - A header that begins with a continuation line is refused for everybody: behind our trace fields it would speak in
-//!   our name.
+//!   envelope doesn't exempt the visible sender.
+//! - A header that begins with a continuation line is refused for every client: behind our trace fields it would become a
+//!   result in our name.
 //! - A domain with white space, comments or folds inside is malformed, though RFC 5322 4.4 permits them: readers end it at
-//!   different places. So is what the relay would break or cut, since it delivers another header than the one judged.
-//! - A bounce whose From: names no domain is only tagged: its loss would be noticed by nobody. If any reader could find an
-//!   address in that field, it is ambiguous and refused.
-//! - Forged results are taken out by every reading of the field that we know of, not by the grammar: the programs behind
-//!   us don't follow it.
-//! - Whether DNS is down is learned from its servers, never from the domains that are asked for: those are the senders'.
-//! - A file of exemptions with one bad line is refused whole: half a list would refuse somebody whom the operator trusts.
-//! - The greylist asks by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
+//!   different places. The same for a header that the relay would break or cut, as it delivers another header than was judged.
+//! - A bounce whose From: names no domain is only tagged: its loss would be noticed by no sender. If any reader could find
+//!   an address in that field, it is ambiguous and refused.
+//! - Forged results are removed by every reading of the field that is known, not by the grammar: the programs behind rmxd
+//!   don't follow it.
+//! - DNS servers show whether DNS is down, never the domains that are asked for: those are the senders' choice.
+//! - A file of exemptions with one bad line is refused as a whole: half a list would refuse a sender that the operator trusts.
+//! - The greylist works by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
 //! - The greylist answers from memory and is written behind: a disk may cost what a restart remembers, never a session's
 //!   time.
-//! - SPF is evaluated over our own DNS: it shares the answers and the bounds, and two records are the error that RFC 7208
-//!   says they are. A void look-up is counted once for its term, so that hosts without IPv6 are no domain's error.
-//! - At the null sender SPF speaks of postmaster at the HELO name (RFC 7208 2.4), which is what identity `helo` is judged
-//!   by; `mail_from` stays without a result.
-//! - DKIM decides before the final dot, not before the body: the relay has the octets by then, never the dot. What is written
-//!   in front of the message says that the result was open; to hold the body back would break the bound on memory.
-//! - What would be refused is counted by kind and domain, bounded: a flood of invented names pushes out seldom ones of its
-//!   own kind, and no total.
-//! - A replay of logs judges by the gate's own code, so that what it foretells is what happens; what only tags it does
-//!   not ask for.
-//! - A decision is kept as what it was made of, and put into words when somebody asks: a record costs a session little, and
+//! - SPF is evaluated over our own DNS: it shares answers and bounds, and two records are the error of RFC 7208. A void
+//!   lookup is counted once for its term, so that hosts without IPv6 are no error of the domain.
+//! - At the null sender SPF is about postmaster at the HELO name (RFC 7208 2.4), by which identity `helo` is judged;
+//!   `mail_from` stays without a result.
+//! - DKIM decides before the final dot, not before the body: the relay has the octets by then, never the dot. The trace
+//!   fields before the message say that the result was open; to hold the body back would break the bound on memory.
+//! - Refusals are counted by kind and domain, within bounds: a flood of invented names pushes out rare ones of its own kind,
+//!   and no total.
+//! - A replay of logs judges by the gate's own code, so that it predicts what the daemon does; it doesn't look up rules that
+//!   only tag.
+//! - A decision is kept as data, and put into words when an operator asks: a record costs a session little, and
 //!   the log, `check`, `explain` and the API show the same.
-//! - The history is files that are only appended to, not the B-tree that the greylist has: nothing in it ever changes, what is
+//! - The history is files that are only appended to, unlike the greylist's B-tree: nothing in it ever changes, what is
 //!   too old or too much goes as a whole file, readers beside the daemon need neither lock nor socket, a crash leaves
-//!   nothing to repair, and damage costs what it hit.
+//!   nothing to repair, and damage costs only the block that it hit.
 //! - Zone files have a parser of our own. hickory-proto 0.26 has one, and it was tried on the lines of the tests in
 //!   `zone/master.rs`: its errors name no line; it refuses `MX 10 @`, `MX 10 mail_1.test.` and a comment within
 //!   parentheses before a quoted text; it keeps the quotes and loses the blanks of a TXT record in parentheses, reads
@@ -64,21 +98,24 @@
 //!   word of `A 127.0.0.1 127.0.0.2`. To hand it one entry at a time, words would still be cut here, names and texts
 //!   would be written anew in its spelling, which has none for octets above 127, and each check with its message stays.
 //!   Only its parser for times is used.
-//! - What is refused has its event and its record at once, since its reply bears the id; whatever else becomes of a
-//!   transaction has one event at its end, with the outcome. A message that is delivered costs one line, not two.
-//! - A decision that no rule made has a reason and a subject, but no finding: nobody can be exempt from it.
+//! - A refusal has its event and its record at once, since its reply contains the id; everything else has one event
+//!   at the end of the transaction, with the outcome. A message that is delivered costs one line, not two.
+//! - A decision that no rule made has a reason and a subject, but no finding: it knows no exemption.
 //! - Every question to DNS is on an account: a client's, whose network has its share of the places, and a budget, since the
-//!   sender's zone says how many questions follow. The budgets are cut so that no name of the sender's choice spends what the
-//!   check of another needs: a temperror is a pass where the operator says so.
-//! - `exists` is asked before `matches`, and what can refuse before what only tags: a second round trip that mostly ends in the
-//!   cache, for questions that need not be asked twice and an order that doesn't depend on chance.
-//! - Where `exists_by` lets a domain be its own exchanger, it is so for `matches` as well.
-//! - The rung `organization` needs a name that exists: anybody can make up names below somebody else's organisation.
-//! - An exemption is proposed for what was confirmed or seen on the wire, never for what a sender merely wrote.
-//! - The defaults greylist; where rmxd may not write, the greylist stays in memory with a warning, since it is no reason to
+//!   sender's zone decides how many questions follow. No name of the sender's choice can spend the budget that the check of
+//!   another name needs: a temperror is a pass where the operator wants it.
+//! - `exists` is asked before `matches`, and rules that can refuse before rules that only tag: a second round trip that
+//!   mostly ends in the cache, for questions that need not be asked twice and an order that doesn't depend on chance.
+//! - Where `exists_by` lets a domain be its own exchanger, the same holds for `matches`.
+//! - The rung `organization` needs a name that exists: anyone can make up names below another's organisation.
+//! - An exemption is proposed for names that were confirmed or seen on the wire, never for what a sender merely wrote.
+//! - The defaults greylist; where rmxd may not write, the greylist stays in memory with a warning, since that is no reason to
 //!   take no mail.
+//! - `missing_docs` is off: the crate isn't published, and a comment that repeats a name is noise.
 
 pub mod smtp;
+
+pub mod evidence;
 
 pub mod policy;
 
@@ -96,9 +133,13 @@ pub mod dkim;
 
 pub mod reverse_mx;
 
-pub mod record;
+pub mod decision;
 
 pub mod store;
+
+pub mod exempt;
+
+pub mod stats;
 
 pub mod gate;
 
@@ -119,5 +160,11 @@ pub mod zone;
 pub mod log;
 
 pub mod config;
+
+pub mod daemon;
+
+pub mod console;
+
+pub mod tools;
 
 pub mod cli;

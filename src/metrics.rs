@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::evidence::RecordType;
 use crate::metrics::histogram::Histogram;
 use crate::policy::decide::Verdict;
-use crate::policy::evidence::RecordType;
 use crate::policy::identity::Identity;
-use crate::policy::outcome::TransactionOutcome;
+use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 
@@ -27,16 +27,16 @@ pub struct Metrics(Arc<Counters>);
 
 #[derive(Debug, Default)]
 struct Counters {
-    connections: Tally<Connection>,
+    connections: LabelCounts<Connection>,
     panics: AtomicU64,
     verdicts: Verdicts,
     verdict_seconds: Histogram,
-    outcomes: Tally<TransactionOutcome>,
-    refusals: Tally<Reason>,
+    outcomes: LabelCounts<Outcome>,
+    refusals: LabelCounts<Reason>,
     queries: Queries,
     query_seconds: Histogram,
-    cache_lookups: Tally<CacheResult>,
-    relay_transactions: Tally<RelayOutcome>,
+    cache_lookups: LabelCounts<CacheResult>,
+    relay_transactions: LabelCounts<RelayOutcome>,
     /// Opened and closed, so that neither is ever less than nothing.
     relay_connections: (AtomicU64, AtomicU64),
 }
@@ -152,7 +152,7 @@ label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejec
 label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
 label!(Verdict: Accept "accept", Defer "defer", Reject "reject");
 label!(Mode: Enforce "enforce", Monitor "monitor");
-label!(TransactionOutcome: Delivered "delivered", Refused "refused", RelayRefused "relay_refused",
+label!(Outcome: Delivered "delivered", Refused "refused", RelayRefused "relay_refused",
     RelayFailed "relay_failed", NotCompleted "not_completed");
 
 impl Label for Reason {
@@ -169,18 +169,18 @@ impl Label for Reason {
 
 /// One counter for each value of a label.
 #[derive(Debug)]
-struct Tally<L> {
+struct LabelCounts<L> {
     counts: Box<[AtomicU64]>,
     of: std::marker::PhantomData<fn(L)>,
 }
 
-impl<L: Label> Default for Tally<L> {
+impl<L: Label> Default for LabelCounts<L> {
     fn default() -> Self {
         Self { counts: zeros(L::ALL.len()), of: std::marker::PhantomData }
     }
 }
 
-impl<L: Label> Tally<L> {
+impl<L: Label> LabelCounts<L> {
     fn add(&self, value: L) {
         add(&self.counts, value.place());
     }
@@ -291,7 +291,7 @@ impl Metrics {
     }
 
     /// A transaction that had a MAIL has ended.
-    pub fn outcome(&self, outcome: TransactionOutcome) {
+    pub fn outcome(&self, outcome: Outcome) {
         self.0.outcomes.add(outcome);
     }
 
@@ -411,7 +411,7 @@ mod tests {
         assert_in_place::<RecordType>();
         assert_in_place::<Verdict>();
         assert_in_place::<Mode>();
-        assert_in_place::<TransactionOutcome>();
+        assert_in_place::<Outcome>();
         assert_in_place::<Reason>();
         for (at, identity) in Identity::ALL.into_iter().enumerate() {
             assert_eq!(identity as usize, at, "{identity}");
@@ -426,7 +426,7 @@ mod tests {
         for mode in Mode::ALL {
             assert_eq!(Label::name(*mode), mode.name());
         }
-        for outcome in TransactionOutcome::ALL {
+        for outcome in Outcome::ALL {
             assert_eq!(Label::name(outcome), outcome.name());
         }
         for rtype in RecordType::ALL {

@@ -1,6 +1,6 @@
 //! What a million domains in the cache cost: `cargo bench --bench growth`.
 //!
-//! Memory, the time of a hit beside that with 500 domains, and the longest wait of a reader while all of them expire and
+//! Services, the time of a hit beside that with 500 domains, and the longest wait of a reader while all of them expire and
 //! are asked again. The domains don't exist, as those of a spoof flood; each was asked over the wire, of a zone server
 //! on loopback, for MX and then for A and AAAA, as `exists` does. `GROWTH_DOMAINS` says how many.
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use rmxd::dns::{Account, Budget, CacheSettings, Clock, Dns, Settings, Urgency};
-use rmxd::policy::evidence::{Answer, Freshness, Question, RecordType};
+use rmxd::evidence::{Answer, Freshness, Question, RecordType};
 use rmxd::smtp::address::DomainName;
 use rmxd::zone::{Server, Zone};
 use tokio::time::Instant;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use divan::Bencher;
+use rmxd::evidence::RecordType;
 use rmxd::metrics::{CacheResult, Connection, Metrics, QueryOutcome};
 use rmxd::policy::decide::Verdict;
-use rmxd::policy::evidence::RecordType;
 use rmxd::policy::identity::Identity;
-use rmxd::policy::outcome::TransactionOutcome;
+use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
 use rmxd::policy::rule::Mode;
 
@@ -34,6 +34,6 @@ fn by_a_refused_session(bencher: Bencher<'_, '_>) {
             Mode::Enforce,
             Duration::from_micros(divan::black_box(700)),
         );
-        metrics.outcome(divan::black_box(TransactionOutcome::Refused));
+        metrics.outcome(divan::black_box(Outcome::Refused));
     });
 }

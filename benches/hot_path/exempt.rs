@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use divan::{Bencher, black_box};
 use ipnet::IpNet;
-use rmxd::gate::Exemptions;
+use rmxd::exempt::Exemptions;
 use rmxd::smtp::address::DomainName;
 use rmxd::smtp::pattern::DomainPattern;
 

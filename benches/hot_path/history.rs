@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use rmxd::gate::Facts;
-use rmxd::record::Record;
-use rmxd::smtp::address::ReversePath;
+use rmxd::decision::DecisionRecord;
+use rmxd::gate::{Client, Transaction};
+use rmxd::smtp::address::{ForwardPath, ReversePath};
 use rmxd::store::history::{History, Settings};
 
 use crate::session::Stage;
@@ -21,22 +21,26 @@ fn open(folder: &tempfile::TempDir) -> History {
     History::open(&Settings { path, keep: Duration::from_secs(86_400), size: 64 << 20 }).expect("a folder")
 }
 
+/// A transaction that is refused at RCPT.
+async fn refused(client: &mut Client, path: &ReversePath) -> Transaction {
+    let mut transaction = client.transaction(path);
+    let recipient = ForwardPath::parse("user@here.test").expect("an address");
+    transaction.rcpt(client, &recipient).await.expect_err("no such domain");
+    transaction
+}
+
 /// A spoofed sender is refused: the decision becomes a record, which is handed over.
 #[divan::bench]
 fn session_side(bencher: Bencher<'_, '_>) {
     let (stage, folder) = (Stage::new("rcpt"), tempfile::tempdir().expect("a folder"));
     let history = open(&folder);
     let path = ReversePath::parse("u@nosuch.test").expect("an address");
-    let mut guest = stage.gate.guest(CLIENT);
-    let (inspection, decision) = stage.runtime.block_on(async {
-        let mut inspection = guest.inspect(&path);
-        let decision = inspection.envelope(&mut guest).await;
-        (inspection, decision)
-    });
-    let facts = Facts { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..Facts::default() };
+    let mut client = stage.gate.client(CLIENT);
+    let transaction = stage.runtime.block_on(refused(&mut client, &path));
+    let decision = transaction.decision().expect("a decision").clone();
     bencher.counter(ItemsCount::new(BATCH)).with_inputs(|| history.flush()).bench_local_values(|()| {
         for _ in 0..BATCH {
-            history.record(inspection.record(&decision, &facts));
+            history.record(transaction.record(&decision));
         }
     });
     assert_eq!(history.count().dropped, 0);
@@ -47,13 +51,11 @@ fn session_side(bencher: Bencher<'_, '_>) {
 fn writer_side(bencher: Bencher<'_, '_>) {
     let (stage, folder) = (Stage::new("rcpt"), tempfile::tempdir().expect("a folder"));
     let history = open(&folder);
-    let record: Record = stage.runtime.block_on(async {
-        let mut guest = stage.gate.guest(CLIENT);
+    let record: DecisionRecord = stage.runtime.block_on(async {
+        let mut client = stage.gate.client(CLIENT);
         let path = ReversePath::parse("u@nosuch.test").expect("an address");
-        let mut inspection = guest.inspect(&path);
-        let decision = inspection.envelope(&mut guest).await;
-        let facts = Facts { mail_from: "<u@nosuch.test>", rcpt: "user@here.test", ..Facts::default() };
-        inspection.record(&decision, &facts)
+        let transaction = refused(&mut client, &path).await;
+        transaction.record(transaction.decision().expect("a decision"))
     });
     let fill = || {
         history.flush();

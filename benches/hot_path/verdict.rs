@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use divan::{Bencher, black_box};
 use rmxd::dns::{Account, Budget, Urgency};
-use rmxd::policy::evidence::{Question, RecordType};
-use rmxd::smtp::address::{DomainName, ReversePath};
+use rmxd::evidence::{Question, RecordType};
+use rmxd::smtp::address::{DomainName, ForwardPath, ReversePath};
 
 use crate::session::Stage;
 
@@ -27,11 +27,12 @@ fn cache_hit(bencher: Bencher<'_, '_>, name: &str) {
 fn mail_from(bencher: Bencher<'_, '_>, sender: &str) {
     let stage = Stage::new("mail");
     let path = ReversePath::parse(sender).expect("an address");
+    let recipient = ForwardPath::parse("user@here.test").expect("an address");
     let judge = || {
         stage.runtime.block_on(async {
-            let mut guest = stage.gate.guest(CLIENT);
-            let mut inspection = guest.inspect(black_box(&path));
-            inspection.envelope(&mut guest).await
+            let mut client = stage.gate.client(CLIENT);
+            let mut transaction = client.transaction(black_box(&path));
+            transaction.rcpt(&mut client, &recipient).await.is_ok()
         })
     };
     judge();
@@ -44,10 +45,11 @@ fn decide(bencher: Bencher<'_, '_>, sender: &str) {
     let stage = Stage::new("mail");
     let path = ReversePath::parse(sender).expect("an address");
     let findings = stage.runtime.block_on(async {
-        let mut guest = stage.gate.guest(CLIENT);
-        let mut inspection = guest.inspect(&path);
-        inspection.envelope(&mut guest).await;
-        inspection.findings().to_vec()
+        let mut client = stage.gate.client(CLIENT);
+        let mut transaction = client.transaction(&path);
+        let recipient = ForwardPath::parse("user@here.test").expect("an address");
+        transaction.rcpt(&mut client, &recipient).await.ok();
+        transaction.findings().to_vec()
     });
     assert!(!findings.is_empty());
     bencher.bench(|| rmxd::policy::decide::decide(stage.gate.policy(), black_box(&findings)));

@@ -5,11 +5,25 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a program for the terminal"
 )]
+
+#[allow(dead_code, reason = "the integration tests use more of it")]
+#[path = "../../tests/it/support/client.rs"]
+mod client;
+#[allow(dead_code, reason = "the integration tests use more of it")]
+#[path = "../../tests/it/support/daemon.rs"]
+mod daemon;
+#[allow(dead_code, reason = "the integration tests use more of it")]
+#[path = "../../tests/it/support/process.rs"]
+mod process;
+mod support {
+    pub(crate) use crate::{client, process};
+}
 
 #[path = "../../tests/it/dns_load/flood.rs"]
 mod flood;
@@ -18,12 +32,7 @@ mod responder;
 #[path = "../../tests/it/dns_load/worst.rs"]
 mod worst;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use tokio::time::sleep;
-
+use daemon::{Daemon, any_port, configuration};
 use flood::{Flood, honest_messages};
 use responder::Responder;
 use worst::{ENVELOPE, PROFILES, five, gate, message};
@@ -51,48 +60,9 @@ async fn budgets() {
 
 async fn flooded() {
     let dns = Responder::start(flood::zone).await;
-    let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let _daemon = Daemon(
-        Command::new(env!("CARGO_BIN_EXE_rmxd"))
-            .args([
-                "serve",
-                "--set",
-                "hostname=gate.test",
-                "--set",
-                "listen.admin=",
-                "--set",
-                "history.path=",
-            ])
-            .args([
-                "--set",
-                &format!("listen.smtp={address}"),
-                "--set",
-                &format!("dns.servers={}", dns.address),
-            ])
-            .args(["--set", "dns.private_addresses=accept", "--set", "relay.next_hop=maildir:mail"])
-            .env_clear()
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    while TcpStream::connect(address).is_err() {
-        sleep(Duration::from_millis(20)).await;
-    }
-    let flood = Flood::start(address);
-    let honest = honest_messages(address).await;
+    let daemon = Daemon::start(&configuration("gate.test", &[any_port()], dns.address, ""), &[]).await;
+    let flood = Flood::start(daemon.address());
+    flood.filled().await;
+    let honest = honest_messages(daemon.address()).await;
     println!("beside {} flooding connections of 60 networks: {honest}", flood.connections());
-}
-
-/// Dropping it kills it.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }

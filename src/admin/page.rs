@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
-use crate::admin::routes::{Answer, Call};
+use crate::admin::routes::{Call, ResponseFuture};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -36,12 +36,12 @@ const PARTS: &[(&str, &str, &str)] = &[
 ];
 
 /// `/`.
-pub(super) fn index(_call: Call) -> Answer {
+pub(super) fn index(_call: Call) -> ResponseFuture {
     Box::pin(async { Ok(asset(HTML, INDEX)) })
 }
 
 /// `/ui/NAME`.
-pub(super) fn part(call: Call) -> Answer {
+pub(super) fn part(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let part = PARTS.iter().find(|(name, ..)| *name == call.argument);
         let part = part.map(|(_, kind, content)| asset(kind, content));

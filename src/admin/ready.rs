@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use crate::admin::State;
 use crate::admin::guard::{Shown, shown};
 use crate::admin::problem::Problem;
-use crate::admin::routes::{Answer, Call};
+use crate::admin::routes::{Call, ResponseFuture};
 
 /// What is known of the next hop may be so old.
 const FRESH: Duration = Duration::from_secs(15);
@@ -48,11 +48,11 @@ struct Readiness {
     dns: Part,
 }
 
-pub(super) fn healthz(_call: Call) -> Answer {
+pub(super) fn healthz(_call: Call) -> ResponseFuture {
     Box::pin(async { Ok("ok\n".into_response()) })
 }
 
-pub(super) fn readyz(call: Call) -> Answer {
+pub(super) fn readyz(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let trusted = shown(&call.headers, &call.state.settings) == Shown::Right;
         readiness(&call.state, trusted).await

@@ -63,7 +63,7 @@ pub(super) struct Route {
     pub(super) parameters: &'static [&'static str],
     /// Whether DNS is asked, which has a rate of its own.
     pub(super) asks_dns: bool,
-    pub(super) answer: fn(Call) -> Answer,
+    pub(super) answer: fn(Call) -> ResponseFuture,
 }
 
 /// The methods that are used.
@@ -93,12 +93,12 @@ impl Verb {
 
 impl Route {
     /// A GET for who has the token, without parameters, that costs little.
-    const fn get(path: &'static str, answer: fn(Call) -> Answer) -> Self {
+    const fn get(path: &'static str, answer: fn(Call) -> ResponseFuture) -> Self {
         Self { path, verb: Verb::Get, access: Access::Token, parameters: &[], asks_dns: false, answer }
     }
 
     /// One that asks DNS.
-    const fn asking(path: &'static str, answer: fn(Call) -> Answer) -> Self {
+    const fn asking(path: &'static str, answer: fn(Call) -> ResponseFuture) -> Self {
         Self { asks_dns: true, ..Self::get(path, answer) }
     }
 }
@@ -114,7 +114,7 @@ pub(super) struct Call {
 }
 
 /// What becomes of it.
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+pub(super) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 
 /// The router for the table.
 pub(super) fn router(shared: Arc<Shared>) -> Router {

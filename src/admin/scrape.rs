@@ -4,10 +4,10 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse;
 
 use crate::admin::State;
-use crate::admin::routes::{Answer, Call};
+use crate::admin::routes::{Call, ResponseFuture};
 use crate::metrics::{Format, Gauges, HistoryGauges};
 
-pub(super) fn metrics(call: Call) -> Answer {
+pub(super) fn metrics(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let accepted = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         // Prometheus names it first, with others behind; who asks by hand gets the older one, which any tool reads.

@@ -9,21 +9,21 @@ use futures_util::future::{join, join_all};
 
 use crate::audit::{Auditor, Judge, Question};
 use crate::dns::{Account, Budget, Urgency};
-use crate::gate::Inspection;
-use crate::message::header::{Author, Field, Header};
+use crate::gate::{DryMessage, DryRun};
+use crate::message::header::{Author, Field};
 use crate::policy::decide::Decision;
-use crate::policy::finding::Outcome;
+use crate::policy::finding::RuleResult;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, IdentityRules, Rule, Rung};
-use crate::reverse_mx::{Holding, NamesOutcome, Subject, Survey};
+use crate::reverse_mx::{FcrdnsResult, Holding, MxReport, Subject};
 use crate::smtp::address::{DomainName, Mailbox, ReversePath};
 use crate::spf::{self, Published, Sender};
 
 /// How long SPF may take (RFC 7208 4.6.4).
 const SPF_TIME: Duration = Duration::from_secs(20);
 
-/// Questions of one step: a survey asks 3 for each of `dns.max_mx_hosts` hosts.
+/// Questions of one step: a mx_report asks 3 for each of `dns.max_mx_hosts` hosts.
 const MOST_QUESTIONS: u32 = 500;
 
 /// The labels that are tried for a new host: `mx2` and so on.
@@ -44,7 +44,7 @@ const RUNGS: [(Rule, Rung); 7] = [
 pub(super) struct Facts {
     pub(super) domain: DomainName,
     pub(super) sender: Mailbox,
-    pub(super) survey: Survey,
+    pub(super) mx_report: MxReport,
     pub(super) published: Published,
     /// How many MX hosts are looked at.
     pub(super) most_hosts: usize,
@@ -54,14 +54,14 @@ pub(super) struct Facts {
 /// One outgoing address.
 pub(super) struct Line {
     pub(super) address: IpAddr,
-    pub(super) names: NamesOutcome,
+    pub(super) names: FcrdnsResult,
     /// Those names in its PTR records, confirmed or not, that lie in the domain.
     pub(super) own_names: Vec<(DomainName, Holding)>,
     /// A name in the domain that nobody uses yet, where the address needs one; `None` too where none was found.
     pub(super) fresh: Option<DomainName>,
     /// What was said in EHLO.
     pub(super) helo: String,
-    pub(super) spf: spf::Outcome,
+    pub(super) spf: spf::SpfResult,
     pub(super) judged: Vec<Judged>,
     /// Where it was asked for.
     pub(super) rungs: Vec<Climbed>,
@@ -71,16 +71,16 @@ impl Line {
     /// A name in the domain that its PTR records give, and that has the address or can be given it.
     pub(super) fn own_name(&self) -> Option<&DomainName> {
         let usable = |(_, holding): &&(DomainName, Holding)| match self.names {
-            NamesOutcome::Confirmed(_) => holding.alias.is_none(),
-            NamesOutcome::NotConfirmed(_) => holding.is_free_for(self.address),
-            NamesOutcome::NoPtr | NamesOutcome::TempError(_) => false,
+            FcrdnsResult::Confirmed(_) => holding.alias.is_none(),
+            FcrdnsResult::NotConfirmed(_) => holding.is_free_for(self.address),
+            FcrdnsResult::NoPtr | FcrdnsResult::TempError(_) => false,
         };
         self.own_names.iter().find(usable).map(|(name, _)| name)
     }
 
     /// Whether one of its names leads back to it.
     pub(super) fn is_confirmed(&self) -> bool {
-        matches!(self.names, NamesOutcome::Confirmed(_))
+        matches!(self.names, FcrdnsResult::Confirmed(_))
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Judged {
     /// The rule that refused.
     pub(super) refused_by: Option<(Identity, Rule)>,
     /// Its rule `matches` of MAIL FROM; `None` where that is off or the client is exempt.
-    pub(super) matches: Option<Outcome>,
+    pub(super) matches: Option<RuleResult>,
 }
 
 impl Judged {
@@ -107,7 +107,7 @@ impl Judged {
 pub(super) struct Climbed {
     pub(super) rule: Rule,
     pub(super) rung: Rung,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: RuleResult,
 }
 
 /// Who asks, and what.
@@ -123,19 +123,19 @@ impl Inquiry<'_> {
         // On the account of each address itself; what is asked for all of them, of the first.
         let first = egress.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
         let account = account(first);
-        let survey = self.auditor.reverse_mx.survey(domain, &account);
+        let mx_report = self.auditor.reverse_mx.mx_report(domain, &account);
         let published = spf::published(&self.auditor.dns, domain, &account);
-        let (survey, published) = join(survey, published).await;
+        let (mx_report, published) = join(mx_report, published).await;
         let mut lines = join_all(egress.iter().map(|address| self.line(*address))).await;
         let mut labels = LABELS;
         for line in &mut lines {
-            let placed = survey.trouble().is_some() || survey.takes_mail_at(line.address);
+            let placed = mx_report.trouble().is_some() || mx_report.takes_mail_at(line.address);
             if !placed && line.own_name().is_none() {
-                line.fresh = self.fresh_name(&mut labels, &survey, line.address).await;
+                line.fresh = self.fresh_name(&mut labels, &mx_report, line.address).await;
             }
         }
         let (domain, sender) = (domain.clone(), sender.clone());
-        Facts { domain, sender, survey, published, most_hosts: self.auditor.most_hosts, lines }
+        Facts { domain, sender, mx_report, published, most_hosts: self.auditor.most_hosts, lines }
     }
 
     async fn line(&self, address: IpAddr) -> Line {
@@ -159,13 +159,13 @@ impl Inquiry<'_> {
     }
 
     /// The names among those of the PTR records that the domain's administrator can give an address.
-    async fn own_names(&self, names: &NamesOutcome, address: IpAddr) -> Vec<(DomainName, Holding)> {
+    async fn own_names(&self, names: &FcrdnsResult, address: IpAddr) -> Vec<(DomainName, Holding)> {
         let names: Vec<DomainName> = match names {
-            NamesOutcome::Confirmed(names) => names.clone(),
-            NamesOutcome::NotConfirmed(names) => {
+            FcrdnsResult::Confirmed(names) => names.clone(),
+            FcrdnsResult::NotConfirmed(names) => {
                 names.iter().filter_map(|name| DomainName::parse(name).ok()).collect()
             }
-            NamesOutcome::NoPtr | NamesOutcome::TempError(_) => Vec::new(),
+            FcrdnsResult::NoPtr | FcrdnsResult::TempError(_) => Vec::new(),
         };
         let own = names.into_iter().filter(|name| name.is_at_or_below(&self.question.domain));
         let account = account(address);
@@ -176,11 +176,11 @@ impl Inquiry<'_> {
         .await
     }
 
-    async fn spf(&self, address: IpAddr, helo: &str) -> spf::Outcome {
+    async fn spf(&self, address: IpAddr, helo: &str) -> spf::SpfResult {
         let sender = Sender { local: self.question.sender.local(), domain: &self.question.domain, helo };
         let account = account(address);
         let checked = tokio::time::timeout(SPF_TIME, spf::check(&self.auditor.dns, &account, &sender)).await;
-        checked.map_or(spf::Outcome::TempError, |checked| checked.outcome)
+        checked.map_or(spf::SpfResult::TempError, |checked| checked.outcome)
     }
 
     async fn judge(&self, judge: &Judge, address: IpAddr, helo: &str) -> Judged {
@@ -188,24 +188,21 @@ impl Inquiry<'_> {
             address: self.question.sender.to_string().into(),
             domain: Some(self.question.domain.clone()),
         };
-        let header = Header { from: Field::Authors(vec![author]), reply_to: Field::Absent, received: 0 };
-        let mut guest = judge.gate.guest(address);
-        guest.hello(helo);
-        let mut inspection = guest.inspect(&ReversePath::Mailbox(self.question.sender.clone()));
-        // As the daemon: what the envelope refuses is refused before the header is seen.
-        let envelope = inspection.envelope(&mut guest).await;
-        let refused_at_once = rule_of(&inspection, &envelope);
-        let whole = inspection.header(&mut guest, &header, b"").await;
-        let (decision, refused_by) = if envelope.refuses() {
-            (envelope, refused_at_once)
-        } else {
-            let refused_by = rule_of(&inspection, &whole);
-            (whole, refused_by)
+        let message = DryMessage::of_addresses(Field::Authors(vec![author]), Field::Absent);
+        let dry_run = DryRun {
+            client: address,
+            helo: Some(helo.to_owned()),
+            mail_from: Some(ReversePath::Mailbox(self.question.sender.clone())),
+            message: Some(message),
         };
-        let mut findings = inspection.findings().iter();
+        let record = judge.gate.dry_run(&dry_run).await;
+        let refusing = record.cause.as_ref().and_then(|cause| cause.finding_of(&record.findings));
+        let refused_by = refusing.map(|finding| (finding.identity, finding.rule));
+        let mut findings = record.findings.iter();
         let matches = findings
             .find(|finding| finding.identity == Identity::MailFrom && finding.rule == Rule::Matches)
             .map(|finding| finding.outcome);
+        let decision = Decision { verdict: record.verdict, cause: record.cause, mode: record.mode };
         Judged { policy: judge.name, decision, refused_by, matches }
     }
 
@@ -230,10 +227,10 @@ impl Inquiry<'_> {
     async fn fresh_name(
         &self,
         labels: &mut std::ops::RangeInclusive<u8>,
-        survey: &Survey,
+        mx_report: &MxReport,
         address: IpAddr,
     ) -> Option<DomainName> {
-        let named = |name: &DomainName| survey.listed().iter().any(|known| known.host() == Some(name));
+        let named = |name: &DomainName| mx_report.listed().iter().any(|known| known.host() == Some(name));
         for number in labels {
             let name = DomainName::parse(&format!("mx{number}.{}", self.question.domain)).ok()?;
             let holding = self.auditor.reverse_mx.holding(&name, &account(address)).await;
@@ -259,12 +256,6 @@ fn label_of(address: IpAddr) -> String {
         IpAddr::V4(address) => format!("mx-{}", address.to_string().replace('.', "-")),
         IpAddr::V6(address) => format!("mx-{:032x}", u128::from(address)),
     }
-}
-
-/// The rule that refused, by what was found until now.
-fn rule_of(inspection: &Inspection, decision: &Decision) -> Option<(Identity, Rule)> {
-    let finding = decision.cause.as_ref()?.finding_of(inspection.findings())?;
-    Some((finding.identity, finding.rule))
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub enum Unfit {
 /// How an audit ends; as a number, the exit code of `rmxd audit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Outcome {
+pub enum AuditResult {
     /// Mail over every address is accepted.
     Accepted = 0,
     /// Over at least one address mail would be lost.

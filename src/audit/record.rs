@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::dns::names::reverse_name;
-use crate::policy::evidence::Target;
+use crate::dns::fcrdns::reverse_name;
+use crate::evidence::Target;
 use crate::smtp::address::DomainName;
 
 /// Time to live of what is to be added.
@@ -14,13 +14,13 @@ const MOST_OCTETS: usize = 255;
 
 /// A record of the domain's, or of the provider's, zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct MissingRecord {
     owner: String,
     rtype: &'static str,
     data: String,
 }
 
-impl Record {
+impl MissingRecord {
     /// A or AAAA.
     pub(super) fn address(owner: &DomainName, address: IpAddr) -> Self {
         let rtype = if address.is_ipv4() { "A" } else { "AAAA" };
@@ -54,7 +54,7 @@ impl Record {
     }
 }
 
-impl fmt::Display for Record {
+impl fmt::Display for MissingRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {TTL} IN {} {}", self.owner, self.rtype, self.data)
     }
@@ -97,16 +97,19 @@ mod tests {
         let v4: IpAddr = "192.0.2.7".parse().unwrap();
         let v6: IpAddr = "2001:db8::4a".parse().unwrap();
         let rows = [
-            (Record::address(&host, v4), "mx2.a.test. 3600 IN A 192.0.2.7"),
-            (Record::address(&host, v6), "mx2.a.test. 3600 IN AAAA 2001:db8::4a"),
-            (Record::mx(&name("a.test"), 20, &host), "a.test. 3600 IN MX 20 mx2.a.test."),
-            (Record::mx_to(&name("a.test"), 0, &Target::Root), "a.test. 3600 IN MX 0 ."),
-            (Record::ptr(v4, "mx2.a.test").unwrap(), "7.2.0.192.in-addr.arpa. 3600 IN PTR mx2.a.test."),
+            (MissingRecord::address(&host, v4), "mx2.a.test. 3600 IN A 192.0.2.7"),
+            (MissingRecord::address(&host, v6), "mx2.a.test. 3600 IN AAAA 2001:db8::4a"),
+            (MissingRecord::mx(&name("a.test"), 20, &host), "a.test. 3600 IN MX 20 mx2.a.test."),
+            (MissingRecord::mx_to(&name("a.test"), 0, &Target::Root), "a.test. 3600 IN MX 0 ."),
             (
-                Record::ptr(v6, "mx2.a.test").unwrap(),
+                MissingRecord::ptr(v4, "mx2.a.test").unwrap(),
+                "7.2.0.192.in-addr.arpa. 3600 IN PTR mx2.a.test.",
+            ),
+            (
+                MissingRecord::ptr(v6, "mx2.a.test").unwrap(),
                 "a.4.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 3600 IN PTR mx2.a.test.",
             ),
-            (Record::txt(&name("a.test"), "v=spf1 mx ~all"), "a.test. 3600 IN TXT \"v=spf1 mx ~all\""),
+            (MissingRecord::txt(&name("a.test"), "v=spf1 mx ~all"), "a.test. 3600 IN TXT \"v=spf1 mx ~all\""),
         ];
         for (record, line) in rows {
             assert_eq!(record.to_string(), line);
@@ -120,14 +123,14 @@ mod tests {
         let many = format!("v=spf1 {}~all", "ip4:192.0.2.123 ".repeat(40));
         let unbroken = format!("v=spf1 exists:{}.test", "%{d}\\\"".repeat(60));
         for text in [many.as_str(), &unbroken, "v=spf1 \"a\\b\" -all", ""] {
-            let line = Record::txt(&name("a.test"), text).to_string();
+            let line = MissingRecord::txt(&name("a.test"), text).to_string();
             let zone = Zone::parse(&line, None).unwrap();
             let records = zone.records(&Name::from_ascii("a.test.").unwrap(), RecordType::TXT);
             let [RData::TXT(txt)] = records else { panic!("{line}") };
             assert_eq!(String::from_utf8(txt.txt_data.concat()).unwrap(), text);
             assert!(txt.txt_data.iter().all(|string| string.len() <= 255), "{line}");
         }
-        let line = Record::txt(&name("a.test"), &many).to_string();
+        let line = MissingRecord::txt(&name("a.test"), &many).to_string();
         assert!(line.contains(" \" \"ip4:"), "{line}");
     }
 }

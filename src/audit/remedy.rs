@@ -9,11 +9,11 @@ mod policy;
 use std::net::IpAddr;
 
 use crate::audit::facts::{Facts, Line};
-use crate::audit::record::Record;
-use crate::policy::evidence::Target;
+use crate::audit::record::MissingRecord;
+use crate::evidence::Target;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::reverse_mx::{Exchanger, Exchangers, NamesOutcome};
+use crate::reverse_mx::{Exchanger, Exchangers, FcrdnsResult};
 use crate::smtp::address::DomainName;
 
 /// Between the preferences of two MX hosts.
@@ -32,8 +32,8 @@ pub(super) struct Remedy {
 pub(super) struct Step {
     pub(super) why: String,
     pub(super) zone: Zone,
-    pub(super) remove: Vec<Record>,
-    pub(super) add: Vec<Record>,
+    pub(super) remove: Vec<MissingRecord>,
+    pub(super) add: Vec<MissingRecord>,
 }
 
 /// Who can add a record.
@@ -47,7 +47,7 @@ pub(super) enum Zone {
 
 impl Remedy {
     pub(super) fn of(facts: &Facts) -> Self {
-        let listed = facts.survey.listed();
+        let listed = facts.mx_report.listed();
         let last =
             listed.iter().filter(|exchanger| is_host(exchanger)).map(|exchanger| exchanger.preference).max();
         let mut draft = Draft {
@@ -90,14 +90,14 @@ impl Draft<'_> {
         self.remedy.remarks.push(what);
     }
 
-    fn step(&mut self, zone: Zone, why: String, remove: Vec<Record>, add: Vec<Record>) {
+    fn step(&mut self, zone: Zone, why: String, remove: Vec<MissingRecord>, add: Vec<MissingRecord>) {
         self.remedy.steps.push(Step { why, zone, remove, add });
     }
 
     /// What stands in the way of any record.
     fn can_be_mended(&mut self) -> bool {
         let domain = self.domain().clone();
-        let fault = match (&self.facts.survey.exchangers, &self.facts.survey.own.alias) {
+        let fault = match (&self.facts.mx_report.exchangers, &self.facts.mx_report.own.alias) {
             (_, Some(target)) => format!(
                 "{domain} is an alias (CNAME) of {target}: beside a CNAME record no MX and no TXT record can stand (RFC 1034 \
                  3.6.2). Put {target}'s own records in its place, then audit again."
@@ -119,17 +119,17 @@ impl Draft<'_> {
     /// The MX records that are there.
     fn exchangers(&mut self) {
         let domain = self.domain().clone();
-        match &self.facts.survey.exchangers {
+        match &self.facts.mx_report.exchangers {
             Exchangers::Null => self.step(
                 Zone::Own,
                 format!(
                     "{domain} says that it takes no mail (null MX, RFC 7505), so nobody should take mail from it. This record has \
                      to go."
                 ),
-                vec![Record::mx_to(&domain, 0, &Target::Root)],
+                vec![MissingRecord::mx_to(&domain, 0, &Target::Root)],
                 Vec::new(),
             ),
-            Exchangers::Absent if self.facts.survey.own.addresses.is_empty() => {
+            Exchangers::Absent if self.facts.mx_report.own.addresses.is_empty() => {
                 self.remark(format!("{domain} has no MX record: nobody can answer its mail."));
             }
             Exchangers::Absent => {
@@ -152,7 +152,7 @@ impl Draft<'_> {
     fn exchanger(&mut self, exchanger: &Exchanger) {
         let Exchanger { preference, target, holding, .. } = exchanger;
         let domain = self.domain().clone();
-        let record = Record::mx_to(&domain, *preference, target);
+        let record = MissingRecord::mx_to(&domain, *preference, target);
         let Some(holding) = holding else {
             let why = if *target == Target::Root {
                 "An MX record that names the root says \"no mail\" only where it stands alone (RFC 7505 3)."
@@ -170,7 +170,7 @@ impl Draft<'_> {
                 format!("The MX host {target} is an alias (CNAME) of {alias}, which RFC 2181 10.3 forbids.");
             match alias {
                 Target::Host(host) => {
-                    let direct = Record::mx(&domain, *preference, host);
+                    let direct = MissingRecord::mx(&domain, *preference, host);
                     self.step(Zone::Own, why, vec![record], vec![direct]);
                 }
                 Target::Root | Target::Invalid(_) => self.remark(why),
@@ -191,16 +191,16 @@ impl Draft<'_> {
     /// The records that one address needs.
     fn line(&mut self, line: &Line) {
         let address = line.address;
-        if self.facts.survey.takes_mail_at(address) {
+        if self.facts.mx_report.takes_mail_at(address) {
             self.placed.push(address);
             return self.ptr_of_exchanger(line);
         }
-        if self.facts.survey.trouble().is_some() {
+        if self.facts.mx_report.trouble().is_some() {
             return self.remark(format!(
                 "Whether {address} is an address of an MX host can't be known now. Audit again later."
             ));
         }
-        if let NamesOutcome::TempError(trouble) = line.names {
+        if let FcrdnsResult::TempError(trouble) = line.names {
             return self.remark(format!(
                 "The PTR record of {address} can't be looked up now ({trouble}). Audit again later."
             ));
@@ -233,7 +233,7 @@ impl Draft<'_> {
             (None, _) => why.push(format!("Give it a host name of its own, {host}.")),
         }
         if line.own_name().is_none() || !line.is_confirmed() {
-            add.push(Record::address(host, address));
+            add.push(MissingRecord::address(host, address));
         }
         if !self.hosts.contains(&Target::Host(host.clone())) {
             let order = if self.hosts.is_empty() {
@@ -254,25 +254,25 @@ impl Draft<'_> {
         let address = line.address;
         let refused = line.judged.iter().find_map(|judged| judged.refused_for(Identity::Ptr));
         let why = match (&line.names, refused) {
-            (NamesOutcome::TempError(_), _) | (NamesOutcome::Confirmed(_), None) => return,
+            (FcrdnsResult::TempError(_), _) | (FcrdnsResult::Confirmed(_), None) => return,
             // What such a name lacks is the domain's own MX record.
-            (NamesOutcome::Confirmed(_), Some(_)) if line.own_name().is_some() => return,
-            (NamesOutcome::Confirmed(names), Some(reason)) => {
+            (FcrdnsResult::Confirmed(_), Some(_)) if line.own_name().is_some() => return,
+            (FcrdnsResult::Confirmed(names), Some(reason)) => {
                 let names: Vec<&str> = names.iter().map(DomainName::as_str).collect();
                 format!(
                     "{address} is called {}, and a strict receiver refuses that name ({reason}).",
                     names.join(", ")
                 )
             }
-            (NamesOutcome::NoPtr, _) => {
+            (FcrdnsResult::NoPtr, _) => {
                 format!("{address} has no PTR record, and many receivers refuse mail from such an address.")
             }
-            (NamesOutcome::NotConfirmed(names), _) => {
+            (FcrdnsResult::NotConfirmed(names), _) => {
                 if let Some(name) = line.own_name() {
                     let why = format!(
                         "The PTR record of {address} says {name}, but that name hasn't got the address."
                     );
-                    let add = vec![Record::address(name, address)];
+                    let add = vec![MissingRecord::address(name, address)];
                     return self.step(Zone::Own, why, Vec::new(), add);
                 }
                 format!(
@@ -289,7 +289,7 @@ impl Draft<'_> {
 
     /// The name of the MX host that has an address, by the target itself where it is an alias.
     fn exchanger_of(&self, address: IpAddr) -> Option<DomainName> {
-        let Some(exchanger) = self.facts.survey.exchanger_with(address) else {
+        let Some(exchanger) = self.facts.mx_report.exchanger_with(address) else {
             return Some(self.domain().clone());
         };
         match exchanger.holding.as_ref().and_then(|holding| holding.alias.as_ref()) {
@@ -302,21 +302,21 @@ impl Draft<'_> {
     /// Asks the provider for a PTR record instead of those that are there.
     fn ptr(&mut self, line: &Line, host: &DomainName, why: String) {
         let names: Vec<String> = match &line.names {
-            NamesOutcome::Confirmed(names) => names.iter().map(ToString::to_string).collect(),
-            NamesOutcome::NotConfirmed(names) => names.iter().map(ToString::to_string).collect(),
-            NamesOutcome::NoPtr | NamesOutcome::TempError(_) => Vec::new(),
+            FcrdnsResult::Confirmed(names) => names.iter().map(ToString::to_string).collect(),
+            FcrdnsResult::NotConfirmed(names) => names.iter().map(ToString::to_string).collect(),
+            FcrdnsResult::NoPtr | FcrdnsResult::TempError(_) => Vec::new(),
         };
-        let remove = names.iter().filter_map(|name| Record::ptr(line.address, name)).collect();
-        let add = Record::ptr(line.address, host.as_str()).into_iter().collect();
+        let remove = names.iter().filter_map(|name| MissingRecord::ptr(line.address, name)).collect();
+        let add = MissingRecord::ptr(line.address, host.as_str()).into_iter().collect();
         self.step(Zone::Provider, why, remove, add);
     }
 
     /// An MX record that comes after all others.
-    fn mx(&mut self, host: &DomainName) -> Record {
+    fn mx(&mut self, host: &DomainName) -> MissingRecord {
         let preference = self.last.map_or(APART, |last| last.saturating_add(APART));
         self.last = Some(preference);
         self.hosts.push(Target::Host(host.clone()));
-        Record::mx(self.domain(), preference, host)
+        MissingRecord::mx(self.domain(), preference, host)
     }
 
     /// Receivers look at so many hosts only, the best first.

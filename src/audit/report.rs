@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use crate::audit::facts::{Climbed, Facts, Judged, Line};
 use crate::audit::remedy::{Remedy, Step, Zone};
 use crate::audit::standing::Standing;
-use crate::audit::{Outcome, RIGHT, WRONG};
+use crate::audit::{AuditResult, RIGHT, WRONG};
 use crate::policy::decide::Verdict;
 use crate::policy::finding;
 use crate::policy::rule::{Mode, Rule};
-use crate::reverse_mx::{Exchanger, NamesOutcome};
+use crate::reverse_mx::{Exchanger, FcrdnsResult};
 use crate::spf;
 
 /// Where a sentence is broken.
@@ -37,13 +37,13 @@ impl Report {
     }
 
     /// How it ends, all addresses taken together.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> AuditResult {
         if self.standings.iter().any(|standing| !standing.lost.is_empty()) {
-            Outcome::Lost
+            AuditResult::Lost
         } else if self.standings.iter().any(|standing| !standing.unknown.is_empty()) {
-            Outcome::Unknown
+            AuditResult::Unknown
         } else {
-            Outcome::Accepted
+            AuditResult::Accepted
         }
     }
 
@@ -86,7 +86,7 @@ impl Report {
 
     fn exchanger(&self, address: IpAddr) -> String {
         let with: Vec<String> = self.exchangers(address).map(host).collect();
-        match (with.is_empty(), self.facts.survey.trouble()) {
+        match (with.is_empty(), self.facts.mx_report.trouble()) {
             (false, _) => format!("{RIGHT} {}", with.join(", ")),
             (true, Some(trouble)) => format!("? {trouble}"),
             (true, None) => format!("{WRONG} none"),
@@ -94,7 +94,7 @@ impl Report {
     }
 
     fn exchangers(&self, address: IpAddr) -> impl Iterator<Item = &Exchanger> {
-        self.facts.survey.listed().iter().filter(move |exchanger| exchanger.has(address))
+        self.facts.mx_report.listed().iter().filter(move |exchanger| exchanger.has(address))
     }
 
     /// A row for each rung, a column for each address.
@@ -186,12 +186,12 @@ impl Report {
             |exchanger| json!({ "preference": exchanger.preference, "host": exchanger.target.to_string() }),
         );
         let (ptr, names) = match &line.names {
-            NamesOutcome::Confirmed(names) => ("confirmed", names.iter().map(ToString::to_string).collect()),
-            NamesOutcome::NoPtr => ("none", Vec::new()),
-            NamesOutcome::NotConfirmed(names) => {
+            FcrdnsResult::Confirmed(names) => ("confirmed", names.iter().map(ToString::to_string).collect()),
+            FcrdnsResult::NoPtr => ("none", Vec::new()),
+            FcrdnsResult::NotConfirmed(names) => {
                 ("not_confirmed", names.iter().map(ToString::to_string).collect())
             }
-            NamesOutcome::TempError(_) => ("temperror", Vec::new()),
+            FcrdnsResult::TempError(_) => ("temperror", Vec::new()),
         };
         let mut value = json!({
             "address": line.address.to_string(),
@@ -219,8 +219,10 @@ impl Report {
 fn judged_json(judged: &Judged) -> Value {
     let cause = judged.decision.cause.as_ref();
     let rung = match judged.matches {
-        Some(finding::Outcome::Pass(rung)) => Some(rung.name()),
-        Some(finding::Outcome::Fail(_) | finding::Outcome::TempError(_) | finding::Outcome::None(_))
+        Some(finding::RuleResult::Pass(rung)) => Some(rung.name()),
+        Some(
+            finding::RuleResult::Fail(_) | finding::RuleResult::TempError(_) | finding::RuleResult::None(_),
+        )
         | None => None,
     };
     json!({
@@ -230,7 +232,7 @@ fn judged_json(judged: &Judged) -> Value {
         "identity": judged.refused_by.map(|(identity, _)| identity.name()),
         "rule": judged.refused_by.map(|(_, rule)| rule.name()),
         "reason": cause.map(|cause| cause.reason.name()),
-        "matches": judged.matches.map(finding::Outcome::word),
+        "matches": judged.matches.map(finding::RuleResult::word),
         "rung": rung,
     })
 }
@@ -250,22 +252,25 @@ fn host(exchanger: &Exchanger) -> String {
 
 fn names(line: &Line) -> String {
     match &line.names {
-        NamesOutcome::Confirmed(names) => {
+        FcrdnsResult::Confirmed(names) => {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             format!("{RIGHT} {}", names.join(", "))
         }
-        NamesOutcome::NoPtr => format!("{WRONG} none"),
-        NamesOutcome::NotConfirmed(names) => format!("{WRONG} {}, not confirmed", names.join(", ")),
-        NamesOutcome::TempError(trouble) => format!("? {trouble}"),
+        FcrdnsResult::NoPtr => format!("{WRONG} none"),
+        FcrdnsResult::NotConfirmed(names) => format!("{WRONG} {}, not confirmed", names.join(", ")),
+        FcrdnsResult::TempError(trouble) => format!("? {trouble}"),
     }
 }
 
-fn mark_spf(outcome: spf::Outcome) -> String {
+fn mark_spf(outcome: spf::SpfResult) -> String {
     let mark = match outcome {
-        spf::Outcome::Pass => RIGHT,
-        spf::Outcome::Fail => WRONG,
-        spf::Outcome::TempError => '?',
-        spf::Outcome::SoftFail | spf::Outcome::Neutral | spf::Outcome::None | spf::Outcome::PermError => '-',
+        spf::SpfResult::Pass => RIGHT,
+        spf::SpfResult::Fail => WRONG,
+        spf::SpfResult::TempError => '?',
+        spf::SpfResult::SoftFail
+        | spf::SpfResult::Neutral
+        | spf::SpfResult::None
+        | spf::SpfResult::PermError => '-',
     };
     format!("{mark} {outcome}")
 }
@@ -279,10 +284,10 @@ fn verdict(judged: &Judged) -> String {
             let identity = judged.refused_by.map(|(identity, _)| format!("{identity} ")).unwrap_or_default();
             format!(": {identity}{}", cause.reason)
         }
-        (None, Some(finding::Outcome::Pass(rung))) => format!(" ({rung})"),
-        (None, Some(finding::Outcome::Fail(reason))) => format!(" (tag {reason})"),
-        (None, Some(finding::Outcome::TempError(trouble))) => format!(" ({trouble})"),
-        (None, Some(finding::Outcome::None(_)) | None) => String::new(),
+        (None, Some(finding::RuleResult::Pass(rung))) => format!(" ({rung})"),
+        (None, Some(finding::RuleResult::Fail(reason))) => format!(" (tag {reason})"),
+        (None, Some(finding::RuleResult::TempError(trouble))) => format!(" ({trouble})"),
+        (None, Some(finding::RuleResult::None(_)) | None) => String::new(),
     };
     let monitor = match (decision.mode, &decision.cause) {
         (Mode::Monitor, Some(_)) => " (mode monitor)",
@@ -293,10 +298,10 @@ fn verdict(judged: &Judged) -> String {
 
 fn climbs(climbed: &Climbed) -> &'static str {
     match climbed.outcome {
-        finding::Outcome::Pass(_) => "holds",
-        finding::Outcome::Fail(_) => "no",
-        finding::Outcome::TempError(_) => "unknown",
-        finding::Outcome::None(_) => "-",
+        finding::RuleResult::Pass(_) => "holds",
+        finding::RuleResult::Fail(_) => "no",
+        finding::RuleResult::TempError(_) => "unknown",
+        finding::RuleResult::None(_) => "-",
     }
 }
 

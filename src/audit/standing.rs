@@ -7,7 +7,7 @@
 use crate::audit::facts::{Facts, Judged, Line};
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
-use crate::reverse_mx::NamesOutcome;
+use crate::reverse_mx::FcrdnsResult;
 use crate::spf;
 
 /// The policies that count, by the names of their judges.
@@ -23,7 +23,7 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn of(facts: &Facts, line: &Line) -> Self {
         let mut standing = Self { lost: Vec::new(), unknown: Vec::new() };
-        match (facts.survey.exchanger_with(line.address), facts.survey.trouble()) {
+        match (facts.mx_report.exchanger_with(line.address), facts.mx_report.trouble()) {
             (Some(_), _) => {}
             (None, Some(trouble)) => {
                 standing.unknown.push(format!("the MX hosts can't all be looked up now ({trouble})"));
@@ -35,21 +35,21 @@ impl Standing {
         for judged in line.judged.iter().filter(|judged| COUNTING.contains(&judged.policy)) {
             standing.judge(judged);
         }
-        if let NamesOutcome::TempError(trouble) = line.names {
+        if let FcrdnsResult::TempError(trouble) = line.names {
             standing.unknown.push(format!("its PTR record can't be looked up now ({trouble})"));
         }
         match line.spf {
-            spf::Outcome::Fail => {
+            spf::SpfResult::Fail => {
                 standing
                     .lost
                     .push("SPF gives fail: the domain itself says that this mail is forged".to_owned());
             }
-            spf::Outcome::TempError => standing.unknown.push("SPF can't be looked up now".to_owned()),
-            spf::Outcome::Pass
-            | spf::Outcome::SoftFail
-            | spf::Outcome::Neutral
-            | spf::Outcome::None
-            | spf::Outcome::PermError => {}
+            spf::SpfResult::TempError => standing.unknown.push("SPF can't be looked up now".to_owned()),
+            spf::SpfResult::Pass
+            | spf::SpfResult::SoftFail
+            | spf::SpfResult::Neutral
+            | spf::SpfResult::None
+            | spf::SpfResult::PermError => {}
         }
         standing
     }

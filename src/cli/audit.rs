@@ -4,18 +4,15 @@
 //! told is the business of [`crate::audit`].
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::process::ExitCode;
 
-use crate::audit::{Auditor, Judge, Outcome, Question, Report, Unfit, domain, mailbox};
-use crate::cli::colour::Colour;
-use crate::cli::{ConfigSource, Exit, daemon, print};
-use crate::config::{self, DRAIN, Flags, Settings};
+use crate::audit::{AuditResult, Question, Report, Unfit, domain, mailbox};
+use crate::config::DRAIN;
+use crate::console::colour::Colour;
+use crate::console::{ConfigSource, Exit, print};
+use crate::daemon;
 use crate::dns::Dns;
 use crate::smtp::address::{DomainName, Mailbox};
-
-/// The strict policy, the very file.
-const STRICT: (&str, &str) = ("config/strict.toml", include_str!("../../config/strict.toml"));
 
 /// Audit the outgoing addresses of your own domain: which of them a reverse MX lookup accepts, and what to add to DNS
 #[derive(Debug, clap::Args)]
@@ -72,15 +69,15 @@ fn audit(args: &Args) -> Result<Exit, Exit> {
         let config = |what: String| failed(Exit::Config, &what);
         let dns =
             Dns::new(own.dns.clone()).map_err(|error| config(daemon::StartError::from(error).to_string()))?;
-        let auditor = auditor(&dns, &own, args.source.config.is_some()).map_err(config)?;
+        let auditor = daemon::auditor(&dns, &own, args.source.config.is_some()).map_err(config)?;
         let audited = auditor.audit(&question).await;
         audited.map_err(|unfit| failed(Exit::Usage, &option(&unfit)))
     })?;
     match print(&shown(&report, args.json)) {
         Exit::Done => Ok(match report.outcome() {
-            Outcome::Accepted => Exit::Done,
-            Outcome::Lost => Exit::Reject,
-            Outcome::Unknown => Exit::Temporary,
+            AuditResult::Accepted => Exit::Done,
+            AuditResult::Lost => Exit::Reject,
+            AuditResult::Unknown => Exit::Temporary,
         }),
         other => Err(other),
     }
@@ -116,36 +113,4 @@ fn shown(report: &Report, json: bool) -> String {
     let (colour, text) = (Colour::of_stdout(), report.text());
     let (title, rest) = text.split_once('\n').unwrap_or((&text, ""));
     format!("{}\n{}", colour.bold(title), colour.verdicts(rest))
-}
-
-/// The shipped policies, and where it is wanted one's own, over one DNS.
-///
-/// # Errors
-/// What is wrong with the configuration.
-pub(super) fn auditor(dns: &Dns, own: &Settings, with_own: bool) -> Result<Auditor, String> {
-    let judge = |name, settings: &Settings| {
-        let gate = daemon::gate_over(dns.clone(), settings).map_err(|error| error.to_string());
-        gate.map(|gate| Judge { name, gate })
-    };
-    let mut judges = vec![
-        judge("default", &shipped(None, own)?)?,
-        judge("strict", &shipped(Some((Path::new(STRICT.0), STRICT.1)), own)?)?,
-    ];
-    if with_own {
-        judges.push(judge("yours", own)?);
-    }
-    Ok(Auditor::new(dns.clone(), own.reverse_mx.clone(), judges))
-}
-
-/// A policy as others have it, whatever the environment here says; only what DNS is asked, and which addresses count, is the
-/// operator's.
-fn shipped(file: Option<(&Path, &str)>, own: &Settings) -> Result<Settings, String> {
-    let set = vec![("hostname".to_owned(), own.hostname.to_string())];
-    let loaded = config::load_text(file, [], &Flags { set, ..Flags::default() });
-    let mut settings = loaded
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?
-        .settings;
-    settings.dns = own.dns.clone();
-    settings.reverse_mx.private_addresses = own.reverse_mx.private_addresses;
-    Ok(settings)
 }

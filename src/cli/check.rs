@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::{ConfigSource, Exit, daemon, print};
 use crate::config::DRAIN;
-use crate::gate::{Rehearsal, author, sender};
-use crate::message::header::{self, Author, Field, Header};
-use crate::message::mailbox_line;
+use crate::console::{ConfigSource, Exit, print};
+use crate::daemon;
+use crate::decision::report;
+use crate::gate::{DryMessage, DryRun, author, sender};
+use crate::message::file;
+use crate::message::header::{self, Author, Field};
 use crate::policy::decide::Verdict;
-use crate::record::report;
 use crate::smtp::address::ReversePath;
 
 /// Make one decision and show its evidence: every record asked, rung by rung
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn check(args: &Args) -> Result<Exit, Exit> {
     let settings = args.source.load(DRAIN)?.settings;
-    let rehearsal = rehearsal(args)?;
+    let dry_run = dry_run(args)?;
     let failed = |exit: Exit, what: String| {
         eprintln!("rmxd: {what}");
         exit
@@ -60,7 +61,7 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
     let record = runtime.block_on(async {
         let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, error.to_string()))?;
-        Ok(gate.rehearse(&rehearsal).await)
+        Ok(gate.dry_run(&dry_run).await)
     });
     let record = record?;
     let text = if args.json { format!("{:#}\n", report::json(&record)) } else { report::tree(&record) };
@@ -74,36 +75,23 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     }
 }
 
-/// From the command line, the header perhaps from a file.
-fn rehearsal(args: &Args) -> Result<Rehearsal, Exit> {
-    let (block, body) = match &args.message {
-        None => Default::default(),
+/// From the command line, the message perhaps from a file.
+fn dry_run(args: &Args) -> Result<DryRun, Exit> {
+    let message = match &args.message {
+        None => DryMessage::of_addresses(field(&args.from), field(&args.reply_to)),
         Some(path) => {
             let content = std::fs::read(path).map_err(|error| {
                 eprintln!("rmxd: --message {}: {error}", path.display());
                 Exit::Usage
             })?;
-            parts(&content)
+            let (block, body) = file::parts(&content);
+            DryMessage { header: header::read(&block), block, body }
         }
     };
-    let header = match args.message {
-        None => Header { from: field(&args.from), reply_to: field(&args.reply_to), received: 0 },
-        Some(_) => header::read(&block),
-    };
     let (helo, mail_from) = (args.helo.clone(), args.mail_from.clone());
-    Ok(Rehearsal { client: args.client, helo, mail_from, header, block, body })
+    Ok(DryRun { client: args.client, helo, mail_from, message: Some(message) })
 }
 
 fn field(authors: &[Author]) -> Field {
     if authors.is_empty() { Field::Absent } else { Field::Authors(authors.to_vec()) }
-}
-
-/// The header block and the body of a file, whose lines may end in LF; a `From ` line of an mbox is a field.
-fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let lines = content.split_inclusive(|byte| *byte == b'\n');
-    let lines = lines.map(|line| line.strip_suffix(b"\n").unwrap_or(line));
-    let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let ended = |line: &[u8]| [line, b"\r\n"].concat();
-    let block: Vec<u8> = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
-    (mailbox_line::as_field(&block).into_owned(), lines.flat_map(ended).collect())
 }

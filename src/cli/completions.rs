@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-use crate::cli::{commands, print};
+use crate::cli::commands;
+use crate::console::print;
 
 /// Print the completions of a shell
 ///

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::cli::{ConfigSource, Exit, print};
 use crate::config::{DRAIN, Entry, Value};
+use crate::console::{ConfigSource, Exit, print};
 use crate::tls;
 
 /// `rmxd config`.

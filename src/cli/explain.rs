@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::history::{open, say_damage, trouble};
-use crate::cli::{ConfigSource, Exit, print};
-use crate::record::{Id, report};
+use crate::console::{ConfigSource, Exit, print};
+use crate::decision::{Id, report};
 use crate::store::history::{Archive, Page};
 
 /// A daemon writes its decisions once a second: a new one is in the history by then.

@@ -7,13 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::cli::colour::Colour;
-use crate::cli::refusals::{kinds_table, line, list, shown, sum, table};
-use crate::cli::{ConfigSource, Exit, print};
 use crate::config::DRAIN;
-use crate::gate::tally::{Row, Tally};
-use crate::record::{Record, report};
+use crate::console::colour::Colour;
+use crate::console::refusals::{kinds_table, line, list, shown, sum, table};
+use crate::console::{ConfigSource, Exit, print};
+use crate::decision::{DecisionRecord, report};
 use crate::smtp::escape::Escaped;
+use crate::stats::refusals::{RefusalStats, Row};
 use crate::store::history::{Archive, Damage, Filter, ReadError, Settings};
 
 /// The state folder of the service (`StateDirectory=`), where a relative `history.path` begins for it but not for whoever
@@ -98,7 +98,7 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
 
 fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
     let (limit, mut before) = (args.limit.get(), None);
-    let mut records: Vec<Record> = Vec::new();
+    let mut records: Vec<DecisionRecord> = Vec::new();
     let mut damage: Vec<Damage> = Vec::new();
     loop {
         let page = archive.search(filter, before, limit - records.len()).map_err(trouble)?;
@@ -125,7 +125,7 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
 }
 
 /// For people: one line each.
-fn listed(records: &[Record]) -> String {
+fn listed(records: &[DecisionRecord]) -> String {
     let mut table = table(
         &[
             "TIME (UTC)",
@@ -164,24 +164,24 @@ fn listed(records: &[Record]) -> String {
 }
 
 fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
-    let mut tally = Tally::default();
-    let damage = archive.all(filter, |record| tally.add_record(record)).map_err(trouble)?;
+    let mut stats = RefusalStats::default();
+    let damage = archive.all(filter, |record| stats.add_record(record)).map_err(trouble)?;
     say_damage(&damage);
-    let found = if tally.is_empty() { Exit::Reject } else { Exit::Done };
+    let found = if stats.is_empty() { Exit::Reject } else { Exit::Done };
     if args.json {
-        return printed(&format!("{:#}\n", tally.json(args.limit.get())), found);
+        return printed(&format!("{:#}\n", stats.json(args.limit.get())), found);
     }
-    if tally.is_empty() {
+    if stats.is_empty() {
         eprintln!("rmxd: nothing in {} would have been refused", archive.path().display());
         return Ok(found);
     }
-    printed(&summed(&tally, args.limit.get(), Colour::of_stdout()), found)
+    printed(&summed(&stats, args.limit.get(), Colour::of_stdout()), found)
 }
 
-fn summed(tally: &Tally, top: usize, colour: Colour) -> String {
+fn summed(stats: &RefusalStats, top: usize, colour: Colour) -> String {
     let mut text = String::new();
-    let kinds = tally.kinds();
-    let rows: Vec<Row> = tally.rows();
+    let kinds = stats.kinds();
+    let rows: Vec<Row> = stats.rows();
     let title = format!("{} would have been refused, and why", sum(&kinds).taken);
     line(&mut text, &format!("{}\n{}", colour.bold(&title), kinds_table(&kinds)));
     line(&mut text, &format!("\n{}", colour.bold("By sender domain")));

@@ -12,8 +12,9 @@ use std::process::ExitCode;
 
 use roff::{Roff, roman};
 
-use crate::cli::{Exit, commands, print, report};
+use crate::cli::commands;
 use crate::config::reference::reference;
+use crate::console::{Exit, print, report};
 
 /// Write the manual pages into a folder
 ///

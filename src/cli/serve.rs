@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::daemon::{Daemon, StartError};
-use crate::cli::{ConfigSource, Exit, notify};
+use crate::cli::notify;
 use crate::config::{DRAIN, Loaded, Settings};
-use crate::gate::{DAILY, Occasion};
+use crate::console::{ConfigSource, Exit};
+use crate::daemon::{Daemon, StartError};
 use crate::log::{self, Log};
 use crate::server::{self, Listener};
+use crate::stats::{DAILY, ReportTrigger};
 
 /// Run the daemon
 ///
@@ -98,7 +99,7 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
     loop {
         match signals.next().await {
             Wanted::Stop => break,
-            Wanted::Report => monitor.report(Occasion::Asked),
+            Wanted::Report => monitor.report(ReportTrigger::Asked),
             Wanted::Reload => {
                 notify::reloading().await;
                 tokio::select! {
@@ -110,7 +111,7 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
         }
     }
     let exit = drain(daemon, &mut signals).await;
-    monitor.report(Occasion::End);
+    monitor.report(ReportTrigger::End);
     exit
 }
 

@@ -16,7 +16,7 @@ use crate::config::problem::Origin;
 use crate::config::raw;
 use crate::config::reader::Reader;
 use crate::config::resolve::{network, pattern};
-use crate::gate::{self, Domains};
+use crate::exempt::{self, Domains};
 use crate::smtp::address::Mailbox;
 use crate::smtp::pattern::DomainPattern;
 
@@ -31,7 +31,7 @@ const MOST_SHOWN: usize = 80;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Everything that is listed.
-pub(super) fn exemptions(raw: &raw::Exempt, reader: &mut Reader<'_>) -> gate::Exemptions {
+pub(super) fn exemptions(raw: &raw::Exempt, reader: &mut Reader<'_>) -> exempt::Exemptions {
     let mut networks = reader.list("exempt.clients", &raw.clients, network).unwrap_or_default();
     let domains = reader.list("exempt.domains", &raw.domains, pattern).unwrap_or_default();
     let recipients = reader.list("exempt.recipients", &raw.recipients, recipient).unwrap_or_default();
@@ -46,7 +46,7 @@ pub(super) fn exemptions(raw: &raw::Exempt, reader: &mut Reader<'_>) -> gate::Ex
     }
     domains.shrink();
     let networks = networks.into_iter().collect();
-    gate::Exemptions { clients: Arc::new(networks), domains: Arc::new(domains), recipients }
+    exempt::Exemptions { clients: Arc::new(networks), domains: Arc::new(domains), recipients }
 }
 
 fn recipient(text: &str) -> Result<CompactString, String> {

@@ -238,7 +238,7 @@ fn system_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Exemptions;
+    use crate::exempt::Exemptions;
     use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
     use crate::relay::{ClientIdentity, NextHop};
     use crate::reverse_mx::PrivateAddresses;

@@ -1,4 +1,4 @@
-//! The body as a signer hashes it (RFC 6376 3.4.3, 3.4.4), taken as it streams: pieces of any size, dot-stuffed, with
+//! The body as a signer hashes it (RFC 6376 3.4.3, 3.4.4), taken as it streams: pieces of any size, without stuffed dots, with
 //! strict CRLF, which was proven where the message came in.
 //!
 //! Nothing of the body is held. What may turn out to be trailing, and so not part of it, is counted: line ends and, for
@@ -6,8 +6,6 @@
 
 use memchr::memmem::Finder;
 use ring::digest::{Context, SHA256};
-
-use crate::smtp::transparency::Unstuffer;
 
 /// Line ends are written in pieces of this.
 const LINE_ENDS: &[u8] = b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n";
@@ -33,7 +31,6 @@ pub(super) struct BodyHash {
 /// Hashes a body in the forms that are asked for.
 #[derive(Debug)]
 pub struct BodyHasher {
-    unstuffer: Unstuffer,
     simple: Option<Canonical>,
     relaxed: Option<Canonical>,
 }
@@ -47,7 +44,7 @@ pub struct BodyHashes {
 
 impl BodyHasher {
     pub(super) fn new(forms: impl Iterator<Item = Form>) -> Self {
-        let mut hasher = Self { unstuffer: Unstuffer::default(), simple: None, relaxed: None };
+        let mut hasher = Self { simple: None, relaxed: None };
         for form in forms {
             match form {
                 Form::Simple => hasher.simple = Some(Canonical::new(form)),
@@ -57,18 +54,11 @@ impl BodyHasher {
         hasher
     }
 
-    /// The next octets of the body, dot-stuffed.
-    pub fn push(&mut self, stuffed: &[u8]) {
-        let Self { unstuffer, simple, relaxed } = self;
-        for canonical in simple.iter_mut().chain(relaxed.iter_mut()) {
+    /// The next octets of the body, without the dots of RFC 5321 4.5.2.
+    pub fn push(&mut self, plain: &[u8]) {
+        for canonical in self.simple.iter_mut().chain(self.relaxed.iter_mut()) {
             canonical.text.clear();
-        }
-        unstuffer.push(stuffed, |plain| {
-            for canonical in simple.iter_mut().chain(relaxed.iter_mut()) {
-                canonical.push(plain);
-            }
-        });
-        for canonical in simple.iter_mut().chain(relaxed.iter_mut()) {
+            canonical.push(plain);
             canonical.hash();
         }
     }
@@ -209,7 +199,6 @@ mod tests {
     use ring::digest::digest;
 
     use super::*;
-    use crate::smtp::framing::{stuffed, unstuffed};
 
     const BOTH: [Form; 2] = [Form::Simple, Form::Relaxed];
 
@@ -256,7 +245,7 @@ mod tests {
             ("a\r\n \r\n", "a\r\n \r\n", "a\r\n"),
             ("\r\n\r\na\r\n", "\r\n\r\na\r\n", "\r\n\r\na\r\n"),
             ("a\r\n\r\n\r\nb\r\n\r\n", "a\r\n\r\n\r\nb\r\n", "a\r\n\r\n\r\nb\r\n"),
-            ("..a\r\n...\r\n..\r\nb .\r\n", ".a\r\n..\r\n.\r\nb .\r\n", ".a\r\n..\r\n.\r\nb .\r\n"),
+            (".a\r\n..\r\n.\r\nb .\r\n", ".a\r\n..\r\n.\r\nb .\r\n", ".a\r\n..\r\n.\r\nb .\r\n"),
         ];
         for (body, simple, relaxed) in rows {
             let expected = [hash_of(simple.as_bytes()), hash_of(relaxed.as_bytes())];
@@ -285,13 +274,12 @@ mod tests {
             body in "([a-c.]{0,3}|[ \t]{1,3}|\r\n|\r\n\r\n|\r\n[.]){0,30}",
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
-            let body = stuffed(format!("{body}\r\n").as_bytes()).into_owned();
+            let body = format!("{body}\r\n").into_bytes();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
             cuts.extend([0, body.len()]);
             cuts.sort_unstable();
             let pieces = cuts.windows(2).map(|pair| &body[pair[0]..pair[1]]);
-            let plain = unstuffed(&body);
-            prop_assert_eq!(hashes(pieces), BOTH.map(|form| hash_of(&canonical(&plain, form))));
+            prop_assert_eq!(hashes(pieces), BOTH.map(|form| hash_of(&canonical(&body, form))));
         }
     }
 }

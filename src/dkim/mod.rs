@@ -26,10 +26,10 @@ pub use crate::dkim::body::{BodyHasher, BodyHashes};
 use crate::dkim::fields::Fields;
 use crate::dkim::key::Key;
 use crate::dkim::signature::Signature;
+use crate::dns::lookups::{Lookups, trouble};
 use crate::dns::organization::organization;
-use crate::dns::trail::{Trail, trouble};
 use crate::dns::{Account, Dns};
-use crate::policy::evidence::{Answer, Evidence, RecordType, Records, Trouble};
+use crate::evidence::{Answer, DnsFailure, Evidence, RecordType, Records};
 use crate::smtp::address::DomainName;
 
 const FIELD: &[u8] = b"dkim-signature";
@@ -56,19 +56,19 @@ pub struct Checked {
 struct CheckedSignature {
     signature: Signature,
     /// Verified over the header, or why it isn't known.
-    outcome: Outcome,
+    outcome: DkimResult,
     evidence: Vec<Evidence>,
 }
 
 /// What the signatures of a message say for one author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum DkimResult {
     /// One that is aligned is valid.
     Pass,
     /// None is.
     Fail,
     /// One may be, but for DNS trouble with its key.
-    TempError(Trouble),
+    TempError(DnsFailure),
 }
 
 impl Signatures {
@@ -101,9 +101,9 @@ impl Signatures {
     /// Looks up the keys, on this account, and verifies what was signed of the header.
     pub async fn check(self, dns: &Dns, account: &Account) -> Checked {
         let keys = self.list.iter().map(|(_, signature)| async {
-            let mut trail = Trail::new(dns, account);
-            let answer = trail.ask(signature.key_name.clone(), RecordType::Txt).await;
-            (answer, trail.into_evidence())
+            let mut lookups = Lookups::new(dns, account);
+            let answer = lookups.ask(signature.key_name.clone(), RecordType::Txt).await;
+            (answer, lookups.into_evidence())
         });
         let keys = join_all(keys).await;
         self.verified(keys)
@@ -121,9 +121,9 @@ impl Signatures {
         let fields = Fields::new(&self.block);
         let verified = self.list.iter().zip(keys).map(|((place, signature), (answer, evidence))| {
             let outcome = match trouble(&evidence) {
-                _ if verifies(signature, &answer, &fields, *place) => Outcome::Pass,
-                Some(trouble) => Outcome::TempError(trouble),
-                None => Outcome::Fail,
+                _ if verifies(signature, &answer, &fields, *place) => DkimResult::Pass,
+                Some(trouble) => DkimResult::TempError(trouble),
+                None => DkimResult::Fail,
             };
             CheckedSignature { signature: signature.clone(), outcome, evidence }
         });
@@ -134,16 +134,16 @@ impl Signatures {
 impl Checked {
     /// The result for one author, when the body has come.
     #[must_use]
-    pub fn outcome(&self, author: &DomainName, body: &BodyHashes) -> Outcome {
+    pub fn outcome(&self, author: &DomainName, body: &BodyHashes) -> DkimResult {
         let covering = self.aligned(author).filter(|checked| {
             body.of(checked.signature.body_form).is_some_and(|hash| checked.signature.covers(hash))
         });
-        covering.fold(Outcome::Fail, |best, checked| match (best, checked.outcome) {
-            (Outcome::Pass, _) | (_, Outcome::Pass) => Outcome::Pass,
-            (Outcome::TempError(trouble), _) | (_, Outcome::TempError(trouble)) => {
-                Outcome::TempError(trouble)
+        covering.fold(DkimResult::Fail, |best, checked| match (best, checked.outcome) {
+            (DkimResult::Pass, _) | (_, DkimResult::Pass) => DkimResult::Pass,
+            (DkimResult::TempError(trouble), _) | (_, DkimResult::TempError(trouble)) => {
+                DkimResult::TempError(trouble)
             }
-            (Outcome::Fail, Outcome::Fail) => Outcome::Fail,
+            (DkimResult::Fail, DkimResult::Fail) => DkimResult::Fail,
         })
     }
 

@@ -7,7 +7,7 @@ use compact_str::CompactString;
 
 use crate::dkim::body::{BodyHash, Form};
 use crate::dkim::tags::{Tags, base64, items, number};
-use crate::policy::evidence::QuestionName;
+use crate::evidence::QuestionName;
 use crate::smtp::address::DomainName;
 
 /// How a signature is made; the hash is SHA-256 for both.

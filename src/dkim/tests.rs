@@ -74,10 +74,10 @@ fn valid(block: &str, body: &str, keys: &[&str], author: &str) -> bool {
     let (answer, fields) = (Answer::Found(Records::Txt(texts)), Fields::new(block.as_bytes()));
     let checked = signatures.list.iter().map(|(place, signature)| {
         let verified = verifies(signature, &answer, &fields, *place);
-        let outcome = if verified { Outcome::Pass } else { Outcome::Fail };
+        let outcome = if verified { DkimResult::Pass } else { DkimResult::Fail };
         CheckedSignature { signature: signature.clone(), outcome, evidence: Vec::new() }
     });
-    Checked { list: checked.collect() }.outcome(&author, &hashes) == Outcome::Pass
+    Checked { list: checked.collect() }.outcome(&author, &hashes) == DkimResult::Pass
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::dns::message::WireName;
-use crate::policy::evidence::{Question, RecordType, Trouble};
+use crate::evidence::{DnsFailure, Question, RecordType};
 
 /// Questions in a row without a word from any server that raise the alarm.
 const ALARMING: u32 = 3;
@@ -40,7 +40,7 @@ impl Breaker {
     }
 
     /// Takes note of how a question ended that was put to all servers.
-    pub(super) fn note<T>(&self, name: &WireName, rtype: RecordType, outcome: &Result<T, Trouble>) {
+    pub(super) fn note<T>(&self, name: &WireName, rtype: RecordType, outcome: &Result<T, DnsFailure>) {
         // Any of the latest will do: nobody waits for another to write down his.
         if outcome.is_ok()
             && let Ok(mut latest) = self.latest_answered.try_lock()
@@ -48,19 +48,19 @@ impl Breaker {
             *latest = Some((name.clone(), rtype));
         }
         match outcome {
-            Ok(_) | Err(Trouble::ServerFailure | Trouble::Refused) => {
+            Ok(_) | Err(DnsFailure::ServerFailure | DnsFailure::Refused) => {
                 self.unanswered.store(0, Ordering::Relaxed);
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 if self.open.load(Ordering::Relaxed) {
                     self.answer.notify_one();
                 }
             }
-            Err(Trouble::Timeout | Trouble::Broken) => {
+            Err(DnsFailure::Timeout | DnsFailure::Broken) => {
                 if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= ALARMING {
                     self.alarm.notify_one();
                 }
             }
-            Err(Trouble::AliasLoop | Trouble::Busy | Trouble::TooMany | Trouble::Down) => {}
+            Err(DnsFailure::AliasLoop | DnsFailure::Busy | DnsFailure::TooMany | DnsFailure::Down) => {}
         }
     }
 
@@ -127,9 +127,9 @@ mod tests {
 
     use super::*;
 
-    const SILENCE: Result<(), Trouble> = Err(Trouble::Timeout);
+    const SILENCE: Result<(), DnsFailure> = Err(DnsFailure::Timeout);
 
-    fn note(breaker: &Breaker, outcome: &Result<(), Trouble>) {
+    fn note(breaker: &Breaker, outcome: &Result<(), DnsFailure>) {
         breaker.note(&WireName::labels(["test"]), RecordType::Mx, outcome);
     }
 
@@ -139,10 +139,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_in_a_row_raises_the_alarm_and_any_word_of_a_server_breaks_the_row() {
-        let words = [Ok(()), Err(Trouble::ServerFailure), Err(Trouble::Refused)];
+        let words = [Ok(()), Err(DnsFailure::ServerFailure), Err(DnsFailure::Refused)];
         for word in words {
             let breaker = Breaker::default();
-            for outcome in [SILENCE, SILENCE, word, SILENCE, Err(Trouble::Broken)] {
+            for outcome in [SILENCE, SILENCE, word, SILENCE, Err(DnsFailure::Broken)] {
                 note(&breaker, &outcome);
                 assert!(!alarmed(&breaker).await, "{word:?}");
             }

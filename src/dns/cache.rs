@@ -12,10 +12,10 @@ use foldhash::quality::RandomState;
 use moka::ops::compute::Op;
 
 use crate::dns::CacheSettings;
-use crate::dns::alias::Resolved;
 use crate::dns::clock::{Clock, Moment};
+use crate::dns::cname::Resolved;
 use crate::dns::denials::{Denial, Denials, Of};
-use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Target, Trouble};
+use crate::evidence::{Answer, DnsFailure, Question, QuestionName, RecordType, Records, Target};
 
 /// What moka and the allocator use for one entry besides what is counted here: 310 to 360 octets, measured with half a
 /// million entries of each kind.
@@ -78,7 +78,7 @@ impl From<Question> for Key {
 
 /// An answer with its times.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct CachedAnswer {
     pub(super) answer: Arc<Answer>,
     pub(super) received: Moment,
     pub(super) expires: Moment,
@@ -87,13 +87,13 @@ pub(super) struct Held {
 /// The latest answer, and while that is trouble, the positive one before it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) latest: Held,
-    last_good: Option<Arc<Held>>,
+    pub(super) latest: CachedAnswer,
+    last_good: Option<Arc<CachedAnswer>>,
 }
 
 impl Entry {
     /// A positive answer that expired less than `stale` ago, for use while the latest is trouble.
-    pub(super) fn stale(&self, now: Moment, stale: Duration) -> Option<&Held> {
+    pub(super) fn stale(&self, now: Moment, stale: Duration) -> Option<&CachedAnswer> {
         self.last_good.as_deref().filter(|held| now < held.expires.plus(stale))
     }
 
@@ -102,7 +102,7 @@ impl Entry {
     }
 
     /// What the next entry keeps of this one when it is trouble.
-    fn into_last_good(self) -> Option<Arc<Held>> {
+    fn into_last_good(self) -> Option<Arc<CachedAnswer>> {
         match *self.latest.answer {
             Answer::Found(_) => Some(Arc::new(self.latest)),
             Answer::Unavailable(_) => self.last_good,
@@ -111,7 +111,8 @@ impl Entry {
     }
 
     fn heap(&self) -> usize {
-        let last_good = self.last_good.as_ref().map_or(0, |held| size_of::<Held>() + weight(&held.answer));
+        let last_good =
+            self.last_good.as_ref().map_or(0, |held| size_of::<CachedAnswer>() + weight(&held.answer));
         weight(&self.latest.answer) + last_good
     }
 }
@@ -139,19 +140,19 @@ impl Cache {
 
     /// The same answers by other settings, which bind the answers to come. While the memory stays as it is, both are
     /// one store; else this is a copy, as moka's bound is for good.
-    pub(super) async fn renewed(&self, settings: CacheSettings) -> Self {
+    pub(super) async fn with_settings(&self, settings: CacheSettings) -> Self {
         if settings.memory == self.settings.memory {
             let (store, clock) = (self.store.clone(), self.clock.clone());
             return Self { store, settings, clock, no_such_domain: Arc::clone(&self.no_such_domain) };
         }
-        let renewed = Self::new(settings, self.clock.clone());
+        let with_settings = Self::new(settings, self.clock.clone());
         for (count, (key, value)) in self.store.iter().enumerate() {
-            renewed.store.insert((*key).clone(), value).await;
+            with_settings.store.insert((*key).clone(), value).await;
             if count % COPIED_AT_ONCE == 0 {
                 tokio::task::yield_now().await;
             }
         }
-        renewed
+        with_settings
     }
 
     /// How many answers are held, and their octets; what was done in the last moment may be missing.
@@ -247,14 +248,14 @@ impl Cache {
     }
 
     /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
-    pub(super) async fn unasked(&self, question: Question, why: Trouble) -> Entry {
+    pub(super) async fn unasked(&self, question: Question, why: DnsFailure) -> Entry {
         let now = self.clock.now();
         let known = self.answer(&Key::from(question)).await;
         if let Some(entry) = known.as_ref().filter(|entry| entry.is_fresh(now)) {
             return entry.clone();
         }
         let answer = Arc::new(Answer::Unavailable(why));
-        let latest = Held { answer, received: now, expires: now };
+        let latest = CachedAnswer { answer, received: now, expires: now };
         Entry { latest, last_good: known.and_then(Entry::into_last_good) }
     }
 
@@ -269,7 +270,7 @@ impl Cache {
     /// A denial as an answer.
     fn denied(&self, Denial { received, expires, .. }: Denial) -> Entry {
         let answer = Arc::clone(&self.no_such_domain);
-        Entry { latest: Held { answer, received, expires }, last_good: None }
+        Entry { latest: CachedAnswer { answer, received, expires }, last_good: None }
     }
 
     /// Notes an NXDOMAIN, with what it proves.
@@ -299,7 +300,7 @@ impl Cache {
     fn entry(&self, known: Option<Entry>, resolved: Resolved) -> Entry {
         let received = self.clock.now();
         let expires = received.plus(self.keep(&resolved));
-        let latest = Held { answer: Arc::new(resolved.answer), received, expires };
+        let latest = CachedAnswer { answer: Arc::new(resolved.answer), received, expires };
         let last_good = match *latest.answer {
             Answer::Unavailable(_) => known.and_then(Entry::into_last_good),
             Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
@@ -314,7 +315,7 @@ impl Cache {
         match resolved.answer {
             Answer::Found(_) => ttl.min(max_ttl),
             Answer::NoData | Answer::NoSuchDomain => ttl.min(max_negative_ttl),
-            Answer::Unavailable(Trouble::Busy | Trouble::TooMany) => Duration::ZERO,
+            Answer::Unavailable(DnsFailure::Busy | DnsFailure::TooMany) => Duration::ZERO,
             Answer::Unavailable(_) => TROUBLE_HELD,
         }
     }
@@ -487,12 +488,12 @@ mod tests {
         let ask = async || {
             asked.set(asked.get() + 1);
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Resolved::trouble(Trouble::Busy)
+            Resolved::trouble(DnsFailure::Busy)
         };
-        let askers = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
-        let given = futures_util::future::join_all(askers).await;
+        let quota = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
+        let given = futures_util::future::join_all(quota).await;
         assert!(
-            given.iter().flatten().all(|entry| *entry.latest.answer == Answer::Unavailable(Trouble::Busy))
+            given.iter().flatten().all(|entry| *entry.latest.answer == Answer::Unavailable(DnsFailure::Busy))
         );
         assert_eq!((given.iter().flatten().count(), asked.get()), (50, 1));
         cache.ask_once(question, ask()).await;

@@ -9,7 +9,7 @@ use std::mem::size_of;
 use smallvec::SmallVec;
 
 use crate::dns::clock::Moment;
-use crate::policy::evidence::RecordType;
+use crate::evidence::RecordType;
 
 /// The denials of one name.
 #[derive(Debug, Clone, Default)]

@@ -15,8 +15,8 @@ use crate::dns::clock::{Clock, Moment};
 use crate::dns::health::Health;
 use crate::dns::message::{Response, WireName};
 use crate::dns::resolver::Upstream;
+use crate::evidence::{DnsFailure, RecordType};
 use crate::metrics::{Metrics, QueryOutcome};
-use crate::policy::evidence::{RecordType, Trouble};
 
 /// How often a server that says nothing is asked; lost packets are repeated within each try.
 const ROUNDS: usize = 2;
@@ -54,10 +54,10 @@ impl Servers {
         name: &WireName,
         rtype: RecordType,
         deadline: Instant,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, DnsFailure> {
         let began = Instant::now();
         let outcome = self.ask_in_turn(name, rtype, deadline).await;
-        self.metrics.query(rtype, counted(&outcome), began.elapsed());
+        self.metrics.query(rtype, query_outcome(&outcome), began.elapsed());
         self.breaker.note(name, rtype, &outcome);
         outcome
     }
@@ -85,8 +85,8 @@ impl Servers {
         name: &WireName,
         rtype: RecordType,
         deadline: Instant,
-    ) -> Result<Response, Trouble> {
-        let mut trouble = Trouble::Timeout;
+    ) -> Result<Response, DnsFailure> {
+        let mut trouble = DnsFailure::Timeout;
         let mut candidates = self.by_trust();
         for round in 0..ROUNDS {
             let mut silent = Vec::new();
@@ -104,10 +104,10 @@ impl Servers {
                     }
                     Err(found) => {
                         // SERVFAIL mostly speaks of the domain (bad DNSSEC, dead servers), the rest of the server.
-                        if found != Trouble::ServerFailure {
+                        if found != DnsFailure::ServerFailure {
                             server.note(Some(self.clock.now()));
                         }
-                        if found == Trouble::Timeout {
+                        if found == DnsFailure::Timeout {
                             silent.push(*server);
                         }
                         trouble = more_telling(trouble, found);
@@ -138,28 +138,28 @@ impl Server {
     }
 }
 
-fn counted(outcome: &Result<Response, Trouble>) -> QueryOutcome {
+fn query_outcome(outcome: &Result<Response, DnsFailure>) -> QueryOutcome {
     match outcome {
         Ok(response) if response.denied => QueryOutcome::NoSuchDomain,
         Ok(response) if response.records.is_empty() => QueryOutcome::NoData,
         Ok(_) => QueryOutcome::Found,
-        Err(Trouble::ServerFailure) => QueryOutcome::ServerFailure,
-        Err(Trouble::Refused) => QueryOutcome::Refused,
-        Err(Trouble::Timeout) => QueryOutcome::Timeout,
-        Err(Trouble::Broken | Trouble::AliasLoop) => QueryOutcome::Broken,
-        Err(Trouble::Busy) => QueryOutcome::Busy,
-        Err(Trouble::TooMany) => QueryOutcome::TooMany,
-        Err(Trouble::Down) => QueryOutcome::Down,
+        Err(DnsFailure::ServerFailure) => QueryOutcome::ServerFailure,
+        Err(DnsFailure::Refused) => QueryOutcome::Refused,
+        Err(DnsFailure::Timeout) => QueryOutcome::Timeout,
+        Err(DnsFailure::Broken | DnsFailure::AliasLoop) => QueryOutcome::Broken,
+        Err(DnsFailure::Busy) => QueryOutcome::Busy,
+        Err(DnsFailure::TooMany) => QueryOutcome::TooMany,
+        Err(DnsFailure::Down) => QueryOutcome::Down,
     }
 }
 
 /// What a server said of the question counts more than what happened on the way to another.
-fn more_telling(one: Trouble, other: Trouble) -> Trouble {
+fn more_telling(one: DnsFailure, other: DnsFailure) -> DnsFailure {
     let rank = |trouble| match trouble {
-        Trouble::Timeout | Trouble::Busy | Trouble::TooMany | Trouble::Down => 0,
-        Trouble::Broken => 1,
-        Trouble::Refused => 2,
-        Trouble::ServerFailure | Trouble::AliasLoop => 3,
+        DnsFailure::Timeout | DnsFailure::Busy | DnsFailure::TooMany | DnsFailure::Down => 0,
+        DnsFailure::Broken => 1,
+        DnsFailure::Refused => 2,
+        DnsFailure::ServerFailure | DnsFailure::AliasLoop => 3,
     };
     if rank(other) > rank(one) { other } else { one }
 }

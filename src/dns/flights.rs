@@ -10,7 +10,7 @@ use foldhash::quality::RandomState;
 use tokio::sync::SetOnce;
 
 use crate::dns::cache::Entry;
-use crate::policy::evidence::Question;
+use crate::evidence::Question;
 
 /// The answer to come; `None` if the question died.
 pub(super) type Awaited = Arc<SetOnce<Option<Entry>>>;

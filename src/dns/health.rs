@@ -71,7 +71,7 @@ impl fmt::Display for Health {
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {
-    Trouble(String),
+    DnsFailure(String),
     Recovery(String),
 }
 
@@ -90,7 +90,7 @@ impl Health {
         let mut notices = Vec::new();
         match (self.down, later.down) {
             (false, true) => {
-                notices.push(Notice::Trouble(format!(
+                notices.push(Notice::DnsFailure(format!(
                     "no DNS server answers ({}): mail is answered as policy.on_dns_error says until one does; see to the \
                      server and the way to it, or set dns.servers to others",
                     later.names()
@@ -114,7 +114,7 @@ impl Health {
                 (_, Condition::Good) => {
                     notices.push(Notice::Recovery(format!("DNS server {server} {now} again")))
                 }
-                _ => notices.push(Notice::Trouble(format!("DNS server {server} {now}"))),
+                _ => notices.push(Notice::DnsFailure(format!("DNS server {server} {now}"))),
             }
         }
         notices
@@ -183,7 +183,7 @@ mod tests {
                 .notices(&later)
                 .iter()
                 .map(|notice| match notice {
-                    Notice::Trouble(text) => format!("- {text}"),
+                    Notice::DnsFailure(text) => format!("- {text}"),
                     Notice::Recovery(text) => format!("+ {text}"),
                 })
                 .collect();

@@ -11,7 +11,7 @@ use compact_str::CompactString;
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::{self, DNSClass, Name, RData, RecordType as WireType};
 
-use crate::policy::evidence::{QuestionName, RecordType, Target, Trouble};
+use crate::evidence::{DnsFailure, QuestionName, RecordType, Target};
 use crate::smtp::address::DomainName;
 
 /// Records of an answer to a probe that are kept.
@@ -60,19 +60,19 @@ impl Reply {
     }
 
     /// For a question about this name. AD is believed only of a server that is `trusted`.
-    pub(super) fn response(&self, name: &WireName, trusted: bool) -> Result<Response, Trouble> {
+    pub(super) fn response(&self, name: &WireName, trusted: bool) -> Result<Response, DnsFailure> {
         let message = match self {
             Self::Answer(message) => message,
-            Self::Failure(ResponseCode::ServFail) => return Err(Trouble::ServerFailure),
-            Self::Failure(ResponseCode::Refused) => return Err(Trouble::Refused),
-            Self::Failure(_) | Self::Malformed => return Err(Trouble::Broken),
+            Self::Failure(ResponseCode::ServFail) => return Err(DnsFailure::ServerFailure),
+            Self::Failure(ResponseCode::Refused) => return Err(DnsFailure::Refused),
+            Self::Failure(_) | Self::Malformed => return Err(DnsFailure::Broken),
         };
         let of_class_in = |record: &&rr::Record| record.dns_class == DNSClass::IN;
         let answers = || message.answers.iter().filter(of_class_in);
         let denied = message.response_code == ResponseCode::NXDomain;
         let about_another = !message.answers.is_empty() && answers().all(|record| record.name != name.0);
         if about_another || !denied && is_referral(message) {
-            return Err(Trouble::Broken);
+            return Err(DnsFailure::Broken);
         }
         Ok(Response {
             denied,
@@ -83,14 +83,14 @@ impl Reply {
     }
 
     /// What it says to a probe.
-    pub(super) fn said(&self) -> Said {
+    pub(super) fn said(&self) -> ProbeReply {
         match self {
             Self::Answer(message) if !message.answers.is_empty() => {
-                Said::Records(message.answers.iter().take(MOST_SHOWN).map(shown).collect())
+                ProbeReply::Records(message.answers.iter().take(MOST_SHOWN).map(shown).collect())
             }
-            Self::Answer(message) if message.response_code == ResponseCode::NXDomain => Said::Denied,
-            Self::Answer(_) => Said::NoData,
-            Self::Failure(_) | Self::Malformed => Said::Failure,
+            Self::Answer(message) if message.response_code == ResponseCode::NXDomain => ProbeReply::Denied,
+            Self::Answer(_) => ProbeReply::NoData,
+            Self::Failure(_) | Self::Malformed => ProbeReply::Failure,
         }
     }
 }
@@ -117,7 +117,7 @@ fn negative_ttl(message: &Message) -> Option<Duration> {
     })
 }
 
-fn record(record: &rr::Record) -> Option<Record> {
+fn record(record: &rr::Record) -> Option<ResourceRecord> {
     let data = match &record.data {
         RData::CNAME(target) => Data::Alias(WireName(target.0.clone())),
         RData::MX(mx) => Data::Mx(mx.preference, WireName(mx.exchange.clone())),
@@ -127,7 +127,7 @@ fn record(record: &rr::Record) -> Option<Record> {
         RData::TXT(text) => Data::Txt(text.txt_data.concat().into()),
         _ => return None,
     };
-    Some(Record { owner: WireName(record.name.clone()), ttl: time_to_live(record.ttl), data })
+    Some(ResourceRecord { owner: WireName(record.name.clone()), ttl: time_to_live(record.ttl), data })
 }
 
 /// With the top bit set it is zero (RFC 2181 8).
@@ -171,7 +171,7 @@ impl From<Asked> for WireType {
 
 /// What it says to that.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum ProbeReply {
     /// Nothing.
     Nothing,
     /// NXDOMAIN.
@@ -205,12 +205,12 @@ pub(super) struct Response {
     /// From the SOA record; `None` without one (RFC 2308 5).
     pub(super) negative_ttl: Option<Duration>,
     /// The records of the answer section that matter here.
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<ResourceRecord>,
 }
 
 /// A record of an answer.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct ResourceRecord {
     pub(super) owner: WireName,
     pub(super) ttl: Duration,
     pub(super) data: Data,

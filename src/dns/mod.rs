@@ -5,27 +5,29 @@
 //! server within one deadline, `resolver` is one exchange with one server (`udp` and `tcp` its sockets, `packet` its
 //! questions, `message` its answers).
 //! Beside them `watch` looks after the servers (`look`, `health`), and `breaker` spares the wait while none answers.
-//! A question is asked on an account (`budget`), which pays for it and whose client has its place (`askers`); one that is
-//! under way already (`flights`) needs neither. Upon it stand `trail`, the look-ups of one finding, and `names`, those of an
+//! A question is asked on an account (`budget`), which pays for it and whose client has its place (`quota`); one that is
+//! under way already (`flights`) needs neither. Upon it stand `lookups`, the look-ups of one finding, and `names`, those of an
 //! address. What an answer means is not judged here.
 
-mod alias;
-mod askers;
 mod breaker;
 mod budget;
 mod cache;
+mod client_quota;
 mod clock;
+mod cname;
 mod denials;
 mod failover;
 #[cfg(test)]
 mod faults;
+pub(crate) mod fcrdns;
 mod flights;
 mod health;
-mod look;
+mod health_check;
+pub(crate) mod lookups;
 mod message;
-pub(crate) mod names;
 pub(crate) mod organization;
 mod packet;
+mod probe;
 #[cfg(test)]
 mod raw_server;
 mod resolver;
@@ -35,9 +37,7 @@ mod tcp;
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
-pub(crate) mod trail;
 mod udp;
-mod watch;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -46,23 +46,23 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::dns::alias::{Resolved, resolve};
-use crate::dns::askers::{Askers, Bounds, Ticket};
 use crate::dns::budget::Payment;
-use crate::dns::cache::{Cache, Entry, Held};
+use crate::dns::cache::{Cache, CachedAnswer, Entry};
+use crate::dns::client_quota::{Bounds, ClientQuota, Ticket};
 use crate::dns::clock::Moment;
+use crate::dns::cname::{Resolved, resolve};
 use crate::dns::failover::Servers;
 use crate::dns::flights::{Awaited, Flights};
-use crate::dns::watch::Pace;
+use crate::dns::health_check::Pace;
+use crate::evidence::{Answer, DnsFailure, Evidence, Freshness, Question};
 use crate::metrics::{CacheResult, Metrics, QueryOutcome};
-use crate::policy::evidence::{Answer, Evidence, Freshness, Question, Trouble};
 use crate::smtp::address::DomainName;
 
 pub use crate::dns::budget::{Account, Budget, Urgency};
 pub use crate::dns::clock::Clock;
 pub use crate::dns::health::{Condition, Health};
+pub use crate::dns::health_check::Watch;
 pub use crate::dns::server::{AddressError, ServerName, parse_server};
-pub use crate::dns::watch::Watch;
 
 /// Questions under way at once: each holds a socket, and random sub-domains must drown neither the server nor our file
 /// descriptors.
@@ -71,9 +71,9 @@ const MAX_UNDER_WAY: usize = 512;
 const RESERVED: usize = 64;
 /// Besides, those that lost their place to a newcomer and still wait for their answer: each holds a socket as well.
 const MAX_LATE: usize = 512;
-/// Those of one client. Where many ask it has fewer: see [`Askers`].
+/// Those of one client. Where many ask it has fewer: see [`ClientQuota`].
 const MAX_PER_CLIENT: usize = 64;
-/// Questions of one client that wait; past it they are [`Trouble::Busy`] at once. It is more than could be answered: while
+/// Questions of one client that wait; past it they are [`DnsFailure::Busy`] at once. It is more than could be answered: while
 /// one waits (2.5 s by default), 64 places that take 50 ms each answer 3200.
 const MAX_WAITING_PER_CLIENT: usize = 4096;
 /// The same for all clients together. One that waits costs 1 KiB with its asker, one that has a place 6 KiB.
@@ -132,7 +132,7 @@ pub struct Dns(Arc<Inner>);
 struct Inner {
     cache: Cache,
     servers: Arc<Servers>,
-    askers: Arc<Askers>,
+    quota: Arc<ClientQuota>,
     flights: Arc<Flights>,
     clock: Clock,
     settings: Settings,
@@ -143,7 +143,7 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     /// It was held.
-    Held,
+    CachedAnswer,
     /// It was asked for.
     Asked,
     /// Somebody else asked.
@@ -181,7 +181,7 @@ impl Dns {
     ///
     /// # Errors
     /// As [`Dns::new`].
-    pub fn counted(settings: Settings, metrics: Metrics) -> Result<Self, SetupError> {
+    pub fn with_metrics(settings: Settings, metrics: Metrics) -> Result<Self, SetupError> {
         Self::start(settings, Clock::running(), metrics)
     }
 
@@ -200,7 +200,7 @@ impl Dns {
         Ok(Self(Arc::new(Inner {
             cache: Cache::new(settings.cache.clone(), clock.clone()),
             servers: servers(&settings, &clock, &metrics),
-            askers: Askers::new(BOUNDS),
+            quota: ClientQuota::new(BOUNDS),
             flights: Arc::default(),
             clock,
             settings,
@@ -213,11 +213,11 @@ impl Dns {
     ///
     /// # Errors
     /// As [`Dns::new`].
-    pub async fn renewed(&self, mut settings: Settings) -> Result<Self, SetupError> {
+    pub async fn with_settings(&self, mut settings: Settings) -> Result<Self, SetupError> {
         if settings.servers.is_empty() {
             settings.servers = server::system_servers()?;
         }
-        let Inner { cache, servers: asked, askers, flights: _, clock, settings: before, metrics } = &*self.0;
+        let Inner { cache, servers: asked, quota, flights: _, clock, settings: before, metrics } = &*self.0;
         if settings == *before {
             return Ok(self.clone());
         }
@@ -227,20 +227,20 @@ impl Dns {
             servers(&settings, clock, metrics)
         };
         let cache = if settings.servers == before.servers {
-            cache.renewed(settings.cache.clone()).await
+            cache.with_settings(settings.cache.clone()).await
         } else {
             Cache::new(settings.cache.clone(), clock.clone())
         };
         // What is under way was put to the servers before.
-        let (askers, flights) = (Arc::clone(askers), Arc::default());
+        let (quota, flights) = (Arc::clone(quota), Arc::default());
         let (clock, metrics) = (clock.clone(), metrics.clone());
-        Ok(Self(Arc::new(Inner { cache, servers, askers, flights, clock, settings, metrics })))
+        Ok(Self(Arc::new(Inner { cache, servers, quota, flights, clock, settings, metrics })))
     }
 
     /// Looks after the servers from now on: the log tells what is wrong with one, and while none answers, questions are
-    /// answered at once with [`Trouble::Down`]. Each set of servers is watched once; see [`Dns::has_servers_of`].
+    /// answered at once with [`DnsFailure::Down`]. Each set of servers is watched once; see [`Dns::has_servers_of`].
     pub fn watch(&self) -> Watch {
-        watch::watch(Arc::clone(&self.0.servers), Pace::USUAL)
+        health_check::watch(Arc::clone(&self.0.servers), Pace::USUAL)
     }
 
     /// Whether the servers are one with those of the other, so that who watches those watches these.
@@ -281,18 +281,18 @@ impl Dns {
         self.0.cache.forget(&name.into()).await
     }
 
-    /// Answers from the cache, or asks on this account; takes no longer than `dns.timeout`. Trouble is
+    /// Answers from the cache, or asks on this account; takes no longer than `dns.timeout`. DnsFailure is
     /// [`Answer::Unavailable`].
     pub async fn ask(&self, question: Question, account: &Account) -> Lookup {
         let (question, held) = self.0.cache.fresh(question).await;
         if let Some(entry) = held {
-            return self.0.lookup(question, entry, How::Held, Duration::ZERO);
+            return self.0.lookup(question, entry, How::CachedAnswer, Duration::ZERO);
         }
         if let Some(denial) = self.0.cache.denial(&question).await {
-            return self.0.lookup(question, denial, How::Held, Duration::ZERO);
+            return self.0.lookup(question, denial, How::CachedAnswer, Duration::ZERO);
         }
         if self.0.servers.breaker.turns_away(&question) {
-            let entry = self.0.unasked(&question, Trouble::Down).await;
+            let entry = self.0.unasked(&question, DnsFailure::Down).await;
             return self.0.lookup(question, entry, How::Unasked, Duration::ZERO);
         }
         let asked = Instant::now();
@@ -320,10 +320,10 @@ impl Inner {
                 return Some((entry, How::Waited));
             }
             let Some(payment) = account.budget.pay() else {
-                return Some((self.unasked(question, Trouble::TooMany).await, How::Unasked));
+                return Some((self.unasked(question, DnsFailure::TooMany).await, How::Unasked));
             };
             let Some(mut place) = self.place(account, asked).await else {
-                return Some((self.unasked(question, Trouble::Busy).await, How::Unasked));
+                return Some((self.unasked(question, DnsFailure::Busy).await, How::Unasked));
             };
             let flight = match self.flights.begin(question) {
                 Ok(flight) => flight,
@@ -344,13 +344,13 @@ impl Inner {
             // An error: the task panicked, or the runtime is being shut down.
             return task.await.ok().flatten();
         }
-        Some((self.unasked(question, Trouble::Busy).await, How::Unasked))
+        Some((self.unasked(question, DnsFailure::Busy).await, How::Unasked))
     }
 
     /// A place for one question. It is the asker who waits for it, so if he leaves, it need not be asked. `None` = too many
     /// wait, or it was nobody's turn in time.
     async fn place(&self, account: &Account, asked: Instant) -> Option<Ticket> {
-        let mut ticket = self.askers.admit(account.client, account.urgency)?;
+        let mut ticket = self.quota.admit(account.client, account.urgency)?;
         timeout_at(asked + self.patience(account.urgency), ticket.take_place()).await.ok()?;
         Some(ticket)
     }
@@ -364,7 +364,7 @@ impl Inner {
         place: &mut Ticket,
         asked: Instant,
     ) -> Option<(Entry, How)> {
-        let (name, mut how, until) = (question.clone(), How::Held, asked + self.settings.timeout);
+        let (name, mut how, until) = (question.clone(), How::CachedAnswer, asked + self.settings.timeout);
         let ask = Box::pin(async {
             how = How::Asked;
             tokio::select! {
@@ -372,7 +372,7 @@ impl Inner {
                 resolved = resolve(&self.servers, &name, until, payment, &account.budget) => resolved,
                 () = place.given_up() => {
                     self.metrics.unasked(name.rtype, QueryOutcome::Busy);
-                    Resolved::trouble(Trouble::Busy)
+                    Resolved::trouble(DnsFailure::Busy)
                 }
             }
         });
@@ -381,10 +381,10 @@ impl Inner {
     }
 
     /// What is known of a question that can't be asked.
-    async fn unasked(&self, question: &Question, why: Trouble) -> Entry {
+    async fn unasked(&self, question: &Question, why: DnsFailure) -> Entry {
         let outcome = match why {
-            Trouble::Down => QueryOutcome::Down,
-            Trouble::TooMany => QueryOutcome::TooMany,
+            DnsFailure::Down => QueryOutcome::Down,
+            DnsFailure::TooMany => QueryOutcome::TooMany,
             _ => QueryOutcome::Busy,
         };
         self.metrics.unasked(question.rtype, outcome);
@@ -402,7 +402,7 @@ impl Inner {
 
     fn lookup(&self, question: Question, entry: Entry, how: How, took: Duration) -> Lookup {
         let now = self.clock.now();
-        let freshness = if how == How::Held { Freshness::Cached } else { Freshness::Fresh };
+        let freshness = if how == How::CachedAnswer { Freshness::Cached } else { Freshness::Fresh };
         let stale = match *entry.latest.answer {
             Answer::Unavailable(_) => entry
                 .stale(now, self.settings.cache.stale)
@@ -411,8 +411,8 @@ impl Inner {
         };
         self.metrics.cache_lookup(match (how, &*entry.latest.answer) {
             _ if stale.is_some() => CacheResult::Stale,
-            (How::Held, Answer::Found(_)) => CacheResult::Hit,
-            (How::Held, _) => CacheResult::Negative,
+            (How::CachedAnswer, Answer::Found(_)) => CacheResult::Hit,
+            (How::CachedAnswer, _) => CacheResult::Negative,
             (How::Waited, _) => CacheResult::Coalesced,
             (How::Asked | How::Unasked, _) => CacheResult::Miss,
         });
@@ -423,14 +423,20 @@ impl Inner {
 /// The answer that another asker's question comes to, unless it is one for that asker alone.
 async fn answer_for_all(awaited: Option<Awaited>) -> Option<Entry> {
     let entry = awaited?.wait().await.clone()?;
-    (*entry.latest.answer != Answer::Unavailable(Trouble::TooMany)).then_some(entry)
+    (*entry.latest.answer != Answer::Unavailable(DnsFailure::TooMany)).then_some(entry)
 }
 
 fn servers(settings: &Settings, clock: &Clock, metrics: &Metrics) -> Arc<Servers> {
     Arc::new(Servers::new(&settings.servers, settings.timeout, clock.clone(), metrics.clone()))
 }
 
-fn evidence(question: Question, held: &Held, now: Moment, freshness: Freshness, took: Duration) -> Evidence {
+fn evidence(
+    question: Question,
+    held: &CachedAnswer,
+    now: Moment,
+    freshness: Freshness,
+    took: Duration,
+) -> Evidence {
     Evidence {
         question,
         answer: Arc::clone(&held.answer),
@@ -442,7 +448,7 @@ fn evidence(question: Question, held: &Held, now: Moment, freshness: Freshness, 
 }
 
 fn broken(question: Question, took: Duration) -> Lookup {
-    let answer = Arc::new(Answer::Unavailable(Trouble::Broken));
+    let answer = Arc::new(Answer::Unavailable(DnsFailure::Broken));
     let (freshness, zero) = (Freshness::Fresh, Duration::ZERO);
     Lookup {
         evidence: Evidence { question, answer, freshness, ttl_left: zero, age: zero, took },

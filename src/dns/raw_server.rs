@@ -53,6 +53,7 @@ pub(super) struct RawServer {
 struct Counts {
     seen: Mutex<Vec<Vec<u8>>>,
     connections: AtomicUsize,
+    closed: AtomicUsize,
 }
 
 impl RawServer {
@@ -94,7 +95,11 @@ impl RawServer {
             loop {
                 let (stream, _) = tcp.accept().await.unwrap();
                 counted.connections.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(serve(stream, reaction, manner, Arc::clone(&counted)));
+                let counted = Arc::clone(&counted);
+                connections.spawn(async move {
+                    serve(stream, reaction, manner, &counted).await;
+                    counted.closed.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
         Self { address, counts, _tasks: tasks }
@@ -113,9 +118,16 @@ impl RawServer {
     pub(super) fn connections(&self) -> usize {
         self.counts.connections.load(Ordering::SeqCst)
     }
+
+    /// Waits until it has closed so many.
+    pub(super) async fn closes(&self, count: usize) {
+        while self.counts.closed.load(Ordering::SeqCst) < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
-async fn serve(mut stream: TcpStream, reaction: Reaction, manner: Manner, counts: Arc<Counts>) {
+async fn serve(mut stream: TcpStream, reaction: Reaction, manner: Manner, counts: &Counts) {
     let mut answered = 0;
     loop {
         match manner {

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dns::message::{Asked, Reply, Response, Said, WireName};
+use crate::dns::message::{Asked, ProbeReply, Reply, Response, WireName};
 use crate::dns::packet::{Form, Packet};
 use crate::dns::tcp::Tcp;
-use crate::dns::udp::{Outcome, Udp};
-use crate::policy::evidence::{RecordType, Trouble};
+use crate::dns::udp::{Udp, UdpResult};
+use crate::evidence::{DnsFailure, RecordType};
 
 /// How long a server that answered only without EDNS is asked without.
 const WITHOUT_EDNS: Duration = Duration::from_secs(15 * 60);
@@ -54,23 +54,23 @@ impl Upstream {
         name: &WireName,
         rtype: RecordType,
         until: Instant,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, DnsFailure> {
         let reply = self.exchange(name, Asked::Records(rtype), until).await?;
         reply.response(name, self.trusted)
     }
 
     /// The same for the sake of the server, not of the name.
-    pub(super) async fn probe(&self, name: &WireName, asked: Asked, until: Instant) -> Said {
+    pub(super) async fn probe(&self, name: &WireName, asked: Asked, until: Instant) -> ProbeReply {
         match self.exchange(name, asked, until).await {
             Ok(reply) => reply.said(),
-            Err(Trouble::Timeout) => Said::Nothing,
-            Err(_) => Said::Failure,
+            Err(DnsFailure::Timeout) => ProbeReply::Nothing,
+            Err(_) => ProbeReply::Failure,
         }
     }
 
     /// A server that doesn't know EDNS calls a question with it a FORMERR, and is asked again without (RFC 6891 7). That
     /// is remembered when it helped: else the question was at fault.
-    async fn exchange(&self, name: &WireName, asked: Asked, until: Instant) -> Result<Reply, Trouble> {
+    async fn exchange(&self, name: &WireName, asked: Asked, until: Instant) -> Result<Reply, DnsFailure> {
         let edns = self.knows_edns();
         let reply = self.exchange_once(name, asked, edns, until).await?;
         if !edns || !reply.is_lack_of_edns() {
@@ -95,20 +95,20 @@ impl Upstream {
         asked: Asked,
         edns: bool,
         until: Instant,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<Reply, DnsFailure> {
         let form = Form { edns, authentic: self.trusted };
         let packet = Packet::new(name.iter(), asked.number(), form, rand::random);
         match self.udp.ask(&packet, until).await {
-            Ok(Outcome::Answer(octets)) => Ok(Reply::read(&octets)),
+            Ok(UdpResult::Answer(octets)) => Ok(Reply::read(&octets)),
             // Boxed: hardly any question goes this way.
-            Ok(Outcome::OverTcp) => {
+            Ok(UdpResult::OverTcp) => {
                 let octets = Box::pin(self.tcp.ask(&packet, until)).await?;
                 Ok(Reply::read(&octets))
             }
-            Ok(Outcome::Silence) => Err(Trouble::Timeout),
+            Ok(UdpResult::Silence) => Err(DnsFailure::Timeout),
             Err(error) => {
                 tracing::debug!(%error, "no socket for a question");
-                Err(Trouble::Broken)
+                Err(DnsFailure::Broken)
             }
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::dns::packet::Packet;
-use crate::policy::evidence::Trouble;
+use crate::evidence::DnsFailure;
 
 /// Connections to one server: fewer than unbound takes by default, which is 10.
 const MAX_CONNECTIONS: usize = 8;
@@ -77,7 +77,7 @@ impl Tcp {
     }
 
     /// Asks, until then at the latest.
-    pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> Result<Vec<u8>, Trouble> {
+    pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> Result<Vec<u8>, DnsFailure> {
         let mut met_silence = false;
         while Instant::now() < until {
             let connection = self.connection(met_silence);
@@ -85,15 +85,15 @@ impl Tcp {
                 Ok(message) if packet.is_answered_by(&message) => return Ok(message),
                 Ok(_) => {
                     connection.retire();
-                    return Err(Trouble::Broken);
+                    return Err(DnsFailure::Broken);
                 }
-                Err(Unanswered::Ended(End::Useless)) => return Err(Trouble::Broken),
+                Err(Unanswered::Ended(End::Useless)) => return Err(DnsFailure::Broken),
                 Err(Unanswered::Late) => break,
                 Err(Unanswered::Silence) => met_silence = true,
                 Err(Unanswered::Ended(End::Closed | End::Retired)) => {}
             }
         }
-        Err(Trouble::Timeout)
+        Err(DnsFailure::Timeout)
     }
 
     /// One for the next question, a new one if that is wanted and there may be more.

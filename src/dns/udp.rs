@@ -30,7 +30,7 @@ const DATAGRAM: usize = 4096;
 
 /// What became of a question.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum UdpResult {
     /// The answer, as it came.
     Answer(Vec<u8>),
     /// There is one, to be had over TCP.
@@ -56,7 +56,7 @@ impl Udp {
     ///
     /// # Errors
     /// There is no socket to be had.
-    pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> io::Result<Outcome> {
+    pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> io::Result<UdpResult> {
         let socket = self.socket()?;
         let (mut wait, mut sent_at) = (FIRST_WAIT, Instant::now());
         for sent in 1..=MAX_SENT {
@@ -74,7 +74,7 @@ impl Udp {
                 break;
             }
         }
-        Ok(Outcome::Silence)
+        Ok(UdpResult::Silence)
     }
 
     fn socket(&self) -> io::Result<UdpSocket> {
@@ -108,7 +108,7 @@ fn most_kept() -> usize {
     usize::try_from((limit / DESCRIPTORS).min(MAX_KEPT)).unwrap_or_default()
 }
 
-async fn answer(socket: &UdpSocket, packet: &Packet) -> io::Result<Outcome> {
+async fn answer(socket: &UdpSocket, packet: &Packet) -> io::Result<UdpResult> {
     loop {
         socket.readable().await?;
         let mut datagram = [0; DATAGRAM];
@@ -117,8 +117,8 @@ async fn answer(socket: &UdpSocket, packet: &Packet) -> io::Result<Outcome> {
         };
         let datagram = datagram.get(..length).unwrap_or_default();
         match packet.receive(datagram) {
-            Reception::Answer => return Ok(Outcome::Answer(datagram.to_vec())),
-            Reception::OverTcp => return Ok(Outcome::OverTcp),
+            Reception::Answer => return Ok(UdpResult::Answer(datagram.to_vec())),
+            Reception::OverTcp => return Ok(UdpResult::OverTcp),
             Reception::Foreign => {}
         }
     }

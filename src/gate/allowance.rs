@@ -5,7 +5,7 @@
 //!
 //! | whose | at most |
 //! | --- | --- |
-//! | a connection that says nothing | 6: PTR, three names, and two for aliases |
+//! | a connection that sends nothing | 6: PTR, three names, and two for aliases |
 //! | the client's PTR names and HELO | 20 |
 //! | these and MAIL FROM, so at least 30 are left to MAIL FROM | 50 |
 //! | these and the header | 120 |
@@ -38,7 +38,7 @@ impl Allowance {
         Self { message, envelope, connection }
     }
 
-    /// For the names of a client that has said nothing yet.
+    /// For the names of a client that has sent nothing yet.
     pub(super) fn names(&self) -> Budget {
         self.connection.part(SILENT)
     }

@@ -4,39 +4,17 @@
 //! Everything that came from the network is escaped, so that one decision is one line.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
+use crate::decision::DecisionRecord;
+use crate::evidence::Evidence;
 use crate::policy::decide::Verdict;
-use crate::policy::evidence::Evidence;
-use crate::policy::finding::{Absence, Outcome};
-use crate::policy::outcome::TransactionOutcome;
+use crate::policy::finding::{Absence, RuleResult};
+use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rung};
-use crate::record::Record;
 use crate::smtp::escape::Escaped;
 
-/// What is known of a transaction beside the decision; empty = not known at this stage.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Facts<'a> {
-    /// The reverse path in its brackets; `<>` for the null sender.
-    pub mail_from: &'a str,
-    /// The recipient, or the first of several.
-    pub rcpt: &'a str,
-    /// Recipients that the next hop has accepted.
-    pub rcpts: usize,
-    /// There are some, and all of them are exempt.
-    pub exempt_recipients: bool,
-    /// Addresses in From:.
-    pub from: &'a str,
-    /// Addresses in Reply-To:.
-    pub reply_to: &'a str,
-    /// Octets of the message, as far as it came.
-    pub octets: u64,
-    /// From MAIL to the decision; `None` = it was made just now.
-    pub took: Option<Duration>,
-}
-
-pub(super) fn write(record: &Record, octets: u64) {
+pub(super) fn write(record: &DecisionRecord, octets: u64) {
     let (finding, cause) = (record.deciding(), record.cause.as_ref());
     let without_rule = cause.filter(|cause| cause.finding.is_none());
     let tags = record.tags();
@@ -45,7 +23,7 @@ pub(super) fn write(record: &Record, octets: u64) {
         id = record.id.map(tracing::field::display),
         door = "smtp",
         verdict = record.verdict.name(),
-        outcome = record.outcome().map(TransactionOutcome::name),
+        outcome = record.outcome().map(Outcome::name),
         mode = record.mode.name(),
         identity = finding.map(|finding| finding.identity.name()),
         rule = finding.map(|finding| finding.rule.name()),
@@ -74,17 +52,17 @@ pub(super) fn write(record: &Record, octets: u64) {
     );
 }
 
-fn sentence(record: &Record) -> &'static str {
+fn sentence(record: &DecisionRecord) -> &'static str {
     match record.outcome() {
-        None | Some(TransactionOutcome::Delivered) => "accepted",
-        Some(TransactionOutcome::Refused) => verb(record),
-        Some(TransactionOutcome::RelayRefused) => "refused by relay",
-        Some(TransactionOutcome::RelayFailed) => "relay failed",
-        Some(TransactionOutcome::NotCompleted) => "not completed",
+        None | Some(Outcome::Delivered) => "accepted",
+        Some(Outcome::Refused) => verb(record),
+        Some(Outcome::RelayRefused) => "refused by relay",
+        Some(Outcome::RelayFailed) => "relay failed",
+        Some(Outcome::NotCompleted) => "not completed",
     }
 }
 
-fn would(record: &Record) -> &'static str {
+fn would(record: &DecisionRecord) -> &'static str {
     match (record.would_be_refused(), verb(record)) {
         (false, _) => "",
         (true, "greylisted") => ", would have been greylisted",
@@ -94,11 +72,11 @@ fn would(record: &Record) -> &'static str {
 }
 
 /// A DKIM signature may still have counted.
-fn is_open(record: &Record) -> bool {
-    record.findings.iter().any(|finding| finding.outcome == Outcome::None(Absence::AwaitsBody))
+fn is_open(record: &DecisionRecord) -> bool {
+    record.findings.iter().any(|finding| finding.outcome == RuleResult::None(Absence::AwaitsBody))
 }
 
-fn verb(record: &Record) -> &'static str {
+fn verb(record: &DecisionRecord) -> &'static str {
     let greylists = record.cause.as_ref().is_some_and(|cause| cause.action == Action::Greylist);
     match record.verdict {
         Verdict::Accept => "accepted",

@@ -1,44 +1,39 @@
-//! The verdict on a transaction: exempt? gather findings side by side under one deadline, decide, log.
+//! The verdict on a transaction: exemptions, the findings side by side under one deadline, the decision, the log.
 //!
-//! A [`Guest`] is one connection, an [`Inspection`] one transaction. Each look-up starts as soon as its identity is
-//! known and runs while the client goes on; [`Inspection::envelope`] waits only for what can refuse, tags are waited
-//! for at the end of the header block. The gate refuses nothing itself and opens nothing: it gives a decision.
+//! A [`Client`] is one connection, a [`Transaction`] one message and its envelope. Each lookup starts as soon as its
+//! identity is known and runs while the client goes on; RCPT waits only for what can refuse, tags are waited for at the
+//! end of the header block. The gate opens no connection: it gives a [`Permit`], or a reply that refuses.
 
 mod allowance;
-mod domains;
+mod client;
+mod dry_run;
+mod evaluation;
 mod event;
-mod exempt;
-mod guest;
-mod inspection;
-mod look;
-mod monitor;
-mod networks;
+mod journal;
+mod known;
+mod lookup;
 mod pending;
 mod ptr;
-mod rehearsal;
 mod signed;
-pub mod tally;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod visible;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::gate::domains::Domains;
-pub use crate::gate::event::Facts;
-pub use crate::gate::exempt::Exemptions;
-pub use crate::gate::guest::Guest;
-pub use crate::gate::inspection::Inspection;
-pub use crate::gate::monitor::{DAILY, Monitor, Occasion};
-pub use crate::gate::networks::Networks;
-pub use crate::gate::rehearsal::{Rehearsal, addresses, author, sender};
+use crate::decision::Actions;
+use crate::exempt::Exemptions;
+pub use crate::gate::client::Client;
+pub use crate::gate::dry_run::{DryMessage, DryRun, author, sender};
+pub use crate::gate::transaction::{Permit, Transaction};
 use crate::metrics::Metrics;
 use crate::policy::rule::Policy;
-use crate::record::Actions;
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
+use crate::stats::Monitor;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
 
@@ -58,44 +53,44 @@ pub struct Settings {
 pub struct Gate {
     settings: Settings,
     reverse_mx: ReverseMx,
-    memory: Memory,
+    services: Services,
     deadline: Duration,
-    /// What each record says of the settings.
+    /// The policy's actions, for each record.
     actions: Actions,
     help_url: Arc<str>,
 }
 
-/// What the gate remembers of earlier decisions. It may outlive the gate: after a reload the next one has it.
+/// What the gate uses beside DNS. It may outlive the gate: after a reload the next one has it.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
-    /// Who came before. Without one, who is greylisted never passes.
+pub struct Services {
+    /// The senders that came before. Without one a sender that is greylisted never passes.
     pub greylist: Option<Greylist>,
-    /// What was refused, or would have been.
+    /// Sums up what was refused, or would have been.
     pub monitor: Monitor,
-    /// What counts verdicts.
+    /// Counts verdicts and outcomes.
     pub metrics: Metrics,
-    /// What was decided; `None` = nobody wants to know later.
+    /// Keeps each decision; `None` = none is kept.
     pub history: Option<History>,
 }
 
 impl Gate {
-    /// A gate over a resolver. `deadline` is for all look-ups of one identity together; what isn't found by then is a
-    /// temperror.
+    /// A gate over a resolver. `deadline` is for all lookups of one identity together; a rule that has no result by
+    /// then is a temperror.
     #[must_use]
     pub fn new(settings: Settings, reverse_mx: ReverseMx, deadline: Duration) -> Arc<Self> {
-        Self::with_memory(settings, reverse_mx, deadline, Memory::default())
+        Self::with_services(settings, reverse_mx, deadline, Services::default())
     }
 
-    /// The same with a memory.
+    /// The same with services.
     #[must_use]
-    pub fn with_memory(
+    pub fn with_services(
         settings: Settings,
         reverse_mx: ReverseMx,
         deadline: Duration,
-        memory: Memory,
+        services: Services,
     ) -> Arc<Self> {
         let (actions, help_url) = (Actions::of(&settings.policy), Arc::from(settings.help_url.as_str()));
-        Arc::new(Self { settings, reverse_mx, memory, deadline, actions, help_url })
+        Arc::new(Self { settings, reverse_mx, services, deadline, actions, help_url })
     }
 
     /// The operator's policy.
@@ -104,10 +99,10 @@ impl Gate {
         &self.settings.policy
     }
 
-    /// A connection from this address; its PTR look-up starts now.
+    /// A connection from this address; its PTR lookup starts now.
     #[must_use]
-    pub fn guest(self: &Arc<Self>, client: IpAddr) -> Guest {
-        Guest::new(Arc::clone(self), client.to_canonical())
+    pub fn client(self: &Arc<Self>, address: IpAddr) -> Client {
+        Client::new(Arc::clone(self), address.to_canonical())
     }
 
     /// Whether mail for this recipient is never refused.

@@ -12,7 +12,7 @@ pub(super) struct Pending<T> {
     task: Option<Task<T>>,
 }
 
-/// Ends with its owner: nobody else wants the result.
+/// Ends with its owner: no other task wants the result.
 #[derive(Debug)]
 struct Task<T>(JoinHandle<T>);
 
@@ -42,7 +42,7 @@ impl<T: Send + 'static> Pending<T> {
         if let Some(task) = &mut self.task {
             match (&mut task.0).await {
                 Ok(value) => self.value = Some(value),
-                Err(error) => tracing::error!(%error, "a look-up died"),
+                Err(error) => tracing::error!(%error, "a lookup died"),
             }
             self.task = None;
         }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_value_at_hand_needs_no_task_and_a_slow_one_comes_later() {
         assert!(Pending::start(async { 1 }).task.is_none());
         let mut slow = Pending::start(async {

@@ -1,6 +1,6 @@
 //! What is known of the client itself: its PTR names, and what the rules make of them.
 //!
-//! The names are looked up when the client connects, and stay known whatever becomes of the look-ups that the rules need: the
+//! The names are looked up when the client connects, and stay known whatever becomes of the lookups that the rules need: the
 //! relay, the log and Authentication-Results want the names only. What the rules need is asked for when there is mail to judge.
 
 use std::net::IpAddr;
@@ -11,32 +11,33 @@ use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::dns::{Account, Budget, Urgency};
+use crate::evidence::DnsFailure;
 use crate::gate::Gate;
-use crate::gate::guest::{outcome_of, temperror};
-use crate::gate::look::{Findings, Look, Wanted, rules_of};
+use crate::gate::known::{finding, timed_out};
+use crate::gate::lookup::{Findings, Lookup, Wanted, rules_of};
 use crate::gate::pending::Pending;
-use crate::policy::evidence::Trouble;
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::rule::IdentityRules;
-use crate::reverse_mx::{ClientNames, NamesOutcome};
+use crate::reverse_mx::{ClientNames, FcrdnsResult};
 
 type Names = Arc<SetOnce<ClientNames>>;
 
-/// The look-up of one client. Dropping it ends that.
+/// The lookup of one client. Dropping it ends that.
 #[derive(Debug)]
 pub(super) struct Ptr {
     names: Names,
     _looking: Pending<()>,
     /// `None` until there is mail.
-    judged: Option<Look>,
+    judged: Option<Lookup>,
 }
 
 impl Ptr {
     /// Looks up the names from now on.
     pub(super) fn start(gate: &Arc<Gate>, client: IpAddr, budget: Budget) -> Self {
         let names = Names::default();
-        let looking = Pending::start(look_up(Arc::clone(gate), client, budget, Teller(Arc::clone(&names))));
+        let looking =
+            Pending::start(look_up(Arc::clone(gate), client, budget, NamesSender(Arc::clone(&names))));
         Self { names, _looking: looking, judged: None }
     }
 
@@ -48,8 +49,8 @@ impl Ptr {
             inspect(gate, names, Account::new(client, budget.clone(), urgency), urgency, until)
         };
         if self.judged.is_none() {
-            let look = Look::start(&gate.policy().ptr, step(Urgency::Refuses), step(Urgency::Tags));
-            self.judged = Some(look);
+            let lookup = Lookup::start(&gate.policy().ptr, step(Urgency::Refuses), step(Urgency::Tags));
+            self.judged = Some(lookup);
         }
     }
 
@@ -77,29 +78,29 @@ impl Ptr {
     ) -> Findings {
         let lost = || too_late(rules, self.names.get(), client).into();
         match &mut self.judged {
-            Some(look) => wanted.of(look, lost).await,
+            Some(lookup) => wanted.of(lookup, lost).await,
             None => lost(),
         }
     }
 }
 
-/// Tells the names; at the latest when it is dropped, be it by the deadline or a panic, so that nobody waits in vain.
-struct Teller(Names);
+/// Hands on the names; at the latest when it is dropped, by the deadline or a panic, so that no task waits in vain.
+struct NamesSender(Names);
 
-impl Drop for Teller {
+impl Drop for NamesSender {
     fn drop(&mut self) {
         if !self.0.initialized() {
-            let outcome = NamesOutcome::TempError(Trouble::Timeout);
+            let outcome = FcrdnsResult::TempError(DnsFailure::Timeout);
             self.0.set(ClientNames { outcome, evidence: Vec::new() }).ok();
         }
     }
 }
 
-async fn look_up(gate: Arc<Gate>, client: IpAddr, budget: Budget, teller: Teller) {
+async fn look_up(gate: Arc<Gate>, client: IpAddr, budget: Budget, sender: NamesSender) {
     let urgency = if gate.policy().ptr.refuses() { Urgency::Refuses } else { Urgency::Tags };
     let account = Account::new(client, budget, urgency);
     if let Ok(names) = timeout(gate.deadline, gate.reverse_mx.names_of(&account)).await {
-        teller.0.set(names).ok();
+        sender.0.set(names).ok();
     }
 }
 
@@ -117,15 +118,15 @@ async fn inspect(
         let work = async {
             let names = names.wait().await;
             let exempt = match &names.outcome {
-                NamesOutcome::Confirmed(confirmed) => {
+                FcrdnsResult::Confirmed(confirmed) => {
                     confirmed.iter().find(|name| gate.settings.exempt.domain(name))
                 }
                 _ => None,
             };
             match exempt {
                 Some(name) => {
-                    let exempt = Outcome::None(Absence::Exempt);
-                    outcome_of(rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
+                    let exempt = RuleResult::None(Absence::Exempt);
+                    finding(rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
                 }
                 None => gate.reverse_mx.inspect_ptr(rule, names, rules, &account).await,
             }
@@ -133,7 +134,7 @@ async fn inspect(
         let found = timeout_at(until, Box::pin(work)).await;
         findings.push(found.unwrap_or_else(|_elapsed| {
             let text = name_of(names.get(), account.client());
-            outcome_of(rule, Identity::Ptr, &text, &text, Outcome::TempError(Trouble::Timeout))
+            finding(rule, Identity::Ptr, &text, &text, RuleResult::TempError(DnsFailure::Timeout))
         }));
     }
     findings
@@ -141,7 +142,7 @@ async fn inspect(
 
 fn too_late(rules: &IdentityRules, names: Option<&ClientNames>, client: IpAddr) -> Vec<Finding> {
     let text = name_of(names, client);
-    temperror(rules, Identity::Ptr, &text, &text)
+    timed_out(rules, Identity::Ptr, &text, &text)
 }
 
 fn name_of(names: Option<&ClientNames>, client: IpAddr) -> CompactString {

@@ -10,10 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::dkim::{self, BodyHasher, Checked, Signatures};
 use crate::dns::{Account, Budget, Urgency};
+use crate::evidence::DnsFailure;
 use crate::gate::Gate;
 use crate::gate::pending::Pending;
-use crate::policy::evidence::Trouble;
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Rule, Rung};
@@ -31,7 +31,7 @@ struct OpenFinding {
     at: usize,
     domain: DomainName,
     /// What the other rungs came to.
-    otherwise: Outcome,
+    otherwise: RuleResult,
 }
 
 /// Findings that wait for the body.
@@ -57,14 +57,14 @@ pub(super) fn open(gate: &Gate, findings: &mut [Finding], block: &[u8]) -> Optio
     let signatures = Signatures::read(block, &authors, now)?;
     open.retain(|finding| signatures.any_for(&finding.domain));
     for OpenFinding { at, .. } in &open {
-        set(findings, *at, Outcome::None(Absence::AwaitsBody));
+        set(findings, *at, RuleResult::None(Absence::AwaitsBody));
     }
     Some(Open { findings: open, signatures })
 }
 
 fn could_be_signed((at, finding): (usize, &Finding)) -> Option<OpenFinding> {
     let otherwise = finding.outcome;
-    let failed = matches!(otherwise, Outcome::Fail(Reason::NotAnExchanger) | Outcome::TempError(_));
+    let failed = matches!(otherwise, RuleResult::Fail(Reason::NotAnExchanger) | RuleResult::TempError(_));
     let asked = finding.identity == Identity::From && finding.rule == Rule::Matches;
     let domain = DomainName::parse(&finding.domain).ok().filter(|_| asked && failed)?;
     Some(OpenFinding { at, domain, otherwise })
@@ -78,7 +78,7 @@ impl Open {
         }
     }
 
-    /// Starts the look-up of the keys, from what is left of the budget of From:.
+    /// Starts the lookup of the keys, from what is left of the budget of From:.
     pub(super) fn start(self, gate: &Arc<Gate>, client: IpAddr, budget: Budget) -> AwaitsBody {
         let (gate, hasher) = (Arc::clone(gate), self.signatures.body_hasher());
         let refuses = gate.policy().from.matches.refuses();
@@ -93,9 +93,9 @@ impl Open {
 }
 
 impl AwaitsBody {
-    /// The next octets of the body, dot-stuffed.
-    pub(super) fn push(&mut self, stuffed: &[u8]) {
-        self.hasher.push(stuffed);
+    /// The next octets of the body, without the dots of RFC 5321 4.5.2.
+    pub(super) fn push(&mut self, plain: &[u8]) {
+        self.hasher.push(plain);
     }
 
     /// The body has ended: what is found now.
@@ -106,12 +106,12 @@ impl AwaitsBody {
         for OpenFinding { at, domain, otherwise } in open {
             let signed = match checked {
                 Some(checked) => checked.outcome(&domain, &hashes),
-                None => dkim::Outcome::TempError(Trouble::Timeout),
+                None => dkim::DkimResult::TempError(DnsFailure::Timeout),
             };
             let outcome = match (signed, otherwise) {
-                (dkim::Outcome::Pass, _) => Outcome::Pass(Rung::Dkim),
-                (_, Outcome::TempError(_)) | (dkim::Outcome::Fail, _) => otherwise,
-                (dkim::Outcome::TempError(trouble), _) => Outcome::TempError(trouble),
+                (dkim::DkimResult::Pass, _) => RuleResult::Pass(Rung::Dkim),
+                (_, RuleResult::TempError(_)) | (dkim::DkimResult::Fail, _) => otherwise,
+                (dkim::DkimResult::TempError(trouble), _) => RuleResult::TempError(trouble),
             };
             set(findings, at, outcome);
             if let Some((finding, checked)) = findings.get_mut(at).zip(checked.as_ref()) {
@@ -121,7 +121,7 @@ impl AwaitsBody {
     }
 }
 
-fn set(findings: &mut [Finding], at: usize, outcome: Outcome) {
+fn set(findings: &mut [Finding], at: usize, outcome: RuleResult) {
     if let Some(finding) = findings.get_mut(at) {
         finding.outcome = outcome;
     }

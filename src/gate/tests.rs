@@ -7,12 +7,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::*;
 use crate::dns::Dns;
 use crate::dns::test_server::{TestServer, settings};
-use crate::message::header::{Field, Header};
-use crate::policy::evidence::Trouble;
-use crate::policy::finding::{Finding, Outcome};
+use crate::evidence::DnsFailure;
+use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
-use crate::reverse_mx::{self, ClientNames, NamesOutcome, PrivateAddresses};
-use crate::smtp::address::ReversePath;
+use crate::reverse_mx::{self, ClientNames, FcrdnsResult, PrivateAddresses};
+use crate::smtp::address::{ForwardPath, ReversePath};
 
 /// For the names and the findings together.
 const DEADLINE: Duration = Duration::from_millis(3_000);
@@ -64,8 +63,8 @@ async fn gate() -> (Arc<Gate>, TestServer) {
     (Gate::new(settings, ReverseMx::new(dns, by), DEADLINE), server)
 }
 
-fn guest(gate: &Arc<Gate>, client: &str) -> Guest {
-    gate.guest(client.parse().unwrap())
+fn connect(gate: &Arc<Gate>, address: &str) -> Client {
+    gate.client(address.parse().unwrap())
 }
 
 fn first(names: Option<&ClientNames>) -> Option<&str> {
@@ -73,69 +72,71 @@ fn first(names: Option<&ClientNames>) -> Option<&str> {
 }
 
 /// At the end of a header.
-async fn findings(guest: &mut Guest) -> Vec<Finding> {
-    let mut inspection = guest.inspect(&ReversePath::Null);
-    let header = Header { from: Field::Absent, reply_to: Field::Absent, received: 0 };
-    inspection.header(guest, &header, b"").await;
-    inspection.findings().to_vec()
+async fn findings(client: &mut Client) -> Vec<Finding> {
+    let mut transaction = client.transaction(&ReversePath::Null);
+    let path = ForwardPath::parse("u@here.test").unwrap();
+    let permit = transaction.rcpt(client, &path).await.unwrap();
+    transaction.accepted(permit, path);
+    transaction.header(client, b"From: u@here.test\r\n").await.unwrap();
+    transaction.findings().to_vec()
 }
 
 #[tokio::test]
 async fn a_confirmed_name_stays_known_when_the_look_ups_for_it_take_too_long() {
     let (gate, _server) = gate().await;
     let began = Instant::now();
-    let mut guest = guest(&gate, "127.0.0.10");
-    let names = timeout(SOON, guest.names()).await;
+    let mut client = connect(&gate, "127.0.0.10");
+    let names = timeout(SOON, client.names()).await;
     assert_eq!(first(names.expect("the name is known before the deadline")), Some("mail.lost.test"));
-    let found = findings(&mut guest).await;
+    let found = findings(&mut client).await;
     assert!(began.elapsed() >= DEADLINE, "one deadline for both");
     assert!(began.elapsed() < DEADLINE + SOON, "{:?}", began.elapsed());
     let shown: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.outcome)).collect();
-    assert_eq!(shown, [("mail.lost.test", Outcome::TempError(Trouble::Timeout))]);
-    assert_eq!(first(guest.names().await), Some("mail.lost.test"));
-    assert_eq!(first(guest.names_if_known()), Some("mail.lost.test"));
+    assert_eq!(shown, [("mail.lost.test", RuleResult::TempError(DnsFailure::Timeout))]);
+    assert_eq!(first(client.names().await), Some("mail.lost.test"));
+    assert_eq!(first(client.names_if_known()), Some("mail.lost.test"));
 }
 
 #[tokio::test]
 async fn names_are_known_without_being_waited_for() {
     let (gate, _server) = gate().await;
-    for client in ["127.0.0.10", "127.0.0.11"] {
-        let guest = guest(&gate, client);
-        assert_eq!(guest.names_if_known(), None);
-        assert!(timeout(Duration::ZERO, guest.names()).await.is_err(), "leaving takes nothing away");
+    for address in ["127.0.0.10", "127.0.0.11"] {
+        let client = connect(&gate, address);
+        assert_eq!(client.names_if_known(), None);
+        assert!(timeout(Duration::ZERO, client.names()).await.is_err(), "leaving takes nothing away");
         let known = async {
-            while guest.names_if_known().is_none() {
+            while client.names_if_known().is_none() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
         timeout(SOON, known).await.expect("they come by themselves");
-        assert!(first(guest.names_if_known()).is_some(), "{client}");
-        assert!(timeout(Duration::ZERO, guest.names()).await.is_ok(), "{client}");
+        assert!(first(client.names_if_known()).is_some(), "{address}");
+        assert!(timeout(Duration::ZERO, client.names()).await.is_ok(), "{address}");
     }
 }
 
 #[tokio::test]
 async fn without_an_answer_the_names_are_in_trouble_after_the_deadline() {
     let (gate, _server) = gate().await;
-    let mut guest = guest(&gate, "127.0.0.12");
-    assert!(timeout(SOON, guest.names()).await.is_err());
-    assert_eq!(guest.names_if_known(), None);
-    let names = timeout(DEADLINE, guest.names()).await.expect("the deadline");
-    assert_eq!(names.map(|names| &names.outcome), Some(&NamesOutcome::TempError(Trouble::Timeout)));
-    let found = findings(&mut guest).await;
+    let mut client = connect(&gate, "127.0.0.12");
+    assert!(timeout(SOON, client.names()).await.is_err());
+    assert_eq!(client.names_if_known(), None);
+    let names = timeout(DEADLINE, client.names()).await.expect("the deadline");
+    assert_eq!(names.map(|names| &names.outcome), Some(&FcrdnsResult::TempError(DnsFailure::Timeout)));
+    let found = findings(&mut client).await;
     let shown: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.outcome)).collect();
-    assert_eq!(shown, [("127.0.0.12", Outcome::TempError(Trouble::Timeout))]);
+    assert_eq!(shown, [("127.0.0.12", RuleResult::TempError(DnsFailure::Timeout))]);
 }
 
 #[tokio::test]
 async fn what_the_cache_knows_is_known_at_once_and_without_a_task() {
     let (gate, _server) = gate().await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    findings(&mut guest(&gate, "127.0.0.11")).await;
+    findings(&mut connect(&gate, "127.0.0.11")).await;
     let before = tasks();
-    let mut guest = guest(&gate, "127.0.0.11");
-    assert_eq!(first(guest.names_if_known()), Some("mail.good.test"));
+    let mut client = connect(&gate, "127.0.0.11");
+    assert_eq!(first(client.names_if_known()), Some("mail.good.test"));
     assert_eq!(tasks(), before);
-    assert_eq!(findings(&mut guest).await[0].outcome, Outcome::Pass(Rung::Mx));
+    assert_eq!(findings(&mut client).await[0].outcome, RuleResult::Pass(Rung::Mx));
     assert_eq!(tasks(), before);
 }

@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use crate::dns::{Budget, Urgency};
 use crate::gate::Gate;
-use crate::gate::guest::all_rules;
-use crate::gate::look::{Named, OwnedSubject, rules_of};
+use crate::gate::known::for_each_rule;
+use crate::gate::lookup::{Named, OwnedSubject, rules_of};
 use crate::message::header::{Author, Field, Header};
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rule;
 
-/// What the look-up of both fields needs to know.
+/// What the lookup of both fields needs to know.
 pub(super) struct Visible {
     pub(super) gate: Arc<Gate>,
     pub(super) client: IpAddr,
@@ -30,13 +30,13 @@ pub(super) struct Visible {
 }
 
 /// Where a finding belongs: the field, the domain within it, the rule.
-type Place = (usize, usize, Rule);
+type Order = (usize, usize, Rule);
 
 impl Visible {
     /// The findings: field by field, domain by domain, rule by rule.
     pub(super) async fn senders(&self, header: &Header) -> Vec<Finding> {
         let fields = [(Identity::From, &header.from), (Identity::ReplyTo, &header.reply_to)];
-        let mut findings: Vec<(Place, Finding)> = Vec::new();
+        let mut findings: Vec<(Order, Finding)> = Vec::new();
         let mut names: [Vec<(usize, Named)>; 2] = [Vec::new(), Vec::new()];
         let until = Instant::now() + self.gate.deadline;
         for ((at, (identity, field)), names) in fields.into_iter().enumerate().zip(&mut names) {
@@ -46,7 +46,7 @@ impl Visible {
             let rules = self.gate.policy().rules(identity);
             match field {
                 Field::Absent => {
-                    known(0, all_rules(rules, identity, "", "", Outcome::None(Absence::NotGiven)));
+                    known(0, for_each_rule(rules, identity, "", "", RuleResult::None(Absence::NotGiven)));
                 }
                 Field::Malformed(malformed) => {
                     known(0, vec![malformed_field(identity, &malformed.text(identity))]);
@@ -57,8 +57,8 @@ impl Visible {
                             Some(name) => names.push((nth, name)),
                             None => {
                                 let text = author.address.rsplit('@').next().unwrap_or_default();
-                                let invalid = Outcome::Fail(Reason::InvalidDomain);
-                                known(nth, all_rules(rules, identity, &author.address, text, invalid));
+                                let invalid = RuleResult::Fail(Reason::InvalidDomain);
+                                known(nth, for_each_rule(rules, identity, &author.address, text, invalid));
                             }
                         }
                     }
@@ -84,14 +84,14 @@ impl Visible {
         Some(Named { gate: Arc::clone(&self.gate), subject, client: self.client, until })
     }
 
-    /// The look-ups of one urgency for the domains of one field.
+    /// The lookups of one urgency for the domains of one field.
     fn steps<'a>(
         &self,
         at: usize,
         names: &'a [(usize, Named)],
         budget: &Budget,
         urgency: Urgency,
-    ) -> Vec<impl Future<Output = Vec<(Place, Finding)>> + use<'a>> {
+    ) -> Vec<impl Future<Output = Vec<(Order, Finding)>> + use<'a>> {
         let looked_at = names.first().is_some_and(|(_, name)| {
             rules_of(self.gate.policy().rules(name.subject.identity), urgency).next().is_some()
         });
@@ -107,7 +107,7 @@ async fn step(
     name: &Named,
     urgency: Urgency,
     budget: Budget,
-) -> Vec<(Place, Finding)> {
+) -> Vec<(Order, Finding)> {
     let found = name.step(urgency, budget).await;
     found.into_iter().map(|finding| ((at, nth, finding.rule), finding)).collect()
 }
@@ -119,7 +119,7 @@ fn malformed_field(identity: Identity, text: &str) -> Finding {
         rule: Rule::Exists,
         domain: CompactString::default(),
         subject: CompactString::new(text),
-        outcome: Outcome::Fail(Reason::MalformedHeader),
+        outcome: RuleResult::Fail(Reason::MalformedHeader),
         evidence: Vec::new(),
     }
 }

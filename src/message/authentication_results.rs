@@ -10,7 +10,7 @@
 use std::net::IpAddr;
 
 use crate::message::fold::Folded;
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rule;
 use crate::smtp::address::DomainName;
@@ -83,14 +83,14 @@ pub fn authentication_results(
     field.finish()
 }
 
-fn because(outcome: Outcome) -> &'static str {
+fn because(outcome: RuleResult) -> &'static str {
     match outcome {
-        Outcome::Pass(rung) => rung.name(),
-        Outcome::Fail(reason) => reason.name(),
-        Outcome::TempError(_) => Reason::DnsError.name(),
-        Outcome::None(Absence::NotGiven) => "not_given",
-        Outcome::None(Absence::Exempt) => "exempt",
-        Outcome::None(Absence::AwaitsBody) => "dkim_pending",
+        RuleResult::Pass(rung) => rung.name(),
+        RuleResult::Fail(reason) => reason.name(),
+        RuleResult::TempError(_) => Reason::DnsError.name(),
+        RuleResult::None(Absence::NotGiven) => "not_given",
+        RuleResult::None(Absence::Exempt) => "exempt",
+        RuleResult::None(Absence::AwaitsBody) => "dkim_pending",
     }
 }
 
@@ -120,12 +120,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::evidence::DnsFailure;
     use crate::message::forged_results::without_own_results;
-    use crate::policy::evidence::Trouble;
     use crate::policy::identity::Identity;
     use crate::policy::rule::Rung;
 
-    fn finding(identity: Identity, rule: Rule, domain: &str, outcome: Outcome) -> Finding {
+    fn finding(identity: Identity, rule: Rule, domain: &str, outcome: RuleResult) -> Finding {
         Finding {
             identity,
             rule,
@@ -150,45 +150,51 @@ mod tests {
                 MailFrom,
                 Exists,
                 "several.test",
-                Outcome::Pass(Rung::Mx),
+                RuleResult::Pass(Rung::Mx),
                 "pass (mx) smtp.mailfrom=several.test",
             ),
             (
                 MailFrom,
                 Matches,
                 "several.test",
-                Outcome::Pass(Rung::Mx),
+                RuleResult::Pass(Rung::Mx),
                 "pass (mx) smtp.mailfrom=several.test policy.rule=matches",
             ),
-            (From, Exists, "nomx.test", Outcome::Fail(Reason::NoMx), "fail (no_mx) header.from=nomx.test"),
+            (From, Exists, "nomx.test", RuleResult::Fail(Reason::NoMx), "fail (no_mx) header.from=nomx.test"),
             (
                 Helo,
                 Matches,
                 "h.test",
-                Outcome::Fail(Reason::NotAnExchanger),
+                RuleResult::Fail(Reason::NotAnExchanger),
                 "fail (not_an_exchanger) smtp.helo=h.test policy.rule=matches",
             ),
             (
                 Ptr,
                 Exists,
                 "p.test",
-                Outcome::TempError(Trouble::Timeout),
+                RuleResult::TempError(DnsFailure::Timeout),
                 "temperror (dns_error) policy.ptr=p.test",
             ),
-            (ReplyTo, Exists, "", Outcome::None(Absence::NotGiven), "none (not_given) header.reply-to=\"\""),
-            (From, Exists, "x.test", Outcome::None(Absence::Exempt), "none (exempt) header.from=x.test"),
+            (
+                ReplyTo,
+                Exists,
+                "",
+                RuleResult::None(Absence::NotGiven),
+                "none (not_given) header.reply-to=\"\"",
+            ),
+            (From, Exists, "x.test", RuleResult::None(Absence::Exempt), "none (exempt) header.from=x.test"),
             (
                 From,
                 Exists,
                 "[127.0.0.1]",
-                Outcome::Fail(Reason::InvalidDomain),
+                RuleResult::Fail(Reason::InvalidDomain),
                 "fail (invalid_domain) header.from=\"[127.0.0.1]\"",
             ),
             (
                 Helo,
                 Exists,
                 "a\"b\\\r\n; x=(y)\u{e9}",
-                Outcome::Fail(Reason::InvalidDomain),
+                RuleResult::Fail(Reason::InvalidDomain),
                 "fail (invalid_domain) smtp.helo=\"a?b???? x??y???\"",
             ),
         ];
@@ -210,8 +216,8 @@ mod tests {
         );
         let domain = ["d".repeat(50).as_str(); 4].join(".");
         let found = [
-            finding(Identity::MailFrom, Rule::Exists, &domain, Outcome::Pass(Rung::Mx)),
-            finding(Identity::From, Rule::Exists, "a.test", Outcome::Pass(Rung::Address)),
+            finding(Identity::MailFrom, Rule::Exists, &domain, RuleResult::Pass(Rung::Mx)),
+            finding(Identity::From, Rule::Exists, "a.test", RuleResult::Pass(Rung::Address)),
         ];
         assert_eq!(
             written(iprev(IprevResult::Pass, "::ffff:127.0.0.10"), &found),
@@ -227,7 +233,8 @@ mod tests {
 
     #[test]
     fn what_we_write_is_what_we_take_out() {
-        let own = written(None, &[finding(Identity::From, Rule::Exists, "a.test", Outcome::Pass(Rung::Mx))]);
+        let own =
+            written(None, &[finding(Identity::From, Rule::Exists, "a.test", RuleResult::Pass(Rung::Mx))]);
         let block = format!("{own}stray line\r\nX: y\r\n{own}");
         assert_eq!(&*without_own_results(block.as_bytes(), "gate.relay.test"), b"stray line\r\nX: y\r\n");
     }
@@ -235,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_domain_breaks_out_of_its_value(domain in any::<String>()) {
-            let found = finding(Identity::From, Rule::Exists, &domain, Outcome::Fail(Reason::InvalidDomain));
+            let found = finding(Identity::From, Rule::Exists, &domain, RuleResult::Fail(Reason::InvalidDomain));
             let field = written(None, &[found]);
             let (_, value) = field.split_once("header.from=").unwrap();
             let value = value.strip_suffix("\r\n").unwrap();

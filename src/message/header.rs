@@ -11,7 +11,7 @@ use crate::message::address_list::{self, Address};
 use crate::message::broken_lines::broken_lines;
 use crate::message::fields::{Item, has_long_name, items};
 use crate::message::malformed::Malformed;
-use crate::message::{second_reader, u_label};
+use crate::message::{cross_check, u_label};
 use crate::smtp::address::DomainName;
 
 /// Distinct domains of From:, and of all Reply-To: together, that are checked.
@@ -76,7 +76,7 @@ pub fn read(block: &[u8]) -> Header {
     let (from, reply_to) = (author_field(&from), reply_to_fields(&reply_to));
     let (from_confirmed, reply_to_confirmed) = match (&from, &reply_to) {
         (Err(_), Err(_)) => (true, true),
-        _ => second_reader::confirms(block, from.as_deref().ok(), reply_to.as_deref().ok()),
+        _ => cross_check::confirms(block, from.as_deref().ok(), reply_to.as_deref().ok()),
     };
     Header { from: field(from, from_confirmed), reply_to: field(reply_to, reply_to_confirmed), received }
 }
@@ -101,12 +101,12 @@ fn addresses(field: &Item<'_>) -> Result<Vec<Address>, Malformed> {
     if raw.len() > MAX_FIELD {
         return Err(Malformed::TooLong);
     }
-    if !second_reader::can_take(value) {
+    if !cross_check::can_take(value) {
         return Err(Malformed::Syntax);
     }
     let addresses = match address_list::read(value) {
         // Some readers take a text, a comment or an encoded word for an address where there is no other.
-        Err(why) if why.names_no_domain() && second_reader::finds_an_at(value) => {
+        Err(why) if why.names_no_domain() && cross_check::finds_an_at(value) => {
             return Err(Malformed::Ambiguous);
         }
         read => read?,

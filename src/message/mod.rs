@@ -8,13 +8,14 @@
 mod address_list;
 pub mod authentication_results;
 mod broken_lines;
+mod cross_check;
 pub(crate) mod fields;
+pub mod file;
 mod fold;
 pub mod forged_results;
 pub mod header;
 mod lexer;
 pub mod mailbox_line;
 pub mod malformed;
-mod second_reader;
 pub mod trace;
 mod u_label;

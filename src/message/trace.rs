@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
-    use crate::policy::finding::{Finding, Outcome};
+    use crate::policy::finding::{Finding, RuleResult};
     use crate::policy::identity::Identity::{From, Helo, MailFrom, Ptr, ReplyTo};
     use crate::policy::reason::Reason;
     use crate::policy::rule::Rule::{Exists, Matches};
@@ -212,7 +212,7 @@ mod tests {
                 rule,
                 domain: "\"".repeat(2000).into(),
                 subject: "".into(),
-                outcome: Outcome::Fail(Reason::MxUnresolvable),
+                outcome: RuleResult::Fail(Reason::MxUnresolvable),
                 evidence: Vec::new(),
             })
             .collect();

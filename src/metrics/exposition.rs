@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::metrics::histogram::{Histogram, Reading};
-use crate::metrics::{Label, Metrics, Tally, VerdictCount};
+use crate::metrics::{Label, LabelCounts, Metrics, VerdictCount};
 use crate::policy::identity::Identity;
 
 /// What is a state and no event, as it is now.
@@ -254,7 +254,13 @@ impl Families<'_> {
         self.counters(name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    fn tally<L: Label>(&mut self, name: &str, help: &str, label: &str, of: &Tally<L>) -> Result<(), Error> {
+    fn tally<L: Label>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        of: &LabelCounts<L>,
+    ) -> Result<(), Error> {
         let mut family = self.counters(name, help)?;
         for (value, count) in of.each() {
             count_of(&mut family, &[(label, value.name())], count)?;
@@ -281,7 +287,7 @@ mod tests {
     use super::*;
     use crate::metrics::{CacheResult, Connection};
     use crate::policy::decide::Verdict;
-    use crate::policy::outcome::TransactionOutcome;
+    use crate::policy::outcome::Outcome;
     use crate::policy::reason::Reason;
     use crate::policy::rule::Mode;
 
@@ -306,7 +312,7 @@ mod tests {
         metrics.connection(Connection::Served);
         metrics.cache_lookup(CacheResult::Stale);
         metrics.verdict(Verdict::Accept, None, Mode::Enforce, Duration::from_millis(3));
-        metrics.outcome(TransactionOutcome::RelayFailed);
+        metrics.outcome(Outcome::RelayFailed);
         metrics.refusal(Reason::MailLoop);
         let open = exposition(&metrics, &gauges(), Format::OpenMetrics);
         let older = exposition(&metrics, &gauges(), Format::Prometheus);

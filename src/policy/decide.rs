@@ -3,13 +3,12 @@
 //! Reject before defer before greylist; identities in their order. A `temperror` where the action refuses is
 //! `policy.on_dns_error`. Who came before is not known here: the gate asks that of the greylist, where nothing stronger
 //! refuses.
-//! What accepts gives a [`Permit`], and only with one can the next hop be opened.
 
 use std::time::Duration;
 
 use compact_str::CompactString;
 
-use crate::policy::finding::{Finding, Outcome};
+use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, OnDnsError, Policy};
 
@@ -38,10 +37,6 @@ impl Verdict {
         }
     }
 }
-
-/// Proof that a decision let the transaction pass; without one no relay transaction can be opened (DESIGN 1.2).
-#[derive(Debug, Clone, Copy)]
-pub struct Permit(());
 
 /// What refused, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,21 +102,15 @@ impl Decision {
             (true, None) => Self { verdict: Verdict::Accept, cause: None, ..self },
         }
     }
-
-    /// The key to the next hop, unless the client is refused.
-    #[must_use]
-    pub fn permit(&self) -> Option<Permit> {
-        if self.refuses() { None } else { Some(Permit(())) }
-    }
 }
 
-/// The permit of a transaction that the operator exempted: nothing was looked up, nothing can refuse it.
+/// The decision on a transaction that the operator exempted: nothing was looked up, nothing can refuse it.
 #[must_use]
 pub fn exempt() -> Decision {
     Decision { verdict: Verdict::Accept, cause: None, mode: Mode::Enforce }
 }
 
-/// A refusal that no policy is asked for, whatever its mode and whoever is exempt.
+/// A refusal for which no policy is asked, in every mode and for exempt clients too.
 #[must_use]
 pub fn always_refused(reason: Reason, subject: impl Into<CompactString>) -> Decision {
     let verdict = if reason.is_temporary() { Verdict::Defer } else { Verdict::Reject };
@@ -164,11 +153,11 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
 fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
     let action = policy.rules(finding.identity).action(finding.rule);
     match finding.outcome {
-        Outcome::Pass(_) | Outcome::None(_) => None,
-        Outcome::Fail(Reason::MalformedHeader) => Some((policy.malformed, Reason::MalformedHeader)),
-        Outcome::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
-        Outcome::Fail(reason) => Some((action, reason)),
-        Outcome::TempError(_) => match policy.on_dns_error {
+        RuleResult::Pass(_) | RuleResult::None(_) => None,
+        RuleResult::Fail(Reason::MalformedHeader) => Some((policy.malformed, Reason::MalformedHeader)),
+        RuleResult::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
+        RuleResult::Fail(reason) => Some((action, reason)),
+        RuleResult::TempError(_) => match policy.on_dns_error {
             OnDnsError::Defer if action.refuses() => Some((Action::Defer, Reason::DnsError)),
             OnDnsError::Defer | OnDnsError::Accept => None,
         },
@@ -179,7 +168,7 @@ fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::evidence::Trouble;
+    use crate::evidence::DnsFailure;
     use crate::policy::finding::Absence;
     use crate::policy::identity::Identity;
     use crate::policy::rule::{IdentityRules, RejectAt, Rule, Rung};
@@ -202,7 +191,7 @@ mod tests {
         }
     }
 
-    fn finding(identity: Identity, rule: Rule, outcome: Outcome) -> Finding {
+    fn finding(identity: Identity, rule: Rule, outcome: RuleResult) -> Finding {
         Finding {
             identity,
             rule,
@@ -216,21 +205,21 @@ mod tests {
     #[test]
     fn reject_goes_before_defer_and_identities_keep_their_order() {
         use Identity::{From, Helo, MailFrom, Ptr, ReplyTo};
-        let fail = |identity| finding(identity, Rule::Exists, Outcome::Fail(Reason::NoMx));
+        let fail = |identity| finding(identity, Rule::Exists, RuleResult::Fail(Reason::NoMx));
         let rows = [
             (vec![], Verdict::Accept, None),
             (vec![fail(Helo)], Verdict::Accept, None),
             (vec![fail(Ptr)], Verdict::Defer, Some(Ptr)),
             (vec![fail(Ptr), fail(ReplyTo), fail(From)], Verdict::Reject, Some(From)),
             (vec![fail(ReplyTo), fail(MailFrom)], Verdict::Reject, Some(MailFrom)),
-            (vec![finding(From, Rule::Exists, Outcome::Pass(Rung::Mx))], Verdict::Accept, None),
-            (vec![finding(From, Rule::Exists, Outcome::None(Absence::NotGiven))], Verdict::Accept, None),
+            (vec![finding(From, Rule::Exists, RuleResult::Pass(Rung::Mx))], Verdict::Accept, None),
+            (vec![finding(From, Rule::Exists, RuleResult::None(Absence::NotGiven))], Verdict::Accept, None),
         ];
         for (findings, verdict, identity) in rows {
             let decision = decide(&policy(), &findings);
             let cause = decision.cause.as_ref().map(|cause| cause.finding_of(&findings).unwrap().identity);
             assert_eq!((decision.verdict, cause), (verdict, identity));
-            assert_eq!(decision.permit().is_some(), verdict == Verdict::Accept);
+            assert_eq!(decision.refuses(), verdict != Verdict::Accept);
         }
     }
 
@@ -239,8 +228,8 @@ mod tests {
         use Identity::{From, Helo, MailFrom, Ptr};
         let policy = Policy { helo: rules(Action::Greylist, Action::Off), ..policy() };
         let policy = Policy { mail_from: rules(Action::Reject, Action::Greylist), ..policy };
-        let fail = |identity| finding(identity, Rule::Exists, Outcome::Fail(Reason::NoMx));
-        let matches = finding(MailFrom, Rule::Matches, Outcome::Fail(Reason::NotAnExchanger));
+        let fail = |identity| finding(identity, Rule::Exists, RuleResult::Fail(Reason::NoMx));
+        let matches = finding(MailFrom, Rule::Matches, RuleResult::Fail(Reason::NotAnExchanger));
         let rows = [
             (vec![matches.clone(), fail(Helo)], Verdict::Defer, Helo, Reason::Greylisted),
             (vec![matches.clone()], Verdict::Defer, MailFrom, Reason::Greylisted),
@@ -252,20 +241,20 @@ mod tests {
             let cause = decision.cause.clone().unwrap();
             let decided = cause.finding_of(&findings).unwrap().identity;
             assert_eq!((decision.verdict, decided, cause.reason), (verdict, identity, reason));
-            assert_eq!((decision.permit().is_some(), cause.wait), (false, None));
+            assert_eq!((decision.refuses(), cause.wait), (true, None));
             let wait = Some(Duration::from_secs(7));
             let told = decision.clone().with_wait(wait).cause.unwrap().wait;
             assert_eq!(told, wait.filter(|_| reason == Reason::Greylisted));
             let passed = decision.with_wait(None);
-            assert_eq!(passed.permit().is_some(), reason == Reason::Greylisted, "{identity}");
+            assert_eq!(passed.refuses(), reason != Reason::Greylisted, "{identity}");
         }
     }
 
     #[test]
     fn exists_is_named_before_matches() {
         let both = [
-            finding(Identity::MailFrom, Rule::Matches, Outcome::Fail(Reason::NotAnExchanger)),
-            finding(Identity::MailFrom, Rule::Exists, Outcome::Fail(Reason::NoSuchDomain)),
+            finding(Identity::MailFrom, Rule::Matches, RuleResult::Fail(Reason::NotAnExchanger)),
+            finding(Identity::MailFrom, Rule::Exists, RuleResult::Fail(Reason::NoSuchDomain)),
         ];
         let cause = decide(&policy(), &both).cause.unwrap();
         assert_eq!(cause.reason, Reason::NoSuchDomain);
@@ -276,7 +265,8 @@ mod tests {
         for action in [Action::Off, Action::Tag, Action::Greylist, Action::Defer, Action::Reject] {
             for on_dns_error in [OnDnsError::Defer, OnDnsError::Accept] {
                 let policy = Policy { mail_from: rules(action, Action::Off), on_dns_error, ..policy() };
-                let found = [finding(Identity::MailFrom, Rule::Exists, Outcome::TempError(Trouble::Timeout))];
+                let found =
+                    [finding(Identity::MailFrom, Rule::Exists, RuleResult::TempError(DnsFailure::Timeout))];
                 let expected = if action.refuses() && on_dns_error == OnDnsError::Defer {
                     Verdict::Defer
                 } else {
@@ -290,14 +280,15 @@ mod tests {
     #[test]
     fn monitor_refuses_nothing_and_still_says_what_it_would_have_done() {
         let policy = Policy { mode: Mode::Monitor, ..policy() };
-        let decision = decide(&policy, &[finding(Identity::From, Rule::Exists, Outcome::Fail(Reason::NoMx))]);
+        let decision =
+            decide(&policy, &[finding(Identity::From, Rule::Exists, RuleResult::Fail(Reason::NoMx))]);
         assert_eq!(decision.verdict, Verdict::Reject);
-        assert!(!decision.refuses() && decision.permit().is_some());
+        assert!(!decision.refuses());
     }
 
     #[test]
     fn malformed_headers_have_their_own_action() {
-        let found = [finding(Identity::From, Rule::Exists, Outcome::Fail(Reason::MalformedHeader))];
+        let found = [finding(Identity::From, Rule::Exists, RuleResult::Fail(Reason::MalformedHeader))];
         assert_eq!(decide(&policy(), &found).verdict, Verdict::Reject);
         assert_eq!(decide(&Policy { malformed: Action::Tag, ..policy() }, &found).verdict, Verdict::Accept);
     }

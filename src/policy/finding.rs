@@ -2,7 +2,7 @@
 
 use compact_str::CompactString;
 
-use crate::policy::evidence::{Evidence, Trouble};
+use crate::evidence::{DnsFailure, Evidence};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Rule, Rung};
@@ -20,18 +20,18 @@ pub enum Absence {
 
 /// The result of a rule, in the words of RFC 8601 2.7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum RuleResult {
     /// A rung held.
     Pass(Rung),
     /// No rung held, and DNS was clear about it.
     Fail(Reason),
     /// DNS was in trouble where it mattered.
-    TempError(Trouble),
+    TempError(DnsFailure),
     /// Nothing to look at.
     None(Absence),
 }
 
-impl Outcome {
+impl RuleResult {
     /// `pass`, `fail`, `temperror` or `none`.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -56,7 +56,7 @@ pub struct Finding {
     /// The address that the domain was taken from (`a@spoof.test`), printable; equal to `domain` where there is none.
     pub subject: CompactString,
     /// The result.
-    pub outcome: Outcome,
+    pub outcome: RuleResult,
     /// Every question that was asked for it, in the order of asking.
     pub evidence: Vec<Evidence>,
 }

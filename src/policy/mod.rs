@@ -5,7 +5,6 @@
 
 pub mod client;
 pub mod decide;
-pub mod evidence;
 pub mod finding;
 pub mod identity;
 pub mod outcome;

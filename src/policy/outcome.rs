@@ -2,7 +2,7 @@
 
 /// The outcome of a transaction that had a MAIL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TransactionOutcome {
+pub enum Outcome {
     /// The next hop has the message.
     Delivered,
     /// rmxd refused the sender, every recipient or the message.
@@ -15,7 +15,7 @@ pub enum TransactionOutcome {
     NotCompleted,
 }
 
-impl TransactionOutcome {
+impl Outcome {
     /// All five.
     pub const ALL: [Self; 5] =
         [Self::Delivered, Self::Refused, Self::RelayRefused, Self::RelayFailed, Self::NotCompleted];

@@ -8,7 +8,7 @@ use std::io;
 
 use crate::metrics::RelayOutcome;
 use crate::policy::reason::Reason;
-use crate::relay::answer::{Answer, Trouble};
+use crate::relay::answer::{HopReply, NextHopFailure};
 use crate::relay::reply_parser::Malformed;
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -156,9 +156,9 @@ impl RelayError {
 
     /// What the client is answered, and why.
     #[must_use]
-    pub fn answer(&self) -> Answer {
-        let trouble = Trouble { reason: self.reason(), reply: self.relay_reply().cloned() };
-        Answer { reply: self.reply(), trouble: Some(trouble) }
+    pub fn answer(&self) -> HopReply {
+        let trouble = NextHopFailure { reason: self.reason(), reply: self.relay_reply().cloned() };
+        HopReply { reply: self.reply(), trouble: Some(trouble) }
     }
 
     fn reason(&self) -> Reason {

@@ -62,7 +62,7 @@ struct State {
 
 /// What a look at a holder finds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Standing {
+pub(super) enum HoldState {
     /// It keeps its slot.
     Good,
     /// Its slot may be taken back.
@@ -159,19 +159,19 @@ impl Holder {
     }
 
     /// How it stands now.
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn standing(&self, now: Instant) -> HoldState {
         let mut state = self.state();
         state.settle(now);
         if state.recalled {
-            return Standing::Recalled;
+            return HoldState::Recalled;
         }
         let seen = state.progress.taken_back();
         #[expect(clippy::cast_precision_loss, reason = "a rate is compared, not counted")]
         let slow = seen.waited >= GRACE && seen.rate < self.least_rate as f64;
         if state.since.is_some() && (slow || seen.waited >= self.message_time) {
-            Standing::Slow(seen)
+            HoldState::Slow(seen)
         } else {
-            Standing::Good
+            HoldState::Good
         }
     }
 
@@ -302,13 +302,13 @@ mod tests {
         let hold = Hold::of(&holder);
         let last = async {
             tokio::time::sleep(10 * SECOND).await;
-            assert!(matches!(holder.standing(Instant::now()), Standing::Slow(_)));
+            assert!(matches!(holder.standing(Instant::now()), HoldState::Slow(_)));
             assert!(holder.recall());
-            assert_eq!(holder.standing(Instant::now()), Standing::Recalled);
+            assert_eq!(holder.standing(Instant::now()), HoldState::Recalled);
             Ok::<usize, ()>(7)
         };
         assert_eq!(hold.wait(last).await, Ok(Ok(7)));
-        assert_eq!(holder.standing(Instant::now()), Standing::Good);
+        assert_eq!(holder.standing(Instant::now()), HoldState::Good);
         assert!(!holder.recall(), "nobody is waited for");
         assert_eq!(now.elapsed(), 10 * SECOND);
         // what was left of the recall ends no later wait
@@ -321,7 +321,7 @@ mod tests {
         let holder = holder();
         let hold = Hold::of(&holder);
         assert!(tokio::time::timeout(5 * SECOND, hold.wait(nothing())).await.is_err());
-        assert_eq!(holder.standing(Instant::now() + 100 * SECOND), Standing::Good);
+        assert_eq!(holder.standing(Instant::now() + 100 * SECOND), HoldState::Good);
         assert_eq!(holder.state().progress.waited, 5 * SECOND);
     }
 }

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::unstuff::Unstuffer;
+use crate::relay::line_feeds::LineFeeds;
 use crate::smtp::address::ReversePath;
+use crate::smtp::transparency::Unstuffer;
 
 /// What is collected in memory before it is written.
 const BUFFER: usize = 64 * 1024;
@@ -26,11 +27,11 @@ static DELIVERIES: AtomicU64 = AtomicU64::new(0);
 /// The folder.
 #[derive(Debug, Clone)]
 pub(super) struct Maildir {
-    place: Arc<Place>,
+    place: Arc<Folder>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Folder {
     path: PathBuf,
     /// Our name as a part of a file name.
     host: String,
@@ -39,11 +40,11 @@ struct Place {
 impl Maildir {
     pub(super) fn new(path: &Path, hostname: &str) -> Self {
         let host = hostname.replace('/', "\\057").replace(':', "\\072");
-        Self { place: Arc::new(Place { path: path.to_owned(), host }) }
+        Self { place: Arc::new(Folder { path: path.to_owned(), host }) }
     }
 
     /// The same folder for another name of ours.
-    pub(super) fn renewed(&self, hostname: &str) -> Self {
+    pub(super) fn with_settings(&self, hostname: &str) -> Self {
         Self::new(&self.place.path, hostname)
     }
 
@@ -58,6 +59,7 @@ impl Maildir {
         MaildirTransaction {
             place: Arc::clone(&self.place),
             unstuffer: Unstuffer::default(),
+            line_feeds: LineFeeds::default(),
             buffer: format!("Return-Path: <{reverse_path}>\n").into_bytes(),
             draft: None,
         }
@@ -67,8 +69,9 @@ impl Maildir {
 /// One delivery.
 #[derive(Debug)]
 pub(super) struct MaildirTransaction {
-    place: Arc<Place>,
+    place: Arc<Folder>,
     unstuffer: Unstuffer,
+    line_feeds: LineFeeds,
     /// Not yet written.
     buffer: Vec<u8>,
     /// The file, from DATA on; gone for good once anything failed or was broken off.
@@ -87,7 +90,8 @@ impl MaildirTransaction {
 
     pub(super) async fn write(&mut self, stuffed: &[u8]) -> Result<(), RelayError> {
         for piece in stuffed.chunks(BUFFER) {
-            self.unstuffer.push(piece, &mut self.buffer);
+            let Self { unstuffer, line_feeds, buffer, .. } = self;
+            unstuffer.push(piece, |plain| line_feeds.push(plain, buffer));
             if self.buffer.len() >= BUFFER {
                 let draft = self.draft.take().ok_or(RelayError::OutOfStep(Stage::Message))?;
                 let buffer = std::mem::take(&mut self.buffer);
@@ -107,7 +111,7 @@ impl MaildirTransaction {
     }
 }
 
-impl Place {
+impl Folder {
     fn prepare(&self) -> io::Result<()> {
         for name in ["tmp", "new", "cur"] {
             let folder = self.path.join(name);

@@ -1,28 +1,28 @@
 //! Next hops: where accepted mail goes, and what becomes of it there.
 //!
-//! [`Visit::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. What the relay says
+//! [`ClientLease::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. What the relay says
 //! of a message or recipient is the client's answer; what goes wrong between us and the relay is 451, and 2xx is said
 //! only where the relay said it (or the Maildir has the file on disk). Nothing is queued: the client is the queue.
 
 mod answer;
 mod attribute;
+mod availability;
 mod capabilities;
 mod connection;
 mod conversation;
 mod envelope;
 mod error;
+mod failure_reply;
 mod hold;
+mod line_feeds;
 mod maildir;
 mod pool;
 mod proxy;
-mod reach;
 mod reply_parser;
 mod settings;
 mod slots;
 mod smtp;
-mod told;
 mod transaction;
-mod unstuff;
 mod verdict;
 mod xclient;
 mod xforward;
@@ -32,21 +32,21 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use crate::relay::answer::{Answer, Trouble};
+pub use crate::relay::answer::{HopReply, NextHopFailure};
+pub use crate::relay::availability::Availability;
 pub use crate::relay::capabilities::{Attributes, Capabilities};
 pub use crate::relay::envelope::{ClientInfo, ClientName, Envelope, Recipient};
 pub use crate::relay::error::{RelayError, Stage};
 pub use crate::relay::hold::{Hold, TakenBack};
-pub use crate::relay::reach::Reach;
 pub use crate::relay::reply_parser::{Malformed, ReplyParser};
 pub use crate::relay::settings::{ClientIdentity, NextHop, Settings, Tls};
 
+use crate::gate::Permit;
 use crate::metrics::{Metrics, RelayOutcome};
-use crate::policy::decide::Permit;
+use crate::relay::availability::LastReach;
+use crate::relay::failure_reply::LogSubject;
 use crate::relay::maildir::{Maildir, MaildirTransaction};
-use crate::relay::reach::LastReach;
 use crate::relay::smtp::SmtpHop;
-use crate::relay::told::Subject;
 use crate::relay::transaction::SmtpTransaction;
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -75,12 +75,12 @@ impl Relay {
     /// A next hop; nothing is contacted or created yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self::counted(settings, Metrics::default())
+        Self::with_metrics(settings, Metrics::default())
     }
 
     /// The same, counted there.
     #[must_use]
-    pub fn counted(settings: Settings, metrics: Metrics) -> Self {
+    pub fn with_metrics(settings: Settings, metrics: Metrics) -> Self {
         let settings = Arc::new(settings);
         let (hop, known) = match &settings.next_hop {
             NextHop::Maildir(path) => {
@@ -96,19 +96,19 @@ impl Relay {
     }
 
     /// The next hop by other settings, for the visits that begin from now on. If it is the same host, the connections of
-    /// both count together, each visit's against its own limit: never are there more than the larger one allows, nor
+    /// both count together, each lease's against its own limit: never are there more than the larger one allows, nor
     /// more than the new one once the old visits have ended. Another host's connections are its own. Whether the same next
     /// hop could be used is known still.
     #[must_use]
-    pub fn renewed(&self, settings: Settings) -> Self {
+    pub fn with_settings(&self, settings: Settings) -> Self {
         let metrics = self.inner.metrics.clone();
         if settings.next_hop != self.inner.settings.next_hop {
-            return Self::counted(settings, metrics);
+            return Self::with_metrics(settings, metrics);
         }
         let settings = Arc::new(settings);
         let hop = match &self.inner.hop {
-            Hop::Smtp(hop) => Hop::Smtp(hop.renewed(Arc::clone(&settings))),
-            Hop::Maildir(maildir) => Hop::Maildir(maildir.renewed(&settings.hostname)),
+            Hop::Smtp(hop) => Hop::Smtp(hop.with_settings(Arc::clone(&settings))),
+            Hop::Maildir(maildir) => Hop::Maildir(maildir.with_settings(&settings.hostname)),
         };
         let known = watch::Sender::new(self.capabilities());
         let reach = LastReach::knowing(self.reach());
@@ -146,12 +146,12 @@ impl Relay {
 
     /// Whether the next hop could be used when that was last tried, by a probe or by a transaction.
     #[must_use]
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> Availability {
         self.inner.reach.known()
     }
 
     /// The same, no older than `age`, else it is tried now. Takes no longer than `patience`.
-    pub async fn reach_within(&self, age: Duration, patience: Duration) -> Reach {
+    pub async fn reach_within(&self, age: Duration, patience: Duration) -> Availability {
         let relay = self.clone();
         let probe = async move {
             // what it finds is noted
@@ -162,7 +162,7 @@ impl Relay {
 
     /// [`Relay::reach`], which changes there when the next hop can't be used where it could, or the other way round.
     #[must_use]
-    pub fn watch_reach(&self) -> watch::Receiver<Reach> {
+    pub fn watch_availability(&self) -> watch::Receiver<Availability> {
         self.inner.reach.watch()
     }
 
@@ -174,21 +174,21 @@ impl Relay {
 
     /// What one client's session has of the next hop. It costs nothing before the first transaction.
     #[must_use]
-    pub fn visit(&self) -> Visit {
-        Visit { inner: Arc::clone(&self.inner), key: Some(Arc::new(())) }
+    pub fn lease(&self) -> ClientLease {
+        ClientLease { inner: Arc::clone(&self.inner), key: Some(Arc::new(())) }
     }
 }
 
 /// One client's session at the next hop: a connection on which the relay knows the client is kept for its next
 /// transaction, and closed when this is dropped.
 #[derive(Debug)]
-pub struct Visit {
+pub struct ClientLease {
     inner: Arc<Inner>,
     /// Taken when this is dropped. Its transactions and connections see then that nobody comes back for them.
     key: Option<Arc<()>>,
 }
 
-impl Visit {
+impl ClientLease {
     /// Whether the next hop may be told the client's name. If not, [`ClientName::Unknown`] will do.
     #[must_use]
     pub fn wants_name(&self) -> bool {
@@ -207,12 +207,12 @@ impl Visit {
         _permit: Permit,
         envelope: Envelope<'_>,
         first: Recipient<'_>,
-    ) -> Result<(Transaction, Answer), Answer> {
-        let subject = Subject::of(&envelope);
+    ) -> Result<(Transaction, HopReply), HopReply> {
+        let subject = LogSubject::of(&envelope);
         let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
-        let (leg, reply) = match &self.inner.hop {
+        let (backend, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
-                (Leg::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
+                (Backend::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_takes())
             }
             Hop::Smtp(hop) => {
                 let begun = hop.begin(&self.key(), &envelope, &first, &self.inner.known).await;
@@ -224,9 +224,9 @@ impl Visit {
                                 end.outcome = error.outcome();
                                 subject.told(&error)
                             },
-                            Answer::taken,
+                            HopReply::taken,
                         );
-                        (Leg::Smtp(Box::new(transaction)), reply)
+                        (Backend::Smtp(Box::new(transaction)), reply)
                     }
                     Err(error) => {
                         end.outcome = error.outcome();
@@ -235,7 +235,7 @@ impl Visit {
                 }
             }
         };
-        Ok((Transaction { leg, subject, failure: None, end }, reply))
+        Ok((Transaction { backend, subject, failure: None, end }, reply))
     }
 
     fn key(&self) -> Weak<()> {
@@ -243,7 +243,7 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for ClientLease {
     fn drop(&mut self) {
         let known_elsewhere = self.key.take().is_some_and(|key| Arc::weak_count(&key) > 0);
         if let Hop::Smtp(hop) = &self.inner.hop
@@ -258,10 +258,10 @@ impl Drop for Visit {
 /// file removed.
 #[derive(Debug)]
 pub struct Transaction {
-    leg: Leg,
-    subject: Subject,
+    backend: Backend,
+    subject: LogSubject,
     /// The first failure after DATA was asked for; it stays the answer.
-    failure: Option<Answer>,
+    failure: Option<HopReply>,
     end: End,
 }
 
@@ -289,23 +289,23 @@ impl Drop for End {
 }
 
 #[derive(Debug)]
-enum Leg {
+enum Backend {
     Smtp(Box<SmtpTransaction>),
     Maildir(Box<MaildirTransaction>),
 }
 
 impl Transaction {
     /// The relay's answer for this recipient, made printable and bounded.
-    pub async fn rcpt(&mut self, recipient: Recipient<'_>) -> Answer {
-        match &mut self.leg {
-            Leg::Maildir(_) => maildir_takes(),
-            Leg::Smtp(transaction) => {
+    pub async fn rcpt(&mut self, _permit: Permit, recipient: Recipient<'_>) -> HopReply {
+        match &mut self.backend {
+            Backend::Maildir(_) => maildir_takes(),
+            Backend::Smtp(transaction) => {
                 let answer = transaction.rcpt(&recipient).await;
                 if answer.is_ok() {
                     // As long as every recipient was refused, that is how it ends.
                     self.end.outcome = RelayOutcome::Abandoned;
                 }
-                answer.map_or_else(|error| self.subject.told(&error), Answer::taken)
+                answer.map_or_else(|error| self.subject.told(&error), HopReply::taken)
             }
         }
     }
@@ -314,10 +314,10 @@ impl Transaction {
     ///
     /// # Errors
     /// The reply for the client, at the end of its message or at once.
-    pub async fn data(&mut self) -> Result<(), Answer> {
-        let done = match &mut self.leg {
-            Leg::Smtp(transaction) => transaction.data().await,
-            Leg::Maildir(transaction) => transaction.data().await,
+    pub async fn data(&mut self) -> Result<(), HopReply> {
+        let done = match &mut self.backend {
+            Backend::Smtp(transaction) => transaction.data().await,
+            Backend::Maildir(transaction) => transaction.data().await,
         };
         self.keep(done)
     }
@@ -327,13 +327,13 @@ impl Transaction {
     ///
     /// # Errors
     /// The reply for the client at the end of its message; nothing that is written after it counts.
-    pub async fn write(&mut self, stuffed: &[u8]) -> Result<(), Answer> {
+    pub async fn write(&mut self, stuffed: &[u8]) -> Result<(), HopReply> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        let done = match &mut self.leg {
-            Leg::Smtp(transaction) => transaction.write(stuffed).await,
-            Leg::Maildir(transaction) => transaction.write(stuffed).await,
+        let done = match &mut self.backend {
+            Backend::Smtp(transaction) => transaction.write(stuffed).await,
+            Backend::Maildir(transaction) => transaction.write(stuffed).await,
         };
         self.keep(done)
     }
@@ -343,25 +343,25 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`Self::write`].
-    pub async fn flush(&mut self) -> Result<(), Answer> {
+    pub async fn flush(&mut self) -> Result<(), HopReply> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        let done = match &mut self.leg {
-            Leg::Smtp(transaction) => transaction.flush().await,
-            Leg::Maildir(_) => Ok(()),
+        let done = match &mut self.backend {
+            Backend::Smtp(transaction) => transaction.flush().await,
+            Backend::Maildir(_) => Ok(()),
         };
         self.keep(done)
     }
 
     /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
-    pub async fn finish(mut self) -> Answer {
+    pub async fn finish(mut self, _permit: Permit) -> HopReply {
         if let Some(failure) = self.failure {
             return failure;
         }
-        let done = match self.leg {
-            Leg::Smtp(transaction) => transaction.finish().await,
-            Leg::Maildir(transaction) => {
+        let done = match self.backend {
+            Backend::Smtp(transaction) => transaction.finish().await,
+            Backend::Maildir(transaction) => {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
@@ -372,26 +372,26 @@ impl Transaction {
             Ok(_reply) => {}
         }
         self.end.outcome = done.as_ref().map_or_else(RelayError::outcome, |_reply| RelayOutcome::Delivered);
-        done.map_or_else(|error| self.subject.told(&error), Answer::taken)
+        done.map_or_else(|error| self.subject.told(&error), HopReply::taken)
     }
 
     /// What the client is to be waited for by, where others may wait for its connection to the relay.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
-        match &self.leg {
-            Leg::Maildir(_) => None,
-            Leg::Smtp(transaction) => Some(transaction.hold()),
+        match &self.backend {
+            Backend::Maildir(_) => None,
+            Backend::Smtp(transaction) => Some(transaction.hold()),
         }
     }
 
     /// Gives up. Before DATA the relay is told RSET or QUIT; it isn't waited for.
     pub async fn abandon(self) {
-        if let Leg::Smtp(transaction) = self.leg {
+        if let Backend::Smtp(transaction) = self.backend {
             transaction.abandon();
         }
     }
 
-    fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), Answer> {
+    fn keep(&mut self, done: Result<(), RelayError>) -> Result<(), HopReply> {
         done.map_err(|error| {
             self.end.note_folder(&error);
             self.end.outcome = error.outcome();
@@ -401,8 +401,8 @@ impl Transaction {
 }
 
 /// A Maildir doesn't look at recipients.
-fn maildir_takes() -> Answer {
-    Answer::taken(Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"))
+fn maildir_takes() -> HopReply {
+    HopReply::taken(Reply::new(250, Enhanced(2, 1, 5), "Recipient ok"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Whoever has a slot may have one connection in use. Those that wait have none, but make way for whoever needs a new
 //! one, so that all together they are never more than `relay.max_connections`. Each waits for a bounded time. A
-//! connection on which the relay knows a client is given to nobody but the visit that left it, and none to sessions of
+//! connection on which the relay knows a client is given to nobody but the lease that left it, and none to sessions of
 //! other settings than those that it was made by.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,7 +27,7 @@ pub(super) struct Pool {
     waiting: Mutex<Waiting>,
 }
 
-/// Tells one visit from another; whether it goes on can be seen.
+/// Tells one lease from another; whether it goes on can be seen.
 pub(super) type VisitKey = Weak<()>;
 
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ struct Waiting {
 struct Parked {
     connection: Connection,
     /// Who may have it; `None` = anyone.
-    visit: Option<VisitKey>,
+    lease: Option<VisitKey>,
     until: Instant,
 }
 
@@ -56,12 +56,12 @@ impl Pool {
     /// A connection that waits and may be used for this client's transaction; the one used last, if there are more.
     pub(super) fn take(
         &self,
-        visit: &VisitKey,
+        lease: &VisitKey,
         client: &ClientInfo,
         settings: &Settings,
     ) -> Option<Connection> {
         let mine = |parked: &Parked| {
-            parked.visit.as_ref().is_none_or(|owner| owner.ptr_eq(visit))
+            parked.lease.as_ref().is_none_or(|owner| owner.ptr_eq(lease))
                 && parked.connection.made_by.makes_the_same_connections(settings)
         };
         let mut unsuitable = Vec::new();
@@ -88,28 +88,28 @@ impl Pool {
         evicted.into_iter().for_each(Parked::quit);
     }
 
-    /// Takes a connection back after a transaction of `visit`; `undo` when that ended without a message. The slot is
+    /// Takes a connection back after a transaction of `lease`; `undo` when that ended without a message. The slot is
     /// given back last: until then there is no room for another connection.
     pub(super) fn give_back(
         self: &Arc<Self>,
         mut connection: Connection,
         undo: bool,
-        visit: VisitKey,
+        lease: VisitKey,
         slot: Slot,
     ) {
-        let visit = match connection.next(undo) {
+        let lease = match connection.next(undo) {
             Next::End => return connection.quit(),
-            Next::SameVisit => Some(visit),
+            Next::SameVisit => Some(lease),
             Next::Anyone => None,
         };
         let mut waiting = self.waiting();
         // those that wait may be too many where older settings allowed more
         let room = waiting.connections.len() <= slot.others_free();
-        if !room || !waiting.has_use_for(visit.as_ref()) {
+        if !room || !waiting.has_use_for(lease.as_ref()) {
             drop(waiting);
             return connection.quit();
         }
-        waiting.connections.push(Parked { connection, visit, until: Instant::now() + IDLE });
+        waiting.connections.push(Parked { connection, lease, until: Instant::now() + IDLE });
         if !std::mem::replace(&mut waiting.watched, true) {
             tokio::spawn(watch(Arc::downgrade(self)));
         }
@@ -118,7 +118,7 @@ impl Pool {
     /// Closes the connections of visits that have ended.
     pub(super) fn forget(&self) {
         let mut waiting = self.waiting();
-        let over = |parked: &mut Parked| parked.visit.as_ref().is_some_and(is_over);
+        let over = |parked: &mut Parked| parked.lease.as_ref().is_some_and(is_over);
         let left: Vec<Parked> = waiting.connections.extract_if(.., over).collect();
         drop(waiting);
         left.into_iter().for_each(Parked::quit);
@@ -149,17 +149,17 @@ impl Drop for Pool {
 }
 
 impl Waiting {
-    /// Whether a connection for this visit, or for anyone, is worth keeping.
-    fn has_use_for(&self, visit: Option<&VisitKey>) -> bool {
-        match visit {
-            Some(visit) => !is_over(visit),
-            None => self.connections.iter().filter(|parked| parked.visit.is_none()).count() < MOST_SHARED,
+    /// Whether a connection for this lease, or for anyone, is worth keeping.
+    fn has_use_for(&self, lease: Option<&VisitKey>) -> bool {
+        match lease {
+            Some(lease) => !is_over(lease),
+            None => self.connections.iter().filter(|parked| parked.lease.is_none()).count() < MOST_SHARED,
         }
     }
 }
 
-fn is_over(visit: &VisitKey) -> bool {
-    visit.strong_count() == 0
+fn is_over(lease: &VisitKey) -> bool {
+    lease.strong_count() == 0
 }
 
 impl Parked {

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::relay::Settings;
-use crate::relay::hold::{Hold, Holder, Standing, TakenBack};
+use crate::relay::hold::{Hold, HoldState, Holder, TakenBack};
 
 /// How often holders are looked at while a client waits.
 const LOOK: Duration = Duration::from_millis(200);
@@ -102,7 +102,7 @@ impl Slots {
             state.queue.insert(turn, Waiter { holder, limit, hand });
             turn
         };
-        let _place = Place { slots: self, turn };
+        let _place = QueueTicket { slots: self, turn };
         loop {
             let now = Instant::now();
             if client.is_some() {
@@ -175,9 +175,9 @@ impl State {
         let (mut coming, mut slow) = (0, Vec::new());
         for holder in self.holders.values() {
             match holder.standing(now) {
-                Standing::Good => {}
-                Standing::Slow(seen) => slow.push((seen, Arc::clone(holder))),
-                Standing::Recalled => coming += 1,
+                HoldState::Good => {}
+                HoldState::Slow(seen) => slow.push((seen, Arc::clone(holder))),
+                HoldState::Recalled => coming += 1,
             }
         }
         slow.sort_by(|(one, _), (other, _)| one.rate.total_cmp(&other.rate));
@@ -279,12 +279,12 @@ impl Held {
 }
 
 /// A place in the queue, until the wait is over or given up.
-struct Place<'a> {
+struct QueueTicket<'a> {
     slots: &'a Slots,
     turn: Turn,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         self.slots.state().queue.remove(&self.turn);
     }

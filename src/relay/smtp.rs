@@ -49,7 +49,7 @@ impl SmtpHop {
     }
 
     /// The same relay by other settings. What is in use by either counts for both.
-    pub(super) fn renewed(&self, settings: Arc<Settings>) -> Self {
+    pub(super) fn with_settings(&self, settings: Arc<Settings>) -> Self {
         let (pool, metrics) = (Arc::clone(&self.pool), self.metrics.clone());
         Self { host: self.host.clone(), port: self.port, settings, pool, metrics }
     }
@@ -75,7 +75,7 @@ impl SmtpHop {
     /// Opens a transaction: connection, introduction, MAIL, and the first RCPT, whose answer is given too.
     pub(super) async fn begin(
         &self,
-        visit: &VisitKey,
+        lease: &VisitKey,
         envelope: &Envelope<'_>,
         first: &Recipient<'_>,
         known: &watch::Sender<Capabilities>,
@@ -84,7 +84,7 @@ impl SmtpHop {
         let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
         let mut fresh = false;
         loop {
-            let waiting = if fresh { None } else { self.reusable(visit, envelope).await };
+            let waiting = if fresh { None } else { self.reusable(lease, envelope).await };
             let mut connection = match waiting {
                 Some(connection) => connection,
                 None => {
@@ -96,7 +96,7 @@ impl SmtpHop {
             match open(&mut connection, envelope, first).await {
                 Ok(answer) => {
                     let transaction =
-                        SmtpTransaction::new(connection, slot, Arc::clone(&self.pool), visit.clone());
+                        SmtpTransaction::new(connection, slot, Arc::clone(&self.pool), lease.clone());
                     return Ok((transaction, answer));
                 }
                 Err(error) if error.is_end() && !fresh => {
@@ -105,21 +105,21 @@ impl SmtpHop {
                 }
                 Err(error) => {
                     let undo = !matches!(error, RelayError::NoSmtputf8);
-                    self.pool.give_back(connection, undo, visit.clone(), slot);
+                    self.pool.give_back(connection, undo, lease.clone(), slot);
                     return Err(error);
                 }
             }
         }
     }
 
-    /// A visit has ended.
+    /// A lease has ended.
     pub(super) fn forget(&self) {
         self.pool.forget();
     }
 
     /// A connection that waited, is still there and takes this message.
-    async fn reusable(&self, visit: &VisitKey, envelope: &Envelope<'_>) -> Option<Connection> {
-        while let Some(mut connection) = self.pool.take(visit, envelope.client, &self.settings) {
+    async fn reusable(&self, lease: &VisitKey, envelope: &Envelope<'_>) -> Option<Connection> {
+        while let Some(mut connection) = self.pool.take(lease, envelope.client, &self.settings) {
             let able = connection.offered.smtputf8 || !envelope.smtputf8;
             if able && connection.conversation.is_ready().await {
                 return Some(connection);

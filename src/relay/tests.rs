@@ -11,10 +11,10 @@ mod starttls;
 
 use std::time::Duration;
 
-use crate::policy::decide::{Permit, exempt};
+use crate::gate::Permit;
 use crate::relay::{
-    Answer, ClientIdentity, ClientInfo, ClientName, Envelope, NextHop, Recipient, Relay, Settings,
-    Transaction, Visit,
+    ClientIdentity, ClientInfo, ClientLease, ClientName, Envelope, HopReply, NextHop, Recipient, Relay,
+    Settings, Transaction,
 };
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
 fn permit() -> Permit {
-    exempt().permit().unwrap()
+    Permit::of_a_test()
 }
 
 pub(super) fn settings(next_hop: NextHop) -> Settings {
@@ -60,32 +60,32 @@ fn recipient(path: &str) -> ForwardPath {
     ForwardPath::parse(path).unwrap()
 }
 
-/// MAIL and RCPT in the name of [`client`], in a visit of its own.
-async fn begin(relay: &Relay) -> Result<Transaction, Answer> {
-    begin_as(&relay.visit(), &client()).await
+/// MAIL and RCPT in the name of [`client`], in a lease of its own.
+async fn begin(relay: &Relay) -> Result<Transaction, HopReply> {
+    begin_as(&relay.lease(), &client()).await
 }
 
-async fn begin_as(visit: &Visit, client: &ClientInfo) -> Result<Transaction, Answer> {
+async fn begin_as(lease: &ClientLease, client: &ClientInfo) -> Result<Transaction, HopReply> {
     let reverse_path = &sender("a@good.test");
-    begin_with(visit, Envelope::new(client, reverse_path, "4KXN7Q2M")).await
+    begin_with(lease, Envelope::new(client, reverse_path, "4KXN7Q2M")).await
 }
 
-async fn begin_with(visit: &Visit, envelope: Envelope<'_>) -> Result<Transaction, Answer> {
+async fn begin_with(lease: &ClientLease, envelope: Envelope<'_>) -> Result<Transaction, HopReply> {
     let path = recipient("u@relay.test");
-    let (transaction, reply) = visit.begin(permit(), envelope, Recipient::new(&path)).await?;
+    let (transaction, reply) = lease.begin(permit(), envelope, Recipient::new(&path)).await?;
     assert!(reply.is_positive(), "{reply}");
     Ok(transaction)
 }
 
 /// Sends one message to one recipient as the door would; the step at which it ended, and the client's reply.
 async fn deliver(relay: &Relay, message: &[&[u8]]) -> String {
-    deliver_as(&relay.visit(), &client(), message).await
+    deliver_as(&relay.lease(), &client(), message).await
 }
 
-async fn deliver_as(visit: &Visit, client: &ClientInfo, message: &[&[u8]]) -> String {
+async fn deliver_as(lease: &ClientLease, client: &ClientInfo, message: &[&[u8]]) -> String {
     let (reverse_path, path) = (&sender("a@good.test"), recipient("u@relay.test"));
     let envelope = Envelope::new(client, reverse_path, "4KXN7Q2M");
-    let (mut transaction, reply) = match visit.begin(permit(), envelope, Recipient::new(&path)).await {
+    let (mut transaction, reply) = match lease.begin(permit(), envelope, Recipient::new(&path)).await {
         Ok(begun) => begun,
         Err(reply) => return format!("MAIL {reply}"),
     };
@@ -100,11 +100,11 @@ async fn deliver_as(visit: &Visit, client: &ClientInfo, message: &[&[u8]]) -> St
     for piece in message {
         if let Err(reply) = transaction.write(piece).await {
             assert_eq!(transaction.write(b"more\r\n").await, Err(reply.clone()), "a failure stays");
-            assert_eq!(transaction.finish().await, reply, "and is the answer to the whole");
+            assert_eq!(transaction.finish(permit()).await, reply, "and is the answer to the whole");
             return format!("WRITE {reply}");
         }
     }
-    format!("END {}", transaction.finish().await)
+    format!("END {}", transaction.finish(permit()).await)
 }
 
 #[test]
@@ -121,6 +121,6 @@ fn a_relay_wants_the_clients_name_where_it_may_be_told() {
     ];
     for (next_hop, identity, xclient_required, expected) in rows {
         let relay = Relay::new(Settings { identity, xclient_required, ..settings(next_hop) });
-        assert_eq!(relay.visit().wants_name(), expected, "{identity:?} {xclient_required}");
+        assert_eq!(relay.lease().wants_name(), expected, "{identity:?} {xclient_required}");
     }
 }

@@ -108,7 +108,7 @@ pub(super) struct SmtpTransaction {
     message: Option<Message>,
     slot: Slot,
     pool: Arc<Pool>,
-    visit: VisitKey,
+    lease: VisitKey,
 }
 
 /// A message on its way.
@@ -121,9 +121,9 @@ struct Message {
 }
 
 impl SmtpTransaction {
-    pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, visit: VisitKey) -> Self {
+    pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, lease: VisitKey) -> Self {
         slot.commanded();
-        Self { connection, message: None, slot, pool, visit }
+        Self { connection, message: None, slot, pool, lease }
     }
 
     pub(super) fn hold(&self) -> Hold {
@@ -190,14 +190,14 @@ impl SmtpTransaction {
         let answer = self.connection.conversation.end(&held).await;
         self.connection.stained |= answer.is_err();
         // a message that was taken leaves nothing behind (RFC 5321 4.1.1.4); of one that wasn't, RSET makes sure
-        self.pool.give_back(self.connection, answer.is_err(), self.visit, self.slot);
+        self.pool.give_back(self.connection, answer.is_err(), self.lease, self.slot);
         answer
     }
 
     /// Ends it without a message: by RSET where the relay waits for a command, else by closing.
     pub(super) fn abandon(self) {
         if self.message.is_none() {
-            self.pool.give_back(self.connection, true, self.visit, self.slot);
+            self.pool.give_back(self.connection, true, self.lease, self.slot);
         }
     }
 }

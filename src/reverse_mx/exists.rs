@@ -8,10 +8,10 @@
 
 use std::collections::HashSet;
 
+use crate::dns::lookups::{Lookups, Start, addresses};
 use crate::dns::organization::organization;
-use crate::dns::trail::{Start, Trail, addresses};
-use crate::policy::evidence::{Answer, Question, RecordType, Records, Target};
-use crate::policy::finding::Outcome;
+use crate::evidence::{Answer, Question, RecordType, Records, Target};
+use crate::policy::finding::RuleResult;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rung;
 use crate::reverse_mx::Settings;
@@ -23,40 +23,40 @@ const MOST_DEAD: usize = 10;
 
 /// Tries the rungs in their order. Without one that holds, the first rung's reason counts.
 pub(super) async fn exists(
-    trail: &mut Trail<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
     rungs: &[Rung],
-) -> Outcome {
+) -> RuleResult {
     let mut first_reason = None;
     for &rung in rungs {
         let judged = match rung {
-            Rung::Mx => valid_mx(trail, settings, domain).await,
-            Rung::Address => implicit_mx(trail, settings, domain).await,
+            Rung::Mx => valid_mx(lookups, settings, domain).await,
+            Rung::Address => implicit_mx(lookups, settings, domain).await,
             Rung::Organization => {
                 let organization = organization(domain).unwrap_or_else(|| domain.clone());
                 if organization == *domain && rungs.contains(&Rung::Mx) {
                     continue; // the rung `mx` says the same
                 }
-                by_organization(trail, settings, domain, &organization).await
+                by_organization(lookups, settings, domain, &organization).await
             }
             Rung::Network | Rung::Ptr | Rung::Spf | Rung::Dkim => continue, // rungs of `matches`
         };
         match judged {
-            Ok(()) => return Outcome::Pass(rung),
+            Ok(()) => return RuleResult::Pass(rung),
             Err(reason) => first_reason = first_reason.or(Some(reason)),
         }
     }
-    trail.failure(first_reason.unwrap_or(Reason::NoMx))
+    lookups.failure(first_reason.unwrap_or(Reason::NoMx))
 }
 
 /// The MX hosts that are looked at, best first, of an MX RRset that isn't the null MX; otherwise the reason why not.
 pub(super) async fn exchangers(
-    trail: &mut Trail<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
 ) -> Result<Vec<DomainName>, Reason> {
-    let answer = trail.ask(domain, RecordType::Mx).await;
+    let answer = lookups.ask(domain, RecordType::Mx).await;
     let list = match &*answer {
         Answer::Found(Records::Mx(list)) => list,
         Answer::NoSuchDomain => return Err(Reason::NoSuchDomain),
@@ -77,45 +77,49 @@ pub(super) async fn exchangers(
     if any { Ok(hosts) } else { Err(Reason::NullMx) }
 }
 
-async fn valid_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
-    let hosts = exchangers(trail, settings, domain).await?;
-    usable_address(trail, settings, &hosts, Start::FirstAlone, Reason::MxUnresolvable).await
+async fn valid_mx(lookups: &mut Lookups<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
+    let hosts = exchangers(lookups, settings, domain).await?;
+    usable_address(lookups, settings, &hosts, Start::FirstAlone, Reason::MxUnresolvable).await
 }
 
 /// RFC 5321 5.1: without any MX record the domain is its own exchanger. Not so with a null MX. Where MX is NXDOMAIN,
 /// most likely there is no address either, and both questions are needed to know: they are asked side by side.
-async fn implicit_mx(trail: &mut Trail<'_>, settings: &Settings, domain: &DomainName) -> Result<(), Reason> {
-    let (start, reason) = match exchangers(trail, settings, domain).await {
+async fn implicit_mx(
+    lookups: &mut Lookups<'_>,
+    settings: &Settings,
+    domain: &DomainName,
+) -> Result<(), Reason> {
+    let (start, reason) = match exchangers(lookups, settings, domain).await {
         Err(Reason::NoMx) => (Start::FirstAlone, Reason::NoMx),
         Err(Reason::NoSuchDomain) => (Start::Together, Reason::NoSuchDomain),
         Err(reason) => return Err(reason),
         Ok(_) => return Err(Reason::NoMx),
     };
-    usable_address(trail, settings, std::slice::from_ref(domain), start, reason).await
+    usable_address(lookups, settings, std::slice::from_ref(domain), start, reason).await
 }
 
 /// The organisation receives mail for a name that only sends. A name that doesn't exist or has a null MX can't be such a
 /// name, and whether it is one must be known: anybody can make up names below an organisation.
 async fn by_organization(
-    trail: &mut Trail<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
     organization: &DomainName,
 ) -> Result<(), Reason> {
-    match exchangers(trail, settings, domain).await {
-        Ok(_) | Err(Reason::NoMx) => valid_mx(trail, settings, organization).await,
-        Err(Reason::NoSuchDomain) if exists_for_addresses(trail, domain).await => {
-            valid_mx(trail, settings, organization).await
+    match exchangers(lookups, settings, domain).await {
+        Ok(_) | Err(Reason::NoMx) => valid_mx(lookups, settings, organization).await,
+        Err(Reason::NoSuchDomain) if exists_for_addresses(lookups, domain).await => {
+            valid_mx(lookups, settings, organization).await
         }
         Err(reason) => Err(reason),
     }
 }
 
 /// Whether a name whose MX is NXDOMAIN exists by its A or AAAA: it has such a record, or DNS says that it has none.
-async fn exists_for_addresses(trail: &mut Trail<'_>, domain: &DomainName) -> bool {
+async fn exists_for_addresses(lookups: &mut Lookups<'_>, domain: &DomainName) -> bool {
     let questions = address_questions(domain).to_vec();
     let mut exists = false;
-    trail
+    lookups
         .ask_all(questions, Start::Together, |_, answer| {
             exists |= matches!(answer, Answer::Found(_) | Answer::NoData);
             exists
@@ -131,7 +135,7 @@ fn address_questions(host: &DomainName) -> [Question; 2] {
 /// Whether one of the hosts has an address that mail can be sent to. The best host's A record is often enough; past
 /// [`MOST_DEAD`] hosts without any address no more is asked.
 async fn usable_address(
-    trail: &mut Trail<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     hosts: &[DomainName],
     start: Start,
@@ -146,7 +150,7 @@ async fn usable_address(
             break;
         }
         let questions = hosts.iter().flat_map(address_questions);
-        trail
+        lookups
             .ask_all(questions.collect(), start, |question, answer| {
                 for address in addresses(answer) {
                     alive.insert(question.name.clone());

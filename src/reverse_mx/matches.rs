@@ -10,9 +10,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::dns::trail::{Start, Trail, addresses, family};
-use crate::policy::evidence::Question;
-use crate::policy::finding::Outcome;
+use crate::dns::lookups::{Lookups, Start, addresses, family};
+use crate::evidence::Question;
+use crate::policy::finding::RuleResult;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{IdentityRules, Rung};
 use crate::reverse_mx::Settings;
@@ -23,31 +23,31 @@ use crate::spf::{self, Sender};
 
 /// Tries the rungs in their order.
 pub(super) async fn matches(
-    trail: &mut Trail<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     sender: &Sender<'_>,
     rules: &IdentityRules,
-) -> Outcome {
+) -> RuleResult {
     let domain = sender.domain;
     let mut nearness = None;
     for &rung in &rules.matches_by {
         let holds = match rung {
             Rung::Mx | Rung::Network => {
                 if nearness.is_none() {
-                    nearness = Some(nearness_of_exchangers(trail, settings, domain, rules).await);
+                    nearness = Some(nearness_of_exchangers(lookups, settings, domain, rules).await);
                 }
                 nearness.is_some_and(|nearness| nearness.holds(rung))
             }
-            Rung::Ptr => shares_organization(trail, domain).await,
-            Rung::Spf => spf::check_by(trail, sender).await == spf::Outcome::Pass,
+            Rung::Ptr => shares_organization(lookups, domain).await,
+            Rung::Spf => spf::check_by(lookups, sender).await == spf::SpfResult::Pass,
             Rung::Dkim => false, // the gate's, where no other holds: it needs the body
             Rung::Address | Rung::Organization => false, // rungs of `exists`
         };
         if holds {
-            return Outcome::Pass(rung);
+            return RuleResult::Pass(rung);
         }
     }
-    trail.failure(Reason::NotAnExchanger)
+    lookups.failure(Reason::NotAnExchanger)
 }
 
 /// How near the domain's exchangers come to the client.
@@ -75,13 +75,13 @@ impl Nearness {
 
 /// As far as the first of the two rungs that the operator lists needs it: where that holds, no more is asked.
 async fn nearness_of_exchangers(
-    trail: &mut Trail<'_>,
+    lookups: &mut Lookups<'_>,
     settings: &Settings,
     domain: &DomainName,
     rules: &IdentityRules,
 ) -> Nearness {
-    let client = trail.client();
-    let hosts = match exchangers(trail, settings, domain).await {
+    let client = lookups.client();
+    let hosts = match exchangers(lookups, settings, domain).await {
         // Where the operator lets the domain be its own exchanger (RFC 5321 5.1), it is so here too.
         Err(Reason::NoMx | Reason::NoSuchDomain) if rules.exists_by.contains(&Rung::Address) => {
             vec![domain.clone()]
@@ -91,7 +91,7 @@ async fn nearness_of_exchangers(
     let questions = hosts.iter().map(|name| Question { name: name.into(), rtype: family(client) });
     let first = rules.matches_by.iter().find(|rung| matches!(rung, Rung::Mx | Rung::Network));
     let mut nearness = Nearness::default();
-    trail
+    lookups
         .ask_all(questions.collect(), Start::Together, |_, answer| {
             for address in addresses(answer).filter(|&address| settings.is_usable(address)) {
                 nearness.add(settings, address, client);

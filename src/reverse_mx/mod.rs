@@ -1,14 +1,14 @@
 //! The heart: from a domain to its exchangers, and whether the rules hold.
 //!
-//! `exists` and `matches` are the two rules, `ptr` the client's names; all ask by the trail of their finding.
+//! `exists` and `matches` are the two rules, `ptr` the client's names; all ask by the lookups of their finding.
 //! "No" needs proof: a rule fails only where every look-up it made was answered, and not from an expired answer; a
 //! pass may rest on one. Actions and replies are the policy's, not decided here.
 
 mod address;
 mod exists;
 mod matches;
+mod mx_report;
 mod ptr;
-mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -18,18 +18,18 @@ use compact_str::{CompactString, ToCompactString};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::dns::trail::{Trail, trouble};
+use crate::dns::lookups::{Lookups, trouble};
 use crate::dns::{Account, Dns};
-use crate::policy::evidence::Evidence;
-use crate::policy::finding::{Finding, Outcome};
+use crate::evidence::Evidence;
+use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{IdentityRules, Rule};
 use crate::smtp::address::DomainName;
 use crate::spf::Sender;
 
-pub use crate::reverse_mx::ptr::{ClientNames, NamesOutcome};
-pub use crate::reverse_mx::survey::{Exchanger, Exchangers, Holding, Survey};
+pub use crate::reverse_mx::mx_report::{Exchanger, Exchangers, Holding, MxReport};
+pub use crate::reverse_mx::ptr::{ClientNames, FcrdnsResult};
 
 /// Whether special-purpose addresses count as ones that mail can be sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl ReverseMx {
     ) -> Finding {
         let Subject { identity, text, domain, .. } = *subject;
         let (outcome, evidence) = if is_infrastructure(domain) {
-            (Outcome::Fail(Reason::InvalidDomain), Vec::new())
+            (RuleResult::Fail(Reason::InvalidDomain), Vec::new())
         } else {
             self.judge(rule, &subject.sender(), rules, account).await
         };
@@ -159,15 +159,15 @@ impl ReverseMx {
             evidence: names.evidence.clone(),
         };
         match &names.outcome {
-            NamesOutcome::Confirmed(confirmed) => {
+            FcrdnsResult::Confirmed(confirmed) => {
                 match self.best_name(rule, names, confirmed, rules, account).await {
                     Some(finding) => finding,
-                    None => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
+                    None => missing(RuleResult::Fail(Reason::PtrNotConfirmed)),
                 }
             }
-            NamesOutcome::NoPtr => missing(Outcome::Fail(Reason::NoPtr)),
-            NamesOutcome::NotConfirmed(_) => missing(Outcome::Fail(Reason::PtrNotConfirmed)),
-            NamesOutcome::TempError(trouble) => missing(Outcome::TempError(*trouble)),
+            FcrdnsResult::NoPtr => missing(RuleResult::Fail(Reason::NoPtr)),
+            FcrdnsResult::NotConfirmed(_) => missing(RuleResult::Fail(Reason::PtrNotConfirmed)),
+            FcrdnsResult::TempError(trouble) => missing(RuleResult::TempError(*trouble)),
         }
     }
 
@@ -177,17 +177,17 @@ impl ReverseMx {
         sender: &Sender<'_>,
         rules: &IdentityRules,
         account: &Account,
-    ) -> (Outcome, Vec<Evidence>) {
+    ) -> (RuleResult, Vec<Evidence>) {
         let domain = sender.domain;
         if domain.is_single_label() || domain.is_ip_text() {
-            return (Outcome::Fail(Reason::InvalidDomain), Vec::new());
+            return (RuleResult::Fail(Reason::InvalidDomain), Vec::new());
         }
-        let mut trail = Trail::new(&self.dns, account);
+        let mut lookups = Lookups::new(&self.dns, account);
         let outcome = match rule {
-            Rule::Exists => exists::exists(&mut trail, &self.settings, domain, &rules.exists_by).await,
-            Rule::Matches => matches::matches(&mut trail, &self.settings, sender, rules).await,
+            Rule::Exists => exists::exists(&mut lookups, &self.settings, domain, &rules.exists_by).await,
+            Rule::Matches => matches::matches(&mut lookups, &self.settings, sender, rules).await,
         };
-        (outcome, trail.into_evidence())
+        (outcome, lookups.into_evidence())
     }
 
     /// The first name found to pass; without one the first name's failure, unless any of it met trouble.
@@ -210,7 +210,7 @@ impl ReverseMx {
         let mut passed = None;
         while let Some((at, name, (outcome, evidence))) = pending.next().await {
             judged.push((at, name, outcome, evidence));
-            if let Outcome::Pass(_) = outcome {
+            if let RuleResult::Pass(_) = outcome {
                 passed = Some((name, outcome));
                 break;
             }
@@ -221,7 +221,7 @@ impl ReverseMx {
         evidence.extend(judged.into_iter().flat_map(|(.., evidence)| evidence));
         let (name, outcome) = match (passed, first, trouble(&evidence)) {
             (Some(passed), ..) => passed,
-            (None, Some((name, _)), Some(trouble)) => (name, Outcome::TempError(trouble)),
+            (None, Some((name, _)), Some(trouble)) => (name, RuleResult::TempError(trouble)),
             (None, Some(first), None) => first,
             (None, None, _) => return None,
         };

@@ -5,18 +5,18 @@
 
 use compact_str::{CompactString, ToCompactString};
 
-use crate::dns::names::{self, Claims, FEW_NAMES};
+use crate::dns::fcrdns::{self, FEW_NAMES, ForwardConfirmation};
+use crate::dns::lookups::{Lookups, trouble};
 use crate::dns::organization::organization;
-use crate::dns::trail::{Trail, trouble};
 use crate::dns::{Account, Dns};
-use crate::policy::evidence::{Evidence, Trouble};
+use crate::evidence::{DnsFailure, Evidence};
 use crate::smtp::address::DomainName;
 
 /// What DNS calls a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientNames {
     /// The names, or why there are none.
-    pub outcome: NamesOutcome,
+    pub outcome: FcrdnsResult,
     /// Every question that was asked, in the order of asking.
     pub evidence: Vec<Evidence>,
 }
@@ -26,15 +26,15 @@ impl ClientNames {
     #[must_use]
     pub fn first(&self) -> Option<&DomainName> {
         match &self.outcome {
-            NamesOutcome::Confirmed(names) => names.first(),
-            NamesOutcome::NoPtr | NamesOutcome::NotConfirmed(_) | NamesOutcome::TempError(_) => None,
+            FcrdnsResult::Confirmed(names) => names.first(),
+            FcrdnsResult::NoPtr | FcrdnsResult::NotConfirmed(_) | FcrdnsResult::TempError(_) => None,
         }
     }
 }
 
 /// The names of a client, or why there are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NamesOutcome {
+pub enum FcrdnsResult {
     /// These lead back to the client's address; at least one, in the order of the records.
     Confirmed(Vec<DomainName>),
     /// The address has no PTR record.
@@ -42,27 +42,28 @@ pub enum NamesOutcome {
     /// None of these (printable) leads back to it.
     NotConfirmed(Vec<CompactString>),
     /// DNS was in trouble, and no name could be confirmed.
-    TempError(Trouble),
+    TempError(DnsFailure),
 }
 
 pub(super) async fn names_of(dns: &Dns, account: &Account) -> ClientNames {
-    let mut trail = Trail::new(dns, account);
-    let Claims { targets, confirmed, .. } = names::look_up(&mut trail, FEW_NAMES, |_| true).await;
-    let evidence = trail.into_evidence();
+    let mut lookups = Lookups::new(dns, account);
+    let ForwardConfirmation { targets, confirmed, .. } =
+        fcrdns::look_up(&mut lookups, FEW_NAMES, |_| true).await;
+    let evidence = lookups.into_evidence();
     let outcome = match trouble(&evidence) {
-        _ if !confirmed.is_empty() => NamesOutcome::Confirmed(confirmed),
-        Some(trouble) => NamesOutcome::TempError(trouble),
-        None if targets.is_empty() => NamesOutcome::NoPtr,
-        None => NamesOutcome::NotConfirmed(targets.iter().map(ToCompactString::to_compact_string).collect()),
+        _ if !confirmed.is_empty() => FcrdnsResult::Confirmed(confirmed),
+        Some(trouble) => FcrdnsResult::TempError(trouble),
+        None if targets.is_empty() => FcrdnsResult::NoPtr,
+        None => FcrdnsResult::NotConfirmed(targets.iter().map(ToCompactString::to_compact_string).collect()),
     };
     ClientNames { outcome, evidence }
 }
 
 /// The rung `ptr` of `matches`: one of the client's names lies under the organisational domain that `domain` is under.
-pub(super) async fn shares_organization(trail: &mut Trail<'_>, domain: &DomainName) -> bool {
+pub(super) async fn shares_organization(lookups: &mut Lookups<'_>, domain: &DomainName) -> bool {
     let Some(organization_of_domain) = organization(domain) else {
         return false;
     };
     let below = |name: &DomainName| name.is_at_or_below(&organization_of_domain);
-    !names::look_up(trail, FEW_NAMES, below).await.confirmed.is_empty()
+    !fcrdns::look_up(lookups, FEW_NAMES, below).await.confirmed.is_empty()
 }

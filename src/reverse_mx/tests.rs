@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::dns::test_server::TestServer;
 use crate::dns::{Budget, Clock, Urgency};
-use crate::policy::evidence::{Freshness, Target, Trouble};
+use crate::evidence::{Freshness, Target, Trouble};
 use crate::policy::rule::{Action, Rung};
 
 const DOMAINS: &str = "
@@ -117,12 +117,12 @@ fn domain(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
 }
 
-fn text(outcome: Outcome) -> String {
+fn text(outcome: RuleResult) -> String {
     match outcome {
-        Outcome::Pass(rung) => format!("pass {rung}"),
-        Outcome::Fail(reason) => format!("fail {reason}"),
-        Outcome::TempError(trouble) => format!("temperror {trouble}"),
-        Outcome::None(_) => "none".to_owned(),
+        RuleResult::Pass(rung) => format!("pass {rung}"),
+        RuleResult::Fail(reason) => format!("fail {reason}"),
+        RuleResult::TempError(trouble) => format!("temperror {trouble}"),
+        RuleResult::None(_) => "none".to_owned(),
     }
 }
 
@@ -550,12 +550,12 @@ async fn a_client_has_the_names_that_lead_back_to_it() {
         let client = client.parse().unwrap();
         let names = bench.rules.names_of(&account(client)).await;
         let shown = match &names.outcome {
-            NamesOutcome::Confirmed(names) => {
+            FcrdnsResult::Confirmed(names) => {
                 names.iter().map(DomainName::as_str).collect::<Vec<_>>().join(" ")
             }
-            NamesOutcome::NoPtr => "none".to_owned(),
-            NamesOutcome::NotConfirmed(names) => format!("not {}", names.join(" ")),
-            NamesOutcome::TempError(trouble) => trouble.to_string(),
+            FcrdnsResult::NoPtr => "none".to_owned(),
+            FcrdnsResult::NotConfirmed(names) => format!("not {}", names.join(" ")),
+            FcrdnsResult::TempError(trouble) => trouble.to_string(),
         };
         assert_eq!(shown, expected, "{client}");
         let mut findings = Vec::new();
@@ -591,7 +591,7 @@ async fn of_many_ptr_names_three_are_confirmed() {
     }
     let bench = Bench::new(&zone, settings(PrivateAddresses::Accept)).await;
     let names = bench.rules.names_of(&account("127.0.3.15".parse().unwrap())).await;
-    let NamesOutcome::NotConfirmed(list) = names.outcome else { panic!("{names:?}") };
+    let FcrdnsResult::NotConfirmed(list) = names.outcome else { panic!("{names:?}") };
     assert_eq!((list.len(), names.evidence.len()), (10, 4));
 }
 
@@ -687,7 +687,7 @@ async fn an_expired_spf_record_may_carry_a_pass_and_never_a_failure() {
 /// On whose account it is asked.
 const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// Domain, and what its survey says of the exchangers.
+/// Domain, and what its mx_report says of the exchangers.
 #[tokio::test]
 async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts() {
     let bench = Bench::new(DOMAINS, Settings { max_mx_hosts: 2, ..settings(PrivateAddresses::Accept) }).await;
@@ -712,11 +712,11 @@ async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts()
         ("mapped.test", "10 mx.mapped.test [127.0.0.10] usable"),
     ];
     for (name, expected) in rows {
-        let survey = bench.rules.survey(&domain(name), &account(ASKER)).await;
-        let own = survey.own.alias.as_ref().map(|alias| format!("alias of {alias}; ")).unwrap_or_default();
-        let listed: Vec<String> = survey.listed().iter().map(exchanger).collect();
-        let trouble = survey.trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
-        let told = match survey.exchangers {
+        let mx_report = bench.rules.mx_report(&domain(name), &account(ASKER)).await;
+        let own = mx_report.own.alias.as_ref().map(|alias| format!("alias of {alias}; ")).unwrap_or_default();
+        let listed: Vec<String> = mx_report.listed().iter().map(exchanger).collect();
+        let trouble = mx_report.trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
+        let told = match mx_report.exchangers {
             Exchangers::Listed(_) => format!("{own}{}{trouble}", listed.join(", ")),
             Exchangers::Null => "null".to_owned(),
             Exchangers::Absent => "absent".to_owned(),
@@ -774,7 +774,7 @@ async fn mail_comes_in_at_the_hosts_that_count_or_without_any_at_the_domain_itse
         ("deadmx-a.test", "127.0.0.30", false),
     ];
     for (name, address, expected) in rows {
-        let survey = bench.rules.survey(&domain(name), &account(ASKER)).await;
-        assert_eq!(survey.takes_mail_at(address.parse().unwrap()), expected, "{name} {address}");
+        let mx_report = bench.rules.mx_report(&domain(name), &account(ASKER)).await;
+        assert_eq!(mx_report.takes_mail_at(address.parse().unwrap()), expected, "{name} {address}");
     }
 }

@@ -55,7 +55,7 @@ pub enum Effect {
     /// Wait for the next line; there is nothing to answer.
     Listen,
     /// The client introduced itself; no transaction is open. Answer.
-    Hello(Reply),
+    Helo(Reply),
     /// The transaction is over without a message. Answer.
     Reset(Reply),
     /// Answer and close the connection.

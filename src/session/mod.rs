@@ -21,7 +21,7 @@ pub use crate::session::refusal::{Refusal, Refused};
 use crate::policy::reason::Reason;
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters, RcptParameters};
-use crate::smtp::foreign::is_foreign;
+use crate::smtp::not_smtp::is_foreign;
 use crate::smtp::reply::Reply;
 use crate::smtp::xclient::Xclient;
 
@@ -61,7 +61,7 @@ const PIPELINED_RECIPIENTS: usize = 100;
 
 /// How the client introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
+pub struct Helo {
     /// The argument as it came: printable, without white space.
     pub argument: CompactString,
     /// EHLO, not HELO.
@@ -73,7 +73,7 @@ pub struct Hello {
 pub struct Session {
     settings: Arc<Settings>,
     offer: Offer,
-    hello: Option<Hello>,
+    helo: Option<Helo>,
     /// What XCLIENT said of the client's own greeting; the gateway's doesn't count then.
     announced: Announced,
     transaction: Option<Transaction>,
@@ -123,7 +123,7 @@ impl Session {
         Self {
             settings,
             offer,
-            hello: None,
+            helo: None,
             announced: Announced::default(),
             transaction: None,
             secured: false,
@@ -142,8 +142,8 @@ impl Session {
 
     /// How the client introduced itself last.
     #[must_use]
-    pub fn hello(&self) -> Option<&Hello> {
-        self.hello.as_ref()
+    pub fn helo(&self) -> Option<&Helo> {
+        self.helo.as_ref()
     }
 
     /// One step of the dialogue.
@@ -200,8 +200,8 @@ impl Session {
             return Effect::Close(replies::too_many_commands(&self.settings.hostname));
         }
         match command {
-            Ok(Command::Helo(argument)) => self.greet(Hello { argument, extended: false }),
-            Ok(Command::Ehlo(argument)) => self.greet(Hello { argument, extended: true }),
+            Ok(Command::Helo(argument)) => self.greet(Helo { argument, extended: false }),
+            Ok(Command::Ehlo(argument)) => self.greet(Helo { argument, extended: true }),
             Ok(Command::Mail(path, parameters)) => self.mail(line, path, parameters),
             Ok(Command::Rcpt(path, parameters)) => self.recipient(line, path, parameters),
             Ok(Command::Data) => self.data(),
@@ -245,18 +245,18 @@ impl Session {
     }
 
     /// EHLO resets like RSET (RFC 5321 4.1.4).
-    fn greet(&mut self, hello: Hello) -> Effect {
-        let reply = if hello.extended {
+    fn greet(&mut self, helo: Helo) -> Effect {
+        let reply = if helo.extended {
             replies::extended_hello(&self.settings.hostname, self.offer)
         } else {
             Reply::plain(250, self.settings.hostname.to_string())
         };
-        self.hello = Some(Hello {
-            argument: self.announced.helo.clone().unwrap_or(hello.argument),
-            extended: self.announced.extended.unwrap_or(hello.extended),
+        self.helo = Some(Helo {
+            argument: self.announced.helo.clone().unwrap_or(helo.argument),
+            extended: self.announced.extended.unwrap_or(helo.extended),
         });
         self.transaction = None;
-        Effect::Hello(reply)
+        Effect::Helo(reply)
     }
 
     /// The session goes back to where it was at the banner, for the client announced (XCLIENT_README).
@@ -270,7 +270,7 @@ impl Session {
         match Xclient::parse(arguments) {
             Err(error) => self.error(replies::bad_xclient(&error)),
             Ok(announced) => {
-                self.hello = None;
+                self.helo = None;
                 self.announced.helo = announced.helo.clone().or(self.announced.helo.take());
                 self.announced.extended = announced.extended.or(self.announced.extended);
                 Effect::Client(announced)
@@ -279,7 +279,7 @@ impl Session {
     }
 
     fn mail(&mut self, line: &[u8], path: ReversePath, parameters: MailParameters) -> Effect {
-        if self.hello.is_none() {
+        if self.helo.is_none() {
             return self.mistake(replies::out_of_order("send HELO or EHLO first"));
         }
         if self.transaction.is_some() {
@@ -344,7 +344,7 @@ impl Session {
         if !self.offer.starttls {
             return self.error(replies::bad_command(&CommandError::NotImplemented));
         }
-        if !self.hello.as_ref().is_some_and(|hello| hello.extended) {
+        if !self.helo.as_ref().is_some_and(|helo| helo.extended) {
             return self.error(replies::out_of_order("send EHLO first"));
         }
         Effect::StartTls(replies::ready_for_tls())
@@ -352,7 +352,7 @@ impl Session {
 
     /// RFC 3207 4.2: what was said before the handshake is forgotten, since anybody may have said it.
     fn secured(&mut self) -> Effect {
-        self.hello = None;
+        self.helo = None;
         self.transaction = None;
         self.announced = Announced::default();
         self.excused = 0;

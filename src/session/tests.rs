@@ -18,7 +18,7 @@ fn say(session: &mut Session, line: &str) -> String {
     let mut effect = session.step(Event::Line(line.as_bytes()));
     loop {
         effect = match effect {
-            Effect::Reply(reply) | Effect::Hello(reply) | Effect::Reset(reply) => {
+            Effect::Reply(reply) | Effect::Helo(reply) | Effect::Reset(reply) => {
                 return reply.code().to_string();
             }
             Effect::Refuse(refusal) if !refusal.closes => return refusal.reply.code().to_string(),
@@ -239,14 +239,14 @@ fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
         xclient: false,
     };
     let mut session = Session::new(Arc::new(settings), offer);
-    let Effect::Hello(reply) = session.step(Event::Line(b"EHLO c.test")) else { panic!("no greeting") };
+    let Effect::Helo(reply) = session.step(Event::Line(b"EHLO c.test")) else { panic!("no greeting") };
     assert_eq!(reply.text(), "gate.test\nPIPELINING\nSIZE 77\nCHUNKING\nENHANCEDSTATUSCODES");
     for parameter in ["BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=a"] {
         session.errors = 0;
         assert_eq!(say(&mut session, &format!("MAIL FROM:<u@good.test> {parameter}")), "555", "{parameter}");
     }
-    let Effect::Hello(reply) = session.step(Event::Line(b"HELO c.test")) else { panic!("no greeting") };
-    assert_eq!((reply.text(), session.hello().map(|hello| hello.extended)), ("gate.test", Some(false)));
+    let Effect::Helo(reply) = session.step(Event::Line(b"HELO c.test")) else { panic!("no greeting") };
+    assert_eq!((reply.text(), session.helo().map(|helo| helo.extended)), ("gate.test", Some(false)));
 }
 
 const TLS: (&str, &str) = ("STARTTLS", "listens");
@@ -261,7 +261,7 @@ fn after_the_handshake_nothing_is_left_of_what_was_said_before() {
     );
     let mut session = session(9, 9);
     let offers = |session: &mut Session| match session.step(Event::Line(b"EHLO c.test")) {
-        Effect::Hello(reply) => reply.text().lines().any(|line| line == "STARTTLS"),
+        Effect::Helo(reply) => reply.text().lines().any(|line| line == "STARTTLS"),
         other => panic!("no greeting: {other:?}"),
     };
     assert!(offers(&mut session));
@@ -309,7 +309,7 @@ fn gateway() -> Session {
 #[test]
 fn xclient_is_for_those_who_were_offered_it_and_nobody_else() {
     let offers = |session: &mut Session| match session.step(Event::Line(b"EHLO c.test")) {
-        Effect::Hello(reply) => reply.text().contains("\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN"),
+        Effect::Helo(reply) => reply.text().contains("\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN"),
         other => panic!("{other:?}"),
     };
     let mut stranger = session(9, 99);
@@ -335,16 +335,16 @@ fn xclient_goes_back_to_the_banner_and_not_within_a_transaction() {
 #[test]
 fn the_greeting_announced_counts_before_the_gateways() {
     let mut session = gateway();
-    let hello = |session: &mut Session, line: &str| {
+    let helo = |session: &mut Session, line: &str| {
         say(session, line);
-        session.hello().map(|hello| (hello.argument.to_string(), hello.extended))
+        session.helo().map(|helo| (helo.argument.to_string(), helo.extended))
     };
     say(&mut session, "XCLIENT HELO=c.test PROTO=SMTP ADDR=192.0.2.7");
-    assert_eq!(session.hello(), None);
-    assert_eq!(hello(&mut session, "EHLO gateway.test"), Some(("c.test".to_owned(), false)));
+    assert_eq!(session.helo(), None);
+    assert_eq!(helo(&mut session, "EHLO gateway.test"), Some(("c.test".to_owned(), false)));
     let mut session = gateway();
     say(&mut session, "XCLIENT HELO=[UNAVAILABLE] ADDR=192.0.2.7");
-    assert_eq!(hello(&mut session, "EHLO gateway.test"), Some(("gateway.test".to_owned(), true)));
+    assert_eq!(helo(&mut session, "EHLO gateway.test"), Some(("gateway.test".to_owned(), true)));
 }
 
 #[test]

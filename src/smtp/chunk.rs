@@ -9,13 +9,13 @@ use crate::smtp::framing::{BareNewline, Fault};
 /// Turns the octets of chunks into the octets of DATA.
 #[derive(Debug)]
 pub struct ChunkEncoder {
-    place: Place,
+    place: LineState,
     bare_newline: BareNewline,
     stuffing: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum LineState {
     LineStart,
     Text,
     /// Behind a CR (several, where line ends are normalised) whose LF may stand at the start of the next piece.
@@ -26,7 +26,7 @@ impl ChunkEncoder {
     /// At the start of a message.
     #[must_use]
     pub fn new(bare_newline: BareNewline) -> Self {
-        Self { place: Place::LineStart, bare_newline, stuffing: 0 }
+        Self { place: LineState::LineStart, bare_newline, stuffing: 0 }
     }
 
     /// How many dots were added so far; RFC 1870 5 doesn't count them.
@@ -42,11 +42,11 @@ impl ChunkEncoder {
     pub fn push(&mut self, mut octets: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
         let normalize = self.bare_newline == BareNewline::Normalize;
         while let Some(first) = octets.first() {
-            if self.place == Place::Cr {
+            if self.place == LineState::Cr {
                 match first {
                     b'\n' => {
                         out.extend_from_slice(b"\r\n");
-                        self.place = Place::LineStart;
+                        self.place = LineState::LineStart;
                     }
                     b'\r' if normalize => {}
                     _ => return Err(Fault::BareCr),
@@ -54,7 +54,7 @@ impl ChunkEncoder {
                 octets = octets.get(1..).unwrap_or_default();
                 continue;
             }
-            if self.place == Place::LineStart && *first == b'.' {
+            if self.place == LineState::LineStart && *first == b'.' {
                 out.push(b'.');
                 self.stuffing += 1;
             }
@@ -62,14 +62,14 @@ impl ChunkEncoder {
             let (text, rest) = octets.split_at_checked(end).unwrap_or((octets, b""));
             out.extend_from_slice(text);
             if !text.is_empty() {
-                self.place = Place::Text;
+                self.place = LineState::Text;
             }
             match rest.first() {
                 None => return Ok(()),
-                Some(b'\r') => self.place = Place::Cr,
+                Some(b'\r') => self.place = LineState::Cr,
                 Some(b'\n') if normalize => {
                     out.extend_from_slice(b"\r\n");
-                    self.place = Place::LineStart;
+                    self.place = LineState::LineStart;
                 }
                 Some(b'\n') => return Err(Fault::BareLf),
                 Some(_) => return Err(Fault::Nul),
@@ -85,12 +85,12 @@ impl ChunkEncoder {
     /// [`Fault::BareCr`] when the last octet was a CR.
     pub fn finish(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
         match self.place {
-            Place::LineStart => Ok(()),
-            Place::Text => {
+            LineState::LineStart => Ok(()),
+            LineState::Text => {
                 out.extend_from_slice(b"\r\n");
                 Ok(())
             }
-            Place::Cr => Err(Fault::BareCr),
+            LineState::Cr => Err(Fault::BareCr),
         }
     }
 }

@@ -138,8 +138,8 @@ impl Command {
         let (verb, rest) = line.split_at_checked(at).unwrap_or((line, b""));
         let rest = rest.trim_ascii_start();
         match verb.to_ascii_uppercase().as_slice() {
-            b"HELO" => hello(rest, "HELO domain").map(Self::Helo),
-            b"EHLO" => hello(rest, "EHLO domain").map(Self::Ehlo),
+            b"HELO" => helo(rest, "HELO domain").map(Self::Helo),
+            b"EHLO" => helo(rest, "EHLO domain").map(Self::Ehlo),
             b"MAIL" => mail(rest),
             b"RCPT" => rcpt(rest),
             b"DATA" => bare(rest, Self::Data),
@@ -174,7 +174,7 @@ fn printable(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandE
 
 /// Whatever the client calls itself is no reason to refuse it (RFC 5321 4.1.4). What can't be shown becomes `?`, and the
 /// end of an argument that is longer than a domain is cut off.
-fn hello(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
+fn helo(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
     let shown = |octet: &u8| if matches!(octet, b' '..=b'~') { char::from(*octet) } else { '?' };
     let text: CompactString = rest.iter().take(MAX_HELO).map(shown).collect();
     if text.is_empty() { Err(CommandError::Syntax(usage)) } else { Ok(text) }

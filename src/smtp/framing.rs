@@ -8,8 +8,6 @@
 //! Neither reader holds octets of its own: what is undecided stays in the caller's buffer, so that every split of the
 //! input into reads gives the same result. Messages stay dot-stuffed (RFC 5321 4.5.2) from end to end.
 
-use std::borrow::Cow;
-
 /// What is done with line ends that aren't CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareNewline {
@@ -165,13 +163,13 @@ pub struct DataStep {
 /// Finds the end of a message.
 #[derive(Debug)]
 pub struct DataReader {
-    place: Place,
+    place: LineState,
     bare_newline: BareNewline,
     stuffing: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum LineState {
     /// At the start of a line, behind CRLF or DATA.
     LineStart,
     /// At the start of a line that a normalised LF has made: the client stuffed no dot here and can't end here.
@@ -184,7 +182,7 @@ impl DataReader {
     /// At the start of a message, right after the CRLF of DATA (RFC 5321 4.1.1.4: that CRLF counts).
     #[must_use]
     pub fn new(bare_newline: BareNewline) -> Self {
-        Self { place: Place::LineStart, bare_newline, stuffing: 0 }
+        Self { place: LineState::LineStart, bare_newline, stuffing: 0 }
     }
 
     /// How many of the octets given so far are dots that transparency added; RFC 1870 5 doesn't count them.
@@ -198,34 +196,35 @@ impl DataReader {
         let mut at = 0;
         loop {
             let rest = buffer.get(at..).unwrap_or_default();
-            if let (Place::LineStart | Place::MadeLineStart, Some(b'.')) = (self.place, rest.first()) {
+            if let (LineState::LineStart | LineState::MadeLineStart, Some(b'.')) = (self.place, rest.first())
+            {
                 match self.line_of_dot(at, rest) {
                     Some(step) => return step,
                     None => at += 1,
                 }
-                self.place = Place::Text;
+                self.place = LineState::Text;
                 continue;
             }
             match line_end(rest, self.bare_newline) {
                 LineEnd::Crlf { at: length, crs: 1 } => {
                     at += length + 2;
-                    self.place = Place::LineStart;
+                    self.place = LineState::LineStart;
                 }
                 // a client that added its CRs to lines that had one ends the message behind such a line
                 LineEnd::Crlf { at: length, crs } => {
-                    self.place = Place::LineStart;
+                    self.place = LineState::LineStart;
                     return step(at + length, b"\r\n", at + length + crs + 1, DataEvent::Again);
                 }
                 LineEnd::None { crs } => {
                     let content = buffer.len() - crs;
                     if content > at {
-                        self.place = Place::Text;
+                        self.place = LineState::Text;
                     }
                     // of several CRs only the last can be a part of what goes on
                     return step(content, b"", buffer.len() - crs.min(1), DataEvent::More);
                 }
                 LineEnd::Lf(length) => {
-                    self.place = Place::MadeLineStart;
+                    self.place = LineState::MadeLineStart;
                     return step(at + length, b"\r\n", at + length + 1, DataEvent::Again);
                 }
                 LineEnd::Fault(fault, length) => {
@@ -237,9 +236,9 @@ impl DataReader {
 
     /// A line that starts with a dot: `None` when the dot is an ordinary, already stuffed one.
     fn line_of_dot(&mut self, at: usize, rest: &[u8]) -> Option<DataStep> {
-        if self.place == Place::MadeLineStart {
+        if self.place == LineState::MadeLineStart {
             // The dot is content; behind the CRLF that we made it has to be stuffed, or it could end the message.
-            self.place = Place::Text;
+            self.place = LineState::Text;
             return Some(step(at, b".", at, DataEvent::Again));
         }
         match (rest.get(1), rest.get(2)) {
@@ -247,12 +246,12 @@ impl DataReader {
             (None, _) | (Some(b'\r'), None) => Some(step(at, b"", at, DataEvent::More)),
             (Some(b'\r'), Some(b'\r')) if self.bare_newline == BareNewline::Normalize => {
                 // CRLF . CR CR: no end of data. The dot was stuffed, and the first CR goes.
-                self.place = Place::Text;
+                self.place = LineState::Text;
                 Some(step(at, b"", at + 2, DataEvent::Again))
             }
             (Some(b'\n'), _) if self.bare_newline == BareNewline::Normalize => {
                 // CRLF . LF: an empty line after unstuffing. Passing the dot on would make an end of data of it.
-                self.place = Place::MadeLineStart;
+                self.place = LineState::MadeLineStart;
                 Some(step(at, b"\r\n", at + 2, DataEvent::Again))
             }
             _ => {
@@ -265,33 +264,6 @@ impl DataReader {
 
 fn step(content: usize, insert: &'static [u8], consumed: usize, event: DataEvent) -> DataStep {
     DataStep { content, insert, consumed, event }
-}
-
-/// Takes the stuffed dots off whole lines (RFC 5321 4.5.2); copies only where there are some.
-#[must_use]
-pub fn unstuffed(block: &[u8]) -> Cow<'_, [u8]> {
-    edited_lines(block, |line, out| out.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)))
-}
-
-/// Stuffs dots at line starts (RFC 5321 4.5.2); copies only where there are some.
-#[must_use]
-pub fn stuffed(block: &[u8]) -> Cow<'_, [u8]> {
-    edited_lines(block, |line, out| {
-        out.push(b'.');
-        out.extend_from_slice(line);
-    })
-}
-
-/// Applies `edit` to each line that starts with a dot.
-fn edited_lines(block: &[u8], edit: impl Fn(&[u8], &mut Vec<u8>)) -> Cow<'_, [u8]> {
-    if block.first() != Some(&b'.') && memchr::memmem::find(block, b"\n.").is_none() {
-        return Cow::Borrowed(block);
-    }
-    let mut out = Vec::with_capacity(block.len() + 16);
-    for line in block.split_inclusive(|byte| *byte == b'\n') {
-        if line.first() == Some(&b'.') { edit(line, &mut out) } else { out.extend_from_slice(line) }
-    }
-    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -459,15 +431,10 @@ mod tests {
     }
 
     #[test]
-    fn stuffed_dots_are_counted_and_come_off_again() {
+    fn stuffed_dots_are_counted() {
         let mut reader = DataReader::new(BareNewline::Reject);
         reader.next(b"..one\r\n...two\r\nx.\r\n");
         assert_eq!(reader.stuffing(), 2);
-        assert_eq!(&*unstuffed(b"..one\r\nx\r\n.y\r\n"), b".one\r\nx\r\ny\r\n");
-        assert_eq!(&*unstuffed(b"x\r\n.y\r\n"), b"x\r\ny\r\n");
-        assert_eq!(&*stuffed(b".one\r\nx\r\n"), b"..one\r\nx\r\n");
-        assert_eq!(&*stuffed(b"x\r\n.y\r\n"), b"x\r\n..y\r\n");
-        assert!(matches!(unstuffed(b"no dot\r\n"), Cow::Borrowed(_)));
     }
 
     /// All inputs of up to six octets that matter.
@@ -572,13 +539,6 @@ mod tests {
                     prop_assert_eq!(line_faults(&framed), 0);
                 }
             }
-        }
-
-        #[test]
-        fn stuffing_is_undone_by_unstuffing(lines in prop::collection::vec("[.a]{0,4}", 0..8)) {
-            let text: String = lines.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect();
-            let there = stuffed(text.as_bytes()).into_owned();
-            prop_assert_eq!(&*unstuffed(&there), text.as_bytes());
         }
     }
 

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::dns::names::{self, Claims, MOST_NAMES};
-use crate::dns::trail::{Start, Trail, addresses, family};
-use crate::policy::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
+use crate::dns::fcrdns::{self, ForwardConfirmation, MOST_NAMES};
+use crate::dns::lookups::{Lookups, Start, addresses, family};
+use crate::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
 use crate::smtp::address::DomainName;
 use crate::spf::macros::{DomainSpec, Values};
-use crate::spf::record::{Mechanism, Prefixes, Record, SyntaxError};
-use crate::spf::{Outcome, Sender};
+use crate::spf::record::{Mechanism, Prefixes, SpfRecord, SyntaxError};
+use crate::spf::{Sender, SpfResult};
 
 /// Terms that ask DNS.
 const MAX_LOOKUPS: usize = 10;
@@ -27,11 +27,11 @@ const MAX_VOID: usize = 2;
 const MAX_MX: usize = 10;
 
 /// `check_host()`.
-pub(super) async fn check_host(trail: &mut Trail<'_>, sender: &Sender<'_>) -> Outcome {
-    let mut evaluation = Evaluation { trail, sender, lookups: 0, void: 0, claims: None };
+pub(super) async fn check_host(lookups: &mut Lookups<'_>, sender: &Sender<'_>) -> SpfResult {
+    let mut evaluation = Evaluation { lookups, sender, terms: 0, void: 0, confirmation: None };
     evaluation.policy_of(sender.domain.into()).await.unwrap_or_else(|stop| match stop {
-        Stop::Permanent => Outcome::PermError,
-        Stop::Temporary => Outcome::TempError,
+        Stop::Permanent => SpfResult::PermError,
+        Stop::Temporary => SpfResult::TempError,
     })
 }
 
@@ -49,27 +49,27 @@ impl From<SyntaxError> for Stop {
 }
 
 struct Evaluation<'a, 'd> {
-    trail: &'a mut Trail<'d>,
+    lookups: &'a mut Lookups<'d>,
     sender: &'a Sender<'a>,
-    lookups: usize,
+    terms: usize,
     void: usize,
     /// The client's names, once a term needed them.
-    claims: Option<Claims>,
+    confirmation: Option<ForwardConfirmation>,
 }
 
 impl Evaluation<'_, '_> {
     /// The result of one domain's policy, and of those that it redirects to.
-    async fn policy_of(&mut self, mut domain: QuestionName) -> Result<Outcome, Stop> {
+    async fn policy_of(&mut self, mut domain: QuestionName) -> Result<SpfResult, Stop> {
         let mut redirected = false;
         loop {
             let answer = self.text_of(&domain).await?;
             let record = match answer.as_deref() {
-                Some(Answer::Found(Records::Txt(texts))) => Record::among(texts)?,
+                Some(Answer::Found(Records::Txt(texts))) => SpfRecord::among(texts)?,
                 _ => None,
             };
             let Some(record) = record else {
                 // RFC 7208 6.1: to point at nothing is an error.
-                return if redirected { Err(Stop::Permanent) } else { Ok(Outcome::None) };
+                return if redirected { Err(Stop::Permanent) } else { Ok(SpfResult::None) };
             };
             for (outcome, mechanism) in record.directives() {
                 if self.holds(mechanism, &domain).await? {
@@ -77,7 +77,7 @@ impl Evaluation<'_, '_> {
                 }
             }
             let Some(target) = record.redirect else {
-                return Ok(Outcome::Neutral);
+                return Ok(SpfResult::Neutral);
             };
             self.count_lookup()?;
             domain = self.target(Some(target), &domain).await.ok_or(Stop::Permanent)?;
@@ -90,14 +90,14 @@ impl Evaluation<'_, '_> {
         if domain.parent().is_none() {
             return Ok(None);
         }
-        let answer = self.trail.ask(domain.clone(), RecordType::Txt).await;
+        let answer = self.lookups.ask(domain.clone(), RecordType::Txt).await;
         no_trouble(&answer)?;
         Ok(Some(answer))
     }
 
     /// Whether a mechanism matches the client.
     async fn holds(&mut self, mechanism: Mechanism<'_>, domain: &QuestionName) -> Result<bool, Stop> {
-        let client = self.trail.client();
+        let client = self.lookups.client();
         match mechanism {
             Mechanism::All => Ok(true),
             Mechanism::Ip4(network) => Ok(IpNet::V4(network).contains(&client)),
@@ -113,7 +113,7 @@ impl Evaluation<'_, '_> {
                 let Some(target) = self.target(target, domain).await else {
                     return Ok(false);
                 };
-                let answer = self.trail.ask(target, family(client)).await;
+                let answer = self.lookups.ask(target, family(client)).await;
                 no_trouble(&answer)?;
                 self.count_void(&answer)?;
                 Ok(prefixes.reach(&answer, client))
@@ -128,9 +128,9 @@ impl Evaluation<'_, '_> {
             Mechanism::Ptr(target) => {
                 self.count_lookup()?;
                 let target = self.target(target, domain).await;
-                let absent = self.claims().await.absent;
+                let absent = self.confirmation().await.absent;
                 self.count_void_if(absent)?;
-                let confirmed = &self.claims().await.confirmed;
+                let confirmed = &self.confirmation().await.confirmed;
                 let below = |target| confirmed.iter().any(|name| is_at_or_below(name.as_str(), &target));
                 Ok(target.is_some_and(below))
             }
@@ -140,7 +140,7 @@ impl Evaluation<'_, '_> {
                     return Ok(false);
                 };
                 // RFC 7208 5.7: A, whatever family the client is of.
-                let answer = self.trail.ask(target, RecordType::A).await;
+                let answer = self.lookups.ask(target, RecordType::A).await;
                 no_trouble(&answer)?;
                 self.count_void(&answer)?;
                 Ok(matches!(*answer, Answer::Found(_)))
@@ -155,17 +155,17 @@ impl Evaluation<'_, '_> {
     ) -> Pin<Box<dyn Future<Output = Result<bool, Stop>> + Send + 's>> {
         Box::pin(async move {
             match self.policy_of(target).await? {
-                Outcome::Pass => Ok(true),
-                Outcome::Fail | Outcome::SoftFail | Outcome::Neutral => Ok(false),
-                Outcome::None | Outcome::PermError => Err(Stop::Permanent),
-                Outcome::TempError => Err(Stop::Temporary),
+                SpfResult::Pass => Ok(true),
+                SpfResult::Fail | SpfResult::SoftFail | SpfResult::Neutral => Ok(false),
+                SpfResult::None | SpfResult::PermError => Err(Stop::Permanent),
+                SpfResult::TempError => Err(Stop::Temporary),
             }
         })
     }
 
     /// RFC 7208 5.4, the hosts side by side: one that matches counts more than another's trouble.
     async fn is_exchanger(&mut self, target: QuestionName, prefixes: Prefixes) -> Result<bool, Stop> {
-        let answer = self.trail.ask(target, RecordType::Mx).await;
+        let answer = self.lookups.ask(target, RecordType::Mx).await;
         no_trouble(&answer)?;
         self.count_void(&answer)?;
         let Answer::Found(Records::Mx(list)) = &*answer else {
@@ -174,7 +174,7 @@ impl Evaluation<'_, '_> {
         if list.len() > MAX_MX {
             return Err(Stop::Permanent);
         }
-        let client = self.trail.client();
+        let client = self.lookups.client();
         let hosts = list.iter().filter_map(|(_, target)| {
             let name = match target {
                 Target::Host(name) => name.into(),
@@ -185,7 +185,7 @@ impl Evaluation<'_, '_> {
             Some(Question { name, rtype: family(client) })
         });
         let (mut held, mut trouble) = (false, Ok(()));
-        self.trail
+        self.lookups
             .ask_all(hosts.collect(), Start::Together, |_, answer| {
                 held |= prefixes.reach(answer, client);
                 trouble = trouble.and(no_trouble(answer));
@@ -203,22 +203,22 @@ impl Evaluation<'_, '_> {
         };
         let Sender { local, domain: origin, helo } = *self.sender;
         let local = if local.is_empty() { "postmaster" } else { local };
-        let client = self.trail.client();
-        let name = if spec.names_client() { best_name(self.claims().await, domain) } else { "unknown" };
+        let client = self.lookups.client();
+        let name = if spec.names_client() { best_name(self.confirmation().await, domain) } else { "unknown" };
         let (origin, domain) = (origin.as_str(), domain.as_str());
         spec.expand(&Values { local, origin, domain, client, helo, name })
     }
 
-    async fn claims(&mut self) -> &Claims {
-        match self.claims.take() {
-            Some(claims) => self.claims.insert(claims),
-            None => self.claims.insert(names::look_up(self.trail, MOST_NAMES, |_| true).await),
+    async fn confirmation(&mut self) -> &ForwardConfirmation {
+        match self.confirmation.take() {
+            Some(confirmation) => self.confirmation.insert(confirmation),
+            None => self.confirmation.insert(fcrdns::look_up(self.lookups, MOST_NAMES, |_| true).await),
         }
     }
 
     fn count_lookup(&mut self) -> Result<(), Stop> {
-        self.lookups += 1;
-        if self.lookups > MAX_LOOKUPS { Err(Stop::Permanent) } else { Ok(()) }
+        self.terms += 1;
+        if self.terms > MAX_LOOKUPS { Err(Stop::Permanent) } else { Ok(()) }
     }
 
     fn count_void(&mut self, answer: &Answer) -> Result<(), Stop> {
@@ -242,8 +242,8 @@ impl Prefixes {
 }
 
 /// The value of the macro `p` (RFC 7208 7.3): the domain itself, or a name below it, or any.
-fn best_name<'a>(claims: &'a Claims, domain: &QuestionName) -> &'a str {
-    let names = || claims.confirmed.iter().map(DomainName::as_str);
+fn best_name<'a>(confirmation: &'a ForwardConfirmation, domain: &QuestionName) -> &'a str {
+    let names = || confirmation.confirmed.iter().map(DomainName::as_str);
     names()
         .find(|name| *name == domain.as_str())
         .or_else(|| names().find(|name| is_at_or_below(name, domain)))

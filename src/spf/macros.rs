@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::policy::evidence::QuestionName;
+use crate::evidence::QuestionName;
 use crate::spf::record::SyntaxError;
 
 /// Longest name (RFC 7208 7.3).

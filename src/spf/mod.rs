@@ -1,7 +1,7 @@
 //! SPF (RFC 7208): whether a domain lets this client send mail in its name.
 //!
 //! `record` reads a policy, `macros` what stands in it instead of names; both are pure. `evaluation` asks DNS, by the
-//! trail of the finding that it is for, so that it shares the cache and its bounds, and every record asked is evidence.
+//! lookups of the finding that it is for, so that it shares the cache and its bounds, and every record asked is evidence.
 //! All of RFC 7208 but the explanation (6.2): it is a text that the sender writes for our reply, and nothing shows it.
 //! What a result leads to is not decided here.
 //! `own` is for a domain's administrator: a policy with more addresses in it.
@@ -15,16 +15,16 @@ mod tests;
 
 use std::fmt;
 
-use crate::dns::trail::Trail;
+use crate::dns::lookups::Lookups;
 use crate::dns::{Account, Dns};
-use crate::policy::evidence::Evidence;
+use crate::evidence::Evidence;
 use crate::smtp::address::DomainName;
 
-pub use crate::spf::own::{Place, Policy, Published, published};
+pub use crate::spf::own::{InsertionPoint, Policy, Published, published};
 
 /// The result of a check (RFC 7208 2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum SpfResult {
     /// The client may send.
     Pass,
     /// It may not.
@@ -41,7 +41,7 @@ pub enum Outcome {
     TempError,
 }
 
-impl Outcome {
+impl SpfResult {
     /// The word of RFC 7208 2.6.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -57,7 +57,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for SpfResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -78,19 +78,19 @@ pub struct Sender<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// The result.
-    pub outcome: Outcome,
+    pub outcome: SpfResult,
     /// Every question that was asked, in the order of asking.
     pub evidence: Vec<Evidence>,
 }
 
 /// `check_host()` of RFC 7208 4, for the client whose account it is.
 pub async fn check(dns: &Dns, account: &Account, sender: &Sender<'_>) -> Checked {
-    let mut trail = Trail::new(dns, account);
-    let outcome = check_by(&mut trail, sender).await;
-    Checked { outcome, evidence: trail.into_evidence() }
+    let mut lookups = Lookups::new(dns, account);
+    let outcome = check_by(&mut lookups, sender).await;
+    Checked { outcome, evidence: lookups.into_evidence() }
 }
 
-/// The same for the client of a trail, which takes the evidence.
-pub(crate) async fn check_by(trail: &mut Trail<'_>, sender: &Sender<'_>) -> Outcome {
-    evaluation::check_host(trail, sender).await
+/// The same for the client of a lookups, which takes the evidence.
+pub(crate) async fn check_by(lookups: &mut Lookups<'_>, sender: &Sender<'_>) -> SpfResult {
+    evaluation::check_host(lookups, sender).await
 }

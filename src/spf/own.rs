@@ -5,14 +5,14 @@
 
 use std::net::IpAddr;
 
-use crate::dns::trail::Trail;
+use crate::dns::lookups::Lookups;
 use crate::dns::{Account, Dns};
-use crate::policy::evidence::{Answer, RecordType, Records, Trouble};
+use crate::evidence::{Answer, DnsFailure, RecordType, Records};
 use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
 use crate::spf::macros::Values;
-use crate::spf::record::{Mechanism, Record, Term, split, terms_of};
-use crate::spf::{Outcome, Sender};
+use crate::spf::record::{Mechanism, SpfRecord, Term, split, terms_of};
+use crate::spf::{Sender, SpfResult};
 
 /// What a domain has published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub enum Published {
     /// Several, which counts as an error; printable.
     Several(Vec<String>),
     /// Unknown: DNS is in trouble.
-    Unavailable(Trouble),
+    Unavailable(DnsFailure),
 }
 
 /// Where addresses are put into a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum InsertionPoint {
     /// Before the first term that can say anything else than pass, which mostly is `all`. An address whose result is
     /// `fail`, `softfail` or `neutral` passes then: the terms before that one were gone through, and none matched.
     BeforeRefusals,
@@ -45,7 +45,7 @@ pub struct Policy(String);
 
 /// The policy of a domain; the question is on this account.
 pub async fn published(dns: &Dns, domain: &DomainName, account: &Account) -> Published {
-    let answer = Trail::new(dns, account).ask(domain, RecordType::Txt).await;
+    let answer = Lookups::new(dns, account).ask(domain, RecordType::Txt).await;
     match &*answer {
         Answer::Found(Records::Txt(texts)) => Published::among(texts),
         Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => Published::Nothing,
@@ -60,7 +60,7 @@ impl Published {
         let records: Vec<&[u8]> =
             texts.iter().map(AsRef::as_ref).filter(|text| terms_of(text).is_some()).collect();
         let printable = |record: &[u8]| Escaped::new(record).to_string();
-        match (records.as_slice(), Record::among(texts)) {
+        match (records.as_slice(), SpfRecord::among(texts)) {
             ([], _) => Self::Nothing,
             // ASCII, as its syntax was checked.
             ([record], Ok(_)) => Self::Policy(Policy(String::from_utf8_lossy(record).into_owned())),
@@ -117,10 +117,10 @@ impl Policy {
 
     /// The policy with these addresses let.
     #[must_use]
-    pub fn with(&self, addresses: &[IpAddr], place: Place) -> Self {
+    pub fn with(&self, addresses: &[IpAddr], place: InsertionPoint) -> Self {
         let at = match place {
-            Place::First => 0,
-            Place::BeforeRefusals => self.permissions().count(),
+            InsertionPoint::First => 0,
+            InsertionPoint::BeforeRefusals => self.permissions().count(),
         };
         let version = self.0.split(' ').next().unwrap_or_default();
         let added = addresses.iter().map(|address| match address {
@@ -136,7 +136,7 @@ impl Policy {
     /// The terms before the first one that can say anything else than pass.
     fn permissions(&self) -> impl Iterator<Item = Mechanism<'_>> {
         self.terms().map_while(|term| match Term::parse(term) {
-            Ok(Term::Directive(Outcome::Pass, mechanism)) => Some(mechanism),
+            Ok(Term::Directive(SpfResult::Pass, mechanism)) => Some(mechanism),
             Ok(Term::Directive(..) | Term::Redirect(_) | Term::Explanation | Term::Unknown) | Err(_) => None,
         })
     }
@@ -208,8 +208,8 @@ mod tests {
         ];
         for (text, before_refusals, first) in rows {
             let policy = policy(text);
-            assert_eq!(policy.with(&addresses, Place::BeforeRefusals).text(), before_refusals);
-            assert_eq!(policy.with(&addresses, Place::First).text(), first);
+            assert_eq!(policy.with(&addresses, InsertionPoint::BeforeRefusals).text(), before_refusals);
+            assert_eq!(policy.with(&addresses, InsertionPoint::First).text(), first);
             assert_eq!(published(&[before_refusals]), Published::Policy(Policy(before_refusals.to_owned())));
         }
     }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::spf::Outcome;
+use crate::spf::SpfResult;
 use crate::spf::macros::{self, DomainSpec};
 
 const VERSION: &[u8] = b"v=spf1";
@@ -18,7 +18,7 @@ pub(super) struct SyntaxError;
 
 /// A record whose syntax was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(super) struct SpfRecord<'a> {
     terms: &'a str,
     /// Where to go on when no mechanism matched (RFC 7208 6.1).
     pub(super) redirect: Option<DomainSpec<'a>>,
@@ -44,7 +44,7 @@ pub(super) struct Prefixes {
     pub(super) v6: u8,
 }
 
-impl<'a> Record<'a> {
+impl<'a> SpfRecord<'a> {
     /// The one record among a name's texts.
     pub(super) fn among(texts: &'a [Box<[u8]>]) -> Result<Option<Self>, SyntaxError> {
         let mut records = texts.iter().filter_map(|text| terms_of(text));
@@ -74,7 +74,7 @@ impl<'a> Record<'a> {
     }
 
     /// Mechanisms in their order, each with the result where it matches.
-    pub(super) fn directives(self) -> impl Iterator<Item = (Outcome, Mechanism<'a>)> {
+    pub(super) fn directives(self) -> impl Iterator<Item = (SpfResult, Mechanism<'a>)> {
         split(self.terms).filter_map(|term| match Term::parse(term) {
             Ok(Term::Directive(outcome, mechanism)) => Some((outcome, mechanism)),
             Ok(Term::Redirect(_) | Term::Explanation | Term::Unknown) | Err(SyntaxError) => None,
@@ -96,7 +96,7 @@ pub(super) fn split(terms: &str) -> impl Iterator<Item = &str> {
 /// One word of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Term<'a> {
-    Directive(Outcome, Mechanism<'a>),
+    Directive(SpfResult, Mechanism<'a>),
     Redirect(DomainSpec<'a>),
     /// `exp`; its target is checked and never asked for.
     Explanation,
@@ -108,10 +108,10 @@ impl<'a> Term<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let mut characters = text.chars();
         let qualified = match characters.next() {
-            Some('+') => Some(Outcome::Pass),
-            Some('-') => Some(Outcome::Fail),
-            Some('~') => Some(Outcome::SoftFail),
-            Some('?') => Some(Outcome::Neutral),
+            Some('+') => Some(SpfResult::Pass),
+            Some('-') => Some(SpfResult::Fail),
+            Some('~') => Some(SpfResult::SoftFail),
+            Some('?') => Some(SpfResult::Neutral),
             _ => None,
         };
         let text = if qualified.is_some() { characters.as_str() } else { text };
@@ -122,7 +122,7 @@ impl<'a> Term<'a> {
             Some(value) => Self::modifier(name, value),
             None => {
                 let mechanism = Mechanism::parse(name, rest)?;
-                Ok(Self::Directive(qualified.unwrap_or(Outcome::Pass), mechanism))
+                Ok(Self::Directive(qualified.unwrap_or(SpfResult::Pass), mechanism))
             }
         }
     }
@@ -228,7 +228,7 @@ mod tests {
 
     fn record(text: &[u8]) -> Result<Option<String>, SyntaxError> {
         let texts = [Box::from(text)];
-        Ok(Record::among(&texts)?.map(|record| format!("{:?}", record.directives().collect::<Vec<_>>())))
+        Ok(SpfRecord::among(&texts)?.map(|record| format!("{:?}", record.directives().collect::<Vec<_>>())))
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
         ];
         for (texts, expected) in rows {
             let texts: Vec<Box<[u8]>> = texts.iter().map(|text| Box::from(*text)).collect();
-            assert_eq!(Record::among(&texts).map(|record| record.is_some()), expected, "{texts:?}");
+            assert_eq!(SpfRecord::among(&texts).map(|record| record.is_some()), expected, "{texts:?}");
         }
     }
 
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn redirect_is_kept_for_the_end() {
         let texts = [Box::from(&b"v=spf1 redirect=%{d2}.test a"[..])];
-        let record = Record::among(&texts).unwrap().unwrap();
+        let record = SpfRecord::among(&texts).unwrap().unwrap();
         assert_eq!(record.redirect, DomainSpec::parse("%{d2}.test").ok());
     }
 
@@ -357,7 +357,7 @@ mod tests {
             local in "[!-~]{0,64}",
         ) {
             let texts = [format!("v=spf1 {terms}").into_bytes().into_boxed_slice()];
-            let Ok(Some(record)) = Record::among(&texts) else { return Ok(()) };
+            let Ok(Some(record)) = SpfRecord::among(&texts) else { return Ok(()) };
             let values = macros::Values {
                 local: &local, origin: "a.test", domain: "b.test", client: [127, 0, 0, 1].into(), helo: "c d", name: "e",
             };
@@ -376,7 +376,7 @@ mod tests {
         fn no_octets_upset_the_parser(octets in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
             let texts = [[b"v=spf1 ", octets.as_slice()].concat().into_boxed_slice()];
             let ascii = octets.iter().all(|octet| matches!(octet, b' '..=b'~'));
-            proptest::prop_assert!(ascii || Record::among(&texts).is_err());
+            proptest::prop_assert!(ascii || SpfRecord::among(&texts).is_err());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dns::test_server::TestServer;
-use crate::policy::evidence::Freshness;
+use crate::evidence::Freshness;
 
 /// The result for `u@DOMAIN`, and what was asked.
 async fn checked(server: &TestServer, domain: &str, client: &str) -> (String, Vec<String>) {
@@ -226,5 +226,5 @@ async fn a_pass_may_rest_on_an_expired_answer() {
     let sender = Sender { local: "u", domain: &domain, helo: "helo.test" };
     let checked = check(&dns, &account("192.0.2.1"), &sender).await;
     let freshness: Vec<_> = checked.evidence.iter().map(|seen| seen.freshness).collect();
-    assert_eq!((checked.outcome, freshness), (Outcome::Pass, vec![Freshness::Fresh, Freshness::Stale]));
+    assert_eq!((checked.outcome, freshness), (SpfResult::Pass, vec![Freshness::Fresh, Freshness::Stale]));
 }

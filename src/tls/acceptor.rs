@@ -1,6 +1,6 @@
 //! Our side of a client's handshake, with a certificate that follows its files.
 //!
-//! The files are looked at on a handshake, at most once a second, so that a renewed certificate needs no reload of
+//! The files are looked at on a handshake, at most once a second, so that a with_settings certificate needs no reload of
 //! the daemon. Files that can't be used (half of a renewal, a wrong key) change nothing: the log says so once, and the
 //! certificate that was there stays in use.
 
@@ -68,7 +68,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// As for [`Self::load`]; then this one is as it was.
-    pub fn renewed(&self, settings: Settings) -> Result<Self, LoadError> {
+    pub fn with_settings(&self, settings: Settings) -> Result<Self, LoadError> {
         Self::counting(settings, Arc::clone(&self.inner.counts))
     }
 

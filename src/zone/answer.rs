@@ -11,8 +11,8 @@ use hickory_server::proto::op::ResponseCode;
 use hickory_server::proto::rr::rdata::SOA;
 use hickory_server::proto::rr::{LowerName, Record};
 
-use super::crowd;
 use super::data::{Behaviour, Node, RecordSet, Zone, ancestors, key};
+use super::generated;
 use super::{Name, RData, RecordType};
 
 /// Longest chain of aliases that is followed; a loop is as long as that.
@@ -26,7 +26,7 @@ static EMPTY: Node = Node::new();
 
 /// What to send back, and when.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer {
+pub(super) struct ZoneAnswer {
     pub(super) after: Duration,
     /// `None`: nothing is sent.
     pub(super) reply: Option<Reply>,
@@ -43,16 +43,16 @@ pub(super) struct Reply {
 
 impl Zone {
     /// Answers one question. The owner names are spelt as the question is (0x20).
-    pub(super) fn answer(&self, name: &Name, record_type: RecordType) -> Answer {
+    pub(super) fn answer(&self, name: &Name, record_type: RecordType) -> ZoneAnswer {
         let mut after = Duration::ZERO;
         let mut records = Vec::new();
         let mut owner = name.clone();
         for _ in 0..MAX_ALIASES {
             let name = key(&owner);
             match self.behaviour(&name, record_type) {
-                Some(Behaviour::Silent) => return Answer { after, reply: None },
-                Some(Behaviour::ServFail) => return Answer::failure(after, ResponseCode::ServFail),
-                Some(Behaviour::Refused) => return Answer::failure(after, ResponseCode::Refused),
+                Some(Behaviour::Silent) => return ZoneAnswer { after, reply: None },
+                Some(Behaviour::ServFail) => return ZoneAnswer::failure(after, ResponseCode::ServFail),
+                Some(Behaviour::Refused) => return ZoneAnswer::failure(after, ResponseCode::Refused),
                 Some(Behaviour::Delay(time)) => after += time,
                 None => {}
             }
@@ -66,22 +66,22 @@ impl Zone {
                     for set in sets {
                         records.extend(set.data.iter().map(|data| record(&owner, set.ttl, data.clone())));
                     }
-                    return Answer::reply(after, ResponseCode::NoError, records, Vec::new());
+                    return ZoneAnswer::reply(after, ResponseCode::NoError, records, Vec::new());
                 }
                 Selected::Alias { ttl, target } => {
                     let alias = std::mem::replace(&mut owner, target.clone());
                     records.push(record(&alias, ttl, RData::CNAME(super::rdata::CNAME(target))));
                 }
-                Selected::Nothing => return Answer::reply(after, code, records, vec![self.soa(&name)]),
+                Selected::Nothing => return ZoneAnswer::reply(after, code, records, vec![self.soa(&name)]),
             }
         }
-        Answer::failure(after, ResponseCode::ServFail)
+        ZoneAnswer::failure(after, ResponseCode::ServFail)
     }
 
     /// The node that answers for a name: its own, or the wildcard's at its closest encloser (RFC 4592 3.3.1).
     /// `None`: there is no such name.
     fn node_for(&self, name: &LowerName) -> Option<Cow<'_, Node>> {
-        if let Some(node) = crowd::node(self.crowd, name) {
+        if let Some(node) = generated::node(self.crowd, name) {
             return Some(Cow::Owned(node));
         }
         let existing = |name| self.exists(name).then(|| Cow::Borrowed(self.node(name).unwrap_or(&EMPTY)));
@@ -108,7 +108,7 @@ impl Zone {
     }
 }
 
-impl Answer {
+impl ZoneAnswer {
     fn failure(after: Duration, code: ResponseCode) -> Self {
         Self::reply(after, code, Vec::new(), Vec::new())
     }

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use hickory_server::proto::serialize::txt::parse_ttl;
 
-use super::words::{Entry, Word, Words};
+use super::lexer::{Entry, Word, Words};
 use super::{Behaviour, Name, RData, RecordType, Zone, rdata, text};
 
 /// Largest time to live (RFC 2181 8).

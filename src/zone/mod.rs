@@ -5,12 +5,12 @@
 //! no DNSSEC, no rate limits. Only this module and its files name hickory-server.
 
 mod answer;
-pub mod crowd;
 mod data;
+pub mod generated;
 mod handler;
+mod lexer;
 mod master;
 mod sample;
-mod words;
 
 use std::io;
 use std::net::SocketAddr;

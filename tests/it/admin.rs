@@ -8,14 +8,16 @@ mod promtool;
 mod seen;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use rmxd::zone::{Server, Zone};
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::admin::http::{Answer, Request};
-use crate::daemon::{Daemon, SOON, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::peers;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, configuration};
+use crate::support::process::{SOON, free_address};
 
 /// An exchanger of good.test.
 const GOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -76,14 +78,14 @@ impl Site {
 
     /// Waits until `/readyz` has this status; what it says then.
     async fn becomes(&self, status: u16) -> Value {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         loop {
             let (found, said) = self.ready().await;
             if found == status {
                 return said;
             }
             assert!(began.elapsed() < SOON, "{said}");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -114,7 +116,7 @@ async fn the_daemon_is_well_and_ready_once_it_listens() {
         ready["dns"]["detail"].as_str().unwrap().starts_with(&site.zone.address().to_string()),
         "{ready}"
     );
-    assert!(site.daemon.log().contains(&format!("metrics and API address={}", site.admin)));
+    site.daemon.logged(&format!("metrics and API address={}", site.admin)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,14 +311,11 @@ async fn the_end_can_be_watched() {
 
 #[tokio::test]
 async fn an_address_that_is_taken_stops_the_start() {
-    let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let taken = taken.local_addr().map(|address| (taken, address)).unwrap().1;
-    let home = crate::daemon::Home::new();
-    home.configure(&text(free_address(), taken, free_address(), ""));
-    let mut command = home.command(crate::daemon::binary());
-    command.arg("serve").arg("--config").arg(home.file());
-    let held = std::net::TcpListener::bind(taken).unwrap();
-    let status = peers::run(&mut command, Vec::new(), SOON).await.status;
+    let held = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = held.local_addr().unwrap();
+    let home = Home::with(&text(free_address(), taken, free_address(), ""));
+    let mut daemon = Daemon::launch(home.serve(), home);
+    let status = daemon.ended(SOON).await;
     drop(held);
     assert_eq!(status.code(), Some(75));
 }

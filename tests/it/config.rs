@@ -1,27 +1,14 @@
 //! `rmxd config`: files that load, files that don't, and what is said about them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use crate::support::process::{self, Run};
 use crate::support::readme;
 
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-/// Runs rmxd with nothing but these variables in the environment.
+/// Runs rmxd with these variables in the environment.
 fn rmxd(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_rmxd"))
-        .args(arguments)
-        .env_clear()
-        .envs(variables.iter().copied())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
-    Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    let mut command = process::rmxd(arguments);
+    Run::of(command.envs(variables.iter().copied()).current_dir(env!("CARGO_MANIFEST_DIR")))
 }
 
 /// `config check` of a file with this text; in what comes back, the file is called `FILE`.
@@ -31,8 +18,8 @@ fn check(text: &str) -> Run {
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap();
     let mut run = rmxd(&["config", "check", "--config", path], &[]);
-    run.stdout = run.stdout.replace(path, "FILE");
-    run.stderr = run.stderr.replace(path, "FILE");
+    run.out = run.out.replace(path, "FILE");
+    run.err = run.err.replace(path, "FILE");
     run
 }
 
@@ -43,8 +30,8 @@ fn shipped(name: &str) -> PathBuf {
 /// `config show --json` as (key, value, origin), in order.
 fn show(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<(String, String, String)> {
     let run = rmxd(&[&["config", "show", "--json"], arguments].concat(), variables);
-    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    let rows: Vec<serde_json::Value> = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&run.out).unwrap();
     rows.iter()
         .map(|row| {
             let text = |name: &str| row[name].as_str().unwrap().to_owned();
@@ -65,7 +52,7 @@ fn what_the_package_and_the_guide_begin_with_loads_and_refuses_nothing() {
     assert!(guide.contains("next_hop = \"smtp://127.0.0.1:10025\""), "{guide}");
     for text in [std::fs::read_to_string(package).unwrap(), guide] {
         let run = check(&text);
-        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{text}");
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{text}");
         assert!(text.contains("mode = \"monitor\""), "{text}");
     }
 }
@@ -79,8 +66,8 @@ fn the_shipped_files_load() {
             continue; // for Prometheus and Grafana
         }
         let run = rmxd(&["config", "check", "--config", path.to_str().unwrap()], &[]);
-        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", path.display());
-        assert_eq!(run.stdout, format!("{}: ok\n", path.display()));
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{}", path.display());
+        assert_eq!(run.out, format!("{}: ok\n", path.display()));
         seen += 1;
     }
     assert_eq!(seen, 4);
@@ -151,7 +138,7 @@ fn what_is_shown_can_be_loaded_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("shown.toml");
     let arguments = ["--set", "hostname=mx.site.test", "--set", "reply.help_url=https://a.test/?q=\"#\\"];
-    let shown = rmxd(&[&["config", "show"], &arguments[..]].concat(), &[]).stdout;
+    let shown = rmxd(&[&["config", "show"], &arguments[..]].concat(), &[]).out;
     assert!(shown.contains("\n[policy.mail_from]\nexists = \"reject\""), "{shown}");
     std::fs::write(&path, &shown).unwrap();
     let again = show(&["--config", path.to_str().unwrap()], &[]);
@@ -169,7 +156,7 @@ fn secrets_are_not_shown() {
     assert_eq!(row(&rows, "admin.token"), ("\"***\"", "RMXD__ADMIN__TOKEN"));
     let run = rmxd(&["config", "check"], &[("RMXD__CLUSTER__REDIS", "redis://:s3cret@host")]);
     assert_eq!(run.code, Some(78));
-    assert!(run.stderr.contains("cluster.redis") && !run.stderr.contains("s3cret"), "{}", run.stderr);
+    assert!(run.err.contains("cluster.redis") && !run.err.contains("s3cret"), "{}", run.err);
 }
 
 const ALLOWED_RUNGS: &str = "one or more of mx, network, ptr, spf";
@@ -275,8 +262,8 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
     ];
     for (text, expected) in rows {
         let run = check(text);
-        assert_eq!(run.stderr, format!("FILE:{expected}\n"), "{text}");
-        assert_eq!((run.code, run.stdout.as_str()), (Some(78), ""), "{text}");
+        assert_eq!(run.err, format!("FILE:{expected}\n"), "{text}");
+        assert_eq!((run.code, run.out.as_str()), (Some(78), ""), "{text}");
     }
 }
 
@@ -287,7 +274,7 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
          [tls]\nkey = 'k'\n",
     );
     let places: Vec<String> =
-        run.stderr.lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
+        run.err.lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(
         places,
         [
@@ -299,18 +286,18 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
             "FILE:9:1 tls.key",
         ]
     );
-    assert!(run.stderr.contains("listen.admin: an address that is not loopback needs admin.token\n"));
-    assert!(run.stderr.contains("tls.certificate and tls.key go together: both or neither\n"));
+    assert!(run.err.contains("listen.admin: an address that is not loopback needs admin.token\n"));
+    assert!(run.err.contains("tls.certificate and tls.key go together: both or neither\n"));
 }
 
 #[test]
 fn a_file_that_is_no_toml_is_told_with_its_lines_and_nothing_else() {
     let run = check("[limits]\nerrors = \n[policy]\nmode = 'x\n");
     assert_eq!(run.code, Some(78));
-    let places: Vec<&str> = run.stderr.lines().map(|line| line.split(": ").next().unwrap()).collect();
-    assert_eq!(places.len(), 2, "{}", run.stderr);
-    assert!(places[0].starts_with("FILE:2:") && places[1].starts_with("FILE:4:"), "{}", run.stderr);
-    assert!(run.stderr.lines().all(|line| line.contains(": not TOML: ")), "{}", run.stderr);
+    let places: Vec<&str> = run.err.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places.len(), 2, "{}", run.err);
+    assert!(places[0].starts_with("FILE:2:") && places[1].starts_with("FILE:4:"), "{}", run.err);
+    assert!(run.err.lines().all(|line| line.contains(": not TOML: ")), "{}", run.err);
 }
 
 #[test]
@@ -338,12 +325,12 @@ fn a_certificate_that_cannot_be_used_stops_check_and_start() {
         let flags = ["--set", &set[0], "--set", &set[1], "--set", "hostname=mx.site.test"];
         let check = rmxd(&[&["config", "check"], &flags[..]].concat(), &[]);
         match problem {
-            None => assert_eq!((check.code, check.stdout.as_str()), (Some(0), "built-in defaults: ok\n")),
+            None => assert_eq!((check.code, check.out.as_str()), (Some(0), "built-in defaults: ok\n")),
             Some(problem) => {
-                assert_eq!((check.code, check.stderr), (Some(78), format!("{problem}\n")));
+                assert_eq!((check.code, check.err), (Some(78), format!("{problem}\n")));
                 let serve = rmxd(&[&["serve"], &flags[..]].concat(), &[]);
                 assert_eq!(serve.code, Some(78));
-                assert!((serve.stdout + &serve.stderr).contains(&problem));
+                assert!((serve.out + &serve.err).contains(&problem));
             }
         }
     }
@@ -359,7 +346,7 @@ fn environment_and_flags_are_named_where_they_are_wrong() {
     ];
     for (name, value, expected) in variables {
         let run = rmxd(&["config", "check"], &[(name, value)]);
-        assert_eq!((run.code, run.stderr), (Some(78), format!("environment {name}: {expected}\n")));
+        assert_eq!((run.code, run.err), (Some(78), format!("environment {name}: {expected}\n")));
     }
     let arguments = [
         ("--set", "log.levl=info", "flag --set: log.levl: no such key; [log] has format or level\n"),
@@ -368,7 +355,7 @@ fn environment_and_flags_are_named_where_they_are_wrong() {
     ];
     for (flag, value, expected) in arguments {
         let run = rmxd(&["config", "check", flag, value], &[]);
-        assert_eq!((run.code, run.stderr.as_str()), (Some(78), expected));
+        assert_eq!((run.code, run.err.as_str()), (Some(78), expected));
     }
 }
 
@@ -384,8 +371,8 @@ fn the_command_line_has_its_own_exit_codes() {
     ];
     for (arguments, code) in rows {
         let run = rmxd(arguments, &[]);
-        assert_eq!(run.code, Some(code), "{arguments:?} {}", run.stderr);
-        assert_eq!(run.stdout.is_empty(), code != 0, "{arguments:?}");
+        assert_eq!(run.code, Some(code), "{arguments:?} {}", run.err);
+        assert_eq!(run.out.is_empty(), code != 0, "{arguments:?}");
     }
 }
 

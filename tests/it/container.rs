@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::daemon::{Daemon, SOON, configuration, free_address};
-use crate::interop::peers;
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{self, SOON, free_address};
 
 fn instructions() -> Vec<String> {
     let text = read("Containerfile");
@@ -54,7 +54,7 @@ async fn the_health_check_tells_a_daemon_from_none() {
     let healthy = async || {
         let mut command = Command::new(&words[0]);
         command.args([&words[1], &script]);
-        peers::run(&mut command, Vec::new(), SOON).await.status.success()
+        process::run(&mut command, Vec::new(), SOON).await.status.success()
     };
     assert!(!healthy().await);
     let text = configuration("gate.test", &[smtp], free_address(), "");

@@ -12,18 +12,17 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rmxd::decision::DecisionRecord;
 use rmxd::dns::Clock;
-use rmxd::gate::{Gate, Rehearsal};
-use rmxd::message::header;
-use rmxd::message::mailbox_line;
+use rmxd::gate::{DryMessage, DryRun, Gate};
+use rmxd::message::{file, header};
 use rmxd::policy::decide::Verdict;
-use rmxd::record::Record;
 use rmxd::smtp::address::ReversePath;
 use rmxd::zone::{Server, Zone};
 use tokio::time::Instant;
 
-use crate::interop::peers;
 use crate::support;
+use crate::support::process;
 
 /// Every name there is takes mail.
 const EVERY_DOMAIN: &str = "\
@@ -43,7 +42,7 @@ struct Judged {
     name: String,
     bounce: bool,
     took: Duration,
-    record: Record,
+    record: DecisionRecord,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,7 +56,7 @@ async fn messages_of_other_projects_are_read_quickly_and_each_refusal_has_its_re
         for file in files {
             let content = std::fs::read(&file).unwrap();
             let name = file.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-            let (block, body) = parts(&content);
+            let (block, body) = file::parts(&content);
             let bounce = is_bounce(&block);
             let sender = if bounce { "" } else { "ann@sender.test" };
             let mail_from = ReversePath::parse(sender).unwrap();
@@ -80,15 +79,21 @@ async fn messages_of_other_projects_are_read_quickly_and_each_refusal_has_its_re
 }
 
 /// The decision on a message, and how long it takes to read the header and to judge.
-async fn played(gate: &Arc<Gate>, mail_from: &ReversePath, block: &[u8], body: &[u8]) -> (Duration, Record) {
-    let mut shortest: Option<(Duration, Record)> = None;
+async fn played(
+    gate: &Arc<Gate>,
+    mail_from: &ReversePath,
+    block: &[u8],
+    body: &[u8],
+) -> (Duration, DecisionRecord) {
+    let mut shortest: Option<(Duration, DecisionRecord)> = None;
     for _ in 0..RUNS {
         let (block, body) = (block.to_vec(), body.to_vec());
         let began = Instant::now();
         let header = header::read(&block);
         let mail_from = Some(mail_from.clone());
-        let rehearsal = Rehearsal { client: CLIENT, helo: None, mail_from, header, block, body };
-        let record = gate.rehearse(&rehearsal).await;
+        let message = Some(DryMessage { header, block, body });
+        let dry_run = DryRun { client: CLIENT, helo: None, mail_from, message };
+        let record = gate.dry_run(&dry_run).await;
         let took = began.elapsed();
         if shortest.as_ref().is_none_or(|(least, _)| took < *least) {
             shortest = Some((took, record));
@@ -107,18 +112,6 @@ fn is_bounce(block: &[u8]) -> bool {
         "from" => value.contains("mailer-daemon"),
         _ => false,
     })
-}
-
-/// The header block and the body with CRLF, as `rmxd check --message` takes a file.
-fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let lines = content.split_inclusive(|octet| *octet == b'\n').map(|line| {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        line.strip_suffix(b"\r").unwrap_or(line)
-    });
-    let mut lines = lines.collect::<Vec<_>>().into_iter();
-    let ended = |line: &[u8]| [line, b"\r\n"].concat();
-    let block: Vec<u8> = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(ended).collect();
-    (mailbox_line::as_field(&block).into_owned(), lines.flat_map(ended).collect())
 }
 
 /// How many messages of each corpus were refused for each reason, and below the files.
@@ -182,7 +175,7 @@ fn python() -> Option<Corpus> {
         .map(|it| it.path().join("test"));
     let mut folders = first.into_iter().chain(debian).map(|folder| folder.join("test_email/data"));
     let Some(folder) = folders.find(|folder| folder.is_dir()) else {
-        peers::missing("the messages of Python's test package (libpython3-testsuite)");
+        process::missing("the messages of Python's test package (libpython3-testsuite)");
         return None;
     };
     let files = files(&folder, |extension| matches!(extension, "txt" | "eml"));
@@ -219,7 +212,7 @@ fn fetched() -> Option<Corpus> {
         let mut shell = Command::new("sh");
         let status = shell.args(["-c", &script]).current_dir(&parent).status().unwrap();
         if !status.success() {
-            peers::missing(&format!("the source of the Python package {PACKAGE} (pip download)"));
+            process::missing(&format!("the source of the Python package {PACKAGE} (pip download)"));
             return None;
         }
     }

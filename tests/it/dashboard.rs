@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::check::Zone;
-use crate::daemon::{Daemon, Home, configuration, free_address};
 use crate::dashboard::browser::{Browser, DESK, ENTER, ESCAPE, LEFT, Look, PHONE, TAB};
-use crate::interop::client::Client;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, configuration};
+use crate::support::process::free_address;
+use crate::support::zone::Zone;
 
 /// Names that try to be markup, where DNS is the one who says them: a PTR record, a mail exchanger.
 const HOSTILE: &str = r"
@@ -408,9 +409,7 @@ async fn a_page_whose_daemon_is_gone_says_so_and_finds_it_again() {
     );
     assert_eq!(browser.text(ROWS).await, "1", "what was known stays");
     browser.screenshot("gone-light").await;
-    let mut command = home.command(crate::daemon::binary());
-    command.arg("serve").arg("--config").arg(home.file());
-    let daemon = Daemon::spawn(command, home).await;
+    let daemon = Daemon::spawn(home.serve(), home).await;
     browser.click("#retry").await;
     browser.until(&format!("{LIVE} && document.getElementById('gone').hidden")).await;
     let site = Site { daemon, browser, admin, smtp, _zone: zone, _files: files };

@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::support::process::{Run, rmxd, signal};
+
 /// `rmxd demo` that makes its folder in here.
 fn demo(scratch: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rmxd"));
-    command.arg("demo").args(arguments).env_clear().env("PATH", env!("PATH")).env("TMPDIR", scratch);
-    command.stdin(Stdio::null());
+    let mut command = rmxd(&["demo"]);
+    command.args(arguments).env("TMPDIR", scratch);
     command
 }
 
@@ -40,8 +41,7 @@ impl Running {
     }
 
     fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        signal(self.0.id(), "TERM");
         self.0.wait().unwrap().code()
     }
 }
@@ -171,9 +171,8 @@ fn a_folder_that_was_named_is_kept() {
     let mut command = demo(scratch.path(), &["--once", "--keep", folder.to_str().unwrap()]);
     assert_eq!(command.stdout(Stdio::null()).status().unwrap().code(), Some(0));
     for file in ["default.toml", "public.toml", "strict.toml"] {
-        let check = ["config", "check", "--config", folder.join(file).to_str().unwrap()].map(str::to_owned);
-        let checked = Command::new(env!("CARGO_BIN_EXE_rmxd")).args(check).env_clear().output().unwrap();
-        assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+        let checked = Run::of(rmxd(&["config", "check", "--config"]).arg(folder.join(file)));
+        assert_eq!(checked.code, Some(0), "{}", checked.err);
     }
     assert!(fs::read_to_string(folder.join("log")).unwrap().contains("rmxd::decision"));
     assert!(!is_empty(&folder.join("mail/new")));

@@ -6,8 +6,10 @@ use std::time::Duration;
 use rmxd::zone::{Server, Zone};
 use tokio::time::{Instant, sleep};
 
-use crate::daemon::{Daemon, SOON, configuration, free_address};
-use crate::interop::client::Client;
+use crate::admin::http::Request;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{SOON, free_address};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 29));
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -18,10 +20,12 @@ async fn server(zone: Zone) -> Server {
     Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), zone).await.unwrap()
 }
 
-async fn daemon(dns: &Server, more: &str) -> (Daemon, SocketAddr) {
-    let address = free_address();
-    let text = configuration("gate.test", &[address], dns.address(), more);
-    (Daemon::start(&text, &["--set", "dns.timeout=1s"]).await, address)
+/// A daemon that asks this server, and its `listen.admin`.
+async fn daemon(dns: &Server) -> (Daemon, SocketAddr) {
+    let admin = free_address();
+    let text = configuration("gate.test", &[free_address()], dns.address(), "");
+    let set = ["--set", "dns.timeout=1s", "--set", &format!("listen.admin={admin}")];
+    (Daemon::start(&text, &set).await, admin)
 }
 
 /// What a sender is answered whose domain nobody has asked for before, and after how long.
@@ -37,27 +41,31 @@ fn lines<'a>(log: &'a str, what: &str) -> Vec<&'a str> {
     log.lines().filter(|line| line.contains(what)).collect()
 }
 
-/// Waits until the daemon has looked at its server.
-async fn looked_at(server: &Server) {
+/// Waits until the daemon has looked at its server and has logged what it found: it is ready then.
+async fn looked_at(admin: SocketAddr) {
     let began = Instant::now();
-    while server.questions().total < 7 {
-        assert!(began.elapsed() < SOON, "nobody looks");
+    loop {
+        let ready = Request::get("/readyz").send(admin).await.json();
+        if ready["dns"]["ok"] == true {
+            return;
+        }
+        assert!(began.elapsed() < SOON, "{ready}");
         sleep(Duration::from_millis(10)).await;
     }
-    sleep(Duration::from_millis(300)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resolver_that_answers_for_names_that_can_not_exist_is_warned_of_once_with_what_to_do() {
     let lies = "$TTL 300\n$ORIGIN invalid.\n@ SOA ns root 1 1 1 1 1\n@ NS ns\n* A 10.0.0.1\n";
     let dns = server(Zone::parse(lies, None).unwrap()).await;
-    let (mut daemon, address) = daemon(&dns, "").await;
+    let (mut daemon, admin) = daemon(&dns).await;
     daemon.logged("answers for names that can't exist").await;
-    let other = configuration("gate.test", &[address], dns.address(), "[dns.cache]\nmemory = \"8MiB\"");
+    let other =
+        configuration("gate.test", &[daemon.address()], dns.address(), "[dns.cache]\nmemory = \"8MiB\"");
     daemon.home().configure(&other);
     daemon.reload().await;
-    looked_at(&dns).await;
-    let log = daemon.log();
+    looked_at(admin).await;
+    let log = daemon.whole_log().await;
     let told = lines(&log, " rmxd::dns: ");
     assert_eq!(told.len(), 1, "{log}");
     for part in [
@@ -76,9 +84,9 @@ async fn of_a_server_without_fault_nothing_is_said() {
     let root = "$TTL 300\n$ORIGIN .\n@ SOA ns. root. 1 1 1 1 1\n@ NS a.root-servers.net.\ncom TXT x\n";
     for zone in [Zone::sample(), Zone::parse(nothing, None).unwrap(), Zone::parse(root, None).unwrap()] {
         let dns = server(zone).await;
-        let (daemon, _address) = daemon(&dns, "").await;
-        looked_at(&dns).await;
-        let log = daemon.log();
+        let (daemon, admin) = daemon(&dns).await;
+        looked_at(admin).await;
+        let log = daemon.whole_log().await;
         assert!(!log.contains(" WARN ") && !log.contains(" rmxd::dns: "), "{log}");
     }
 }
@@ -86,7 +94,8 @@ async fn of_a_server_without_fault_nothing_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_dns_is_down_nobody_waits_for_it_and_when_it_is_up_again_mail_passes() {
     let dns = server(Zone::sample()).await;
-    let (daemon, address) = daemon(&dns, "").await;
+    let (daemon, _admin) = daemon(&dns).await;
+    let address = daemon.address();
     assert_eq!(verdict(address, "nowhere1.test").await.0, 550);
     dns.replace(Zone::parse(";! silent .\n", None).unwrap());
     let (code, took) = verdict(address, "nowhere2.test").await;
@@ -108,7 +117,7 @@ async fn while_dns_is_down_nobody_waits_for_it_and_when_it_is_up_again_mail_pass
     let (code, took) = verdict(address, "nowhere20.test").await;
     assert_eq!(code, 550);
     assert!(took < TIMEOUT, "{took:?}");
-    let log = daemon.log();
+    let log = daemon.whole_log().await;
     assert_eq!(lines(&log, " WARN rmxd::dns: ").len(), 1, "{log}");
     assert_eq!(lines(&log, " INFO rmxd::dns: DNS answers again").len(), 1, "{log}");
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::daemon::{Daemon, SOON, configuration, free_address, refused};
-use crate::interop::client::{Client, on_the_wire};
 use crate::interop::mail;
-use crate::interop::zone::Zone;
+use crate::support::client::{Client, on_the_wire};
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{SOON, free_address, refused};
+use crate::support::zone::Zone;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -29,7 +30,7 @@ async fn in_the_middle(address: SocketAddr) -> Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_sigterm_a_transaction_is_finished_and_an_idle_client_is_told_to_go() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let mut daemon = daemon(&zone, address, "60s").await;
     let mut idle = Client::greeted(CLIENT, address, "idle.test").await;
     let mut between = Client::greeted(CLIENT, address, "between.test").await;
@@ -62,7 +63,7 @@ async fn after_sigterm_a_transaction_is_finished_and_an_idle_client_is_told_to_g
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_done_when_the_drain_time_is_over_is_cut_off_and_nothing_is_stored() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let mut daemon = daemon(&zone, address, "1500ms").await;
     let mut middle = in_the_middle(address).await;
     let began = Instant::now();
@@ -77,7 +78,7 @@ async fn who_is_not_done_when_the_drain_time_is_over_is_cut_off_and_nothing_is_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_does_not_wait() {
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     for second in ["TERM", "INT"] {
         let address = free_address();
         let mut daemon = daemon(&zone, address, "1h").await;

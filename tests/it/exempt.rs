@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use rmxd::config::{Flags, Problem, load};
-use rmxd::gate::Exemptions;
+use rmxd::exempt::Exemptions;
 use rmxd::smtp::address::DomainName;
 
-use crate::daemon::{Daemon, Home, SOON, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::zone::Zone;
-use crate::support::daemon::rmxd;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{self, SOON, free_address, measured_binary, rmxd};
+use crate::support::zone::Zone;
 
 /// The exemptions of a configuration with these lists beside it, called `0.list` and so on; in problems, the folder is
 /// left out.
@@ -170,14 +170,12 @@ async fn verdict(address: std::net::SocketAddr, sender: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_are_read_again_at_a_reload_and_a_broken_one_changes_nothing() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let home = Home::new();
     let list = home.path().join("partners");
     std::fs::write(&list, "nowhere1.test\n").unwrap();
     home.configure(&configuration("gate.test", &[address], zone.address(), "[exempt]\nfiles = ['partners']"));
-    let mut command = home.command(crate::daemon::binary());
-    command.arg("serve").arg("--config").arg(home.file());
-    let mut daemon = Daemon::spawn(command, home).await;
+    let mut daemon = Daemon::spawn(home.serve(), home).await;
     assert_eq!(
         (verdict(address, "nowhere1.test").await, verdict(address, "nowhere2.test").await),
         (250, 550)
@@ -213,15 +211,11 @@ async fn the_files_are_read_again_at_a_reload_and_a_broken_one_changes_nothing()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_can_not_be_read_stops_the_start() {
-    let home = Home::new();
-    let dns = free_address();
-    home.configure(&configuration("gate.test", &[free_address()], dns, "[exempt]\nfiles = ['partners']"));
-    let mut command = home.command(crate::daemon::binary());
-    command.arg("serve").arg("--config").arg(home.file());
-    let status = tokio::task::spawn_blocking(move || command.status().unwrap());
-    let status = tokio::time::timeout(SOON, status).await.unwrap().unwrap();
-    assert_eq!(status.code(), Some(78));
-    assert!(home.log().contains("exempt.files: "), "{}", home.log());
+    let text = configuration("gate.test", &[any_port()], free_address(), "[exempt]\nfiles = ['partners']");
+    let home = Home::with(&text);
+    let mut daemon = Daemon::launch(home.serve(), home);
+    assert_eq!(daemon.ended(SOON).await.code(), Some(78));
+    assert!(daemon.log().contains("exempt.files: "), "{}", daemon.log());
 }
 
 /// Networks and domains that share nothing, so that none of them is spared.
@@ -239,31 +233,25 @@ fn write_lists(folder: &Path, count: u32) {
 
 /// With the release build in `RMXD_BIN`, as `tests/run` sets it, a million of each; else as many as a debug build reads in a
 /// fraction of that time. Time of the processor, since other tests run beside this one.
-#[test]
-#[expect(clippy::disallowed_methods, reason = "rmxd is another process; it goes on while this one sleeps")]
-fn a_million_networks_and_a_million_domains_are_loaded_in_two_seconds() {
-    let binary = std::env::var_os("RMXD_BIN");
+#[tokio::test]
+async fn a_million_networks_and_a_million_domains_are_loaded_in_two_seconds() {
+    let binary = measured_binary();
     let folder = tempfile::tempdir().unwrap();
-    write_lists(folder.path(), if binary.is_some() { 1_000_000 } else { 20_000 });
+    write_lists(folder.path(), if binary == Path::new(process::binary()) { 20_000 } else { 1_000_000 });
     let config = folder.path().join("rmxd.toml");
     std::fs::write(&config, "hostname = 'a.test'\nexempt.files = ['networks', 'domains']\n").unwrap();
-    let mut command = match binary {
-        Some(binary) => std::process::Command::new(binary),
-        None => rmxd(&[]),
-    };
-    let mut child = command.args(["config", "check", "--config"]).arg(&config).spawn().unwrap();
-    let took = loop {
+    let mut child =
+        process::command(binary).args(["config", "check", "--config"]).arg(&config).spawn().unwrap();
+    let took = process::eventually("its end", SOON, || {
         // stays until the child is waited for
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         let fields: Vec<_> = fields.split(' ').collect();
-        if fields[0] == "Z" {
-            // utime and stime (proc(5)), in hundredths of a second on every Linux
-            let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-            break Duration::from_millis(ticks * 10);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+        // utime and stime (proc(5)), in hundredths of a second on every Linux
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        (fields[0] == "Z").then_some(Duration::from_millis(ticks * 10))
+    })
+    .await;
     eprintln!("loaded in {took:?}");
     assert!(child.wait().unwrap().success());
     assert!(took < Duration::from_secs(2), "{took:?}");

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::daemon::{Daemon, Home, SOON, binary, configuration, free_address};
-use crate::interop::client::{Client, Reply};
-use crate::interop::zone::Zone;
+use crate::support::client::{Client, Reply};
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{SOON, free_address};
+use crate::support::zone::Zone;
 
 /// An address in the network of good.test's exchanger, and no exchanger itself.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
@@ -19,8 +20,10 @@ const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
 
 const SENDER: &str = "ann@good.test";
 const USER: &str = "user@here.test";
-/// More than the delay.
-const AFTER: Duration = Duration::from_millis(1_100);
+/// Where a test comes before the delay is over.
+const LONG: Duration = Duration::from_secs(1);
+/// The file is written once a second; twice that, and a little for a busy machine.
+const WRITTEN: Duration = Duration::from_millis(2_500);
 /// Of the envelope, who isn't an exchanger.
 const ENVELOPE: &str = "[policy.mail_from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]";
 
@@ -31,15 +34,25 @@ const NEVER: &str = "[policy.reply_to]\nexists = \"reject\"";
 struct Site {
     zone: Zone,
     address: SocketAddr,
+    delay: Duration,
 }
 
 impl Site {
-    async fn new() -> Self {
-        Self { zone: Zone::start().await, address: free_address() }
+    fn new() -> Self {
+        Self::with_delay(Duration::from_millis(200))
+    }
+
+    fn with_delay(delay: Duration) -> Self {
+        Self { zone: Zone::start(), address: free_address(), delay }
+    }
+
+    /// Waits as a client does that comes again when it was told to.
+    async fn delay(&self) {
+        sleep(self.delay + Duration::from_millis(50)).await;
     }
 
     fn text(&self, policy: &str) -> String {
-        self.text_with("delay = \"1s\"", policy)
+        self.text_with(&format!("delay = \"{}ms\"", self.delay.as_millis()), policy)
     }
 
     fn text_with(&self, greylist: &str, policy: &str) -> String {
@@ -71,9 +84,7 @@ fn message() -> String {
 
 /// The daemon again, in the same place.
 async fn again(home: Home) -> Daemon {
-    let mut command = home.command(binary());
-    command.arg("serve").arg("--config").arg(home.file());
-    Daemon::spawn(command, home).await
+    Daemon::spawn(home.serve(), home).await
 }
 
 /// The reply with `X` in the place of its id.
@@ -103,7 +114,7 @@ async fn data(client: &mut Client) -> Reply {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_triple_passes_when_it_comes_again_in_time_and_no_other_does() {
-    let site = Site::new().await;
+    let site = Site::with_delay(LONG);
     let daemon = site.start(ENVELOPE).await;
     let first = site.send(CLIENT, SENDER, USER).await;
     let greylisted = "450 4.7.1 <ann@good.test>: good.test is greylisted, try again in 1 second (id X)";
@@ -111,7 +122,7 @@ async fn a_triple_passes_when_it_comes_again_in_time_and_no_other_does() {
     assert_eq!(without_id(&site.send(CLIENT, SENDER, USER).await), greylisted, "too early");
     assert_eq!(site.code(EXCHANGER, SENDER, USER).await, 250, "its rule doesn't fail");
     assert_eq!(site.code(EXCHANGER, "a@nomx.test", USER).await, 550, "reject goes before greylist");
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(site.code(NEIGHBOUR, "bob@GOOD.test", "User@Here.Test").await, 250, "the same triple");
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
     for (from, sender, recipient) in
@@ -119,7 +130,7 @@ async fn a_triple_passes_when_it_comes_again_in_time_and_no_other_does() {
     {
         assert_eq!(site.code(from, sender, recipient).await, 450, "{from} {sender} {recipient}");
     }
-    let log = daemon.log();
+    let log = daemon.logged("reason=greylisted").await;
     assert!(log.contains("greylisted id="), "{log}");
     let line = log.lines().find(|line| line.contains("reason=greylisted")).expect("a decision");
     for part in [
@@ -143,28 +154,28 @@ async fn a_triple_passes_when_it_comes_again_in_time_and_no_other_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_and_a_crash_forget_nobody() {
-    let site = Site::new().await;
+    let site = Site::new();
     let daemon = site.start(ENVELOPE).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 450);
     // at once: what the end finds unwritten is written then
     let daemon = again(daemon.terminate().await).await;
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
     assert_eq!(site.code(STRANGER, SENDER, USER).await, 450);
-    sleep(Duration::from_millis(2_500)).await;
+    sleep(WRITTEN).await;
     let mut daemon = daemon;
     daemon.signal("KILL");
     assert!(!daemon.ended(SOON).await.success());
     let daemon = again(daemon.into_home()).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
     assert_eq!(site.code(STRANGER, SENDER, USER).await, 250);
-    assert!(daemon.log().contains("waiting=1 passed=1"), "{}", daemon.log());
+    daemon.logged("waiting=1 passed=1").await;
     assert!(daemon.terminate().await.path().join("rmxd-greylist").is_file());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_recipient_has_an_answer_of_its_own() {
-    let site = Site::new().await;
+    let site = Site::with_delay(LONG);
     let daemon = site.start(ENVELOPE).await;
     let mut client = site.client(CLIENT).await;
     assert_eq!(
@@ -174,21 +185,21 @@ async fn each_recipient_has_an_answer_of_its_own() {
     assert_eq!(client.command("DATA").await.code, 554);
     assert_eq!(client.command("RSET").await.code, 250);
     assert_eq!(recipients(&mut client, &[USER]).await, [450], "a reset is no way around");
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(client.command("RSET").await.code, 250);
     let all = [USER, "three@here.test", "postmaster@here.test", "two@here.test"];
     assert_eq!(recipients(&mut client, &all).await, [250, 450, 250, 250]);
     assert_eq!(data(&mut client).await.code, 250);
     // whom the greylist let through is no error, nor is whom it did not
     assert_eq!(client.command("QUIT").await.code, 221);
-    let log = daemon.log();
+    let log = daemon.settled("reason=greylisted", 4).await;
     assert_eq!(log.matches("reason=greylisted").count(), 4, "one decision for each recipient: {log}");
     assert_eq!(daemon.terminate().await.messages().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn for_the_header_every_recipient_must_have_come_before() {
-    let site = Site::new().await;
+    let site = Site::with_delay(LONG);
     let daemon = site.start("[policy.from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]").await;
     let mut client = site.client(CLIENT).await;
     let both = [USER, "two@here.test"];
@@ -196,67 +207,71 @@ async fn for_the_header_every_recipient_must_have_come_before() {
     let refused = data(&mut client).await;
     let greylisted = "450 4.7.1 <ann@good.test>: good.test is greylisted, try again in 1 second (id X)";
     assert_eq!(without_id(&refused), greylisted);
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(recipients(&mut client, &both).await, [250, 250]);
     assert_eq!(data(&mut client).await.code, 450, "one of them is new");
     assert_eq!(recipients(&mut client, &[USER]).await, [250]);
     assert_eq!(data(&mut client).await.code, 250);
     assert_eq!(recipients(&mut client, &["postmaster@here.test"]).await, [250]);
     assert_eq!(data(&mut client).await.code, 250, "the message of an exempt recipient isn't judged");
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(recipients(&mut client, &both).await, [250, 250]);
     assert_eq!(data(&mut client).await.code, 250);
     // who was refused at RCPT is none of the message's recipients
     assert_eq!(recipients(&mut client, &[USER, "user@elsewhere.test"]).await, [250, 550]);
     assert_eq!(data(&mut client).await.code, 250);
+    drop(client);
     assert_eq!(daemon.terminate().await.messages().len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_delay_is_for_envelope_and_header_together() {
-    let site = Site::new().await;
+    let site = Site::new();
     let _daemon = site
         .start(&format!("{ENVELOPE}\n[policy.from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]"))
         .await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 450);
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_null_sender_is_greylisted_by_the_identities_that_it_has() {
-    let site = Site::new().await;
+    let site = Site::new();
     let _daemon = site.start("[policy.ptr]\nmatches = \"greylist\"\n[policy.from]\nexists = \"off\"").await;
     let first = site.send(CLIENT, "", USER).await;
     assert!(without_id(&first).starts_with("450 4.7.1 "), "{}", first.text);
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(site.code(CLIENT, "", USER).await, 250);
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 450);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verdict_at_mail_waits_for_the_recipient() {
-    let site = Site::new().await;
+    let site = Site::new();
     let daemon = site.start(&format!("[policy]\nreject_at = \"mail\"\n{ENVELOPE}")).await;
     let mut client = site.client(CLIENT).await;
     assert_eq!(client.command("MAIL FROM:<a@nomx.test>").await.code, 550);
     assert_eq!(recipients(&mut client, &[USER, "postmaster@here.test"]).await, [450, 250]);
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(client.command(&format!("RCPT TO:<{USER}>")).await.code, 250, "in the same transaction");
     assert_eq!(data(&mut client).await.code, 250);
+    drop(client);
     assert_eq!(daemon.terminate().await.messages().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn monitor_refuses_nothing_says_who_would_have_waited_and_remembers() {
-    let site = Site::new().await;
+    let site = Site::new();
     let monitor = format!("[policy]\nmode = \"monitor\"\n{ENVELOPE}");
     let mut daemon = site.start(&monitor).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
-    assert_eq!(daemon.log().matches("accepted, would have been greylisted").count(), 1, "{}", daemon.log());
-    sleep(AFTER).await;
+    let log = daemon.settled(" rmxd::decision: ", 1).await;
+    assert_eq!(log.matches("accepted, would have been greylisted").count(), 1, "{log}");
+    site.delay().await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
-    assert_eq!(daemon.log().matches("would have been greylisted").count(), 1, "{}", daemon.log());
+    let log = daemon.settled(" rmxd::decision: ", 2).await;
+    assert_eq!(log.matches("would have been greylisted").count(), 1, "{log}");
     daemon.home().configure(&site.text(ENVELOPE));
     assert!(daemon.reload().await.contains("reloaded"));
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250, "it was learned");
@@ -265,7 +280,7 @@ async fn monitor_refuses_nothing_says_who_would_have_waited_and_remembers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unused_triples_are_forgotten_and_use_renews_them() {
-    let site = Site::new().await;
+    let site = Site::new();
     let text = site.text_with("delay = \"500ms\"\nexpire = \"2s\"", ENVELOPE);
     let daemon = Daemon::start(&text, &[]).await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 450);
@@ -280,7 +295,7 @@ async fn unused_triples_are_forgotten_and_use_renews_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_turns_it_on_and_off_and_changes_the_delay() {
-    let site = Site::new().await;
+    let site = Site::new();
     let mut daemon = site.start(NEVER).await;
     let file = daemon.home().path().join("rmxd-greylist");
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
@@ -298,7 +313,7 @@ async fn a_reload_turns_it_on_and_off_and_changes_the_delay() {
     assert!(file.is_file());
     let mut old = site.client(CLIENT).await;
     assert_eq!(site.send(CLIENT, SENDER, USER).await.text.matches("try again in 3600 seconds").count(), 1);
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 450);
     daemon.home().configure(&site.text(ENVELOPE));
     daemon.reload().await;
@@ -314,7 +329,7 @@ async fn a_reload_turns_it_on_and_off_and_changes_the_delay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_can_not_be_used_stops_the_start_with_a_reason() {
-    let site = Site::new().await;
+    let site = Site::new();
     let daemon = site.start(ENVELOPE).await;
     let (code, log) = refused(&site, daemon.home().path()).await;
     assert_eq!(code, Some(75), "{log}");
@@ -334,39 +349,36 @@ async fn a_file_that_can_not_be_used_stops_the_start_with_a_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_may_be_written_it_waits_in_memory_and_says_so() {
-    let site = Site::new().await;
-    let home = Home::new();
-    let text = site.text_with("delay = \"1s\"", "[policy.from]\nmatches = \"off\"");
-    home.configure(&text);
-    let mut command = home.command(binary());
+    let site = Site::new();
+    let home = Home::with(&site.text("[policy.from]\nmatches = \"off\""));
+    let mut command = home.serve();
     // nobody, root included, makes a file there
-    command.arg("serve").arg("--config").arg(home.file()).env("STATE_DIRECTORY", "/sys");
+    command.env("STATE_DIRECTORY", "/sys");
     let daemon = Daemon::spawn(command, home).await;
     let warning = "the greylist is kept in memory only, a restart forgets it";
-    assert!(daemon.log().contains(warning), "{}", daemon.log());
+    daemon.logged(warning).await;
     let reply_to = format!("From: {SENDER}\r\nReply-To: x@made-up.good.test\r\n\r\nHello\r\n");
     let send = async || site.client(EXCHANGER).await.deliver(SENDER, USER, reply_to.as_bytes()).await;
     assert_eq!(send().await.code, 450, "the default policy greylists for Reply-To:");
-    sleep(AFTER).await;
+    site.delay().await;
     assert_eq!(send().await.code, 250);
     assert_eq!(daemon.terminate().await.messages().len(), 1);
 }
 
 /// A second daemon, with its state in this folder: how it ended, and its log.
 async fn refused(site: &Site, state: &Path) -> (Option<i32>, String) {
-    let home = Home::new();
     let text = site.text(ENVELOPE);
-    home.configure(&text.replace(&site.address.to_string(), &free_address().to_string()));
-    let mut command = home.command(binary());
-    command.arg("serve").arg("--config").arg(home.file()).env("STATE_DIRECTORY", state);
-    let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap().unwrap();
-    (status.code(), home.log())
+    let home = Home::with(&text.replace(&site.address.to_string(), &any_port().to_string()));
+    let mut command = home.serve();
+    command.env("STATE_DIRECTORY", state);
+    let mut daemon = Daemon::launch(command, home);
+    (daemon.ended(SOON).await.code(), daemon.log())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_sessions_at_once_are_answered_alike() {
     const SESSIONS: u8 = 30;
-    let site = std::sync::Arc::new(Site::new().await);
+    let site = std::sync::Arc::new(Site::with_delay(LONG));
     let daemon = site.start(ENVELOPE).await;
     for expected in [450, 250, 250] {
         let mut sessions = tokio::task::JoinSet::new();
@@ -382,7 +394,7 @@ async fn many_sessions_at_once_are_answered_alike() {
             let (recipient, code) = answer.unwrap();
             assert_eq!(code, expected, "{recipient}");
         }
-        sleep(AFTER).await;
+        site.delay().await;
     }
     assert_eq!(daemon.terminate().await.messages().len(), 2 * usize::from(SESSIONS));
 }

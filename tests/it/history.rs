@@ -11,10 +11,10 @@ use rmxd::zone;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::daemon::{Daemon, Home, SOON, binary, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::zone::Zone;
-use crate::support::daemon::rmxd;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{Run, SOON, eventually, free_address, rmxd};
+use crate::support::zone::Zone;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 12));
 const USER: &str = "user@here.test";
@@ -33,22 +33,9 @@ fn with_relay(more: &str) -> String {
 
 /// The same again, in the same place.
 async fn again(home: Home) -> Daemon {
-    let mut command = home.command(binary());
-    command.arg("serve").arg("--config").arg(home.file()).args(["--set", "history.path=decisions"]);
+    let mut command = home.serve();
+    command.args(["--set", "history.path=decisions"]);
     Daemon::spawn(command, home).await
-}
-
-#[derive(Debug)]
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
 }
 
 /// A command with the daemon's configuration; the arguments are parted by blanks.
@@ -59,9 +46,7 @@ fn run(home: &Home, arguments: &str) -> Run {
     if !arguments.iter().any(|argument| argument.starts_with("history.path=")) {
         command.args(["--set", "history.path=decisions"]);
     }
-    let output = command.current_dir(home.path()).output().unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
-    Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    Run::of(command.current_dir(home.path()))
 }
 
 /// What a reply says behind `id`.
@@ -157,7 +142,7 @@ async fn a_refusal_is_explained_with_the_records_as_they_were_then() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accepted_mail_is_listed_beside_refused_mail_and_filters_part_them() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let daemon = start(zone.address(), address, "").await;
     let exchanger = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
     assert!(send(exchanger, address, "a@good.test", "a@good.test").await.starts_with("250"));
@@ -208,7 +193,7 @@ async fn accepted_mail_is_listed_beside_refused_mail_and_filters_part_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn would_sums_up_what_monitor_mode_let_pass_with_lines_to_exempt_it() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let daemon = start(zone.address(), address, "[policy]\nmode = \"monitor\"").await;
     let nothing = run(daemon.home(), "history --would");
     assert_eq!(nothing.code, Some(1), "{nothing:?}");
@@ -216,15 +201,9 @@ async fn would_sums_up_what_monitor_mode_let_pass_with_lines_to_exempt_it() {
         let reply = send(CLIENT, address, sender, "a@good.test").await;
         assert!(reply.starts_with("250"), "{reply}");
     }
-    let began = Instant::now();
-    let would = loop {
-        let would = run(daemon.home(), "history --would");
-        if would.out.starts_with("3 would") {
-            break would;
-        }
-        assert!(began.elapsed() < SOON, "{would:?}");
-        sleep(Duration::from_millis(50)).await;
-    };
+    let is_written = |would: &Run| would.out.starts_with("3 would");
+    let would = || Some(run(daemon.home(), "history --would")).filter(is_written);
+    let would = eventually("what would have been refused", SOON, would).await;
     assert_eq!((would.code, would.err.as_str()), (Some(0), ""), "{would:?}");
     assert!(would.out.starts_with("3 would have been refused, and why\n"), "{}", would.out);
     let rows: Vec<_> = would.out.lines().filter(|line| line.contains("127.0.0.12")).collect();
@@ -257,7 +236,7 @@ async fn would_sums_up_what_monitor_mode_let_pass_with_lines_to_exempt_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_greylisting_said_to_each_recipient_is_under_one_id() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let daemon =
         start(zone.address(), address, "[policy.mail_from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]")
             .await;
@@ -277,7 +256,7 @@ async fn what_greylisting_said_to_each_recipient_is_under_one_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let daemon = start(zone.address(), address, "").await;
     let folder = daemon.home().path().canonicalize().unwrap();
     let nowhere = format!("there is no history in {}/nowhere (history.path)", folder.display());
@@ -302,22 +281,19 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         assert!(run.err.contains(part), "{arguments}: {}", run.err);
     }
     // a second daemon doesn't get the folder
-    let text = configuration("gate.test", &[free_address()], zone.address(), &with_relay(""));
-    let other = Home::new();
-    other.configure(&text);
-    let mut command = other.command(binary());
-    command.arg("serve").arg("--config").arg(other.file());
+    let other = Home::with(&configuration("gate.test", &[any_port()], zone.address(), &with_relay("")));
     let path = folder.join("decisions");
-    let set = format!("history.path={}", path.display());
-    let status = command.args(["--set", &set]).status().unwrap();
-    assert_eq!(status.code(), Some(75), "{}", other.log());
+    let mut command = other.serve();
+    command.args(["--set", &format!("history.path={}", path.display())]);
+    let mut other = Daemon::launch(command, other);
+    assert_eq!(other.ended(SOON).await.code(), Some(75), "{}", other.log());
     let said = format!("history.path: {}: in use by another rmxd", path.display());
     assert!(other.log().contains(&said), "{}", other.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_takes_another_folder_and_the_old_one_back() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let text = |history: &str| {
         let text = configuration("gate.test", &[address], zone.address(), &with_relay(""));
         text.replace("path = \"\"", history)
@@ -348,7 +324,7 @@ async fn a_reload_takes_another_folder_and_the_old_one_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_under_load_the_history_opens_again_and_misses_the_last_second_at_most() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let mut daemon = start(zone.address(), address, "").await;
     let answered: Arc<Mutex<HashMap<String, (String, Instant)>>> = Arc::default();
     let clients: Vec<_> = (0..4)
@@ -370,7 +346,11 @@ async fn after_kill_9_under_load_the_history_opens_again_and_misses_the_last_sec
             })
         })
         .collect();
-    sleep(Duration::from_secs(4)).await;
+    let old = |now: Instant| {
+        let answered = answered.lock().unwrap();
+        answered.values().filter(|(_, at)| now.saturating_duration_since(*at) > WRITTEN).count()
+    };
+    eventually("load, and for some time", SOON, || (old(Instant::now()) > 100).then_some(())).await;
     let killed = Instant::now();
     daemon.signal("KILL");
     daemon.ended(SOON).await;
@@ -393,8 +373,8 @@ async fn after_kill_9_under_load_the_history_opens_again_and_misses_the_last_sec
         .iter()
         .map(|record| ["id", "domain"].map(|name| record[name].as_str().unwrap().to_owned()).into())
         .collect();
+    assert!(old(killed) > 100, "too few to tell");
     let answered = answered.lock().unwrap();
-    assert!(answered.len() > 100, "{} is no load", answered.len());
     for (id, (domain, at)) in answered.iter() {
         match domains.get(id) {
             Some(found) => assert_eq!(found, domain, "{id}"),
@@ -404,6 +384,4 @@ async fn after_kill_9_under_load_the_history_opens_again_and_misses_the_last_sec
             }
         }
     }
-    let old = answered.values().filter(|(_, at)| killed.saturating_duration_since(*at) > WRITTEN).count();
-    assert!(old > 50, "{old} are too few to tell");
 }

@@ -3,13 +3,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::support::daemon::{Daemon, rmxd};
+use crate::support::daemon::{Daemon, any_port, configuration};
+use crate::support::process::{Run, SOON, eventually, rmxd, signal};
+use crate::support::zone::Zone;
 
 /// `rmxd load` that makes its folder in here.
 fn load(scratch: &Path, arguments: &str) -> Command {
@@ -20,9 +22,9 @@ fn load(scratch: &Path, arguments: &str) -> Command {
 
 fn run(arguments: &str) -> (Option<i32>, String, String) {
     let scratch = tempfile::tempdir().unwrap();
-    let Output { status, stdout, stderr } = load(scratch.path(), arguments).output().unwrap();
+    let Run { code, out, err } = Run::of(&mut load(scratch.path(), arguments));
     assert!(std::fs::read_dir(scratch.path()).unwrap().next().is_none(), "something is left");
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    (code, out, err)
 }
 
 fn run_json(arguments: &str) -> (Option<i32>, Value) {
@@ -250,22 +252,20 @@ fn wrong_usage_and_an_absent_target_are_told_at_once() {
     }
 }
 
-#[test]
-fn a_run_that_is_interrupted_tells_what_was_done_and_leaves_nothing_behind() {
+#[tokio::test]
+async fn a_run_that_is_interrupted_tells_what_was_done_and_leaves_nothing_behind() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut command = load(scratch.path(), "--self --duration 60s --rate 50 --json");
+    let mut command = load(scratch.path(), "--self --duration 60s --rate 50 --json --set log.level=info");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
     let folder = scratch.path().join(format!("rmxd-load-{}", child.id()));
-    let listens = || std::fs::read_to_string(folder.join("log")).is_ok_and(|log| log.contains("listening"));
-    while !listens() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it doesn't start");
-        pause(20);
-    }
-    pause(800);
-    let told = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(told.success());
-    let output = child.wait_with_output().unwrap();
+    eventually("some sessions", SOON, || {
+        let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        (log.matches("\"rmxd::decision\"").count() >= 10).then_some(())
+    })
+    .await;
+    signal(child.id(), "INT");
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(75), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     let summary: Value = serde_json::from_str(&text).unwrap();
@@ -277,30 +277,15 @@ fn a_run_that_is_interrupted_tells_what_was_done_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn the_commands_of_the_readme_fit_together() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut zone =
-        rmxd(&["zone", "--listen", "127.0.0.1:0", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(zone.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let told: Value = serde_json::from_str(&line).unwrap();
-    let servers = format!("dns.servers={}", told["listen"].as_str().unwrap());
-    let lines = [
-        servers.as_str(),
-        "dns.private_addresses=accept",
-        "relay.domains=load.test",
-        "log.level=warn,rmxd::cli=info",
-    ];
-    let (_daemon, target) = Daemon::start(&lines, &[]).await;
+    let zone = Zone::start();
+    let text = configuration("gate.test", &[any_port()], zone.address(), "");
+    let set = ["--set", "relay.domains=load.test", "--set", "log.level=warn,rmxd::cli=info"];
+    let daemon = Daemon::start(&text, &set).await;
+    let target = daemon.address();
     let all = "--mix spoofed=20,clean=20,nomx=2,nullmx=2,foreign=2,badhelo=2,badfrom=2,servfail=2";
     let mut command = load(scratch.path(), &format!("{target} --sessions 104 --json {all}"));
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    drop(zone.kill());
-    drop(zone.wait());
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["problems"], serde_json::json!([]), "{summary:#}");
     assert_eq!(output.status.code(), Some(0));
-}
-
-#[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread")]
-fn pause(millis: u64) {
-    std::thread::sleep(Duration::from_millis(millis));
 }

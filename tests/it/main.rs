@@ -17,8 +17,6 @@ mod corpora;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
-mod daemon;
-#[cfg(test)]
 mod dashboard;
 #[cfg(test)]
 mod demo;

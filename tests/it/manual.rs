@@ -7,11 +7,10 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::daemon::{SOON, binary};
-use crate::interop::peers;
+use crate::support::process::{self, SOON, binary};
 
 fn rmxd(arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).output().unwrap()
+    process::rmxd(arguments).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -61,13 +60,13 @@ fn every_command_has_a_page() {
 
 #[tokio::test]
 async fn groff_finds_no_fault_with_the_pages_and_shows_every_option_and_key() {
-    let Some(groff) = peers::program("groff") else { return };
+    let Some(groff) = process::program("groff") else { return };
     let manual = manual();
     let mut everything = String::new();
     for page in pages(&manual) {
         let mut command = Command::new(&groff);
         command.args(["-man", "-ww", "-Tascii", "-Kutf8", "-rLL=1000n", "-P-cbou"]).arg(&page);
-        let said = peers::run(&mut command, Vec::new(), SOON).await;
+        let said = process::run(&mut command, Vec::new(), SOON).await;
         assert!(said.status.success() && said.stderr.is_empty(), "{page:?}: {said:?}");
         everything.push_str(&stdout(&said));
     }
@@ -90,7 +89,7 @@ async fn mandoc_finds_no_fault_with_the_pages() {
     let manual = manual();
     let mut command = Command::new(mandoc);
     let said =
-        peers::run(command.args(["-T", "lint", "-W", "warning"]).args(pages(&manual)), Vec::new(), SOON)
+        process::run(command.args(["-T", "lint", "-W", "warning"]).args(pages(&manual)), Vec::new(), SOON)
             .await;
     let said = stdout(&said);
     // the pages have no date, so that the same program makes the same pages
@@ -110,7 +109,7 @@ fn a_folder_that_cannot_be_made_is_told() {
 
 #[tokio::test]
 async fn bash_completes_commands_options_and_values() {
-    let Some(bash) = peers::program("bash") else { return };
+    let Some(bash) = process::program("bash") else { return };
     // as bash does it when Tab is pressed: the words, the one before the cursor last
     let script = r#"
         source <("$1" completions bash)
@@ -129,7 +128,7 @@ async fn bash_completes_commands_options_and_values() {
     for (words, expected) in rows {
         let mut command = Command::new(&bash);
         command.args(["--norc", "-c", script, "bash", binary()]).args(words);
-        let said = peers::run(&mut command, Vec::new(), SOON).await;
+        let said = process::run(&mut command, Vec::new(), SOON).await;
         let text = stdout(&said);
         let (complete, reply) = text.trim().split_once('\n').unwrap_or_default();
         assert!(complete.contains("-F _rmxd") && complete.ends_with(" rmxd"), "{said:?}");
@@ -149,7 +148,7 @@ async fn other_shells_can_read_their_completions() {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &script.stdout).unwrap();
-        let said = peers::run(Command::new(program).arg(check).arg(file.path()), Vec::new(), SOON).await;
+        let said = process::run(Command::new(program).arg(check).arg(file.path()), Vec::new(), SOON).await;
         assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
     }
 }

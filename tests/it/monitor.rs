@@ -4,18 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use rmxd::dns::{Clock, Dns};
-use rmxd::gate::{Facts, Gate, Memory, Monitor};
-use rmxd::policy::outcome::TransactionOutcome;
-use rmxd::record::End;
+use rmxd::gate::{Gate, Services};
 use rmxd::reverse_mx::ReverseMx;
-use rmxd::smtp::address::ReversePath;
+use rmxd::smtp::address::{ForwardPath, ReversePath};
+use rmxd::stats::Monitor;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::zone::Zone;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, configuration};
 use crate::support::log::Log;
+use crate::support::process::free_address;
 use crate::support::settings;
+use crate::support::zone::Zone;
 
 /// A place to send to, with a log in JSON.
 struct Site {
@@ -25,7 +25,7 @@ struct Site {
 
 impl Site {
     async fn new() -> Self {
-        Self { zone: Zone::start().await, address: free_address() }
+        Self { zone: Zone::start(), address: free_address() }
     }
 
     fn text(&self, mode: &str) -> String {
@@ -78,8 +78,7 @@ async fn sigusr1_reports_what_enforcing_would_refuse_since_the_last_report_and_t
         assert_eq!(site.send(client, sender, author).await, 250, "{sender}: nothing is refused");
     }
     daemon.signal("USR1");
-    daemon.logged("\"for [exempt], as far").await;
-    let events = reports(&daemon.log());
+    let events = reports(&daemon.logged("\"for [exempt], as far").await);
     assert_eq!(with(&events, "occasion", SUMMARY), ["asked 1 6 0 5"]);
     assert_eq!(
         with(&events, "domain", SENDER),
@@ -110,32 +109,21 @@ async fn in_mode_enforce_the_report_is_of_what_was_refused_and_only_when_asked()
     assert_eq!(site.send(10, "ann@good.test", "ann@good.test").await, 250);
     assert_eq!(site.send(12, "a@nomx.test", "a@nomx.test").await, 550);
     daemon.home().configure(&site.text("monitor"));
-    reloaded(&mut daemon).await;
+    daemon.reload().await;
     assert_eq!(site.send(12, "a@nomx.test", "a@nomx.test").await, 250);
     daemon.signal("USR1");
-    daemon.logged("\"for [exempt], as far").await;
-    let events = reports(&daemon.log());
+    let events = reports(&daemon.logged("\"for [exempt], as far").await);
     assert_eq!(with(&events, "occasion", SUMMARY), ["asked 1 1 1 1"], "both, over a reload");
     assert_eq!(with(&events, "domain", "domain would_be_refused refused"), ["nomx.test 1 1"]);
     daemon.home().configure(&site.text("enforce"));
-    reloaded(&mut daemon).await;
+    daemon.reload().await;
     assert_eq!(site.send(12, "a@nomx.test", "a@nomx.test").await, 550);
     let home = daemon.terminate().await;
     assert_eq!(reports(&home.log()).len(), events.len(), "nobody asked");
 }
 
-/// `Daemon::start` waits for a line of text, and this log is JSON.
 async fn start(site: &Site, mode: &str) -> Daemon {
     Daemon::start(&site.text(mode), &[]).await
-}
-
-async fn reloaded(daemon: &mut Daemon) {
-    let before = daemon.log().matches("\"message\":\"reloaded\"").count();
-    daemon.signal("HUP");
-    crate::interop::peers::eventually("a reload", crate::daemon::SOON, || {
-        (daemon.log().matches("\"message\":\"reloaded\"").count() > before).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,18 +138,18 @@ async fn a_day_with_something_to_tell_is_reported_and_one_without_is_not() {
     let reverse_mx =
         ReverseMx::new(Dns::with_clock(asked, Clock::running()).unwrap(), settings.reverse_mx.clone());
     let monitor = Monitor::default();
-    let memory = Memory { monitor: monitor.clone(), ..Memory::default() };
-    let gate = Gate::with_memory(settings.gate.clone(), reverse_mx, settings.dns.timeout, memory);
+    let services = Services { monitor: monitor.clone(), ..Services::default() };
+    let gate = Gate::with_services(settings.gate.clone(), reverse_mx, settings.dns.timeout, services);
     let watch = monitor.clone();
     tokio::spawn(async move { watch.report_every(DAY).await });
 
     tokio::time::sleep(DAY * 2 + Duration::from_secs(1)).await;
     assert_eq!(log.text(), "");
-    let mut guest = gate.guest("192.0.2.1".parse().unwrap());
-    let mut inspection = guest.inspect(&ReversePath::parse("a@[192.0.2.7]").unwrap());
-    let decision = inspection.envelope(&mut guest).await;
-    inspection.tell(&decision, &Facts::default(), End::of(TransactionOutcome::NotCompleted));
-    inspection.count(&decision, inspection.age());
+    let mut client = gate.client("192.0.2.1".parse().unwrap());
+    let mut transaction = client.transaction(&ReversePath::parse("a@[192.0.2.7]").unwrap());
+    let passed = transaction.rcpt(&mut client, &ForwardPath::parse("b@here.test").unwrap()).await;
+    assert!(passed.is_ok(), "{passed:?}");
+    drop(transaction);
     tokio::time::sleep(DAY - Duration::from_secs(2)).await;
     assert_eq!(reports(&log.text()).len(), 0);
     tokio::time::sleep(Duration::from_secs(2)).await;

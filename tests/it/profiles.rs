@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::check::Zone;
+use crate::support::zone::Zone;
 
 const PROFILES: [&str; 4] = ["rmxd.toml", "monitor.toml", "strict.toml", "ladder.toml"];
 

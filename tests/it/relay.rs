@@ -12,16 +12,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rmxd::zone::{Server, Zone};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::support;
+use crate::support::client::Client;
 use faulty::{Fault, Relay, Step};
 
-/// For anything that is expected.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// More than any socket holds.
 const LARGE: usize = 16 << 20;
 
@@ -72,14 +70,14 @@ async fn a_relay_at_fault_gives_4xx_and_the_retry_arrives_once() {
 async fn err_once(dns: SocketAddr, fault: Fault, pipelining: bool, message: &str, expected: &[&str]) {
     let relay = Relay::start(fault, pipelining).await;
     let mut client = client_of(dns, relay.address).await;
-    let replies = client.deliver(&["user@here.test"], message).await;
+    let replies = deliver(&mut client, &["user@here.test"], message).await;
     assert_eq!(replies.len(), expected.len(), "{fault:?}: {replies:?}");
     let as_expected = |(reply, begin): (&String, &&str)| reply.starts_with(begin);
     assert!(replies.iter().zip(expected).all(as_expected), "{fault:?}: {replies:?}");
     assert_eq!(relay.accepted(), Vec::<String>::new(), "{fault:?}");
 
-    assert!(client.ask("RSET").await.starts_with("250 "));
-    let replies = client.deliver(&["user@here.test"], message).await;
+    assert!(client.command("RSET").await.code == 250);
+    let replies = deliver(&mut client, &["user@here.test"], message).await;
     let last = replies.last().unwrap();
     assert!(last.starts_with("250 2.0.0 queued"), "{fault:?}: {replies:?}");
     let accepted = relay.accepted();
@@ -92,7 +90,7 @@ async fn a_relay_that_refuses_the_connection_gives_451() {
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut client = client_of(zone.address(), nobody).await;
-    let replies = client.deliver(&["user@here.test"], &message(1)).await;
+    let replies = deliver(&mut client, &["user@here.test"], &message(1)).await;
     assert!(replies[0].starts_with("451 4.4.1 "), "{replies:?}");
 }
 
@@ -107,7 +105,7 @@ async fn one_recipient_of_three_that_is_deferred_does_not_touch_the_others() {
             ["b@here.test", "a@here.test", "c@here.test"],
             ["a@here.test", "c@here.test", "b@here.test"],
         ] {
-            let replies = client.deliver(&order, &message(1)).await;
+            let replies = deliver(&mut client, &order, &message(1)).await;
             for (recipient, reply) in order.iter().zip(&replies) {
                 let expected = if recipient.starts_with('b') { "450 4.2.0 greylisted" } else { "250 " };
                 assert!(reply.starts_with(expected), "{recipient}: {reply}");
@@ -127,7 +125,7 @@ async fn a_slow_reader_gets_the_whole_message_once() {
     let mut client = client_of(zone.address(), relay.address).await;
     let message = message(LARGE);
     let began = Instant::now();
-    let replies = client.deliver(&["user@here.test"], &message).await;
+    let replies = deliver(&mut client, &["user@here.test"], &message).await;
     assert!(replies[2].starts_with("250 2.0.0 queued"), "{replies:?}");
     assert!(began.elapsed() > RELAY_TIMEOUT, "{:?}: not slow", began.elapsed());
     let accepted = relay.accepted();
@@ -140,18 +138,18 @@ async fn a_client_that_breaks_off_delivers_nothing() {
     let large = message(LARGE);
     let half = large.get(..LARGE / 2).unwrap();
     let header = "From: A <a@good.test>\r\nSubject: x\r\n";
-    for leave in [Leave::Close, Leave::Reset, Leave::HalfClose] {
+    for how in [Leave::Close, Leave::Reset, Leave::HalfClose] {
         for said in ["", header, "From: A <a@good.test>\r\n\r\nbody\r\n", half, "From: a@good.test\r\n\r\n."]
         {
             let relay = Relay::start(Fault::None, true).await;
             let mut client = client_of(zone.address(), relay.address).await;
-            client.talk_to_data(&["user@here.test"]).await;
+            talk_to_data(&mut client, &["user@here.test"]).await;
             // a client that resets its connection may be cut off while it still sends
-            client.try_send(said.as_bytes()).await;
-            client.leave(leave).await;
+            client.send(said.as_bytes()).await;
+            leave(client, how).await;
             relay.all_closed().await;
-            assert_eq!(relay.accepted(), Vec::<String>::new(), "{leave:?} after {} octets", said.len());
-            assert_eq!(relay.dots(), 0, "{leave:?} after {} octets", said.len());
+            assert_eq!(relay.accepted(), Vec::<String>::new(), "{how:?} after {} octets", said.len());
+            assert_eq!(relay.dots(), 0, "{how:?} after {} octets", said.len());
         }
     }
 }
@@ -159,19 +157,19 @@ async fn a_client_that_breaks_off_delivers_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_before_the_last_reply_has_delivered_once() {
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
-    for leave in [Leave::Close, Leave::HalfClose] {
+    for how in [Leave::Close, Leave::HalfClose] {
         let relay = Relay::start(Fault::AnswersLate, true).await;
         let mut client = client_of(zone.address(), relay.address).await;
-        client.talk_to_data(&["user@here.test"]).await;
-        client.try_send(format!("{}.\r\n", message(1)).as_bytes()).await;
+        talk_to_data(&mut client, &["user@here.test"]).await;
+        client.send(format!("{}.\r\n", message(1)).as_bytes()).await;
         relay.until("the dot", |relay| relay.dots() == 1).await;
-        if let Leave::HalfClose = leave {
-            client.stream.shutdown().await.unwrap();
-            assert!(client.reply().await.starts_with("250 2.0.0 queued"), "it can still hear");
+        if let Leave::HalfClose = how {
+            client.shut_down().await.unwrap();
+            assert!(client.reply().await.text.starts_with("250 2.0.0 queued"), "it can still hear");
         }
-        client.leave(leave).await;
+        leave(client, how).await;
         relay.all_closed().await;
-        assert_eq!((relay.accepted().len(), relay.dots()), (1, 1), "{leave:?}");
+        assert_eq!((relay.accepted().len(), relay.dots()), (1, 1), "{how:?}");
     }
 }
 
@@ -180,16 +178,16 @@ async fn a_slow_client_delivers_once_and_the_relay_hears_it_as_it_speaks() {
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
     let relay = Relay::start(Fault::None, true).await;
     let mut client = client_of(zone.address(), relay.address).await;
-    client.talk_to_data(&["user@here.test"]).await;
+    talk_to_data(&mut client, &["user@here.test"]).await;
     let message = message(1);
     let (first, last) = message.split_at(message.len() - 4);
     for octet in first.as_bytes() {
-        client.try_send(&[*octet]).await;
+        client.send(&[*octet]).await;
         sleep(Duration::from_millis(5)).await;
     }
     relay.until("all but the end", |relay| relay.heard_of_message().ends_with("\r\nbo")).await;
-    client.try_send(format!("{last}.\r\n").as_bytes()).await;
-    assert!(client.reply().await.starts_with("250 2.0.0 queued"));
+    client.send(format!("{last}.\r\n").as_bytes()).await;
+    assert!(client.reply().await.text.starts_with("250 2.0.0 queued"));
     assert!(relay.accepted().len() == 1 && relay.accepted()[0].ends_with(&message));
 }
 
@@ -200,21 +198,21 @@ async fn clients_that_take_turns_share_a_connection_and_nothing_else() {
     let door = door_of(zone.address(), relay.address).await;
     for turn in 0..5 {
         // one that gives up at each stage, then one that delivers
-        let mut first = Client::connect(door).await;
+        let mut first = connect(door).await;
         first.talk(&[("MAIL FROM:<other@good.test>", "250"), ("RCPT TO:<other@here.test>", "250")]).await;
         match turn {
             0 => drop(first),
-            1 => assert!(first.ask("RSET").await.starts_with("250 ")),
-            2 => assert!(first.ask("EHLO mail.good.test").await.starts_with("250 ")),
-            3 => assert!(first.ask("QUIT").await.starts_with("221 ")),
+            1 => assert_eq!(first.command("RSET").await.code, 250),
+            2 => assert_eq!(first.command("EHLO mail.good.test").await.code, 250),
+            3 => assert_eq!(first.command("QUIT").await.code, 221),
             _ => {
-                assert!(first.ask("DATA").await.starts_with("354 "));
-                first.try_send(b"From: a@nowhere.test\r\n\r\nspoofed\r\n.\r\n").await;
-                assert!(first.reply().await.starts_with("550 5.7.1 "));
+                assert_eq!(first.command("DATA").await.code, 354);
+                first.send(b"From: a@nowhere.test\r\n\r\nspoofed\r\n.\r\n").await;
+                assert!(first.reply().await.text.starts_with("550 5.7.1 "));
             }
         }
-        let mut second = Client::connect(door).await;
-        let replies = second.deliver(&["user@here.test"], &message(1)).await;
+        let mut second = connect(door).await;
+        let replies = deliver(&mut second, &["user@here.test"], &message(1)).await;
         assert!(replies[2].starts_with("250 2.0.0 queued"), "turn {turn}: {replies:?}");
         assert_eq!(relay.recipients(), ["user@here.test"], "turn {turn}");
         assert_eq!(relay.sender(), "a@good.test", "turn {turn}");
@@ -254,7 +252,7 @@ async fn door_of(dns: SocketAddr, relay: SocketAddr) -> SocketAddr {
 }
 
 async fn client_of(dns: SocketAddr, relay: SocketAddr) -> Client {
-    Client::connect(door_of(dns, relay).await).await
+    connect(door_of(dns, relay).await).await
 }
 
 /// How a client goes.
@@ -265,82 +263,42 @@ enum Leave {
     HalfClose,
 }
 
-struct Client {
-    stream: BufReader<TcpStream>,
+/// From the exchanger of good.test, greeted.
+async fn connect(door: SocketAddr) -> Client {
+    Client::greeted([127, 0, 0, 10].into(), door, "mail.good.test").await
 }
 
-impl Client {
-    /// Connects from the exchanger of good.test and greets.
-    async fn connect(door: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.10:0".parse().unwrap()).unwrap();
-        let mut client = Self { stream: BufReader::new(socket.connect(door).await.unwrap()) };
-        assert!(client.reply().await.starts_with("220 "));
-        assert!(client.ask("EHLO mail.good.test").await.starts_with("250 "));
-        client
+async fn talk_to_data(client: &mut Client, recipients: &[&str]) {
+    client.talk(&[("MAIL FROM:<a@good.test>", "250")]).await;
+    for recipient in recipients {
+        client.talk(&[(&format!("RCPT TO:<{recipient}>"), "250")]).await;
     }
+    client.talk(&[("DATA", "354")]).await;
+}
 
-    /// The last line of the next reply; empty when the connection is closed.
-    async fn reply(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("a reply").unwrap();
-            if line.as_bytes().get(3) != Some(&b'-') {
-                return line.trim_end().to_owned();
-            }
-        }
+/// The replies to each RCPT, to DATA, and to the message, as far as it gets.
+async fn deliver(client: &mut Client, recipients: &[&str], message: &str) -> Vec<String> {
+    client.talk(&[("MAIL FROM:<a@good.test>", "250")]).await;
+    let mut replies = Vec::new();
+    for recipient in recipients {
+        replies.push(client.command(&format!("RCPT TO:<{recipient}>")).await.text);
     }
-
-    async fn ask(&mut self, line: &str) -> String {
-        self.try_send(format!("{line}\r\n").as_bytes()).await;
-        self.reply().await
+    if replies.iter().any(|reply| reply.starts_with('2')) {
+        replies.push(client.command("DATA").await.text);
+        client.send(format!("{message}.\r\n")).await;
+        replies.push(client.reply().await.text);
     }
+    replies
+}
 
-    async fn talk(&mut self, dialogue: &[(&str, &str)]) {
-        for (line, expected) in dialogue {
-            let reply = self.ask(line).await;
-            assert!(reply.starts_with(expected), "{line}: {reply}");
-        }
-    }
-
-    async fn talk_to_data(&mut self, recipients: &[&str]) {
-        self.talk(&[("MAIL FROM:<a@good.test>", "250")]).await;
-        for recipient in recipients {
-            self.talk(&[(&format!("RCPT TO:<{recipient}>"), "250")]).await;
-        }
-        self.talk(&[("DATA", "354")]).await;
-    }
-
-    async fn try_send(&mut self, octets: &[u8]) {
-        let sent = timeout(PATIENCE, self.stream.write_all(octets)).await;
-        assert!(sent.is_ok(), "nobody takes what the client sends");
-    }
-
-    /// The replies to each RCPT, to DATA, and to the message, as far as it gets.
-    async fn deliver(&mut self, recipients: &[&str], message: &str) -> Vec<String> {
-        self.talk(&[("MAIL FROM:<a@good.test>", "250")]).await;
-        let mut replies = Vec::new();
-        for recipient in recipients {
-            replies.push(self.ask(&format!("RCPT TO:<{recipient}>")).await);
-        }
-        if replies.iter().any(|reply| reply.starts_with('2')) {
-            replies.push(self.ask("DATA").await);
-            self.try_send(format!("{message}.\r\n").as_bytes()).await;
-            replies.push(self.reply().await);
-        }
-        replies
-    }
-
-    async fn leave(mut self, how: Leave) {
-        match how {
-            Leave::Close => {}
-            Leave::Reset => self.stream.get_ref().set_zero_linger().unwrap(),
-            Leave::HalfClose => {
-                self.stream.shutdown().await.unwrap();
-                let mut rest = Vec::new();
-                let end = timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await;
-                end.expect("rmxd closes too").unwrap();
-            }
+async fn leave(mut client: Client, how: Leave) {
+    match how {
+        Leave::Close => {}
+        Leave::Reset => client.stream().set_zero_linger().unwrap(),
+        Leave::HalfClose => {
+            client.shut_down().await.unwrap();
+            // rmxd closes too
+            client.rest().await;
         }
     }
 }

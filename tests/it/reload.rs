@@ -5,24 +5,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{Daemon, Home, configuration, free_address, refused};
-use crate::interop::client::Client;
 use crate::interop::mail;
-use crate::interop::zone::Zone;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, configuration};
+use crate::support::process::{SOON, eventually, free_address, refused};
+use crate::support::zone::Zone;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SENDER: &str = "a@good.test";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_connections_see_the_new_settings_and_open_ones_end_as_they_began() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let two = |relay: &str| format!("[limits]\nconnections_per_client = 2\n[relay]\ndomains = [\"{relay}\"]");
     let text = configuration("old.test", &[address], zone.address(), &two("old.test"));
     let mut daemon = Daemon::start(&text, &[]).await;
@@ -58,7 +57,7 @@ async fn new_connections_see_the_new_settings_and_open_ones_end_as_they_began() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_had_is_said_and_changes_nothing() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
     let text =
@@ -105,7 +104,7 @@ async fn what_can_not_be_had_is_said_and_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_come_and_go_and_the_log_level_changes() {
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let (first, second) = (free_address(), free_address());
     let text = |listen: &[SocketAddr], level: &str| {
         configuration("gate.test", listen, zone.address(), &format!("[log]\nlevel = \"{level}\""))
@@ -130,14 +129,17 @@ async fn addresses_come_and_go_and_the_log_level_changes() {
     daemon.home().configure(&text(&[first], "error"));
     daemon.signal("HUP");
     refused(second).await;
-    assert!(!daemon.log().contains(&format!("not listening any more address={second}")));
     Client::greeted(CLIENT, first, "a.test").await;
+    // an error comes behind all that was logged before
+    daemon.home().configure("broken");
+    daemon.reload().await;
+    assert!(!daemon.log().contains(&format!("not listening any more address={second}")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_at_an_address_that_is_given_up_is_served_still() {
     const WAITING: usize = 500;
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let (given_up, kept) = (free_address(), free_address());
     let text = |listen: &[SocketAddr]| {
         configuration("gate.test", listen, zone.address(), "[limits]\nconnections_per_client = 1000")
@@ -169,7 +171,7 @@ const EACH: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_is_lost_or_doubled_over_a_hundred_reloads_under_load() {
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let (address, other) = (free_address(), free_address());
     let text = |number: usize| {
         // every setting of a kind of its own: relay, DNS, limits, listeners
@@ -196,7 +198,10 @@ async fn no_message_is_lost_or_doubled_over_a_hundred_reloads_under_load() {
         assert_eq!(log.contains("nonsense: no such key"), broken, "{log}");
         assert_eq!(log.contains(&format!("reloaded hostname=gate{number}.test")), !broken, "{log}");
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // and on each connection once more after the last
+    let later = load.numbers.load(Ordering::Relaxed) + EACH * usize::from(SENDERS);
+    let more = || (load.numbers.load(Ordering::Relaxed) >= later).then_some(());
+    eventually("mail after the last reload", SOON, more).await;
     load.ending.cancel();
     let home = daemon.terminate().await;
     let mut acknowledged = BTreeMap::new();
@@ -258,30 +263,21 @@ impl Load {
 
     /// A connection, greeted, and who greeted; `None` when the daemon ends.
     async fn connect(&self, from: IpAddr) -> Option<(Client, String)> {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::new(from, 0)).unwrap();
         let ended = |why: String| {
             assert!(self.ending.is_cancelled(), "{why}");
             None
         };
-        let mut stream = match socket.connect(self.address).await {
-            Ok(stream) => stream,
+        let mut client = match Client::try_connect(from, self.address).await {
+            Ok(client) => client,
             Err(error) => return ended(error.to_string()),
         };
-        let mut greeting = Vec::new();
-        while !greeting.ends_with(b"\r\n") {
-            match stream.read_u8().await {
-                Ok(octet) => greeting.push(octet),
-                Err(error) => {
-                    return ended(format!("greeting {:?}: {error}", greeting.escape_ascii().to_string()));
-                }
-            }
-        }
-        let greeting = String::from_utf8(greeting).unwrap();
+        let greeting = match client.reply_or_end().await {
+            Ok(greeting) => greeting.text,
+            Err(so_far) => return ended(format!("greeting {so_far:?}")),
+        };
         let Some(host) = greeting.strip_prefix("220 ").and_then(|rest| rest.split(' ').next()) else {
             return ended(greeting);
         };
-        let mut client = Client::over(stream);
         let hello = client.command("EHLO mail.good.test").await;
         if hello.code != 250 {
             return ended(hello.text);

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rmxd::zone::{Server, Zone, crowd};
+use rmxd::zone::{Server, Zone, generated};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::interop::peers;
-use crate::support::daemon::rmxd;
+use crate::support::process::{self, Run, rmxd_asking};
 
 /// For a run that ends; far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -54,18 +53,6 @@ struct Site {
     folder: TempDir,
 }
 
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
-    }
-}
-
 impl Site {
     async fn new(zone: Zone) -> Self {
         let server = Server::start("127.0.0.1:0".parse().unwrap(), zone).await.unwrap();
@@ -84,10 +71,7 @@ impl Site {
 
     /// `rmxd replay` of this build, or of another.
     fn command(&self, arguments: &str, logs: &[&Path]) -> Command {
-        let mut command = rmxd(&["replay"]);
-        let dns = format!("dns.servers={}", self.server.address());
-        let base = [dns.as_str(), "dns.private_addresses=accept", "hostname=gate.test", "dns.timeout=2s"];
-        command.args(base.iter().flat_map(|line| ["--set", line]));
+        let mut command = rmxd_asking("replay", self.server.address());
         command.args(arguments.split_whitespace()).args(logs);
         command
     }
@@ -98,9 +82,7 @@ impl Site {
 }
 
 async fn run(command: &mut Command, input: &[u8]) -> Run {
-    let output = peers::run(command, input.to_vec(), PATIENCE).await;
-    let text = |octets| String::from_utf8(octets).unwrap();
-    Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    process::run(command, input.to_vec(), PATIENCE).await.into()
 }
 
 fn gzip(text: &str) -> Vec<u8> {
@@ -272,8 +254,8 @@ async fn an_interrupted_run_reports_what_was_judged() {
     let log = site.file("mail.log", log.as_bytes());
     let mut command = site.command("--json --rate 20 --concurrency 1", &[&log]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    peers::eventually("a question", PATIENCE, || (site.server.questions().total > 15).then_some(())).await;
-    peers::signal(child.id(), "INT");
+    process::eventually("a question", PATIENCE, || (site.server.questions().total > 15).then_some(())).await;
+    process::signal(child.id(), "INT");
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &json["interrupted"]), (Some(75), &true.into()));
@@ -322,14 +304,14 @@ async fn a_long_log_is_read_and_judged_in_less_than_a_minute() {
     let mut log = String::new();
     for number in 0..rounds {
         let domain = number % VALID;
-        let client = crowd::address(domain).to_string();
+        let client = generated::address(domain).to_string();
         match number % 10 {
-            0 => accepted(&mut log, number, &client, &format!("d{}.{}", number % 1000, crowd::NO_MX)),
-            _ => accepted(&mut log, number, &client, &format!("d{domain}.{}", crowd::VALID)),
+            0 => accepted(&mut log, number, &client, &format!("d{}.{}", number % 1000, generated::NO_MX)),
+            _ => accepted(&mut log, number, &client, &format!("d{domain}.{}", generated::VALID)),
         }
         // half of the spoofed names come once and never again
         let spoofed = if number % 2 == 0 { number } else { number % 500 };
-        refused(&mut log, number, "192.0.2.1", &format!("s{spoofed}.{}", crowd::SPOOFED));
+        refused(&mut log, number, "192.0.2.1", &format!("s{spoofed}.{}", generated::SPOOFED));
     }
     let lines = log.lines().count();
     let file = site.file("mail.log.gz", &gzip(&log));

@@ -1,6 +1,6 @@
 //! `rmxd serve`, the real binary: how it starts, refuses to, drains, and what it logs.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use rmxd::zone::{Server, Zone};
@@ -8,7 +8,9 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use crate::support::daemon::{Client, Daemon, rmxd};
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{SOON, rmxd};
 use crate::support::relay::Relay;
 
 /// Nobody asks DNS: the clients are exempt.
@@ -22,21 +24,45 @@ const TO_DATA: [(&str, &str); 4] = [
     ("DATA", "354"),
 ];
 
+/// One with these lines over the configuration, `KEY=VALUE` as for `--set`, and flags; it may fail to start. Unless a line
+/// names another, its DNS server is one that doesn't answer.
+fn launch(lines: &[&str], flags: &[&str]) -> Daemon {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let home = Home::with(&configuration("gate.test", &[any_port()], nobody, ""));
+    let mut command = home.serve();
+    command.args(lines.iter().flat_map(|line| ["--set", line])).args(flags);
+    Daemon::launch(command, home)
+}
+
+/// The same, and it listens there.
+async fn start(lines: &[&str], flags: &[&str]) -> (Daemon, SocketAddr) {
+    let mut daemon = launch(lines, flags);
+    let address = daemon.listens().await;
+    (daemon, address)
+}
+
+/// A client, and its greeting.
+async fn connect(from: &str, to: SocketAddr) -> (Client, String) {
+    let mut client = Client::connect(from.parse().unwrap(), to).await;
+    let greeting = client.reply().await.text;
+    (client, greeting)
+}
+
 #[tokio::test]
 async fn sigterm_lets_an_open_transaction_finish_and_ends_with_0() {
-    let (mut daemon, address) = Daemon::start(&[EXEMPT], &[]).await;
-    let (mut busy, _) = Client::connect("127.0.0.10", address).await;
+    let (mut daemon, address) = start(&[EXEMPT], &[]).await;
+    let (mut busy, _) = connect("127.0.0.10", address).await;
     busy.talk(&TO_DATA).await;
     busy.send("From: a@good.test\r\n").await;
-    let (mut idle, _) = Client::connect("127.0.0.10", address).await;
-    daemon.terminate();
-    assert_eq!(idle.reply().await, "421 4.3.2 gate.test is shutting down, closing connection");
+    let (mut idle, _) = connect("127.0.0.10", address).await;
+    daemon.signal("TERM");
+    assert_eq!(idle.reply().await.text, "421 4.3.2 gate.test is shutting down, closing connection");
     assert!(TcpStream::connect(address).await.is_err(), "a new client is let in");
-    assert_eq!(busy.ask("\r\nbody\r\n.").await, "250 2.0.0 Message stored");
-    assert!(busy.reply().await.starts_with("421 4.3.2 "));
+    assert_eq!(busy.command("\r\nbody\r\n.").await.text, "250 2.0.0 Message stored");
+    assert!(busy.reply().await.text.starts_with("421 4.3.2 "));
     drop((busy, idle)); // closed by us as well, it needn't wait for octets
-    assert_eq!(daemon.exit_code().await, Some(0));
-    assert_eq!(daemon.delivered().len(), 1);
+    assert_eq!(daemon.ended(SOON).await.code(), Some(0));
+    assert_eq!(daemon.home().messages().len(), 1);
     assert!(daemon.log().contains("drained"), "{}", daemon.log());
 }
 
@@ -45,22 +71,22 @@ async fn a_second_sigterm_or_the_end_of_the_drain_time_cuts_off_what_is_open() {
     for (flags, twice, said) in
         [(["--drain", "1m"], true, "stopped while draining"), (["--drain", "300ms"], false, "were cut off")]
     {
-        let (mut daemon, address) = Daemon::start(&[EXEMPT], &flags).await;
-        let (mut busy, _) = Client::connect("127.0.0.10", address).await;
+        let (mut daemon, address) = start(&[EXEMPT], &flags).await;
+        let (mut busy, _) = connect("127.0.0.10", address).await;
         busy.talk(&TO_DATA).await;
         let began = Instant::now();
-        daemon.terminate();
-        daemon.logs("draining").await;
+        daemon.signal("TERM");
+        daemon.logged("draining").await;
         if twice {
-            daemon.terminate();
+            daemon.signal("TERM");
         }
-        assert_eq!(daemon.exit_code().await, Some(0));
+        assert_eq!(daemon.ended(SOON).await.code(), Some(0));
         assert!(began.elapsed() < Duration::from_secs(5));
-        assert_eq!(busy.reply().await, "", "closed without a word");
+        assert!(busy.is_closed().await);
         assert!(daemon.log().contains(said), "{}", daemon.log());
-        assert_eq!(daemon.delivered().len(), 0);
+        assert_eq!(daemon.home().messages().len(), 0);
         assert_eq!(
-            std::fs::read_dir(daemon.folder().join("mail/tmp")).unwrap().count(),
+            std::fs::read_dir(daemon.home().path().join("mail/tmp")).unwrap().count(),
             0,
             "a draft is left"
         );
@@ -81,8 +107,8 @@ async fn what_cannot_work_stops_the_start_with_a_line_that_says_what_to_do() {
         (&["relay.next_hop=maildir:log/mail"], 78, &["relay.next_hop: ", "Maildir"]),
     ];
     for (lines, code, said) in rows {
-        let mut daemon = Daemon::spawn(lines, &[]);
-        assert_eq!(daemon.exit_code().await, Some(code), "{lines:?}: {}", daemon.log());
+        let mut daemon = launch(lines, &[]);
+        assert_eq!(daemon.ended(SOON).await.code(), Some(code), "{lines:?}: {}", daemon.log());
         let log = daemon.log();
         assert_eq!(log.lines().count(), 1, "{log}");
         for part in said {
@@ -99,9 +125,9 @@ async fn a_relay_that_is_down_at_the_start_is_no_obstacle_and_mail_is_deferred_u
     let place = listener.local_addr().unwrap();
     drop(listener);
     let next_hop = format!("relay.next_hop=smtp://{place}");
-    let (daemon, address) = Daemon::start(&[EXEMPT, HERE, &next_hop], &[]).await;
-    daemon.logs("mail is deferred until it can").await;
-    let (mut client, _) = Client::connect("127.0.0.10", address).await;
+    let (daemon, address) = start(&[EXEMPT, HERE, &next_hop], &[]).await;
+    daemon.logged("mail is deferred until it can").await;
+    let (mut client, _) = connect("127.0.0.10", address).await;
     client.talk(&TO_DATA[..2]).await;
     client.talk(&[("RCPT TO:<user@here.test>", "451 4.4.1 "), ("RSET", "250")]).await;
     let _relay = Relay::at(place).await;
@@ -116,48 +142,48 @@ async fn a_relay_that_is_silent_at_the_start_holds_up_neither_start_nor_end() {
     relay.rules.lock().unwrap().push(("EHLO".to_owned(), "(silence)".to_owned()));
     let next_hop = format!("relay.next_hop=smtp://{}", relay.address);
     let lines = [EXEMPT, HERE, &next_hop, "relay.connect_timeout=500ms"];
-    let (mut daemon, _) = Daemon::start(&lines, &[]).await;
-    daemon.terminate();
-    assert_eq!(daemon.exit_code().await, Some(0));
+    let (mut daemon, _) = start(&lines, &[]).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended(SOON).await.code(), Some(0));
 
     let mut relay = Relay::start().await;
     relay.rules.lock().unwrap().push(("EHLO".to_owned(), "(silence)".to_owned()));
     let next_hop = format!("relay.next_hop=smtp://{}", relay.address);
-    let mut starting = Daemon::spawn(&[EXEMPT, HERE, &next_hop, "relay.connect_timeout=1m"], &[]);
+    let mut starting = launch(&[EXEMPT, HERE, &next_hop, "relay.connect_timeout=1m"], &[]);
     while relay.seen.recv().await.expect("the relay runs") != "EHLO gate.test" {}
-    starting.terminate();
-    assert_eq!(starting.exit_code().await, Some(0), "{}", starting.log());
+    starting.signal("TERM");
+    assert_eq!(starting.ended(SOON).await.code(), Some(0), "{}", starting.log());
 }
 
 #[tokio::test]
 async fn a_client_has_its_share_of_connections_and_all_together_theirs() {
     let limits = ["limits.connections=3", "limits.connections_per_client=2", EXEMPT];
-    let (_daemon, address) = Daemon::start(&limits, &[]).await;
-    let (first, greeting) = Client::connect("127.0.0.10", address).await;
+    let (_daemon, address) = start(&limits, &[]).await;
+    let (first, greeting) = connect("127.0.0.10", address).await;
     assert!(greeting.starts_with("220 gate.test "));
-    let (_second, _) = Client::connect("127.0.0.10", address).await;
-    let (mut third, refusal) = Client::connect("127.0.0.10", address).await;
+    let (_second, _) = connect("127.0.0.10", address).await;
+    let (mut third, refusal) = connect("127.0.0.10", address).await;
     assert_eq!(refusal, "421 4.7.0 gate.test too many connections from your address, try again later");
-    assert_eq!(third.reply().await, "");
-    let (other, greeting) = Client::connect("127.0.0.11", address).await;
+    assert!(third.is_closed().await);
+    let (other, greeting) = connect("127.0.0.11", address).await;
     assert!(greeting.starts_with("220 "));
-    let (_fifth, refusal) = Client::connect("127.0.0.12", address).await;
+    let (_fifth, refusal) = connect("127.0.0.12", address).await;
     assert_eq!(refusal, "421 4.7.0 gate.test too many connections, try again later");
     drop((first, other));
     let began = Instant::now();
-    while !Client::connect("127.0.0.10", address).await.1.starts_with("220 ") {
-        assert!(began.elapsed() < Duration::from_secs(5), "the place isn't given back");
+    while !connect("127.0.0.10", address).await.1.starts_with("220 ") {
+        assert!(began.elapsed() < SOON, "the place isn't given back");
         sleep(Duration::from_millis(10)).await;
     }
 }
 
 #[tokio::test]
 async fn idle_connections_cost_little_memory() {
-    let (daemon, address) = Daemon::start(&[EXEMPT, "limits.connections_per_client=1000"], &[]).await;
+    let (daemon, address) = start(&[EXEMPT, "limits.connections_per_client=1000"], &[]).await;
     let before = daemon.memory();
     let mut clients = Vec::new();
     for _ in 0..400 {
-        let (mut client, _) = Client::connect("127.0.0.10", address).await;
+        let (mut client, _) = connect("127.0.0.10", address).await;
         client.talk(&TO_DATA[..2]).await;
         clients.push(client);
     }
@@ -190,7 +216,7 @@ const FIELDS: [&str; 17] = [
 
 /// Accepted, refused for its envelope, refused for its header, and one with words that want to be more than words.
 async fn four_transactions(address: std::net::SocketAddr) {
-    let (mut client, _) = Client::connect("127.0.0.10", address).await;
+    let (mut client, _) = connect("127.0.0.10", address).await;
     client.talk(&TO_DATA).await;
     client.talk(&[("From: a@good.test\r\nReply-To: b@good.test\r\n\r\n.", "250")]).await;
     client
@@ -217,9 +243,9 @@ async fn the_log_as_json_has_one_decision_a_transaction_with_every_field() {
     let dns = format!("dns.servers={}", zone.address());
     let lines =
         ["log.format=json", "policy.reply_to.exists=reject", &dns, "dns.private_addresses=accept", HERE];
-    let (daemon, address) = Daemon::start(&lines, &[]).await;
+    let (daemon, address) = start(&lines, &[]).await;
     four_transactions(address).await;
-    let log = daemon.log();
+    let log = daemon.settled("\"target\":\"rmxd::decision\"", 4).await;
     let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let decisions: Vec<&Value> = events.iter().filter(|event| event["target"] == "rmxd::decision").collect();
     let told: Vec<_> =
@@ -259,7 +285,7 @@ async fn a_client_that_is_no_exchanger_passes_by_its_name_or_by_spf_and_each_ver
     let dns = format!("dns.servers={}", zone.address());
     let ladder = ["policy.mail_from.matches=reject", "policy.matches_by=mx,ptr,spf", "log.format=json"];
     let lines = [&ladder[..], &[&dns, "dns.private_addresses=accept", HERE]].concat();
-    let (daemon, address) = Daemon::start(&lines, &[]).await;
+    let (daemon, address) = start(&lines, &[]).await;
     let rows = [
         ("127.0.0.10", "good.test", "250", "mx"),
         ("127.0.0.31", "out.test", "250", "ptr"),
@@ -268,7 +294,7 @@ async fn a_client_that_is_no_exchanger_passes_by_its_name_or_by_spf_and_each_ver
         ("127.0.0.43", "spf-broken.test", "451 4.4.3 <a@spf-broken.test>: ", "dns_error"),
     ];
     for (from, domain, expected, _) in rows {
-        let (mut client, _) = Client::connect(from, address).await;
+        let (mut client, _) = connect(from, address).await;
         let mail = format!("MAIL FROM:<a@{domain}>");
         client
             .talk(&[("EHLO mail.good.test", "250"), (&mail, "250"), ("RCPT TO:<user@here.test>", expected)])
@@ -278,7 +304,7 @@ async fn a_client_that_is_no_exchanger_passes_by_its_name_or_by_spf_and_each_ver
             client.talk(&[("DATA", "354"), (&message, "250")]).await;
         }
     }
-    let log = daemon.log();
+    let log = daemon.settled("\"target\":\"rmxd::decision\"", rows.len()).await;
     let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let decisions: Vec<Value> = events.filter(|event| event["target"] == "rmxd::decision").collect();
     assert_eq!(decisions.len(), rows.len(), "{log}");
@@ -288,7 +314,7 @@ async fn a_client_that_is_no_exchanger_passes_by_its_name_or_by_spf_and_each_ver
         assert!(event["rung"] == why || event["reason"] == why, "{event}");
     }
     let delivered: Vec<String> =
-        daemon.delivered().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        daemon.home().messages().into_iter().map(|message| String::from_utf8(message).unwrap()).collect();
     assert_eq!(delivered.len(), 3);
     for (_, domain, _, rung) in &rows[..3] {
         let result = format!("x-reverse-mx=pass ({rung}) smtp.mailfrom={domain} policy.rule=matches");
@@ -306,9 +332,9 @@ async fn the_log_as_text_keeps_a_decision_to_one_line_whatever_the_client_says()
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
     let dns = format!("dns.servers={}", zone.address());
     let lines = ["policy.reply_to.exists=reject", &dns, "dns.private_addresses=accept", HERE];
-    let (daemon, address) = Daemon::start(&lines, &[]).await;
+    let (daemon, address) = start(&lines, &[]).await;
     four_transactions(address).await;
-    let log = daemon.log();
+    let log = daemon.settled(" rmxd::decision: ", 4).await;
     let decisions: Vec<&str> = log.lines().filter(|line| line.contains(" rmxd::decision: ")).collect();
     assert_eq!(decisions.len(), 4, "{log}");
     assert!(!log.contains(['\x1b', '\r', '\u{202e}']), "{log:?}");

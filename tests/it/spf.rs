@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rmxd::dns::{Account, Budget, Clock, Dns, Settings, Urgency};
-use rmxd::smtp::address::{DomainName, ReversePath};
+use rmxd::smtp::address::{DomainName, ForwardPath, ReversePath};
 use rmxd::spf::{self, Sender};
 use rmxd::zone::{Behaviour, Name, RData, RecordType, Server, Zone, rdata};
 use saphyr::{LoadableYamlNode, Yaml};
@@ -61,11 +61,11 @@ async fn a_policy_that_takes_too_long_is_dns_trouble_and_no_refusal() {
     for (timeout, expected) in rows {
         let lines = [timeout, "policy.mail_from.matches=reject", "policy.matches_by=mx,spf"];
         let gate = crate::support::gate(&crate::support::settings(lines), server.address(), Clock::running());
-        let mut guest = gate.guest("127.0.0.2".parse().unwrap());
-        let mut inspection = guest.inspect(&ReversePath::parse("a@i0.test").unwrap());
+        let mut client = gate.client("127.0.0.2".parse().unwrap());
+        let mut transaction = client.transaction(&ReversePath::parse("a@i0.test").unwrap());
         let began = Instant::now();
-        let decision = inspection.envelope(&mut guest).await;
-        let reply = inspection.refusal(&decision).map(|reply| reply.to_string());
+        let recipient = ForwardPath::parse("b@here.test").unwrap();
+        let reply = transaction.rcpt(&mut client, &recipient).await.err().map(|reply| reply.to_string());
         match expected {
             Some(start) => assert!(reply.as_ref().is_some_and(|it| it.starts_with(start)), "{reply:?}"),
             None => assert_eq!(reply, None),

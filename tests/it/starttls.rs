@@ -7,12 +7,13 @@ use std::time::Duration;
 use rmxd::door::Door;
 use rmxd::tls::{Handshakes, Stream};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
+use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::support;
+use crate::support;
+use crate::support::client::Client;
 
 struct Setup {
     folder: TempDir,
@@ -39,13 +40,13 @@ impl Setup {
     }
 
     /// A client that has read the banner.
-    async fn client(&self) -> Client {
+    async fn client(&self) -> Session {
         let (near, far) = duplex(64 * 1024);
         let door = self.door.clone();
         let served = tokio::spawn(async move {
             door.serve(far, "127.0.0.1:4321".parse().unwrap(), CancellationToken::new()).await;
         });
-        let mut client = Client { stream: BufReader::new(Stream::Plain(near)), served };
+        let mut client = Session { smtp: Client::over(Stream::Plain(near)), served };
         assert_eq!(client.reply().await, ["220 gate.test ESMTP rmxd"]);
         client
     }
@@ -62,61 +63,47 @@ impl Setup {
     }
 }
 
-struct Client {
-    stream: BufReader<Stream<DuplexStream>>,
+struct Session {
+    smtp: Client<Stream<DuplexStream>>,
     served: JoinHandle<()>,
 }
 
-impl Client {
+impl Session {
     async fn send(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).await.unwrap();
-        self.stream.flush().await.unwrap();
+        self.smtp.send(text).await;
     }
 
     /// The lines of the next reply.
     async fn reply(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            self.stream.read_line(&mut line).await.unwrap();
-            let line =
-                line.strip_suffix("\r\n").unwrap_or_else(|| panic!("closed after {lines:?}")).to_owned();
-            let last = line.as_bytes()[3] == b' ';
-            lines.push(line);
-            if last {
-                return lines;
-            }
-        }
+        self.smtp.reply().await.text.lines().map(str::to_owned).collect()
     }
 
     /// Sends a line; the code of the answer.
-    async fn say(&mut self, line: &str) -> String {
-        self.send(&format!("{line}\r\n")).await;
-        self.reply().await[0].get(..3).unwrap().to_owned()
+    async fn say(&mut self, line: &str) -> u16 {
+        self.smtp.command(line).await.code
     }
 
     async fn start_tls(&mut self) {
-        assert_eq!(self.say("STARTTLS").await, "220");
+        assert_eq!(self.say("STARTTLS").await, 220);
         self.handshake().await;
     }
 
     async fn handshake(&mut self) {
-        assert!(self.stream.buffer().is_empty());
-        self.stream.get_mut().connect("gate.test", [127, 0, 0, 1].into()).await.unwrap();
+        self.smtp.stream().connect("gate.test", [127, 0, 0, 1].into()).await.unwrap();
     }
 
     /// What still comes up to the end of the connection, which the door has ended.
-    async fn rest(mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        let _broken = self.stream.read_to_end(&mut rest).await;
-        drop(self.stream); // the door lingers for a client that has not closed
-        self.served.await.unwrap();
+    async fn rest(self) -> String {
+        let Self { mut smtp, served } = self;
+        let rest = smtp.rest().await;
+        drop(smtp); // the door lingers for a client that has not closed
+        served.await.unwrap();
         rest
     }
 }
 
-const TRANSACTION: [(&str, &str); 3] =
-    [("MAIL FROM:<u@good.test>", "250"), ("RCPT TO:<v@here.test>", "250"), ("DATA", "354")];
+const TRANSACTION: [(&str, u16); 3] =
+    [("MAIL FROM:<u@good.test>", 250), ("RCPT TO:<v@here.test>", 250), ("DATA", 354)];
 
 #[tokio::test]
 async fn a_message_passes_by_tls_and_received_says_how() {
@@ -126,17 +113,17 @@ async fn a_message_passes_by_tls_and_received_says_how() {
     assert!(client.reply().await.contains(&"250-STARTTLS".to_owned()));
     client.start_tls().await;
 
-    assert_eq!(client.say("MAIL FROM:<u@good.test>").await, "503", "the greeting before TLS is forgotten");
+    assert_eq!(client.say("MAIL FROM:<u@good.test>").await, 503, "the greeting before TLS is forgotten");
     client.send("EHLO c.test\r\n").await;
     let offer = client.reply().await;
     assert!(offer.iter().all(|line| !line.contains("STARTTLS")), "{offer:?}");
-    assert_eq!(client.say("STARTTLS").await, "503");
+    assert_eq!(client.say("STARTTLS").await, 503);
     for (line, code) in TRANSACTION {
         assert_eq!(client.say(line).await, code, "{line}");
     }
-    assert_eq!(client.say("From: <u@good.test>\r\n\r\nhi\r\n.").await, "250");
-    assert_eq!(client.say("QUIT").await, "221");
-    assert_eq!(client.rest().await, b"");
+    assert_eq!(client.say("From: <u@good.test>\r\n\r\nhi\r\n.").await, 250);
+    assert_eq!(client.say("QUIT").await, 221);
+    assert_eq!(client.rest().await, "");
 
     let [message] = &setup.messages()[..] else { panic!("{:?}", setup.messages()) };
     let expected = "(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\n\tby gate.test with ESMTPS id ";
@@ -148,11 +135,11 @@ async fn a_message_passes_by_tls_and_received_says_how() {
 async fn without_tls_received_says_so() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
-    assert_eq!(client.say("EHLO c.test").await, "250");
+    assert_eq!(client.say("EHLO c.test").await, 250);
     for (line, code) in TRANSACTION {
         assert_eq!(client.say(line).await, code, "{line}");
     }
-    assert_eq!(client.say("From: <u@good.test>\r\n\r\nhi\r\n.").await, "250");
+    assert_eq!(client.say("From: <u@good.test>\r\n\r\nhi\r\n.").await, 250);
     let [message] = &setup.messages()[..] else { panic!("{:?}", setup.messages()) };
     assert!(message.contains("\tby gate.test with ESMTP id ") && !message.contains("TLS"), "{message}");
 }
@@ -167,7 +154,7 @@ async fn what_comes_in_one_piece_with_starttls_is_never_obeyed() {
         assert_eq!(client.reply().await[0], "250-gate.test");
         let refusal = client.reply().await;
         assert!(refusal[0].starts_with("554 5.5.1 nothing may follow STARTTLS"), "{pipelined:?} {refusal:?}");
-        assert_eq!(client.rest().await, b"", "{pipelined:?}");
+        assert_eq!(client.rest().await, "", "{pipelined:?}");
         assert_eq!(setup.handshakes(), Handshakes { done: 0, failed: 0 });
     }
 }
@@ -178,12 +165,11 @@ async fn what_comes_in_plain_text_instead_of_a_handshake_ends_the_connection() {
     for instead in [&b"MAIL FROM:<x@evil.test>\r\nRCPT TO:<v@here.test>\r\n"[..], &[0; 300], &hello] {
         let setup = Setup::new().await;
         let mut client = setup.client().await;
-        assert_eq!(client.say("EHLO c.test").await, "250");
-        assert_eq!(client.say("STARTTLS").await, "220");
-        client.stream.write_all(instead).await.unwrap();
-        client.stream.flush().await.unwrap();
+        assert_eq!(client.say("EHLO c.test").await, 250);
+        assert_eq!(client.say("STARTTLS").await, 220);
+        client.smtp.send(instead).await;
         let rest = client.rest().await;
-        assert!(rest.is_empty() || rest[0] == 0x15, "no SMTP but an alert of TLS: {rest:?}");
+        assert!(rest.is_empty() || rest.starts_with('\x15'), "no SMTP but an alert of TLS: {rest:?}");
         assert_eq!(setup.handshakes(), Handshakes { done: 0, failed: 1 });
     }
 }
@@ -193,14 +179,14 @@ async fn a_transaction_that_was_open_before_the_handshake_is_gone() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     for line in ["EHLO c.test", "MAIL FROM:<u@good.test>", "RCPT TO:<v@here.test>", "BDAT 5\r\nSub"] {
-        assert_eq!(client.say(line).await, "250", "{line}");
+        assert_eq!(client.say(line).await, 250, "{line}");
     }
     client.start_tls().await;
-    for (line, code) in [("RCPT TO:<v@here.test>", "503"), ("EHLO c.test", "250"), ("DATA", "503")] {
+    for (line, code) in [("RCPT TO:<v@here.test>", 503), ("EHLO c.test", 250), ("DATA", 503)] {
         assert_eq!(client.say(line).await, code, "{line}");
     }
-    assert_eq!(client.say("BDAT 9 LAST\r\nject: x").await, "503");
-    assert_eq!(client.say("QUIT").await, "221");
+    assert_eq!(client.say("BDAT 9 LAST\r\nject: x").await, 503);
+    assert_eq!(client.say("QUIT").await, 221);
     client.rest().await;
     assert!(setup.messages().is_empty());
 }
@@ -224,13 +210,12 @@ async fn starttls_may_end_a_group_of_commands() {
 async fn a_handshake_has_the_time_of_a_command() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
-    assert_eq!(client.say("EHLO c.test").await, "250");
-    assert_eq!(client.say("STARTTLS").await, "220");
+    assert_eq!(client.say("EHLO c.test").await, 250);
+    assert_eq!(client.say("STARTTLS").await, 220);
     let began = Instant::now();
     // half of a ClientHello's record header, and never more
-    client.stream.write_all(&[0x16, 3]).await.unwrap();
-    client.stream.flush().await.unwrap();
-    assert_eq!(client.rest().await, b"");
+    client.smtp.send(&[0x16, 3]).await;
+    assert_eq!(client.rest().await, "");
     let waited = began.elapsed();
     assert!((Duration::from_secs(7)..Duration::from_secs(8)).contains(&waited), "{waited:?}");
     assert_eq!(setup.handshakes(), Handshakes { done: 0, failed: 1 });

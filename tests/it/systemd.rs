@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Home, SOON, binary, configuration, free_address};
-use crate::interop::client::{Client, on_the_wire};
-use crate::interop::zone::Zone;
-use crate::interop::{mail, peers};
+use crate::interop::mail;
+use crate::support::client::{Client, on_the_wire};
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{self, SOON, binary, free_address};
+use crate::support::zone::Zone;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -38,14 +39,14 @@ fn units(with_drop_in: bool) -> TempDir {
 
 async fn analyze(program: &Path, arguments: &[&str], units: &[PathBuf]) -> (bool, String) {
     let mut command = Command::new(program);
-    let output = peers::run(command.args(arguments).args(units), Vec::new(), SOON).await;
+    let output = process::run(command.args(arguments).args(units), Vec::new(), SOON).await;
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 #[tokio::test]
 async fn systemd_finds_nothing_wrong_with_the_units() {
-    let Some(program) = peers::program("systemd-analyze") else { return };
+    let Some(program) = process::program("systemd-analyze") else { return };
     for with_drop_in in [false, true] {
         let units = units(with_drop_in);
         let paths = ["rmxd.service", "rmxd.socket"].map(|name| units.path().join(name));
@@ -58,7 +59,7 @@ async fn systemd_finds_nothing_wrong_with_the_units() {
 
 #[tokio::test]
 async fn the_service_is_exposed_as_little_as_a_mail_server_can_be() {
-    let Some(program) = peers::program("systemd-analyze") else { return };
+    let Some(program) = process::program("systemd-analyze") else { return };
     for with_drop_in in [false, true] {
         let units = units(with_drop_in);
         let paths = [units.path().join("rmxd.service")];
@@ -103,6 +104,13 @@ impl Manager {
         }
     }
 
+    /// Leaves no room in the queue.
+    fn fill(&self) {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        while sender.send_to(b"WATCHDOG=1", &self.path).is_ok() {}
+    }
+
     fn next(&self) -> Vec<String> {
         let mut word = [0; 4096];
         let length = self.socket.recv(&mut word).expect("a word in time");
@@ -112,13 +120,12 @@ impl Manager {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_manager_is_told_what_happens() {
-    let (zone, address, home) = (Zone::start().await, free_address(), Home::new());
+    let (zone, address, home) = (Zone::start(), free_address(), Home::new());
     let manager = Manager::new(&home);
     let text = |name: &str| configuration(name, &[address], zone.address(), "");
     home.configure(&text("gate.test"));
-    let mut command = home.command(binary());
-    command.args(["serve", "--drain", "20s", "--config"]).arg(home.file());
-    command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "40000");
+    let mut command = home.serve();
+    command.args(["--drain", "20s"]).env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "40000");
     let mut daemon = Daemon::spawn(command, home).await;
     let ready = ["READY=1".to_owned(), format!("STATUS=listening on {address}, mode enforce")];
     assert_eq!(manager.told(), ready);
@@ -140,23 +147,22 @@ async fn the_service_manager_is_told_what_happens() {
     let stopping = ["STOPPING=1", "STATUS=draining for at most 20s", "EXTEND_TIMEOUT_USEC=30000000"];
     assert_eq!(manager.told(), stopping);
     manager.keep_alives(5);
-    // a manager that doesn't read any more, until its queue is full, stops nothing
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // a manager that doesn't read any more stops nothing: this is the time of several keep-alives
+    manager.fill();
+    tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(client.command("QUIT").await.code, 221);
     assert_eq!(daemon.ended(SOON).await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_starts_the_daemon_by_socket_activation() {
-    let Some(program) = peers::program("systemd-socket-activate") else { return };
-    let (zone, address, home) = (Zone::start().await, free_address(), Home::new());
+    let Some(program) = process::program("systemd-socket-activate") else { return };
+    let (zone, address, home) = (Zone::start(), free_address(), Home::new());
     home.configure(&configuration("gate.test", &[], zone.address(), ""));
     let mut command = home.command(program.to_str().unwrap());
     command.args(["-E", "NO_COLOR=1", "-l", &address.to_string(), binary(), "serve", "--config"]);
     command.arg(home.file());
-    let connecting = tokio::spawn(async move {
-        peers::eventually("a socket", SOON, || std::net::TcpStream::connect(address).ok()).await
-    });
+    let connecting = tokio::spawn(process::accepted(address));
     // what listens before the first connection is systemd-socket-activate, which becomes rmxd then
     let mut daemon = Daemon::spawn(command, home).await;
     drop(connecting.await.unwrap());
@@ -180,7 +186,7 @@ fn activated(home: &Home, socket: impl Into<OwnedFd>) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_connection_is_lost_over_a_restart_when_the_socket_is_held() {
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = held.local_addr().unwrap();
     // that the configuration names the address too is no reason to bind it again
@@ -206,7 +212,7 @@ async fn no_connection_is_lost_over_a_restart_when_the_socket_is_held() {
         }
         daemon.signal("TERM");
         let drains = |log: &str| log.rsplit_once(name).is_some_and(|(_, rest)| rest.contains("draining"));
-        peers::eventually("the drain", SOON, || drains(&daemon.log()).then_some(())).await;
+        process::eventually("the drain", SOON, || drains(&daemon.log()).then_some(())).await;
         queued.push(Client::connect(CLIENT, address).await);
         middle.send(&on_the_wire(&mail::message(1, 100))).await;
         assert_eq!(middle.reply().await.code, 250);
@@ -234,20 +240,14 @@ async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
         (Some(connected.into()), "socket 1 of those that the service manager passed: it doesn't listen"),
     ];
     for (socket, expected) in rows {
-        let home = Home::new();
-        home.configure(&configuration("gate.test", &[], free_address(), ""));
-        let mut command = match socket {
+        let home = Home::with(&configuration("gate.test", &[], free_address(), ""));
+        let command = match socket {
             Some(socket) => activated(&home, socket),
-            None => {
-                let mut command = home.command(binary());
-                command.args(["serve", "--config"]).arg(home.file());
-                command
-            }
+            None => home.serve(),
         };
-        let mut child = command.spawn().unwrap();
-        let status = peers::eventually("its end", SOON, || child.try_wait().unwrap()).await;
-        assert_eq!(status.code(), Some(78), "{expected}");
-        assert!(home.log().contains(expected), "{expected}: {}", home.log());
+        let mut daemon = Daemon::launch(command, home);
+        assert_eq!(daemon.ended(SOON).await.code(), Some(78), "{expected}");
+        assert!(daemon.log().contains(expected), "{expected}: {}", daemon.log());
     }
 }
 
@@ -255,16 +255,13 @@ async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_a_start_that_waits_for_the_relay() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let home = Home::new();
     let relay = silent.local_addr().unwrap();
     let more = format!("[relay]\nnext_hop = \"smtp://{relay}\"\nconnect_timeout = \"1h\"");
-    home.configure(&configuration("gate.test", &[free_address()], free_address(), &more));
-    let mut command = home.command(binary());
-    let mut child = command.args(["serve", "--config"]).arg(home.file()).spawn().unwrap();
+    let home = Home::with(&configuration("gate.test", &[any_port()], free_address(), &more));
+    let mut daemon = Daemon::launch(home.serve(), home);
     // it has come to the relay
     let accepted = tokio::task::spawn_blocking(move || silent.accept()).await.unwrap();
-    peers::signal(child.id(), "TERM");
-    let status = peers::eventually("its end", Duration::from_secs(10), || child.try_wait().unwrap()).await;
-    assert_eq!(status.code(), Some(0));
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended(Duration::from_secs(10)).await.code(), Some(0));
     drop(accepted);
 }

@@ -14,18 +14,15 @@
 //! What has no column is a good sender's. The name server has the sample zones and `verdicts/more.zone`.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use rmxd::config::Settings;
 use rmxd::dns::Clock;
-use rmxd::gate::{Gate, Inspection};
-use rmxd::message::header;
+use rmxd::evidence::Freshness;
+use rmxd::gate::{Gate, Transaction};
 use rmxd::policy::decide::{Decision, Verdict};
-use rmxd::policy::evidence::Freshness;
-use rmxd::policy::finding::{Finding, Outcome};
-use rmxd::policy::rule::RejectAt;
+use rmxd::policy::finding::{Finding, RuleResult};
 use rmxd::smtp::address::{ForwardPath, ReversePath};
 use rmxd::zone::{Behaviour, Name, Server, Zone};
 
@@ -128,13 +125,13 @@ async fn play(part: &Part, row: &Row) -> Vec<String> {
         None => compare("answer", answer, "accept"),
     }
     let cause = seen.decision.cause.as_ref().map_or("-".to_owned(), |cause| {
-        let finding = cause.finding_of(seen.inspection.findings()).unwrap();
+        let finding = cause.finding_of(&seen.findings).unwrap();
         format!("{} {} {}", finding.identity, finding.rule, cause.reason)
     });
     if let Some(expected) = row.cell("cause") {
         compare("cause", expected, &cause);
     }
-    let findings: Vec<String> = seen.inspection.findings().iter().flat_map(shown).collect();
+    let findings: Vec<String> = seen.findings.iter().flat_map(shown).collect();
     for expected in row.cell("findings").unwrap_or_default().split_whitespace() {
         if !findings.iter().any(|finding| finding == expected) {
             compare("findings", expected, &findings.join(" "));
@@ -157,45 +154,45 @@ struct Seen {
     /// The id, and stage and reply.
     refused: Option<(String, String)>,
     decision: Decision,
-    inspection: Inspection,
+    findings: Vec<Finding>,
 }
 
-/// The gate as the door drives it.
+impl Seen {
+    fn of(transaction: &Transaction, refused: Option<String>) -> Self {
+        let decision = transaction.decision().cloned().unwrap_or_else(rmxd::policy::decide::exempt);
+        let refused = refused.map(|reply| (transaction.id().to_string(), reply));
+        Self { refused, decision, findings: transaction.findings().to_vec() }
+    }
+}
+
+/// A transaction of the gate, as a door drives it.
 async fn transaction(gate: &std::sync::Arc<Gate>, row: &Row) -> Seen {
-    let client: IpAddr = row.text("client").parse().unwrap();
     let mail_from = row.text("mail_from").trim_start_matches('<').trim_end_matches('>');
     let recipient = ForwardPath::parse(row.text("rcpt")).unwrap();
-    let mut guest = gate.guest(client);
-    guest.hello(row.text("helo"));
-    let mut inspection = guest.inspect(&ReversePath::parse(mail_from).unwrap());
-    let at_mail = gate.policy().reject_at == RejectAt::Mail;
-    let exempt = gate.exempts_recipient(&recipient);
-    if at_mail || !exempt {
-        let decision = inspection.envelope(&mut guest).await;
-        if let Some(reply) = inspection.refusal(&decision) {
-            let stage = if at_mail { "mail" } else { "rcpt" };
-            let refused = Some((inspection.id().to_string(), format!("{stage} {reply}")));
-            return Seen { refused, decision, inspection };
-        }
+    let mut client = gate.client(row.text("client").parse().unwrap());
+    client.helo(row.text("helo"));
+    let mut transaction = client.transaction(&ReversePath::parse(mail_from).unwrap());
+    if let Err(reply) = transaction.mail(&mut client).await {
+        return Seen::of(&transaction, Some(format!("mail {reply}")));
     }
-    let decision = if exempt {
-        rmxd::policy::decide::exempt()
-    } else {
-        inspection.header(&mut guest, &header::read(row.header().as_bytes()), b"").await
-    };
-    let reply = inspection.refusal(&decision);
-    assert_eq!(reply.is_none(), decision.permit().is_some());
-    let refused = reply.map(|reply| (inspection.id().to_string(), format!("header {reply}")));
-    Seen { refused, decision, inspection }
+    match transaction.rcpt(&mut client, &recipient).await {
+        Ok(permit) => transaction.accepted(permit, recipient),
+        Err(reply) => return Seen::of(&transaction, Some(format!("rcpt {reply}"))),
+    }
+    if let Err(reply) = transaction.header(&mut client, row.header().as_bytes()).await {
+        return Seen::of(&transaction, Some(format!("header {reply}")));
+    }
+    let refused = transaction.end().await.err().map(|reply| format!("body {reply}"));
+    Seen::of(&transaction, refused)
 }
 
 /// A finding without and with its domain.
 fn shown(finding: &Finding) -> [String; 2] {
     let Finding { identity, rule, domain, outcome, .. } = finding;
     let result = match outcome {
-        Outcome::Pass(rung) => format!("pass({rung})"),
-        Outcome::Fail(reason) => format!("fail({reason})"),
-        Outcome::TempError(_) | Outcome::None(_) => outcome.word().to_owned(),
+        RuleResult::Pass(rung) => format!("pass({rung})"),
+        RuleResult::Fail(reason) => format!("fail({reason})"),
+        RuleResult::TempError(_) | RuleResult::None(_) => outcome.word().to_owned(),
     };
     [format!("{identity}.{rule}={result}"), format!("{identity}.{rule}:{domain}={result}")]
 }
@@ -254,7 +251,7 @@ async fn an_expired_answer_carries_an_accept_while_dns_fails_and_never_a_5xx() {
             let cause = seen.decision.cause.as_ref().map_or("", |cause| cause.reason.name());
             let stale =
                 |finding: &Finding| finding.evidence.iter().any(|it| it.freshness == Freshness::Stale);
-            let stale = seen.inspection.findings().iter().any(stale);
+            let stale = seen.findings.iter().any(stale);
             verdicts.push((seen.decision.verdict, cause, stale));
         }
         verdicts

@@ -5,13 +5,13 @@ use axum::response::IntoResponse;
 
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, address};
-use crate::admin::routes::{Answer, Call};
+use crate::admin::routes::{Call, ResponseFuture};
 use crate::audit::{Question, Unfit, domain};
 
 /// Addresses of one audit: each asks some dozen questions.
 const MOST: usize = 16;
 
-pub(in crate::admin) fn audit(call: Call) -> Answer {
+pub(in crate::admin) fn audit(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let question = question(&call.query)?;
         let report = call.state.auditor.audit(&question).await.map_err(|what| unfit(&what))?;

@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
-use crate::admin::routes::{Answer, Call, too_many};
+use crate::admin::routes::{Call, ResponseFuture, too_many};
 use crate::dns::organization::organization;
 use crate::smtp::address::DomainName;
 
@@ -19,7 +19,7 @@ struct Removed<'a> {
     removed: usize,
 }
 
-pub(in crate::admin) fn remove(call: Call) -> Answer {
+pub(in crate::admin) fn remove(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let domain = DomainName::parse_unicode(&call.argument).map_err(|_not_a_name| {
             let what = format!("{} is not a domain such as \"example.com\"", quoted(&call.argument));

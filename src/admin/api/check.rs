@@ -7,32 +7,30 @@ use axum::response::IntoResponse;
 
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, address};
-use crate::admin::routes::{Answer, Call};
-use crate::gate::{Rehearsal, author, sender};
-use crate::message::header::{Field, Header};
-use crate::record::report;
+use crate::admin::routes::{Call, ResponseFuture};
+use crate::decision::report;
+use crate::gate::{DryMessage, DryRun, author, sender};
+use crate::message::header::Field;
 
 /// Addresses of one field; a message with more domains is malformed.
 const MOST: usize = 5;
 
-pub(in crate::admin) fn check(call: Call) -> Answer {
+pub(in crate::admin) fn check(call: Call) -> ResponseFuture {
     Box::pin(async move {
-        let rehearsal = rehearsal(&call.query)?;
-        let record = call.state.gate.rehearse(&rehearsal).await;
+        let dry_run = dry_run(&call.query)?;
+        let record = call.state.gate.dry_run(&dry_run).await;
         Ok(Json(report::json(&record)).into_response())
     })
 }
 
-fn rehearsal(query: &Query) -> Result<Rehearsal, Problem> {
+fn dry_run(query: &Query) -> Result<DryRun, Problem> {
     let client: IpAddr = query.needed("client", address)?;
-    let header = Header { from: authors(query, "from")?, reply_to: authors(query, "reply_to")?, received: 0 };
-    Ok(Rehearsal {
+    let message = DryMessage::of_addresses(authors(query, "from")?, authors(query, "reply_to")?);
+    Ok(DryRun {
         client,
         helo: query.text("helo").map(str::to_owned),
         mail_from: query.value("mail_from", |text| sender(text).map_err(|what| wanted(&what)))?,
-        header,
-        block: Vec::new(),
-        body: Vec::new(),
+        message: Some(message),
     })
 }
 

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::admin::State;
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, quoted};
-use crate::admin::routes::{Answer, Call};
-use crate::record::{Id, report};
+use crate::admin::routes::{Call, ResponseFuture};
+use crate::decision::{Id, report};
 use crate::store::history::{Cursor, Filter, History, ReadError};
 
 /// Filters, and what belongs to pages.
@@ -23,7 +23,7 @@ pub(in crate::admin) const PARAMETERS: &[&str] =
 const LIMIT: std::ops::RangeInclusive<usize> = 1..=1000;
 const USUAL: usize = 100;
 
-pub(in crate::admin) fn list(call: Call) -> Answer {
+pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let history = kept(&call.state)?;
         let filter = filter(&call.query, PARAMETERS)?;
@@ -37,7 +37,7 @@ pub(in crate::admin) fn list(call: Call) -> Answer {
     })
 }
 
-pub(in crate::admin) fn one(call: Call) -> Answer {
+pub(in crate::admin) fn one(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let history = kept(&call.state)?;
         let unknown = || Problem::not_found(format!("no decision {} is kept", quoted(&call.argument)));

@@ -4,11 +4,11 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
-use crate::admin::routes::{Answer, Call};
+use crate::admin::routes::{Call, ResponseFuture};
 
 /// OpenAPI 3.1.
 pub(in crate::admin) const DOCUMENT: &str = include_str!("openapi.json");
 
-pub(in crate::admin) fn document(_call: Call) -> Answer {
+pub(in crate::admin) fn document(_call: Call) -> ResponseFuture {
     Box::pin(async { Ok(([(CONTENT_TYPE, "application/json")], DOCUMENT).into_response()) })
 }

@@ -19,11 +19,11 @@ use tokio::time::Instant;
 
 use crate::admin::api::decisions::{filter, kept, unreadable};
 use crate::admin::problem::Problem;
-use crate::admin::routes::{Answer, Call};
-use crate::gate::tally::Tally;
+use crate::admin::routes::{Call, ResponseFuture};
+use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
-use crate::record::Record;
+use crate::stats::refusals::RefusalStats;
 use crate::store::history::{Filter, History};
 
 /// Filters of `/api/v1/would`.
@@ -53,7 +53,7 @@ const USUAL_SENDERS: usize = 50;
 pub(in crate::admin) struct LastTop {
     /// For how many minutes and when; the newest last.
     answers: Mutex<Vec<(u64, Instant, Value)>>,
-    /// Held while one is made, so that only one is.
+    /// CachedAnswer while one is made, so that only one is.
     making: tokio::sync::Mutex<()>,
 }
 
@@ -101,7 +101,7 @@ impl LastTop {
     }
 }
 
-pub(in crate::admin) fn top(call: Call) -> Answer {
+pub(in crate::admin) fn top(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let history = kept(&call.state)?;
         let minutes = call.query.value("minutes", minutes)?.unwrap_or(60);
@@ -110,14 +110,14 @@ pub(in crate::admin) fn top(call: Call) -> Answer {
     })
 }
 
-pub(in crate::admin) fn would(call: Call) -> Answer {
+pub(in crate::admin) fn would(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let history = kept(&call.state)?;
         let filter = Filter { would: Some(true), ..filter(&call.query, WOULD)? };
         let senders = call.query.value("limit", senders)?.unwrap_or(USUAL_SENDERS);
-        let mut tally = Tally::default();
-        let reached = go_through(history, &filter, |record| tally.add_record(record)).await?;
-        let mut answer = tally.json(senders);
+        let mut stats = RefusalStats::default();
+        let reached = go_through(history, &filter, |record| stats.add_record(record)).await?;
+        let mut answer = stats.json(senders);
         if let Some(object) = answer.as_object_mut() {
             object.extend(extent(reached));
         }
@@ -176,7 +176,7 @@ fn extent(reached: Option<SystemTime>) -> [(String, Value); 2] {
 async fn go_through(
     history: &History,
     filter: &Filter,
-    mut each: impl FnMut(&Record),
+    mut each: impl FnMut(&DecisionRecord),
 ) -> Result<Option<SystemTime>, Problem> {
     let (began, mut before) = (Instant::now(), None);
     loop {

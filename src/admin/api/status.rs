@@ -8,17 +8,17 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::admin::State;
-use crate::admin::routes::{Answer, Call};
+use crate::admin::routes::{Call, ResponseFuture};
 use crate::admin::series::Pace;
 use crate::dns::{Condition, Health, ServerName};
 use crate::policy::decide::Verdict;
 use crate::store::history::History;
 
-pub(in crate::admin) fn status(call: Call) -> Answer {
+pub(in crate::admin) fn status(call: Call) -> ResponseFuture {
     Box::pin(async move { Ok(Json(now(&call.state, call.shared.series.pace())).into_response()) })
 }
 
-pub(in crate::admin) fn series(call: Call) -> Answer {
+pub(in crate::admin) fn series(call: Call) -> ResponseFuture {
     Box::pin(async move { Ok(Json(call.shared.series.json()).into_response()) })
 }
 

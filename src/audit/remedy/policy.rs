@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::audit::record::Record;
+use crate::audit::record::MissingRecord;
 use crate::audit::remedy::{Draft, Zone};
 use crate::smtp::address::DomainName;
-use crate::spf::{Outcome, Place, Policy, Published};
+use crate::spf::{InsertionPoint, Policy, Published, SpfResult};
 
 /// MX hosts that a term `mx` may have (RFC 7208 4.6.4); with more it is an error.
 const MOST_HOSTS: usize = 10;
@@ -38,13 +38,13 @@ impl Draft<'_> {
         let by_mx = (1..=MOST_HOSTS).contains(&self.hosts.len());
         let others = self.facts.lines.iter().map(|line| line.address);
         let others: Vec<IpAddr> = others.filter(|address| !by_mx || !self.placed.contains(address)).collect();
-        let policy = Policy::first(by_mx).with(&others, Place::BeforeRefusals);
+        let policy = Policy::first(by_mx).with(&others, InsertionPoint::BeforeRefusals);
         let let_in = if by_mx { "lets the MX hosts send" } else { "lets these addresses send" };
         let why = format!(
             "{domain} has no SPF record. This one {let_in}. Add what else sends for you, such as a newsletter service; once \
              nothing is missing, -all in the place of ~all makes it strict."
         );
-        self.step(Zone::Own, why, Vec::new(), vec![Record::txt(domain, policy.text())]);
+        self.step(Zone::Own, why, Vec::new(), vec![MissingRecord::txt(domain, policy.text())]);
     }
 
     fn better_policy(&mut self, domain: &DomainName, policy: &Policy) {
@@ -55,15 +55,16 @@ impl Draft<'_> {
                  7208 4.6.4)."
             ));
         }
-        let (mut missing, mut by_new_host, mut place) = (Vec::new(), Vec::new(), Place::BeforeRefusals);
+        let (mut missing, mut by_new_host, mut place) =
+            (Vec::new(), Vec::new(), InsertionPoint::BeforeRefusals);
         for line in &self.facts.lines {
             match line.spf {
-                Outcome::Pass | Outcome::TempError => {}
-                Outcome::PermError => {
+                SpfResult::Pass | SpfResult::TempError => {}
+                SpfResult::PermError => {
                     missing.push(line.address);
-                    place = Place::First;
+                    place = InsertionPoint::First;
                 }
-                Outcome::Fail | Outcome::SoftFail | Outcome::Neutral | Outcome::None => {
+                SpfResult::Fail | SpfResult::SoftFail | SpfResult::Neutral | SpfResult::None => {
                     if by_mx && self.placed.contains(&line.address) {
                         by_new_host.push(line.address.to_string());
                     } else {
@@ -72,7 +73,7 @@ impl Draft<'_> {
                 }
             }
         }
-        if place == Place::First {
+        if place == InsertionPoint::First {
             self.remark(format!(
                 "The SPF record of {domain} takes more than ten look-ups, or names another that is missing or broken: for senders \
                  that no earlier term lets, the result is permerror. Correct what it includes."
@@ -88,8 +89,8 @@ impl Draft<'_> {
             let addresses: Vec<String> = missing.iter().map(ToString::to_string).collect();
             let why =
                 format!("SPF doesn't let {}: the record gets a term for each.", addresses.join(" and "));
-            let better = Record::txt(domain, policy.with(&missing, place).text());
-            self.step(Zone::Own, why, vec![Record::txt(domain, policy.text())], vec![better]);
+            let better = MissingRecord::txt(domain, policy.with(&missing, place).text());
+            self.step(Zone::Own, why, vec![MissingRecord::txt(domain, policy.text())], vec![better]);
         }
     }
 }

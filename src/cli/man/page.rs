@@ -7,9 +7,9 @@ use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 use roff::{Inline, Roff, bold, italic, roman};
 
-use crate::cli::DEFAULT_FILE;
 use crate::cli::man::prose::{paragraphs, prose};
 use crate::cli::man::{Page, document};
+use crate::console::DEFAULT_FILE;
 
 /// The pages of a command and of all below it.
 pub(super) fn all(command: Command) -> Vec<Page> {

@@ -1,6 +1,6 @@
 //! What is said to a relay that behaves.
 
-use crate::relay::Answer;
+use crate::relay::HopReply;
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
 use crate::relay::tests::{begin, begin_as, begin_with, client, deliver, permit, recipient, sender};
 use crate::relay::{Capabilities, ClientIdentity, ClientInfo, ClientName, Envelope, Recipient, RelayError};
@@ -12,7 +12,7 @@ S 220 relay.test ESMTP
 C EHLO gate.test
 S 250-relay.test|250-SIZE 100000|250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN|250 8BITMIME";
 
-fn wire(answer: &Answer) -> String {
+fn wire(answer: &HopReply) -> String {
     let reply = &answer.reply;
     let mut wire = Vec::new();
     reply.write_to(&mut wire);
@@ -73,10 +73,10 @@ async fn each_recipient_has_its_own_answer() {
     let envelope = Envelope::new(client, reverse_path, "1");
     let paths = ["a@relay.test", "b@relay.test", "\"c d\"@relay.test", "Postmaster"].map(recipient);
     let first = Recipient::new(&paths[0]);
-    let (mut transaction, reply) = relay.visit().begin(permit(), envelope, first).await.unwrap();
+    let (mut transaction, reply) = relay.lease().begin(permit(), envelope, first).await.unwrap();
     let mut replies = vec![wire(&reply)];
     for path in &paths[1..] {
-        replies.push(wire(&transaction.rcpt(Recipient::new(path)).await));
+        replies.push(wire(&transaction.rcpt(permit(), Recipient::new(path)).await));
     }
     assert_eq!(
         replies,
@@ -89,7 +89,7 @@ async fn each_recipient_has_its_own_answer() {
     );
     transaction.data().await.unwrap();
     transaction.write(b"x\r\n").await.unwrap();
-    assert_eq!(transaction.finish().await.reply.code(), 250);
+    assert_eq!(transaction.finish(permit()).await.reply.code(), 250);
     scripted.played().await;
 }
 
@@ -116,7 +116,7 @@ async fn mail_has_only_parameters_that_the_relay_offers() {
         let (client, reverse_path) = (&client(), &sender("a@good.test"));
         let envelope = Envelope { size, eight_bit, ..Envelope::new(client, reverse_path, "1") };
         let relay = scripted.relay();
-        begin_with(&relay.visit(), envelope).await.unwrap().abandon().await;
+        begin_with(&relay.lease(), envelope).await.unwrap().abandon().await;
         drop(relay);
         scripted.played().await;
     }
@@ -188,7 +188,7 @@ async fn the_relay_learns_the_client_by_xclient() {
         ]))
         .await;
         let relay = scripted.relay();
-        begin_as(&relay.visit(), &client).await.unwrap().abandon().await;
+        begin_as(&relay.lease(), &client).await.unwrap().abandon().await;
         assert_eq!(relay.capabilities().size, Some(100_000), "our clients are told what the relay offers us");
         scripted.played().await;
     }
@@ -205,7 +205,7 @@ async fn what_the_relay_offers_after_xclient_is_what_mail_uses() {
     .await;
     let (client, reverse_path) = (&client(), &sender("a@good.test"));
     let envelope = Envelope { size: Some(7), eight_bit: true, ..Envelope::new(client, reverse_path, "1") };
-    begin_with(&scripted.relay().visit(), envelope).await.unwrap().abandon().await;
+    begin_with(&scripted.relay().lease(), envelope).await.unwrap().abandon().await;
     scripted.played().await;
 }
 
@@ -295,7 +295,7 @@ async fn behind_xclient_a_refusal_of_the_client_is_its_answer_and_before_it_none
         let at_the_banner = script.lines().count() == 1;
         let script = format!("{script}\nREST{}", if at_the_banner { "" } else { " QUIT" });
         let scripted = ScriptedRelay::play(std::slice::from_ref(&script)).await;
-        let reply = begin_as(&scripted.relay().visit(), &client).await.unwrap_err();
+        let reply = begin_as(&scripted.relay().lease(), &client).await.unwrap_err();
         assert!(reply.to_string().starts_with(expected), "{script}: {reply}");
         scripted.played().await;
     }
@@ -387,9 +387,9 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
         let (first, second) = (recipient("u@relay.test"), recipient("v@relay.test"));
         let first = Recipient { path: &first, parameters: &parameters };
         let (mut transaction, reply) =
-            scripted.relay().visit().begin(permit(), envelope, first).await.unwrap();
+            scripted.relay().lease().begin(permit(), envelope, first).await.unwrap();
         assert!(reply.is_positive());
-        assert!(transaction.rcpt(Recipient::new(&second)).await.is_positive());
+        assert!(transaction.rcpt(permit(), Recipient::new(&second)).await.is_positive());
         transaction.abandon().await;
         scripted.played().await;
     }
@@ -412,7 +412,7 @@ async fn smtputf8_is_said_or_the_transaction_is_none() {
         .await;
         let (client, reverse_path) = (&client(), &sender("a@good.test"));
         let envelope = Envelope { smtputf8: true, ..Envelope::new(client, reverse_path, "1") };
-        match begin_with(&scripted.relay().visit(), envelope).await {
+        match begin_with(&scripted.relay().lease(), envelope).await {
             Ok(transaction) => {
                 assert_eq!(offered, "SMTPUTF8");
                 transaction.abandon().await;

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, pause, resume, timeout};
 
 use crate::relay::tests::script::ScriptedRelay;
-use crate::relay::tests::{IMPATIENCE, begin, deliver, recipient, settings};
+use crate::relay::tests::{IMPATIENCE, begin, deliver, permit, recipient, settings};
 use crate::relay::{NextHop, Recipient, Relay};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
@@ -199,13 +199,15 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
     scripted.played().await;
 
     // said later, when 354 was read already
-    let scripted =
-        ScriptedRelay::play(&[broken_at(4, "S 354 go\nPAUSE 100\nS 250 2.0.0 queued as 0\nREST")]).await;
+    let script = broken_at(4, "S 354 go\nSTALL\nS 250 2.0.0 queued as 0\nREST");
+    let said = script.lines().count() - 1;
+    let scripted = ScriptedRelay::play(&[script]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();
     transaction.data().await.unwrap();
     transaction.write(MESSAGE).await.unwrap();
-    tokio::time::sleep(IMPATIENCE).await;
-    let reply = transaction.finish().await;
+    scripted.go_on();
+    scripted.steps(said).await;
+    let reply = transaction.finish(permit()).await;
     assert!(reply.to_string().starts_with("451 4.4.2 "), "{reply}");
     scripted.played().await;
 }
@@ -234,7 +236,7 @@ async fn the_answer_to_the_final_dot_is_waited_for_twice_as_long_as_any_other() 
             transaction.data().await.unwrap();
             transaction.write(MESSAGE).await.unwrap();
             pause();
-            transaction.finish().await
+            transaction.finish(permit()).await
         };
         let reply = reply.await;
         let elapsed = began.elapsed();
@@ -251,9 +253,9 @@ async fn a_call_broken_off_leaves_no_reply_for_the_next_one() {
     let scripted = ScriptedRelay::play(&[script]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();
     let path = recipient("v@relay.test");
-    let unanswered = timeout(IMPATIENCE, transaction.rcpt(Recipient::new(&path))).await;
+    let unanswered = timeout(IMPATIENCE, transaction.rcpt(permit(), Recipient::new(&path))).await;
     assert!(unanswered.is_err(), "the relay does not answer");
-    let reply = transaction.rcpt(Recipient::new(&path)).await;
+    let reply = transaction.rcpt(permit(), Recipient::new(&path)).await;
     assert!(reply.to_string().starts_with("451 4.4.2 "), "{reply}");
     assert!(transaction.data().await.is_err());
     transaction.abandon().await;

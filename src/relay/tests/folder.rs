@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::relay::tests::{IMPATIENCE, begin, deliver, recipient, settings};
+use crate::relay::tests::{IMPATIENCE, begin, deliver, permit, recipient, settings};
 use crate::relay::{NextHop, Recipient, Relay, Settings};
 
 /// Names the folder on a tiny file system, in the process that was started to fill it.
@@ -93,7 +93,7 @@ async fn nothing_is_written_before_data_and_nothing_stays_of_a_message_not_finis
     for pieces in 0..3 {
         let mut transaction = begin(&relay).await.unwrap();
         let path = recipient("v@relay.test");
-        assert!(transaction.rcpt(Recipient::new(&path)).await.is_positive());
+        assert!(transaction.rcpt(permit(), Recipient::new(&path)).await.is_positive());
         assert!(files(home.path(), "tmp").is_empty());
         transaction.data().await.unwrap();
         assert_eq!(files(home.path(), "tmp").len(), 1);
@@ -105,7 +105,7 @@ async fn nothing_is_written_before_data_and_nothing_stays_of_a_message_not_finis
             1 => drop(transaction),
             _ => {
                 transaction.write(b"no end of line").await.unwrap();
-                assert_eq!(transaction.finish().await.reply.code(), 451);
+                assert_eq!(transaction.finish(permit()).await.reply.code(), 451);
             }
         }
         assert_emptied(home.path()).await;
@@ -125,8 +125,11 @@ async fn any_message_finds_out_that_the_folder_is_gone_or_back() {
     std::fs::rename(elsewhere, home.path().join("tmp")).unwrap();
     assert_eq!(deliver(&relay, &[b"x\r\n"]).await, "END 250 2.0.0 Message stored");
     assert!(relay.reach().ok);
-    assert!(relay.renewed(relay.settings().clone()).reach().ok, "a reload knows it still");
-    assert!(!relay.renewed(settings(NextHop::Maildir("other".into()))).reach().ok, "of this folder only");
+    assert!(relay.with_settings(relay.settings().clone()).reach().ok, "a reload knows it still");
+    assert!(
+        !relay.with_settings(settings(NextHop::Maildir("other".into()))).reach().ok,
+        "of this folder only"
+    );
 }
 
 /// The file goes when the work that holds it ends, which may be a little later.
@@ -157,7 +160,7 @@ fn a_write_broken_off_can_not_be_finished() {
         assert!(timeout(IMPATIENCE, transaction.write(&bytes)).await.is_err());
         drop(release);
         assert!(occupied.await.unwrap());
-        assert_eq!(transaction.finish().await.reply.code(), 451);
+        assert_eq!(transaction.finish(permit()).await.reply.code(), 451);
         assert_emptied(home.path()).await;
     });
 }

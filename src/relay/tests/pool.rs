@@ -32,7 +32,7 @@ async fn where_nobody_is_named_one_connection_serves_all_clients() {
         let relay = robot.relay();
         for port in 1..=5 {
             let client = another(&format!("192.0.2.7:{port}"), "a.test");
-            assert_eq!(deliver_as(&relay.visit(), &client, &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&relay.lease(), &client, &[MESSAGE]).await, QUEUED);
         }
         drop(relay);
         assert_eq!(robot.ended(0).await, [transactions(5), vec!["QUIT", "(end)"]].concat());
@@ -46,9 +46,9 @@ async fn a_connection_that_names_a_client_serves_one_session_of_it() {
     let robot = Robot::start("PIPELINING XCLIENT_NAME_ADDR_PROTO_HELO", GOOD).await;
     let relay = robot.relay();
     for _ in 0..2 {
-        let visit = relay.visit();
+        let lease = relay.lease();
         for _ in 0..3 {
-            assert_eq!(deliver_as(&visit, &client(), &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&lease, &client(), &[MESSAGE]).await, QUEUED);
         }
     }
     for connection in 0..2 {
@@ -62,7 +62,7 @@ async fn a_connection_that_names_a_client_serves_one_session_of_it() {
 async fn a_client_that_greets_anew_or_gets_a_name_has_a_new_connection() {
     let robot = Robot::start("XCLIENT_NAME_ADDR_PROTO_HELO", GOOD).await;
     let relay = robot.relay();
-    let visit = relay.visit();
+    let lease = relay.lease();
     let clients = [
         client(),
         ClientInfo { name: ClientName::Unknown, ..client() },
@@ -71,7 +71,7 @@ async fn a_client_that_greets_anew_or_gets_a_name_has_a_new_connection() {
         client(),
     ];
     for client in &clients {
-        assert_eq!(deliver_as(&visit, client, &[MESSAGE]).await, QUEUED);
+        assert_eq!(deliver_as(&lease, client, &[MESSAGE]).await, QUEUED);
     }
     assert_eq!(robot.connections(), clients.len());
     for (connection, expected) in
@@ -88,9 +88,9 @@ async fn a_proxy_header_comes_first_and_its_connection_is_for_one_session() {
     relay.probe().await.unwrap();
     for port in [1, 2] {
         let client = another(&format!("192.0.2.7:{port}"), "mx.test");
-        let visit = relay.visit();
+        let lease = relay.lease();
         for _ in 0..2 {
-            assert_eq!(deliver_as(&visit, &client, &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         }
     }
     assert_eq!(robot.ended(0).await, ["PROXY LOCAL", "QUIT", "(end)"]);
@@ -111,7 +111,7 @@ async fn xforward_names_the_client_anew_for_each_transaction() {
             let relay = robot.relay_with(|settings| settings.identity = identity);
             assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
             let unknown = ClientInfo { name: ClientName::Unknown, ..another("192.0.2.8:1", "") };
-            assert_eq!(deliver_as(&relay.visit(), &unknown, &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&relay.lease(), &unknown, &[MESSAGE]).await, QUEUED);
             drop(relay);
             let expected = [
                 vec![
@@ -179,7 +179,7 @@ async fn a_transaction_given_up_is_reset_before_the_next_and_leaves_nothing() {
         let relay = robot.relay();
         let reverse_path = &sender("secret@good.test");
         let client = client();
-        let first = begin_with(&relay.visit(), Envelope::new(&client, reverse_path, "1")).await.unwrap();
+        let first = begin_with(&relay.lease(), Envelope::new(&client, reverse_path, "1")).await.unwrap();
         first.abandon().await;
         assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
         drop(relay);
@@ -228,12 +228,12 @@ async fn after_a_refusal_a_connection_goes_on_only_with_the_same_client() {
         })
         .await;
         let relay = robot.relay();
-        let (visit, client) = (relay.visit(), client());
-        let mut transaction = begin_as(&visit, &client).await.unwrap();
+        let (lease, client) = (relay.lease(), client());
+        let mut transaction = begin_as(&lease, &client).await.unwrap();
         let path = recipient("w@relay.test");
-        assert_eq!(transaction.rcpt(Recipient::new(&path)).await.reply.code(), 550);
+        assert_eq!(transaction.rcpt(permit(), Recipient::new(&path)).await.reply.code(), 550);
         transaction.abandon().await;
-        assert_eq!(deliver_as(&visit, &client, &[MESSAGE]).await, QUEUED);
+        assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         assert_eq!(robot.connections(), 1);
     }
 }
@@ -254,12 +254,12 @@ async fn mail_refused_in_a_group_is_the_answer_and_a_recipient_taken_all_the_sam
     for (whim, connections) in rows {
         let robot = Robot::start("PIPELINING XCLIENT_ADDR", whim).await;
         let relay = robot.relay();
-        let (visit, client, path) = (relay.visit(), client(), recipient("v@relay.test"));
+        let (lease, client, path) = (relay.lease(), client(), recipient("v@relay.test"));
         let reverse_path = &sender("bad@good.test");
         let envelope = Envelope::new(&client, reverse_path, "1");
-        let refused = visit.begin(permit(), envelope, Recipient::new(&path)).await.unwrap_err();
+        let refused = lease.begin(permit(), envelope, Recipient::new(&path)).await.unwrap_err();
         assert_eq!(refused.to_string(), "553 5.1.8 not from there");
-        assert_eq!(deliver_as(&visit, &client, &[MESSAGE]).await, QUEUED);
+        assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         assert_eq!(robot.connections(), connections);
     }
 }
@@ -295,7 +295,7 @@ async fn a_connection_that_ended_unseen_is_replaced_before_mail_is_answered_and_
 async fn second(relay: &crate::relay::Relay) -> String {
     let (client, reverse_path, path) = (client(), sender("b@good.test"), recipient("v@relay.test"));
     let envelope = Envelope::new(&client, &reverse_path, "2");
-    let (mut transaction, reply) = match relay.visit().begin(permit(), envelope, Recipient::new(&path)).await
+    let (mut transaction, reply) = match relay.lease().begin(permit(), envelope, Recipient::new(&path)).await
     {
         Ok(begun) => begun,
         Err(reply) => return format!("MAIL {reply}"),
@@ -305,7 +305,7 @@ async fn second(relay: &crate::relay::Relay) -> String {
     }
     transaction.data().await.unwrap();
     transaction.write(b"second\r\n").await.unwrap();
-    format!("END {}", transaction.finish().await)
+    format!("END {}", transaction.finish(permit()).await)
 }
 
 #[tokio::test]
@@ -313,11 +313,13 @@ async fn a_connection_on_which_the_relay_spoke_unasked_is_not_used_again() {
     // the words come after the answer was read
     let script = "S 220 relay.test\nC EHLO gate.test\nS 250 relay.test\nC MAIL FROM:<a@good.test>\nS 250 Ok\n\
                   C RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go\nM Subject: x||body|.\nS 250 2.0.0 queued";
-    let unasked = format!("{script}\nPAUSE 100\nS 421 4.4.2 too long\nREST QUIT");
+    let unasked = format!("{script}\nSTALL\nS 421 4.4.2 too long\nREST QUIT");
+    let spoken = unasked.lines().count() - 1;
     let scripted = ScriptedRelay::play(&[unasked, format!("{script}\nREST QUIT")]).await;
     let relay = scripted.relay();
     assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
-    sleep(Duration::from_millis(500)).await;
+    scripted.go_on();
+    scripted.steps(spoken).await;
     assert_eq!(deliver(&relay, &[MESSAGE]).await, QUEUED);
     drop(relay);
     scripted.played().await;
@@ -328,18 +330,18 @@ async fn connections_that_wait_are_closed_in_time() {
     for keywords in ["PIPELINING", "XCLIENT_ADDR"] {
         let robot = Robot::start(keywords, GOOD).await;
         let relay = robot.relay();
-        let (visit, client) = (relay.visit(), client());
-        assert_eq!(deliver_as(&visit, &client, &[MESSAGE]).await, QUEUED);
+        let (lease, client) = (relay.lease(), client());
+        assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         pause();
         advance(IDLE - Duration::from_secs(1)).await;
         resume();
-        assert_eq!(deliver_as(&visit, &client, &[MESSAGE]).await, QUEUED);
+        assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         assert_eq!((robot.connections(), robot.open()), (1, 1), "{keywords}");
         pause();
         advance(IDLE + Duration::from_secs(1)).await;
         resume();
         assert_eq!(robot.ended(0).await.last().map(String::as_str), Some("(end)"));
-        assert_eq!(deliver_as(&visit, &client, &[MESSAGE]).await, QUEUED);
+        assert_eq!(deliver_as(&lease, &client, &[MESSAGE]).await, QUEUED);
         assert_eq!(robot.connections(), 2);
     }
 }
@@ -370,7 +372,7 @@ async fn all_connections_together_are_bounded_and_one_that_waits_makes_way() {
         settings.max_connections = 2;
         settings.connect_timeout = IMPATIENCE * 2;
     });
-    let visits = [relay.visit(), relay.visit(), relay.visit()];
+    let visits = [relay.lease(), relay.lease(), relay.lease()];
     let clients = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"].map(|address| another(address, "a.test"));
     assert_eq!(deliver_as(&visits[0], &clients[0], &[MESSAGE]).await, QUEUED);
     assert_eq!(deliver_as(&visits[1], &clients[1], &[MESSAGE]).await, QUEUED);
@@ -402,10 +404,10 @@ async fn all_connections_together_are_bounded_and_one_that_waits_makes_way() {
 async fn a_visit_that_is_over_leaves_no_connection() {
     let robot = Robot::start("XCLIENT_ADDR", GOOD).await;
     let relay = robot.relay();
-    let visit = relay.visit();
-    let mut transaction = begin_as(&visit, &client()).await.unwrap();
-    drop(visit);
+    let lease = relay.lease();
+    let mut transaction = begin_as(&lease, &client()).await.unwrap();
+    drop(lease);
     transaction.data().await.unwrap();
-    assert_eq!(transaction.finish().await.reply.code(), 250);
+    assert_eq!(transaction.finish(permit()).await.reply.code(), 250);
     robot.ended(0).await;
 }

@@ -3,7 +3,7 @@
 //! `S text` says it (`|` stands for CRLF, one is added), `C text` hears exactly that line, `M text` hears exactly that
 //! message with its dot line, `TAKE n` hears n octets whatever they are, `SIP n` the same slowly, `FLOOD n` says n octets of one
 //! line, `PAUSE n` waits n milliseconds, `TLS` is the handshake, `SWALLOW` hears whatever comes, `STALL` leaves everything
-//! unread until the client is done, `REST text` hears exactly that and the end of the
+//! unread until the client is done or the test lets it go on, `REST text` hears exactly that and the end of the
 //! connection. After the last step the relay closes.
 
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -31,6 +31,8 @@ pub(super) struct ScriptedRelay {
     address: SocketAddr,
     playing: JoinHandle<()>,
     gone: Arc<Notify>,
+    /// How many steps were played.
+    steps: watch::Receiver<usize>,
 }
 
 impl ScriptedRelay {
@@ -40,14 +42,15 @@ impl ScriptedRelay {
         let scripts = scripts.to_vec();
         let gone = Arc::new(Notify::new());
         let told = Arc::clone(&gone);
+        let (done, steps) = watch::channel(0);
         let acceptor = Files::new().acceptor();
         let playing = tokio::spawn(async move {
             for script in scripts {
                 let (stream, _) = listener.accept().await.unwrap();
-                play(stream, &script, &acceptor, &told).await;
+                play(stream, &script, &acceptor, &told, &done).await;
             }
         });
-        Self { address, playing, gone }
+        Self { address, playing, gone, steps }
     }
 
     pub(super) fn hop(&self) -> NextHop {
@@ -64,6 +67,18 @@ impl ScriptedRelay {
         Relay::new(settings)
     }
 
+    /// Ends a `STALL`.
+    pub(super) fn go_on(&self) {
+        self.gone.notify_one();
+    }
+
+    /// Waits until so many steps were played, those of all connections together.
+    pub(super) async fn steps(&self, count: usize) {
+        let mut steps = self.steps.clone();
+        let played = steps.wait_for(|steps| *steps >= count);
+        timeout(Duration::from_secs(20), played).await.expect("the script goes on").unwrap();
+    }
+
     /// The scripts were played to their end, and the client kept to them.
     pub(super) async fn played(self) {
         self.gone.notify_one();
@@ -71,7 +86,14 @@ impl ScriptedRelay {
     }
 }
 
-async fn play(stream: TcpStream, script: &str, acceptor: &Acceptor, gone: &Notify) {
+async fn play(
+    stream: TcpStream,
+    script: &str,
+    acceptor: &Acceptor,
+    gone: &Notify,
+    done: &watch::Sender<usize>,
+) {
+    stream.set_nodelay(true).unwrap(); // what is said is on its way at once
     let mut stream = BufReader::with_capacity(4096, Stream::Plain(stream));
     for step in script.lines() {
         let (verb, text) = step.split_once(' ').unwrap_or((step, ""));
@@ -131,5 +153,6 @@ async fn play(stream: TcpStream, script: &str, acceptor: &Acceptor, gone: &Notif
             }
             other => panic!("no such step: {other}"),
         }
+        done.send_modify(|steps| *steps += 1);
     }
 }

@@ -19,7 +19,7 @@ fn from(address: &str) -> ClientInfo {
 async fn all_it_gets(relay: &Relay, addresses: impl Iterator<Item = String>) -> (Vec<Transaction>, String) {
     let mut open = Vec::new();
     for address in addresses {
-        match begin_as(&relay.visit(), &from(&address)).await {
+        match begin_as(&relay.lease(), &from(&address)).await {
             Ok(transaction) => open.push(transaction),
             Err(reply) => return (open, reply.to_string()),
         }
@@ -51,7 +51,7 @@ async fn a_client_is_an_ipv4_address_or_an_ipv6_network_and_leaves_room_for_othe
     let (third, _) = all_it_gets(&relay, mapped).await;
     assert_eq!((first.len(), second.len(), third.len()), (5, 2, 1));
     let began = Instant::now();
-    assert_eq!(deliver_as(&relay.visit(), &from("192.0.2.9:1"), &[MESSAGE]).await, QUEUED);
+    assert_eq!(deliver_as(&relay.lease(), &from("192.0.2.9:1"), &[MESSAGE]).await, QUEUED);
     assert!(began.elapsed() < IMPATIENCE, "a newcomer waits for nobody");
     assert!(robot.open() <= 9);
     // who lets go may come again
@@ -63,10 +63,10 @@ async fn a_client_is_an_ipv4_address_or_an_ipv6_network_and_leaves_room_for_othe
 async fn who_has_his_share_waits_and_is_served_when_another_of_his_ends() {
     let robot = Robot::start("PIPELINING XCLIENT_ADDR", GOOD).await;
     let relay = robot.relay_with(|settings| settings.max_connections = 2);
-    let first = begin_as(&relay.visit(), &client()).await.unwrap();
-    let visit = relay.visit();
+    let first = begin_as(&relay.lease(), &client()).await.unwrap();
+    let lease = relay.lease();
     let again = client();
-    let mut waiting = std::pin::pin!(deliver_as(&visit, &again, &[MESSAGE]));
+    let mut waiting = std::pin::pin!(deliver_as(&lease, &again, &[MESSAGE]));
     assert!(timeout(IMPATIENCE, waiting.as_mut()).await.is_err(), "the other connection is not for it");
     let began = Instant::now();
     let (reply, ()) = tokio::join!(waiting, async {
@@ -85,16 +85,16 @@ async fn sessions_of_older_settings_count_against_the_new_limit() {
         let relay = robot.relay_with(|settings| changed(settings, before));
         let mut old = Vec::new();
         for number in 1..=4 {
-            old.push(begin_as(&relay.visit(), &from(&format!("192.0.2.{number}:1"))).await.unwrap());
+            old.push(begin_as(&relay.lease(), &from(&format!("192.0.2.{number}:1"))).await.unwrap());
         }
-        let renewed = relay.renewed(settings_of(&robot, after));
+        let with_settings = relay.with_settings(settings_of(&robot, after));
         let newcomers = |from: u8| (from..).map(|number| format!("198.51.100.{number}:1"));
-        let (new, busy) = all_it_gets(&renewed, newcomers(1)).await;
+        let (new, busy) = all_it_gets(&with_settings, newcomers(1)).await;
         assert!(busy.starts_with("451 4.3.2 "), "{busy}");
         assert_eq!(new.len(), more, "{before} to {after}");
         assert!(robot.open() <= before.max(after));
         drop((old, new));
-        let (new, _) = all_it_gets(&renewed, newcomers(100)).await;
+        let (new, _) = all_it_gets(&with_settings, newcomers(100)).await;
         assert_eq!(new.len(), after, "{before} to {after}, and the old ones have ended");
     }
 }
@@ -113,16 +113,20 @@ async fn a_connection_that_waits_serves_only_settings_that_would_make_the_same()
     for (number, (change, connections)) in rows.into_iter().enumerate() {
         let robot = Robot::start("PIPELINING", GOOD).await;
         let relay = robot.relay();
-        assert_eq!(deliver_as(&relay.visit(), &client(), &[MESSAGE]).await, QUEUED);
+        assert_eq!(deliver_as(&relay.lease(), &client(), &[MESSAGE]).await, QUEUED);
         let mut settings = robot.settings();
         change(&mut settings);
-        let renewed = relay.renewed(settings);
-        assert_eq!(renewed.capabilities(), relay.capabilities(), "what is known of the host is known still");
-        assert_eq!(renewed.reach(), relay.reach());
-        assert!(renewed.reach().ok, "row {number}");
+        let with_settings = relay.with_settings(settings);
+        assert_eq!(
+            with_settings.capabilities(),
+            relay.capabilities(),
+            "what is known of the host is known still"
+        );
+        assert_eq!(with_settings.reach(), relay.reach());
+        assert!(with_settings.reach().ok, "row {number}");
         for _ in 0..2 {
-            assert_eq!(deliver_as(&renewed.visit(), &client(), &[MESSAGE]).await, QUEUED);
-            assert_eq!(deliver_as(&relay.visit(), &client(), &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&with_settings.lease(), &client(), &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&relay.lease(), &client(), &[MESSAGE]).await, QUEUED);
         }
         assert_eq!(robot.connections(), connections, "row {number}");
     }
@@ -134,7 +138,7 @@ async fn connections_that_wait_make_way_for_other_settings_and_a_smaller_limit()
     let relay = robot.relay_with(|settings| changed(settings, 4));
     let mut open = Vec::new();
     for number in 1..=4 {
-        open.push(begin_as(&relay.visit(), &from(&format!("192.0.2.{number}:1"))).await.unwrap());
+        open.push(begin_as(&relay.lease(), &from(&format!("192.0.2.{number}:1"))).await.unwrap());
     }
     for transaction in open {
         transaction.abandon().await;
@@ -142,8 +146,8 @@ async fn connections_that_wait_make_way_for_other_settings_and_a_smaller_limit()
     assert_eq!(robot.open(), 4, "they wait for anyone");
     let mut settings = settings_of(&robot, 2);
     settings.hostname = "other.test".into();
-    let renewed = relay.renewed(settings);
-    let transaction = begin_as(&renewed.visit(), &client()).await.unwrap();
+    let with_settings = relay.with_settings(settings);
+    let transaction = begin_as(&with_settings.lease(), &client()).await.unwrap();
     for connection in 0..3 {
         robot.ended(connection).await;
     }
@@ -156,14 +160,16 @@ async fn connections_that_wait_make_way_for_other_settings_and_a_smaller_limit()
 async fn another_hosts_connections_are_its_own() {
     let (robot, other) = (Robot::start("XCLIENT_ADDR", GOOD).await, Robot::start("XCLIENT_ADDR", GOOD).await);
     let relay = robot.relay_with(|settings| changed(settings, 1));
-    let held = begin_as(&relay.visit(), &client()).await.unwrap();
-    let renewed = relay.renewed(settings_of(&other, 1));
-    assert_eq!(deliver_as(&renewed.visit(), &client(), &[MESSAGE]).await, QUEUED);
+    let held = begin_as(&relay.lease(), &client()).await.unwrap();
+    let with_settings = relay.with_settings(settings_of(&other, 1));
+    assert_eq!(deliver_as(&with_settings.lease(), &client(), &[MESSAGE]).await, QUEUED);
     assert_eq!((robot.connections(), other.connections()), (1, 1));
     drop(held);
     let folder = tempfile::tempdir().unwrap();
-    let maildir = renewed
-        .renewed(Settings { next_hop: NextHop::Maildir(folder.path().to_owned()), ..settings_of(&other, 1) });
+    let maildir = with_settings.with_settings(Settings {
+        next_hop: NextHop::Maildir(folder.path().to_owned()),
+        ..settings_of(&other, 1)
+    });
     maildir.probe().await.unwrap();
-    assert!(deliver_as(&maildir.visit(), &client(), &[MESSAGE]).await.starts_with("END 250 "));
+    assert!(deliver_as(&maildir.lease(), &client(), &[MESSAGE]).await.starts_with("END 250 "));
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::relay::tests::script::ScriptedRelay;
-use crate::relay::tests::{IMPATIENCE, begin, deliver};
+use crate::relay::tests::{begin, deliver, permit};
 use crate::relay::{Capabilities, Relay, Tls};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
@@ -127,13 +127,14 @@ async fn by_tls_too_no_reply_is_taken_for_that_of_another_step() {
         let upto = "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go\nTAKE 20000";
         let rest = if said.is_empty() { "M Subject: x||body|.\nS 250 2.0.0 queued\nREST QUIT" } else { said };
         let script = script(&[BANNER, OFFER, "S 220 go\nTLS", AGAIN, upto, rest]);
+        let taken = script.lines().position(|step| step == "TAKE 20000").unwrap() + 1;
         let scripted = ScriptedRelay::play(&[script]).await;
         let mut transaction = begin(&relay(&scripted, Tls::Required)).await.unwrap();
         transaction.data().await.unwrap();
         transaction.write(&b"0123456789abcdefgh\r\n".repeat(1000)).await.unwrap();
         transaction.write(MESSAGE).await.unwrap(); // which is collected until the end
-        sleep(IMPATIENCE).await;
-        let reply = format!("END {}", transaction.finish().await);
+        scripted.steps(taken + usize::from(!said.is_empty())).await;
+        let reply = format!("END {}", transaction.finish(permit()).await);
         assert!(reply.starts_with(expected), "{said}: {reply}");
         scripted.played().await;
     }

@@ -7,9 +7,9 @@ use crate::store::greylist::memory::State;
 use crate::store::greylist::triple::Key;
 
 /// Where an entry is.
-pub(super) type Place = u32;
+pub(super) type EntryIndex = u32;
 /// The end of a list.
-const NONE: Place = Place::MAX;
+const NONE: EntryIndex = EntryIndex::MAX;
 
 /// Which of its two lists.
 #[derive(Debug, Clone, Copy)]
@@ -29,15 +29,15 @@ pub(super) struct Entry {
 
 #[derive(Debug, Clone, Copy)]
 struct Link {
-    before: Place,
-    after: Place,
+    before: EntryIndex,
+    after: EntryIndex,
 }
 
 /// The two ends of a list.
 #[derive(Debug)]
 pub(super) struct List {
-    first: Place,
-    last: Place,
+    first: EntryIndex,
+    last: EntryIndex,
     length: u32,
 }
 
@@ -53,7 +53,7 @@ impl List {
     }
 
     /// The oldest.
-    pub(super) fn first(&self) -> Option<Place> {
+    pub(super) fn first(&self) -> Option<EntryIndex> {
         (self.first != NONE).then_some(self.first)
     }
 }
@@ -62,11 +62,11 @@ impl List {
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     entries: Vec<Entry>,
-    free: Vec<Place>,
+    free: Vec<EntryIndex>,
 }
 
 impl Arena {
-    pub(super) fn get(&self, place: Place) -> Option<&Entry> {
+    pub(super) fn get(&self, place: EntryIndex) -> Option<&Entry> {
         self.entries.get(place as usize)
     }
 
@@ -75,7 +75,7 @@ impl Arena {
     }
 
     /// Puts an entry somewhere, into no list yet.
-    pub(super) fn add(&mut self, key: Key, state: State) -> Place {
+    pub(super) fn add(&mut self, key: Key, state: State) -> EntryIndex {
         let entry = Entry { key, state, links: [Link { before: NONE, after: NONE }; 2] };
         let freed = self.free.pop();
         if let Some((place, old)) =
@@ -86,16 +86,16 @@ impl Arena {
         }
         self.entries.push(entry);
         // The bounds of the greylist are far below.
-        Place::try_from(self.entries.len() - 1).unwrap_or(NONE)
+        EntryIndex::try_from(self.entries.len() - 1).unwrap_or(NONE)
     }
 
     /// Its place is for another one; it is in no list any more.
-    pub(super) fn free(&mut self, place: Place) {
+    pub(super) fn free(&mut self, place: EntryIndex) {
         self.free.push(place);
     }
 
     /// As the newest of a list.
-    pub(super) fn append(&mut self, chain: Chain, list: &mut List, place: Place) {
+    pub(super) fn append(&mut self, chain: Chain, list: &mut List, place: EntryIndex) {
         let before = std::mem::replace(&mut list.last, place);
         list.length += 1;
         match self.link(chain, before) {
@@ -107,7 +107,7 @@ impl Arena {
         }
     }
 
-    pub(super) fn unlink(&mut self, chain: Chain, list: &mut List, place: Place) {
+    pub(super) fn unlink(&mut self, chain: Chain, list: &mut List, place: EntryIndex) {
         let Some(Link { before, after }) = self.link(chain, place).copied() else { return };
         match self.link(chain, before) {
             Some(link) => link.after = after,
@@ -120,7 +120,7 @@ impl Arena {
         list.length = list.length.saturating_sub(1);
     }
 
-    fn link(&mut self, chain: Chain, place: Place) -> Option<&mut Link> {
+    fn link(&mut self, chain: Chain, place: EntryIndex) -> Option<&mut Link> {
         let [kind, network] = &mut self.entries.get_mut(place as usize)?.links;
         Some(match chain {
             Chain::Kind => kind,
@@ -135,7 +135,7 @@ mod tests {
 
     /// The keys of a list from its first, checked backwards as well.
     fn keys(arena: &Arena, list: &List) -> Vec<u8> {
-        let walk = |from: Place, next: fn(&Link) -> Place| {
+        let walk = |from: EntryIndex, next: fn(&Link) -> EntryIndex| {
             let mut keys = Vec::new();
             let mut place = from;
             while let Some(entry) = arena.get(place) {
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_list_keeps_its_order_whatever_leaves_it() {
         let (mut arena, mut list) = (Arena::default(), List::default());
-        let places: Vec<Place> = (0..5)
+        let places: Vec<EntryIndex> = (0..5)
             .map(|number| {
                 let place = arena.add([number; 16], State::Passed { last: 0 });
                 arena.append(Chain::Kind, &mut list, place);

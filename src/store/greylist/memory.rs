@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use crate::store::greylist::arena::{Arena, Chain, List, Place};
+use crate::store::greylist::arena::{Arena, Chain, EntryIndex, List};
 use crate::store::greylist::triple::{Key, Triple};
 
 /// How many are remembered.
@@ -30,7 +30,7 @@ pub(super) struct Times {
 
 /// What the greylist says of a triple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum GreylistAnswer {
     /// It came again in time; it is remembered anew from now.
     Passed,
     /// It has to come again, after this.
@@ -79,7 +79,7 @@ impl Batch {
 pub(super) struct Memory {
     bounds: Bounds,
     arena: Arena,
-    places: HashMap<Key, Place, RandomState>,
+    places: HashMap<Key, EntryIndex, RandomState>,
     /// Oldest first.
     waiting: List,
     /// Least recently used first.
@@ -125,14 +125,14 @@ impl Memory {
     }
 
     /// Whether a triple has passed, or how long it has to wait. To come too early doesn't begin the wait anew.
-    pub(super) fn ask(&mut self, triple: &Triple, now: u64, times: Times) -> Answer {
+    pub(super) fn ask(&mut self, triple: &Triple, now: u64, times: Times) -> GreylistAnswer {
         let Triple { key, network } = *triple;
         let known = self.state(&key);
         let known = known.filter(|state| !state.is_expired(now, times.expire));
         let since = match known {
             Some(State::Passed { .. }) => {
                 self.put(key, State::Passed { last: now });
-                return Answer::Passed;
+                return GreylistAnswer::Passed;
             }
             Some(State::Waiting { since, .. }) if since <= now => since,
             // New, forgotten, or the clock was put back.
@@ -144,9 +144,9 @@ impl Memory {
         match times.delay.saturating_sub(now - since) {
             0 => {
                 self.put(key, State::Passed { last: now });
-                Answer::Passed
+                GreylistAnswer::Passed
             }
-            wait => Answer::Wait(Duration::from_millis(wait)),
+            wait => GreylistAnswer::Wait(Duration::from_millis(wait)),
         }
     }
 
@@ -262,8 +262,8 @@ mod tests {
     /// Milliseconds to wait; `None` = passed.
     fn ask(memory: &mut Memory, number: u64, network: u32, now: u64) -> Option<u64> {
         match memory.ask(&triple(number, network), START + now, TIMES) {
-            Answer::Passed => None,
-            Answer::Wait(wait) => Some(u64::try_from(wait.as_millis()).unwrap()),
+            GreylistAnswer::Passed => None,
+            GreylistAnswer::Wait(wait) => Some(u64::try_from(wait.as_millis()).unwrap()),
         }
     }
 

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use crate::smtp::address::ForwardPath;
 use crate::store::OpenError;
 use crate::store::greylist::disk::{Disk, Loaded};
-pub use crate::store::greylist::memory::Answer;
+pub use crate::store::greylist::memory::GreylistAnswer;
 use crate::store::greylist::memory::{Bounds, Memory, Times};
 use crate::store::greylist::triple::Hasher;
 pub use crate::store::greylist::triple::Triple;
@@ -90,7 +90,7 @@ impl Greylist {
 
     /// The same store by other settings; its file stays the one that is open. Both can be asked, each by its own.
     #[must_use]
-    pub fn renewed(&self, settings: Settings) -> Self {
+    pub fn with_settings(&self, settings: Settings) -> Self {
         Self { store: Arc::clone(&self.store), settings: Arc::new(settings) }
     }
 
@@ -116,11 +116,11 @@ impl Greylist {
 
     /// A triple comes: may it pass? A new one is remembered, one that passes is remembered anew.
     #[must_use]
-    pub fn ask(&self, triple: &Triple) -> Answer {
+    pub fn ask(&self, triple: &Triple) -> GreylistAnswer {
         self.ask_at(triple, now())
     }
 
-    fn ask_at(&self, triple: &Triple, now: u64) -> Answer {
+    fn ask_at(&self, triple: &Triple, now: u64) -> GreylistAnswer {
         let Settings { delay, expire, .. } = *self.settings;
         let times = Times { delay: milliseconds(delay), expire: milliseconds(expire) };
         lock(&self.store.shared.memory).ask(triple, now, times)

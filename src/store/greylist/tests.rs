@@ -33,8 +33,8 @@ fn triple(greylist: &Greylist, client: &str, domain: &str, recipient: &str) -> T
 /// Seconds to wait at this second; 0 = passed.
 fn ask(greylist: &Greylist, triple: &Triple, at: u64) -> u64 {
     match greylist.ask_at(triple, *START + at * 1000) {
-        Answer::Passed => 0,
-        Answer::Wait(wait) => wait.as_secs(),
+        GreylistAnswer::Passed => 0,
+        GreylistAnswer::Wait(wait) => wait.as_secs(),
     }
 }
 
@@ -61,7 +61,7 @@ fn a_network_is_one_client_and_a_prefix_can_be_an_address() {
     for (one, other, same) in rows {
         assert_eq!(of(&greylist, one) == of(&greylist, other), same, "{one} {other}");
     }
-    let exact = greylist.renewed(Settings { prefix_v4: 32, ..settings(folder.path()) });
+    let exact = greylist.with_settings(Settings { prefix_v4: 32, ..settings(folder.path()) });
     assert_ne!(of(&exact, "192.0.2.1"), of(&exact, "192.0.2.2"));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "in memory only");
 }
@@ -115,7 +115,7 @@ fn changes_are_written_by_themselves() {
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     assert_eq!(
         greylist.ask(&triple(&greylist, "192.0.2.1", "", "postmaster")),
-        Answer::Wait(Duration::from_secs(60))
+        GreylistAnswer::Wait(Duration::from_secs(60))
     );
     let written = (0..100).any(|_| {
         let (_lock, condvar) = (Mutex::new(()), Condvar::new());
@@ -219,7 +219,8 @@ fn who_expired_goes_from_disk_too_by_the_settings_that_took_over() {
     ask(&greylist, &triple(&greylist, "192.0.2.1", "a.test", "u@here.test"), 0);
     greylist.store.shared.write(*START, true);
     assert_eq!(on_disk(folder.path()), 1);
-    let shorter = greylist.renewed(Settings { expire: Duration::from_secs(100), ..settings(folder.path()) });
+    let shorter =
+        greylist.with_settings(Settings { expire: Duration::from_secs(100), ..settings(folder.path()) });
     greylist.store.shared.write(*START + 200_000, true);
     assert_eq!(greylist.count(), (1, 0));
     shorter.take_over();

@@ -5,7 +5,7 @@
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-use crate::record::Record;
+use crate::decision::DecisionRecord;
 use crate::store::history::encode;
 
 /// What a frame begins with; its last octet is the version of what follows.
@@ -62,7 +62,7 @@ impl Block {
         Self { contents: Contents::none(number), octets: vec![0; HEAD] }
     }
 
-    pub(super) fn push(&mut self, record: &Record) {
+    pub(super) fn push(&mut self, record: &DecisionRecord) {
         let Contents { count, times, ids, .. } = &mut self.contents;
         let at = encode::milliseconds(record.at);
         *count += 1;

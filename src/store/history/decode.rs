@@ -7,16 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use compact_str::CompactString;
 
+use crate::decision::{Actions, DecisionRecord, End, Id};
+use crate::evidence::{Answer, Evidence, Question, QuestionName, Records, Target};
 use crate::policy::decide::Cause;
-use crate::policy::evidence::{Answer, Evidence, Question, QuestionName, Records, Target};
-use crate::policy::finding::{Finding, Outcome};
+use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::reason::Reason;
 use crate::policy::rule::Action;
-use crate::record::{Actions, End, Id, Record};
-use crate::reverse_mx::NamesOutcome;
+use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
+use crate::store::history::codes::Word;
 use crate::store::history::encode::tag;
-use crate::store::history::words::Word;
 
 /// The octets of one record after the other, each without its length.
 pub(super) fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -32,7 +32,10 @@ pub(super) fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The record, where it is wanted; `None` where it makes no sense. `wanted` sees it first without names, texts and findings,
 /// and can spare the rest of the work.
-pub(super) fn record(octets: &[u8], wanted: impl FnOnce(&Record) -> bool) -> Option<Option<Record>> {
+pub(super) fn record(
+    octets: &[u8],
+    wanted: impl FnOnce(&DecisionRecord) -> bool,
+) -> Option<Option<DecisionRecord>> {
     let mut decoder = Decoder { rest: octets, strings: Vec::new(), answers: Vec::new() };
     let mut record = decoder.head()?;
     if !wanted(&record) {
@@ -67,7 +70,7 @@ struct Decoder<'o> {
 }
 
 impl<'o> Decoder<'o> {
-    fn head(&mut self) -> Option<Record> {
+    fn head(&mut self) -> Option<DecisionRecord> {
         let at = time(u64::from_le_bytes(self.array()?));
         let id = match self.byte()? {
             tag::NOTHING => None,
@@ -91,7 +94,7 @@ impl<'o> Decoder<'o> {
         for action in &mut actions {
             *action = self.word()?;
         }
-        Some(Record {
+        Some(DecisionRecord {
             id,
             at,
             client,
@@ -114,10 +117,10 @@ impl<'o> Decoder<'o> {
         })
     }
 
-    fn body(&mut self, record: &mut Record) -> Option<()> {
+    fn body(&mut self, record: &mut DecisionRecord) -> Option<()> {
         record.names = self.names()?;
         record.help_url = Arc::from(self.text()?);
-        let Record { helo, mail_from, rcpt, from, reply_to, .. } = record;
+        let DecisionRecord { helo, mail_from, rcpt, from, reply_to, .. } = record;
         for text in [helo, mail_from, rcpt, from, reply_to] {
             *text = CompactString::new(self.text()?);
         }
@@ -134,7 +137,7 @@ impl<'o> Decoder<'o> {
         Some(())
     }
 
-    fn end(&mut self, record: &mut Record) -> Option<()> {
+    fn end(&mut self, record: &mut DecisionRecord) -> Option<()> {
         record.rcpts = self.count()?;
         let subject = self.text()?;
         let without_rule = record.cause.as_mut().filter(|cause| cause.finding.is_none());
@@ -154,15 +157,15 @@ impl<'o> Decoder<'o> {
         Some(())
     }
 
-    fn names(&mut self) -> Option<Option<NamesOutcome>> {
+    fn names(&mut self) -> Option<Option<FcrdnsResult>> {
         Some(Some(match self.byte()? {
             tag::NOTHING => return Some(None),
-            tag::CONFIRMED => NamesOutcome::Confirmed(self.list(Self::name)?),
-            tag::NO_PTR => NamesOutcome::NoPtr,
+            tag::CONFIRMED => FcrdnsResult::Confirmed(self.list(Self::name)?),
+            tag::NO_PTR => FcrdnsResult::NoPtr,
             tag::NOT_CONFIRMED => {
-                NamesOutcome::NotConfirmed(self.list(|decoder| decoder.text().map(CompactString::new))?)
+                FcrdnsResult::NotConfirmed(self.list(|decoder| decoder.text().map(CompactString::new))?)
             }
-            tag::NAMES_IN_TROUBLE => NamesOutcome::TempError(self.word()?),
+            tag::NAMES_IN_TROUBLE => FcrdnsResult::TempError(self.word()?),
             _ => return None,
         }))
     }
@@ -170,10 +173,10 @@ impl<'o> Decoder<'o> {
     fn finding(&mut self) -> Option<Finding> {
         let (identity, rule) = (self.word()?, self.word()?);
         let outcome = match self.byte()? {
-            tag::PASS => Outcome::Pass(self.word()?),
-            tag::FAIL => Outcome::Fail(self.word()?),
-            tag::TEMPERROR => Outcome::TempError(self.word()?),
-            tag::NONE => Outcome::None(self.word()?),
+            tag::PASS => RuleResult::Pass(self.word()?),
+            tag::FAIL => RuleResult::Fail(self.word()?),
+            tag::TEMPERROR => RuleResult::TempError(self.word()?),
+            tag::NONE => RuleResult::None(self.word()?),
             _ => return None,
         };
         let (domain, subject) = (CompactString::new(self.text()?), CompactString::new(self.text()?));

@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
 
-use crate::policy::evidence::{Answer, Evidence, Records, Target};
-use crate::policy::finding::{Finding, Outcome};
-use crate::record::{End, Record};
-use crate::reverse_mx::NamesOutcome;
-use crate::store::history::words::Word;
+use crate::decision::{DecisionRecord, End};
+use crate::evidence::{Answer, Evidence, Records, Target};
+use crate::policy::finding::{Finding, RuleResult};
+use crate::reverse_mx::FcrdnsResult;
+use crate::store::history::codes::Word;
 
 /// Octets of a record.
 pub(super) const LARGEST: usize = 16 * 1024;
@@ -79,7 +79,7 @@ pub(super) mod tag {
 }
 
 /// Appends the record, with its length before it.
-pub(super) fn record(out: &mut Vec<u8>, record: &Record) {
+pub(super) fn record(out: &mut Vec<u8>, record: &DecisionRecord) {
     let start = out.len();
     for (kept, of_deciding) in KEPT {
         out.truncate(start);
@@ -114,7 +114,7 @@ struct Encoder<'o, 'r> {
 
 impl<'r> Encoder<'_, 'r> {
     /// First what is asked for most, so that a reader may skip the rest.
-    fn record(&mut self, record: &'r Record, kept: Kept, of_deciding: Kept) {
+    fn record(&mut self, record: &'r DecisionRecord, kept: Kept, of_deciding: Kept) {
         self.out.extend_from_slice(&milliseconds(record.at).to_le_bytes());
         match record.id {
             None => self.byte(tag::NOTHING),
@@ -141,7 +141,7 @@ impl<'r> Encoder<'_, 'r> {
             self.word(action);
         }
         self.names(record.names.as_ref());
-        let Record { help_url, helo, mail_from, rcpt, from, reply_to, .. } = record;
+        let DecisionRecord { help_url, helo, mail_from, rcpt, from, reply_to, .. } = record;
         self.text(help_url);
         for text in [helo, mail_from, rcpt, from, reply_to] {
             self.said(text);
@@ -158,7 +158,7 @@ impl<'r> Encoder<'_, 'r> {
     }
 
     /// What older versions didn't keep; a reader of theirs leaves it alone.
-    fn end(&mut self, record: &'r Record, kept: Kept) {
+    fn end(&mut self, record: &'r DecisionRecord, kept: Kept) {
         self.kept = kept;
         self.count(record.rcpts);
         let subject = record.cause.as_ref().filter(|cause| cause.finding.is_none());
@@ -175,19 +175,19 @@ impl<'r> Encoder<'_, 'r> {
         self.said(answer);
     }
 
-    fn names(&mut self, names: Option<&'r NamesOutcome>) {
+    fn names(&mut self, names: Option<&'r FcrdnsResult>) {
         match names {
             None => self.byte(tag::NOTHING),
-            Some(NamesOutcome::Confirmed(names)) => {
+            Some(FcrdnsResult::Confirmed(names)) => {
                 self.byte(tag::CONFIRMED);
                 self.list(names, |encoder, name| encoder.text(name.as_str()));
             }
-            Some(NamesOutcome::NoPtr) => self.byte(tag::NO_PTR),
-            Some(NamesOutcome::NotConfirmed(names)) => {
+            Some(FcrdnsResult::NoPtr) => self.byte(tag::NO_PTR),
+            Some(FcrdnsResult::NotConfirmed(names)) => {
                 self.byte(tag::NOT_CONFIRMED);
                 self.list(names, |encoder, name| encoder.cut(name, encoder.kept.text));
             }
-            Some(NamesOutcome::TempError(trouble)) => {
+            Some(FcrdnsResult::TempError(trouble)) => {
                 self.byte(tag::NAMES_IN_TROUBLE);
                 self.word(*trouble);
             }
@@ -198,10 +198,10 @@ impl<'r> Encoder<'_, 'r> {
         self.word(finding.identity);
         self.word(finding.rule);
         match finding.outcome {
-            Outcome::Pass(rung) => self.bytes(tag::PASS, rung),
-            Outcome::Fail(reason) => self.bytes(tag::FAIL, reason),
-            Outcome::TempError(trouble) => self.bytes(tag::TEMPERROR, trouble),
-            Outcome::None(absence) => self.bytes(tag::NONE, absence),
+            RuleResult::Pass(rung) => self.bytes(tag::PASS, rung),
+            RuleResult::Fail(reason) => self.bytes(tag::FAIL, reason),
+            RuleResult::TempError(trouble) => self.bytes(tag::TEMPERROR, trouble),
+            RuleResult::None(absence) => self.bytes(tag::NONE, absence),
         }
         self.text(&finding.domain);
         self.said(&finding.subject);

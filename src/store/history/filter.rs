@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
+use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::record::Record;
 use crate::smtp::address::DomainName;
 use crate::store::history::block::Contents;
 use crate::store::history::encode::milliseconds;
@@ -68,7 +68,7 @@ impl Filter {
     }
 
     /// What can be told before the findings are read.
-    pub(super) fn fits_head(&self, record: &Record) -> bool {
+    pub(super) fn fits_head(&self, record: &DecisionRecord) -> bool {
         self.verdict.is_none_or(|verdict| record.verdict == verdict)
             && self.reason.is_none_or(|reason| record.reason() == Some(reason))
             && self.client.is_none_or(|client| client.contains(&record.client.to_canonical()))
@@ -78,14 +78,14 @@ impl Filter {
     }
 
     /// The rest.
-    pub(super) fn fits_findings(&self, record: &Record) -> bool {
+    pub(super) fn fits_findings(&self, record: &DecisionRecord) -> bool {
         let decided = |identity| record.deciding().is_some_and(|finding| finding.identity == identity);
         self.identity.is_none_or(decided)
             && self.domain.as_ref().is_none_or(|domain| self.has_domain(record, domain))
     }
 
-    fn has_domain(&self, record: &Record, domain: &DomainName) -> bool {
-        let Record { helo, mail_from, from, reply_to, .. } = record;
+    fn has_domain(&self, record: &DecisionRecord, domain: &DomainName) -> bool {
+        let DecisionRecord { helo, mail_from, from, reply_to, .. } = record;
         let wanted = |identity| self.identity.is_none_or(|wanted| wanted == identity);
         let under = |text: &str| {
             let name = text.trim_end_matches('>').rsplit('@').next().unwrap_or_default();

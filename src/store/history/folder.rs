@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::record::Id;
+use crate::decision::Id;
 use crate::store::OpenError;
 use crate::store::history::block::{Closed, walk};
 

@@ -6,6 +6,7 @@
 //! go, readers beside the daemon need no lock, and damage costs what it hit.
 
 mod block;
+mod codes;
 mod decode;
 mod encode;
 mod filter;
@@ -13,7 +14,6 @@ mod folder;
 mod read;
 #[cfg(test)]
 mod tests;
-mod words;
 mod writer;
 
 use std::collections::HashSet;
@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
-use crate::record::{Id, Record};
+use crate::decision::{DecisionRecord, Id};
 use crate::store::OpenError;
 pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Folder, Limits};
@@ -62,18 +62,18 @@ fn oldest(keep: Duration) -> Option<SystemTime> {
 }
 
 /// An open history; clones share it. When the last one goes, its thread writes what is not on disk yet and ends; nobody
-/// waits for that unless by [`Dormant::settle`].
+/// waits for that unless by [`WeakHistory::settle`].
 #[derive(Debug, Clone)]
 pub struct History(Arc<Store>);
 
 /// A history that somebody else may still have open.
 #[derive(Debug, Clone)]
-pub struct Dormant {
+pub struct WeakHistory {
     store: Weak<Store>,
     thread: Arc<Thread>,
 }
 
-impl Dormant {
+impl WeakHistory {
     /// The history, while it is open.
     #[must_use]
     pub fn wake(&self) -> Option<History> {
@@ -136,8 +136,8 @@ impl History {
 
     /// The same, without keeping it open.
     #[must_use]
-    pub fn downgrade(&self) -> Dormant {
-        Dormant { store: Arc::downgrade(&self.0), thread: self.0.writer.thread() }
+    pub fn downgrade(&self) -> WeakHistory {
+        WeakHistory { store: Arc::downgrade(&self.0), thread: self.0.writer.thread() }
     }
 
     /// From now on this much is kept; the folder stays the one that is open.
@@ -146,7 +146,7 @@ impl History {
     }
 
     /// Remembers a decision, without waiting for anything: where there is no room it is dropped and counted.
-    pub fn record(&self, record: Record) {
+    pub fn record(&self, record: DecisionRecord) {
         self.0.shared.push(record);
     }
 
@@ -154,7 +154,7 @@ impl History {
     ///
     /// # Errors
     /// The files can't be read.
-    pub async fn find(&self, id: Id) -> Result<Vec<Record>, ReadError> {
+    pub async fn find(&self, id: Id) -> Result<Vec<DecisionRecord>, ReadError> {
         let page = self.read(move |source| source.find(id)).await?;
         self.tell(&page.damage);
         Ok(page.records)
@@ -183,7 +183,7 @@ impl History {
         &self,
         filter: Filter,
         start: T,
-        mut each: impl FnMut(&mut T, &Record) + Send + 'static,
+        mut each: impl FnMut(&mut T, &DecisionRecord) + Send + 'static,
     ) -> Result<T, ReadError> {
         let read = move |source: &Source<'_>| {
             let mut state = start;
@@ -290,7 +290,7 @@ impl Archive {
     ///
     /// # Errors
     /// The files can't be read.
-    pub fn all(&self, filter: &Filter, each: impl FnMut(&Record)) -> Result<Vec<Damage>, ReadError> {
+    pub fn all(&self, filter: &Filter, each: impl FnMut(&DecisionRecord)) -> Result<Vec<Damage>, ReadError> {
         all(|before| self.search(filter, before, STEP), each)
     }
 
@@ -303,7 +303,7 @@ impl Archive {
 /// Page after page.
 fn all(
     search: impl Fn(Option<Cursor>) -> Result<Page, ReadError>,
-    mut each: impl FnMut(&Record),
+    mut each: impl FnMut(&DecisionRecord),
 ) -> Result<Vec<Damage>, ReadError> {
     let (mut before, mut damage) = (None, Vec::new());
     loop {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::record::{Id, Record};
+use crate::decision::{DecisionRecord, Id};
 use crate::store::history::block::{Closed, Contents, HEAD, walk};
 use crate::store::history::decode;
 use crate::store::history::encode::milliseconds;
@@ -31,7 +31,7 @@ const APART: Duration = Duration::from_secs(2 * 60 * 60);
 #[derive(Debug, Default)]
 pub struct Page {
     /// The newest first.
-    pub records: Vec<Record>,
+    pub records: Vec<DecisionRecord>,
     /// Where more may be found; a page may be short and yet not the last.
     pub next: Option<Cursor>,
     /// What could not be read.
@@ -244,7 +244,11 @@ fn records<'o>(contents: &Contents, body: &'o [u8], lost: &mut u64) -> Vec<&'o [
 }
 
 /// A record, where it is wanted; one that makes no sense counts as lost.
-fn record(octets: &[u8], lost: &mut u64, wanted: impl FnOnce(&Record) -> bool) -> Option<Record> {
+fn record(
+    octets: &[u8],
+    lost: &mut u64,
+    wanted: impl FnOnce(&DecisionRecord) -> bool,
+) -> Option<DecisionRecord> {
     decode::record(octets, wanted).unwrap_or_else(|| {
         *lost += octets.len() as u64;
         None
@@ -255,7 +259,7 @@ struct Find {
     id: Id,
     oldest: Option<SystemTime>,
     /// The newest first.
-    records: Vec<Record>,
+    records: Vec<DecisionRecord>,
 }
 
 impl Visitor for Find {
@@ -270,7 +274,9 @@ impl Visitor for Find {
             return ControlFlow::Break(());
         }
         let (id, oldest) = (self.id, self.oldest);
-        let mine = |record: &Record| record.id == Some(id) && oldest.is_none_or(|oldest| record.at >= oldest);
+        let mine = |record: &DecisionRecord| {
+            record.id == Some(id) && oldest.is_none_or(|oldest| record.at >= oldest)
+        };
         let records = records(contents, body, lost);
         let found = records.iter().rev().filter_map(|octets| record(octets, lost, mine));
         self.records.extend(found.take(MOST_OF_ONE - self.records.len()));

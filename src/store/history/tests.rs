@@ -9,17 +9,17 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::decide::{Cause, Verdict};
-use crate::policy::evidence::{
-    Answer, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target, Trouble,
+use crate::decision::{Actions, End, Scope};
+use crate::evidence::{
+    Answer, DnsFailure, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target,
 };
-use crate::policy::finding::{Absence, Finding, Outcome};
+use crate::policy::decide::{Cause, Verdict};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
-use crate::policy::outcome::TransactionOutcome;
+use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule, Rung};
-use crate::record::{Actions, End, Extent};
-use crate::reverse_mx::NamesOutcome;
+use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 
 const KEEP: Duration = Duration::from_secs(3600);
@@ -62,7 +62,7 @@ fn evidence(rtype: RecordType, domain: &str, answer: Answer) -> Evidence {
     Evidence { question, answer: Arc::new(answer), freshness: Freshness::Cached, ttl_left, age, took }
 }
 
-fn finding(identity: Identity, subject: &str, outcome: Outcome, evidence: Vec<Evidence>) -> Finding {
+fn finding(identity: Identity, subject: &str, outcome: RuleResult, evidence: Vec<Evidence>) -> Finding {
     let domain = CompactString::new(subject.rsplit('@').next().unwrap());
     Finding { identity, rule: Rule::Exists, domain, subject: subject.into(), outcome, evidence }
 }
@@ -72,15 +72,15 @@ fn cause(reason: Reason, action: Action, at: usize, subject: &str) -> Cause {
 }
 
 /// A refusal for a domain without an MX record.
-fn refusal(number: u64, domain: &str) -> Record {
+fn refusal(number: u64, domain: &str) -> DecisionRecord {
     let sender = format!("user@{domain}");
     let found = vec![evidence(RecordType::Mx, domain, Answer::NoData)];
-    Record {
+    DecisionRecord {
         id: Some(Id::nth(number)),
         at: now(),
         client: "192.0.2.7".parse().unwrap(),
-        names: Some(NamesOutcome::NoPtr),
-        extent: Extent::Envelope,
+        names: Some(FcrdnsResult::NoPtr),
+        extent: Scope::Envelope,
         mode: Mode::Enforce,
         actions: Actions::from_all([Action::Reject; 10]),
         verdict: Verdict::Reject,
@@ -94,12 +94,12 @@ fn refusal(number: u64, domain: &str) -> Record {
         from: CompactString::default(),
         reply_to: CompactString::default(),
         duration: Duration::from_micros(4321),
-        findings: Arc::new(vec![finding(Identity::MailFrom, &sender, Outcome::Fail(Reason::NoMx), found)]),
+        findings: Arc::new(vec![finding(Identity::MailFrom, &sender, RuleResult::Fail(Reason::NoMx), found)]),
     }
 }
 
 /// One with everything that a record can hold.
-fn richest() -> Record {
+fn richest() -> DecisionRecord {
     use Answer::{Found, NoSuchDomain, Unavailable};
     let host = |text: &str| Target::Host(name(text));
     let addresses = ["2001:db8::1", "::1"].map(|text| text.parse().unwrap());
@@ -114,28 +114,28 @@ fn richest() -> Record {
         ),
         (RecordType::Cname, Found(Records::Cname(host("alias.test")))),
         (RecordType::A, NoSuchDomain),
-        (RecordType::Aaaa, Unavailable(Trouble::AliasLoop)),
+        (RecordType::Aaaa, Unavailable(DnsFailure::AliasLoop)),
     ];
     let found: Vec<_> = answers.map(|(rtype, answer)| evidence(rtype, "rich.test", answer)).into();
     let outcomes = [
-        (Identity::Helo, Outcome::TempError(Trouble::Down)),
-        (Identity::Ptr, Outcome::None(Absence::Exempt)),
-        (Identity::MailFrom, Outcome::Fail(Reason::NotAnExchanger)),
-        (Identity::From, Outcome::Pass(Rung::Dkim)),
-        (Identity::ReplyTo, Outcome::None(Absence::AwaitsBody)),
+        (Identity::Helo, RuleResult::TempError(DnsFailure::Down)),
+        (Identity::Ptr, RuleResult::None(Absence::Exempt)),
+        (Identity::MailFrom, RuleResult::Fail(Reason::NotAnExchanger)),
+        (Identity::From, RuleResult::Pass(Rung::Dkim)),
+        (Identity::ReplyTo, RuleResult::None(Absence::AwaitsBody)),
     ];
     let findings =
         outcomes.map(|(identity, outcome)| finding(identity, "a@rich.test", outcome, found.clone()));
     let wait = Some(Duration::from_secs(299));
-    Record {
+    DecisionRecord {
         client: "2001:db8::7".parse().unwrap(),
-        names: Some(NamesOutcome::Confirmed(vec![name("a.rich.test"), name("rich.test")])),
-        extent: Extent::Message,
+        names: Some(FcrdnsResult::Confirmed(vec![name("a.rich.test"), name("rich.test")])),
+        extent: Scope::Message,
         mode: Mode::Monitor,
         verdict: Verdict::Defer,
         cause: Some(Cause { wait, ..cause(Reason::Greylisted, Action::Greylist, 2, "a@rich.test") }),
         end: Some(End {
-            outcome: TransactionOutcome::RelayFailed,
+            outcome: Outcome::RelayFailed,
             trouble: Some(Reason::RelayLost),
             relay_reply: "421 4.3.2 bye".into(),
             answer: "451 4.4.2 lost (id 00000000)".into(),
@@ -150,7 +150,7 @@ fn richest() -> Record {
     }
 }
 
-fn domains(records: &[Record]) -> Vec<&str> {
+fn domains(records: &[DecisionRecord]) -> Vec<&str> {
     records.iter().map(|record| record.deciding().unwrap().domain.as_str()).collect()
 }
 
@@ -161,11 +161,11 @@ fn files(settings: &Settings) -> Vec<PathBuf> {
 #[test]
 fn a_record_comes_back_as_it_was() {
     let others = [
-        Some(NamesOutcome::NotConfirmed(vec!["one.test".into(), "b\\032d.test".into()])),
-        Some(NamesOutcome::TempError(Trouble::Refused)),
+        Some(FcrdnsResult::NotConfirmed(vec!["one.test".into(), "b\\032d.test".into()])),
+        Some(FcrdnsResult::TempError(DnsFailure::Refused)),
         None,
     ];
-    let others = others.map(|names| Record { names, id: None, cause: None, ..refusal(1, "a.test") });
+    let others = others.map(|names| DecisionRecord { names, id: None, cause: None, ..refusal(1, "a.test") });
     for record in [refusal(7, "spoof.test"), richest()].into_iter().chain(others) {
         let mut octets = Vec::new();
         encode::record(&mut octets, &record);
@@ -173,7 +173,7 @@ fn a_record_comes_back_as_it_was() {
         assert_eq!(parts.len(), 1);
         assert_eq!(decode::record(parts[0], |_| true), Some(Some(record.clone())));
         // and whatever is cut off is no record, unless it is as older versions wrote it
-        let older = Record { end: None, rcpts: 0, ..record };
+        let older = DecisionRecord { end: None, rcpts: 0, ..record };
         let read = (0..parts[0].len()).filter_map(|end| decode::record(&parts[0][..end], |_| true));
         assert_eq!(read.flatten().collect::<Vec<_>>(), [older]);
     }
@@ -181,17 +181,17 @@ fn a_record_comes_back_as_it_was() {
 
 #[test]
 fn what_no_rule_refused_has_no_finding_in_old_records_either() {
-    let found = finding(Identity::MailFrom, "a@good.test", Outcome::Pass(Rung::Mx), Vec::new());
-    let new = Record {
+    let found = finding(Identity::MailFrom, "a@good.test", RuleResult::Pass(Rung::Mx), Vec::new());
+    let new = DecisionRecord {
         cause: Some(Cause::without_rule(Reason::RelayingDenied, "b@elsewhere.test")),
         findings: Arc::new(vec![found.clone()]),
         ..refusal(7, "good.test")
     };
     // as versions before wrote it
-    let denied = Outcome::Fail(Reason::RelayingDenied);
+    let denied = RuleResult::Fail(Reason::RelayingDenied);
     let invented =
         Finding { domain: "".into(), ..finding(Identity::MailFrom, "b@elsewhere.test", denied, Vec::new()) };
-    let old = Record {
+    let old = DecisionRecord {
         cause: Some(cause(Reason::RelayingDenied, Action::Reject, 1, "")),
         findings: Arc::new(vec![found, invented]),
         ..new.clone()
@@ -211,9 +211,12 @@ fn a_refusal_takes_few_octets_and_a_huge_answer_is_cut() {
     assert!(octets.len() < 200, "{}", octets.len());
     let hosts = (0..5000).map(|at| (10, Target::Host(name(&format!("mx{at}.huge.test"))))).collect();
     let found = vec![evidence(RecordType::Mx, "huge.test", Answer::Found(Records::Mx(hosts))); 10];
-    let huge = finding(Identity::MailFrom, "a@huge.test", Outcome::Pass(Rung::Mx), found);
+    let huge = finding(Identity::MailFrom, "a@huge.test", RuleResult::Pass(Rung::Mx), found);
     octets.clear();
-    encode::record(&mut octets, &Record { findings: Arc::new(vec![huge]), ..refusal(1, "huge.test") });
+    encode::record(
+        &mut octets,
+        &DecisionRecord { findings: Arc::new(vec![huge]), ..refusal(1, "huge.test") },
+    );
     assert!(octets.len() < 4096, "{}", octets.len());
 }
 
@@ -287,12 +290,12 @@ async fn pages_follow_one_another_without_gap_or_repetition_while_more_comes() {
 async fn filters_find_what_they_say() {
     let (_folder, _settings, history) = opened();
     let began = now();
-    let monitored = Record { mode: Mode::Monitor, ..refusal(1, "sub.spoof.test") };
+    let monitored = DecisionRecord { mode: Mode::Monitor, ..refusal(1, "sub.spoof.test") };
     let client: IpAddr = "198.51.100.9".parse().unwrap();
-    let other = Record { client, verdict: Verdict::Defer, ..refusal(2, "notspoof.test") };
+    let other = DecisionRecord { client, verdict: Verdict::Defer, ..refusal(2, "notspoof.test") };
     let passed = {
-        let pass = finding(Identity::From, "a@good.test", Outcome::Pass(Rung::Mx), vec![]);
-        Record {
+        let pass = finding(Identity::From, "a@good.test", RuleResult::Pass(Rung::Mx), vec![]);
+        DecisionRecord {
             verdict: Verdict::Accept,
             cause: None,
             findings: Arc::new(vec![pass]),
@@ -300,7 +303,7 @@ async fn filters_find_what_they_say() {
             ..refusal(3, "bounce.test")
         }
     };
-    let old = Record { at: began - Duration::from_secs(600), ..refusal(4, "old.test") };
+    let old = DecisionRecord { at: began - Duration::from_secs(600), ..refusal(4, "old.test") };
     for record in [old, refusal(0, "spoof.test"), monitored, other, passed] {
         history.record(record);
     }
@@ -394,7 +397,7 @@ async fn what_is_too_old_is_not_found_and_its_files_go() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     let history = History::open(&settings).unwrap();
-    history.record(Record { at: now() - KEEP * 2, ..refusal(1, "old.test") });
+    history.record(DecisionRecord { at: now() - KEEP * 2, ..refusal(1, "old.test") });
     history.record(refusal(2, "new.test"));
     history.flush();
     let page = history.search(Filter::default(), None, 10).await.unwrap();
@@ -484,8 +487,8 @@ fn the_folder_is_for_its_owner_only() {
 async fn what_finds_no_room_is_dropped_and_counted_and_the_rest_is_there() {
     let (_folder, _settings, history) = opened();
     let heavy = vec![evidence(RecordType::Mx, "d.test", Answer::NoData); 3000];
-    let heavy = finding(Identity::From, "a@d.test", Outcome::Fail(Reason::NoMx), heavy);
-    let heavy = Record { findings: Arc::new(vec![heavy]), ..refusal(1, "d.test") };
+    let heavy = finding(Identity::From, "a@d.test", RuleResult::Fail(Reason::NoMx), heavy);
+    let heavy = DecisionRecord { findings: Arc::new(vec![heavy]), ..refusal(1, "d.test") };
     let room = (32 << 20) / heavy.weight();
     history.0.shared.while_it_hangs(|| {
         for _ in 0..room + 10 {
@@ -522,9 +525,10 @@ async fn while_the_folder_cannot_be_written_decisions_wait_in_memory() {
 #[test]
 fn decisions_of_one_transaction_are_found_together() {
     let (_folder, settings, history) = opened();
-    let first = Record { verdict: Verdict::Defer, rcpt: "one@here.test".into(), ..refusal(7, "a.test") };
-    let second = Record { rcpt: "two@here.test".into(), ..first.clone() };
-    let last = Record { verdict: Verdict::Accept, cause: None, ..second.clone() };
+    let first =
+        DecisionRecord { verdict: Verdict::Defer, rcpt: "one@here.test".into(), ..refusal(7, "a.test") };
+    let second = DecisionRecord { rcpt: "two@here.test".into(), ..first.clone() };
+    let last = DecisionRecord { verdict: Verdict::Accept, cause: None, ..second.clone() };
     for record in [first.clone(), refusal(8, "b.test"), second.clone(), last.clone()] {
         history.record(record);
         history.flush();
@@ -540,7 +544,7 @@ async fn a_search_that_nobody_waits_for_any_more_still_counts_until_it_ends() {
     let (end, ends) = std::sync::mpsc::channel::<()>();
     let own = history.clone();
     let search = tokio::spawn(async move {
-        let each = move |_: &mut (), _: &Record| {
+        let each = move |_: &mut (), _: &DecisionRecord| {
             begun.send(()).unwrap();
             ends.recv().ok();
         };
@@ -615,7 +619,7 @@ fn numbers_go_on_behind_the_last_block_where_the_clock_is_behind() {
     }
     let last = history.0.shared.last_number();
     let ahead = Id::nth(Id::next().number() + 1_000_000);
-    history.record(Record { id: Some(ahead), ..refusal(3, "a.test") });
+    history.record(DecisionRecord { id: Some(ahead), ..refusal(3, "a.test") });
     ended(history);
     let history = History::open(&settings).unwrap();
     assert!(history.0.shared.last_number() >= last);
@@ -737,12 +741,12 @@ fn a_hostile_answer_cannot_make_a_record_larger_than_it_may_be() {
     let findings = |number: usize| {
         let subject = format!("{}@{}", "a".repeat(2000), long(number));
         let found = if number > 7 { shared.clone() } else { found(number * 1000) };
-        finding(Identity::From, &subject, Outcome::Fail(Reason::NoMx), found)
+        finding(Identity::From, &subject, RuleResult::Fail(Reason::NoMx), found)
     };
     let said = CompactString::from("é".repeat(5000));
     for decided in [0, 9] {
-        let record = Record {
-            names: Some(NamesOutcome::Confirmed((0..200).map(|at| name(&long(at))).collect())),
+        let record = DecisionRecord {
+            names: Some(FcrdnsResult::Confirmed((0..200).map(|at| name(&long(at))).collect())),
             helo: said.clone(),
             from: format_compact!("{said}x"),
             cause: Some(cause(Reason::NoMx, Action::Reject, decided, "")),

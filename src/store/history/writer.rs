@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::record::{Id, Record};
+use crate::decision::{DecisionRecord, Id};
 use crate::store::history::Count;
 use crate::store::history::block::{Block, Closed};
 use crate::store::history::folder::{Folder, Limits};
@@ -45,7 +45,7 @@ pub(super) struct Shared {
 /// Handed over, not looked at.
 #[derive(Debug, Default)]
 struct Pending {
-    records: Vec<Record>,
+    records: Vec<DecisionRecord>,
     weight: usize,
     stop: bool,
 }
@@ -103,7 +103,7 @@ impl Shared {
     }
 
     /// The one thing that a session waits for is that lock, which nobody holds for long.
-    pub(super) fn push(&self, record: Record) {
+    pub(super) fn push(&self, record: DecisionRecord) {
         let weight = record.weight();
         self.recorded.fetch_add(1, Ordering::Relaxed);
         let wake = {

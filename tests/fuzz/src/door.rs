@@ -20,7 +20,7 @@ use rmxd::message::header::{self, Field};
 use rmxd::relay::{NextHop, Relay};
 use rmxd::reverse_mx::ReverseMx;
 use rmxd::smtp::address::{Domain, DomainName, ReversePath};
-use rmxd::smtp::framing::unstuffed;
+use rmxd::smtp::transparency::unstuffed;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;

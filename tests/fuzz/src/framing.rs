@@ -3,9 +3,8 @@
 //! Input: an octet of settings, one for the cuts, then what the client sends.
 
 use rmxd::smtp::chunk::ChunkEncoder;
-use rmxd::smtp::framing::{
-    BareNewline, CommandReader, CommandStep, DataEvent, DataReader, Fault, stuffed, unstuffed,
-};
+use rmxd::smtp::framing::{BareNewline, CommandReader, CommandStep, DataEvent, DataReader, Fault};
+use rmxd::smtp::transparency::{stuffed, unstuffed};
 
 use super::wire::{assert_message, splits};
 

@@ -9,12 +9,13 @@ use rmxd::message::authentication_results::{Iprev, IprevResult, authentication_r
 use rmxd::message::forged_results::without_own_results;
 use rmxd::message::header::{self, Author, Field, Header};
 use rmxd::message::trace::{Protocol, Received, return_path};
-use rmxd::policy::finding::{Absence, Finding, Outcome};
+use rmxd::policy::finding::{Absence, Finding, RuleResult};
 use rmxd::policy::identity::Identity;
 use rmxd::policy::reason::Reason;
 use rmxd::policy::rule::{Rule, Rung};
 use rmxd::smtp::address::{DomainName, ForwardPath, ReversePath};
-use rmxd::smtp::framing::{BareNewline, DataEvent, DataReader, stuffed};
+use rmxd::smtp::framing::{BareNewline, DataEvent, DataReader};
+use rmxd::smtp::transparency::stuffed;
 
 use super::wire::{assert_fields, assert_message};
 
@@ -122,10 +123,10 @@ fn trace(settings: u8, block: &[u8], header: &Header) -> Vec<u8> {
     assert_eq!(["(", ")", ";"].map(|mark| text.matches(mark).count()), [comments, comments, 1], "{text:?}");
 
     let outcome = match settings >> 2 & 3 {
-        0 => Outcome::Pass(Rung::Mx),
-        1 => Outcome::Fail(Reason::NoMx),
-        2 => Outcome::None(Absence::NotGiven),
-        _ => Outcome::Fail(Reason::NotAnExchanger),
+        0 => RuleResult::Pass(Rung::Mx),
+        1 => RuleResult::Fail(Reason::NoMx),
+        2 => RuleResult::None(Absence::NotGiven),
+        _ => RuleResult::Fail(Reason::NotAnExchanger),
     };
     let mut findings =
         vec![finding(Identity::Helo, first, outcome), finding(Identity::MailFrom, second, outcome)];
@@ -149,7 +150,7 @@ fn trace(settings: u8, block: &[u8], header: &Header) -> Vec<u8> {
     trace
 }
 
-fn finding(identity: Identity, domain: &str, outcome: Outcome) -> Finding {
+fn finding(identity: Identity, domain: &str, outcome: RuleResult) -> Finding {
     Finding {
         identity,
         rule: Rule::Matches,

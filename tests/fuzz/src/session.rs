@@ -261,7 +261,7 @@ impl Connection {
                 self.count_error(&reply);
                 self.answer(&reply);
             }
-            Effect::Hello(reply) => {
+            Effect::Helo(reply) => {
                 self.allowed.greeted = true;
                 self.end_transaction();
                 self.answer(&reply);

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rmxd::smtp::address::DomainName;
-use rmxd::spf::{Place, Policy, Published, Sender};
+use rmxd::spf::{InsertionPoint, Policy, Published, Sender};
 
 pub fn check(input: &[u8]) {
     let Some((client, lines)) = input.split_first() else { return };
@@ -38,7 +38,7 @@ fn assert_policy(policy: &Policy, client: u8, words: &str) {
     assert!(policy.text().bytes().all(|octet| matches!(octet, b' '..=b'~')), "{:?}", policy.text());
     assert!(!policy.lets_exchangers() || policy.asks_exchangers(), "{}", policy.text());
     let added: [IpAddr; 2] = [Ipv4Addr::new(192, 0, 2, client).into(), Ipv6Addr::LOCALHOST.into()];
-    for place in [Place::BeforeRefusals, Place::First] {
+    for place in [InsertionPoint::BeforeRefusals, InsertionPoint::First] {
         let more = policy.with(&added, place);
         let again = Published::among(&[more.text().as_bytes().into()]);
         assert_eq!(again, Published::Policy(more.clone()), "a policy with more addresses is one");

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::admin::http::Request;
 use crate::admin::{GOOD, Site};
-use crate::daemon::{SOON, free_address};
-use crate::interop::client::Client;
+use crate::support::client::Client;
+use crate::support::process::{SOON, free_address};
 use crate::support::relay::Relay;
 
 /// Every sample: its name with its labels, and its value.

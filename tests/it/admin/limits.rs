@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use crate::admin::Site;
 use crate::admin::http::{Request, answer};
-use crate::daemon::SOON;
+use crate::support::process::SOON;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_is_too_large_and_any_body_are_refused() {
@@ -91,8 +92,11 @@ async fn many_connections_find_a_bound_and_mail_does_not_notice() {
     let site = Site::start("").await;
     let held = half_requests(&site, &[IpAddr::V4(Ipv4Addr::LOCALHOST)], 60).await;
     let (mut open, mut closed) = (0, 0);
-    for mut stream in held {
-        match timeout(Duration::from_millis(100), stream.read_u8()).await {
+    let looks = held
+        .into_iter()
+        .map(|mut stream| async move { timeout(Duration::from_millis(500), stream.read_u8()).await });
+    for look in join_all(looks).await {
+        match look {
             Err(_waits) => open += 1,
             Ok(read) => {
                 assert!(read.is_err(), "an answer to half a request");
@@ -153,7 +157,8 @@ async fn too_many_requests_are_told_when_to_come_again() {
     // a slow machine asks less than 50 times a second: all on one connection
     let mut stream = TcpStream::connect(site.admin).await.unwrap();
     let one = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-    let asked = one.repeat(600);
+    let last = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+    let asked = [&one.repeat(599)[..], last].concat();
     let write = async {
         // it may be closed before all is said
         stream.write_all(&asked).await.ok();

@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 
 use crate::admin::http::Request;
 use crate::admin::{GOOD, Site};
-use crate::daemon::{free_address, refused};
-use crate::interop::client::Client;
+use crate::support::client::Client;
+use crate::support::process::{free_address, refused};
 use crate::support::relay::Relay;
 
 #[tokio::test(flavor = "multi_thread")]

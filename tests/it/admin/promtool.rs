@@ -5,28 +5,27 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use rmxd::evidence::RecordType;
 use rmxd::metrics::{
     CacheResult, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome, RelayOutcome,
 };
 use rmxd::policy::decide::Verdict;
-use rmxd::policy::evidence::RecordType;
 use rmxd::policy::identity::Identity;
-use rmxd::policy::outcome::TransactionOutcome;
+use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
 use rmxd::policy::rule::Mode;
 use serde_json::Value;
 
-use crate::daemon::SOON;
-use crate::interop::peers;
+use crate::support::process::{self, SOON};
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
 async fn promtool(arguments: &[&str], input: &str) -> Option<(bool, String)> {
-    let program = peers::program("promtool")?;
+    let program = process::program("promtool")?;
     let mut command = Command::new(program);
-    let output = peers::run(command.args(arguments), input.as_bytes().to_vec(), SOON).await;
+    let output = process::run(command.args(arguments), input.as_bytes().to_vec(), SOON).await;
     let said = [output.stdout, output.stderr].concat();
     Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
 }
@@ -75,7 +74,7 @@ fn touched() -> Metrics {
             }
         }
     }
-    TransactionOutcome::ALL.into_iter().for_each(|outcome| metrics.outcome(outcome));
+    Outcome::ALL.into_iter().for_each(|outcome| metrics.outcome(outcome));
     Reason::ALL.into_iter().for_each(|reason| metrics.refusal(reason));
     metrics
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::admin::Site;
 use crate::admin::http::Request;
-use crate::interop::client::Client;
+use crate::support::client::Client;
 
 /// From `127.0.0.CLIENT`; the code of the last reply.
 async fn send(site: &Site, client: u8, sender: &str) -> u16 {
@@ -14,12 +14,12 @@ async fn send(site: &Site, client: u8, sender: &str) -> u16 {
 
 /// Asks until the answer has what is wanted: the counters are looked at once a second.
 async fn until(site: &Site, target: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    for _ in 0..100 {
+    for _ in 0..1500 {
         let said = site.json(target).await;
         if wanted(&said) {
             return said;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("{}", site.json(target).await);
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::interop::peers;
+use crate::support::process;
 
 /// For anything that the page is to show, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ pub(crate) struct Browser {
 impl Browser {
     /// None where there is no Chromium, with a word about it.
     pub(crate) async fn start(look: Look) -> Option<Self> {
-        let (driver, chromium) = (peers::program("chromedriver")?, peers::program("chromium")?);
+        let (driver, chromium) = (process::program("chromedriver")?, process::program("chromium")?);
         let home = tempfile::Builder::new().prefix("rmxd-browser-").tempdir().unwrap();
         let (driver, port) = tokio::task::spawn_blocking({
             let home = home.path().to_path_buf();

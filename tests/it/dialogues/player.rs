@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::DuplexStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::client::Client;
 use crate::support::log::Log;
 use crate::support::relay::Relay;
 use crate::support::{self, pattern};
@@ -18,8 +19,7 @@ const PIPE: usize = 1 << 20;
 
 struct Player {
     relay: Relay,
-    write: Option<WriteHalf<DuplexStream>>,
-    read: BufReader<ReadHalf<DuplexStream>>,
+    client: Client<DuplexStream>,
     log: Log,
     found: pattern::Found,
     /// `R< ...` was the last line about the relay.
@@ -37,18 +37,11 @@ pub(super) async fn play(script: &str, dns: SocketAddr) -> Result<(), String> {
     let door = support::door(&settings, dns);
 
     let (near, far) = tokio::io::duplex(PIPE);
-    let (read, write) = tokio::io::split(near);
     let log = Log::default();
     let guard = log.start();
     let served = async move { door.serve(far, client, CancellationToken::new()).await };
-    let mut player = Player {
-        relay,
-        write: Some(write),
-        read: BufReader::new(read),
-        log,
-        found: pattern::Found::new(),
-        pass_over: false,
-    };
+    let mut player =
+        Player { relay, client: Client::over(near), log, found: pattern::Found::new(), pass_over: false };
     let played = async {
         let result = player.lines(script).await;
         player.leave().await; // so that rmxd ends too
@@ -111,25 +104,19 @@ impl Player {
     /// Octets 80 to FF are characters of the script; it has no others beyond ASCII.
     async fn sends(&mut self, text: &str) -> Result<(), String> {
         let octets: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
-        let write = self.write.as_mut().ok_or("the client is gone")?;
-        write.write_all(&octets).await.map_err(|error| error.to_string())
+        self.client.try_send(octets).await.map_err(|error| error.to_string())
     }
 
     async fn leave(&mut self) {
-        if let Some(mut write) = self.write.take() {
-            write.shutdown().await.ok();
-        }
+        self.client.shut_down().await.ok();
     }
 
     async fn reads(&mut self) -> Result<String, String> {
-        let mut line = Vec::new();
-        match self.read.read_until(b'\n', &mut line).await {
-            Ok(0) => return Ok("(close)".to_owned()),
-            Ok(_) => {}
-            Err(error) => return Err(error.to_string()),
+        match self.client.line().await {
+            Ok(line) => String::from_utf8(line).map_err(|error| error.to_string()),
+            Err(so_far) if so_far.is_empty() => Ok("(close)".to_owned()),
+            Err(so_far) => Err(format!("no CRLF: {}", so_far.escape_ascii())),
         }
-        let whole = line.strip_suffix(b"\r\n").ok_or_else(|| format!("no CRLF: {}", line.escape_ascii()))?;
-        String::from_utf8(whole.to_vec()).map_err(|error| error.to_string())
     }
 
     async fn relay_gets(&mut self, expected: &str) -> Result<(), String> {

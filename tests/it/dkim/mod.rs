@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rmxd::zone::{Server, Zone};
 
-use crate::daemon::{Daemon, SOON, binary, configuration, free_address};
 use crate::dkim::signer::Signer;
-use crate::interop::client::{Client, Reply, on_the_wire};
-use crate::interop::peers::run;
+use crate::support::client::{Client, Reply, on_the_wire};
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{SOON, free_address, rmxd, run};
 use crate::support::relay::Relay;
 
 /// No exchanger of anybody.
@@ -130,7 +130,7 @@ async fn what_is_signed_for_the_author_passes_however_it_comes() {
     assert_eq!(site.send_chunks(&good().sign(HEADER, ".a\r\n.\r\n"), 1).await.code, 250);
     let news = Signer::new("news.good.test", 2);
     assert_eq!(site.send(&news.sign(HEADER, "Hello\r\n")).await.code, 250, "of the same organisation");
-    let log = site.daemon.log();
+    let log = site.daemon.logged("rung=dkim").await;
     for part in ["verdict=accept", "identity=from", "rule=matches", "rung=dkim", "from=ann@good.test"] {
         assert!(log.contains(part), "{part}: {log}");
     }
@@ -220,6 +220,7 @@ async fn a_pipelined_message_behind_a_refused_one_is_judged_by_itself() {
         client.send(&[on_the_wire(message.as_bytes()), b"NOOP\r\n".to_vec()].concat()).await;
         assert_eq!((client.reply().await.code, client.reply().await.code), (code, 250));
     }
+    drop(client);
     assert_eq!(site.delivered().await, 1);
 }
 
@@ -251,7 +252,8 @@ async fn an_exchanger_needs_no_signature_and_other_policies_take_the_result_as_t
         let from_exchanger = client.deliver("bounces@good.test", "user@here.test", spoiled.as_bytes()).await;
         assert_eq!(from_exchanger.code, 250, "{policy}");
         assert_eq!(site.send(&spoiled).await.code, code, "{policy}");
-        assert!(site.daemon.log().contains(logged), "{logged}: {}", site.daemon.log());
+        site.daemon.logged(logged).await;
+        drop(client);
         assert_eq!(site.delivered().await, if code == 250 { 2 } else { 1 }, "{policy}");
     }
 }
@@ -271,8 +273,8 @@ async fn check_says_what_becomes_of_a_signed_message() {
     let file = site.daemon.home().path().join("message.eml");
     for (message, code, line) in rows {
         std::fs::write(&file, message).unwrap();
-        let mut command = std::process::Command::new(binary());
-        command.args(["check", "--client", "127.0.0.99", "--mail-from", "bounces@good.test", "--config"]);
+        let mut command = rmxd(&["check"]);
+        command.args(["--client", "127.0.0.99", "--mail-from", "bounces@good.test", "--config"]);
         command.arg(site.daemon.home().file()).arg("--message").arg(&file);
         let run = run(&mut command, Vec::new(), SOON).await;
         let text = String::from_utf8_lossy(&run.stdout);

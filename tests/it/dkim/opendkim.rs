@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::{HEADER, POLICY, REFUSED, Site, without_id};
-use crate::interop::peers;
+use crate::support::process;
 
 /// A key of good.test in a folder of its own.
 struct OpenDkim {
@@ -18,7 +18,7 @@ struct OpenDkim {
 impl OpenDkim {
     /// `None` where it isn't installed.
     fn new(bits: u16) -> Option<Self> {
-        let (program, genkey) = (peers::program("opendkim")?, peers::program("opendkim-genkey")?);
+        let (program, genkey) = (process::program("opendkim")?, process::program("opendkim-genkey")?);
         let folder = tempfile::Builder::new().prefix("rmxd-opendkim-").tempdir().unwrap();
         let made = Command::new(genkey)
             .args(["-b", &bits.to_string(), "-s", "real", "-d", "good.test", "-D"])

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::responder::{Answer, Type};
+use crate::support::client::{Client, Reply};
+use crate::support::process::{SOON, eventually};
 
 /// Clients, each in a network of its own.
 const NETWORKS: u8 = 60;
@@ -20,9 +20,6 @@ const STAYS: Duration = Duration::from_secs(1);
 /// Of the honest client.
 const MESSAGES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(30);
-/// Until the flood has taken what it can get.
-const FILLED: Duration = Duration::from_secs(2);
-const REPLY: Duration = Duration::from_secs(30);
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 200, 1);
 
 /// Names below `silent.test` are never answered, and the flooding clients' PTR records lead to ever new ones; all else is as
@@ -59,6 +56,12 @@ impl Flood {
         Self { connections, _clients: clients }
     }
 
+    /// Waits until it has taken what it can get: each client is at its second connection.
+    pub(super) async fn filled(&self) {
+        let all = u64::from(NETWORKS) * 2;
+        eventually("a flood", SOON, || (self.connections() >= all).then_some(())).await;
+    }
+
     /// How many there were.
     pub(super) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
@@ -70,15 +73,13 @@ async fn client(nth: u8, to: SocketAddr, connections: Arc<AtomicU64>) {
     // They don't all come in the same moment.
     sleep(STAYS * u32::from(nth) / u32::from(NETWORKS)).await;
     loop {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, nth, 1), 0))).unwrap();
         let left = sleep(STAYS);
-        if let Ok(mut stream) = socket.connect(to).await {
+        if let Ok(mut client) = Client::try_connect([127, 0, nth, 1].into(), to).await {
             let name = connections.fetch_add(1, Ordering::Relaxed);
-            let said = format!("EHLO x\r\nMAIL FROM:<a@d{name}.silent.test>\r\nRCPT TO:<user@here.test>\r\n");
-            let mut greeting = [0; 512];
-            if timeout(STAYS, stream.read(&mut greeting)).await.is_ok() {
-                stream.write_all(said.as_bytes()).await.ok();
+            let lines =
+                format!("EHLO x\r\nMAIL FROM:<a@d{name}.silent.test>\r\nRCPT TO:<user@here.test>\r\n");
+            if timeout(STAYS, client.reply_or_end()).await.is_ok() {
+                client.send(lines).await;
             }
             left.await;
         } else {
@@ -114,7 +115,6 @@ impl fmt::Display for Honest {
 
 /// 100 messages, each of new domains and over a connection of its own, from the connect to the reply to the message.
 pub(super) async fn honest_messages(to: SocketAddr) -> Honest {
-    sleep(FILLED).await;
     let mut honest = Honest { times: Vec::new(), refused: Vec::new() };
     for nth in 0..MESSAGES {
         sleep(PAUSE).await;
@@ -128,10 +128,8 @@ pub(super) async fn honest_messages(to: SocketAddr) -> Honest {
 
 /// The first reply that is not positive is an error.
 async fn message(nth: usize, to: SocketAddr) -> Result<(), String> {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::from((HONEST, 0))).unwrap();
-    let mut stream = BufReader::new(socket.connect(to).await.unwrap());
-    reply(&mut stream).await?;
+    let mut client = Client::connect(HONEST.into(), to).await;
+    positive(client.reply().await)?;
     let lines = [
         "EHLO out.honest.test".to_owned(),
         format!("MAIL FROM:<a@mail{nth}.test>"),
@@ -140,21 +138,12 @@ async fn message(nth: usize, to: SocketAddr) -> Result<(), String> {
         format!("From: a@from{nth}.test\r\nReply-To: b@reply{nth}.test\r\n\r\nhello\r\n."),
     ];
     for line in lines {
-        stream.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
-        reply(&mut stream).await.map_err(|reply| format!("message {nth}: {line}: {reply}"))?;
+        let reply = client.command(&line).await;
+        positive(reply).map_err(|reply| format!("message {nth}: {line}: {reply}"))?;
     }
     Ok(())
 }
 
-async fn reply(stream: &mut BufReader<TcpStream>) -> Result<(), String> {
-    loop {
-        let mut line = String::new();
-        let read = timeout(REPLY, stream.read_line(&mut line)).await;
-        read.map_err(|_elapsed| format!("no reply in {REPLY:?}"))?.map_err(|error| error.to_string())?;
-        match line.as_bytes() {
-            [_, _, _, b'-', ..] => {}
-            [b'2' | b'3', ..] => return Ok(()),
-            _ => return Err(line),
-        }
-    }
+fn positive(reply: Reply) -> Result<(), String> {
+    if reply.is_positive() { Ok(()) } else { Err(reply.text) }
 }

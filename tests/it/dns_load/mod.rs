@@ -8,10 +8,10 @@ mod worst;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use rmxd::policy::evidence::{Answer as Seen, Trouble};
+use rmxd::evidence::{Answer as Seen, DnsFailure};
 use rmxd::policy::finding::Finding;
 
-use crate::daemon::{Daemon, binary, configuration, free_address};
+use crate::support::daemon::{Daemon, any_port, configuration};
 use flood::{Flood, honest_messages};
 use responder::{Answer, Responder, Type};
 use worst::{CLIENT, ENVELOPE, PROFILES, five, gate, message, worst};
@@ -40,7 +40,7 @@ fn heavy(name: &str, rtype: Type) -> Answer {
 
 fn has_spent_its_budget(findings: &[Finding]) -> bool {
     let mut seen = findings.iter().flat_map(|finding| &finding.evidence);
-    seen.any(|seen| *seen.answer == Seen::Unavailable(Trouble::TooMany))
+    seen.any(|seen| *seen.answer == Seen::Unavailable(DnsFailure::TooMany))
 }
 
 #[tokio::test]
@@ -87,20 +87,17 @@ async fn honest_senders_with_much_in_dns_are_judged_within_their_budgets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_sixty_networks_ask_for_silent_names_an_honest_sender_is_answered_within_a_second() {
     let dns = Responder::start(flood::zone).await;
-    let address = free_address();
-    let text = configuration("gate.test", &[address], dns.address, "");
-    let release = std::env::var("RMXD_BIN");
-    let program = release.as_deref().unwrap_or(binary());
-    let daemon = Daemon::start_program(program, &text, &[]).await;
+    let daemon =
+        Daemon::start_measured(&configuration("gate.test", &[any_port()], dns.address, ""), &[]).await;
+    let address = daemon.address();
     let flood = Flood::start(address);
+    flood.filled().await;
     let honest = honest_messages(address).await;
     let (asked, connections) = (dns.count(), flood.connections());
     drop(flood);
     println!("{connections} flooding connections, {asked} questions; {honest}");
     assert_eq!(honest.refused, Vec::<String>::new(), "{honest}");
     assert!(honest.p99() < Duration::from_secs(1), "{honest}");
-    assert!(
-        !daemon.log().contains("no DNS server answers"),
-        "strangers' names are no proof against the server"
-    );
+    let log = daemon.whole_log().await;
+    assert!(!log.contains("no DNS server answers"), "strangers' names are no proof against the server");
 }

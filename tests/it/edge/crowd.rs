@@ -4,26 +4,25 @@
 //! crowd lives in the test's own process, whose limit of descriptors is raised for it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::daemon::Daemon;
-use crate::interop::client::Client;
-use crate::interop::peers;
-use crate::interop::zone::Zone;
+use super::{start, start_with_descriptors};
+use crate::support::client::Client;
+use crate::support::daemon::Daemon;
+use crate::support::process::{SOON, eventually, missing};
+use crate::support::zone::Zone;
 
 const CROWD: usize = 10_000;
 /// As `limits.connections_per_client` has it.
 const PER_ADDRESS: usize = 50;
 /// At one time on their way in: fewer than the backlog holds.
 const AT_ONCE: usize = 100;
-/// For any single step of a client in the crowd.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Resident memory with all of them, in KiB.
 const MEMORY: u64 = 80 << 10;
 /// Room for the crowd and a few more.
@@ -35,35 +34,36 @@ async fn ten_thousand_clients_idle_in_80_mib_and_while_they_talk_slowly_a_new_on
     if !room_for(CROWD + 500) {
         return;
     }
-    let zone = Zone::start().await;
-    let daemon = Daemon::start(zone.address(), None, ROOM).await;
+    let zone = Zone::start();
+    let daemon = start(&zone, ROOM).await;
     let crowd = idle(&daemon).await;
-    let mut talkers = JoinSet::new();
+    let (mut talkers, talking) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     for (nth, member) in crowd.into_iter().enumerate() {
-        talkers.spawn(talk(member, nth));
+        talkers.spawn(talk(member, nth, Arc::clone(&talking)));
     }
-    sleep(Duration::from_secs(3)).await;
+    let all = || (talking.load(Ordering::Relaxed) >= CROWD).then_some(());
+    eventually("an octet of each", SOON, all).await;
     for nth in 0..5 {
         newcomer(&daemon, nth).await;
+        // newcomers are spread over more than one octet of each talker
         sleep(Duration::from_millis(500)).await;
     }
     let memory = daemon.memory();
     eprintln!("resident: {memory} KiB while all talk");
     assert!(memory < MEMORY, "{memory} KiB with {CROWD} slow talkers");
-    assert_eq!((daemon.messages().len(), talkers.len()), (5, CROWD));
+    assert_eq!((daemon.home().messages().len(), talkers.len()), (5, CROWD));
     assert!(talkers.try_join_next().is_none(), "a talker was sent away");
 }
 
-/// The crowd, idle for a moment and then all there still.
-async fn idle(daemon: &Daemon) -> Vec<TcpStream> {
+/// The crowd, idle, and then all there still.
+async fn idle(daemon: &Daemon) -> Vec<Client> {
     let before = daemon.memory();
     let mut crowd = gather(daemon.address()).await;
-    sleep(Duration::from_secs(1)).await;
     let memory = daemon.memory();
     let each = (memory - before) * 1024 / CROWD as u64;
     eprintln!("resident: {before} KiB empty, {memory} KiB with {CROWD} idle clients, {each} octets each");
     for member in &mut crowd {
-        say(member, "NOOP", "250").await;
+        assert_eq!(member.command("NOOP").await.code, 250);
     }
     assert!(memory < MEMORY, "{memory} KiB with {CROWD} idle clients");
     crowd
@@ -86,18 +86,19 @@ async fn newcomer(daemon: &Daemon, nth: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_descriptors_the_daemon_waits_and_goes_on() {
     const DESCRIPTORS: u32 = 60;
-    let zone = Zone::start().await;
-    let daemon = Daemon::start(zone.address(), Some(DESCRIPTORS), "").await;
-    assert!(daemon.log().contains("not enough file descriptors"), "{}", daemon.log());
+    let zone = Zone::start();
+    let daemon = start_with_descriptors(&zone, DESCRIPTORS).await;
+    daemon.logged("not enough file descriptors").await;
     let mut crowd = Vec::new();
     for nth in 0..100 {
         // The kernel takes them for the daemon; those that it can't accept stay without a banner.
-        crowd.push(connect(address_of(nth * PER_ADDRESS), daemon.address()).await);
+        crowd.push(Client::connect(address_of(nth * PER_ADDRESS), daemon.address()).await);
     }
-    let said = || daemon.log().matches("accept failed").count();
-    peers::eventually("accept fails", Duration::from_secs(20), || (said() >= 3).then_some(())).await;
+    daemon.logged_times("accept failed", 3).await;
+    // without a pause between them, so long a time would see thousands
     sleep(Duration::from_secs(3)).await;
-    assert!(said() < 30, "it backs off, but said {} times that accept failed", said());
+    let failed = daemon.whole_log().await.matches("accept failed").count();
+    assert!(failed < 30, "it backs off, but accept failed {failed} times");
     drop(crowd);
     let mut client =
         Client::greeted(IpAddr::V4(Ipv4Addr::LOCALHOST), daemon.address(), "mail.good.test").await;
@@ -113,13 +114,13 @@ fn room_for(descriptors: usize) -> bool {
     let current = limit.current.map(|current| current.max(wanted));
     let raised = setrlimit(Resource::Nofile, Rlimit { current, maximum });
     if let Err(error) = raised {
-        peers::missing(&format!("{wanted} file descriptors can't be had ({error})"));
+        missing(&format!("{wanted} file descriptors can't be had ({error})"));
     }
     raised.is_ok()
 }
 
 /// The crowd, each greeted.
-async fn gather(daemon: SocketAddr) -> Vec<TcpStream> {
+async fn gather(daemon: SocketAddr) -> Vec<Client> {
     let began = Instant::now();
     let mut crowd = Vec::with_capacity(CROWD);
     let mut coming = JoinSet::new();
@@ -127,64 +128,31 @@ async fn gather(daemon: SocketAddr) -> Vec<TcpStream> {
         if coming.len() >= AT_ONCE {
             crowd.push(coming.join_next().await.unwrap().unwrap());
         }
-        coming.spawn(async move {
-            let mut member = connect(address_of(nth), daemon).await;
-            expect(&mut member, "220").await;
-            say(&mut member, "EHLO mail.good.test", "250").await;
-            member
-        });
+        coming.spawn(Client::greeted(address_of(nth), daemon, "mail.good.test"));
     }
     crowd.extend(coming.join_all().await);
     eprintln!("{CROWD} clients were greeted in {:?}", began.elapsed());
     crowd
 }
 
-fn address_of(nth: usize) -> Ipv4Addr {
+fn address_of(nth: usize) -> IpAddr {
     let address = u16::try_from(nth / PER_ADDRESS).unwrap() + 1;
     let [high, low] = address.to_be_bytes();
-    Ipv4Addr::new(127, 8, high, low)
-}
-
-async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((from, 0).into()).unwrap();
-    timeout(PATIENCE, socket.connect(to)).await.expect("a connection in time").unwrap()
-}
-
-async fn say(member: &mut TcpStream, line: &str, code: &str) {
-    member.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
-    expect(member, code).await;
-}
-
-/// A whole reply with this code.
-async fn expect(member: &mut TcpStream, code: &str) {
-    let mut reply = Vec::new();
-    let whole = |reply: &[u8]| {
-        let last = reply.strip_suffix(b"\r\n").and_then(|lines| lines.rsplit(|&octet| octet == b'\n').next());
-        last.is_some_and(|line| line.starts_with(code.as_bytes()) && line.get(3) == Some(&b' '))
-    };
-    while !whole(&reply) {
-        let read = timeout(PATIENCE, member.read_buf(&mut reply)).await;
-        let octets = read.expect("a reply in time").unwrap();
-        assert!(octets > 0, "closed after {:?}", String::from_utf8_lossy(&reply));
-    }
+    IpAddr::V4(Ipv4Addr::new(127, 8, high, low))
 }
 
 /// An octet a second, for ever; ends when the daemon does.
-async fn talk(mut member: TcpStream, nth: usize) {
+async fn talk(mut member: Client, nth: usize, talking: Arc<AtomicUsize>) {
     sleep(Duration::from_millis(nth as u64 % 1000)).await;
-    loop {
-        for octet in b"NOOP\r\n" {
-            if member.write_all(&[*octet]).await.is_err() {
-                return;
-            }
-            sleep(Duration::from_secs(1)).await;
+    for octet in b"NOOP\r\n".iter().cycle() {
+        if member.try_send([*octet]).await.is_err() {
+            return;
         }
-        let mut reply = [0; 64];
-        match member.try_read(&mut reply) {
-            Ok(octets) if reply.get(..octets).is_some_and(|reply| reply.starts_with(b"250")) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(_) | Err(_) => return,
+        if *octet == b'\n' {
+            assert_eq!(member.reply().await.code, 250);
+        } else {
+            talking.fetch_add(usize::from(*octet == b'N'), Ordering::Relaxed);
+            sleep(Duration::from_secs(1)).await;
         }
     }
 }

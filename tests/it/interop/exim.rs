@@ -5,18 +5,19 @@
 //! nothing anywhere.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::client::Client;
-use super::zone::Zone;
-use super::{mail, peers};
-use crate::daemon::{Daemon, SOON, configuration, free_address};
+use super::mail;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{self, SOON, free_address};
 use crate::support::readme;
+use crate::support::zone::Zone;
 
 /// Where it listens according to the README.
 const GUIDE: &str = "127.0.0.1.10025";
@@ -37,15 +38,15 @@ impl Exim {
         let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("peers/exim");
         let program = unpacked.join("usr/sbin/exim4");
         if !program.is_file() {
-            peers::missing("Exim is not unpacked below target/peers (tests/run does it)");
+            process::missing("Exim is not unpacked below target/peers (tests/run does it)");
             return None;
         }
         if fs::metadata("/proc/self").unwrap().uid() != 0 {
-            peers::missing("Exim has to be started by root");
+            process::missing("Exim has to be started by root");
             return None;
         }
         let folder = tempfile::Builder::new().prefix("rmxd-exim-").tempdir().unwrap();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
+        let address = process::free_address();
         lay_out(folder.path(), &program, address);
         let said = File::create(folder.path().join("said")).unwrap();
         let script = "mount --bind \"$0/passwd\" /etc/passwd && mount --bind \"$0/group\" /etc/group && \
@@ -59,8 +60,7 @@ impl Exim {
             .spawn()
             .unwrap();
         let exim = Self { child, folder, address };
-        let greets = || TcpStream::connect(address).ok().map(drop);
-        peers::eventually("Exim's port", SOON, greets).await;
+        process::accepted(address).await;
         Some(exim)
     }
 
@@ -140,7 +140,7 @@ maildir:
 
 /// Sends 25 messages, one client after the other.
 async fn send(exim: &Exim, lines: &str) {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let lines =
         lines.replace("127.0.0.1:10025", &exim.address.to_string()).replace("example.com", "relay.test");
     let _daemon = Daemon::start(&configuration("gate.test", &[address], zone.address(), &lines), &[]).await;
@@ -156,7 +156,7 @@ async fn send(exim: &Exim, lines: &str) {
 async fn as_the_readme_has_it_exim_delivers_all_mail_at_once() {
     let Some(exim) = Exim::start().await else { return };
     send(&exim, &readme::block("toml exim")).await;
-    peers::eventually("25 messages", SOON, || (exim.delivered() >= 25).then_some(())).await;
+    process::eventually("25 messages", SOON, || (exim.delivered() >= 25).then_some(())).await;
     assert_eq!((exim.delivered(), exim.waiting()), (25, 0));
 }
 
@@ -168,6 +168,6 @@ async fn with_a_hundred_messages_a_connection_exim_leaves_most_to_the_next_queue
     assert!(lines.contains(key), "{lines}");
     send(&exim, &lines.replace(key, "messages_per_connection = 100\n")).await;
     let settled = || (exim.delivered() + exim.waiting() >= 25).then_some(());
-    peers::eventually("10 delivered, 15 that wait", SOON, settled).await;
+    process::eventually("10 delivered, 15 that wait", SOON, settled).await;
     assert_eq!((exim.delivered(), exim.waiting()), (10, 15));
 }

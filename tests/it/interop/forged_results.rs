@@ -2,18 +2,18 @@
 //! believes, and to SpamAssassin's parser. Neither may believe one that came through rmxd; both believe some without it.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::client::{Client, deliver_all};
-use super::gate::Gate;
-use super::peers;
+use super::gate;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::client::{Client, deliver_all};
+use crate::support::process;
+use crate::support::zone::Zone;
 
 const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,11 +22,13 @@ const POLICY: &str = "[policy]\nmode = \"monitor\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
-    let (Some(program), Some(perl)) = (peers::program("opendmarc"), peers::program("perl")) else { return };
+    let (Some(program), Some(perl)) = (process::program("opendmarc"), process::program("perl")) else {
+        return;
+    };
     let spamassassin =
         Command::new(&perl).args(["-MMail::SpamAssassin::Plugin::AuthRes", "-e", "1"]).output();
     if !spamassassin.is_ok_and(|run| run.status.success()) {
-        peers::missing("Mail::SpamAssassin is not installed");
+        process::missing("Mail::SpamAssassin is not installed");
         return;
     }
     let opendmarc = OpenDmarc::start(&program).await;
@@ -38,8 +40,8 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
     }) else {
         return;
     };
-    let zone = Zone::start().await;
-    let gate = Gate::start(&zone, &postfix, POLICY).await;
+    let zone = Zone::start();
+    let gate = gate::start(&zone, &postfix, POLICY).await;
     let fields = fields();
     for (address, domain) in [(postfix.address(), "direct.test"), (gate.address(), "forged.test")] {
         let rest = "From: a@good.test\r\nTo: user@relay.test\r\n\r\nbody\r\n";
@@ -64,7 +66,7 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
 
     let names: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/interop/readers/authres.pl");
-    let run = peers::run(Command::new(perl).arg(script), names.into(), LIMIT).await;
+    let run = process::run(Command::new(perl).arg(script), names.into(), LIMIT).await;
     let text = String::from_utf8_lossy(&run.stdout);
     assert_eq!(text.lines().count(), files.len(), "{}", String::from_utf8_lossy(&run.stderr));
     assert!(text.contains("direct.test"), "SpamAssassin believes nothing without rmxd");
@@ -136,7 +138,7 @@ struct OpenDmarc {
 impl OpenDmarc {
     async fn start(program: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("rmxd-opendmarc-").tempdir().unwrap();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
+        let address = process::free_address();
         let path = folder.path().display();
         let configuration = format!(
             "AuthservID gate.relay.test\nTrustedAuthservIDs gate.relay.test\nSocket inet:{}@127.0.0.1\nHistoryFile {path}/history\n\
@@ -150,7 +152,7 @@ impl OpenDmarc {
         command.arg("-f").arg("-c").arg(folder.path().join("conf"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let started = Self { child, address, folder };
-        peers::eventually("opendmarc", LIMIT, || TcpStream::connect(address).ok()).await;
+        process::accepted(address).await;
         started
     }
 

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use super::client::{Client, Reply, on_the_wire};
-use super::gate::Gate;
+use super::gate;
 use super::mail;
-use super::peers;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::client::{Client, Reply, on_the_wire};
+use crate::support::daemon::Daemon;
+use crate::support::process;
+use crate::support::zone::Zone;
 
 /// The address of mail.good.test, which is the exchanger of good.test.
 const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -49,7 +50,7 @@ async fn a_spoofed_sender_is_refused_and_postfix_never_sees_a_connection() {
         assert!(!said.status.success(), "{}", text(&said));
         assert!(text(&said).contains(expected), "{}", text(&said));
         let id = id_in(&text(&said)).unwrap().to_owned();
-        assert!(gate.log().contains(&id), "id {id} is not in {}", gate.log());
+        gate.logged(&id).await;
     }
     assert_eq!(postfix.connections().await, before);
     assert!(postfix.mailbox("user").is_empty());
@@ -73,7 +74,7 @@ async fn a_spoofed_header_is_refused_and_postfix_takes_no_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn smtp_source_delivers_in_parallel_sessions() {
-    let Some(program) = peers::program("smtp-source") else { return };
+    let Some(program) = process::program("smtp-source") else { return };
     let Some((gate, postfix, _zone)) = set_up().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("message");
@@ -96,7 +97,8 @@ async fn smtp_source_delivers_in_parallel_sessions() {
         "user@relay.test",
     ]);
     let said =
-        peers::run(command.arg("-F").arg(&file).arg(gate.address().to_string()), Vec::new(), SOON * 3).await;
+        process::run(command.arg("-F").arg(&file).arg(gate.address().to_string()), Vec::new(), SOON * 3)
+            .await;
     assert!(said.status.success(), "{}", text(&said));
 
     let files = postfix.wait_for_messages("user", 40, SOON).await;
@@ -150,7 +152,7 @@ async fn postfix_stopped_in_mid_session_gives_4xx_and_the_retry_arrives_once() {
         let ours = |stored: &&Vec<u8>| stored.windows(subject.len()).any(|part| part == subject.as_bytes());
         mail::assert_arrived(stored.iter().find(ours).unwrap(), &message, "the retry");
     }
-    assert!(gate.terminate().await);
+    gate.terminate().await;
 }
 
 /// When Postfix is stopped in a transaction.
@@ -162,7 +164,7 @@ enum Stop {
 }
 
 /// One transaction with Postfix stopped on the way; the first reply that isn't positive, or else the last.
-async fn deliver_while_stopping(gate: &Gate, postfix: &mut Postfix, stop: Stop, message: &[u8]) -> Reply {
+async fn deliver_while_stopping(gate: &Daemon, postfix: &mut Postfix, stop: Stop, message: &[u8]) -> Reply {
     let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
     if stop == Stop::BeforeMail {
         postfix.stop();
@@ -189,16 +191,16 @@ async fn deliver_while_stopping(gate: &Gate, postfix: &mut Postfix, stop: Stop, 
 }
 
 /// The three servers; none when Postfix can't be had.
-async fn set_up() -> Option<(Gate, Postfix, Zone)> {
+async fn set_up() -> Option<(Daemon, Postfix, Zone)> {
     let postfix = Postfix::start()?;
-    let zone = Zone::start().await;
-    let gate = Gate::start(&zone, &postfix, "").await;
+    let zone = Zone::start();
+    let gate = gate::start(&zone, &postfix, "").await;
     Some((gate, postfix, zone))
 }
 
 /// Sends one message to user@relay.test from the exchanger of good.test; none when swaks is not installed.
-async fn swaks(gate: &Gate, sender: &str, message: &[u8]) -> Option<Output> {
-    let mut command = Command::new(peers::program("swaks")?);
+async fn swaks(gate: &Daemon, sender: &str, message: &[u8]) -> Option<Output> {
+    let mut command = Command::new(process::program("swaks")?);
     let port = gate.address().port().to_string();
     command.args(["--server", "127.0.0.1", "--port", &port, "--local-interface", &EXCHANGER.to_string()]);
     command.args([
@@ -215,7 +217,7 @@ async fn swaks(gate: &Gate, sender: &str, message: &[u8]) -> Option<Output> {
     // as it is to be sent, but for the CRLF after the final dot, which swaks adds
     let wire = on_the_wire(message);
     let wire = wire.strip_suffix(b"\r\n").unwrap_or(&wire).to_vec();
-    Some(peers::run(&mut command, wire, SOON * 3).await)
+    Some(process::run(&mut command, wire, SOON * 3).await)
 }
 
 fn text(said: &Output) -> String {

@@ -4,13 +4,10 @@
 //! touched. A peer that isn't installed is named and its tests are skipped; with `RMXD_REQUIRE_PEERS=1`,
 //! which `tests/run` sets, that is a failure.
 
-pub(crate) mod client;
 mod exim;
 mod gate;
 pub(crate) mod mail;
-pub(crate) mod peers;
 mod postfix;
-pub(crate) mod zone;
 
 mod forged_results;
 mod gate_before_postfix;

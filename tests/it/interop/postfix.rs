@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::client::Client;
-use super::peers;
+use crate::support::client::Client;
+use crate::support::process;
 
 use crate::support::readme;
 
@@ -51,17 +51,17 @@ impl Postfix {
     }
 
     fn start_as(smtpd: &str, main_cf: impl FnOnce(&Path) -> String) -> Option<Self> {
-        let program = peers::program("postfix")?;
+        let program = process::program("postfix")?;
         let Some(owner) = numeric_id("/etc/passwd", "postfix") else {
-            peers::missing("there is no user postfix");
+            process::missing("there is no user postfix");
             return None;
         };
         let folder = tempfile::Builder::new().prefix("rmxd-postfix-").tempdir().unwrap();
         if fs::metadata("/proc/self").unwrap().uid() != 0 {
-            peers::missing("postfix has to be started by root");
+            process::missing("postfix has to be started by root");
             return None;
         }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peers::free_port()));
+        let address = process::free_address();
         assert!(smtpd.contains(GUIDE), "{smtpd}");
         lay_out(folder.path(), &smtpd.replace(GUIDE, &address.to_string()), owner);
         let more = main_cf(folder.path());
@@ -99,7 +99,7 @@ impl Postfix {
     /// Waits until the log has a line with `text`, and gives that line.
     pub(crate) async fn logged(&self, text: &str) -> String {
         let ask = || self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
-        peers::eventually(&format!("a line with {text:?} in Postfix's log"), Duration::from_secs(10), ask)
+        process::eventually(&format!("a line with {text:?} in Postfix's log"), Duration::from_secs(10), ask)
             .await
     }
 
@@ -127,7 +127,7 @@ impl Postfix {
     /// Waits until a mailbox has at least `count` messages, and gives their files.
     pub(crate) async fn wait_for_messages(&self, user: &str, count: usize, limit: Duration) -> Vec<PathBuf> {
         let ask = || Some(self.mailbox(user)).filter(|files| files.len() >= count);
-        peers::eventually(&format!("{count} message(s) for {user}"), limit, ask).await
+        process::eventually(&format!("{count} message(s) for {user}"), limit, ask).await
     }
 
     /// Waits until nothing is left in the queue.
@@ -136,7 +136,7 @@ impl Postfix {
         let ask = || {
             ["incoming", "active", "deferred"].iter().all(|name| is_empty(&queue.join(name))).then_some(())
         };
-        peers::eventually("an empty queue", Duration::from_secs(60), ask).await;
+        process::eventually("an empty queue", Duration::from_secs(60), ask).await;
     }
 
     fn control(&self, verb: &str) {

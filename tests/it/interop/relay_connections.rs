@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::client::Client;
-use super::gate::Gate;
+use super::gate;
 use super::mail;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::client::Client;
+use crate::support::daemon::Daemon;
+use crate::support::zone::Zone;
 
 const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
 const SOON: Duration = Duration::from_secs(20);
@@ -16,7 +17,7 @@ const SOON: Duration = Duration::from_secs(20);
 const OURS: &str = "relay.domains=relay.test";
 
 /// Sends messages in one session; all must be taken.
-async fn send(gate: &Gate, numbers: std::ops::Range<usize>) {
+async fn send(gate: &Daemon, numbers: std::ops::Range<usize>) {
     let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
     for number in numbers {
         let reply = client.deliver("a@good.test", "user@relay.test", &mail::message(number, 1_000)).await;
@@ -34,8 +35,8 @@ async fn postfix_limits_the_connections_and_messages_of_the_real_client() {
             .to_owned()
     };
     let Some(postfix) = Postfix::start_with(main_cf) else { return };
-    let zone = Zone::start().await;
-    let gate = Gate::start(&zone, &postfix, "").await;
+    let zone = Zone::start();
+    let gate = gate::start(&zone, &postfix, "").await;
     let mut open = Vec::new();
     let (second_connection, second_message) = ("too many connections from 127.0.0.10", "4.7.1");
     for (address, expected) in [("127.0.0.10", 250), ("127.0.0.66", 250), ("127.0.0.10", 451)] {
@@ -44,7 +45,7 @@ async fn postfix_limits_the_connections_and_messages_of_the_real_client() {
         assert_eq!(reply.code, expected, "{address}: {}", reply.text);
         open.push(client);
     }
-    assert!(gate.log().contains(second_connection), "{}", gate.log());
+    gate.logged(second_connection).await;
     let reply = open[0].deliver("a@good.test", "user@relay.test", &mail::message(2, 10)).await;
     assert!(reply.code == 450 && reply.text.contains(second_message), "{}", reply.text);
 }
@@ -52,8 +53,8 @@ async fn postfix_limits_the_connections_and_messages_of_the_real_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn by_xclient_a_session_has_one_connection_in_the_clients_name() {
     let Some(mut postfix) = Postfix::start() else { return };
-    let zone = Zone::start().await;
-    let gate = Gate::start(&zone, &postfix, "").await;
+    let zone = Zone::start();
+    let gate = gate::start(&zone, &postfix, "").await;
     let before = postfix.connections().await;
     send(&gate, 0..3).await;
     send(&gate, 3..5).await;
@@ -65,8 +66,8 @@ async fn by_xclient_a_session_has_one_connection_in_the_clients_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_is_named_all_sessions_share_a_connection() {
     let Some(mut postfix) = Postfix::start() else { return };
-    let zone = Zone::start().await;
-    let gate = Gate::start_with(&zone, &postfix, "", &["relay.identity=none", OURS]).await;
+    let zone = Zone::start();
+    let gate = gate::start_with(&zone, &postfix, "", &["relay.identity=none", OURS]).await;
     let before = postfix.connections().await;
     for number in 0..5 {
         send(&gate, number..number + 1).await;
@@ -89,9 +90,9 @@ async fn where_nobody_is_named_all_sessions_share_a_connection() {
 async fn by_xforward_the_log_names_each_client_on_a_shared_connection() {
     let main_cf = "smtpd_tls_security_level = none\nsmtpd_authorized_xforward_hosts = 127.0.0.0/8\n";
     let Some(mut postfix) = Postfix::start_without_xclient(main_cf) else { return };
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     for identity in ["relay.identity=auto", "relay.identity=xforward"] {
-        let gate = Gate::start_with(&zone, &postfix, "", &[identity, OURS]).await;
+        let gate = gate::start_with(&zone, &postfix, "", &[identity, OURS]).await;
         let before = postfix.connections().await;
         let logged = postfix.log().len();
         send(&gate, 0..2).await;
@@ -105,7 +106,7 @@ async fn by_xforward_the_log_names_each_client_on_a_shared_connection() {
             assert!(line.contains("client=unknown[127.0.0.1]"), "{line}");
             assert!(line.contains("orig_client=mail.good.test[127.0.0.10]"), "{line}");
             let id = line.split("orig_queue_id=").nth(1).unwrap().split(',').next().unwrap();
-            assert!(gate.log().contains(id), "{id} is in Postfix's log only");
+            gate.logged(id).await;
         }
     }
 }
@@ -114,8 +115,8 @@ async fn by_xforward_the_log_names_each_client_on_a_shared_connection() {
 async fn by_a_proxy_header_postfix_takes_the_client_for_its_own() {
     let main_cf = "smtpd_tls_security_level = none\nsmtpd_upstream_proxy_protocol = haproxy\n";
     let Some(postfix) = Postfix::start_without_xclient(main_cf) else { return };
-    let zone = Zone::start().await;
-    let gate = Gate::start_with(&zone, &postfix, "", &["relay.identity=proxy-v2", OURS]).await;
+    let zone = Zone::start();
+    let gate = gate::start_with(&zone, &postfix, "", &["relay.identity=proxy-v2", OURS]).await;
     send(&gate, 0..2).await;
     send(&gate, 2..3).await;
     postfix.wait_for_messages("user", 3, SOON).await;
@@ -135,8 +136,8 @@ async fn by_xclient_a_client_that_postfix_refuses_at_once_is_told_so_and_others_
             .to_owned()
     };
     let Some(postfix) = Postfix::start_with(main_cf) else { return };
-    let zone = Zone::start().await;
-    let gate = Gate::start(&zone, &postfix, "").await;
+    let zone = Zone::start();
+    let gate = gate::start(&zone, &postfix, "").await;
     let rows = [
         (
             "127.0.0.66",
@@ -166,5 +167,6 @@ async fn by_xclient_a_client_that_postfix_refuses_at_once_is_told_so_and_others_
     }
     send(&gate, 0..2).await;
     postfix.wait_for_messages("user", 2, SOON).await;
-    assert_eq!(gate.log().matches(" outcome=relay_refused ").count(), rows.len(), "{}", gate.log());
+    let log = gate.settled(" outcome=relay_refused ", rows.len()).await;
+    assert_eq!(log.matches(" outcome=relay_refused ").count(), rows.len(), "{log}");
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::client::{Client, on_the_wire};
-use super::gate::Gate;
+use super::gate;
 use super::mail;
-use super::peers;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::client::{Client, on_the_wire};
+use crate::support::daemon::Daemon;
+use crate::support::process;
+use crate::support::zone::Zone;
 
 const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
 const SOON: Duration = Duration::from_secs(20);
@@ -26,16 +27,17 @@ async fn a_postfix_process_that_dies_within_or_after_the_body_gives_4xx_and_the_
         let wire = on_the_wire(&message);
         let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
         let smtpd = talk_to_data(&mut client, &postfix, number).await;
+        // how far the octets have come when it dies is left to chance: the reply is the same
         if after_the_body {
             // all of it, with the dot, is on its way to a process that will not answer any more
-            peers::signal(smtpd, "STOP");
+            process::signal(smtpd, "STOP");
             client.send(&wire).await;
             sleep(Duration::from_millis(500)).await;
-            peers::signal(smtpd, "KILL");
+            process::signal(smtpd, "KILL");
         } else {
             client.send(wire.get(..50_000).unwrap()).await;
             sleep(Duration::from_millis(200)).await;
-            peers::signal(smtpd, "KILL");
+            process::signal(smtpd, "KILL");
             client.send(wire.get(50_000..).unwrap()).await;
         }
         let reply = client.reply().await;
@@ -89,12 +91,12 @@ async fn a_postfix_that_reads_nothing_for_seconds_gets_the_whole_message_once() 
     let message = mail::message(0, LARGE);
     let mut client = Client::greeted(EXCHANGER, gate.address(), "mail.good.test").await;
     let smtpd = talk_to_data(&mut client, &postfix, 0).await;
-    peers::signal(smtpd, "STOP");
+    process::signal(smtpd, "STOP");
     let began = Instant::now();
     let wire = on_the_wire(&message);
     let pause = async {
         sleep(Duration::from_secs(4)).await;
-        peers::signal(smtpd, "CONT");
+        process::signal(smtpd, "CONT");
     };
     let ((), ()) = tokio::join!(client.send(&wire), pause);
     let reply = client.reply().await;
@@ -105,10 +107,10 @@ async fn a_postfix_that_reads_nothing_for_seconds_gets_the_whole_message_once() 
     assert_eq!((postfix.mailbox("user").len(), stored(&postfix, 0, &message)), (1, 1));
 }
 
-async fn set_up(postfix: Option<Postfix>) -> Option<(Gate, Postfix, Zone)> {
+async fn set_up(postfix: Option<Postfix>) -> Option<(Daemon, Postfix, Zone)> {
     let postfix = postfix?;
-    let zone = Zone::start().await;
-    let gate = Gate::start_with(&zone, &postfix, "", &["relay.reply_timeout=30s"]).await;
+    let zone = Zone::start();
+    let gate = gate::start_with(&zone, &postfix, "", &["relay.reply_timeout=30s"]).await;
     Some((gate, postfix, zone))
 }
 
@@ -125,7 +127,7 @@ async fn talk_to_data(client: &mut Client, postfix: &Postfix, number: usize) -> 
         let line = lines.nth(2 * number)?;
         line.split("/smtpd[").nth(1)?.split(']').next()?.parse().ok()
     };
-    peers::eventually("a line with the process of the transaction", SOON, ask).await
+    process::eventually("a line with the process of the transaction", SOON, ask).await
 }
 
 /// How many files of user@relay.test hold this message; each that bears its subject must be all of it.

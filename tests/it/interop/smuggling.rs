@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::client::Client;
-use super::gate::Gate;
+use super::gate;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::client::Client;
+use crate::support::zone::Zone;
 
 /// The address of mail.good.test, which is the exchanger of good.test.
 const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -64,10 +64,10 @@ struct Case {
 async fn no_look_alike_of_the_end_of_data_lets_a_second_envelope_through() {
     let Some(postfix) = Postfix::start_with(|_| GULLIBLE.to_owned()) else { return };
     assert_can_be_fooled(&postfix).await;
-    let zone = Zone::start().await;
-    let strict = Gate::start(&zone, &postfix, "[policy]\nmalformed = \"tag\"\n").await;
+    let zone = Zone::start();
+    let strict = gate::start(&zone, &postfix, "[policy]\nmalformed = \"tag\"\n").await;
     let lenient = "[policy]\nmalformed = \"tag\"\n[limits]\nbare_newline = \"normalize\"\n";
-    let lenient = Gate::start(&zone, &postfix, lenient).await;
+    let lenient = gate::start(&zone, &postfix, lenient).await;
 
     let cases = cases();
     let said = play(&cases, strict.address(), lenient.address()).await;

@@ -7,24 +7,25 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::client::on_the_wire;
-use super::gate::Gate;
+use super::gate;
 use super::mail;
-use super::peers;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::client::on_the_wire;
+use crate::support::daemon::Daemon;
+use crate::support::process;
+use crate::support::zone::Zone;
 
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_comes_from_swaks_by_tls_and_goes_to_postfix_by_tls() {
     let Some(postfix) = Postfix::start_with(|folder| tls_of_postfix(folder, "may")) else { return };
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let certificate = Certificate::new();
     for (number, relay_tls) in ["opportunistic", "required"].into_iter().enumerate() {
         let set = certificate.settings();
         let set = [set[0].as_str(), &set[1], &format!("relay.tls={relay_tls}")];
-        let gate = Gate::start_with(&zone, &postfix, "", &set).await;
+        let gate = gate::start_with(&zone, &postfix, "", &set).await;
         let before = postfix.mailbox("user");
         let message = mail::message(number, 200_000);
         let Some(said) = swaks(&gate, &["--tls"], &message).await else { return };
@@ -42,19 +43,19 @@ async fn mail_comes_from_swaks_by_tls_and_goes_to_postfix_by_tls() {
         // what XCLIENT says of the client goes by TLS too, and Postfix believes it
         let client = postfix.logged("client=mail.good.test[127.0.0.10]").await;
         assert!(!client.is_empty());
-        let established = postfix.log().matches("TLS connection established from").count();
-        assert!(established > number, "{}", postfix.log());
-        assert!(gate.terminate().await);
+        let established = || postfix.log().matches("TLS connection established from").count();
+        process::eventually("TLS to Postfix", SOON, || (established() > number).then_some(())).await;
+        gate.terminate().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postfix_that_insists_on_tls_gets_it() {
     let Some(postfix) = Postfix::start_with(|folder| tls_of_postfix(folder, "encrypt")) else { return };
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     for (relay_tls, delivered) in [("none", false), ("opportunistic", true)] {
         let set = format!("relay.tls={relay_tls}");
-        let gate = Gate::start_with(&zone, &postfix, "", &[&set]).await;
+        let gate = gate::start_with(&zone, &postfix, "", &[&set]).await;
         let Some(said) = swaks(&gate, &[], &mail::message(1, 1_000)).await else { return };
         assert_eq!(said.status.success(), delivered, "{relay_tls}: {}", text(&said));
     }
@@ -64,14 +65,19 @@ async fn a_postfix_that_insists_on_tls_gets_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postfix_without_tls_gets_mail_only_where_plain_text_is_allowed() {
     let Some(postfix) = Postfix::start() else { return };
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     for (relay_tls, delivered) in [("required", false), ("opportunistic", true)] {
         let set = format!("relay.tls={relay_tls}");
-        let gate = Gate::start_with(&zone, &postfix, "", &[&set]).await;
+        let gate = gate::start_with(&zone, &postfix, "", &[&set]).await;
         let Some(said) = swaks(&gate, &[], &mail::message(1, 1_000)).await else { return };
         assert_eq!(said.status.success(), delivered, "{relay_tls}: {}", text(&said));
         assert_eq!(text(&said).contains("451 4.4.1 "), !delivered, "{}", text(&said));
-        assert_eq!(gate.log().contains("does not offer STARTTLS"), !delivered, "{}", gate.log());
+        let without_tls = "does not offer STARTTLS";
+        if !delivered {
+            gate.logged(without_tls).await;
+        }
+        let log = gate.whole_log().await;
+        assert_eq!(log.contains(without_tls), !delivered, "{log}");
     }
     postfix.wait_for_messages("user", 1, SOON).await;
 }
@@ -79,25 +85,25 @@ async fn a_postfix_without_tls_gets_mail_only_where_plain_text_is_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_1_2_is_spoken_and_older_is_not() {
     let Some(postfix) = Postfix::start() else { return };
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let certificate = Certificate::new();
     let set = certificate.settings();
-    let gate = Gate::start_with(&zone, &postfix, "", &[&set[0], &set[1]]).await;
+    let gate = gate::start_with(&zone, &postfix, "", &[&set[0], &set[1]]).await;
     for (protocol, delivered) in [("tlsv1_2", true), ("tlsv1_1", false)] {
         let arguments = ["--tls", "--tls-protocol", protocol];
         let Some(said) = swaks(&gate, &arguments, &mail::message(1, 1_000)).await else { return };
         assert_eq!(said.status.success(), delivered, "{protocol}: {}", text(&said));
     }
-    assert!(gate.log().contains("TLS handshake failed"), "{}", gate.log());
+    gate.logged("TLS handshake failed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_renewal_is_logged_and_a_good_one_taken_on() {
     let Some(postfix) = Postfix::start() else { return };
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let certificate = Certificate::new();
     let set = certificate.settings();
-    let gate = Gate::start_with(&zone, &postfix, "", &[&set[0], &set[1]]).await;
+    let gate = gate::start_with(&zone, &postfix, "", &[&set[0], &set[1]]).await;
     let steps: [(&dyn Fn(), &str); 2] = [
         (
             &|| fs::write(certificate.folder.path().join("key.pem"), "half a k").unwrap(),
@@ -114,7 +120,7 @@ async fn a_bad_renewal_is_logged_and_a_good_one_taken_on() {
             assert!(said.status.success(), "{}", text(&said));
         }
     }
-    assert!(gate.log().contains("key.pem: holds no private key in PEM"), "{}", gate.log());
+    gate.logged("key.pem: holds no private key in PEM").await;
 }
 
 struct Certificate {
@@ -155,15 +161,15 @@ tls_random_source = dev:/dev/urandom
 }
 
 /// Sends one message from the exchanger of good.test; none when swaks is not installed.
-async fn swaks(gate: &Gate, more: &[&str], message: &[u8]) -> Option<Output> {
-    let mut command = Command::new(peers::program("swaks")?);
+async fn swaks(gate: &Daemon, more: &[&str], message: &[u8]) -> Option<Output> {
+    let mut command = Command::new(process::program("swaks")?);
     let port = gate.address().port().to_string();
     command.args(["--server", "127.0.0.1", "--port", &port, "--local-interface", "127.0.0.10"]);
     command.args(["--helo", "mail.good.test", "--from", "a@good.test", "--to", "user@relay.test"]);
     command.args(["--timeout", "60", "--no-data-fixup", "--data", "-"]).args(more);
     let wire = on_the_wire(message);
     let wire = wire.strip_suffix(b"\r\n").unwrap_or(&wire).to_vec();
-    Some(peers::run(&mut command, wire, SOON * 3).await)
+    Some(process::run(&mut command, wire, SOON * 3).await)
 }
 
 fn text(said: &Output) -> String {

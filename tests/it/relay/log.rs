@@ -1,14 +1,15 @@
 //! What the log says of a relay's refusals: one event for each, with the outcome and the relay's words.
 
 use super::faulty::{Fault, Relay, Step};
-use crate::daemon::{Daemon, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::zone::Zone;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, configuration};
 use crate::support::pattern::{Found, matches};
+use crate::support::process::free_address;
+use crate::support::zone::Zone;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_by_the_relay_is_one_event_with_sender_recipient_and_the_relays_words() {
-    let zone = Zone::start().await;
+    let zone = Zone::start();
     let refused = |rcpt: &str, reply: &str| format!("relay_refused {rcpt}@here.test {reply}");
     let greylisted = refused("b", "\"450 4.2.0 greylisted\"");
     let rows = [
@@ -28,15 +29,16 @@ async fn each_refusal_by_the_relay_is_one_event_with_sender_recipient_and_the_re
         (Fault::None, vec!["delivered a@here.test \"250 *".to_owned()]),
     ];
     for (fault, expected) in rows {
-        let events = logged(&zone, fault).await;
+        let events = logged(&zone, fault, expected.len()).await;
         let fits = |(event, expected): (&String, &String)| matches(expected, event, &mut Found::new());
         let alike = events.len() == expected.len() && events.iter().zip(&expected).all(fits);
         assert!(alike, "{fault:?}: {events:#?}");
     }
 }
 
-/// What the log has of refusals by the relay after a transaction to three recipients, from the message on.
-async fn logged(zone: &Zone, fault: Fault) -> Vec<String> {
+/// What the log has of refusals by the relay after a transaction to three recipients, from the message on, once it has as
+/// many as are expected.
+async fn logged(zone: &Zone, fault: Fault, count: usize) -> Vec<String> {
     let (address, relay) = (free_address(), Relay::start(fault, true).await);
     let more = format!("[relay]\nnext_hop = \"smtp://{}\"\ndomains = [\"here.test\"]\n", relay.address);
     let daemon = Daemon::start(&configuration("gate.test", &[address], zone.address(), &more), &[]).await;
@@ -50,7 +52,7 @@ async fn logged(zone: &Zone, fault: Fault) -> Vec<String> {
         client.reply().await;
     }
     assert_eq!(client.command("QUIT").await.code, 221);
-    let log = daemon.log();
+    let log = daemon.settled(" INFO rmxd::decision: ", count).await;
     let events = log.lines().filter(|line| line.contains(" INFO rmxd::decision: "));
     events
         .map(|event| {

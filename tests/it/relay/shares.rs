@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::faulty::{Fault, Relay};
-use crate::daemon::{Daemon, SOON, configuration, free_address};
-use crate::interop::client::Client;
-use crate::interop::zone::Zone;
-use crate::interop::{mail, peers};
+use crate::interop::mail;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, configuration};
+use crate::support::process::{self, SOON, free_address};
+use crate::support::zone::Zone;
 
 const SLOW: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 40));
@@ -40,12 +41,12 @@ async fn stall(from: IpAddr, address: SocketAddr) -> Result<Client, String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_a_client_with_many_slow_transactions_anothers_mail_goes_through_at_once() {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let (zone, address, relay) = (Zone::start().await, free_address(), Relay::start(Fault::None, true).await);
+    let (zone, address, relay) = (Zone::start(), free_address(), Relay::start(Fault::None, true).await);
     let _daemon = Daemon::start(&text(address, &zone, &relay, 10, "5s"), &[]).await;
     let begun: Vec<_> = (0..20).map(|_| tokio::spawn(stall(SLOW, address))).collect();
     // five and the probe's
     let share = || (relay.connections() == 6).then_some(());
-    peers::eventually("as many connections as one client gets", SOON, share).await;
+    process::eventually("as many connections as one client gets", SOON, share).await;
 
     let mut other = Client::greeted(OTHER, address, "mail.good.test").await;
     for number in 0..3 {
@@ -70,7 +71,7 @@ async fn beside_a_client_with_many_slow_transactions_anothers_mail_goes_through_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_reload_what_old_sessions_hold_counts_against_the_new_limit() {
-    let (zone, address, relay) = (Zone::start().await, free_address(), Relay::start(Fault::None, true).await);
+    let (zone, address, relay) = (Zone::start(), free_address(), Relay::start(Fault::None, true).await);
     // so that none is taken back
     let at_any_rate = "limits.data_rate=1B";
     let mut daemon = Daemon::start(&text(address, &zone, &relay, 4, "1s"), &["--set", at_any_rate]).await;
@@ -139,7 +140,7 @@ async fn dribble(from: IpAddr, address: SocketAddr, at: Stuck) -> String {
 /// when they lose one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newcomers_mail_is_through_in_five_seconds_beside_a_hundred_slow_clients() {
-    let (zone, address, relay) = (Zone::start().await, free_address(), Relay::start(Fault::None, true).await);
+    let (zone, address, relay) = (Zone::start(), free_address(), Relay::start(Fault::None, true).await);
     let daemon = Daemon::start(&text(address, &zone, &relay, 100, "10s"), &[]).await;
     let slow: Vec<_> = (0..100_u8)
         .map(|number| {
@@ -154,7 +155,7 @@ async fn a_newcomers_mail_is_through_in_five_seconds_beside_a_hundred_slow_clien
         })
         .collect();
     let all = || (relay.connections() >= 101).then_some(());
-    peers::eventually("all connections in use", SOON, all).await;
+    process::eventually("all connections in use", SOON, all).await;
     for number in 0..5 {
         let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10 + number));
         let began = Instant::now();
@@ -170,21 +171,21 @@ async fn a_newcomers_mail_is_through_in_five_seconds_beside_a_hundred_slow_clien
         assert!(!client.is_finished(), "its last reply was another");
         client.abort();
     }
-    let log = daemon.log();
-    let line =
-        log.lines().find(|line| line.contains("too slow while others wait for the relay")).expect("a line");
+    let slow = "too slow while others wait for the relay";
+    let log = daemon.logged(slow).await;
+    let line = log.lines().find(|line| line.contains(slow)).expect("a line");
     assert!(line.contains("client=127.7.") && line.contains("octets a second"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_client_is_ended_only_when_another_waits_and_the_relay_gets_no_dot() {
-    let (zone, address) = (Zone::start().await, free_address());
+    let (zone, address) = (Zone::start(), free_address());
     let relay = Relay::start(Fault::None, true).await;
     let _daemon = Daemon::start(&text(address, &zone, &relay, 1, "3s"), &[]).await;
     let slow = tokio::spawn(dribble(SLOW, address, Stuck::Body));
     let held = || (relay.connections() >= 2).then_some(());
-    peers::eventually("the connection in use", SOON, held).await;
-    // alone it may take its time
+    process::eventually("the connection in use", SOON, held).await;
+    // alone it may take its time, longer than another waits for a connection
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!slow.is_finished());
     let mut other = Client::greeted(OTHER, address, "mail.good.test").await;

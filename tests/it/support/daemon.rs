@@ -1,120 +1,249 @@
-//! The real binary: started, talked to, signalled, and its end awaited.
+//! The harness that starts `rmxd serve`, a process with a folder of its own: its signals, its log, its mail, its end.
 
-use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::log::{settled, so_far};
+use super::process::{self, SOON, binary, eventually};
 
-/// For anything that is expected; far more than it takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The binary with nothing of rmxd's in its environment, and no system-wide configuration.
-pub(crate) fn rmxd(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rmxd"));
-    command.args(arguments).env_clear().env("NO_COLOR", "1").stdin(Stdio::null());
-    command
-}
-
-/// A running `rmxd serve`. Dropping it kills it.
+/// A running daemon. Dropping it kills it.
 pub(crate) struct Daemon {
     child: Child,
-    folder: TempDir,
+    home: Home,
+    /// What the log had before.
+    begins: usize,
+}
+
+/// Where a daemon has its configuration, its log and its Maildir; it outlives the daemon.
+pub(crate) struct Home(TempDir);
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("rmxd-daemon-").tempdir().unwrap())
+    }
+
+    pub(crate) fn with(configuration: &str) -> Self {
+        let home = Self::new();
+        home.configure(configuration);
+        home
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Writes the configuration as a good editor does: whole, by renaming.
+    pub(crate) fn configure(&self, text: &str) {
+        let new = self.path().join("rmxd.toml.new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.path().join("rmxd.toml")
+    }
+
+    /// A program in this folder that writes to the log.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let log = File::options().create(true).append(true).open(self.path().join("log")).unwrap();
+        let mut command = process::command(program);
+        command.current_dir(self.path()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+    }
+
+    /// `rmxd serve` with the configuration.
+    pub(crate) fn serve(&self) -> Command {
+        self.serve_with(binary())
+    }
+
+    /// The same of another build.
+    pub(crate) fn serve_with(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.command(program);
+        command.arg("serve").arg("--config").arg(self.file());
+        command
+    }
+
+    /// What the log has now: all of it once the daemon has ended.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.path().join("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// The messages in the Maildir.
+    pub(crate) fn messages(&self) -> Vec<Vec<u8>> {
+        let entries = fs::read_dir(self.path().join("mail/new")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| !is_hidden(path)).map(|path| fs::read(path).unwrap()).collect()
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 impl Daemon {
-    /// Starts one with these lines of configuration, `KEY=VALUE` as for `--set`, and flags; it may fail to. Without a
-    /// DNS server of its own it has one that doesn't answer, so that none outside of this machine is asked.
-    pub(crate) fn spawn(lines: &[&str], flags: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("rmxd-serve-").tempdir().unwrap();
-        std::fs::write(
-            folder.path().join("rmxd.toml"),
-            "hostname = 'gate.test'\nlisten.smtp = ['127.0.0.1:0']\nlisten.admin = ''\ndns.servers = ['127.0.0.1:9']\nhistory.path = ''\n",
-        )
-        .unwrap();
-        let log = File::create(folder.path().join("log")).unwrap();
-        let mut command = rmxd(&["serve", "--config", "rmxd.toml"]);
-        for line in lines {
-            command.args(["--set", line]);
-        }
-        let child =
-            command.args(flags).current_dir(folder.path()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        Self { child, folder }
+    /// Starts one and waits until it listens.
+    pub(crate) async fn start(configuration: &str, arguments: &[&str]) -> Self {
+        let home = Home::with(configuration);
+        let mut command = home.serve();
+        command.args(arguments);
+        Self::spawn(command, home).await
     }
 
-    /// The same, and waits until it listens.
-    pub(crate) async fn start(lines: &[&str], flags: &[&str]) -> (Self, SocketAddr) {
-        let mut daemon = Self::spawn(lines, flags);
-        let began = Instant::now();
-        loop {
-            let log = daemon.log();
-            // as text and as JSON
-            let line = log.lines().find(|line| line.contains("listening"));
-            if let Some(at) = line.and_then(|line| line.find("127.0.0.1:").map(|at| line.split_at(at).1)) {
-                let end = at.find([' ', '"']).unwrap_or(at.len());
-                return (daemon, at.split_at(end).0.parse().unwrap());
-            }
-            let ended = daemon.child.try_wait().unwrap();
-            assert!(ended.is_none() && began.elapsed() < PATIENCE, "it doesn't listen: {ended:?}\n{log}");
-            sleep(Duration::from_millis(10)).await;
-        }
+    /// The same of the build that is measured.
+    pub(crate) async fn start_measured(configuration: &str, arguments: &[&str]) -> Self {
+        let home = Home::with(configuration);
+        let mut command = home.serve_with(process::measured_binary());
+        command.args(arguments);
+        Self::spawn(command, home).await
     }
 
-    /// Its folder: the Maildir `mail` and the log.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    /// The same for a command of the test's own.
+    pub(crate) async fn spawn(command: Command, home: Home) -> Self {
+        let mut daemon = Self::launch(command, home);
+        daemon.listens().await;
+        daemon
     }
 
-    /// What it logged so far.
+    /// Starts one that may never listen.
+    pub(crate) fn launch(mut command: Command, home: Home) -> Self {
+        let begins = home.log().len();
+        Self { child: command.spawn().unwrap(), home, begins }
+    }
+
+    /// Waits until it listens, and gives [`Self::address`].
+    pub(crate) async fn listens(&mut self) -> SocketAddr {
+        eventually("rmxd listening", SOON, || {
+            self.assert_running();
+            self.listening()
+        })
+        .await
+    }
+
+    fn listening(&self) -> Option<SocketAddr> {
+        // as text and as JSON
+        let log = self.home.log().split_off(self.begins);
+        let is_told = |line: &&str| line.contains(" listening ") || line.contains("\"listening\"");
+        // a line may not be whole yet
+        let line = log.split_inclusive('\n').filter(|line| line.ends_with('\n')).find(is_told)?;
+        let (_, from) = line.split_once("address").unwrap_or_else(|| panic!("{line}"));
+        let from = from.trim_start_matches(['=', ':', '"']);
+        let end = from.find([' ', '"', '\n']).unwrap_or(from.len());
+        Some(from.split_at(end).0.parse().unwrap_or_else(|error| panic!("{error}: {line}")))
+    }
+
+    /// Where it listens; of several addresses the first.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listening().expect("it listens")
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// What it has logged up to now. What it logs last may come a moment later: an assertion needs
+    /// [`Self::logged`] or [`Self::whole_log`], unless the daemon has ended.
     pub(crate) fn log(&self) -> String {
-        settled(&self.folder.path().join("log"))
+        self.home.log()
     }
 
-    /// Messages in its Maildir.
-    pub(crate) fn delivered(&self) -> Vec<PathBuf> {
-        let new = self.folder.path().join("mail/new");
-        std::fs::read_dir(new).unwrap().map(|entry| entry.unwrap().path()).collect()
+    /// Waits until the log has this; the log then.
+    pub(crate) async fn logged(&self, what: &str) -> String {
+        self.logged_times(what, 1).await
     }
 
-    /// Sends it SIGTERM.
-    pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+    /// Waits until the log has this so many times at least; the log then.
+    pub(crate) async fn logged_times(&self, what: &str, times: usize) -> String {
+        let wanted = format!("{times} times {what:?} in the log");
+        eventually(&wanted, SOON, || Some(self.log()).filter(|log| log.matches(what).count() >= times)).await
     }
 
-    /// Waits for its end; its exit code.
-    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(began.elapsed() < PATIENCE, "it doesn't end\n{}", self.log());
-            sleep(Duration::from_millis(10)).await;
-        }
+    /// Waits until the log has this so many times at least; the log with all that was logged up to then.
+    pub(crate) async fn settled(&self, what: &str, times: usize) -> String {
+        self.logged_times(what, times).await;
+        self.whole_log().await
     }
 
-    /// Waits until the log has this.
-    pub(crate) async fn logs(&self, text: &str) {
-        let began = Instant::now();
-        while !so_far(&self.folder.path().join("log")).contains(text) {
-            assert!(began.elapsed() < PATIENCE, "no {text} in the log\n{}", self.log());
-            sleep(Duration::from_millis(10)).await;
-        }
+    /// The log with all that was logged before this call: the daemon is asked for a report, which comes behind it and isn't
+    /// part of what is given.
+    pub(crate) async fn whole_log(&self) -> String {
+        let reports = |log: &str| {
+            let texts =
+                log.match_indices("occasion=asked").chain(log.match_indices("\"occasion\":\"asked\""));
+            texts.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let before = reports(&self.log()).len();
+        self.signal("USR1");
+        eventually("a report", SOON, || {
+            let mut log = self.log();
+            let report = *reports(&log).get(before)?;
+            let line = log.get(..report)?.rfind('\n').map_or(0, |end| end + 1);
+            log.truncate(line);
+            Some(log)
+        })
+        .await
     }
 
-    /// Resident memory in KiB.
+    pub(crate) fn signal(&self, name: &str) {
+        process::signal(self.child.id(), name);
+    }
+
+    /// SIGHUP, and what was logged of it, to its last line.
+    pub(crate) async fn reload(&mut self) -> String {
+        let before = self.home.log().len();
+        self.signal("HUP");
+        eventually("an end of the reload", SOON, || {
+            self.assert_running();
+            let log = self.home.log().split_off(before);
+            let ends = ["serve: reloaded ", "serve: not reloaded", "\"message\":\"reloaded\""];
+            log.lines().any(|line| ends.iter().any(|end| line.contains(end))).then_some(log)
+        })
+        .await
+    }
+
+    /// Resident memory now, in KiB.
     pub(crate) fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        self.status("VmRSS:")
+    }
+
+    /// The most resident memory that it has had, in KiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// A line of proc_pid_status(5).
+    fn status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        process::ended(&mut self.child, limit).await
+    }
+
+    /// SIGTERM, and what is left of it after its end, which must be a good one.
+    pub(crate) async fn terminate(mut self) -> Home {
+        self.signal("TERM");
+        let status = self.ended(SOON * 2).await;
+        assert!(status.success(), "{status}: {}", self.log());
+        self.into_home()
+    }
+
+    /// What is left of one that has ended.
+    pub(crate) fn into_home(mut self) -> Home {
+        std::mem::replace(&mut self.home, Home::new())
+    }
+
+    fn assert_running(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("rmxd has ended with {status}");
+        }
     }
 }
 
@@ -122,51 +251,38 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = self.log();
+            let first = log.lines().count().saturating_sub(100);
+            let end: Vec<&str> = log.lines().skip(first).collect();
+            eprintln!("--- the end of rmxd's log\n{}", end.join("\n"));
+        }
     }
 }
 
-/// An SMTP client on a socket.
-pub(crate) struct Client(BufReader<TcpStream>);
+/// A configuration with the Maildir `mail`; `more` is TOML that goes below.
+pub(crate) fn configuration(hostname: &str, listen: &[SocketAddr], dns: SocketAddr, more: &str) -> String {
+    let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+    format!(
+        r#"hostname = "{hostname}"
 
-impl Client {
-    /// Connects from this address and reads the greeting.
-    pub(crate) async fn connect(from: &str, to: SocketAddr) -> (Self, String) {
-        let socket = TcpSocket::new_v4().unwrap();
-        let from: IpAddr = from.parse().unwrap();
-        socket.bind(SocketAddr::new(from, 0)).unwrap();
-        let stream = timeout(PATIENCE, socket.connect(to)).await.unwrap().unwrap();
-        let mut client = Self(BufReader::new(stream));
-        let greeting = client.reply().await;
-        (client, greeting)
-    }
+[listen]
+smtp = {listen:?}
+admin = ""
 
-    /// The last line of the next reply, without its CRLF; empty when the connection is closed.
-    pub(crate) async fn reply(&mut self) -> String {
-        loop {
-            let mut line = Vec::new();
-            let read = timeout(PATIENCE, self.0.read_until(b'\n', &mut line)).await.unwrap();
-            let line = String::from_utf8(line).unwrap();
-            if read.is_err() || line.as_bytes().get(3) != Some(&b'-') {
-                return line.trim_end().to_owned();
-            }
-        }
-    }
+[dns]
+servers = ["{dns}"]
+private_addresses = "accept"
 
-    pub(crate) async fn send(&mut self, octets: impl AsRef<[u8]>) {
-        self.0.write_all(octets.as_ref()).await.unwrap();
-    }
+[history]
+path = ""
 
-    /// Sends a command and reads the reply.
-    pub(crate) async fn ask(&mut self, line: &str) -> String {
-        self.send(format!("{line}\r\n")).await;
-        self.reply().await
-    }
+{more}
+"#
+    )
+}
 
-    /// Sends commands; each must be answered as the code in front of it says.
-    pub(crate) async fn talk(&mut self, dialogue: &[(&str, &str)]) {
-        for (line, expected) in dialogue {
-            let reply = self.ask(line).await;
-            assert!(reply.starts_with(expected), "{line}: {reply}");
-        }
-    }
+/// Any free port of loopback; [`Daemon::address`] names it then.
+pub(crate) fn any_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
 }

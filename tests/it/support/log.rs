@@ -1,11 +1,7 @@
 //! The log of one thread, to be asked what it has.
 
-use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use super::pattern::{Found, matches};
 
@@ -51,22 +47,4 @@ impl Write for Log {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// How far the log of a daemon may be behind on a busy machine.
-const BEHIND: Duration = Duration::from_millis(100);
-
-/// What a daemon has written to this file, with what it had to say by now.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the daemon is another process; it goes on while this one sleeps"
-)]
-pub(crate) fn settled(path: &Path) -> String {
-    thread::sleep(BEHIND);
-    so_far(path)
-}
-
-/// What a daemon has written to this file; what it said last may not be in it.
-pub(crate) fn so_far(path: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }

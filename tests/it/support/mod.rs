@@ -1,10 +1,13 @@
 //! What several tests share: settings from `KEY=VALUE` lines, a gate and a door made of them, files of cases.
 
+pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod log;
 pub(crate) mod pattern;
+pub(crate) mod process;
 pub(crate) mod readme;
 pub(crate) mod relay;
+pub(crate) mod zone;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use rmxd::smtp::address::DomainName;
 
-use super::client::deliver_all;
-use super::gate::Gate;
-use super::peers;
+use super::gate;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::client::deliver_all;
+use crate::support::process;
+use crate::support::zone::Zone;
 use corpus::{Expected, Variant, variants};
 
 const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -27,11 +27,11 @@ const POLICY: &str = "[policy]\nmalformed = \"reject\"\n[policy.mail_from]\nexis
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reader_sees_another_sender_than_the_one_that_was_judged() {
-    let (Some(python), Some(node)) = (peers::program("python3"), peers::program("node")) else { return };
+    let (Some(python), Some(node)) = (process::program("python3"), process::program("node")) else { return };
     let Some(modules) = mailparser().await else { return };
     let Some(postfix) = Postfix::start() else { return };
-    let zone = Zone::start().await;
-    let gate = Gate::start(&zone, &postfix, POLICY).await;
+    let zone = Zone::start();
+    let gate = gate::start(&zone, &postfix, POLICY).await;
     let variants = variants();
     let distinct: BTreeSet<_> = variants.iter().map(|variant| &variant.value).collect();
     assert!(distinct.len() >= 300, "{}", distinct.len());
@@ -82,16 +82,19 @@ async fn no_reader_sees_another_sender_than_the_one_that_was_judged() {
 
 /// The folder of node's modules with mailparser in it, installed below `target/`.
 async fn mailparser() -> Option<PathBuf> {
-    let npm = peers::program("npm")?;
+    let npm = process::program("npm")?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readers");
     let modules = folder.join("node_modules");
     if !modules.join("mailparser/package.json").is_file() {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("package.json"), "{}").unwrap();
         let options = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "mailparser@3"];
-        let run = peers::run(Command::new(npm).args(options).current_dir(&folder), Vec::new(), LIMIT).await;
+        let run = process::run(Command::new(npm).args(options).current_dir(&folder), Vec::new(), LIMIT).await;
         if !run.status.success() {
-            peers::missing(&format!("mailparser is not installed: {}", String::from_utf8_lossy(&run.stderr)));
+            process::missing(&format!(
+                "mailparser is not installed: {}",
+                String::from_utf8_lossy(&run.stderr)
+            ));
             return None;
         }
     }
@@ -100,7 +103,7 @@ async fn mailparser() -> Option<PathBuf> {
 
 /// The addresses that a program shows, for each file.
 async fn read_by(command: &mut Command, names: &str) -> Vec<Vec<String>> {
-    let output = peers::run(command, names.into(), LIMIT).await;
+    let output = process::run(command, names.into(), LIMIT).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

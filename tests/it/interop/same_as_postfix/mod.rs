@@ -16,12 +16,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::gate::Gate;
+use super::gate;
 use super::mail;
-use super::peers;
 use super::postfix::Postfix;
-use super::zone::Zone;
+use crate::support::process;
 use crate::support::readme;
+use crate::support::zone::Zone;
 use input::Input;
 use session::Played;
 
@@ -46,8 +46,8 @@ const WAYS: [&str; 3] = ["Postfix alone", "monitor", "exempt"];
 #[tokio::test(flavor = "multi_thread")]
 async fn what_postfix_takes_alone_it_takes_behind_rmxd_but_for_what_the_readme_names() {
     let Some(postfix) = Postfix::start_with(|_| MAIN_CF.to_owned()) else { return };
-    let zone = Zone::start().await;
-    let gate = Gate::start(&zone, &postfix, MONITOR).await;
+    let zone = Zone::start();
+    let gate = gate::start(&zone, &postfix, MONITOR).await;
     let inputs = input::table();
     let servers = [(EXCHANGER, postfix.address()), (EXCHANGER, gate.address()), (EXEMPT, gate.address())];
     let played = play(&inputs, servers).await;
@@ -128,7 +128,7 @@ impl Stored {
             let log = postfix.log();
             taken.iter().all(|id| log.contains(&format!(" {id}: removed"))).then_some(log)
         };
-        let log = peers::eventually("the log of all messages", SOON, all_logged).await;
+        let log = process::eventually("the log of all messages", SOON, all_logged).await;
         let files = postfix.mailbox("user").iter().map(|file| std::fs::read(file).unwrap()).collect();
         Self { log, files }
     }

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::client::{Client, Reply};
 use super::input::Input;
+use crate::support::client::{Client, Reply};
 
 /// All replies, with that of the end when the server has closed.
 #[derive(Debug)]

@@ -1,0 +1,44 @@
+//! The folder that `rmxd demo` and `rmxd load --self` put their files into: nobody else can read it, and it goes at the end.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// A folder of our own, which goes with this value unless it is to be kept.
+pub(crate) struct Folder {
+    command: &'static str,
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Folder {
+    /// # Errors
+    /// It can't be made.
+    pub(crate) fn new(command: &'static str, keep: Option<&Path>) -> Result<Self, String> {
+        let path = keep.map_or_else(
+            || std::env::temp_dir().join(format!("rmxd-{command}-{}", std::process::id())),
+            Path::to_path_buf,
+        );
+        // Nobody else's folder is taken, unless it was named.
+        let made = DirBuilder::new().recursive(keep.is_some()).mode(0o700).create(&path);
+        let path = made
+            .and_then(|()| path.canonicalize())
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self { command, path, keep: keep.is_some() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            eprintln!("rmxd {}: {} is left: {error}", self.command, self.path.display());
+        }
+    }
+}

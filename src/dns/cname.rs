@@ -1,0 +1,142 @@
+//! From a question to its answer along CNAMEs (RFC 1034 3.6.2).
+//!
+//! A recursive server mostly gives the whole chain; where it ends without data and without a SOA record, the rest is
+//! asked for. Chains are bounded, and a circle is trouble, not absence: 5xx never rests on it. NXDOMAIN behind an
+//! alias speaks of the last name only (RFC 6604 3), so it is that name which is denied, and for good only where DNSSEC
+//! proves every answer on the way.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::dns::budget::{Budget, Payment};
+use crate::dns::failover::Servers;
+use crate::dns::message::{Data, ResourceRecord, Response, WireName};
+use crate::evidence::{Answer, DnsFailure, Question, QuestionName, RecordType, Records};
+
+/// How many questions one answer may cost.
+const MAX_ASKED: usize = 8;
+/// How many names a chain may have.
+const MAX_NAMES: usize = 16;
+
+/// An answer as it came, before the cache decides how long to keep it.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) answer: Answer,
+    /// The least TTL on the way; `None` for trouble, and for absence without a SOA record.
+    pub(super) ttl: Option<Duration>,
+    /// The name that DNSSEC proves not to exist, with all below it: the one asked for, or the one that its aliases lead
+    /// to.
+    pub(super) proven_absent: Option<QuestionName>,
+}
+
+impl Resolved {
+    pub(super) fn trouble(trouble: DnsFailure) -> Self {
+        Self { answer: Answer::Unavailable(trouble), ttl: None, proven_absent: None }
+    }
+}
+
+/// Asks, and follows aliases; never errs. The first question is paid for, each further one is taken from the budget.
+pub(super) async fn resolve(
+    servers: &Servers,
+    question: &Question,
+    deadline: Instant,
+    payment: Payment,
+    budget: &Budget,
+) -> Resolved {
+    let Some(name) = WireName::of(&question.name) else {
+        return Resolved::trouble(DnsFailure::Broken);
+    };
+    let mut chain = Chain { names: vec![name.clone()], last: name, ttl: Duration::MAX, secure: true };
+    let mut payment = Some(payment);
+    for _ in 0..MAX_ASKED {
+        let Some(paid) = payment.take().or_else(|| budget.pay()) else {
+            return Resolved::trouble(DnsFailure::TooMany);
+        };
+        paid.spend();
+        let response = match servers.ask(&chain.last, question.rtype, deadline).await {
+            Ok(response) => response,
+            Err(trouble) => return Resolved::trouble(trouble),
+        };
+        chain.secure &= response.secure;
+        let asked = chain.names.len();
+        // Who asks for the alias itself wants to know where it leads, not what is there.
+        if question.rtype != RecordType::Cname && chain.follow(&response.records).is_err() {
+            return Resolved::trouble(DnsFailure::AliasLoop);
+        }
+        if let Some(records) = chain.records(&response.records, question.rtype) {
+            return Resolved { answer: Answer::Found(records), ttl: Some(chain.ttl), proven_absent: None };
+        }
+        let moved = chain.names.len() > asked;
+        if response.denied || !moved || response.negative_ttl.is_some() {
+            return chain.absence(&response, &question.name);
+        }
+    }
+    Resolved::trouble(DnsFailure::AliasLoop)
+}
+
+struct Chain {
+    names: Vec<WireName>,
+    last: WireName,
+    ttl: Duration,
+    /// So were all answers so far.
+    secure: bool,
+}
+
+impl Chain {
+    /// Walks on along the aliases among `records`; an error is a circle or no end.
+    fn follow(&mut self, records: &[ResourceRecord]) -> Result<(), ()> {
+        while let Some((target, ttl)) = records.iter().find_map(|record| match &record.data {
+            Data::Alias(target) if record.owner == self.last => Some((target, record.ttl)),
+            Data::Alias(_) | Data::Mx(..) | Data::A(_) | Data::Aaaa(_) | Data::Ptr(_) | Data::Txt(_) => None,
+        }) {
+            if self.names.contains(target) || self.names.len() >= MAX_NAMES {
+                return Err(());
+            }
+            self.ttl = self.ttl.min(ttl);
+            self.names.push(target.clone());
+            self.last = target.clone();
+        }
+        Ok(())
+    }
+
+    /// The records of the last name that have the type asked for; lowers the TTL to theirs.
+    fn records(&mut self, records: &[ResourceRecord], rtype: RecordType) -> Option<Records> {
+        let (mut mx, mut a, mut aaaa) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ptr, mut txt, mut cname) = (Vec::new(), Vec::new(), None);
+        for record in records.iter().filter(|record| record.owner == self.last) {
+            match (&record.data, rtype) {
+                (Data::Mx(preference, host), RecordType::Mx) => mx.push((*preference, host.target())),
+                (Data::A(address), RecordType::A) => a.push(*address),
+                (Data::Aaaa(address), RecordType::Aaaa) => aaaa.push(*address),
+                (Data::Ptr(name), RecordType::Ptr) => ptr.push(name.target()),
+                (Data::Txt(text), RecordType::Txt) => txt.push(text.clone()),
+                (Data::Alias(name), RecordType::Cname) => cname = Some(name.target()),
+                _ => continue,
+            }
+            self.ttl = self.ttl.min(record.ttl);
+        }
+        mx.sort_by_key(|(preference, _)| *preference);
+        match rtype {
+            RecordType::Mx => (!mx.is_empty()).then_some(Records::Mx(mx)),
+            RecordType::A => (!a.is_empty()).then_some(Records::A(a)),
+            RecordType::Aaaa => (!aaaa.is_empty()).then_some(Records::Aaaa(aaaa)),
+            RecordType::Ptr => (!ptr.is_empty()).then_some(Records::Ptr(ptr)),
+            RecordType::Txt => (!txt.is_empty()).then_some(Records::Txt(txt)),
+            RecordType::Cname => cname.map(Records::Cname),
+        }
+    }
+
+    fn absence(&self, response: &Response, asked: &QuestionName) -> Resolved {
+        let ttl = response.negative_ttl.map(|ttl| ttl.min(self.ttl));
+        if !response.denied {
+            return Resolved { answer: Answer::NoData, ttl, proven_absent: None };
+        }
+        let proven_absent = match (self.secure, self.names.len()) {
+            (false, _) => None,
+            (true, 1) => Some(asked.clone()),
+            (true, _) => self.last.domain().map(QuestionName::from),
+        };
+        Resolved { answer: Answer::NoSuchDomain, ttl, proven_absent }
+    }
+}

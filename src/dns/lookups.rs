@@ -1,0 +1,180 @@
+//! What was asked for one finding: look-ups side by side, and their evidence in the order of asking.
+//!
+//! The rules and SPF ask by it alone, so that `rmxd check` can show every record that counted.
+//!
+//! Where DNS is in trouble and an expired answer is held, the trouble and then the stale answer are written down, and
+//! the stale answer is what the rules see. So trouble can be told from the evidence alone: a rule that passes may
+//! rest on stale answers, one that doesn't is a temporary error as soon as any look-up met trouble.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use crate::dns::{Account, Dns};
+use crate::evidence::{Answer, DnsFailure, Evidence, Question, QuestionName, RecordType, Records};
+use crate::policy::finding::RuleResult;
+use crate::policy::reason::Reason;
+
+/// How many look-ups of one rule are under way at once.
+const SIDE_BY_SIDE: usize = 16;
+/// How long the first look-up may keep the others waiting when it is likely to be enough.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// When the look-ups after the first are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At once.
+    Together,
+    /// When the first was not enough, or takes long.
+    FirstAlone,
+}
+
+/// The look-ups of one finding.
+pub(crate) struct Lookups<'a> {
+    dns: &'a Dns,
+    account: &'a Account,
+    evidence: Vec<Evidence>,
+}
+
+impl<'a> Lookups<'a> {
+    /// On this account.
+    pub(crate) fn new(dns: &'a Dns, account: &'a Account) -> Self {
+        Self { dns, account, evidence: Vec::new() }
+    }
+
+    /// The client, as IPv4 where it came as an IPv4-mapped address.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.account.client()
+    }
+
+    /// What was seen, in the order of asking.
+    pub(crate) fn into_evidence(self) -> Vec<Evidence> {
+        self.evidence
+    }
+
+    /// One question; the answer is stale where nothing better is known. Asked again, it is answered from the lookups.
+    pub(crate) async fn ask(&mut self, name: impl Into<QuestionName>, rtype: RecordType) -> Arc<Answer> {
+        let question = Question { name: name.into(), rtype };
+        if let Some(answer) = self.known(&question) {
+            return answer;
+        }
+        let seen = look_up(self.dns, question, self.account).await;
+        let answer = answer_of(&seen);
+        self.evidence.extend(seen);
+        answer
+    }
+
+    /// Many questions, until `enough` is true of an answer or the budget is spent; hands every answer that came to it, as they
+    /// come, those that are known from before first.
+    pub(crate) async fn ask_all(
+        &mut self,
+        questions: Vec<Question>,
+        start: Start,
+        mut enough: impl FnMut(&Question, &Answer) -> bool,
+    ) {
+        let mut unknown = Vec::with_capacity(questions.len());
+        for question in questions {
+            match self.known(&question) {
+                Some(answer) if enough(&question, &answer) => return,
+                Some(_) => {}
+                None => unknown.push(question),
+            }
+        }
+        let questions = unknown;
+        let mut waiting = questions.iter().enumerate();
+        let (dns, account) = (self.dns, self.account);
+        let ask = |(at, question): (usize, &Question)| {
+            let question = question.clone();
+            async move { (at, look_up(dns, question, account).await) }
+        };
+        let mut seen = Vec::new();
+        let mut pending = FuturesUnordered::new();
+        let first = if start == Start::FirstAlone { 1 } else { SIDE_BY_SIDE };
+        pending.extend(waiting.by_ref().take(first).map(ask));
+        let mut alone_until = (start == Start::FirstAlone).then(|| Instant::now() + HEAD_START);
+        loop {
+            let next = match alone_until.take() {
+                Some(until) => tokio::time::timeout_at(until, pending.next()).await.ok(),
+                None => Some(pending.next().await),
+            };
+            match next {
+                Some(None) => break,
+                Some(Some((at, evidence))) => {
+                    let answer = answer_of(&evidence);
+                    seen.push((at, evidence));
+                    if questions.get(at).is_some_and(|question| enough(question, &answer)) {
+                        break;
+                    }
+                    if *answer == Answer::Unavailable(DnsFailure::TooMany) {
+                        waiting = [].iter().enumerate(); // those under way may be enough
+                    }
+                }
+                None => {}
+            }
+            let room = SIDE_BY_SIDE.saturating_sub(pending.len());
+            pending.extend(waiting.by_ref().take(room).map(ask));
+        }
+        drop(pending);
+        seen.sort_by_key(|(at, _)| *at);
+        self.evidence.extend(seen.into_iter().flat_map(|(_, evidence)| evidence));
+    }
+
+    fn known(&self, question: &Question) -> Option<Arc<Answer>> {
+        let seen = self.evidence.iter().rfind(|seen| seen.question == *question);
+        seen.map(|seen| Arc::clone(&seen.answer))
+    }
+
+    /// What a rule comes to that has not passed: a failure only where DNS was clear about all of it.
+    pub(crate) fn failure(&self, reason: Reason) -> RuleResult {
+        match trouble(&self.evidence) {
+            Some(trouble) => RuleResult::TempError(trouble),
+            None => RuleResult::Fail(reason),
+        }
+    }
+}
+
+/// The first trouble among the look-ups.
+pub(crate) fn trouble(evidence: &[Evidence]) -> Option<DnsFailure> {
+    evidence.iter().find_map(|seen| match *seen.answer {
+        Answer::Unavailable(trouble) => Some(trouble),
+        Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
+    })
+}
+
+/// The addresses in an answer; IPv4-mapped ones as IPv4.
+pub(crate) fn addresses(answer: &Answer) -> impl Iterator<Item = IpAddr> {
+    let (v4, v6) = match answer {
+        Answer::Found(Records::A(list)) => (list.as_slice(), [].as_slice()),
+        Answer::Found(Records::Aaaa(list)) => ([].as_slice(), list.as_slice()),
+        Answer::Found(Records::Mx(_) | Records::Ptr(_) | Records::Txt(_) | Records::Cname(_))
+        | Answer::NoData
+        | Answer::NoSuchDomain
+        | Answer::Unavailable(_) => ([].as_slice(), [].as_slice()),
+    };
+    let v4 = v4.iter().map(|&address| IpAddr::V4(address));
+    v4.chain(v6.iter().map(|&address| IpAddr::V6(address).to_canonical()))
+}
+
+/// The record type that holds addresses of this family.
+pub(crate) fn family(address: IpAddr) -> RecordType {
+    match address {
+        IpAddr::V4(_) => RecordType::A,
+        IpAddr::V6(_) => RecordType::Aaaa,
+    }
+}
+
+/// The evidence of one look-up: one piece, or trouble and then what is held from before.
+type Seen = smallvec::SmallVec<[Evidence; 1]>;
+
+async fn look_up(dns: &Dns, question: Question, account: &Account) -> Seen {
+    let lookup = dns.ask(question, account).await;
+    std::iter::once(lookup.evidence).chain(lookup.stale).collect()
+}
+
+fn answer_of(seen: &Seen) -> Arc<Answer> {
+    seen.last().map_or_else(|| Arc::new(Answer::NoData), |evidence| Arc::clone(&evidence.answer))
+}

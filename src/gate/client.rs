@@ -1,0 +1,149 @@
+//! One connection, seen by the gate: what is known of the client itself (PTR names, HELO).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use tokio::sync::SetOnce;
+use tokio::time::Instant;
+
+use crate::dns::{Budget, Urgency};
+use crate::gate::Gate;
+use crate::gate::allowance::Allowance;
+use crate::gate::known::{for_each_rule, timed_out};
+use crate::gate::lookup::{Findings, Lookup, Named, OwnedSubject, Wanted};
+use crate::gate::ptr::Ptr;
+use crate::policy::finding::RuleResult;
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::reverse_mx::ClientNames;
+use crate::smtp::address::{Domain, DomainName};
+
+/// One connection. Dropping it ends the lookups that only it waits for.
+#[derive(Debug)]
+pub struct Client {
+    pub(super) gate: Arc<Gate>,
+    address: IpAddr,
+    exempt: bool,
+    /// The argument of HELO.
+    helo: CompactString,
+    ptr: Option<Ptr>,
+    helo_lookup: Option<Lookup>,
+    /// The questions that the next message may cause, together with what the client sends before it.
+    allowance: Allowance,
+}
+
+impl Client {
+    pub(super) fn new(gate: Arc<Gate>, address: IpAddr) -> Self {
+        let exempt = gate.settings.exempt.client(address);
+        let looks = gate.policy().ptr.looks() && !exempt;
+        let allowance = Allowance::new();
+        let ptr = looks.then(|| Ptr::start(&gate, address, allowance.names()));
+        Self { gate, address, exempt, helo: CompactString::default(), ptr, helo_lookup: None, allowance }
+    }
+
+    /// The client's address; an IPv4-mapped one is the IPv4 address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether the client is exempt: nothing is looked up for it.
+    #[must_use]
+    pub fn is_exempt(&self) -> bool {
+        self.exempt
+    }
+
+    /// The argument of HELO, empty before it came.
+    #[must_use]
+    pub fn helo_argument(&self) -> &str {
+        &self.helo
+    }
+
+    /// HELO or EHLO came; its lookup starts now, if the policy has one. The same argument again, as after STARTTLS, is not
+    /// looked up again.
+    pub fn helo(&mut self, argument: &str) {
+        let same = self.helo_lookup.is_some() && self.helo == argument;
+        self.helo = CompactString::new(argument);
+        if self.exempt || same || !self.gate.policy().helo.looks() {
+            return;
+        }
+        let domain = Domain::parse(argument).ok();
+        let name = domain.as_ref().and_then(Domain::name);
+        let budget = self.allowance.connection();
+        self.helo_lookup = Some(self.look_up(Identity::Helo, argument, name, argument, budget));
+    }
+
+    /// The allowance of the transaction that begins. With the first one the rules of `ptr` are looked up.
+    pub(super) fn begin(&mut self) -> Allowance {
+        let allowance = std::mem::replace(&mut self.allowance, Allowance::new());
+        if let Some(ptr) = &mut self.ptr {
+            ptr.judge(&self.gate, self.address, allowance.connection());
+        }
+        allowance
+    }
+
+    /// The cell that will hold the client's names.
+    pub(super) fn shared_names(&self) -> Option<Arc<SetOnce<ClientNames>>> {
+        self.ptr.as_ref().map(Ptr::shared_names)
+    }
+
+    /// The client's names, once they are known; `None` where the policy doesn't ask for them.
+    pub async fn names(&self) -> Option<&ClientNames> {
+        Some(self.ptr.as_ref()?.names().await)
+    }
+
+    /// The client's names, if they are known by now.
+    #[must_use]
+    pub fn names_if_known(&self) -> Option<&ClientNames> {
+        self.ptr.as_ref()?.names_if_known()
+    }
+
+    /// The findings of identity `ptr` or `helo`: all, or those that can refuse and the others that are there by now.
+    pub(super) async fn findings(&mut self, identity: Identity, wanted: Wanted) -> Findings {
+        let policy = self.gate.policy();
+        match identity {
+            Identity::Ptr => match &mut self.ptr {
+                None => Findings::default(),
+                Some(ptr) => ptr.findings(&policy.ptr, self.address, wanted).await,
+            },
+            Identity::Helo => match &mut self.helo_lookup {
+                None => Findings::default(),
+                Some(lookup) => {
+                    wanted.of(lookup, || timed_out(&policy.helo, Identity::Helo, "", "").into()).await
+                }
+            },
+            Identity::MailFrom | Identity::From | Identity::ReplyTo => Findings::default(),
+        }
+    }
+
+    /// Starts the lookup of one identity: `text` is the domain as it came, `name` the same where it is a domain name.
+    pub(super) fn look_up(
+        &self,
+        identity: Identity,
+        subject: &str,
+        name: Option<&DomainName>,
+        text: &str,
+        budget: Budget,
+    ) -> Lookup {
+        let gate = &self.gate;
+        let rules = gate.policy().rules(identity);
+        let Some(name) = name else {
+            let invalid = RuleResult::Fail(Reason::InvalidDomain);
+            return Lookup::ready(for_each_rule(rules, identity, subject, text, invalid).into());
+        };
+        let subject = OwnedSubject {
+            identity,
+            text: CompactString::new(subject),
+            domain: name.clone(),
+            helo: self.helo.clone(),
+        };
+        let until = Instant::now() + gate.deadline;
+        let named = Arc::new(Named { gate: Arc::clone(gate), subject, client: self.address, until });
+        let step = |urgency| {
+            let (named, budget) = (Arc::clone(&named), budget.clone());
+            async move { named.step(urgency, budget).await }
+        };
+        Lookup::start(rules, step(Urgency::Refuses), step(Urgency::Tags))
+    }
+}

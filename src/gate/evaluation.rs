@@ -1,0 +1,251 @@
+//! What one transaction is judged by: the findings of the envelope, then of the header and the body, and the decision on
+//! them. Nothing here is logged, counted or answered; [`crate::gate::Transaction`] does that.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use compact_str::{CompactString, ToCompactString};
+
+use crate::dns::Budget;
+use crate::exempt::Exemptions;
+use crate::gate::Gate;
+use crate::gate::allowance::Allowance;
+use crate::gate::client::Client;
+use crate::gate::known::{for_each_rule, timed_out};
+use crate::gate::lookup::{Findings, Lookup, Wanted};
+use crate::gate::signed::{self, AwaitsBody};
+use crate::gate::visible::Visible;
+use crate::message::header::{Field, Header};
+use crate::policy::decide::{Decision, decide_by, exempt};
+use crate::policy::finding::{Absence, Finding, RuleResult};
+use crate::policy::identity::Identity;
+use crate::policy::reason::Reason;
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::store::greylist::{GreylistAnswer, Triple};
+
+/// The findings of one transaction. Dropping it ends the lookups that only it waits for.
+#[derive(Debug)]
+pub(super) struct Evaluation {
+    pub(super) gate: Arc<Gate>,
+    pub(super) client: IpAddr,
+    /// Nothing of the envelope can refuse.
+    exempt: bool,
+    sender: Lookup,
+    allowance: Allowance,
+    envelope: Option<Decision>,
+    findings: Arc<Vec<Finding>>,
+    /// The findings are those of the whole message.
+    whole: bool,
+    /// By the null sender: a bounce that is lost is missed by no one.
+    bounce: bool,
+    /// From: of a bounce names no domain, which is a tag, whatever `policy.malformed` is.
+    nameless: bool,
+    /// The findings that wait for the body.
+    signed: Option<Box<AwaitsBody>>,
+    /// The domain of the reverse path, where there is a greylist; empty for the null sender.
+    domain: CompactString,
+    /// The recipients so far, for the greylist.
+    triples: Vec<Triple>,
+}
+
+impl Evaluation {
+    pub(super) fn new(client: &Client, path: &ReversePath, allowance: Allowance) -> Self {
+        let gate = &client.gate;
+        let exempt = client.is_exempt() || is_exempt_sender(&gate.settings.exempt, path);
+        let sender = if client.is_exempt() {
+            Lookup::ready(Findings::default())
+        } else {
+            sender(client, path, allowance.mail_from())
+        };
+        let domain = gate.services.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
+        let bounce = matches!(path, ReversePath::Null);
+        Self { exempt, sender, domain, bounce, allowance, ..Self::of_nothing(client) }
+    }
+
+    /// Nothing is looked up.
+    pub(super) fn of_nothing(client: &Client) -> Self {
+        Self {
+            gate: Arc::clone(&client.gate),
+            client: client.address(),
+            exempt: client.is_exempt(),
+            sender: Lookup::ready(Findings::default()),
+            allowance: Allowance::new(),
+            envelope: None,
+            findings: Arc::default(),
+            whole: false,
+            bounce: false,
+            nameless: false,
+            signed: None,
+            domain: CompactString::default(),
+            triples: Vec::new(),
+        }
+    }
+
+    pub(super) fn findings(&self) -> &Arc<Vec<Finding>> {
+        &self.findings
+    }
+
+    /// The findings are those of the whole message.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The envelope was judged.
+    pub(super) fn has_envelope(&self) -> bool {
+        self.envelope.is_some()
+    }
+
+    /// The decision on helo, ptr and mail_from. The first call waits for the rules that can refuse.
+    pub(super) async fn envelope(&mut self, client: &mut Client) -> Decision {
+        if let Some(decision) = &self.envelope {
+            return decision.clone();
+        }
+        self.findings = Arc::new(self.envelope_findings(client, Wanted::Refusing).await);
+        let decision = self.greylisted(self.decision(), &[]);
+        self.envelope = Some(decision.clone());
+        decision
+    }
+
+    /// [`Evaluation::envelope`] for one recipient: where it greylists, the client may have come before.
+    pub(super) async fn envelope_for(&mut self, client: &mut Client, recipient: &ForwardPath) -> Decision {
+        let decision = self.envelope(client).await;
+        if !decision.greylists() {
+            return decision;
+        }
+        let triple = self.triple(recipient);
+        self.greylisted(decision, triple.as_slice())
+    }
+
+    /// The message is to go to this recipient too, so that the verdict on the header holds for it.
+    pub(super) fn add_recipient(&mut self, recipient: &ForwardPath) {
+        if self.gate.policy().greylists() {
+            self.triples.extend(self.triple(recipient));
+        }
+    }
+
+    /// The decision on all five identities, at the end of the header block `block`. Where it greylists, the client must
+    /// have come before with each of the recipients: the message goes to all of them or to none. Where it refuses
+    /// nothing, it may still depend on the body: see [`Evaluation::awaits_body`].
+    pub(super) async fn header(&mut self, client: &mut Client, header: &Header, block: &[u8]) -> Decision {
+        if client.is_exempt() {
+            return exempt();
+        }
+        let (gate, address, helo) = (Arc::clone(&self.gate), self.client, client.helo_argument().into());
+        let [from, reply_to] = self.allowance.visible();
+        let visible = Visible { gate, client: address, helo, budgets: [from.clone(), reply_to] };
+        let (envelope, visible) =
+            tokio::join!(self.envelope_findings(client, Wanted::All), visible.senders(header));
+        let mut findings = [envelope, visible].concat();
+        self.nameless =
+            self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
+        let open = signed::open(&self.gate, &mut findings, block);
+        (self.findings, self.whole) = (Arc::new(findings), true);
+        let decision = self.greylisted(self.decision(), &self.triples);
+        match open {
+            None => {}
+            Some(open) if decision.refuses() => open.close(Arc::make_mut(&mut self.findings).as_mut_slice()),
+            Some(open) => self.signed = Some(Box::new(open.start(&self.gate, self.client, from))),
+        }
+        decision
+    }
+
+    /// Whether the decision is not final before the body has come, since a DKIM signature may count.
+    pub(super) fn awaits_body(&self) -> bool {
+        self.signed.is_some()
+    }
+
+    /// The next octets of the body, without the dots of RFC 5321 4.5.2.
+    pub(super) fn body(&mut self, plain: &[u8]) {
+        if let Some(signed) = &mut self.signed {
+            signed.push(plain);
+        }
+    }
+
+    /// The decision when the body has come.
+    pub(super) async fn end(&mut self) -> Decision {
+        if let Some(signed) = self.signed.take() {
+            signed.decide(Arc::make_mut(&mut self.findings).as_mut_slice()).await;
+        }
+        self.greylisted(self.decision(), &self.triples)
+    }
+
+    fn decision(&self) -> Decision {
+        let is_malformed_from = |finding: &Finding| {
+            finding.identity == Identity::From && finding.outcome == RuleResult::Fail(Reason::MalformedHeader)
+        };
+        decide_by(self.gate.policy(), &self.findings, |finding| !self.nameless || !is_malformed_from(finding))
+    }
+
+    fn triple(&self, recipient: &ForwardPath) -> Option<Triple> {
+        let greylist = self.gate.services.greylist.as_ref()?;
+        Some(greylist.triple(self.client, &self.domain, recipient))
+    }
+
+    /// A decision that greylists, with what the greylist knows of these triples. Each is asked for, so that the
+    /// greylist remembers all of them.
+    fn greylisted(&self, decision: Decision, triples: &[Triple]) -> Decision {
+        let Some(greylist) = self.gate.services.greylist.as_ref().filter(|_| decision.greylists()) else {
+            return decision;
+        };
+        if triples.is_empty() {
+            return decision.with_wait(Some(greylist.delay()));
+        }
+        let waits = triples.iter().map(|triple| match greylist.ask(triple) {
+            GreylistAnswer::Passed => None,
+            GreylistAnswer::Wait(time) => Some(time),
+        });
+        decision.with_wait(waits.max().flatten())
+    }
+
+    /// The findings of helo, ptr and mail_from: those that can refuse, or all.
+    async fn envelope_findings(&mut self, client: &mut Client, wanted: Wanted) -> Vec<Finding> {
+        let gate = Arc::clone(&self.gate);
+        let policy = gate.policy();
+        let looked_at = |identity| wanted == Wanted::All || policy.rules(identity).refuses();
+        let mut findings = Vec::new();
+        for identity in [Identity::Helo, Identity::Ptr] {
+            if !self.exempt && looked_at(identity) {
+                findings.extend_from_slice(&client.findings(identity, wanted).await);
+            }
+        }
+        if looked_at(Identity::MailFrom) {
+            let lost = || timed_out(&policy.mail_from, Identity::MailFrom, "", "").into();
+            findings.extend_from_slice(&wanted.of(&mut self.sender, lost).await);
+        }
+        findings
+    }
+}
+
+/// The text behind the `@`.
+fn domain(path: &ReversePath) -> CompactString {
+    match path {
+        ReversePath::Null | ReversePath::NoDomain(_) => CompactString::default(),
+        ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
+    }
+}
+
+fn is_exempt_sender(exempt: &Exemptions, path: &ReversePath) -> bool {
+    match path {
+        ReversePath::Null | ReversePath::NoDomain(_) => false,
+        ReversePath::Mailbox(mailbox) => mailbox.domain().name().is_some_and(|name| exempt.domain(name)),
+    }
+}
+
+fn sender(client: &Client, path: &ReversePath, budget: Budget) -> Lookup {
+    let rules = &client.gate.policy().mail_from;
+    if !rules.looks() {
+        return Lookup::ready(Findings::default());
+    }
+    match path {
+        ReversePath::Null => {
+            let absent = RuleResult::None(Absence::NotGiven);
+            Lookup::ready(for_each_rule(rules, Identity::MailFrom, "<>", "", absent).into())
+        }
+        ReversePath::NoDomain(local) => client.look_up(Identity::MailFrom, local, None, local, budget),
+        ReversePath::Mailbox(mailbox) => {
+            let (subject, domain) = (mailbox.to_compact_string(), mailbox.domain());
+            let text = domain.to_compact_string();
+            client.look_up(Identity::MailFrom, &subject, domain.name(), &text, budget)
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What is logged, kept and counted of one transaction, each of it once.
+//!
+//! A refusal, by rmxd or by the next hop, is recorded when it happens, as its reply contains the id and the sender may ask
+//! for it at once. Everything else is recorded when the transaction ends, with its outcome: one event for a message
+//! that is delivered, one for a client that leaves.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use compact_str::{CompactString, ToCompactString};
+use tokio::sync::SetOnce;
+use tokio::time::Instant;
+
+use crate::decision::{DecisionRecord, End, Id, Scope};
+use crate::gate::client::Client;
+use crate::gate::evaluation::Evaluation;
+use crate::gate::event;
+use crate::message::header::{Field, Header};
+use crate::policy::decide::{Decision, exempt};
+use crate::policy::outcome::Outcome;
+use crate::policy::reason::Reason;
+use crate::policy::rule::Mode;
+use crate::reverse_mx::ClientNames;
+use crate::smtp::address::ForwardPath;
+use crate::smtp::reply::Reply;
+
+/// Events of one transaction; more are only counted.
+const MOST_EVENTS: usize = 100;
+
+/// What is known of one transaction beside its findings.
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub(super) id: Id,
+    pub(super) started: Instant,
+    client: IpAddr,
+    exempt_client: bool,
+    helo: CompactString,
+    names: Option<Arc<SetOnce<ClientNames>>>,
+    /// The reverse path in its brackets, or the argument of a refused MAIL.
+    pub(super) mail_from: CompactString,
+    /// Recipients that the next hop has accepted; only the first is kept.
+    pub(super) accepted: usize,
+    pub(super) first: Option<ForwardPath>,
+    /// A recipient was accepted that is not exempt, so that the message is judged.
+    pub(super) judged: bool,
+    /// The addresses in From: and Reply-To:, once they are known.
+    from: CompactString,
+    reply_to: CompactString,
+    /// Octets of the message so far, as they came.
+    pub(super) octets: u64,
+    /// The decision that let it pass so far, and how long after MAIL; in monitor mode all pass.
+    pub(super) passed: Option<(Decision, Duration)>,
+    /// The last decision that refused, unless a later one passed.
+    refused_by: Option<Decision>,
+    /// The outcome of the whole, if nothing comes after the last refusal.
+    outcome: Option<Outcome>,
+    /// A refusal that is the same for each recipient was recorded.
+    refusal_recorded: bool,
+    events: usize,
+    /// The outcome was counted.
+    pub(super) over: bool,
+    /// Nothing is logged, kept or counted.
+    pub(super) is_dry: bool,
+}
+
+impl Journal {
+    pub(super) fn new(client: &Client, mail_from: CompactString) -> Self {
+        Self {
+            id: Id::next(),
+            started: Instant::now(),
+            client: client.address(),
+            exempt_client: client.is_exempt(),
+            helo: client.helo_argument().into(),
+            names: client.shared_names(),
+            mail_from,
+            accepted: 0,
+            first: None,
+            judged: false,
+            from: CompactString::default(),
+            reply_to: CompactString::default(),
+            octets: 0,
+            passed: None,
+            refused_by: None,
+            outcome: None,
+            refusal_recorded: false,
+            events: 0,
+            over: false,
+            is_dry: false,
+        }
+    }
+
+    pub(super) fn decision(&self) -> Option<&Decision> {
+        self.refused_by.as_ref().or(self.passed.as_ref().map(|(decision, _)| decision))
+    }
+
+    /// The header has come.
+    pub(super) fn read(&mut self, header: &Header) {
+        self.from = addresses(&header.from);
+        self.reply_to = addresses(&header.reply_to);
+    }
+
+    /// A decision let it pass.
+    pub(super) fn passed(&mut self, decision: Decision) {
+        self.passed = Some((decision, self.started.elapsed()));
+        self.refused_by = None;
+    }
+
+    /// A decision of the policy refused. Greylisting decides for each recipient, every other refusal is recorded once.
+    pub(super) fn refused_by_rule(
+        &mut self,
+        evaluation: &Evaluation,
+        decision: Decision,
+        rcpt: Option<&ForwardPath>,
+    ) {
+        if decision.greylists() || !std::mem::replace(&mut self.refusal_recorded, true) {
+            let rcpt = rcpt.map(ToCompactString::to_compact_string);
+            self.refused(evaluation, decision, rcpt.as_deref(), None);
+        } else {
+            self.refused_by = Some(decision);
+        }
+    }
+
+    /// rmxd refused. `answer` is the reply to the client where the table of reasons doesn't give it.
+    pub(super) fn refused(
+        &mut self,
+        evaluation: &Evaluation,
+        decision: Decision,
+        rcpt: Option<&str>,
+        answer: Option<&Reply>,
+    ) {
+        let answer = answer.map(|reply| reply.to_compact_string()).unwrap_or_default();
+        let end = End { answer, ..End::of(Outcome::Refused) };
+        self.count(evaluation, &decision, self.started.elapsed());
+        if let Some(cause) = decision.cause.as_ref().filter(|cause| cause.finding.is_none()) {
+            evaluation.gate.services.metrics.refusal(cause.reason);
+        }
+        self.outcome = Some(Outcome::Refused);
+        self.write(evaluation, &decision, rcpt, self.started.elapsed(), end);
+        self.refused_by = Some(decision);
+    }
+
+    /// The next hop did not take a recipient, or the message.
+    pub(super) fn not_taken(
+        &mut self,
+        evaluation: &Evaluation,
+        reason: Reason,
+        relay_reply: Option<&Reply>,
+        answer: &Reply,
+        rcpt: Option<&ForwardPath>,
+    ) {
+        let outcome = match reason {
+            Reason::RelayRefused => Outcome::RelayRefused,
+            _ => Outcome::RelayFailed,
+        };
+        let end = End {
+            outcome,
+            trouble: Some(reason),
+            relay_reply: relay_reply.map(|reply| reply.on_one_line().into()).unwrap_or_default(),
+            answer: answer.on_one_line().into(),
+        };
+        evaluation.gate.services.metrics.refusal(reason);
+        self.outcome = Some(outcome);
+        let rcpt = rcpt.map(ToCompactString::to_compact_string);
+        let (decision, took) = self.what_passed();
+        self.write(evaluation, &decision, rcpt.as_deref(), took, end);
+    }
+
+    /// The transaction ended so.
+    pub(super) fn end(&mut self, evaluation: &Evaluation, end: End) {
+        if self.over {
+            return;
+        }
+        let outcome = end.outcome;
+        let (decision, took) = self.what_passed();
+        self.write(evaluation, &decision, None, took, end);
+        self.outcome = Some(outcome);
+        self.close(evaluation);
+    }
+
+    /// The transaction is over, for what was refused last.
+    pub(super) fn close(&mut self, evaluation: &Evaluation) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        if let Some((decision, took)) = &self.passed {
+            self.count(evaluation, decision, *took);
+        }
+        let outcome = self.outcome.unwrap_or(Outcome::NotCompleted);
+        evaluation.gate.services.metrics.outcome(outcome);
+    }
+
+    /// The client has left or given up. Where each of its recipients was refused, there are events of that already.
+    pub(super) fn left(&mut self, evaluation: &Evaluation) {
+        if self.accepted > 0 || self.outcome.is_none() {
+            self.end(evaluation, End::of(Outcome::NotCompleted));
+        }
+        self.close(evaluation);
+    }
+
+    /// A decision with everything that explains it.
+    pub(super) fn record(
+        &self,
+        evaluation: &Evaluation,
+        decision: &Decision,
+        rcpt: Option<&str>,
+        took: Duration,
+    ) -> DecisionRecord {
+        let gate = &evaluation.gate;
+        let names = self.names.as_ref().and_then(|names| names.get());
+        DecisionRecord {
+            id: (!self.is_dry).then_some(self.id),
+            at: SystemTime::now(),
+            client: self.client,
+            names: names.map(|names| names.outcome.clone()),
+            extent: self.scope(evaluation, decision),
+            mode: mode(evaluation, decision),
+            actions: gate.actions,
+            verdict: decision.verdict,
+            cause: decision.cause.clone(),
+            end: None,
+            help_url: Arc::clone(&gate.help_url),
+            helo: self.helo.clone(),
+            mail_from: self.mail_from.clone(),
+            rcpt: rcpt.map(CompactString::new).or_else(|| self.first_rcpt()).unwrap_or_default(),
+            rcpts: self.accepted,
+            from: self.from.clone(),
+            reply_to: self.reply_to.clone(),
+            duration: took,
+            findings: Arc::clone(evaluation.findings()),
+        }
+    }
+
+    fn first_rcpt(&self) -> Option<CompactString> {
+        self.first.as_ref().map(ToCompactString::to_compact_string)
+    }
+
+    /// The decision that let it pass, and how long after MAIL.
+    fn what_passed(&self) -> (Decision, Duration) {
+        self.passed.clone().unwrap_or_else(|| (exempt(), self.started.elapsed()))
+    }
+
+    fn scope(&self, evaluation: &Evaluation, decision: &Decision) -> Scope {
+        match &decision.cause {
+            _ if self.exempt_client => Scope::ExemptClient,
+            None if self.accepted > 0 && !self.judged => Scope::ExemptRecipients,
+            _ if evaluation.is_whole() => Scope::Message,
+            _ if evaluation.has_envelope() => Scope::Envelope,
+            _ => Scope::Nothing,
+        }
+    }
+
+    /// Writes the event of a decision (contract 9), and keeps its record.
+    fn write(
+        &mut self,
+        evaluation: &Evaluation,
+        decision: &Decision,
+        rcpt: Option<&str>,
+        took: Duration,
+        end: End,
+    ) {
+        self.events += 1;
+        if self.is_dry || self.events > MOST_EVENTS && end.outcome != Outcome::Delivered {
+            return;
+        }
+        let record = DecisionRecord { end: Some(end), ..self.record(evaluation, decision, rcpt, took) };
+        event::write(&record, self.octets);
+        if let Some(history) = &evaluation.gate.services.history {
+            history.record(record);
+        }
+    }
+
+    /// Counts a decision for the metrics and the monitor's report.
+    fn count(&self, evaluation: &Evaluation, decision: &Decision, took: Duration) {
+        if self.is_dry {
+            return;
+        }
+        let services = &evaluation.gate.services;
+        let findings = evaluation.findings();
+        let why = decision.cause.as_ref().map(|cause| {
+            let finding = cause.finding_of(findings);
+            (finding.map(|finding| finding.identity), cause.reason)
+        });
+        services.monitor.record(decision, findings, self.client);
+        services.metrics.verdict(decision.verdict, why, mode(evaluation, decision), took);
+    }
+}
+
+/// Refusals that no policy makes are carried out in mode monitor too.
+fn mode(evaluation: &Evaluation, decision: &Decision) -> Mode {
+    if decision.refuses() { decision.mode } else { evaluation.gate.policy().mode }
+}
+
+/// The addresses of a field, for the log.
+fn addresses(field: &Field) -> CompactString {
+    match field {
+        Field::Absent => CompactString::default(),
+        Field::Malformed(malformed) => CompactString::new(malformed.name()),
+        Field::Authors(authors) => {
+            let mut text = CompactString::default();
+            for (at, author) in authors.iter().enumerate() {
+                text.push_str(if at == 0 { "" } else { ", " });
+                text.push_str(&author.address);
+            }
+            text
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What no mail goes through: the demo, the load test, and the replay of logs.
+
+pub mod demo;
+pub mod load;
+pub mod replay;

@@ -1,0 +1,151 @@
+//! What the gate says of the senders of a log: its own decision code, each sender once, at a bounded pace.
+//!
+//! DNS is asked as little as can be: what only tags is not looked up, and what the cache knows costs nothing of the pace.
+//! Senders whose DNS is in trouble are tried a second time at the end of a batch.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::{Instant, sleep_until};
+
+use crate::decision::DecisionRecord;
+use crate::gate::{DryRun, Gate};
+use crate::policy::reason::Reason;
+use crate::policy::rule::{Action, IdentityRules, Policy};
+use crate::stats::refusals::{RefusalStats, Volume};
+use crate::tools::replay::mail::Sender;
+use crate::tools::replay::progress::Bar;
+
+/// What a burst may take before the pace holds it back.
+const BURST: Duration = Duration::from_millis(100);
+
+/// The policy without what refuses nothing.
+pub(super) fn what_refuses(policy: &Policy) -> Policy {
+    let rules = |rules: &IdentityRules| {
+        let needed = |action: Action| if action.refuses() { action } else { Action::Off };
+        IdentityRules { exists: needed(rules.exists), matches: needed(rules.matches), ..rules.clone() }
+    };
+    Policy {
+        helo: rules(&policy.helo),
+        ptr: rules(&policy.ptr),
+        mail_from: rules(&policy.mail_from),
+        ..policy.clone()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Judge {
+    gate: Arc<Gate>,
+    concurrency: usize,
+    pace: Pace,
+    pub(super) judged: Judged,
+}
+
+/// What was judged so far.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// Refusals.
+    pub(super) tally: RefusalStats,
+    /// What passes.
+    pub(super) passed: Volume,
+    /// Different senders.
+    pub(super) senders: u64,
+    /// Questions to DNS.
+    pub(super) questions: u64,
+}
+
+impl Judge {
+    /// At most `concurrency` senders at a time, and `rate` questions a second.
+    pub(super) fn new(gate: Arc<Gate>, concurrency: usize, rate: u32) -> Self {
+        let pace = Pace { each: Duration::from_secs(1) / rate.max(1), due: Mutex::new(Instant::now()) };
+        Self { gate, concurrency, pace, judged: Judged::default() }
+    }
+
+    /// Judges these. May be dropped before its end; what is not judged by then is not counted.
+    pub(super) async fn batch(&mut self, senders: Vec<(Sender, Volume)>, bar: &Bar) {
+        let again = self.pass(senders, bar, false).await;
+        self.pass(again, bar, true).await;
+    }
+
+    /// Judges these; those whose DNS is in trouble come back, unless this is the last time.
+    async fn pass(&mut self, senders: Vec<(Sender, Volume)>, bar: &Bar, last: bool) -> Vec<(Sender, Volume)> {
+        let mut again = Vec::new();
+        let (gate, pace, judged) = (&self.gate, &self.pace, &mut self.judged);
+        let work = stream::iter(senders).map(|(sender, volume)| async move {
+            pace.wait().await;
+            let record = decide(gate, &sender).await;
+            pace.took(record.queries());
+            (sender, volume, record)
+        });
+        let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
+        while let Some((sender, volume, record)) = work.next().await {
+            judged.questions += u64::try_from(record.queries()).unwrap_or(0);
+            match &record.cause {
+                Some(cause) if cause.reason == Reason::DnsError && !last => {
+                    again.push((sender, volume));
+                    continue;
+                }
+                Some(cause) => judged.tally.add(cause, &record.findings, sender.client, volume),
+                None => judged.passed += volume,
+            }
+            judged.senders += 1;
+            bar.judged(judged.questions);
+        }
+        again
+    }
+}
+
+/// The decision on an envelope.
+async fn decide(gate: &Arc<Gate>, sender: &Sender) -> DecisionRecord {
+    let helo = Some(sender.helo.to_string()).filter(|helo| !helo.is_empty());
+    let mail_from = Some(sender.path.0.clone());
+    gate.dry_run(&DryRun { client: sender.client, helo, mail_from, message: None }).await
+}
+
+/// Questions are paid for when it is known how many there were: who comes next waits for it.
+#[derive(Debug)]
+struct Pace {
+    each: Duration,
+    due: Mutex<Instant>,
+}
+
+impl Pace {
+    async fn wait(&self) {
+        let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(due) = due.checked_sub(BURST).filter(|due| *due > Instant::now()) {
+            sleep_until(due).await;
+        }
+    }
+
+    fn took(&self, questions: usize) {
+        if questions == 0 {
+            return;
+        }
+        let cost = self.each.saturating_mul(u32::try_from(questions).unwrap_or(u32::MAX));
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        *due = (*due).max(Instant::now()) + cost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_is_that_of_questions_and_none_cost_nothing() {
+        let pace = Pace { each: Duration::from_millis(10), due: Mutex::new(Instant::now()) };
+        let began = Instant::now();
+        for _ in 0..1000 {
+            pace.wait().await;
+            pace.took(0);
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        for _ in 0..100 {
+            pace.wait().await;
+            pace.took(3);
+        }
+        let took = began.elapsed();
+        assert!((Duration::from_millis(2_850)..Duration::from_millis(3_050)).contains(&took), "{took:?}");
+    }
+}
