@@ -1,4 +1,4 @@
-//! What happened, as numbers (DESIGN 6): counted where it happens, read when somebody asks.
+//! What happened, as numbers (contract 9): counted where it happens, read when somebody asks.
 //!
 //! Every counter is there from the start and found by an index, so that counting is one atomic addition: no look-up by
 //! name, no lock, no allocation. What is a state and no event (open connections, the size of the cache) isn't counted here

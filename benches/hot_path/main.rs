@@ -1,7 +1,7 @@
 //! What a session costs, step by step: `cargo bench`.
 //!
 //! Time and allocations, with nothing of the kernel in it: sessions are played over a pipe in memory, and DNS is asked
-//! once before the clock starts. What a session costs on a real socket, beside other servers, is told in the README.
+//! once before the clock starts. What a session costs on a real socket, beside other servers, is in benches/README.md.
 
 #![expect(clippy::expect_used, reason = "a stage that can't be set up ends the run")]
 

@@ -21,7 +21,7 @@ use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls
 /// What a socket address looks like.
 pub(super) const SOCKET_WANTED: &str =
     "must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"";
-/// The header block is held in memory (DESIGN 1.5), so that its bound has one of its own.
+/// The header block is held in memory (contract 1.6), so that its bound has one of its own.
 const MOST_HEADER: u64 = 16 << 20;
 /// A client waits five minutes for the banner (RFC 5321 4.5.3.2.1).
 const MOST_BANNER_DELAY: Duration = Duration::from_secs(240);
@@ -161,7 +161,7 @@ fn relay(raw: &Raw, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> O
     })
 }
 
-/// DESIGN 1.6: only XCLIENT, which the relay must have offered, stands in for a list of one's own.
+/// contract 1.7: only XCLIENT, which the relay must have offered, stands in for a list of one's own.
 fn needs_domains(identity: relay::ClientIdentity) -> Option<&'static str> {
     use relay::ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
     match identity {

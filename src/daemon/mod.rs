@@ -101,7 +101,7 @@ fn deadline(settings: &Settings) -> Duration {
 
 impl Daemon {
     /// Binds, learns what the relay can take, and serves. A relay that is down is no obstacle; one that would make an
-    /// open relay of us is (DESIGN 1.6), and so is a Maildir that can't be written.
+    /// open relay of us is (contract 1.7), and so is a Maildir that can't be written.
     pub(crate) async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
         let metrics = Metrics::default();
         let dns = Dns::with_metrics(settings.dns.clone(), metrics.clone())?;

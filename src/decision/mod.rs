@@ -1,4 +1,4 @@
-//! One decision as it was: everything that explains it later, to whoever asks (DESIGN 1.7).
+//! One decision as it was: everything that explains it later, to whoever asks (contract 1.8).
 //!
 //! A [`DecisionRecord`] holds what the decision was made of, not the words for it: making one copies a few small things and
 //! formats nothing, since it is made on the session's time. Words come from [`report`], when somebody asks. The reply is

@@ -1,4 +1,4 @@
-//! Findings to a verdict (DESIGN 3.2): the one place that decides.
+//! Findings to a verdict (contract 3.2): the one place that decides.
 //!
 //! Reject before defer before greylist; identities in their order. A `temperror` where the action refuses is
 //! `policy.on_dns_error`. Who came before is not known here: the gate asks that of the greylist, where nothing stronger

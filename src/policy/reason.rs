@@ -1,4 +1,4 @@
-//! Why mail is refused: the one table from a reason to reply codes, log name and help text (DESIGN 3.3).
+//! Why mail is refused: the one table from a reason to reply codes, log name and help text (contract 3.8).
 
 use std::fmt;
 

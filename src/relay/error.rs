@@ -1,4 +1,4 @@
-//! Why a transaction with the next hop failed, and what the client is told: the one table (DESIGN 3.3).
+//! Why a transaction with the next hop failed, and what the client is told: the one table (contract 3.8).
 //!
 //! The relay's own refusal of a client, message or recipient goes on to the client as it is. Everything else is the
 //! operator's trouble, not the sender's: 4xx, so that the mail comes again, without a word about the network behind.

@@ -354,7 +354,7 @@ impl Transaction {
         self.keep(done)
     }
 
-    /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (DESIGN 1.1).
+    /// Ends the message and awaits the answer. Only a 2xx given here may become the client's (contract 1.1).
     pub async fn finish(mut self, _permit: Permit) -> HopReply {
         if let Some(failure) = self.failure {
             return failure;

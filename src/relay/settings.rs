@@ -74,7 +74,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// For each reply, and for each write that makes no progress; for the answer to the final dot, twice as long.
     pub reply_timeout: Duration,
-    /// Whether XCLIENT is needed because rmxd has no list of recipient domains of its own (DESIGN 1.6).
+    /// Whether XCLIENT is needed because rmxd has no list of recipient domains of its own (contract 1.7).
     pub xclient_required: bool,
     /// Our own name, for EHLO.
     pub hostname: String,

@@ -1,7 +1,7 @@
 //! A relay spoken to by SMTP, contacted only when a transaction is permitted.
 //!
 //! Where the relay offers XCLIENT, it learns there who the client is and judges by its own rules as if it stood on
-//! port 25 itself; where that is required and not offered, nothing is sent to it (DESIGN 1.6). A connection is used
+//! port 25 itself; where that is required and not offered, nothing is sent to it (contract 1.7). A connection is used
 //! again where that is safe, and if it turns out to be gone before the relay has answered MAIL, once more with a fresh
 //! one; from then on what goes wrong is the client's to try again. No authentication.
 

@@ -1,4 +1,4 @@
-//! `exists`: the domain has a valid MX, or satisfies another rung that counts (DESIGN 3.1).
+//! `exists`: the domain has a valid MX, or satisfies another rung that counts (contract 3.1).
 //!
 //! Whether anybody answers at the addresses is not tried: that would make us a nuisance and the sender wait.
 //!

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::support::process::{Run, rmxd, signal};
+use crate::support::readme::block_of;
 
 /// `rmxd demo` that makes its folder in here.
 fn demo(scratch: &Path, arguments: &[&str]) -> Command {
@@ -50,6 +51,14 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
+    }
+}
+
+/// A line with `*` for the id of a decision.
+fn masked(line: &str) -> String {
+    match line.split_once("(id ") {
+        Some((before, rest)) => format!("{before}(id *{}", rest.get(8..).unwrap_or_default()),
+        None => line.to_owned(),
     }
 }
 
@@ -127,6 +136,11 @@ fn after_the_tour_it_stays_up_and_can_be_tried_by_hand() {
     assert!(table.contains("✓ all as expected"), "{table}");
     assert!(!table.contains(['\x1b', '\r']), "no colours where there is no terminal: {table}");
     assert!(table.lines().all(|line| line.chars().count() <= 130), "{table}");
+    let shown: Vec<String> =
+        table.lines().map(|line| masked(&line.chars().skip(28).collect::<String>())).collect();
+    for line in block_of("README.md", "demo").lines() {
+        assert!(shown.contains(&masked(line)), "README.md has {line:?}, and this is shown:\n{table}");
+    }
 
     let by_hand = |line: &str| Command::new("sh").args(["-c", line.trim()]).env_clear().output().unwrap();
     let mut command = |program: &str| demo.read_to(&mut output, program).lines().last().unwrap().to_owned();

@@ -20,8 +20,8 @@ const BEHIND: [(&str, &str); 10] = [
     ("tokio_rustls", "src/tls/"),
 ];
 
-/// What may stand at the top: what DESIGN 7 names, and what convention puts there.
-const TOP: [&str; 21] = [
+/// What may be at the top: what the product has of its own, and what convention puts there.
+const TOP: [&str; 23] = [
     "Cargo.toml",
     "Cargo.lock",
     "src",
@@ -34,6 +34,8 @@ const TOP: [&str; 21] = [
     "LICENSE-MIT",
     "LICENSE-APACHE",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     "Containerfile",
     "clippy.toml",
     "rustfmt.toml",

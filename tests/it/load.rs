@@ -275,7 +275,7 @@ async fn a_run_that_is_interrupted_tells_what_was_done_and_leaves_nothing_behind
 }
 
 #[tokio::test]
-async fn the_commands_of_the_readme_fit_together() {
+async fn the_commands_of_the_document_fit_together() {
     let scratch = tempfile::tempdir().unwrap();
     let zone = Zone::start();
     let text = configuration("gate.test", &[any_port()], zone.address(), "");

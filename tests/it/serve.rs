@@ -193,7 +193,7 @@ async fn idle_connections_cost_little_memory() {
     assert!(after - before < 400 * 16, "{} KiB for 400 connections", after - before);
 }
 
-/// Fields of DESIGN 6.
+/// Fields of contract 9.
 const FIELDS: [&str; 17] = [
     "id",
     "verdict",

@@ -235,7 +235,7 @@ async fn again(gate: &std::sync::Arc<Gate>, mail_from: &str) -> Seen {
     transaction(gate, &Row { line: 0, cells }).await
 }
 
-/// DESIGN 1.3: the same domains before their answers expire, after it, and after the time for which a stale answer
+/// contract 1.3: the same domains before their answers expire, after it, and after the time for which a stale answer
 /// counts; DNS fails from the second time on.
 #[tokio::test]
 async fn an_expired_answer_carries_an_accept_while_dns_fails_and_never_a_5xx() {

@@ -66,7 +66,7 @@ impl Class {
         Expected { verdict, enhanced: None }
     }
 
-    /// What the daemon of `--self`, which is strict, makes of it, with the code of its reply (DESIGN 3.3).
+    /// What the daemon of `--self`, which is strict, makes of it, with the code of its reply (contract 3.8).
     pub(super) fn by_own_daemon(self) -> Expected {
         let (verdict, enhanced) = match self {
             Self::Clean => (Verdict::Accept, None),

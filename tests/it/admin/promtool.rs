@@ -17,6 +17,7 @@ use rmxd::policy::rule::Mode;
 use serde_json::Value;
 
 use crate::support::process::{self, SOON};
+use crate::support::readme;
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
@@ -172,9 +173,9 @@ async fn the_alert_rules_are_sound_and_fire_when_they_should_and_only_then() {
 }
 
 #[tokio::test]
-async fn the_scrape_configuration_of_the_readme_is_one() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let snippet = readme.split("```yaml\nrule_files").nth(1).unwrap().split("```").next().unwrap();
+async fn the_scrape_configuration_of_the_document_is_one() {
+    let document = readme::text("src/admin/README.md");
+    let snippet = document.split("```yaml\nrule_files").nth(1).unwrap().split("```").next().unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(shipped("prometheus-rules.yml"), folder.path().join("prometheus-rules.yml")).unwrap();
     let file = folder.path().join("prometheus.yml");

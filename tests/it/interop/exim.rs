@@ -1,4 +1,4 @@
-//! A real Exim behind rmxd: its lines and rmxd's are those of the README.
+//! A real Exim behind rmxd: its lines and rmxd's are those of systemd/README.md.
 //!
 //! Debian's package can't be installed beside Postfix, so `tests/run` unpacks it below target/. Exim knows its user by name
 //! only: it is started in a mount namespace whose passwd and group have that user. It delivers into a Maildir and sends
@@ -19,7 +19,7 @@ use crate::support::process::{self, SOON, free_address};
 use crate::support::readme;
 use crate::support::zone::Zone;
 
-/// Where it listens according to the README.
+/// Its address in the guide.
 const GUIDE: &str = "127.0.0.1.10025";
 /// A number that nobody has.
 const USER: u32 = 64_999;
@@ -153,7 +153,7 @@ async fn send(exim: &Exim, lines: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_the_readme_has_it_exim_delivers_all_mail_at_once() {
+async fn as_the_guide_has_it_exim_delivers_all_mail_at_once() {
     let Some(exim) = Exim::start().await else { return };
     send(&exim, &readme::block("toml exim")).await;
     process::eventually("25 messages", SOON, || (exim.delivered() >= 25).then_some(())).await;

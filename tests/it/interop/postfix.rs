@@ -1,7 +1,8 @@
 //! A Postfix of the test's own: configuration, queue, log and mailboxes in a temporary folder, one loopback port.
 //!
-//! Its SMTP server is what the README tells people to write into master.cf. It believes XCLIENT, knows the mailboxes `user` and `other` at relay.test and nobody else,
-//! delivers into a Maildir, and sends nothing anywhere. The machine's own Postfix is not touched.
+//! Its SMTP server has the lines that systemd/README.md has for master.cf. It believes XCLIENT, knows the mailboxes
+//! `user` and `other` at relay.test and nobody else, delivers into a Maildir, and sends nothing anywhere. The machine's
+//! own Postfix is not touched.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +21,7 @@ use crate::support::readme;
 /// Debian's `nobody`: who owns the mailboxes.
 const NOBODY: u32 = 65_534;
 
-/// Where it listens according to the README.
+/// Its address in the guide.
 const GUIDE: &str = "127.0.0.1:10025";
 
 /// A running (or, between `stop` and `start_again`, a stopped) Postfix. Dropping it stops it.
@@ -242,7 +243,7 @@ mailbox_size_limit = 0
     )
 }
 
-/// The SMTP server of the README, and the services that receiving and local delivery need.
+/// The SMTP server of the guide, and the services that receiving and local delivery need.
 fn master_cf(smtpd: &str) -> String {
     format!(
         "{smtpd}cleanup  unix  n - n - 0 cleanup

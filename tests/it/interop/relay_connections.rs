@@ -26,7 +26,7 @@ async fn send(gate: &Daemon, numbers: std::ops::Range<usize>) {
     assert_eq!(client.command("QUIT").await.code, 221);
 }
 
-/// As the README has it: our own address may have any number of connections.
+/// As systemd/README.md has it: our own address may have any number of connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn postfix_limits_the_connections_and_messages_of_the_real_client() {
     let main_cf = |_: &Path| {

@@ -14,7 +14,7 @@ const DATA: &[u8] = b"DATA\r\n";
 pub(super) struct Input {
     /// The row as it is written.
     pub(super) line: String,
-    /// The first words of a row of the README.
+    /// The first words of an item of the guide.
     pub(super) difference: Option<String>,
     /// Only clients that are not exempt see the difference.
     pub(super) not_exempt: bool,

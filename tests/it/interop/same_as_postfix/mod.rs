@@ -2,8 +2,8 @@
 //! rmxd, with the same envelope and the same content (contract 1.9).
 //!
 //! The inputs stand in `inputs.table`. Each is played to Postfix alone, to rmxd in monitor mode and to rmxd as an exempt
-//! client. What Postfix alone does is observed, not written down. A difference needs a row in the README's table "What else is
-//! different then", and a row there that names a reply code has to be seen.
+//! client. What Postfix alone does is observed, not written down. A difference needs an item in "What is different
+//! then" of systemd/README.md, and an item there that names a reply code has to be seen.
 
 mod input;
 mod session;
@@ -44,7 +44,7 @@ type Three = [Played; 3];
 const WAYS: [&str; 3] = ["Postfix alone", "monitor", "exempt"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_postfix_takes_alone_it_takes_behind_rmxd_but_for_what_the_readme_names() {
+async fn what_postfix_takes_alone_it_takes_behind_rmxd_but_for_what_the_guide_names() {
     let Some(postfix) = Postfix::start_with(|_| MAIN_CF.to_owned()) else { return };
     let zone = Zone::start();
     let gate = gate::start(&zone, &postfix, MONITOR).await;
@@ -61,7 +61,7 @@ async fn what_postfix_takes_alone_it_takes_behind_rmxd_but_for_what_the_readme_n
         let allowed = input.difference.as_deref().map(|words| {
             rows.iter()
                 .find(|row| row.what.starts_with(words))
-                .unwrap_or_else(|| panic!("README.md has no {words:?}"))
+                .unwrap_or_else(|| panic!("systemd/README.md has no {words:?}"))
         });
         for (at, way) in WAYS.iter().enumerate().skip(1) {
             let found = difference(&stored, &three[0], &three[at]);
@@ -77,7 +77,7 @@ async fn what_postfix_takes_alone_it_takes_behind_rmxd_but_for_what_the_readme_n
         }
     }
     let unseen = rows.iter().filter(|row| row.is_refusal() && !seen.contains(row.what.as_str()));
-    wrong.extend(unseen.map(|row| format!("README.md claims what was not seen: {row:?}")));
+    wrong.extend(unseen.map(|row| format!("systemd/README.md claims what was not seen: {row:?}")));
     assert!(wrong.is_empty(), "{} of {} inputs:\n{}", wrong.len(), inputs.len(), wrong.join("\n"));
 
     let taken = played.iter().filter(|three| three[0].queue_id().is_some()).count();
