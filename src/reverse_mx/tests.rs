@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::dns::test_server::TestServer;
 use crate::dns::{Budget, Clock, Urgency};
-use crate::evidence::{Freshness, Target, Trouble};
+use crate::evidence::{DnsFailure, Freshness, Target};
 use crate::policy::rule::{Action, Rung};
 
 const DOMAINS: &str = "
@@ -746,7 +746,7 @@ fn a_name_is_free_for_an_address_of_a_family_that_it_does_not_have() {
         alias: None,
         trouble: None,
     };
-    let (alias, trouble) = (Some(Target::Root), Some(Trouble::Timeout));
+    let (alias, trouble) = (Some(Target::Root), Some(DnsFailure::Timeout));
     let rows = [
         (holding(&[]), true, true),
         (holding(&["127.0.0.10"]), false, true),
