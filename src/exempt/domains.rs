@@ -238,6 +238,7 @@ mod tests {
         assert_ne!(domains(&["a.test"]), domains(&[".a.test"]));
         assert_ne!(domains(&["a.test"]), domains(&["b.test"]));
         assert_eq!(domains(&["a.test", "b.test"]), domains(&["b.test", "a.test"]));
+        assert_ne!(domains(&["a.test", "b.test"]), domains(&["a.test", "c.test"]));
     }
 
     #[test]

@@ -456,6 +456,27 @@ mod tests {
     }
 
     #[test]
+    fn the_subject_of_an_address_and_of_a_reason_without_a_rule() {
+        let reply = |identity, subject, domain| {
+            Reason::BadAddress.reply(identity, Action::Reject, subject, domain, "").to_string()
+        };
+        assert_eq!(reply(Identity::MailFrom, "the address", ""), "501 5.1.7 the address");
+        assert_eq!(reply(Identity::From, "the address", ""), "501 5.1.3 the address");
+        let reply = |subject, domain| {
+            Reason::NoMx.reply(Identity::Helo, Action::Reject, subject, domain, "").to_string()
+        };
+        assert_eq!(reply("spoof.test", "spoof.test"), "550 5.7.1 spoof.test has no MX record");
+        assert_eq!(reply("spoof.test", ""), "550 5.7.1 spoof.test has no MX record");
+        assert_eq!(Reason::BadAddress.plain_reply("the address", "").to_string(), "501 5.1.7 the address");
+        let text = Reason::NoMx.plain_reply("", "").to_string();
+        assert_eq!(text, "550 5.1.8 has no MX record");
+        assert_eq!(
+            Reason::NoMx.plain_reply("spoof.test", "").to_string(),
+            "550 5.1.8 spoof.test has no MX record"
+        );
+    }
+
+    #[test]
     fn names_are_distinct() {
         let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         names.sort_unstable();

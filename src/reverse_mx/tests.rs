@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::dns::test_server::TestServer;
 use crate::dns::{Budget, Clock, Urgency};
-use crate::evidence::Freshness;
+use crate::evidence::{DnsFailure, Freshness, Target};
 use crate::policy::rule::{Action, Rung};
 
 const DOMAINS: &str = "
@@ -34,6 +34,7 @@ const DOMAINS: &str = "
     cnamemx.test MX 10 alias.cnamemx.test
     alias.cnamemx.test CNAME mail.good.test
     ipmx.test MX 10 127.0.0.10
+    127.0.0.10 A 127.0.0.10
     oddmx.test MX 10 bad\\032name.test
     deadmx.test MX 10 gone.deadmx.test
     emptymx.test MX 10 nomx.test
@@ -315,6 +316,17 @@ async fn only_the_first_hosts_by_preference_are_looked_at() {
         assert_eq!(bench.matches("many.test", &[Rung::Mx], client).await, expected, "{client}");
     }
     assert_eq!(bench.exists("manydead.test", &[Rung::Mx]).await, "fail mx_unresolvable");
+}
+
+#[tokio::test]
+async fn hosts_with_an_unroutable_address_are_not_counted_as_dead() {
+    let mut zone = String::new();
+    for at in 1..=12 {
+        let address = if at == 12 { "9.9.9.9" } else { "10.1.2.3" };
+        zone.push_str(&format!("late.test MX {at} h{at}.late.test\nh{at}.late.test A {address}\n"));
+    }
+    let bench = Bench::new(&zone, settings(PrivateAddresses::Reject)).await;
+    assert_eq!(bench.exists("late.test", &[Rung::Mx]).await, "pass mx");
 }
 
 #[tokio::test]
@@ -724,6 +736,28 @@ fn exchanger(exchanger: &Exchanger) -> String {
         text += &trouble.map(|trouble| format!(" {trouble}")).unwrap_or_default();
     }
     text + if *usable { " usable" } else { "" } + if *counts { "" } else { " uncounted" }
+}
+
+#[test]
+fn a_name_is_free_for_an_address_of_a_family_that_it_does_not_have() {
+    let holding = |addresses: &[&str]| Holding {
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        alias: None,
+        trouble: None,
+    };
+    let (alias, trouble) = (Some(Target::Root), Some(DnsFailure::Timeout));
+    let rows = [
+        (holding(&[]), true, true),
+        (holding(&["127.0.0.10"]), false, true),
+        (holding(&["::1"]), true, false),
+        (holding(&["127.0.0.10", "::1"]), false, false),
+        (Holding { alias, ..holding(&[]) }, false, false),
+        (Holding { trouble, ..holding(&[]) }, false, false),
+    ];
+    for (holding, v4, v6) in rows {
+        let free = |address: &str| holding.is_free_for(address.parse().unwrap());
+        assert_eq!((free("127.0.0.11"), free("::2")), (v4, v6), "{holding:?}");
+    }
 }
 
 #[tokio::test]

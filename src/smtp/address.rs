@@ -224,6 +224,15 @@ mod tests {
             ("<@good.test>", Ok("\"\"@good.test")),
             ("<@a.test:>", Ok("")),
             ("<\"\">", Ok("")),
+            ("<\"u\"@good.test>", Ok("\"u\"@good.test")),
+            ("<\"v\".w@good.test>", Ok("v.w@good.test")),
+            ("<u.\"a\\\"b\"@good.test>", Ok("\"u.a\\\"b\"@good.test")),
+            ("<(a(b)c)u@good.test>", Ok("u@good.test")),
+            ("<(a\\)b)u@good.test>", Ok("u@good.test")),
+            ("<((((((((c))))))))u@good.test>", Ok("u@good.test")),
+            ("<(((((((((c)))))))))u@good.test>", Err(AddressError::Syntax)),
+            ("<(a\u{1}b)u@good.test>", Err(AddressError::Syntax)),
+            ("<u@\"[127.0.0.10]\">", Err(AddressError::Domain)),
             ("<MAILER-DAEMON>", Ok("MAILER-DAEMON")),
             ("<postmaster.>", Ok("\"postmaster.\"")),
             ("<host!u>", Ok("host!u")),
@@ -249,6 +258,11 @@ mod tests {
             ("u@good.test,v@x", Err(AddressError::Domain)),
             ("u@[127.0.0.300]", Err(AddressError::Literal)),
             ("u@[]", Err(AddressError::Literal)),
+            ("u@[tag:content]", Ok("u@[tag:content]")),
+            ("u@[IPv6:127.0.0.10]", Err(AddressError::Literal)),
+            ("u@[tag:]", Err(AddressError::Literal)),
+            ("u@[two.labels:content]", Err(AddressError::Literal)),
+            ("u@[tag:a\u{e9}]", Err(AddressError::Literal)),
         ];
         for (text, expected) in rows {
             let parsed = ReversePath::parse(text).map(|path| path.to_string());
@@ -257,6 +271,7 @@ mod tests {
         assert_eq!(ReversePath::parse(""), Ok(ReversePath::Null));
         assert_eq!(ForwardPath::parse("PostMaster").unwrap().to_string(), "PostMaster");
         assert!(ForwardPath::parse("<PostMaster>").unwrap().is_bare_postmaster());
+        assert!(!ForwardPath::parse("<hostmaster>").unwrap().is_bare_postmaster());
         assert_eq!(ForwardPath::parse("<>"), Err(AddressError::LocalPart));
     }
 
@@ -268,6 +283,28 @@ mod tests {
         // the quotes count: the address is passed on with them
         let dots = format!("{}@good.test", ".".repeat(989));
         assert_eq!(ReversePath::parse(&dots), Err(AddressError::TooLong));
+        let literal = |octets: usize| format!("{}@[127.0.0.10]", "l".repeat(octets - "@[127.0.0.10]".len()));
+        assert_eq!(ReversePath::parse(&literal(1000)).unwrap().to_string(), literal(1000));
+        assert_eq!(ReversePath::parse(&literal(1001)), Err(AddressError::TooLong));
+        assert_eq!(Mailbox::parse(&of(1000)).unwrap().to_string(), of(1000));
+        assert_eq!(Mailbox::parse(&of(1001)), Err(AddressError::TooLong));
+    }
+
+    #[test]
+    fn a_mailbox_has_its_local_part_in_proper_form() {
+        let rows = [
+            ("u@good.test", Ok("u")),
+            ("\"a\\\"b\"@good.test", Ok("\"a\\\"b\"")),
+            ("\"a\\\\\"@good.test", Ok("\"a\\\\\"")),
+            ("\"a\tb\"@good.test", Err(AddressError::LocalPart)),
+            ("\"a\u{7f}b\"@good.test", Err(AddressError::LocalPart)),
+            ("\"a\\\"@good.test", Err(AddressError::LocalPart)),
+            ("\"a\"b@good.test", Err(AddressError::NoDomain)),
+        ];
+        for (text, expected) in rows {
+            let parsed = Mailbox::parse(text).map(|mailbox| mailbox.local().to_owned());
+            assert_eq!(parsed, expected.map(str::to_owned), "{text:?}");
+        }
     }
 
     proptest! {

@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn chunks_become_data() {
-        let rows: [(&[u8], Result<&[u8], Fault>); 9] = [
+        let rows: [(&[u8], Result<&[u8], Fault>); 10] = [
             (b"", Ok(b"")),
             (b"hi\r\n", Ok(b"hi\r\n")),
             (b"hi", Ok(b"hi\r\n")),
@@ -119,6 +119,7 @@ mod tests {
             (b".one\r\n..two\r\nx.y", Ok(b"..one\r\n...two\r\nx.y\r\n")),
             (b"a\nb\r\n", Err(Fault::BareLf)),
             (b"a\rb\r\n", Err(Fault::BareCr)),
+            (b"a\r\r\n", Err(Fault::BareCr)),
             (b"a\0b\r\n", Err(Fault::Nul)),
             (b"a\r", Err(Fault::BareCr)),
         ];
