@@ -11,6 +11,7 @@
 //! with the one that they began with.
 
 mod api;
+mod call;
 mod guard;
 mod listener;
 mod page;

@@ -1,5 +1,5 @@
-//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first one drains, a second one stops at once; SIGHUP reloads,
-//! SIGUSR1 logs the monitor's report.
+//! `rmxd serve`: runs the daemon until SIGTERM or SIGINT. The first one drains, the second one stops at once; SIGHUP reloads,
+//! SIGUSR1 logs the report of the monitor.
 
 use std::io;
 use std::process::ExitCode;
@@ -17,25 +17,24 @@ use crate::stats::{DAILY, ReportTrigger};
 
 /// Run the daemon
 ///
-/// SIGTERM or SIGINT: no new connections, open transactions may finish; a second one stops at once. SIGHUP: reads the
-/// configuration again; a broken one is logged and changes nothing. SIGUSR1: logs what was refused, or would have been, since the
-/// last such report.
+/// SIGTERM or SIGINT closes the listeners and lets open transactions finish; a second one stops at once. SIGHUP reads the
+/// configuration again; if it has errors, they are logged and nothing changes. SIGUSR1 logs what was refused, or would have been,
+/// since the last such report.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
-    /// How long open connections may go on after SIGTERM
+    /// Time for open connections to finish after SIGTERM
     #[arg(long, value_name = "DURATION", default_value_t = humantime::Duration::from(DRAIN))]
     drain: humantime::Duration,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     let loaded = match args.source.load(args.drain.into()) {
         Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };
-    // First, while there are no other threads.
+    // Before any other thread exists, since it changes the environment.
     let passed = net::passed();
     let log = match log::start(&loaded.settings.log, log::Output::StandardError) {
         Ok(log) => log,
@@ -59,7 +58,7 @@ pub fn run(args: &Args) -> ExitCode {
             exit.into()
         }
         Err(error) => {
-            tracing::error!(%error, "the threads can't be started");
+            tracing::error!(%error, "the threads of the runtime can't be started");
             Exit::Temporary.into()
         }
     }
@@ -120,7 +119,7 @@ fn status(daemon: &Daemon) -> String {
     format!("listening on {}, mode {}", addresses.join(", "), daemon.settings().gate.policy.mode.name())
 }
 
-/// Takes all of the new configuration or nothing. Dropped before its end, it has changed nothing.
+/// Applies all of the new configuration or nothing. If dropped before its end, it changes nothing.
 async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
     let Loaded { settings, .. } = match args.source.read(args.drain.into()) {
         Ok(loaded) => loaded,
@@ -173,7 +172,6 @@ async fn drain(daemon: Daemon, signals: &mut Signals) -> Exit {
     Exit::Done
 }
 
-/// The effect of a signal.
 #[derive(Debug)]
 enum Wanted {
     Reload,
@@ -184,7 +182,7 @@ enum Wanted {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Received from the start on: its default ends the process. One during a reload causes another reload after it.
+    /// Registered at the start: by default SIGHUP ends the process. One during a reload causes another reload.
     hangup: Signal,
     report: Signal,
 }

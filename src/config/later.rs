@@ -1,11 +1,10 @@
-//! Keys of later versions: known from the start, accepted only at the value that turns them off. Their values are
-//! validated all the same, so that a file with a wrong one has the same problem in each version.
+//! Keys of features that this version doesn't have. They are accepted only at the value that turns the feature off.
+//! The other keys of such a section are validated, so that a file that loads today also loads in the later version.
 
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::net::{Endpoint, Purpose};
 
-/// Refuses what this version can't do.
 pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
     let lists = [
         ("listen.milter", &raw.listen.milter, Purpose::Milter),
@@ -18,7 +17,7 @@ pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
         }
     }
     if !raw.cluster.redis.is_empty() {
-        // Not shown: the URL may hold a password.
+        // The value isn't shown: the URL may contain a password.
         reader.refuse("cluster.redis", "is not available in this version: \"\"");
     }
 }

@@ -45,7 +45,8 @@ impl Stores {
     /// The history of these settings: one that is open, or one that is opened now.
     pub(super) async fn history(&self, settings: &Settings) -> Result<Option<History>, StartError> {
         let Some(wanted) = settings.history.clone() else { return Ok(None) };
-        let open = self.histories.iter().filter_map(WeakHistory::wake).find(|history| history.is_at(&wanted));
+        let open =
+            self.histories.iter().filter_map(WeakHistory::upgrade).find(|history| history.is_at(&wanted));
         if open.is_some() {
             return Ok(open);
         }
@@ -55,13 +56,13 @@ impl Stores {
 
     /// The settings of the stores are in effect from now on, and what new sessions decide goes to them.
     pub(super) fn take_over(&mut self, parts: &Parts) {
-        self.histories.retain(|before| before.wake().is_some());
+        self.histories.retain(|before| before.upgrade().is_some());
         if let (Some(history), Some(wanted)) = (&parts.history, &parts.settings.history) {
-            history.renew(wanted);
+            history.set_limits(wanted);
             self.histories.push(history.downgrade());
         }
         if let Some(greylist) = &parts.greylist {
-            greylist.take_over();
+            greylist.apply_expiry();
             self.greylist = Some(greylist.clone());
         }
     }
@@ -74,7 +75,7 @@ impl Stores {
         {
             tracing::error!("the greylist could not be written");
         }
-        let settle = move || histories.iter().for_each(WeakHistory::settle);
+        let settle = move || histories.iter().for_each(WeakHistory::wait_until_written);
         if spawn_blocking(settle).await.is_err() {
             tracing::error!("the history could not be written");
         }

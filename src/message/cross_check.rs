@@ -94,3 +94,37 @@ fn same(ours: &Address, theirs: &str) -> bool {
         .rsplit_once('@')
         .is_some_and(|(local, domain)| domain == ours.domain && (ours.quoted || local == ours.local))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_encoded_words_are_bounded() {
+        assert!(can_take("=?a ".repeat(64).as_bytes()));
+        assert!(!can_take("=?a ".repeat(65).as_bytes()));
+        assert!(can_take("=?a?q?b?= ".repeat(100).as_bytes()));
+    }
+
+    #[test]
+    fn texts_are_compared_without_white_space_and_route() {
+        let rows = [
+            ("a", false, "a@good.test", true),
+            ("a", false, "a @ good.test", true),
+            ("a", false, "@x.test,@y.test:a@good.test", true),
+            ("a", false, "b@good.test", false),
+            ("a", false, "a@other.test", false),
+            ("a", false, "good.test", false),
+            ("\"a b\"", true, "ab@good.test", true),
+            ("\"a b\"", true, "ab@other.test", false),
+            ("@x:b", true, "@x:b@good.test", true),
+            ("@x:b", true, "@good.test:b", false),
+        ];
+        for (local, quoted, theirs, expected) in rows {
+            let ours = Address { local: local.into(), domain: "good.test".into(), quoted, astray: false };
+            assert_eq!(same(&ours, theirs), expected, "{local} {theirs}");
+        }
+        let ours = Address { local: "@x".into(), domain: "good.test:b".into(), quoted: false, astray: false };
+        assert!(same(&ours, "@x@good.test:b"), "without an address behind the colon there is no route");
+    }
+}

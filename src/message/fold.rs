@@ -50,3 +50,27 @@ impl Folded {
         self.text.into_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_holds_78_octets_and_no_more() {
+        let field = |word: usize, glued: usize| {
+            let mut field = Folded::new("Name", "first");
+            field.word("second");
+            field.glue(&"g".repeat(glued));
+            field.word(&"w".repeat(word));
+            field.word("end");
+            String::from_utf8(field.finish()).unwrap()
+        };
+        let lengths = |text: String| text.lines().map(str::len).collect::<Vec<_>>();
+        assert_eq!(lengths(field(56, 0)), [75, 4]);
+        assert_eq!(lengths(field(55, 0)), [78]);
+        assert_eq!(lengths(field(56, 3)), [78, 4]);
+        assert_eq!(lengths(field(56, 4)), [22, 61]);
+        assert_eq!(lengths(field(73, 0)), [18, 78]);
+        assert_eq!(lengths(field(74, 0)), [18, 75, 4]);
+    }
+}

@@ -212,6 +212,9 @@ mod tests {
             ("\"a;b:c(d<e@f.test\" <a@good.test>", "a@good.test"),
             ("\"\" <a@good.test>", "a@good.test"),
             ("\"Ann\r\n Lee\" <a@good.test>", "a@good.test"),
+            ("\"Ann\tLee\" (a\tb) <a@good.test>", "a@good.test"),
+            ("a (c) @good.test", "a@good.test"),
+            ("a\r\n @good.test", "a@good.test"),
             ("\"Ann\"Lee\"\" <a@good.test>", "a@good.test"),
             ("John Q. Public <j@good.test>", "j@good.test"),
             ("...Ann. <a@good.test>", "a@good.test"),
@@ -344,6 +347,11 @@ mod tests {
             ("a@good.test;,", "Syntax"),
             ("Foo\\, Bar <a@good.test>", "Syntax"),
             ("a@[127.0.0.10", "Syntax"),
+            ("a@[127[0.0.10]", "Syntax"),
+            ("a@[127\\.0.0.10]", "Syntax"),
+            ("a@[127\u{fc}]", "Syntax"),
+            ("a@[127\x01]", "Control"),
+            ("\"Ann\\\r\n Lee\" <a@good.test>", "Control"),
             ("a@[127[0.0.10]]", "Syntax"),
             ("a@[127.0.0.10]x", "Syntax"),
             ("[a, b] <a@good.test>", "Ambiguous"),
@@ -457,10 +465,19 @@ mod tests {
         let name = |length: usize| format!("{} <a@good.test>", "x".repeat(length));
         // "From: ", the name, " <a@": the line is broken behind 998 octets
         assert_eq!(from(name(998 - 6 - 2)), "a@good.test");
+        assert_eq!(from(name(998 - 6 - 3)), "a@good.test");
         assert_eq!(from(name(998 - 6 - 4)), "TooLong");
         assert_eq!(from(name(998 - 6 - 8)), "TooLong");
         assert_eq!(from(name(998 - 6 - 16)), "a@good.test");
         assert_eq!(from(format!("Ann\r\n {}", name(998 - 6 - 8))), "a@good.test");
+        assert_eq!(
+            from(format!("\"{}\"@good.test", "x".repeat(1000))),
+            "TooLong",
+            "a blank in the local part"
+        );
+        let many = |addresses: usize| vec!["a@b.test"; addresses].join(",\r\n ");
+        assert_eq!(from(many(1000)), "a@b.test");
+        assert_eq!(from(many(1100)), "TooMany");
         let long = format!("{}: x\r\nFrom: a@good.test\r\n", "n".repeat(257));
         assert_eq!(shown(&read(long.as_bytes()).from), "LongName");
     }

@@ -91,6 +91,11 @@ mod tests {
             ("xn--ls8h.test", Some("xn--ls8h.test")),
             ("pal\u{b7}lada.test", Some("xn--pallada-xma.test")),
             ("pa\u{b7}lada.test", None),
+            ("b\u{fc}cher-laden.test", Some("xn--bcher-laden-thb.test")),
+            ("\u{375}\u{3b1}.test", Some("xn--wva4j.test")),
+            ("\u{5d0}\u{5f3}.test", Some("xn--4db4e.test")),
+            ("\u{65e5}\u{303b}.test", None),
+            ("\u{1100}.test", None),
             ("\u{1f4a9}.test", None),                            // a symbol
             ("\u{1d420}\u{1d428}\u{1d428}\u{1d41d}.test", None), // mathematical
             ("g\u{ff4f}od.test", None),                          // full-width

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::dns::test_server::TestServer;
 use crate::dns::{Budget, Clock, Urgency};
-use crate::evidence::Freshness;
+use crate::evidence::{DnsFailure, Freshness, Target};
 use crate::policy::rule::{Action, Rung};
 
 const DOMAINS: &str = "
@@ -34,6 +34,7 @@ const DOMAINS: &str = "
     cnamemx.test MX 10 alias.cnamemx.test
     alias.cnamemx.test CNAME mail.good.test
     ipmx.test MX 10 127.0.0.10
+    127.0.0.10 A 127.0.0.10
     oddmx.test MX 10 bad\\032name.test
     deadmx.test MX 10 gone.deadmx.test
     emptymx.test MX 10 nomx.test
@@ -157,7 +158,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn exists_tells_valid_domains_from_others() {
+async fn exists_passes_for_valid_domains_only() {
     use Rung::{Address, Mx, Organization};
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
     let rows: [(&str, &[Rung], &str); 64] = [
@@ -318,7 +319,18 @@ async fn only_the_first_hosts_by_preference_are_looked_at() {
 }
 
 #[tokio::test]
-async fn one_look_up_is_enough_for_a_domain_in_order_and_none_for_what_cannot_be_asked() {
+async fn hosts_with_an_unroutable_address_are_not_counted_as_dead() {
+    let mut zone = String::new();
+    for at in 1..=12 {
+        let address = if at == 12 { "9.9.9.9" } else { "10.1.2.3" };
+        zone.push_str(&format!("late.test MX {at} h{at}.late.test\nh{at}.late.test A {address}\n"));
+    }
+    let bench = Bench::new(&zone, settings(PrivateAddresses::Reject)).await;
+    assert_eq!(bench.exists("late.test", &[Rung::Mx]).await, "pass mx");
+}
+
+#[tokio::test]
+async fn one_lookup_is_enough_for_a_domain_in_order_and_none_for_what_cannot_be_asked() {
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
     let both = rules(&[Rung::Mx], &[Rung::Mx]);
     let findings = bench.inspect("several.test", &rules(&[Rung::Mx], &[]), "127.0.0.21").await;
@@ -675,9 +687,8 @@ async fn an_expired_spf_record_may_carry_a_pass_and_never_a_failure() {
 /// On whose account it is asked.
 const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// Domain, and what its mx_report says of the exchangers.
 #[tokio::test]
-async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts() {
+async fn an_mx_report_has_every_exchanger_with_its_addresses_and_whether_it_counts() {
     let bench = Bench::new(DOMAINS, Settings { max_mx_hosts: 2, ..settings(PrivateAddresses::Accept) }).await;
     let rows = [
         ("good.test", "10 mail.good.test [127.0.0.10] usable"),
@@ -704,14 +715,14 @@ async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts()
         let own = mx_report.own.alias.as_ref().map(|alias| format!("alias of {alias}; ")).unwrap_or_default();
         let listed: Vec<String> = mx_report.listed().iter().map(exchanger).collect();
         let trouble = mx_report.trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
-        let told = match mx_report.exchangers {
+        let shown = match mx_report.exchangers {
             Exchangers::Listed(_) => format!("{own}{}{trouble}", listed.join(", ")),
             Exchangers::Null => "null".to_owned(),
             Exchangers::Absent => "absent".to_owned(),
             Exchangers::NoSuchDomain => "no such domain".to_owned(),
             Exchangers::Unavailable(trouble) => trouble.to_string(),
         };
-        assert_eq!(told, expected, "{name}");
+        assert_eq!(shown, expected, "{name}");
     }
 }
 
@@ -725,6 +736,28 @@ fn exchanger(exchanger: &Exchanger) -> String {
         text += &trouble.map(|trouble| format!(" {trouble}")).unwrap_or_default();
     }
     text + if *usable { " usable" } else { "" } + if *counts { "" } else { " uncounted" }
+}
+
+#[test]
+fn a_name_is_free_for_an_address_of_a_family_that_it_does_not_have() {
+    let holding = |addresses: &[&str]| Holding {
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        alias: None,
+        trouble: None,
+    };
+    let (alias, trouble) = (Some(Target::Root), Some(DnsFailure::Timeout));
+    let rows = [
+        (holding(&[]), true, true),
+        (holding(&["127.0.0.10"]), false, true),
+        (holding(&["::1"]), true, false),
+        (holding(&["127.0.0.10", "::1"]), false, false),
+        (Holding { alias, ..holding(&[]) }, false, false),
+        (Holding { trouble, ..holding(&[]) }, false, false),
+    ];
+    for (holding, v4, v6) in rows {
+        let free = |address: &str| holding.is_free_for(address.parse().unwrap());
+        assert_eq!((free("127.0.0.11"), free("::2")), (v4, v6), "{holding:?}");
+    }
 }
 
 #[tokio::test]

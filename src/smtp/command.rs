@@ -1,8 +1,8 @@
 //! Command lines (RFC 5321 4.1.1) to values that can't be wrong.
 //!
-//! Case of verbs doesn't matter, white space around a command and behind `FROM:` is read over, the argument of HELO may be
-//! anything, and addresses are read as leniently as Postfix reads them (`smtp::path`). What isn't taken is named, so that
-//! the reply can say it.
+//! Case of verbs doesn't matter, white space around a command and behind `FROM:` is read over, the argument of HELO may
+//! be anything, and addresses are read as leniently as Postfix reads them (`smtp::path`). What isn't taken is named, so
+//! that the reply can say it.
 
 use compact_str::CompactString;
 
@@ -172,8 +172,8 @@ fn printable(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandE
         .ok_or(CommandError::Syntax(usage))
 }
 
-/// Whatever the client calls itself is no reason to refuse it (RFC 5321 4.1.4). What can't be shown becomes `?`, and the
-/// end of an argument that is longer than a domain is cut off.
+/// Whatever the client calls itself is no reason to refuse it (RFC 5321 4.1.4). What can't be shown becomes `?`, and
+/// the end of an argument that is longer than a domain is cut off.
 fn helo(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
     let shown = |octet: &u8| if matches!(octet, b' '..=b'~') { char::from(*octet) } else { '?' };
     let text: CompactString = rest.iter().take(MAX_HELO).map(shown).collect();
@@ -256,7 +256,8 @@ fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     Ok(Command::Rcpt(path, parameters))
 }
 
-/// Whether a domain is written beyond ASCII. Without SMTPUTF8 Postfix takes such a local part and refuses such a domain.
+/// Whether a domain is written beyond ASCII. Without SMTPUTF8 Postfix takes such a local part and refuses such a
+/// domain.
 fn has_u_label(path: &str) -> bool {
     path.rsplit_once('@').is_some_and(|(_, domain)| !domain.is_ascii())
 }
@@ -384,6 +385,11 @@ mod tests {
             ("MAIL FROM:<\"a\\\">b\"@good.test>", "mail <\"a\\\">b\"@good.test> None None"),
             ("MAIL FROM:u@good.test", "mail <u@good.test> None None"),
             ("MAIL FROM:u@good.test SIZE=1", "mail <u@good.test> Some(1) None"),
+            ("MAIL FROM:\"a b\"@good.test SIZE=1", "mail <\"a b\"@good.test> Some(1) None"),
+            ("MAIL FROM:u\\ v@good.test SIZE=1", "mail <\"u v\"@good.test> Some(1) None"),
+            ("MAIL FROM:(a b)u@good.test SIZE=1", "mail <u@good.test> Some(1) None"),
+            ("MAIL FROM:(a\")u@good.test SIZE=1", "mail <u@good.test> Some(1) None"),
+            ("MAIL FROM:<u @good.test> SIZE=1", "mail <u@good.test> Some(1) None"),
             ("MAIL FROM:() SIZE=1", "syntax: MAIL FROM:<address>"),
             (" MAIL  FROM:\t<u@good.test>\tSIZE=1", "mail <u@good.test> Some(1) None"),
             ("MAIL FROM:<MAILER-DAEMON>", "mail <MAILER-DAEMON> None None"),
@@ -406,6 +412,10 @@ mod tests {
             ("MAIL FROM:<u@good.test> ENVID=a+2", "parameter ENVID has no valid value"),
             ("MAIL FROM:<u@good.test> ENVID=a+2b", "mail <u@good.test> None None"),
             ("MAIL FROM:<u@good.test> BODY=BINARYMIME", "parameter BODY has no valid value"),
+            ("MAIL FROM:<u@good.test> BODY=7bit", "mail <u@good.test> None Some(SevenBit)"),
+            ("MAIL FROM:<u@good.test> ENVID=a=2B", "parameter ENVID has no valid value"),
+            ("MAIL FROM:<u@good.test> X-A=1", "parameter X-A not known"),
+            ("MAIL FROM:<u@good.test> -A=1", "parameter -A=1 not known"),
             ("MAIL FROM:<u@good.test> BODY=9BIT", "parameter BODY has no valid value"),
             ("MAIL FROM:<u@good.test> SIZE=ten", "parameter SIZE has no valid value"),
             ("MAIL FROM:<u@good.test> SIZE", "parameter SIZE has no valid value"),
@@ -420,11 +430,20 @@ mod tests {
             ("RCPT TO:<u@good.test> NOTIFY=NEVER,DELAY", "parameter NOTIFY has no valid value"),
             ("RCPT TO:<u@good.test> NOTIFY=", "parameter NOTIFY has no valid value"),
             ("RCPT TO:<u@good.test> ORCPT=u@good.test", "parameter ORCPT has no valid value"),
+            ("RCPT TO:<u@good.test> NOTIFY=NEVER", "rcpt <u@good.test> Some(\"NEVER\") None"),
+            ("RCPT TO:<u@good.test> NOTIFY", "parameter NOTIFY has no valid value"),
+            ("RCPT TO:<u@good.test> ORCPT=utf-8;u+b", "rcpt <u@good.test> None Some(\"utf-8;u+b\")"),
+            ("RCPT TO:<u@good.test> ORCPT=rfc822;u+b", "parameter ORCPT has no valid value"),
+            ("RCPT TO:<u@good.test> ORCPT=rfc822;", "parameter ORCPT has no valid value"),
+            ("RCPT TO:<u@good.test> ORCPT=utf-8;", "parameter ORCPT has no valid value"),
+            ("RCPT TO:<u@good.test> ORCPT=;u@good.test", "parameter ORCPT has no valid value"),
+            ("RCPT TO:<u@good.test> ORCPT=r_c;u@good.test", "parameter ORCPT has no valid value"),
             ("RCPT TO:<u@good.test> SIZE=1", "parameter SIZE not known"),
             ("BDAT 12 last", "Bdat { octets: 12, last: true }"),
             ("BDAT 0", "Bdat { octets: 0, last: false }"),
             ("BDAT", "syntax: BDAT octets [LAST]"),
             ("BDAT -1", "syntax: BDAT octets [LAST]"),
+            ("BDAT 1 FIRST", "syntax: BDAT octets [LAST]"),
             ("BDAT 1 LAST x", "syntax: BDAT octets [LAST]"),
             ("BDAT 9999999999999999999", "syntax: BDAT octets [LAST]"),
             ("DATA now", "syntax: this command takes no argument"),

@@ -175,6 +175,7 @@ mod tests {
         let long = |text: &str| Reply::new(550, Enhanced(5, 1, 8), text.repeat(400));
         for text in ["no", "\u{e9}\u{e9}", "x\n", "ab\ncd"] {
             let cut = wire(&long(text).ending_with(id));
+            assert!(cut.lines().last().unwrap().len() + 2 > MAX_LINE - 4 || text.contains('\n'), "{cut}");
             let whole = wire(&long(text).followed_by(id));
             for wire in [&cut, &whole] {
                 assert!(wire.ends_with("(id 4KXN7Q2M)\r\n"), "{wire}");
@@ -185,6 +186,8 @@ mod tests {
         let short = Reply::plain(550, "no").followed_by(id);
         assert_eq!(wire(&short), "550 no (id 4KXN7Q2M)\r\n");
         assert_eq!(wire(&Reply::plain(550, "").followed_by(id)), "550 (id 4KXN7Q2M)\r\n");
+        let fits = Reply::plain(550, "x".repeat(100)).followed_by(id);
+        assert_eq!(wire(&fits), format!("550 {} (id 4KXN7Q2M)\r\n", "x".repeat(100)));
         let long = Reply::new(550, Enhanced(5, 7, 1), "x".repeat(495)).followed_by(id);
         assert!(wire(&long).ends_with("xxx\r\n550 5.7.1 (id 4KXN7Q2M)\r\n"), "{long}");
         let lines = Reply::new(554, Enhanced(5, 6, 0), "one\ntwo");

@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn attributes_are_read_as_the_readme_says() {
-        let long = format!("HELO={}", "h".repeat(256));
+        let (long, longest) = (format!("HELO={}", "h".repeat(256)), format!("HELO={}", "h".repeat(255)));
         let rows = [
             ("ADDR=192.0.2.7", "from 192.0.2.7"),
             ("addr=IPV6:2001:DB8::1 Port=25", "from 2001:db8::1 port 25"),
@@ -199,6 +199,7 @@ mod tests {
             ("HELO=a+x1", "attribute HELO has no valid value"),
             ("NAME=a+", "attribute NAME has no valid value"),
             (&long, "attribute HELO has no valid value"),
+            (&longest, &format!("helo {}", "h".repeat(255))),
             ("COLOUR=blue", "attribute COLOUR is not known, or there twice"),
             ("ADDR=192.0.2.7 ADDR=192.0.2.8", "attribute ADDR is not known, or there twice"),
         ];
