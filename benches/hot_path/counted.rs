@@ -11,7 +11,7 @@ use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
 use rmxd::policy::rule::Mode;
 
-/// A connection, the look-ups of PTR and MAIL FROM, the question for a domain that nobody asked for before, and the
+/// A connection, the lookups of PTR and MAIL FROM, the question for a domain that nobody asked for before, and the
 /// verdict.
 #[divan::bench]
 fn by_a_refused_session(bencher: Bencher<'_, '_>) {

@@ -33,7 +33,7 @@ pub(crate) enum Start {
     FirstAlone,
 }
 
-/// The look-ups of one finding.
+/// The lookups of one finding.
 pub(crate) struct Lookups<'a> {
     dns: &'a Dns,
     account: &'a Account,

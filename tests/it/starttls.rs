@@ -1,5 +1,5 @@
 //! STARTTLS at the door (RFC 3207): over an in-memory pipe, with a Maildir behind and a client that is exempt from every
-//! look-up.
+//! lookup.
 
 use std::path::PathBuf;
 use std::time::Duration;
