@@ -1,4 +1,4 @@
-//! What DNS was asked and what it said, as plain data: made by `dns`, judged by `reverse_mx`, shown by `rmxd check`.
+//! Questions to DNS and their answers as plain data: `dns` makes it, `reverse_mx` judges it, `rmxd check` shows it.
 //!
 //! "No" is not "don't know": [`Answer`] keeps found, absent and unavailable apart all the way to the reply.
 
@@ -42,13 +42,13 @@ impl fmt::Display for RecordType {
     }
 }
 
-/// A name to ask for: a domain name, or what a macro of SPF made of an address, whose labels may hold any printable
-/// ASCII character (`a+b=c._spf.example`). Lower case, labels of 1 to 63 octets, at most 253 octets, no final dot.
+/// A name to ask for: a domain name, or an expanded SPF macro, whose labels may contain any printable ASCII
+/// character (`a+b=c._spf.example`). Lower case, labels of 1 to 63 octets, at most 253 octets, no final dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QuestionName(CompactString);
 
 impl QuestionName {
-    /// Reads a name, any case; `None` where DNS could not be asked for it.
+    /// Any case; `None` for a name that DNS can't carry.
     #[must_use]
     pub fn parse(octets: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(octets).ok()?;
@@ -161,25 +161,25 @@ pub enum Records {
     Cname(Target),
 }
 
-/// What starts with its version (`v=spf1 ...`) is told, each as far as this many octets; the rest is only counted, as
-/// it is others' business (proofs of ownership and the like).
+/// A text that begins with a version (`v=spf1 ...`) is shown up to this many octets. The others (proofs of ownership and the
+/// like) are only counted.
 const MOST_TEXT: usize = 512;
-/// How many texts of one answer are told.
+/// Texts of one answer that are shown.
 const MOST_TEXTS: usize = 3;
 
 fn texts(f: &mut fmt::Formatter<'_>, texts: &[Box<[u8]>]) -> fmt::Result {
     let versioned = texts.iter().filter(|text| text.get(..2).is_some_and(|v| v.eq_ignore_ascii_case(b"v=")));
-    let mut told = 0;
+    let mut shown = 0;
     for text in versioned.take(MOST_TEXTS) {
         let part = text.get(..MOST_TEXT).unwrap_or(text);
         let dots = if part.len() < text.len() { "..." } else { "" };
-        write!(f, "{}\"{}\"{dots}", if told == 0 { "" } else { ", " }, Escaped::new(part))?;
-        told += 1;
+        write!(f, "{}\"{}\"{dots}", if shown == 0 { "" } else { ", " }, Escaped::new(part))?;
+        shown += 1;
     }
-    match texts.len() - told {
+    match texts.len() - shown {
         0 => Ok(()),
-        1 => write!(f, "{}1 other text", if told == 0 { "" } else { " and " }),
-        others => write!(f, "{}{others} other texts", if told == 0 { "" } else { " and " }),
+        1 => write!(f, "{}1 other text", if shown == 0 { "" } else { " and " }),
+        others => write!(f, "{}{others} other texts", if shown == 0 { "" } else { " and " }),
     }
 }
 
@@ -207,7 +207,7 @@ pub enum DnsFailure {
 impl fmt::Display for DnsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Timeout => "time-out",
+            Self::Timeout => "timeout",
             Self::ServerFailure => "SERVFAIL",
             Self::Refused => "REFUSED",
             Self::Broken => "broken answer",
@@ -219,7 +219,6 @@ impl fmt::Display for DnsFailure {
     }
 }
 
-/// What DNS said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// At least one record.
@@ -228,7 +227,7 @@ pub enum Answer {
     NoData,
     /// The name doesn't exist, nor anything below it (NXDOMAIN, RFC 8020).
     NoSuchDomain,
-    /// Unknown: DNS is in trouble.
+    /// Unknown: the lookup failed.
     Unavailable(DnsFailure),
 }
 
@@ -255,7 +254,7 @@ impl fmt::Display for Answer {
             Self::Found(Records::Cname(target)) => target.fmt(f),
             Self::NoData => f.write_str("no record of this type"),
             Self::NoSuchDomain => f.write_str("NXDOMAIN"),
-            Self::Unavailable(trouble) => trouble.fmt(f),
+            Self::Unavailable(failure) => failure.fmt(f),
         }
     }
 }
@@ -267,7 +266,7 @@ pub enum Freshness {
     Fresh,
     /// From the cache, within its TTL.
     Cached,
-    /// From the cache, expired; DNS is in trouble. May carry a pass, never a failure.
+    /// From the cache, expired, while DNS fails. A pass may rest on it, a failed rule never.
     Stale,
 }
 
@@ -286,9 +285,7 @@ impl Freshness {
 /// One question with its answer, as it counted for a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
-    /// What was asked.
     pub question: Question,
-    /// What DNS said.
     pub answer: Arc<Answer>,
     /// Where the answer came from.
     pub freshness: Freshness,
@@ -296,7 +293,7 @@ pub struct Evidence {
     pub ttl_left: Duration,
     /// How long ago it was received.
     pub age: Duration,
-    /// How long the asker waited.
+    /// How long the caller waited.
     pub took: Duration,
 }
 
@@ -330,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_told_printable_and_not_at_length() {
+    fn texts_are_shown_printable_and_shortened() {
         let shown = |texts: &[&[u8]]| {
             Answer::Found(Records::Txt(texts.iter().map(|text| Box::from(*text)).collect())).to_string()
         };

@@ -21,10 +21,11 @@
 //! | [`stats`] | what was refused, summed up by kind and sender |
 //! | [`gate`] | clients and transactions: who is exempt, what is looked up, the verdict, the permit |
 //! | [`audit`] | whether one's own mail would pass, and which records are missing |
+//! | [`net`] | sockets of doors and admin: endpoints, listeners, permits, PROXY header |
 //! | [`tls`] | certificates, STARTTLS on both sides |
 //! | [`relay`] | next hops: SMTP relays with their pool, a Maildir |
 //! | [`door`] | how mail is presented; each door drives a transaction of the gate |
-//! | [`server`] | doors over sockets: limits, reload, drain |
+//! | [`server`] | doors over their listeners: limits, reload, drain |
 //! | [`admin`] | metrics, API and dashboard over HTTP |
 //! | [`zone`] | a name server with zones for demo and tests |
 //! | [`log`] | the log: its writer, text and JSON |
@@ -144,6 +145,8 @@ pub mod stats;
 pub mod gate;
 
 pub mod audit;
+
+pub mod net;
 
 pub mod tls;
 

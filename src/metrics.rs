@@ -1,8 +1,8 @@
-//! What happened, as numbers (contract 9): counted where it happens, read when somebody asks.
+//! Counters of events (contract 9): counted where the event happens, read at a scrape.
 //!
-//! Every counter is there from the start and found by an index, so that counting is one atomic addition: no look-up by
-//! name, no lock, no allocation. What is a state and no event (open connections, the size of the cache) isn't counted here
-//! but told by whoever asks for the text, as [`Gauges`]. Names and labels are a contract; new ones may be added.
+//! Every counter exists from the start and is found by an index, so that counting is one atomic addition: no lookup by
+//! name, no lock, no allocation. States (open connections, the size of the cache) aren't counted here: the caller of
+//! [`Metrics::text`] provides them as [`Gauges`]. Names and labels are a contract; new ones may be added.
 
 mod exposition;
 mod histogram;
@@ -21,7 +21,7 @@ use crate::policy::rule::Mode;
 
 pub use crate::metrics::exposition::{Format, Gauges, HistoryGauges};
 
-/// All counters. Clones count together; a reload hands them on.
+/// All counters. Clones share them, also across a reload.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(Arc<Counters>);
 
@@ -37,31 +37,31 @@ struct Counters {
     query_seconds: Histogram,
     cache_lookups: LabelCounts<CacheResult>,
     relay_transactions: LabelCounts<RelayOutcome>,
-    /// Opened and closed, so that neither is ever less than nothing.
+    /// Opened and closed: both only grow.
     relay_connections: (AtomicU64, AtomicU64),
 }
 
-/// What became of a connection when it came in.
+/// The treatment of an incoming connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connection {
-    /// It got a banner, or was told that it spoke before that.
+    /// It got a banner, or the reply to octets before the banner.
     Served,
-    /// Turned away: `limits.connections`.
+    /// Refused: `limits.connections`.
     Limit,
-    /// Turned away: `limits.connections_per_client`.
+    /// Refused: `limits.connections_per_client`.
     ClientLimit,
-    /// Turned away: the daemon ends.
+    /// Refused: the daemon stops.
     Stopping,
     /// Closed: a trusted proxy didn't announce its client.
     NotAnnounced,
 }
 
-/// What became of a question that the cache couldn't answer.
+/// The outcome of a question that the cache had no answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryOutcome {
-    /// Records came, if only aliases.
+    /// Records, perhaps CNAMEs alone.
     Found,
-    /// The name exists, records of the type don't.
+    /// The name exists, but has no records of the type.
     NoData,
     /// NXDOMAIN.
     NoSuchDomain,
@@ -71,53 +71,53 @@ pub enum QueryOutcome {
     Refused,
     /// No answer in time.
     Timeout,
-    /// What came was of no use.
+    /// An answer that can't be used.
     Broken,
     /// Not sent: too many questions are under way.
     Busy,
     /// Not sent: no server answers at present.
     Down,
-    /// Not sent: the connection or message has caused too many.
+    /// Not sent: the budget of the connection or message is spent.
     TooMany,
 }
 
-/// What a look-up found in the cache.
+/// The result of a cache lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheResult {
-    /// Records that hold.
+    /// Valid records.
     Hit,
-    /// That there are none, or that asking fails, a moment ago.
+    /// A valid negative answer, or a recent failure.
     Negative,
-    /// Nothing: it was asked, or should have been.
+    /// Nothing: a question follows.
     Miss,
-    /// Nothing, but somebody was asking already.
+    /// Nothing, but the same question was under way.
     Coalesced,
-    /// Nothing that holds, and asking failed; records that have expired may carry an accept.
+    /// Nothing valid, and the question failed; expired records may still lead to an accept.
     Stale,
 }
 
-/// How a transaction with the next hop ended.
+/// The end of a transaction with the next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelayOutcome {
     /// The next hop has the message.
     Delivered,
-    /// It said 4xx.
+    /// It replied 4xx.
     Deferred,
-    /// It said 5xx.
+    /// It replied 5xx.
     Rejected,
-    /// It can't be reached, or doesn't want to talk to us; the Maildir can't be written.
+    /// It can't be reached, or refuses rmxd; the Maildir can't be written.
     Unreachable,
-    /// It broke off, was silent, or talked nonsense.
+    /// It closed, sent no reply in time, or an invalid one.
     Lost,
     /// `relay.max_connections` were in use.
     Busy,
-    /// The client broke off, or the message was refused by us.
+    /// The client left, or rmxd refused the message.
     Abandoned,
 }
 
-/// A label whose values are known.
+/// A label with a fixed set of values.
 trait Label: Copy + 'static {
-    /// All, each at the place of its number.
+    /// Each value at the index [`Label::place`].
     const ALL: &'static [Self];
 
     fn place(self) -> usize;
@@ -217,10 +217,10 @@ impl Queries {
 #[derive(Debug)]
 struct Verdicts(Box<[AtomicU64]>);
 
-/// Why, and whose domain it was where a rule refused.
+/// The identity, where a rule refused, and the reason.
 pub type Why = (Option<Identity>, Reason);
 
-/// One row of [`Verdicts`]; what didn't refuse has neither identity nor reason.
+/// One row of [`Verdicts`]; an accept has no cause.
 #[derive(Debug, Clone, Copy)]
 struct VerdictCount {
     verdict: Verdict,
@@ -262,45 +262,42 @@ impl Verdicts {
 }
 
 impl Metrics {
-    /// A connection came in.
     pub fn connection(&self, outcome: Connection) {
         self.0.connections.add(outcome);
     }
 
-    /// How many came in.
     #[must_use]
     pub fn connections_total(&self) -> u64 {
         self.0.connections.each().map(|(_, count)| count).sum()
     }
 
-    /// A connection or a request ended in a panic; how many have, with it.
+    /// Counts a connection or request that ended in a panic, and returns the total.
     pub fn panic(&self) -> u64 {
         self.0.panics.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// How many ended in a panic.
     #[must_use]
     pub fn panics(&self) -> u64 {
         read(&self.0.panics)
     }
 
-    /// A decision, as it is logged, and how long after MAIL.
+    /// Counts a decision; `took` is the time since MAIL.
     pub fn verdict(&self, verdict: Verdict, cause: Option<Why>, mode: Mode, took: Duration) {
         self.0.verdicts.add(verdict, cause, mode);
         self.0.verdict_seconds.observe(took);
     }
 
-    /// A transaction that had a MAIL has ended.
+    /// Counts a transaction with a MAIL, at its end.
     pub fn outcome(&self, outcome: Outcome) {
         self.0.outcomes.add(outcome);
     }
 
-    /// Something was refused without a rule, or not taken by the next hop.
+    /// Counts a refusal without a rule, or by the next hop.
     pub fn refusal(&self, reason: Reason) {
         self.0.refusals.add(reason);
     }
 
-    /// All verdicts so far, of all identities together; a reason is there where it is no accept.
+    /// All verdicts so far, summed over the identities; an accept has no reason.
     #[must_use]
     pub fn verdicts(&self) -> Vec<(Verdict, Option<Reason>, Mode, u64)> {
         let mut summed: Vec<(Verdict, Option<Reason>, Mode, u64)> = Vec::new();
@@ -315,23 +312,22 @@ impl Metrics {
         summed
     }
 
-    /// A question that was sent, and how long it took.
+    /// Counts a question that was sent.
     pub fn query(&self, rtype: RecordType, outcome: QueryOutcome, took: Duration) {
         self.0.queries.add(rtype, outcome);
         self.0.query_seconds.observe(took);
     }
 
-    /// A question that was not sent.
+    /// Counts a question that was not sent.
     pub fn unasked(&self, rtype: RecordType, outcome: QueryOutcome) {
         self.0.queries.add(rtype, outcome);
     }
 
-    /// A look-up in the cache.
     pub fn cache_lookup(&self, result: CacheResult) {
         self.0.cache_lookups.add(result);
     }
 
-    /// Look-ups in the cache that needed no question, and all of them.
+    /// Cache lookups without a question, and all cache lookups.
     #[must_use]
     pub fn cache_lookups(&self) -> (u64, u64) {
         let of_cache = |result| matches!(result, CacheResult::Hit | CacheResult::Negative);
@@ -340,28 +336,25 @@ impl Metrics {
         })
     }
 
-    /// A transaction with the next hop has ended.
     pub fn relay_transaction(&self, outcome: RelayOutcome) {
         self.0.relay_transactions.add(outcome);
     }
 
-    /// A connection to the relay, open for as long as this lives.
+    /// Counts a connection to the relay as open until the result is dropped.
     #[must_use]
     pub fn relay_connection(&self) -> OpenConnection {
         self.0.relay_connections.0.fetch_add(1, Ordering::Relaxed);
         OpenConnection(Arc::clone(&self.0))
     }
 
-    /// Connections to the relay that are open.
     #[must_use]
     pub fn relay_connections(&self) -> u64 {
         let (opened, closed) = &self.0.relay_connections;
-        // In this order, so that one that is opened meanwhile isn't seen as closed before.
+        // In this order: a connection that opens and closes meanwhile isn't counted as closed alone.
         let closed = read(closed);
         read(opened).saturating_sub(closed)
     }
 
-    /// All of it as text.
     #[must_use]
     pub fn text(&self, gauges: &Gauges, format: Format) -> String {
         exposition::exposition(self, gauges, format)
@@ -403,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_of_a_label_has_its_own_place() {
+    fn every_value_of_a_label_has_its_own_index() {
         assert_in_place::<Connection>();
         assert_in_place::<CacheResult>();
         assert_in_place::<QueryOutcome>();
@@ -419,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_those_of_the_log() {
+    fn label_values_are_those_of_the_log() {
         for verdict in Verdict::ALL {
             assert_eq!(Label::name(verdict), verdict.name());
         }

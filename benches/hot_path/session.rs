@@ -6,11 +6,10 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use rmxd::config::{self, Flags, Settings};
+use rmxd::daemon;
 use rmxd::dns::Dns;
-use rmxd::door::Door;
+use rmxd::door::SmtpDoor;
 use rmxd::gate::Gate;
-use rmxd::relay::Relay;
-use rmxd::reverse_mx::ReverseMx;
 use rmxd::zone::{Server, Zone};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +21,7 @@ pub(super) struct Stage {
     pub(super) runtime: Runtime,
     pub(super) dns: Dns,
     pub(super) gate: Arc<Gate>,
-    door: Door,
+    door: SmtpDoor,
     _zone: Server,
 }
 
@@ -51,23 +50,15 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-async fn set_up(reject_at: &str) -> (Server, Dns, Door) {
+async fn set_up(reject_at: &str) -> (Server, Dns, SmtpDoor) {
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let zone = Server::start(loopback, Zone::sample()).await.expect("a zone server");
     let relay = TcpListener::bind(loopback).await.expect("a port");
     let settings = settings(reject_at, zone.address(), relay.local_addr().expect("an address"));
     tokio::spawn(take_everything(relay));
     let dns = Dns::new(settings.dns.clone()).expect("a resolver");
-    let reverse_mx = ReverseMx::new(dns.clone(), settings.reverse_mx.clone());
-    let relay = Relay::new(settings.relay.clone());
-    relay.probe().await.expect("a relay");
-    let door = Door {
-        settings: Arc::new(settings.door),
-        session: Arc::new(settings.session),
-        gate: Gate::new(settings.gate, reverse_mx, settings.dns.timeout),
-        relay,
-        tls: None,
-    };
+    let door = daemon::door_over(dns.clone(), &settings).expect("a door");
+    door.relay.probe().await.expect("a relay");
     (zone, dns, door)
 }
 

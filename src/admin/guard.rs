@@ -1,10 +1,11 @@
-//! Who is answered. With a token: who shows it; without one: who comes from this machine and speaks to an address, not to
-//! a name.
+//! Access control. With `admin.token`, a request needs the token. Without it, a request must come from this machine, and
+//! its `Host:` must be an IP address or `localhost`.
 //!
-//! That the listener is on loopback then isn't enough: after a reload somebody may still be connected to the one before.
-//! A page of another origin can make a browser send requests to loopback, and by DNS rebinding even read the answers:
-//! its host name then resolves to 127.0.0.1, but is still what the browser puts into `Host:`. So a name is refused, and
-//! so is what the browser itself says comes from another site (`Sec-Fetch-Site`). There is no cookie to steal.
+//! A listener on loopback alone doesn't ensure that: after a reload a connection to the previous listener may still be open.
+//! A page of another origin can make a browser send requests to loopback, and by DNS rebinding even read the responses:
+//! its host name then resolves to 127.0.0.1, but the browser still puts that name into `Host:`. For that reason other names
+//! are refused, and so are requests that the browser marks as coming from another site (`Sec-Fetch-Site`). There is no
+//! cookie to steal.
 
 use std::net::IpAddr;
 
@@ -17,34 +18,32 @@ use crate::admin::Settings;
 use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 
-/// What a route asks of who comes.
+/// What a route requires of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Nothing: it tells whether the daemon is well, or is the page that asks for the token.
+    /// Nothing: health checks, and the page, which contains no data.
     Open,
     /// The token, if there is one.
     Token,
 }
 
-/// Why somebody isn't let in.
+/// Why a request is not admitted.
 #[derive(Debug)]
 pub(super) enum Barred {
-    /// For the reason given.
     Problem(Problem),
-    /// By a token that is wrong.
+    /// The caller logs it with the client's address.
     WrongToken,
 }
 
-/// What a request shows of the token.
+/// Whether a request has the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// All there is to show, which without a token is nothing.
+    /// The right token, or none is configured.
     Right,
     Wrong,
     Nothing,
 }
 
-/// What these headers show.
 pub(super) fn shown(headers: &HeaderMap, settings: &Settings) -> Shown {
     match (&settings.token, bearer(headers)) {
         (None, _) => Shown::Right,
@@ -54,7 +53,6 @@ pub(super) fn shown(headers: &HeaderMap, settings: &Settings) -> Shown {
     }
 }
 
-/// Whether a request is let in.
 pub(super) fn admit(request: &Parts, access: Access, settings: &Settings) -> Result<(), Barred> {
     if settings.token.is_none() {
         return local(request, access).map_err(Barred::Problem);
@@ -65,9 +63,9 @@ pub(super) fn admit(request: &Parts, access: Access, settings: &Settings) -> Res
     match shown(&request.headers, settings) {
         Shown::Right => Ok(()),
         Shown::Wrong => Err(Barred::WrongToken),
-        Shown::Nothing => {
-            Err(Barred::Problem(Problem::unauthorized("wanted: Authorization: Bearer and admin.token")))
-        }
+        Shown::Nothing => Err(Barred::Problem(Problem::unauthorized(
+            "the token is missing: Authorization: Bearer, then the value of admin.token",
+        ))),
     }
 }
 
@@ -81,23 +79,21 @@ fn local(request: &Parts, access: Access) -> Result<(), Problem> {
     let refused = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, detail));
     let peer = request.extensions.get::<Peer>();
     if !peer.is_some_and(|Peer(address)| address.to_canonical().is_loopback()) {
-        return refused("only this machine is answered; set admin.token to ask from elsewhere");
+        return refused("without admin.token only clients on this machine are allowed");
     }
     let of_uri = request.uri.authority().map(|authority| is_local(authority.as_str()));
     let mut of_header = request.headers.get_all(HOST).iter().map(|host| host.to_str().is_ok_and(is_local));
     if of_uri == Some(false) || of_header.any(|local| !local) {
-        return refused(
-            "the host in the address must be an IP address or localhost; set admin.token to use a name",
-        );
+        return refused("without admin.token the host in the URL must be an IP address or localhost");
     }
     let site = request.headers.get("sec-fetch-site").map(|site| site.as_bytes());
     if access == Access::Token && matches!(site, Some(b"cross-site" | b"same-site")) {
-        return refused("this comes from a page of another site");
+        return refused("requests from a page of another site are not allowed");
     }
     Ok(())
 }
 
-/// `127.0.0.1:8025`, `[::1]`, `localhost:8025`: no other name.
+/// `127.0.0.1:8025`, `[::1]` and `localhost:8025` are; any other name is not.
 fn is_local(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     if authority.as_str().contains('@') {
@@ -139,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_only_addresses_and_localhost_are_spoken_to() {
+    fn without_a_token_the_host_must_be_an_address_or_localhost() {
         let rows = [
             ("127.0.0.1:8025", "in"),
             ("127.0.0.1", "in"),
@@ -168,12 +164,12 @@ mod tests {
         assert_eq!(
             verdict("/", &[], Access::Open, None),
             "in",
-            "HTTP/1.0 has none, and no browser speaks it"
+            "HTTP/1.0 has no Host:, and no browser uses it"
         );
     }
 
     #[test]
-    fn without_a_token_only_this_machine_is_answered() {
+    fn without_a_token_the_client_must_be_on_this_machine() {
         for (peer, expected) in [
             ("127.0.0.1", "in"),
             ("127.9.9.9", "in"),
@@ -193,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_site_reaches_the_page_only() {
+    fn a_page_of_another_site_reaches_open_routes_only() {
         for (site, access, expected) in [
             ("cross-site", Access::Token, "out"),
             ("same-site", Access::Token, "out"),
@@ -207,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_token_any_host_will_do_and_only_the_token_counts() {
+    fn with_a_token_any_host_is_allowed_and_only_the_token_counts() {
         let rows = [
             (None, Access::Token, "out"),
             (None, Access::Open, "in"),

@@ -1,18 +1,21 @@
-//! What an operator sees of a running daemon over HTTP: health, readiness, metrics, the API.
+//! A running daemon over HTTP, for operators: health, readiness, metrics, the API.
 //!
 //! It has little power over mail: its connections, the octets and the time of a request are bounded, a panic in it ends
-//! one request, and it asks DNS by a budget of its own. It speaks to loopback or to who has the token, never to a page of
-//! another origin (there are no CORS headers, and a name in `Host:` is refused where no token is). It isn't meant for the open
-//! network: there is no TLS and there are no users; a reverse proxy has both.
+//! one request, and it asks DNS by a budget of its own. It serves clients on loopback or on a unix socket, and those with
+//! the token, but no page of another origin (there are no CORS headers, and without a token a name in `Host:` is refused).
+//! It isn't meant for the open network: it has neither TLS nor users; a reverse proxy has both.
 //!
-//! In the order of a request: `listener` takes the connection, `guard` and `rate` let the request in or not, `routes`
-//! is the table of all there is, `query` reads the parameters, and the handlers stand below `api` or beside it. What goes
-//! wrong is a `problem`, in one shape. A reload swaps the [`State`]; requests under way end with the one they began with.
+//! In the order of a request: `listener` serves the connection, `permits` bounds how many there are, `guard` and `rate`
+//! let the request in or not, `routes` is the table of all resources, `query` reads the parameters, and the handlers are
+//! below `api` or beside it. An error is a `problem`, in one shape. A reload replaces the [`State`]; requests in work end
+//! with the one that they began with.
 
 mod api;
+mod call;
 mod guard;
 mod listener;
 mod page;
+mod permits;
 mod problem;
 mod query;
 mod rate;
@@ -22,7 +25,6 @@ mod scrape;
 mod series;
 mod token;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -32,40 +34,41 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::api::past::LastTop;
-use crate::admin::listener::{Door, Registered};
+use crate::admin::listener::Http;
 use crate::admin::rate::Rates;
 use crate::admin::series::{BEAT, Series, Totals};
 use crate::audit::Auditor;
 use crate::dns::Dns;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::net::listener::Registered;
+use crate::net::{Endpoint, ListenError, Listener, Purpose};
 use crate::relay::Relay;
 use crate::server;
 use crate::smtp::address::DomainName;
 use crate::store::history::History;
 
-pub use crate::admin::listener::{BindError, Listener};
 pub use crate::admin::token::Token;
 
 /// `[listen] admin` and `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where to listen; `None` = nowhere.
-    pub listen: Option<SocketAddr>,
-    /// What must be shown for metrics and the API; `None` = nothing, and then `listen` is loopback.
+    /// Where to listen; `None` = nowhere, but for sockets that were passed.
+    pub listen: Option<Endpoint>,
+    /// What metrics and the API require; `None` = nothing, and then only this machine can connect to `listen`.
     pub token: Option<Token>,
 }
 
-/// What requests are answered from. A reload makes a new one.
+/// The source of all responses. A reload makes a new one.
 #[derive(Debug)]
 pub struct State {
-    /// Who is let in.
+    /// Which requests are let in.
     pub settings: Settings,
     /// The daemon's name servers and its cache.
     pub dns: Dns,
     /// The next hop.
     pub relay: Relay,
-    /// The listeners for mail.
+    /// The server of the doors.
     pub server: server::Status,
     /// What is counted.
     pub metrics: Metrics,
@@ -73,9 +76,9 @@ pub struct State {
     pub started: SystemTime,
     /// Past decisions; `None` = none are kept.
     pub history: Option<History>,
-    /// What the daemon calls itself.
+    /// The daemon's own name.
     pub hostname: DomainName,
-    /// Judges as the daemon does, over the same cache, and remembers nothing: nobody is greylisted or counted by it.
+    /// Judges as the daemon does, over the same cache, but greylists and counts nothing.
     pub gate: Arc<Gate>,
     /// Audits by the shipped policies and the daemon's own, over the same cache.
     pub auditor: Auditor,
@@ -100,8 +103,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Admin {
     shared: Arc<Shared>,
-    door: Arc<Door>,
-    open: Option<Open>,
+    http: Arc<Http>,
+    open: Vec<Open>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -109,13 +112,13 @@ pub struct Admin {
 /// A listener that is served.
 #[derive(Debug)]
 struct Open {
-    address: SocketAddr,
-    /// As the operator wrote it, where the port may be 0.
-    bound_as: SocketAddr,
+    endpoint: Endpoint,
+    /// As the operator wrote it, where the port may be 0; `None` for a passed socket.
+    bound_as: Option<Endpoint>,
     close: CancellationToken,
 }
 
-/// What a reload does with the listener; made before anything is changed, as binding can fail.
+/// What a reload does with the listener of our own; made before anything is changed, as binding can fail.
 #[derive(Debug)]
 pub struct Move(To);
 
@@ -127,49 +130,56 @@ enum To {
 }
 
 impl Admin {
-    /// Serves this listener, if there is one; a reload may open it later.
+    /// Serves these listeners; a reload may open another later.
     ///
     /// # Errors
-    /// The runtime can't take the listener.
-    pub fn start(state: State, listener: Option<Listener>) -> Result<Self, BindError> {
+    /// The runtime can't take a listener.
+    pub fn start(state: State, listeners: Vec<Listener>) -> Result<Self, ListenError> {
+        let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let current = watch::Sender::new(Arc::new(state));
         let (rates, series, top) = (Rates::default(), Series::default(), LastTop::default());
         let shared = Arc::new(Shared { current, rates, series, top });
-        let door = Arc::new(Door::new(routes::router(Arc::clone(&shared))));
+        let http = Arc::new(Http::new(routes::router(Arc::clone(&shared))));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(stop.clone().run_until_cancelled_owned(sample(Arc::clone(&shared))));
-        let mut admin = Self { shared, door, open: None, tasks, stop };
-        if let Some(listener) = listener {
-            admin.serve(listener.register()?);
+        let mut admin = Self { shared, http, open: Vec::new(), tasks, stop };
+        for listener in listeners {
+            admin.serve(listener);
         }
         Ok(admin)
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.open.as_ref().map(|open| open.address)
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.open.iter().map(|open| open.endpoint.clone()).collect()
     }
 
-    /// What [`Admin::reload`] will need for this address.
+    /// What [`Admin::reload`] will need for this endpoint.
     ///
     /// # Errors
     /// It can't be bound.
-    pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Move, BindError> {
-        let held = self.open.as_ref().map(|open| open.bound_as);
+    pub fn prepare(&self, wanted: Option<&Endpoint>) -> Result<Move, ListenError> {
+        let passed = |endpoint: &Endpoint| {
+            self.open.iter().any(|open| open.bound_as.is_none() && open.endpoint == *endpoint)
+        };
+        let wanted = wanted.filter(|endpoint| !passed(endpoint));
+        let held = self.open.iter().find_map(|open| open.bound_as.as_ref());
         Ok(Move(match wanted {
             _ if wanted == held => To::Stay,
             None => To::Nowhere,
-            Some(address) => To::Elsewhere(Listener::bind(address)?.register()?),
+            Some(endpoint) => To::Elsewhere(Listener::bind(Purpose::Admin, endpoint)?.register()?),
         }))
     }
 
-    /// Answers from this state and listens there from now on. Connections to the old address may finish the request that
-    /// is under way.
+    /// From now on requests are answered from this state, and the new endpoint is served. Connections to the old one may
+    /// finish the request in work.
     pub fn reload(&mut self, state: State, moved: Move) {
-        // First of all: who came by the old address must not find it open under rules that were made for the new one.
+        // First of all: no client of the old endpoint may find it open under rules that were made for the new one.
         if !matches!(moved.0, To::Stay) {
-            self.close();
+            for closed in self.open.extract_if(.., |open| open.bound_as.is_some()) {
+                closed.close.cancel();
+            }
         }
         self.shared.current.send_replace(Arc::new(state));
         if let To::Elsewhere(listener) = moved.0 {
@@ -177,30 +187,26 @@ impl Admin {
         }
     }
 
-    /// Takes no more requests and waits a moment for those that are under way.
-    pub async fn stop(mut self) {
-        self.close();
+    /// Takes no more requests and waits a moment for those in work.
+    pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
         // What is still there is a client that doesn't read; it ends with the runtime.
         tokio::time::timeout(listener::GRACE, self.tasks.wait()).await.ok();
     }
 
-    fn close(&mut self) {
-        if let Some(open) = self.open.take() {
-            open.close.cancel();
-        }
-    }
-
     fn serve(&mut self, listener: Registered) {
         let close = self.stop.child_token();
-        self.open =
-            Some(Open { address: listener.address, bound_as: listener.bound_as, close: close.clone() });
-        self.tasks.spawn(Arc::clone(&self.door).accept_loop(listener, close, self.tasks.clone()));
+        self.open.push(Open {
+            endpoint: listener.endpoint().clone(),
+            bound_as: listener.bound_as().cloned(),
+            close: close.clone(),
+        });
+        self.tasks.spawn(Arc::clone(&self.http).serve(listener, close, self.tasks.clone()));
     }
 }
 
-/// Looks at the counters as long as it is let, whether anybody asks or not: a page that is opened shows what was before.
+/// Samples the counters all the time, so that a page shows the time before it was opened too.
 async fn sample(shared: Arc<Shared>) {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

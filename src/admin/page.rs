@@ -1,14 +1,13 @@
-//! `/`: the dashboard, one page and its parts. They are part of the program, so that it shows itself without a folder beside
-//! it, and without any other host.
+//! `/`: the dashboard. Its files are compiled into the program, so that it needs neither a folder nor another host.
 //!
-//! It is shown to whoever may open it, with no token: nothing of the daemon is in it. What it shows it asks of the API.
+//! The page needs no token: it contains no data of the daemon and gets all data from the API.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
-use crate::admin::routes::{Call, ResponseFuture};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -17,8 +16,8 @@ const PICTURE: &str = "image/svg+xml";
 
 const INDEX: &str = include_str!("page/index.html");
 
-/// What is below `/ui/`: name, kind, content.
-const PARTS: &[(&str, &str, &str)] = &[
+/// Below `/ui/`: name, media type, content.
+const FILES: &[(&str, &str, &str)] = &[
     ("api.js", SCRIPT, include_str!("page/api.js")),
     ("app.js", SCRIPT, include_str!("page/app.js")),
     ("audit.js", SCRIPT, include_str!("page/audit.js")),
@@ -41,15 +40,15 @@ pub(super) fn index(_call: Call) -> ResponseFuture {
 }
 
 /// `/ui/NAME`.
-pub(super) fn part(call: Call) -> ResponseFuture {
+pub(super) fn file(call: Call) -> ResponseFuture {
     Box::pin(async move {
-        let part = PARTS.iter().find(|(name, ..)| *name == call.argument);
-        let part = part.map(|(_, kind, content)| asset(kind, content));
-        part.ok_or_else(|| Problem::not_found(format!("{} is no part of the page", quoted(&call.argument))))
+        let file = FILES.iter().find(|(name, ..)| *name == call.argument);
+        let file = file.map(|(_, kind, content)| asset(kind, content));
+        file.ok_or_else(|| Problem::not_found(format!("the page has no file {}", quoted(&call.argument))))
     })
 }
 
-/// Another version of the daemon has other parts: they are asked for again with each visit.
+/// `no-cache`: after an upgrade of the daemon a browser must not mix files of two versions.
 fn asset(kind: &'static str, content: &'static str) -> Response {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content).into_response()
 }
@@ -63,21 +62,21 @@ mod tests {
     use crate::policy::identity::Identity;
     use crate::policy::reason::Reason;
 
-    fn part(name: &str) -> &'static str {
-        PARTS.iter().find(|(known, ..)| *known == name).unwrap_or_else(|| panic!("no {name}")).2
+    fn file(name: &str) -> &'static str {
+        FILES.iter().find(|(known, ..)| *known == name).unwrap_or_else(|| panic!("no {name}")).2
     }
 
     fn names() -> BTreeSet<&'static str> {
-        PARTS.iter().map(|(name, ..)| *name).collect()
+        FILES.iter().map(|(name, ..)| *name).collect()
     }
 
-    /// What stands between two marks, each time.
+    /// Each text between `open` and the next `close`.
     fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item = &'a str> {
         text.split(open).skip(1).map(move |rest| rest.split(close).next().unwrap())
     }
 
     #[test]
-    fn every_file_of_the_page_is_served_and_nothing_else() {
+    fn every_file_of_the_folder_is_served_and_no_other() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/page");
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         let files: BTreeSet<String> = files.map(|name| name.into_string().unwrap()).collect();
@@ -86,29 +85,28 @@ mod tests {
     }
 
     #[test]
-    fn every_part_that_is_named_is_there_and_every_one_there_is_named() {
+    fn every_file_is_used_and_every_used_file_exists() {
         let mut named: BTreeSet<&str> = between(INDEX, "\"/ui/", '"').collect();
-        for (name, ..) in PARTS {
-            let imports: Vec<_> = between(part(name), "from \"./", '"').collect();
+        for (name, ..) in FILES {
+            let imports: Vec<_> = between(file(name), "from \"./", '"').collect();
             assert!(imports.is_empty() || name.ends_with(".js"), "{name}");
             named.extend(imports);
         }
         assert_eq!(named, names());
     }
 
-    /// Elements that a script looks for by their id.
     #[test]
-    fn every_element_that_a_script_wants_is_in_the_page() {
-        let there: BTreeSet<&str> = between(INDEX, " id=\"", '"').collect();
-        for (name, ..) in PARTS {
-            for wanted in between(part(name), "byId(\"", '"') {
-                assert!(there.contains(wanted), "{name} wants {wanted}");
+    fn every_element_that_a_script_looks_up_by_its_id_is_in_the_page() {
+        let ids: BTreeSet<&str> = between(INDEX, " id=\"", '"').collect();
+        for (name, ..) in FILES {
+            for wanted in between(file(name), "byId(\"", '"') {
+                assert!(ids.contains(wanted), "{name} looks up {wanted}");
             }
         }
     }
 
     #[test]
-    fn the_page_holds_nothing_that_its_policy_forbids_and_no_way_from_text_to_markup() {
+    fn the_page_keeps_its_content_security_policy_and_inserts_no_markup() {
         for wrong in ["<style", "style=", "javascript:", " on", "http:", "https:", "//"] {
             let html = INDEX.replace("</noscript>", "").to_lowercase();
             let inside_tags = html.split('<').filter_map(|rest| rest.split('>').next());
@@ -133,17 +131,17 @@ mod tests {
             "setTimeout(\"",
             "import(",
         ];
-        for (name, kind, content) in PARTS.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
+        for (name, kind, content) in FILES.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
             for wrong in forbidden {
                 assert!(!content.contains(wrong), "{name} ({kind}): {wrong}");
             }
         }
     }
 
-    /// The name space of SVG is a name, and is not asked for.
+    /// The SVG namespace is a name that browsers never fetch.
     #[test]
-    fn no_part_names_another_host() {
-        for (name, _, content) in PARTS.iter().copied().chain([("index.html", HTML, INDEX)]) {
+    fn no_file_names_another_host() {
+        for (name, _, content) in FILES.iter().copied().chain([("index.html", HTML, INDEX)]) {
             let rest = content.replace("http://www.w3.org/2000/svg", "");
             assert!(
                 !rest.contains("http://") && !rest.contains("https://") && !rest.contains("url("),
@@ -153,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_and_identity_has_its_name_and_a_colour_in_both_schemes() {
-        let (words, style) = (part("words.js"), part("style.css"));
+    fn every_reason_has_a_colour_in_both_schemes_and_every_identity_a_name() {
+        let (words, style) = (file("words.js"), file("style.css"));
         for reason in Reason::ALL.map(Reason::name) {
             assert!(words.contains(&format!("\"{reason}\"")), "{reason}");
             assert_eq!(style.matches(&format!("--k-{reason}:")).count(), 2, "{reason}");

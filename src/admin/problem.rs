@@ -1,14 +1,14 @@
-//! What went wrong with a request, in the one shape of RFC 9457: `application/problem+json` with title, status and detail.
+//! The error response of every route: `application/problem+json` with title, status and detail (RFC 9457).
 //!
-//! The detail is for the operator: it names the parameter and what is allowed. What came with the request is only ever
-//! inside JSON, where it is text.
+//! The detail names the parameter and what is allowed. Text from the request only ever occurs inside a JSON string.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// The answer to a request that isn't carried out.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -28,7 +28,7 @@ impl Problem {
         Self { status, detail: detail.into(), header: None }
     }
 
-    /// 400: a parameter, and what is allowed for it.
+    /// 400; `what` continues the name of the parameter and ends with what is allowed.
     pub(super) fn parameter(name: &str, what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, format!("{name}: {what}"))
     }
@@ -44,18 +44,22 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 405; `allowed` as the header has it: "GET, HEAD".
+    /// 405; `allowed` is the value of `Allow:`, such as "GET, HEAD".
     pub(super) fn method(given: &str, allowed: &str) -> Self {
-        let problem =
-            Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("{given} is not allowed here: {allowed}"));
+        let problem = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{given} is not allowed on this path; allowed are {allowed}"),
+        );
         match HeaderValue::from_str(allowed) {
             Ok(allowed) => problem.with(ALLOW, allowed),
             Err(_) => problem,
         }
     }
 
-    /// 429, to be tried again in so many seconds.
-    pub(super) fn too_many(detail: &str, seconds: u32) -> Self {
+    /// 429, with the time after which the client may try again; `Retry-After:` has it in whole seconds, rounded up.
+    pub(super) fn too_many(detail: &str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 

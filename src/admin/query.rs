@@ -1,5 +1,5 @@
-//! The parameters of a request. Each is known by name, is there once unless it may be repeated, and is read by the one
-//! who knows what is allowed; whatever else comes is refused, since a filter with a slip would show too much.
+//! The query parameters of a request. An unknown name, a second value where one is allowed, and a value that its handler
+//! can't parse are refused: a filter with a typing error would otherwise match too much.
 
 use std::net::IpAddr;
 
@@ -8,15 +8,14 @@ use axum::http::Uri;
 
 use crate::admin::problem::Problem;
 
-/// Longest value; the request line has a bound of its own.
+/// In octets; the request line has a limit of its own.
 const LONGEST: usize = 1024;
 
-/// The parameters behind the `?`.
 #[derive(Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Those of a request where these are known. One whose name ends in `[]` in `known` may be repeated (without `[]`).
+    /// Accepts the parameters named in `known`; where a name in `known` ends in `[]`, the parameter may be repeated.
     pub(super) fn read(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
         let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|error| Problem::parameter("the query", error))?
@@ -27,21 +26,20 @@ impl Query {
             };
             let seen = pairs.iter().take(at).any(|(before, _)| before == name);
             if seen && !known_as.ends_with("[]") {
-                return Err(Problem::parameter(name, "is there twice; once is allowed"));
+                return Err(Problem::parameter(name, "occurs more than once; allowed is one value"));
             }
             if value.len() > LONGEST {
-                return Err(Problem::parameter(name, format!("is longer than {LONGEST} octets")));
+                return Err(Problem::parameter(name, format!("has more than {LONGEST} octets, the limit")));
             }
         }
         Ok(Self(pairs))
     }
 
-    /// The value of a parameter; an empty one is none, as a form sends it.
+    /// The value of a parameter. An empty value counts as absent, since HTML forms send empty fields.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
-    /// The values of a parameter that may be repeated.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0
             .iter()
@@ -49,7 +47,7 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The same, read; `read` says what is allowed where it can't.
+    /// The parsed value of a parameter. The error of `read` continues the quoted value and ends with what is allowed.
     pub(super) fn value<T>(
         &self,
         name: &str,
@@ -58,8 +56,7 @@ impl Query {
         self.text(name).map(|text| read(text).map_err(|what| refused(name, text, &what))).transpose()
     }
 
-    /// One that must be there.
-    pub(super) fn needed<T>(
+    pub(super) fn required<T>(
         &self,
         name: &str,
         read: impl Fn(&str) -> Result<T, String>,
@@ -71,7 +68,7 @@ impl Query {
         self.value(name, &read)?.ok_or_else(|| Problem::parameter(name, missing()))
     }
 
-    /// All values of one that may be repeated so often.
+    /// The parsed values of a parameter that may occur up to `most` times.
     pub(super) fn values<T>(
         &self,
         name: &'static str,
@@ -81,7 +78,7 @@ impl Query {
         if self.all(name).count() > most {
             return Err(Problem::parameter(
                 name,
-                format!("is there too often; at most {most} times is allowed"),
+                format!("occurs too often; allowed are up to {most} values"),
             ));
         }
         self.all(name).map(|text| read(text).map_err(|what| refused(name, text, &what))).collect()
@@ -92,7 +89,6 @@ fn refused(name: &str, text: &str, what: &str) -> Problem {
     Problem::parameter(name, format!("{} {what}", quoted(text)))
 }
 
-/// An IP address.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     let address = text.parse::<IpAddr>();
     address.map_err(|_syntax| "must be an IP address such as 192.0.2.7 or 2001:db8::7".to_owned())
@@ -101,12 +97,12 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
 fn unknown(known: &[&str]) -> String {
     let names: Vec<&str> = known.iter().map(|name| name.trim_end_matches("[]")).collect();
     match names.as_slice() {
-        [] => "is not a parameter; none is allowed here".to_owned(),
+        [] => "is not a parameter; this path has none".to_owned(),
         names => format!("is not a parameter; allowed are {}", names.join(", ")),
     }
 }
 
-/// As an answer shows it: quoted, escaped and not for ever.
+/// For an error message: quoted, escaped and cut to a bounded length.
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN: usize = 80;
     let short: String = text.chars().take(SHOWN).collect();

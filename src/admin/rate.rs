@@ -1,10 +1,12 @@
-//! How often is too often: a bucket for each client and lane, one for all that asks DNS, and one for what is forgotten.
+//! Rate limits: a token bucket for each client and lane, one for all requests that query DNS, and one for requests that
+//! remove cache entries.
 //!
-//! Behind a reverse proxy all clients are one: so who guesses tokens is barred from what needs one, and neither who has it
-//! nor who asks whether the daemon is well notices. That the right token always opens leaves guessing to the token's length.
+//! Behind a reverse proxy all clients have one address. A client that guesses tokens therefore uses up a bucket that
+//! requests with the right token and health checks don't share. The right token always works, so the protection against
+//! guessing is its length.
 //!
-//! The tables of clients are bounded. A client is forgotten when its bucket is full again, which says as much as no bucket;
-//! while the table is full of others, newcomers share one.
+//! The tables of clients are bounded. A client with a full bucket is removed, since a new bucket is full too; while the
+//! table is full of other clients, new clients share one bucket.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,17 +18,17 @@ use tokio::time::Instant;
 
 use crate::policy::client::client_network;
 
-/// For each client: a dashboard in a few windows needs 10 a second.
-const ANY: Pace = Pace { at_once: 200.0, per_second: 50.0 };
-/// For all clients together: what asks DNS, by up to some hundred questions each.
-const ASKING: Pace = Pace { at_once: 30.0, per_second: 5.0 };
-/// Those that ask DNS at one time; an audit may take half a minute.
-const ASKING_AT_ONCE: usize = 8;
-/// For all clients together: each goes through the whole cache.
-const FORGETTING: Pace = Pace { at_once: 10.0, per_second: 1.0 };
-/// What a wrong token costs of [`ANY`]: who guesses is answered 2 a second.
+/// For each client: a few windows with the dashboard send about 10 requests a second.
+const CLIENT: Pace = Pace { at_once: 200.0, per_second: 50.0 };
+/// For all clients together: requests that query DNS, each with up to some hundred queries.
+const DNS: Pace = Pace { at_once: 30.0, per_second: 5.0 };
+/// Requests that query DNS at a time; an audit may take half a minute.
+const DNS_AT_ONCE: usize = 8;
+/// For all clients together: each of these requests reads the whole cache.
+const REMOVALS: Pace = Pace { at_once: 10.0, per_second: 1.0 };
+/// Cost of a wrong token in a bucket of [`CLIENT`]: 2 guesses a second.
 const WRONG_TOKEN: f64 = 25.0;
-/// Clients of a lane that are told apart.
+/// Buckets of a lane.
 const CLIENTS: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
@@ -35,32 +37,30 @@ struct Pace {
     per_second: f64,
 }
 
-/// Requests of one kind, which the others don't slow.
+/// Requests of different lanes don't share a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Whether the daemon is well.
     Health,
-    /// The page, and what isn't there.
+    /// The page, and unknown paths.
     Open,
-    /// With the token, or where none is wanted.
+    /// With the token, or none is configured.
     Known,
-    /// Without the token that is wanted.
+    /// Without the token that the path needs.
     Stranger,
-    /// With a wrong one.
+    /// With a wrong token.
     Guesser,
 }
 
-/// All buckets.
 #[derive(Debug)]
 pub(super) struct Rates {
     health: Mutex<Clients>,
     open: Mutex<Clients>,
     known: Mutex<Clients>,
     strangers: Mutex<Clients>,
-    asking: Mutex<Bucket>,
-    at_once: Semaphore,
-    forgetting: Mutex<Bucket>,
-    one_at_a_time: Semaphore,
+    dns: Mutex<Bucket>,
+    dns_permits: Semaphore,
+    removals: Mutex<Bucket>,
+    removal_permit: Semaphore,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ struct Clients {
 
 impl Default for Clients {
     fn default() -> Self {
-        Self { each: HashMap::new(), others: Bucket::full(ANY) }
+        Self { each: HashMap::new(), others: Bucket::full(CLIENT) }
     }
 }
 
@@ -82,16 +82,16 @@ impl Default for Rates {
             open: Mutex::default(),
             known: Mutex::default(),
             strangers: Mutex::default(),
-            asking: Mutex::new(Bucket::full(ASKING)),
-            at_once: Semaphore::new(ASKING_AT_ONCE),
-            forgetting: Mutex::new(Bucket::full(FORGETTING)),
-            one_at_a_time: Semaphore::new(1),
+            dns: Mutex::new(Bucket::full(DNS)),
+            dns_permits: Semaphore::new(DNS_AT_ONCE),
+            removals: Mutex::new(Bucket::full(REMOVALS)),
+            removal_permit: Semaphore::new(1),
         }
     }
 }
 
 impl Rates {
-    /// One request of a client; if it is one too many, when to come again.
+    /// Admits one request of a client; the error is the time after which the client may try again.
     pub(super) fn request(&self, client: IpAddr, lane: Lane) -> Result<(), Duration> {
         let (clients, cost) = match lane {
             Lane::Health => (&self.health, 1.0),
@@ -103,19 +103,19 @@ impl Rates {
         clients.lock().unwrap_or_else(PoisonError::into_inner).take(client, cost)
     }
 
-    /// The right to ask DNS, while it is held; if there is none, when to come again.
-    pub(super) fn asking(&self) -> Result<SemaphorePermit<'_>, Duration> {
-        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let permit = self.at_once.try_acquire().map_err(|_all_taken| Duration::from_secs(1))?;
-        asking.take(1.0, ASKING, Instant::now())?;
+    /// A permit for a request that queries DNS; the error is the time after which the client may try again.
+    pub(super) fn dns_request(&self) -> Result<SemaphorePermit<'_>, Duration> {
+        let mut bucket = self.dns.lock().unwrap_or_else(PoisonError::into_inner);
+        let permit = self.dns_permits.try_acquire().map_err(|_all_taken| Duration::from_secs(1))?;
+        bucket.take(1.0, DNS, Instant::now())?;
         Ok(permit)
     }
 
-    /// The right to go through the cache, while it is held; if there is none, when to come again.
-    pub(super) fn forgetting(&self) -> Result<SemaphorePermit<'_>, Duration> {
-        let mut forgetting = self.forgetting.lock().unwrap_or_else(PoisonError::into_inner);
-        let permit = self.one_at_a_time.try_acquire().map_err(|_taken| Duration::from_secs(1))?;
-        forgetting.take(1.0, FORGETTING, Instant::now())?;
+    /// The permit to remove cache entries; the error is the time after which the client may try again.
+    pub(super) fn removal(&self) -> Result<SemaphorePermit<'_>, Duration> {
+        let mut bucket = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        let permit = self.removal_permit.try_acquire().map_err(|_taken| Duration::from_secs(1))?;
+        bucket.take(1.0, REMOVALS, Instant::now())?;
         Ok(permit)
     }
 }
@@ -125,19 +125,19 @@ impl Clients {
         let (client, now) = (client_network(client), Instant::now());
         let Self { each, others } = self;
         if each.len() >= CLIENTS && !each.contains_key(&client) {
-            each.retain(|_, bucket| !bucket.is_full(ANY, now));
+            each.retain(|_, bucket| !bucket.is_full(CLIENT, now));
             if each.len() >= CLIENTS {
-                return others.take(cost, ANY, now);
+                return others.take(cost, CLIENT, now);
             }
         }
-        each.entry(client).or_insert_with(|| Bucket::full(ANY)).take(cost, ANY, now)
+        each.entry(client).or_insert_with(|| Bucket::full(CLIENT)).take(cost, CLIENT, now)
     }
 }
 
-/// What may be taken now, and since when that is counted.
 #[derive(Debug)]
 struct Bucket {
     left: f64,
+    /// When `left` was computed.
     at: Instant,
 }
 
@@ -179,43 +179,46 @@ mod tests {
         Ipv4Addr::from_bits(number).into()
     }
 
-    fn let_in(rates: &Rates, client: IpAddr) -> usize {
+    fn admitted(rates: &Rates, client: IpAddr) -> usize {
         (0..1000).take_while(|_| rates.request(client, Lane::Known).is_ok()).count()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_client_has_a_burst_and_then_a_pace_of_its_own() {
+    async fn each_client_has_its_own_burst_and_then_its_own_rate() {
         let rates = Rates::default();
-        assert_eq!(let_in(&rates, client(1)), 200);
-        assert_eq!(let_in(&rates, client(2)), 200);
+        assert_eq!(admitted(&rates, client(1)), 200);
+        assert_eq!(admitted(&rates, client(2)), 200);
         let wait = rates.request(client(1), Lane::Known).unwrap_err();
         assert!(wait <= Duration::from_millis(20), "{wait:?}");
         advance(Duration::from_secs(1)).await;
-        assert_eq!(let_in(&rates, client(1)), 50);
+        assert_eq!(admitted(&rates, client(1)), 50);
         advance(Duration::from_secs(3600)).await;
-        assert_eq!(let_in(&rates, client(1)), 200);
+        assert_eq!(admitted(&rates, client(1)), 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_table_is_bounded_and_who_came_before_keeps_its_place() {
+    async fn the_table_is_bounded_and_known_clients_keep_their_buckets() {
         let rates = Rates::default();
         for number in 0..5000 {
             assert!(rates.request(client(number), Lane::Known).is_ok() || number >= 1024, "{number}");
         }
         let held = rates.known.lock().unwrap().each.len();
         assert_eq!(held, CLIENTS);
-        assert_eq!(let_in(&rates, client(3)), 199);
-        assert_eq!(let_in(&rates, client(9999)), 0, "the newcomers' bucket is empty");
+        assert_eq!(admitted(&rates, client(3)), 199);
+        assert_eq!(admitted(&rates, client(9999)), 0, "the bucket of the new clients is empty");
         advance(Duration::from_secs(10)).await;
-        assert_eq!(let_in(&rates, client(9999)), 200, "those with full buckets were forgotten");
+        assert_eq!(admitted(&rates, client(9999)), 200, "clients with full buckets were removed");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guesser_of_tokens_is_slow_and_slows_nobody_who_needs_none() {
+    async fn wrong_tokens_are_limited_and_slow_no_other_lane() {
         let rates = Rates::default();
         let guess = || rates.request(client(1), Lane::Guesser);
         assert_eq!((0..100).take_while(|_| guess().is_ok()).count(), 8);
-        assert!(rates.request(client(1), Lane::Stranger).is_err(), "who shows none is barred with it");
+        assert!(
+            rates.request(client(1), Lane::Stranger).is_err(),
+            "requests without a token share the bucket"
+        );
         for lane in [Lane::Health, Lane::Open, Lane::Known] {
             assert_eq!((0..1000).take_while(|_| rates.request(client(1), lane).is_ok()).count(), 200);
         }
@@ -224,25 +227,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_goes_through_the_cache_at_a_time_and_not_without_end() {
+    async fn removals_are_limited_to_one_at_a_time_and_one_a_second() {
         let rates = Rates::default();
-        let held = rates.forgetting().unwrap();
-        assert_eq!(rates.forgetting().unwrap_err(), Duration::from_secs(1));
+        let held = rates.removal().unwrap();
+        assert_eq!(rates.removal().unwrap_err(), Duration::from_secs(1));
         drop(held);
-        assert_eq!((0..100).take_while(|_| rates.forgetting().is_ok()).count(), 9);
+        assert_eq!((0..100).take_while(|_| rates.removal().is_ok()).count(), 9);
         advance(Duration::from_secs(1)).await;
-        assert_eq!((0..100).take_while(|_| rates.forgetting().is_ok()).count(), 1);
+        assert_eq!((0..100).take_while(|_| rates.removal().is_ok()).count(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_dns_does_it_by_a_budget_of_all() {
+    async fn requests_that_query_dns_share_one_limit() {
         let rates = Rates::default();
-        let held: Vec<_> = (0..ASKING_AT_ONCE).map(|_| rates.asking().unwrap()).collect();
-        assert_eq!(rates.asking().unwrap_err(), Duration::from_secs(1));
+        let held: Vec<_> = (0..DNS_AT_ONCE).map(|_| rates.dns_request().unwrap()).collect();
+        assert_eq!(rates.dns_request().unwrap_err(), Duration::from_secs(1));
         drop(held);
-        let more = (0..100).take_while(|_| rates.asking().is_ok()).count();
-        assert_eq!(more, 30 - ASKING_AT_ONCE);
+        let more = (0..100).take_while(|_| rates.dns_request().is_ok()).count();
+        assert_eq!(more, 30 - DNS_AT_ONCE);
         advance(Duration::from_secs(1)).await;
-        assert_eq!((0..100).take_while(|_| rates.asking().is_ok()).count(), 5);
+        assert_eq!((0..100).take_while(|_| rates.dns_request().is_ok()).count(), 5);
     }
 }

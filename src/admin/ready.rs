@@ -1,10 +1,10 @@
-//! `/healthz`: the process serves. `/readyz`: mail can be taken now, or what is missing for that.
+//! `/healthz`: the process serves requests. `/readyz`: the daemon can take mail now, or what is missing.
 //!
-//! Ready is: mail is listened for, the next hop could be reached a moment ago, and some DNS server answers (that
-//! nobody has looked yet is no answer). When the last
-//! that is known of the next hop is old, it is tried; that carries no mail, and many askers share one try.
+//! Ready means: a listener for mail is open, the next hop was reachable a moment ago, and a DNS server has answered since
+//! the start. If the last check of the next hop is too old, it is checked again; that sends no mail, and concurrent
+//! requests share one check.
 //!
-//! Where there is a token, who doesn't show it learns whether all is well, and no more: why not names hosts and servers.
+//! With `admin.token`, a request without the token gets the results only: the details name hosts and servers.
 
 use std::time::Duration;
 
@@ -13,16 +13,15 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::admin::State;
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::guard::{Shown, shown};
 use crate::admin::problem::Problem;
-use crate::admin::routes::{Call, ResponseFuture};
 
-/// What is known of the next hop may be so old.
+/// Maximum age of a check of the next hop.
 const FRESH: Duration = Duration::from_secs(15);
-/// For a try.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For one check of the next hop.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One of the things that mail needs.
 #[derive(Debug, serde::Serialize)]
 struct Part {
     ok: bool,
@@ -78,7 +77,7 @@ fn listeners(state: &State) -> Part {
 }
 
 async fn relay(state: &State) -> Part {
-    let reach = state.relay.reach_within(FRESH, PATIENCE).await;
+    let reach = state.relay.availability_within(FRESH, TIMEOUT).await;
     Part::new(reach.ok, reach.detail)
 }
 

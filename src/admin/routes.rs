@@ -1,12 +1,9 @@
-//! The table of all there is: path, method, parameters, who may, and the function that answers. The router is made of it,
-//! and the OpenAPI document is held against it.
+//! The table of routes: path, method, parameters, access and handler. The router is built from it, and a test compares the
+//! OpenAPI document with it.
 //!
-//! Around each answer stand the rate, the guard, a time limit, a net for panics, and the headers that keep a browser from
-//! doing more with it than is meant.
+//! Every handler runs behind the rate limit and the guard, with a timeout, and a panic in it ends one request. Every
+//! response has headers that restrict what a browser does with it.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,32 +15,32 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Extension, RequestExt, Router};
-use futures_util::FutureExt;
 use tokio::time::timeout;
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::guard::{Access, Barred, Shown, admit, shown};
 use crate::admin::listener::Peer;
 use crate::admin::problem::Problem;
 use crate::admin::query::Query;
 use crate::admin::rate::Lane;
-use crate::admin::{Shared, State, api, page, ready, scrape};
+use crate::admin::{Shared, api, page, ready, scrape};
+use crate::net::catch_panic::catch_panic;
 
-/// For an answer; an audit that meets silent servers may take most of it.
-const TIME: Duration = Duration::from_secs(60);
+/// For one response; an audit of a domain whose DNS servers are silent may need most of it.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Everything that is answered.
 pub(super) const ROUTES: &[Route] = &[
     Route { access: Access::Open, ..Route::get("/", page::index) },
-    Route { access: Access::Open, ..Route::get("/ui/{name}", page::part) },
+    Route { access: Access::Open, ..Route::get("/ui/{name}", page::file) },
     Route { access: Access::Open, ..Route::get("/healthz", ready::healthz) },
     Route { access: Access::Open, ..Route::get("/readyz", ready::readyz) },
     Route::get("/metrics", scrape::metrics),
     Route::get("/api/v1/openapi.json", api::openapi::document),
     Route {
         parameters: &["client", "helo", "mail_from", "from[]", "reply_to[]"],
-        ..Route::asking("/api/v1/check", api::check::check)
+        ..Route::dns("/api/v1/check", api::check::check)
     },
-    Route { parameters: &["domain", "egress[]"], ..Route::asking("/api/v1/audit", api::audit::audit) },
+    Route { parameters: &["domain", "egress[]"], ..Route::dns("/api/v1/audit", api::audit::audit) },
     Route::get("/api/v1/status", api::status::status),
     Route::get("/api/v1/series", api::status::series),
     Route { parameters: api::decisions::PARAMETERS, ..Route::get("/api/v1/decisions", api::decisions::list) },
@@ -53,20 +50,18 @@ pub(super) const ROUTES: &[Route] = &[
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },
 ];
 
-/// One row.
 pub(super) struct Route {
     /// In axum's form, which is OpenAPI's too; at most one `{parameter}`.
     pub(super) path: &'static str,
     pub(super) verb: Verb,
     pub(super) access: Access,
-    /// What may stand behind the `?`; with `[]` behind the name more than once.
+    /// Names of the allowed query parameters; a name that ends in `[]` may occur more than once.
     pub(super) parameters: &'static [&'static str],
-    /// Whether DNS is asked, which has a rate of its own.
-    pub(super) asks_dns: bool,
-    pub(super) answer: fn(Call) -> ResponseFuture,
+    /// Requests that cause DNS queries share a rate limit of their own.
+    pub(super) queries_dns: bool,
+    pub(super) handler: fn(Call) -> ResponseFuture,
 }
 
-/// The methods that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     /// And HEAD.
@@ -82,7 +77,7 @@ impl Verb {
         }
     }
 
-    /// As `Allow:` has it.
+    /// For `Allow:`.
     fn methods(self) -> &'static str {
         match self {
             Self::Get => "GET, HEAD",
@@ -92,50 +87,36 @@ impl Verb {
 }
 
 impl Route {
-    /// A GET for who has the token, without parameters, that costs little.
-    const fn get(path: &'static str, answer: fn(Call) -> ResponseFuture) -> Self {
-        Self { path, verb: Verb::Get, access: Access::Token, parameters: &[], asks_dns: false, answer }
+    /// A GET that needs the token and has no parameters.
+    const fn get(path: &'static str, handler: fn(Call) -> ResponseFuture) -> Self {
+        Self { path, verb: Verb::Get, access: Access::Token, parameters: &[], queries_dns: false, handler }
     }
 
-    /// One that asks DNS.
-    const fn asking(path: &'static str, answer: fn(Call) -> ResponseFuture) -> Self {
-        Self { asks_dns: true, ..Self::get(path, answer) }
+    /// A GET that causes DNS queries.
+    const fn dns(path: &'static str, handler: fn(Call) -> ResponseFuture) -> Self {
+        Self { queries_dns: true, ..Self::get(path, handler) }
     }
 }
 
-/// A request that was let in, with parameters that are known.
-pub(super) struct Call {
-    pub(super) state: Arc<State>,
-    pub(super) shared: Arc<Shared>,
-    /// The value of the path's parameter; empty where it has none.
-    pub(super) argument: String,
-    pub(super) query: Query,
-    pub(super) headers: HeaderMap,
-}
-
-/// What becomes of it.
-pub(super) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
-
-/// The router for the table.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
     for route in ROUTES.iter().filter(|route| is_first_of_its_path(route)) {
         let shared = Arc::clone(&shared);
-        let answer = move |request| dispatch(Arc::clone(&shared), route.path, request);
-        router = router.route(route.path, any(answer));
+        let handler = move |request| dispatch(Arc::clone(&shared), route.path, request);
+        router = router.route(route.path, any(handler));
     }
-    router.fallback(nothing_here).layer(from_fn_with_state(shared, around))
+    router.fallback(not_found).layer(from_fn_with_state(shared, around))
 }
 
 fn is_first_of_its_path(route: &Route) -> bool {
     ROUTES.iter().find(|other| other.path == route.path).is_some_and(|first| std::ptr::eq(first, route))
 }
 
-async fn nothing_here() -> Problem {
-    Problem::not_found("there is nothing here; /api/v1/openapi.json names all there is")
+async fn not_found() -> Problem {
+    Problem::not_found("no such path; /api/v1/openapi.json lists all paths")
 }
 
-/// Finds the row for the method, and asks whether the request may.
+/// Finds the route for the method and checks access before the handler runs.
 async fn dispatch(
     shared: Arc<Shared>,
     path: &'static str,
@@ -153,41 +134,35 @@ async fn dispatch(
     let (parts, body) = request.into_parts();
     let state = shared.state();
     if let Err(barred) = admit(&parts, route.access, &state.settings) {
-        return Err(turned_away(peer, barred));
+        return Err(denied(peer, barred));
     }
     if !body.is_end_stream() {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body"));
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a request must not have a body"));
     }
     let query = Query::read(&parts.uri, route.parameters)?;
     let call = Call { state, shared: Arc::clone(&shared), argument, query, headers: parts.headers };
-    if !route.asks_dns {
-        return (route.answer)(call).await;
+    if !route.queries_dns {
+        return (route.handler)(call).await;
     }
-    let _permit = shared
-        .rates
-        .asking()
-        .map_err(|wait| too_many("what asks DNS is bounded: 5 requests a second, 8 at one time", wait))?;
-    (route.answer)(call).await
+    let _permit = shared.rates.dns_request().map_err(|wait| {
+        Problem::too_many("requests that query DNS are limited to 5 a second and 8 at a time", wait)
+    })?;
+    (route.handler)(call).await
 }
 
-fn turned_away(peer: Option<Peer>, barred: Barred) -> Problem {
+fn denied(peer: Option<Peer>, barred: Barred) -> Problem {
     match barred {
         Barred::Problem(problem) => problem,
         Barred::WrongToken => {
             if let Some(Peer(address)) = peer {
-                tracing::warn!(peer = %address, "a request to listen.admin with a wrong token");
+                tracing::warn!(peer = %address, "a request to listen.admin has a wrong token");
             }
-            Problem::unauthorized("that is not admin.token")
+            Problem::unauthorized("the token is wrong; the value of admin.token is needed")
         }
     }
 }
 
-pub(super) fn too_many(detail: &str, wait: Duration) -> Problem {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Problem::too_many(detail, u32::try_from(seconds).unwrap_or(u32::MAX))
-}
-
-/// What every answer has around it.
+/// What every request passes and every response gets.
 async fn around(
     axum::extract::State(shared): axum::extract::State<Arc<Shared>>,
     Extension(Peer(peer)): Extension<Peer>,
@@ -195,14 +170,14 @@ async fn around(
     next: Next,
 ) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
-    let what = request.uri().path().to_owned();
+    let path = request.uri().path().to_owned();
     let lane = lane(request.uri().path(), shown(request.headers(), &shared.state().settings));
     let mut response = match shared.rates.request(peer, lane) {
-        Err(wait) => too_many("too many requests", wait).into_response(),
-        Ok(()) => contained(next.run(request)).await.unwrap_or_else(|failure| {
+        Err(wait) => Problem::too_many("too many requests", wait).into_response(),
+        Ok(()) => complete(next.run(request)).await.unwrap_or_else(|failure| {
             if let Failure::Panic(panic) = &failure {
                 shared.state().metrics.panic();
-                tracing::error!(path = ?what, panic, "a request to listen.admin ended in a panic");
+                tracing::error!(path = ?path, panic, "a request to listen.admin caused a panic");
             }
             failure.into_response()
         }),
@@ -213,7 +188,7 @@ async fn around(
 
 fn lane(path: &str, shown: Shown) -> Lane {
     match shown {
-        // wherever it is shown: the answer might tell that it is wrong
+        // on every path, since any response could reveal that the token is wrong
         Shown::Wrong => Lane::Guesser,
         Shown::Right | Shown::Nothing if matches!(path, "/healthz" | "/readyz") => Lane::Health,
         Shown::Right => Lane::Known,
@@ -222,36 +197,32 @@ fn lane(path: &str, shown: Shown) -> Lane {
     }
 }
 
-/// Whether the routes there want the token.
+/// Whether the routes below this path need the token.
 fn is_protected(path: &str) -> bool {
     path.starts_with("/api/") || path == "/metrics"
 }
 
-/// Why a request has no answer.
+/// Why a handler returned no response.
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
-    /// With what it said.
+    /// With the panic message.
     Panic(String),
-    Late,
+    Timeout,
 }
 
-/// A panic ends one request, and so does an answer that doesn't come.
-async fn contained(answer: impl Future<Output = Response>) -> Result<Response, Failure> {
-    let outcome = timeout(TIME, AssertUnwindSafe(answer).catch_unwind()).await;
-    outcome.map_err(|_elapsed| Failure::Late)?.map_err(|panic| Failure::Panic(said(panic.as_ref())))
-}
-
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("not a text").to_owned()
+/// Runs a handler; a panic or a timeout ends this request only.
+async fn complete(response: impl Future<Output = Response>) -> Result<Response, Failure> {
+    let result = timeout(TIMEOUT, catch_panic(response)).await;
+    result.map_err(|_elapsed| Failure::Timeout)?.map_err(Failure::Panic)
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, detail) = match self {
-            Self::Panic(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log says more"),
-            Self::Late => (StatusCode::GATEWAY_TIMEOUT, "no answer within a minute"),
+            Self::Panic(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log has the error")
+            }
+            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "no response within 60 seconds"),
         };
         Problem::new(status, detail).into_response()
     }
@@ -271,7 +242,7 @@ fn guard_against_browsers(headers: &mut HeaderMap, is_api: bool) {
     for (name, value) in always {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // What a handler says of its own assets stays.
+    // A handler may set its own value for static files.
     if is_api || !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -285,10 +256,10 @@ mod tests {
 
     use super::*;
 
-    /// Path, method, who may, and the parameters with whether they repeat.
+    /// Path, method, whether it needs no token, and the parameters with whether each may be repeated.
     type Row = (String, String, bool, BTreeSet<(String, bool)>);
 
-    fn of_the_document() -> BTreeSet<Row> {
+    fn documented() -> BTreeSet<Row> {
         let document: Value = serde_json::from_str(api::openapi::DOCUMENT).unwrap();
         let mut rows = BTreeSet::new();
         for (path, methods) in document["paths"].as_object().unwrap() {
@@ -313,8 +284,8 @@ mod tests {
     }
 
     #[test]
-    fn the_document_names_what_there_is_and_nothing_else() {
-        let of_the_table: BTreeSet<Row> = ROUTES
+    fn the_document_has_every_route_and_no_other() {
+        let routed: BTreeSet<Row> = ROUTES
             .iter()
             .filter(|route| {
                 route.path.starts_with("/api/") || matches!(route.path, "/healthz" | "/readyz" | "/metrics")
@@ -326,11 +297,11 @@ mod tests {
                 (route.path.to_owned(), method.to_owned(), route.access == Access::Open, parameters)
             })
             .collect();
-        assert_eq!(of_the_document(), of_the_table);
+        assert_eq!(documented(), routed);
     }
 
     #[test]
-    fn every_reference_in_the_document_leads_somewhere() {
+    fn every_reference_in_the_document_has_its_target() {
         let document: Value = serde_json::from_str(api::openapi::DOCUMENT).unwrap();
         let references: Vec<&str> = api::openapi::DOCUMENT
             .split("\"$ref\": \"#")
@@ -344,11 +315,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_and_an_answer_that_never_comes_end_one_request() {
+    async fn a_panic_and_a_timeout_end_one_request() {
         let panics = async { panic!("stepped on {}", 7) };
-        assert_eq!(contained(panics).await.unwrap_err(), Failure::Panic("stepped on 7".to_owned()));
-        assert_eq!(contained(std::future::pending()).await.unwrap_err(), Failure::Late);
-        assert_eq!(contained(async { "ok".into_response() }).await.unwrap().status(), StatusCode::OK);
+        assert_eq!(complete(panics).await.unwrap_err(), Failure::Panic("stepped on 7".to_owned()));
+        assert_eq!(complete(std::future::pending()).await.unwrap_err(), Failure::Timeout);
+        assert_eq!(complete(async { "ok".into_response() }).await.unwrap().status(), StatusCode::OK);
         let shown = Failure::Panic("secret".to_owned()).into_response();
         assert_eq!(shown.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = axum::body::to_bytes(shown.into_body(), 1000).await.unwrap();
@@ -356,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn each_row_is_there_once_and_only_what_tells_nothing_is_open() {
+    fn each_route_occurs_once_and_the_api_and_metrics_need_the_token() {
         for (at, route) in ROUTES.iter().enumerate() {
             let twice =
                 ROUTES.iter().skip(at + 1).any(|other| other.path == route.path && other.verb == route.verb);

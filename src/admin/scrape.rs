@@ -1,16 +1,16 @@
-//! `/metrics`: the counters, and what is to be read now, for Prometheus and whoever speaks its formats.
+//! `/metrics`: counters and gauges in the formats of Prometheus.
 
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse;
 
 use crate::admin::State;
-use crate::admin::routes::{Call, ResponseFuture};
+use crate::admin::call::{Call, ResponseFuture};
 use crate::metrics::{Format, Gauges, HistoryGauges};
 
 pub(super) fn metrics(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let accepted = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        // Prometheus names it first, with others behind; who asks by hand gets the older one, which any tool reads.
+        // Prometheus names OpenMetrics first; a client without that gets the older format, which every tool reads.
         let open = accepted.into_iter().any(|value| value.contains("application/openmetrics-text"));
         let format = if open { Format::OpenMetrics } else { Format::Prometheus };
         let text = call.state.metrics.text(&gauges(&call.state), format);
@@ -27,7 +27,7 @@ fn gauges(state: &State) -> Gauges {
         cache_bytes,
         cache_limit_bytes: state.dns.settings().cache.memory,
         dns_answering: !state.dns.health().down,
-        relay_reachable: state.relay.reach().ok,
+        relay_reachable: state.relay.availability().ok,
         relay_connections_limit: state.relay.settings().max_connections,
         history: state.history.as_ref().map(|history| {
             let count = history.count();

@@ -1,8 +1,7 @@
-//! Verdicts over time, for the dashboard: the last hour in steps of ten seconds, made of the counters by looking at them once
-//! a second.
+//! Verdicts over time for the dashboard: the last hour in steps of ten seconds, from a sample of the counters each second.
 //!
-//! The counters know totals only, and they stay what costs a session something; who looks back pays here. A restart begins
-//! anew, and an hour is all there is: for more there is Prometheus.
+//! The counters hold totals only, so that a session has no other cost. A restart clears the series; Prometheus keeps longer
+//! ones.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -15,42 +14,41 @@ use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 
-/// How often the counters are looked at.
+/// Between two samples.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
-/// Seconds of a step.
+/// In seconds.
 const STEP: u64 = 10;
 /// An hour.
 const STEPS: usize = 360;
-/// What "now" is the mean of.
+/// The period of the means in [`Pace`].
 const RECENT: Duration = Duration::from_secs(60);
 
-/// Verdict, reason where it isn't accept, and mode.
+/// Verdict, reason (`None` for accept) and mode.
 pub(super) type Kind = (Verdict, Option<Reason>, Mode);
 
-/// Totals since the start of the daemon, as the counters have them.
+/// Counters since the start of the daemon.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Totals {
     pub(super) verdicts: Vec<(Kind, u64)>,
-    /// Look-ups that the cache answered.
+    /// Lookups that the cache answered.
     pub(super) hits: u64,
     pub(super) lookups: u64,
 }
 
-/// The last minute.
+/// Means of the last minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Pace {
     pub(super) verdicts_per_second: f64,
-    /// `None` where nothing was looked up.
+    /// `None` without lookups.
     pub(super) hit_rate: Option<f64>,
 }
 
-/// What is remembered.
 #[derive(Debug, Default)]
 pub(super) struct Series(Mutex<Memory>);
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// The step that is being counted, in steps since 1970; steps end at round times.
+    /// The current step, counted in steps since 1970, so that steps end at round times.
     step: u64,
     rows: Vec<Row>,
     moments: VecDeque<Moment>,
@@ -60,7 +58,7 @@ struct Memory {
 struct Row {
     kind: Kind,
     total: u64,
-    /// The last is the step that is being counted.
+    /// The last one is the current step.
     steps: VecDeque<u64>,
 }
 
@@ -73,7 +71,6 @@ struct Moment {
 }
 
 impl Series {
-    /// Remembers what the counters say at this time.
     pub(super) fn sample(&self, wall: SystemTime, at: Instant, totals: &Totals) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let step = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / STEP;
@@ -88,7 +85,7 @@ impl Series {
         }
     }
 
-    /// Of the last minute, or of the time since the start.
+    /// Over the last minute, or since the start if that is less.
     pub(super) fn pace(&self) -> Pace {
         let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(first), Some(last)) = (memory.moments.front(), memory.moments.back()) else {
@@ -103,7 +100,7 @@ impl Series {
         }
     }
 
-    /// The answer of `/api/v1/series`. What didn't happen in this hour is left out.
+    /// The response of `/api/v1/series`, without kinds that have no verdict in this hour.
     pub(super) fn json(&self) -> Value {
         let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = STEPS as u64 - 1;
@@ -127,8 +124,8 @@ impl Series {
 }
 
 impl Memory {
-    /// Goes on to a step. A clock that was set back counts on in the step where it was, unless that is an hour or more: then
-    /// all that is remembered is of another time.
+    /// Moves on to a step. If the clock was set back by less than an hour, counting continues in the current step; if by more,
+    /// all rows are cleared.
     fn advance(&mut self, to: u64) {
         let ahead = self.step.saturating_sub(to);
         if ahead > 0 && ahead < STEPS as u64 {
@@ -173,7 +170,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
     }
 
-    /// One series, looked at by the clock on the wall at these seconds, and how many were accepted by then.
+    /// A series from samples at these seconds of the wall clock, with the total of accepted messages.
     fn sampled(rows: &[(u64, u64)]) -> Value {
         let (series, at) = (Series::default(), Instant::now());
         for (second, accepted) in rows {
@@ -189,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_stands_in_the_step_in_which_it_was_seen() {
+    fn a_verdict_counts_in_the_step_of_the_sample_that_has_it() {
         let answer = sampled(&[(0, 0), (1, 3), (9, 4), (10, 4), (19, 9), (41, 10)]);
         let values = values(&answer);
         assert_eq!(values.len(), 360);
@@ -205,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_remembered_and_what_went_by_leaves_nothing() {
+    fn verdicts_older_than_an_hour_are_dropped() {
         assert_eq!(values(&sampled(&[(0, 7), (3590, 7)]))[0], 7);
         assert_eq!(sampled(&[(0, 7), (3600, 7)])["series"], json!([]));
         assert_eq!(sampled(&[(0, 7), (1_000_000, 7)])["series"], json!([]));
@@ -216,7 +213,7 @@ mod tests {
         let set_back = values(&sampled(&[(1000, 5), (400, 8), (1005, 9)]));
         assert_eq!(set_back[359], 9);
         let far_back = sampled(&[(10_000, 5), (400, 8), (411, 8)]);
-        assert_eq!(values(&far_back)[357..], [0, 3, 0], "what was before is of another time");
+        assert_eq!(values(&far_back)[357..], [0, 3, 0], "the samples before are dropped");
     }
 
     #[test]
@@ -233,11 +230,11 @@ mod tests {
     }
 
     #[test]
-    fn now_is_the_mean_of_the_last_minute() {
+    fn the_pace_is_the_mean_of_the_last_minute() {
         let (series, began) = (Series::default(), Instant::now());
         assert_eq!(series.pace(), Pace::default());
         for second in 0..200 {
-            // ten a second, and from second 150 on none; of four look-ups the cache knows three
+            // ten verdicts a second until second 150, then none; the cache answers three of four lookups
             let verdicts = vec![(ACCEPT, second.min(150) * 10)];
             let totals = Totals { verdicts, hits: second * 3, lookups: second * 4 };
             series.sample(wall(second), began + Duration::from_secs(second), &totals);

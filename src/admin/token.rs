@@ -1,21 +1,20 @@
-//! The operator's secret: compared in a time that tells nothing of it, and never shown.
+//! `admin.token`: compared in constant time, and never printed.
 
 use std::fmt;
 
 use ring::hmac;
 
-/// `admin.token`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// `None` for an empty one, which is none.
+    /// `None` for an empty text: no token is configured.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.to_owned()))
     }
 
-    /// Whether this is it. Keyed hashes are compared, so that neither its length nor its beginning can be measured.
+    /// Compares keyed hashes, so that the time reveals neither the length nor a prefix of the token.
     #[must_use]
     pub fn is(&self, given: &str) -> bool {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
@@ -35,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_token_is_the_token_and_it_is_never_shown() {
+    fn only_the_whole_token_matches_and_debug_hides_it() {
         let token = Token::new("s3cret").unwrap();
         assert!(token.is("s3cret"));
         for other in ["", "s3cre", "s3cret ", "s3crets", "S3cret"] {

@@ -1,6 +1,7 @@
-//! What DNS says of the domain and of each address, and what each policy decides; gathered side by side.
+//! Gathers the facts of an audit concurrently: the DNS records of the domain and of each address, and the decision of each
+//! policy.
 //!
-//! The decisions are the gate's own, made as the daemon makes them. Nothing is judged here.
+//! The gate makes the decisions, as in the daemon. `standing` and `remedy` draw the conclusions.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,13 +24,13 @@ use crate::spf::{self, Published, Sender};
 /// How long SPF may take (RFC 7208 4.6.4).
 const SPF_TIME: Duration = Duration::from_secs(20);
 
-/// Questions of one step: a mx_report asks 3 for each of `dns.max_mx_hosts` hosts.
-const MOST_QUESTIONS: u32 = 500;
+/// DNS questions of one step: the MX report needs 3 for each of `dns.max_mx_hosts` hosts.
+const MAX_QUESTIONS: u32 = 500;
 
-/// The labels that are tried for a new host: `mx2` and so on.
+/// Numbers that are tried for the name of a new host: `mx2` and so on.
 const LABELS: std::ops::RangeInclusive<u8> = 2..=20;
 
-/// The rungs of both rules, in the order in which they are told of.
+/// The rungs of both rules, in the order of the report.
 const RUNGS: [(Rule, Rung); 7] = [
     (Rule::Exists, Rung::Mx),
     (Rule::Exists, Rung::Address),
@@ -40,14 +41,13 @@ const RUNGS: [(Rule, Rung); 7] = [
     (Rule::Matches, Rung::Spf),
 ];
 
-/// Everything that is known.
 pub(super) struct Facts {
     pub(super) domain: DomainName,
     pub(super) sender: Mailbox,
     pub(super) mx_report: MxReport,
     pub(super) published: Published,
-    /// How many MX hosts are looked at.
-    pub(super) most_hosts: usize,
+    /// `dns.max_mx_hosts`.
+    pub(super) max_hosts: usize,
     pub(super) lines: Vec<Line>,
 }
 
@@ -55,20 +55,20 @@ pub(super) struct Facts {
 pub(super) struct Line {
     pub(super) address: IpAddr,
     pub(super) names: FcrdnsResult,
-    /// Those names in its PTR records, confirmed or not, that lie in the domain.
+    /// The names in its PTR records, confirmed or not, at or below the domain.
     pub(super) own_names: Vec<(DomainName, Holding)>,
-    /// A name in the domain that nobody uses yet, where the address needs one; `None` too where none was found.
+    /// An unused name below the domain, if the address needs one and one was found.
     pub(super) fresh: Option<DomainName>,
-    /// What was said in EHLO.
+    /// The argument of EHLO.
     pub(super) helo: String,
     pub(super) spf: spf::SpfResult,
     pub(super) judged: Vec<Judged>,
-    /// Where it was asked for.
+    /// Empty unless [`Question::rungs`] is set.
     pub(super) rungs: Vec<Climbed>,
 }
 
 impl Line {
-    /// A name in the domain that its PTR records give, and that has the address or can be given it.
+    /// A PTR name in the domain that has the address or is free for it.
     pub(super) fn own_name(&self) -> Option<&DomainName> {
         let usable = |(_, holding): &&(DomainName, Holding)| match self.names {
             FcrdnsResult::Confirmed(_) => holding.alias.is_none(),
@@ -78,24 +78,24 @@ impl Line {
         self.own_names.iter().find(usable).map(|(name, _)| name)
     }
 
-    /// Whether one of its names leads back to it.
+    /// Whether one of its names is forward-confirmed.
     pub(super) fn is_confirmed(&self) -> bool {
         matches!(self.names, FcrdnsResult::Confirmed(_))
     }
 }
 
-/// What one policy decides.
+/// The decision of one policy.
 pub(super) struct Judged {
     pub(super) policy: &'static str,
     pub(super) decision: Decision,
     /// The rule that refused.
     pub(super) refused_by: Option<(Identity, Rule)>,
-    /// Its rule `matches` of MAIL FROM; `None` where that is off or the client is exempt.
+    /// The result of `matches` for MAIL FROM; `None` if the rule is off or the client is exempt.
     pub(super) matches: Option<RuleResult>,
 }
 
 impl Judged {
-    /// Why a rule of this identity refused, and not DNS in trouble.
+    /// The reason why a rule of this identity refused, unless it was a DNS failure.
     pub(super) fn refused_for(&self, identity: Identity) -> Option<Reason> {
         let (refused, _) = self.refused_by?;
         let reason = self.decision.cause.as_ref()?.reason;
@@ -110,17 +110,16 @@ pub(super) struct Climbed {
     pub(super) outcome: RuleResult,
 }
 
-/// Who asks, and what.
+/// An audit in progress.
 pub(super) struct Inquiry<'a> {
     pub(super) auditor: &'a Auditor,
     pub(super) question: &'a Question,
 }
 
 impl Inquiry<'_> {
-    /// All facts about these addresses.
     pub(super) async fn gather(&self) -> Facts {
         let Question { domain, sender, egress, .. } = self.question;
-        // On the account of each address itself; what is asked for all of them, of the first.
+        // Each address has an account of its own; questions for all of them are on that of the first.
         let first = egress.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
         let account = account(first);
         let mx_report = self.auditor.reverse_mx.mx_report(domain, &account);
@@ -135,7 +134,7 @@ impl Inquiry<'_> {
             }
         }
         let (domain, sender) = (domain.clone(), sender.clone());
-        Facts { domain, sender, mx_report, published, most_hosts: self.auditor.most_hosts, lines }
+        Facts { domain, sender, mx_report, published, max_hosts: self.auditor.max_hosts, lines }
     }
 
     async fn line(&self, address: IpAddr) -> Line {
@@ -158,7 +157,7 @@ impl Inquiry<'_> {
         Line { address, names: names.outcome, own_names, fresh: None, helo, spf, judged, rungs }
     }
 
-    /// The names among those of the PTR records that the domain's administrator can give an address.
+    /// The PTR names at or below the domain, for which its administrator can add addresses.
     async fn own_names(&self, names: &FcrdnsResult, address: IpAddr) -> Vec<(DomainName, Holding)> {
         let names: Vec<DomainName> = match names {
             FcrdnsResult::Confirmed(names) => names.clone(),
@@ -206,7 +205,7 @@ impl Inquiry<'_> {
         Judged { policy: judge.name, decision, refused_by, matches }
     }
 
-    /// One rung alone, by the rules themselves.
+    /// The result of one rung alone.
     async fn climb(&self, rule: Rule, rung: Rung, address: IpAddr, helo: &str) -> Option<Climbed> {
         let action = |wanted| if rule == wanted { Action::Tag } else { Action::Off };
         let rules = IdentityRules {
@@ -222,22 +221,22 @@ impl Inquiry<'_> {
         findings.first().map(|finding| Climbed { rule, rung, outcome: finding.outcome })
     }
 
-    /// A host name that DNS knows nothing of. Where a wildcard answers for every name, one that is made of the address:
-    /// hardly anybody has that, and its own records go before the wildcard's.
+    /// A host name without records. If a wildcard answers for every name, the name is made from the address: such a name is
+    /// hardly in use, and its own records go before the wildcard's.
     async fn fresh_name(
         &self,
         labels: &mut std::ops::RangeInclusive<u8>,
         mx_report: &MxReport,
         address: IpAddr,
     ) -> Option<DomainName> {
-        let named = |name: &DomainName| mx_report.listed().iter().any(|known| known.host() == Some(name));
+        let is_listed = |name: &DomainName| mx_report.listed().iter().any(|known| known.host() == Some(name));
         for number in labels {
             let name = DomainName::parse(&format!("mx{number}.{}", self.question.domain)).ok()?;
             let holding = self.auditor.reverse_mx.holding(&name, &account(address)).await;
             if holding.trouble.is_some() {
                 return None;
             }
-            if holding.alias.is_none() && holding.addresses.is_empty() && !named(&name) {
+            if holding.alias.is_none() && holding.addresses.is_empty() && !is_listed(&name) {
                 return Some(name);
             }
         }
@@ -245,9 +244,9 @@ impl Inquiry<'_> {
     }
 }
 
-/// The account of one step of the audit, which the administrator waits for.
+/// The account of one step of the audit.
 fn account(address: IpAddr) -> Account {
-    Account::new(address, Budget::of(MOST_QUESTIONS), Urgency::Refuses)
+    Account::new(address, Budget::of(MAX_QUESTIONS), Urgency::Refuses)
 }
 
 /// `mx-192-0-2-1`, `mx-20010db8000000000000000000000001`.
@@ -263,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_can_be_made_of_any_address() {
+    fn any_address_gives_a_valid_label() {
         let rows = [
             ("192.0.2.1", "mx-192-0-2-1"),
             ("2001:db8::1", "mx-20010db8000000000000000000000001"),

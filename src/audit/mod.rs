@@ -1,8 +1,8 @@
-//! Would mail over each outgoing address of one's own domain be accepted by a reverse MX look-up?
+//! The audit of a sender domain: would a reverse MX lookup accept its mail from each of its outgoing addresses?
 //!
-//! DNS is asked as a receiver would, and gates decide as they do for mail; nothing is sent. What is missing is told as
-//! records for a zone file. It changes no zone, and doesn't try whether anybody answers at the addresses. Which policies
-//! judge is the caller's choice, and so is how the result is shown.
+//! The audit looks up DNS as a receiver does, and gates decide as for mail; no mail is sent. The report has the missing
+//! records in the form of a zone file. The audit changes no zone, and doesn't connect to the addresses. The caller chooses
+//! the policies and the form of the report.
 
 mod facts;
 mod record;
@@ -23,77 +23,72 @@ use facts::Inquiry;
 pub use report::Report;
 pub use standing::COUNTING;
 
-/// Marks what is as it should be.
+/// Marks a good result.
 pub const RIGHT: char = '\u{2713}';
-/// Marks what is not.
+/// Marks a bad result.
 pub const WRONG: char = '\u{2717}';
 
-/// A policy to be asked. Those that [`COUNTING`] names decide the outcome; others are shown.
+/// A policy of the audit. Those in [`COUNTING`] decide the result; others are only shown.
 #[derive(Debug, Clone)]
 pub struct Judge {
-    /// How the report calls it.
+    /// The name in the report.
     pub name: &'static str,
-    /// What decides; with a greylist of its own, or the audit would teach the daemon's.
+    /// It needs a greylist of its own, otherwise the audit would add triples to the daemon's.
     pub gate: Arc<Gate>,
 }
 
-/// Whoever audits: DNS, and the policies to be asked.
+/// Runs audits with one DNS and a list of policies.
 #[derive(Debug, Clone)]
 pub struct Auditor {
     dns: Dns,
     reverse_mx: ReverseMx,
-    most_hosts: usize,
+    max_hosts: usize,
     judges: Vec<Judge>,
 }
 
-/// What is to be audited.
+/// The input of an audit.
 #[derive(Debug, Clone)]
 pub struct Question {
     domain: DomainName,
     sender: Mailbox,
     egress: Vec<IpAddr>,
-    /// The argument of EHLO; without it the confirmed PTR name of the address, else the domain.
+    /// The argument of EHLO; `None` for the confirmed PTR name of the address, or else the domain.
     pub helo: Option<String>,
-    /// Whether each rung is tried too.
+    /// Whether the report has each rung too.
     pub rungs: bool,
 }
 
-/// What can't be audited.
+/// Why a question can't be audited.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Nobody outside sees such an address: it would make nonsense of the rest.
+    /// Receivers never see such an address, so that the rest of the audit would be meaningless.
     #[error("{0}: not an address of the public Internet; give the one that receivers see")]
     Address(IpAddr),
-    /// A sender elsewhere.
+    /// The sender isn't at the domain.
     #[error("{sender}: must be an address at {domain}")]
-    Sender {
-        /// As it was given.
-        sender: Mailbox,
-        /// What is audited.
-        domain: DomainName,
-    },
-    /// No sender was given, and the domain is too long for `postmaster` to stand before it.
+    Sender { sender: Mailbox, domain: DomainName },
+    /// The domain is too long for an address of `postmaster`.
     #[error("{0}")]
     Postmaster(String),
 }
 
-/// How an audit ends; as a number, the exit code of `rmxd audit`.
+/// The result of an audit; the number is the exit code of `rmxd audit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AuditResult {
     /// Mail over every address is accepted.
     Accepted = 0,
-    /// Over at least one address mail would be lost.
+    /// Mail over at least one address would be lost.
     Lost = 1,
-    /// DNS trouble kept it from knowing, and nothing else is wrong.
+    /// DNS failures left the result open, and there is no other fault.
     Unknown = 75,
 }
 
 impl Question {
-    /// Each address once. Without a sender it is the domain's postmaster.
+    /// Takes each address once. The default sender is the domain's postmaster.
     ///
     /// # Errors
-    /// A sender that isn't at the domain.
+    /// The sender isn't at the domain.
     pub fn new(domain: DomainName, sender: Option<Mailbox>, egress: &[IpAddr]) -> Result<Self, Unfit> {
         let sender = match sender {
             Some(sender) => sender,
@@ -113,16 +108,14 @@ impl Question {
 }
 
 impl Auditor {
-    /// Asks this DNS. The judges are shown in this order.
+    /// The report lists the judges in this order.
     pub fn new(dns: Dns, settings: reverse_mx::Settings, judges: Vec<Judge>) -> Self {
-        let most_hosts = settings.max_mx_hosts;
-        Self { reverse_mx: ReverseMx::new(dns.clone(), settings), dns, most_hosts, judges }
+        let max_hosts = settings.max_mx_hosts;
+        Self { reverse_mx: ReverseMx::new(dns.clone(), settings), dns, max_hosts, judges }
     }
 
-    /// Looks at everything.
-    ///
     /// # Errors
-    /// An address that mail can't be sent from.
+    /// A receiver can't see one of the addresses.
     pub async fn audit(&self, question: &Question) -> Result<Report, Unfit> {
         if let Some(address) = question.egress.iter().find(|address| !self.reverse_mx.is_usable(**address)) {
             return Err(Unfit::Address(*address));
@@ -131,10 +124,10 @@ impl Auditor {
     }
 }
 
-/// The domain to audit, from a text.
+/// Parses the domain of an audit.
 ///
 /// # Errors
-/// What it must be.
+/// What is allowed.
 pub fn domain(text: &str) -> Result<DomainName, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     match DomainName::parse_unicode(name) {
@@ -143,10 +136,10 @@ pub fn domain(text: &str) -> Result<DomainName, String> {
     }
 }
 
-/// A sender, from a text, in angle brackets or not.
+/// Parses a sender, with or without angle brackets.
 ///
 /// # Errors
-/// What it must be.
+/// What is allowed.
 pub fn mailbox(text: &str) -> Result<Mailbox, String> {
     let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
     let mailbox = Mailbox::parse(inner).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Records as they stand in a zone file (RFC 1035 5): absolute names, class IN, one a line.
+//! Records in the form of a zone file (RFC 1035 5): absolute names, class IN, one per line.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,12 +7,12 @@ use crate::dns::fcrdns::reverse_name;
 use crate::evidence::Target;
 use crate::smtp::address::DomainName;
 
-/// Time to live of what is to be added.
+/// Time to live of new records, in seconds.
 const TTL: u32 = 3600;
-/// Longest string of a TXT record (RFC 1035 3.3).
-const MOST_OCTETS: usize = 255;
+/// Octets of one string of a TXT record at most (RFC 1035 3.3).
+const MAX_STRING: usize = 255;
 
-/// A record of the domain's, or of the provider's, zone.
+/// A record for the zone of the domain or of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MissingRecord {
     owner: String,
@@ -36,20 +36,20 @@ impl MissingRecord {
         Self { owner: absolute(owner), rtype: "MX", data: format!("{preference} {target}{dot}") }
     }
 
-    /// `name` without its final dot, as a zone file writes it. `None` can't happen: every address has a reverse name.
+    /// `name` has no final dot. Never `None`, since every address has a reverse name.
     pub(super) fn ptr(address: IpAddr, name: &str) -> Option<Self> {
         let owner = absolute(&reverse_name(address)?);
         Some(Self { owner, rtype: "PTR", data: format!("{name}.") })
     }
 
-    /// ASCII; in strings that are joined without a separator (RFC 7208 3.3), parted at a blank.
+    /// `text` is ASCII. It is split at blanks into strings that readers join without a separator (RFC 7208 3.3).
     pub(super) fn txt(owner: &DomainName, text: &str) -> Self {
         let strings: Vec<String> = strings(text).iter().map(|string| quoted(string)).collect();
         Self { owner: absolute(owner), rtype: "TXT", data: strings.join(" ") }
     }
 
-    /// Without the time to live, which may be any: for a record that is there.
-    pub(super) fn there(&self) -> String {
+    /// The form of an existing record, without the time to live.
+    pub(super) fn existing(&self) -> String {
         format!("{} IN {} {}", self.owner, self.rtype, self.data)
     }
 }
@@ -67,10 +67,10 @@ fn absolute(name: &DomainName) -> String {
 fn strings(text: &str) -> Vec<String> {
     let mut strings = vec![String::new()];
     for word in text.split_inclusive(' ') {
-        for piece in word.as_bytes().chunks(MOST_OCTETS) {
+        for piece in word.as_bytes().chunks(MAX_STRING) {
             let piece = String::from_utf8_lossy(piece);
             match strings.last_mut() {
-                Some(last) if last.len() + piece.len() <= MOST_OCTETS => last.push_str(&piece),
+                Some(last) if last.len() + piece.len() <= MAX_STRING => last.push_str(&piece),
                 _ => strings.push(piece.into_owned()),
             }
         }
@@ -113,13 +113,13 @@ mod tests {
         ];
         for (record, line) in rows {
             assert_eq!(record.to_string(), line);
-            assert_eq!(record.there(), line.replace(" 3600", ""));
+            assert_eq!(record.existing(), line.replace(" 3600", ""));
             assert_eq!(Zone::parse(line, None).unwrap().names(), 1, "{line}");
         }
     }
 
     #[test]
-    fn a_long_text_is_parted_into_strings_that_fit_and_reads_the_same() {
+    fn a_long_text_is_split_into_strings_that_join_to_the_same_text() {
         let many = format!("v=spf1 {}~all", "ip4:192.0.2.123 ".repeat(40));
         let unbroken = format!("v=spf1 exists:{}.test", "%{d}\\\"".repeat(60));
         for text in [many.as_str(), &unbroken, "v=spf1 \"a\\b\" -all", ""] {

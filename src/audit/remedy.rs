@@ -1,8 +1,8 @@
-//! What to change in DNS: from the facts to records, each with its reason in a plain sentence.
+//! The remedy: DNS records to add or remove, each step with its reason in a plain sentence.
 //!
-//! As little as does it: a name that the address has already goes before a new one, an MX host that SPF lets already needs
-//! no `ip4:`. What the administrator must decide (two SPF records, an alias at the domain) is told and not guessed. No
-//! record takes mail away from where it arrives now: new MX hosts come last.
+//! It proposes as little as possible: an existing name of the address goes before a new one, and an MX host that SPF lets
+//! pass needs no `ip4:`. What the administrator must decide (two SPF records, an alias at the domain) becomes a remark. No
+//! record diverts incoming mail: new MX hosts have the lowest priority.
 
 mod policy;
 
@@ -16,13 +16,12 @@ use crate::policy::reason::Reason;
 use crate::reverse_mx::{Exchanger, Exchangers, FcrdnsResult};
 use crate::smtp::address::DomainName;
 
-/// Between the preferences of two MX hosts.
-const APART: u16 = 10;
+/// The difference between the preferences of two MX hosts.
+const STEP: u16 = 10;
 
-/// What is wrong, and what mends it.
 #[derive(Debug, Default)]
 pub(super) struct Remedy {
-    /// What no record here mends, or that has to be known first.
+    /// Faults that no record here repairs, or that come first.
     pub(super) remarks: Vec<String>,
     pub(super) steps: Vec<Step>,
 }
@@ -36,12 +35,12 @@ pub(super) struct Step {
     pub(super) add: Vec<MissingRecord>,
 }
 
-/// Who can add a record.
+/// The zone of a record, by its administrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Zone {
     /// The domain's administrator.
     Own,
-    /// Whoever gave the address.
+    /// The provider of the address.
     Provider,
 }
 
@@ -57,7 +56,7 @@ impl Remedy {
             hosts: listed.iter().map(|exchanger| exchanger.target.clone()).collect(),
             placed: Vec::new(),
         };
-        if draft.can_be_mended() {
+        if draft.can_be_repaired() {
             draft.exchangers();
             for line in &facts.lines {
                 draft.line(line);
@@ -75,9 +74,9 @@ struct Draft<'a> {
     remedy: Remedy,
     /// The greatest preference so far.
     last: Option<u16>,
-    /// What the MX records name when all is done.
+    /// The targets of the MX records after all steps.
     hosts: Vec<Target>,
-    /// Addresses that MX hosts have then.
+    /// The addresses of MX hosts after all steps.
     placed: Vec<IpAddr>,
 }
 
@@ -94,8 +93,8 @@ impl Draft<'_> {
         self.remedy.steps.push(Step { why, zone, remove, add });
     }
 
-    /// What stands in the way of any record.
-    fn can_be_mended(&mut self) -> bool {
+    /// Whether records can help at all; otherwise adds a remark.
+    fn can_be_repaired(&mut self) -> bool {
         let domain = self.domain().clone();
         let fault = match (&self.facts.mx_report.exchangers, &self.facts.mx_report.own.alias) {
             (_, Some(target)) => format!(
@@ -104,7 +103,7 @@ impl Draft<'_> {
             ),
             (Exchangers::NoSuchDomain, None) => {
                 format!(
-                    "{domain} doesn't exist in DNS: nobody can answer its mail. Is it spelt as you meant it?"
+                    "{domain} doesn't exist in DNS: replies to its mail can't be delivered. Check its spelling."
                 )
             }
             (Exchangers::Unavailable(trouble), None) => {
@@ -116,27 +115,27 @@ impl Draft<'_> {
         false
     }
 
-    /// The MX records that are there.
+    /// Checks the existing MX records.
     fn exchangers(&mut self) {
         let domain = self.domain().clone();
         match &self.facts.mx_report.exchangers {
             Exchangers::Null => self.step(
                 Zone::Own,
                 format!(
-                    "{domain} says that it takes no mail (null MX, RFC 7505), so nobody should take mail from it. This record has \
-                     to go."
+                    "{domain} has a null MX (RFC 7505): it takes no mail, so receivers should not accept mail from it. Remove this \
+                     record."
                 ),
                 vec![MissingRecord::mx_to(&domain, 0, &Target::Root)],
                 Vec::new(),
             ),
             Exchangers::Absent if self.facts.mx_report.own.addresses.is_empty() => {
-                self.remark(format!("{domain} has no MX record: nobody can answer its mail."));
+                self.remark(format!("{domain} has no MX record: replies to its mail can't be delivered."));
             }
             Exchangers::Absent => {
                 let record = self.mx(&domain);
                 let why = format!(
                     "{domain} has no MX record. Mail for it goes to its own address, but many receivers, rmxd by default among \
-                     them, want an MX record; this one says the same."
+                     them, require an MX record; this one has the same effect."
                 );
                 self.step(Zone::Own, why, Vec::new(), vec![record]);
             }
@@ -155,11 +154,11 @@ impl Draft<'_> {
         let record = MissingRecord::mx_to(&domain, *preference, target);
         let Some(holding) = holding else {
             let why = if *target == Target::Root {
-                "An MX record that names the root says \"no mail\" only where it stands alone (RFC 7505 3)."
+                "An MX record that names the root is a null MX only if it is the only MX record (RFC 7505 3)."
                     .to_owned()
             } else {
                 format!(
-                    "An MX record must name a host (RFC 5321 5.1), and {target} is none: nobody can send mail there."
+                    "An MX record must name a host (RFC 5321 5.1), and {target} is none: mail can't be sent there."
                 )
             };
             self.hosts.retain(|host| host != target);
@@ -188,7 +187,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The records that one address needs.
+    /// Proposes the records that one address needs.
     fn line(&mut self, line: &Line) {
         let address = line.address;
         if self.facts.mx_report.takes_mail_at(address) {
@@ -208,28 +207,27 @@ impl Draft<'_> {
         let named = line.own_name().or(line.fresh.as_ref()).cloned();
         let Some(host) = named else {
             return self.remark(format!(
-                "{address} needs a host name, and none that is free could be found below {}.",
+                "{address} needs a host name, but no free name was found below {}.",
                 self.domain()
             ));
         };
         self.placed.push(address);
         self.new_exchanger(line, &host);
         if line.own_name().is_none() {
-            let why = format!("With this, {address} bears the name of its MX host, as receivers expect.");
+            let why =
+                format!("With this record, {address} has the name of its MX host, as receivers expect.");
             self.ptr(line, &host, why);
         }
     }
 
-    /// The address under this name, and the name among the MX hosts.
+    /// Gives this name the address, and makes it an MX host.
     fn new_exchanger(&mut self, line: &Line, host: &DomainName) {
         let address = line.address;
         let mut why = vec![format!("{address} is not an address of any MX host.")];
         let mut add = Vec::new();
         match (line.own_name(), line.is_confirmed()) {
-            (Some(_), true) => why.push(format!("It is called {host} already.")),
-            (Some(_), false) => {
-                why.push(format!("Its PTR record calls it {host}: give that name the address."))
-            }
+            (Some(_), true) => why.push(format!("Its name is {host} already.")),
+            (Some(_), false) => why.push(format!("Its PTR name is {host}: give that name the address.")),
             (None, _) => why.push(format!("Give it a host name of its own, {host}.")),
         }
         if line.own_name().is_none() || !line.is_confirmed() {
@@ -237,11 +235,11 @@ impl Draft<'_> {
         }
         if !self.hosts.contains(&Target::Host(host.clone())) {
             let order = if self.hosts.is_empty() {
-                "It is the only one, so mail for you comes in there"
+                "It is the only one, so all your incoming mail arrives there"
             } else {
-                "It comes last, so mail for you comes in over it only where the others can't be reached"
+                "It has the lowest priority, so incoming mail arrives there only if the others can't be reached"
             };
-            why.push(format!("Make that an MX host. {order}: let port 25 there lead to your mail server."));
+            why.push(format!("Make that an MX host. {order}: forward its port 25 to your mail server."));
             add.push(self.mx(host));
         }
         if !add.is_empty() {
@@ -249,18 +247,18 @@ impl Draft<'_> {
         }
     }
 
-    /// The PTR record of an address that is an MX host's.
+    /// Checks the PTR record of an MX host's address.
     fn ptr_of_exchanger(&mut self, line: &Line) {
         let address = line.address;
         let refused = line.judged.iter().find_map(|judged| judged.refused_for(Identity::Ptr));
         let why = match (&line.names, refused) {
             (FcrdnsResult::TempError(_), _) | (FcrdnsResult::Confirmed(_), None) => return,
-            // What such a name lacks is the domain's own MX record.
+            // Such a name lacks only the domain's own MX record.
             (FcrdnsResult::Confirmed(_), Some(_)) if line.own_name().is_some() => return,
             (FcrdnsResult::Confirmed(names), Some(reason)) => {
                 let names: Vec<&str> = names.iter().map(DomainName::as_str).collect();
                 format!(
-                    "{address} is called {}, and a strict receiver refuses that name ({reason}).",
+                    "{address} has the PTR name {}, and a strict receiver refuses that name ({reason}).",
                     names.join(", ")
                 )
             }
@@ -270,13 +268,13 @@ impl Draft<'_> {
             (FcrdnsResult::NotConfirmed(names), _) => {
                 if let Some(name) = line.own_name() {
                     let why = format!(
-                        "The PTR record of {address} says {name}, but that name hasn't got the address."
+                        "The PTR record of {address} names {name}, but that name doesn't have the address."
                     );
                     let add = vec![MissingRecord::address(name, address)];
                     return self.step(Zone::Own, why, Vec::new(), add);
                 }
                 format!(
-                    "The PTR record of {address} says {}, which doesn't lead back to it.",
+                    "The PTR record of {address} names {}, which doesn't have the address.",
                     names.join(", ")
                 )
             }
@@ -287,7 +285,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The name of the MX host that has an address, by the target itself where it is an alias.
+    /// The name of the MX host with this address; for an alias its target.
     fn exchanger_of(&self, address: IpAddr) -> Option<DomainName> {
         let Some(exchanger) = self.facts.mx_report.exchanger_with(address) else {
             return Some(self.domain().clone());
@@ -299,7 +297,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Asks the provider for a PTR record instead of those that are there.
+    /// Replaces the PTR records of an address; the provider has to do it.
     fn ptr(&mut self, line: &Line, host: &DomainName, why: String) {
         let names: Vec<String> = match &line.names {
             FcrdnsResult::Confirmed(names) => names.iter().map(ToString::to_string).collect(),
@@ -311,26 +309,26 @@ impl Draft<'_> {
         self.step(Zone::Provider, why, remove, add);
     }
 
-    /// An MX record that comes after all others.
+    /// An MX record with a lower priority than all others.
     fn mx(&mut self, host: &DomainName) -> MissingRecord {
-        let preference = self.last.map_or(APART, |last| last.saturating_add(APART));
+        let preference = self.last.map_or(STEP, |last| last.saturating_add(STEP));
         self.last = Some(preference);
         self.hosts.push(Target::Host(host.clone()));
         MissingRecord::mx(self.domain(), preference, host)
     }
 
-    /// Receivers look at so many hosts only, the best first.
+    /// Receivers look up a limited number of hosts, by preference.
     fn count(&mut self) {
-        let (count, most) = (self.hosts.len(), self.facts.most_hosts);
-        if count > most {
+        let (count, max) = (self.hosts.len(), self.facts.max_hosts);
+        if count > max {
             let domain = self.domain();
             self.remark(format!(
-                "{domain} has {count} MX records with those named here, and rmxd looks at the first {most} only. Remove some."
+                "{domain} has {count} MX records with those proposed here, and rmxd looks up only the first {max}. Remove some."
             ));
         }
     }
 
-    /// A name in HELO that a policy refuses is for the mail server's configuration.
+    /// A HELO name that a policy refuses has to be changed in the mail server's configuration.
     fn helo(&mut self) {
         let mut names: Vec<(&str, Reason)> = Vec::new();
         for line in &self.facts.lines {
@@ -344,8 +342,8 @@ impl Draft<'_> {
         }
         for (name, reason) in names {
             self.remark(format!(
-                "The HELO name {name} is refused by strict receivers ({reason}): let the mail server greet with the PTR name of \
-                 the address it sends from."
+                "The HELO name {name} is refused by strict receivers ({reason}): configure the mail server to send EHLO with the PTR \
+                 name of its outgoing address."
             ));
         }
     }

@@ -16,15 +16,15 @@ use crate::policy::rule::{Mode, Rule};
 use crate::reverse_mx::{Exchanger, FcrdnsResult};
 use crate::spf;
 
-/// Where a sentence is broken.
+/// Columns of a line at most.
 const WIDTH: usize = 110;
-/// What the rung `dkim` of `matches` says, which no DNS look-up knows.
+/// The cell of the rung `dkim`, which no DNS lookup can decide.
 const DKIM: &str = "depends on the signature";
 
-/// What an audit found.
+/// The result of an audit.
 pub struct Report {
     facts: Facts,
-    /// Of each line.
+    /// One for each line.
     standings: Vec<Standing>,
     remedy: Remedy,
 }
@@ -36,7 +36,7 @@ impl Report {
         Self { facts, standings, remedy }
     }
 
-    /// How it ends, all addresses taken together.
+    /// The result of all addresses together.
     pub fn outcome(&self) -> AuditResult {
         if self.standings.iter().any(|standing| !standing.lost.is_empty()) {
             AuditResult::Lost
@@ -47,7 +47,7 @@ impl Report {
         }
     }
 
-    /// For people; the first line is the title.
+    /// The report for people; the first line is the title.
     pub fn text(&self) -> String {
         let Facts { domain, sender, .. } = &self.facts;
         let mut text = format!("Mail from {sender}, over each address of {domain}:\n\n{}\n", self.table());
@@ -124,7 +124,7 @@ impl Report {
                 text.push_str(&wrapped(&format!("{WRONG} "), "  ", &what));
             }
             if !unknown.is_empty() {
-                let what = format!("Not known of {}: {}.", line.address, unknown.join("; "));
+                let what = format!("The result for {} is unknown: {}.", line.address, unknown.join("; "));
                 text.push_str(&wrapped("? ", "  ", &what));
             }
         }
@@ -157,7 +157,7 @@ impl Report {
                 writeln!(text, ";").ok();
                 text.push_str(&wrapped("; ", "; ", &step.why));
                 for record in &step.remove {
-                    writeln!(text, "; remove: {}", record.there()).ok();
+                    writeln!(text, "; remove: {}", record.existing()).ok();
                 }
                 for record in &step.add {
                     writeln!(text, "{record}").ok();
@@ -167,7 +167,7 @@ impl Report {
         text
     }
 
-    /// For programs.
+    /// The report for programs.
     pub fn json(&self) -> Value {
         let lines = self.lines().zip(&self.standings).map(|(line, standing)| self.line_json(line, standing));
         json!({
@@ -241,7 +241,7 @@ fn step_json(step: &Step) -> Value {
     json!({
         "why": step.why,
         "zone": match step.zone { Zone::Own => "own", Zone::Provider => "provider" },
-        "remove": step.remove.iter().map(|record| record.there()).collect::<Vec<_>>(),
+        "remove": step.remove.iter().map(|record| record.existing()).collect::<Vec<_>>(),
         "add": step.add.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
@@ -275,7 +275,7 @@ fn mark_spf(outcome: spf::SpfResult) -> String {
     format!("{mark} {outcome}")
 }
 
-/// `accept (mx)`: by which rung of `matches`; `accept (tag not_an_exchanger)`; `reject: mail_from not_an_exchanger`.
+/// `accept (mx)` with the rung of `matches`; `accept (tag not_an_exchanger)`; `reject: mail_from not_an_exchanger`.
 fn verdict(judged: &Judged) -> String {
     let Judged { decision, matches, .. } = judged;
     let mark = if decision.verdict == Verdict::Accept { RIGHT } else { WRONG };
@@ -305,12 +305,12 @@ fn climbs(climbed: &Climbed) -> &'static str {
     }
 }
 
-/// Without the blanks at the ends of lines.
+/// The text of the table without white space at the ends of lines.
 fn plain(table: &Table) -> String {
     table.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// A sentence in lines of a bearable width.
+/// Wraps a sentence into lines.
 fn wrapped(first: &str, next: &str, text: &str) -> String {
     let mut lines = vec![first.to_owned()];
     let mut empty = true;

@@ -1,8 +1,8 @@
-//! Where an address stands: why mail over it would be lost, or why that can't be known.
+//! The standing of an address: why mail over it would be lost, or why that is unknown.
 //!
-//! This is what the exit code says (`rmxd audit --help`): a receiver that asks for reverse MX, the two policies, and SPF's
-//! `fail`, for which receivers refuse too (RFC 7208 8.4). The operator's own policy is shown and doesn't count: it is
-//! others who receive this mail.
+//! The exit code follows from it (`rmxd audit --help`): the reverse MX lookup, the two policies, and SPF `fail`, for which
+//! receivers refuse too (RFC 7208 8.4). The operator's own policy is shown but doesn't count, since other servers receive
+//! this mail.
 
 use crate::audit::facts::{Facts, Judged, Line};
 use crate::policy::decide::Verdict;
@@ -10,10 +10,10 @@ use crate::policy::reason::Reason;
 use crate::reverse_mx::FcrdnsResult;
 use crate::spf;
 
-/// The policies that count, by the names of their judges.
+/// The names of the judges that count.
 pub const COUNTING: [&str; 2] = ["default", "strict"];
 
-/// Sentences; none of either = mail over this address is accepted.
+/// Lists of sentences; if both are empty, mail over this address is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) lost: Vec<String>,
@@ -29,7 +29,8 @@ impl Standing {
                 standing.unknown.push(format!("the MX hosts can't all be looked up now ({trouble})"));
             }
             (None, None) => standing.lost.push(
-                "no MX host has this address, so a receiver that asks for reverse MX refuses".to_owned(),
+                "no MX host has this address, so a receiver with reverse MX lookup refuses the mail"
+                    .to_owned(),
             ),
         }
         for judged in line.judged.iter().filter(|judged| COUNTING.contains(&judged.policy)) {
@@ -42,7 +43,7 @@ impl Standing {
             spf::SpfResult::Fail => {
                 standing
                     .lost
-                    .push("SPF gives fail: the domain itself says that this mail is forged".to_owned());
+                    .push("SPF gives fail: by the domain's own policy, this mail is forged".to_owned());
             }
             spf::SpfResult::TempError => standing.unknown.push("SPF can't be looked up now".to_owned()),
             spf::SpfResult::Pass

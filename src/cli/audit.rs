@@ -1,7 +1,6 @@
-//! `rmxd audit`: would mail over each outgoing address of one's own domain be accepted by a reverse MX look-up?
+//! `rmxd audit`: whether receivers with reverse MX lookup accept mail over each sending address of the operator's domain.
 //!
-//! The default policy and that of `config/strict.toml` judge it, and with `--config` the operator's own. What is asked and
-//! told is the business of [`crate::audit`].
+//! It applies the default policy, that of `config/strict.toml`, and with `--config` the operator's own; see [`crate::audit`].
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -14,29 +13,29 @@ use crate::daemon;
 use crate::dns::Dns;
 use crate::smtp::address::{DomainName, Mailbox};
 
-/// Audit the outgoing addresses of your own domain: which of them a reverse MX lookup accepts, and what to add to DNS
+/// Audit the sending addresses of your domain: which of them a reverse MX lookup accepts, and what to add to DNS
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-For each address it shows the MX host that has it, its PTR name, the result of SPF, and what rmxd with its default policy (DEFAULT) and \
-with config/strict.toml (STRICT) would do with a message from it; with --config, also what your own policy would do (YOURS). \
-In monitor mode the verdict is shown as it would be enforced. DNS is asked as [dns] of the configuration says.
+For each address it shows the MX host with that address, its PTR name, the SPF result, and the verdict of rmxd with its default policy \
+(DEFAULT) and with config/strict.toml (STRICT); with --config, also the verdict of your own policy (YOURS). In monitor mode the verdict is \
+the one of enforce mode. DNS queries follow [dns] of the configuration.
 
-What is missing is printed as lines for a zone file, the reason above them as a comment. What stands after `; remove:` is a record \
-that has to go.
+Missing records are printed as lines for a zone file, each with its reason as a comment above. `; remove:` precedes a record \
+that must be removed.
 
 Exit codes:
-  0   mail over every address is accepted by all that is looked at here
-  1   over at least one address mail would be lost: no MX host has the address (a receiver that asks for reverse MX refuses \
-it), or the policy DEFAULT or STRICT refuses, or SPF gives fail
-  75  DNS trouble kept it from knowing, and nothing else is wrong
+  0   mail over every address passes all checks
+  1   mail over at least one address would be lost: no MX host has the address (a receiver with reverse MX lookup refuses \
+the mail), or the policy DEFAULT or STRICT refuses it, or the SPF result is fail
+  75  a DNS error prevented a result, and nothing else is wrong
   64  wrong usage
   78  configuration error
-An SPF result between pass and fail, or none, is told, and makes no difference to the exit code.")]
+An SPF result other than pass and fail is shown and does not change the exit code.")]
 pub struct Args {
-    /// Your domain: what stands behind the @ of your senders
+    /// Your domain: the part after the @ of your senders
     #[arg(value_name = "DOMAIN", value_parser = domain)]
     domain: DomainName,
-    /// An address that your mail leaves from, as others see it; can be given several times
+    /// An address from which your mail is sent, as receivers see it; may be given several times
     #[arg(long, value_name = "IP", required = true)]
     egress: Vec<IpAddr>,
     /// The sender in MAIL FROM and From:, an address at DOMAIN [default: postmaster@DOMAIN]
@@ -45,7 +44,7 @@ pub struct Args {
     /// The argument of EHLO [default: the confirmed PTR name of the address, else DOMAIN]
     #[arg(long, value_name = "NAME")]
     helo: Option<String>,
-    /// Show too which rungs of both rules hold for each address
+    /// Also show which rungs of both rules hold for each address
     #[arg(long)]
     all_policies: bool,
     /// Print JSON
@@ -55,7 +54,6 @@ pub struct Args {
     source: ConfigSource,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     audit(args).unwrap_or_else(|exit| exit).into()
 }
@@ -95,7 +93,7 @@ fn question(args: &Args) -> Result<Question, Unfit> {
     Ok(question)
 }
 
-/// The option that is to be given otherwise.
+/// The error with the option to change.
 fn option(unfit: &Unfit) -> String {
     match unfit {
         Unfit::Address(_) => {

@@ -1,4 +1,4 @@
-//! `rmxd check`: one decision with its evidence, as the daemon would make it, without a message being sent.
+//! `rmxd check`: one decision with its evidence, made as the daemon makes it, without sending a message.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,30 +14,32 @@ use crate::message::header::{self, Author, Field};
 use crate::policy::decide::Verdict;
 use crate::smtp::address::ReversePath;
 
-/// Make one decision and show its evidence: every record asked, rung by rung
+/// Make one decision and show its evidence: every DNS record, rung by rung
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Identities that are not given are not judged; with --message, a From: that is missing or malformed is. Exit codes: 0 accept, 1 reject, 75 defer (DNS trouble), 64 wrong usage,
-78 configuration error. In monitor mode the verdict is shown as it would be enforced.")]
+Identities without an option are not checked; with --message, From: is always checked, also if it is missing or malformed. \
+In monitor mode the verdict is the one of enforce mode.
+
+Exit codes: 0 accept, 1 reject, 75 defer (such as a DNS error), 64 wrong usage, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
-    /// The client's address
+    /// The address of the client
     #[arg(long, value_name = "IP")]
     client: IpAddr,
     /// The argument of HELO or EHLO
     #[arg(long, value_name = "NAME")]
     helo: Option<String>,
-    /// The sender of the envelope; <> or an empty text for the null sender
+    /// The sender of the envelope; <> or an empty value for the null sender
     #[arg(long, value_name = "ADDRESS", value_parser = sender)]
     mail_from: Option<ReversePath>,
-    /// An address of the From: field; can be given several times
+    /// An address of the From: field; may be given several times
     #[arg(long, value_name = "ADDRESS", value_parser = author, conflicts_with = "message")]
     from: Vec<Author>,
-    /// An address of the Reply-To: field; can be given several times
+    /// An address of the Reply-To: field; may be given several times
     #[arg(long, value_name = "ADDRESS", value_parser = author, conflicts_with = "message")]
     reply_to: Vec<Author>,
-    /// Take From: and Reply-To: from a message
+    /// Read From: and Reply-To: from this message
     #[arg(long, value_name = "FILE.eml")]
     message: Option<PathBuf>,
     /// Print JSON
@@ -45,7 +47,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     check(args).unwrap_or_else(|exit| exit).into()
 }
@@ -75,7 +76,6 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     }
 }
 
-/// From the command line, the message perhaps from a file.
 fn dry_run(args: &Args) -> Result<DryRun, Exit> {
     let message = match &args.message {
         None => DryMessage::of_addresses(field(&args.from), field(&args.reply_to)),

@@ -1,4 +1,4 @@
-//! `rmxd completions`: what a shell needs to complete our command lines.
+//! `rmxd completions`: completion scripts for shells.
 
 use std::process::ExitCode;
 
@@ -7,18 +7,17 @@ use clap_complete::Shell;
 use crate::cli::commands;
 use crate::console::print;
 
-/// Print the completions of a shell
+/// Print the completion script for a shell
 ///
-/// The Debian package brings those for bash, zsh and fish. By hand, for bash: rmxd completions bash >
+/// The Debian package installs those for bash, zsh and fish. To install one by hand for bash: rmxd completions bash >
 /// ~/.local/share/bash-completion/completions/rmxd
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which one
+    /// The shell
     #[arg(value_name = "SHELL", value_enum)]
     shell: Shell,
 }
 
-/// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut commands(), "rmxd", &mut script);

@@ -6,7 +6,6 @@ use crate::config::{DRAIN, Entry, Value};
 use crate::console::{ConfigSource, Exit, print};
 use crate::tls;
 
-/// `rmxd config`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -15,9 +14,9 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Validate the configuration: "ok", or every problem on a line of its own and exit code 78.
+    /// Validate the configuration: print "ok", or one line for each problem with exit code 78.
     Check(Check),
-    /// Print every key with the value in effect and where it comes from.
+    /// Print every key with its effective value and the origin of the value.
     Show(Show),
 }
 
@@ -31,12 +30,11 @@ struct Check {
 struct Show {
     #[command(flatten)]
     source: ConfigSource,
-    /// As a JSON array of {key, value, origin}.
+    /// Print a JSON array of {key, value, origin}.
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     let done = match args.what {
         What::Check(Check { source }) => check(&source),
@@ -48,7 +46,7 @@ pub fn run(args: Args) -> ExitCode {
     done.unwrap_or_else(|exit: Exit| exit).into()
 }
 
-/// The certificate is read as well: a file that isn't there would stop the start, and a wrong key is found sooner here.
+/// Reads the certificate as well, since a missing file or a wrong key would prevent the start of the daemon.
 fn check(source: &ConfigSource) -> Result<Exit, Exit> {
     let loaded = source.load(DRAIN)?;
     if let Some(Err(error)) = loaded.settings.tls.map(tls::Acceptor::load) {
@@ -61,7 +59,7 @@ fn check(source: &ConfigSource) -> Result<Exit, Exit> {
 
 const MASK: &str = "***";
 
-/// Hides what must not be shown: the token, and the password in a URL.
+/// Hides the token and the password in a URL.
 fn masked(mut entry: Entry) -> Entry {
     if let Value::Text(text) = &mut entry.value
         && !text.is_empty()
@@ -75,7 +73,7 @@ fn masked(mut entry: Entry) -> Entry {
     entry
 }
 
-/// `redis://user:secret@host` as `redis://user:***@host`. The last `@` counts, as a password may hold one.
+/// `redis://user:secret@host` becomes `redis://user:***@host`. The last `@` counts, since a password may contain one.
 fn without_password(url: &str) -> String {
     let split = url.split_once("://").and_then(|(scheme, rest)| {
         let (login, host) = rest.rsplit_once('@')?;
@@ -85,7 +83,7 @@ fn without_password(url: &str) -> String {
     split.unwrap_or_else(|| url.to_owned())
 }
 
-/// As a file that can be loaded again, each origin in a comment.
+/// A file that can be loaded again, with each origin in a comment.
 fn as_toml(entries: &[Entry]) -> String {
     let lines: Vec<(&str, String, String)> = entries
         .iter()
@@ -108,7 +106,6 @@ fn as_toml(entries: &[Entry]) -> String {
     out
 }
 
-/// As it is written in the file.
 pub(super) fn toml_value(value: &Value) -> String {
     match value {
         Value::Text(text) => toml::Value::from(text.as_str()),

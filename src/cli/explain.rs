@@ -1,28 +1,29 @@
-//! `rmxd explain`: a decision of the past, with the records as they were then.
+//! `rmxd explain`: a past decision with the DNS records of that time.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::history::{open, say_damage, trouble};
+use crate::cli::history::{open, print_damage, unreadable};
 use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{Id, report};
 use crate::store::history::{Archive, Page};
 
-/// A daemon writes its decisions once a second: a new one is in the history by then.
+/// The daemon writes its decisions once a second; after this time a new one is in the history.
 const WRITTEN: Duration = Duration::from_millis(1300);
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
-/// Show why a mail was refused, or accepted: the decision with its evidence as it was then
+/// Show why a message was refused or accepted: the decision with its evidence at that time
 ///
-/// The id stands in the reply to the client, in the log, and in the Received: field of accepted mail.
+/// The reply to the client, the log and the Received: field of accepted mail contain the id.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The history is read where the configuration says (history.path), whether the daemon runs or not. Exit codes: 0 found, 1 no such decision, 64 wrong usage, 75 the history can't be read,
-78 configuration error.")]
+The command reads the history in history.path of the configuration; the daemon need not run.
+
+Exit codes: 0 found, 1 no such decision, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
-    /// The id, in any case
+    /// The id, in upper or lower case
     #[arg(value_name = "ID", value_parser = id)]
     id: Id,
     /// Print JSON
@@ -30,7 +31,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     explain(args).unwrap_or_else(|exit| exit).into()
 }
@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> ExitCode {
 fn explain(args: &Args) -> Result<Exit, Exit> {
     let archive = open(&args.source)?;
     let Page { records, damage, .. } = find(&archive, args.id)?;
-    say_damage(&damage);
+    print_damage(&damage);
     match records.as_slice() {
         [] => {
             eprintln!("rmxd: no decision {} in {}", args.id, archive.path().display());
@@ -52,11 +52,11 @@ fn explain(args: &Args) -> Result<Exit, Exit> {
     }
 }
 
-/// Tries again for a moment where a daemon has yet to write the decisions of the last second.
+/// Tries again for a moment if a running daemon may not have written its last decisions yet.
 fn find(archive: &Archive, id: Id) -> Result<Page, Exit> {
     let mut waited = Duration::ZERO;
     loop {
-        let page = archive.find(id).map_err(trouble)?;
+        let page = archive.find(id).map_err(unreadable)?;
         if !page.records.is_empty() || waited >= WRITTEN || !archive.is_live() {
             return Ok(page);
         }
@@ -65,12 +65,12 @@ fn find(archive: &Archive, id: Id) -> Result<Page, Exit> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the command has its thread for itself and no runtime")]
+#[expect(clippy::disallowed_methods, reason = "this command has no runtime that a sleep could block")]
 fn pause() {
     std::thread::sleep(BETWEEN_TRIES);
 }
 
 fn id(text: &str) -> Result<Id, String> {
-    let wrong = "must be the eight letters and digits that a reply ends with, as in (id 4KXN7Q2M)";
+    let wrong = "must be the eight letters and digits at the end of a reply, as in (id 4KXN7Q2M)";
     Id::parse(text.trim()).ok_or_else(|| wrong.to_owned())
 }

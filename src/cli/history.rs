@@ -1,4 +1,4 @@
-//! `rmxd history`: decisions of the past, filtered; and what monitor mode would have refused.
+//! `rmxd history`: past decisions, filtered; and a summary of what monitor mode would have refused.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -16,43 +16,45 @@ use crate::smtp::escape::Escaped;
 use crate::stats::refusals::{RefusalStats, Row};
 use crate::store::history::{Archive, Damage, Filter, ReadError, Settings};
 
-/// The state folder of the service (`StateDirectory=`), where a relative `history.path` begins for it but not for whoever
-/// calls this command.
+/// The state folder of the service (`StateDirectory=`): a relative `history.path` is relative to it for the service, but not
+/// for this command.
 const STATE: &str = "/var/lib/rmxd";
 
 /// List past decisions, or sum up what monitor mode would have refused
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The history is read where the configuration says (history.path), whether the daemon runs or not; what was decided within the last second may be missing. \"rmxd explain ID\" shows one
-decision with its evidence. Exit codes: 0 found, 1 nothing found, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
+The command reads the history in history.path of the configuration; the daemon need not run. Decisions of the last second may be missing. \
+\"rmxd explain ID\" shows one decision with its evidence.
+
+Exit codes: 0 found, 1 nothing found, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
-    /// A sender domain, with its sub-domains
+    /// A sender domain, including its subdomains
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
-    /// The client's address, or a network of clients
+    /// The address of the client, or a network
     #[arg(long, value_name = "IP")]
     client: Option<String>,
-    /// accept, defer or reject; in monitor mode what would have been
+    /// accept, defer or reject; in monitor mode the verdict of enforce mode
     #[arg(long, value_name = "VERDICT")]
     verdict: Option<String>,
-    /// Why, as in no_mx
+    /// The reason, such as no_mx
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
-    /// Whose domain decided: helo, ptr, mail_from, from or reply_to
+    /// The identity whose rule decided: helo, ptr, mail_from, from or reply_to
     #[arg(long, value_name = "IDENTITY")]
     identity: Option<String>,
-    /// Not before: a time back from now as in 2h, or in UTC as in 2026-01-31 or 2026-01-31T12:00:00Z
+    /// Decisions at or after this time: an age such as 2h, or a time in UTC such as 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Before
+    /// Decisions before this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// What monitor mode would have refused, summed by sender, with lines for [exempt]
+    /// Sum up by sender what monitor mode would have refused, with lines for [exempt]
     #[arg(long)]
     would: bool,
-    /// How many, the newest first; with --would, how many senders
+    /// Maximum number of decisions, the newest first; with --would, of senders
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroUsize,
     /// Print JSON
@@ -60,7 +62,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     history(args).unwrap_or_else(|exit| exit).into()
 }
@@ -101,21 +102,21 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
     let mut records: Vec<DecisionRecord> = Vec::new();
     let mut damage: Vec<Damage> = Vec::new();
     loop {
-        let page = archive.search(filter, before, limit - records.len()).map_err(trouble)?;
+        let page = archive.search(filter, before, limit - records.len()).map_err(unreadable)?;
         records.extend(page.records);
-        Damage::gather(&mut damage, page.damage);
+        Damage::merge(&mut damage, page.damage);
         before = page.next;
         if before.is_none() || records.len() >= limit {
             break;
         }
     }
-    say_damage(&damage);
+    print_damage(&damage);
     let found = if records.is_empty() { Exit::Reject } else { Exit::Done };
     let text = if args.json {
         let all: Vec<_> = records.iter().map(report::summary).collect();
         format!("{:#}\n", Value::from(all))
     } else if records.is_empty() {
-        eprintln!("rmxd: nothing like this in {}", archive.path().display());
+        eprintln!("rmxd: no matching decisions in {}", archive.path().display());
         return Ok(found);
     } else {
         let more = if before.is_some() { "and older ones (--limit)\n" } else { "" };
@@ -124,7 +125,6 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
     printed(&text, found)
 }
 
-/// For people: one line each.
 fn listed(records: &[DecisionRecord]) -> String {
     let mut table = table(
         &[
@@ -165,14 +165,14 @@ fn listed(records: &[DecisionRecord]) -> String {
 
 fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
     let mut stats = RefusalStats::default();
-    let damage = archive.all(filter, |record| stats.add_record(record)).map_err(trouble)?;
-    say_damage(&damage);
+    let damage = archive.all(filter, |record| stats.add_record(record)).map_err(unreadable)?;
+    print_damage(&damage);
     let found = if stats.is_empty() { Exit::Reject } else { Exit::Done };
     if args.json {
         return printed(&format!("{:#}\n", stats.json(args.limit.get())), found);
     }
     if stats.is_empty() {
-        eprintln!("rmxd: nothing in {} would have been refused", archive.path().display());
+        eprintln!("rmxd: no decision in {} would have been refused", archive.path().display());
         return Ok(found);
     }
     printed(&summed(&stats, args.limit.get(), Colour::of_stdout()), found)
@@ -194,7 +194,7 @@ fn summed(stats: &RefusalStats, top: usize, colour: Colour) -> String {
     text
 }
 
-/// The exit code of the answer, where it could be printed.
+/// Prints the text; `found` is the exit code if that succeeds.
 fn printed(text: &str, found: Exit) -> Result<Exit, Exit> {
     match print(text) {
         Exit::Done => Ok(found),
@@ -202,11 +202,10 @@ fn printed(text: &str, found: Exit) -> Result<Exit, Exit> {
     }
 }
 
-/// The history of a configuration.
 pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
     let settings = source.load(DRAIN)?.settings;
     let Some(mut settings) = settings.history else {
-        eprintln!("rmxd: history.path is \"\": no history is kept");
+        eprintln!("rmxd: history.path is empty, so no history is kept");
         return Err(Exit::Config);
     };
     let wanted = settings.path.clone();
@@ -218,12 +217,12 @@ pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
             eprintln!("rmxd: there is no history in {} (history.path)", wanted.display());
             Err(Exit::Temporary)
         }
-        Err(error) => Err(trouble(error)),
+        Err(error) => Err(unreadable(error)),
     }
 }
 
-/// Where it is: the service has another working folder than its administrator. Who names a configuration of their own means
-/// its own history.
+/// Finds the folder of the history. Without `--config`, a relative path that doesn't exist here is relative to the state
+/// folder of the service, whose working folder differs from the administrator's.
 fn place(settings: &Settings, named: bool) -> PathBuf {
     let path = &settings.path;
     let of_service = Path::new(STATE).join(path);
@@ -232,12 +231,12 @@ fn place(settings: &Settings, named: bool) -> PathBuf {
     if only_there { of_service } else { path.clone() }
 }
 
-pub(super) fn trouble(error: ReadError) -> Exit {
+pub(super) fn unreadable(error: ReadError) -> Exit {
     eprintln!("rmxd: {error}");
     Exit::Temporary
 }
 
-pub(super) fn say_damage(damage: &[Damage]) {
+pub(super) fn print_damage(damage: &[Damage]) {
     for part in damage {
         eprintln!("rmxd: {part}");
     }

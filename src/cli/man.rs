@@ -1,7 +1,7 @@
 //! `rmxd man`: the manual, one page for each command and one for the configuration.
 //!
-//! Nothing is written for it: the commands say here what they say under `--help`, the keys what the commented default
-//! says. So the pages have no date either, and the same program makes the same pages.
+//! The pages have the same text as `--help` and as the comments of the default configuration. They have no date, so that a
+//! version of the program always writes the same pages.
 
 mod keys;
 mod page;
@@ -18,23 +18,21 @@ use crate::console::{Exit, print, report};
 
 /// Write the manual pages into a folder
 ///
-/// One for each command, such as rmxd-check.1, and rmxd.toml.5 with all keys of the configuration.
+/// It writes a page for each command, such as rmxd-check.1, and rmxd.toml.5 with all keys of the configuration.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder; it is made if need be, and pages in it are replaced
+    /// The folder; created if necessary, and existing pages are replaced
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
-/// A page of the manual.
 struct Page {
-    /// Its file's name.
+    /// Name of the file.
     file: String,
-    /// As roff.
+    /// roff.
     text: String,
 }
 
-/// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     match write(&args.folder) {
         Ok(count) => print(&format!("{}: {count} pages\n", args.folder.display())).into(),

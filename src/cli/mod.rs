@@ -1,4 +1,4 @@
-//! The command line: one file per command, and what they share: exit codes and where the configuration comes from.
+//! The command line: one file for each command.
 
 pub mod audit;
 pub mod check;
@@ -19,7 +19,7 @@ use clap::Parser;
 use crate::console::Exit;
 use crate::tools::{demo, load, replay};
 
-/// The gate in front of a mail server: reverse MX lookup for inbound SMTP.
+/// Reverse MX lookup for inbound SMTP, in front of a mail server
 #[derive(Debug, Parser)]
 #[command(name = "rmxd", version, arg_required_else_help = true)]
 struct Cli {
@@ -44,7 +44,7 @@ enum Command {
     Man(man::Args),
 }
 
-/// Runs the command that the arguments name; the first is the program.
+/// Runs a command line; the first argument is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command }) => match command {
@@ -62,14 +62,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Man(arguments) => man::run(&arguments),
         },
         Err(error) => {
-            let asked_for = !error.use_stderr();
+            let is_help = !error.use_stderr();
             let printed = error.print().is_ok();
-            if asked_for && printed { Exit::Done.into() } else { Exit::Usage.into() }
+            if is_help && printed { Exit::Done.into() } else { Exit::Usage.into() }
         }
     }
 }
 
-/// All that can be said on the command line.
 fn commands() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

@@ -1,8 +1,7 @@
-//! What the service manager is told (sd_notify(3)): ready, reloading, stopping, and that we are alive.
+//! Notifications for the service manager (sd_notify(3)): ready, reloading, stopping, and keep-alives.
 //!
-//! Nothing is said where none listens (no `NOTIFY_SOCKET`). A word that can't be delivered is no reason to stop serving
-//! mail; it is logged, and the service manager draws its own conclusions. Nor is one that doesn't read: sending can
-//! block, so it is done off the threads that serve connections.
+//! Without `NOTIFY_SOCKET` nothing is sent. A notification that can't be sent is logged and doesn't stop the daemon. Sending
+//! can block if the service manager doesn't read, so it runs on threads that serve no connections.
 
 use std::time::Duration;
 
@@ -10,60 +9,60 @@ use sd_notify::NotifyState;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, timeout};
 
-/// What draining may take besides the time that connections have.
+/// Added to the drain time of the connections.
 const SLACK: Duration = Duration::from_secs(10);
-/// For the service manager to take a word; it has a queue.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// For one notification; the socket has a queue.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// New settings are in effect, or the first ones.
+/// The first settings, or new ones, are in effect.
 pub(super) async fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]).await;
+    send(&[NotifyState::Ready, NotifyState::Status(status)]).await;
 }
 
-/// A reload begins; [`ready`] must follow whatever comes of it. The time is for `Type=notify-reload`.
+/// A reload begins. [`ready`] must follow whether it succeeds or not. `Type=notify-reload` needs the time.
 pub(super) async fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]).await,
-        Err(_) => tell(&[NotifyState::Reloading]).await,
+        Ok(now) => send(&[NotifyState::Reloading, now]).await,
+        Err(_) => send(&[NotifyState::Reloading]).await,
     }
 }
 
-/// No new connections; this can take as long as open ones may take.
+/// The daemon takes no new connections and drains the open ones for at most this long.
 pub(super) async fn stopping(drain: Duration) {
     let wait = u32::try_from((drain + SLACK).as_micros()).unwrap_or(u32::MAX);
     let status = format!("draining for at most {}", humantime::format_duration(drain));
-    tell(&[NotifyState::Stopping, NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(wait)]).await;
+    send(&[NotifyState::Stopping, NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(wait)]).await;
 }
 
-/// Sends keep-alives for as long as the process runs, if the service manager wants them (`WatchdogSec`). Must be called
-/// within the runtime; each is asked for on one of the threads that serve connections, so that they end when these hang.
+/// Sends keep-alives as long as the process runs, if the unit has `WatchdogSec`. Must be called within the runtime: each is
+/// started by a thread that serves connections, so that they stop if those threads hang.
 pub(super) fn keep_alive() {
     let Some(period) = sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) else {
         return;
     };
     tokio::spawn(async move {
-        // sd_watchdog_enabled(3): half the time that it waits
+        // sd_watchdog_enabled(3) recommends half the period
         let mut ticks = tokio::time::interval(period / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // However long it takes: another one would only wait behind it.
+            // Without a timeout: another one would only wait behind this one.
             let sent = spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await;
             if let Ok(Err(error)) = sent {
-                tracing::warn!(%error, "the service manager can't be told");
+                tracing::warn!(%error, "the keep-alive to the service manager failed");
             }
         }
     });
 }
 
-async fn tell(states: &[NotifyState<'_>]) {
-    let words: Vec<String> = states.iter().map(ToString::to_string).collect();
-    let words = words.join("\n");
-    let sending = spawn_blocking(move || sd_notify::notify(&[NotifyState::Custom(&words)]));
-    match timeout(PATIENCE, sending).await {
+async fn send(states: &[NotifyState<'_>]) {
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    let lines = lines.join("\n");
+    let sending = spawn_blocking(move || sd_notify::notify(&[NotifyState::Custom(&lines)]));
+    match timeout(TIMEOUT, sending).await {
         Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => tracing::warn!(%error, "the service manager can't be told"),
-        Ok(Err(error)) => tracing::error!(%error, "the service manager was not told"),
-        Err(_elapsed) => tracing::warn!("the service manager doesn't listen"),
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the notification to the service manager failed"),
+        Ok(Err(error)) => tracing::error!(%error, "the notification to the service manager was not sent"),
+        Err(_elapsed) => tracing::warn!("the service manager doesn't read its notifications"),
     }
 }

@@ -1,5 +1,5 @@
-//! `rmxd serve`: the daemon, until SIGTERM or SIGINT. The first drains, a second one stops at once; SIGHUP reloads,
-//! SIGUSR1 has the monitor report.
+//! `rmxd serve`: runs the daemon until SIGTERM or SIGINT. The first one drains, the second one stops at once; SIGHUP reloads,
+//! SIGUSR1 logs the report of the monitor.
 
 use std::io;
 use std::process::ExitCode;
@@ -10,33 +10,32 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::notify;
 use crate::config::{DRAIN, Loaded, Settings};
 use crate::console::{ConfigSource, Exit};
-use crate::daemon::{Daemon, StartError};
+use crate::daemon::Daemon;
 use crate::log::{self, Log};
-use crate::server::{self, Listener};
+use crate::net::{self, Listener};
 use crate::stats::{DAILY, ReportTrigger};
 
 /// Run the daemon
 ///
-/// SIGTERM or SIGINT: no new connections, open transactions may finish; a second one stops at once. SIGHUP: reads the
-/// configuration again; a broken one is logged and changes nothing. SIGUSR1: logs what was refused, or would have been, since the
-/// last such report.
+/// SIGTERM or SIGINT closes the listeners and lets open transactions finish; a second one stops at once. SIGHUP reads the
+/// configuration again; if it has errors, they are logged and nothing changes. SIGUSR1 logs what was refused, or would have been,
+/// since the last such report.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
-    /// How long open connections may go on after SIGTERM
+    /// Time for open connections to finish after SIGTERM
     #[arg(long, value_name = "DURATION", default_value_t = humantime::Duration::from(DRAIN))]
     drain: humantime::Duration,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     let loaded = match args.source.load(args.drain.into()) {
         Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };
-    // First, as there are no other threads yet.
-    let passed = server::passed();
+    // Before any other thread exists, since it changes the environment.
+    let passed = net::passed();
     let log = match log::start(&loaded.settings.log, log::Output::StandardError) {
         Ok(log) => log,
         Err(what) => {
@@ -59,7 +58,7 @@ pub fn run(args: &Args) -> ExitCode {
             exit.into()
         }
         Err(error) => {
-            tracing::error!(%error, "no threads");
+            tracing::error!(%error, "the threads of the runtime can't be started");
             Exit::Temporary.into()
         }
     }
@@ -82,13 +81,13 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
         Ok(daemon) => daemon,
         Err(error) => {
             tracing::error!("{error}");
-            return exit_of(&error);
+            return if error.is_temporary() { Exit::Temporary } else { Exit::Config };
         }
     };
-    if let Some(address) = daemon.admin() {
+    for address in daemon.admin_endpoints() {
         tracing::info!(%address, "metrics and API");
     }
-    for address in daemon.addresses() {
+    for address in daemon.endpoints() {
         let settings = daemon.settings();
         tracing::info!(%address, hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "listening");
     }
@@ -115,29 +114,12 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
     exit
 }
 
-fn exit_of(error: &StartError) -> Exit {
-    match error {
-        StartError::Listen(server::ListenError::Bind { .. })
-        | StartError::Admin(_)
-        | StartError::StoreDied(_)
-        | StartError::Random(_) => Exit::Temporary,
-        StartError::Greylist(error) | StartError::History(error) if error.is_temporary() => Exit::Temporary,
-        StartError::Listen(server::ListenError::Passed { .. } | server::ListenError::Nowhere)
-        | StartError::Dns(_)
-        | StartError::Auditor(_)
-        | StartError::Greylist(_)
-        | StartError::History(_)
-        | StartError::Tls(_)
-        | StartError::Relay(_) => Exit::Config,
-    }
-}
-
 fn status(daemon: &Daemon) -> String {
-    let addresses: Vec<_> = daemon.addresses().iter().map(ToString::to_string).collect();
+    let addresses: Vec<_> = daemon.endpoints().iter().map(ToString::to_string).collect();
     format!("listening on {}, mode {}", addresses.join(", "), daemon.settings().gate.policy.mode.name())
 }
 
-/// Everything or nothing. May be broken off at any time; then it was nothing.
+/// Applies all of the new configuration or nothing. If dropped before its end, it changes nothing.
 async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
     let Loaded { settings, .. } = match args.source.read(args.drain.into()) {
         Ok(loaded) => loaded,
@@ -150,13 +132,13 @@ async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
         }
     };
     let wanted = settings.log.clone();
-    let admin = daemon.admin();
+    let admin = daemon.admin_endpoints();
     match daemon.reload(settings).await {
         Ok(moved) => {
             for address in &moved.opened {
                 tracing::info!(%address, "listening");
             }
-            if let Some(address) = daemon.admin().filter(|address| Some(*address) != admin) {
+            for address in daemon.admin_endpoints().iter().filter(|address| !admin.contains(address)) {
                 tracing::info!(%address, "metrics and API");
             }
             for address in &moved.closed {
@@ -190,7 +172,6 @@ async fn drain(daemon: Daemon, signals: &mut Signals) -> Exit {
     Exit::Done
 }
 
-/// What the operator wants.
 #[derive(Debug)]
 enum Wanted {
     Reload,
@@ -201,7 +182,7 @@ enum Wanted {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Received from the start on: by default it would end us, and one during a reload makes for another one after it.
+    /// Registered at the start: by default SIGHUP ends the process. One during a reload causes another reload.
     hangup: Signal,
     report: Signal,
 }

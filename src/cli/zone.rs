@@ -1,6 +1,6 @@
-//! `rmxd zone`: serves the sample zones, or one's own, until it is told to stop.
+//! `rmxd zone`: serves the sample zones, or zone files, until SIGTERM or SIGINT.
 //!
-//! For tests and demonstrations on one machine. It refuses nothing but says so when it listens to the world.
+//! For tests and demonstrations on one machine. It warns if it listens on an address that other machines can reach.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::zone::{Row, Server, Zone, sample_rows};
 
-/// Something that may be otherwise next time.
+/// A failure that may be gone at the next try.
 const EX_TEMPFAIL: u8 = 75;
 
 /// A zone file that can't be used.
@@ -21,8 +21,8 @@ const EX_CONFIG: u8 = 78;
 
 /// Serve DNS zones from memory, for tests and demonstrations
 ///
-/// Without --file it serves the sample zones: senders good and bad under .test, with clients on loopback
-/// addresses (see --list). Nothing is forwarded; a name that no zone holds does not exist.
+/// Without --file it serves the sample zones: valid and invalid senders below .test, with clients on loopback
+/// addresses (see --list). It forwards no queries; a name in no zone does not exist.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Zone files are master files (RFC 1035 5) with the types A, AAAA, CNAME, MX, NS, PTR, SOA and TXT. \
@@ -33,14 +33,14 @@ Lines that start with `;!` make a name, and all names below it, misbehave:
 Exit codes:
   0   stopped by SIGTERM or SIGINT
   64  wrong usage
-  75  the address can't be listened on
+  75  the server can't listen on the address
   78  a zone file can't be used")]
 pub struct Args {
     /// Address and port for UDP and TCP; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5300")]
     listen: SocketAddr,
 
-    /// Zone file to serve; can be given several times, a later file's record sets replace earlier ones
+    /// Zone file to serve; may be given several times, and record sets of a later file replace earlier ones
     #[arg(long = "file", value_name = "ZONEFILE")]
     files: Vec<PathBuf>,
 
@@ -48,38 +48,37 @@ pub struct Args {
     #[arg(long, requires = "files")]
     no_sample: bool,
 
-    /// Print the senders in the sample zones and leave
+    /// Print the senders of the sample zones and exit
     #[arg(long, conflicts_with_all = ["files", "no_sample"])]
     list: bool,
 
-    /// Print JSON: the list, or one line with the address once it serves
+    /// Print JSON: the list, or one line with the address when the server has started
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     let result = if args.list { list(args.json) } else { serve(args) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Who reads through `head` has what they want.
+        // A reader that closes the pipe, such as `head`, is no failure.
         Err((_, error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err((code, error)) => {
-            complain(&error);
+            print_error(&error);
             ExitCode::from(code)
         }
     }
 }
 
-/// An exit code and what to say.
+/// An exit code and the error.
 type Failure = (u8, io::Error);
 
 fn temporary(error: io::Error) -> Failure {
     (EX_TEMPFAIL, error)
 }
 
-fn complain(what: &dyn std::fmt::Display) {
-    // Without standard error there is nobody to tell.
+fn print_error(what: &dyn std::fmt::Display) {
+    // A failure to write the error can't be reported.
     writeln!(io::stderr(), "rmxd zone: {what}").ok();
 }
 
@@ -103,8 +102,8 @@ fn table(rows: &[Row]) -> String {
     }
     let mut text = table.trim_fmt();
     text.push_str(
-        "\n\nEXISTS, MATCHES: what a reverse MX look-up finds by MX records, as if loopback addresses were public.\
-         \nPTR: whether the client's PTR record is confirmed by its name's address.",
+        "\n\nEXISTS, MATCHES: the result of a reverse MX lookup by MX records, as if loopback addresses were public.\
+         \nPTR: whether the name in the PTR record of the client has its address.",
     );
     text
 }
@@ -112,28 +111,28 @@ fn table(rows: &[Row]) -> String {
 fn serve(args: &Args) -> Result<(), Failure> {
     let zone = zone(args)?;
     if !args.listen.ip().is_loopback() {
-        complain(&format_args!(
-            "{} can be reached from other machines; it is not made for that",
+        print_error(&format_args!(
+            "other machines can reach {}, but this server is for tests on one machine only",
             args.listen
         ));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(temporary)?;
     runtime.block_on(async {
-        // Before the address is told, so that who reads it may stop us at once.
+        // Before the address is printed, so that a program that reads it can stop the server at once.
         let mut terminate = signal(SignalKind::terminate()).map_err(temporary)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(temporary)?;
         let names = zone.names();
         let server =
             Server::start(args.listen, zone).await.map_err(|error| cannot_listen(args.listen, &error))?;
-        let told = announce(server.address(), names, args);
-        if told.is_ok() {
+        let announced = announce(server.address(), names, args);
+        if announced.is_ok() {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         }
         server.stop().await;
-        told.map_err(temporary)
+        announced.map_err(temporary)
     })
 }
 
@@ -168,9 +167,9 @@ fn announce(address: SocketAddr, names: usize, args: &Args) -> io::Result<()> {
         writeln!(
             text,
             "Serving {names} names on {address}, UDP and TCP, until SIGTERM or Ctrl-C.\n\n\
-             Ask it:          dig @{} -p {} {question}\n\
-             Let rmxd ask it: [dns] servers = [\"{address}\"], private_addresses = \"accept\"\n\
-             See what's in:   rmxd zone --list",
+             Query it:         dig @{} -p {} {question}\n\
+             Use it with rmxd: [dns] servers = [\"{address}\"], private_addresses = \"accept\"\n\
+             List its senders: rmxd zone --list",
             address.ip(),
             address.port(),
         )
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_is_told_before_anything_starts() {
+    fn wrong_usage_is_an_error_before_anything_starts() {
         for line in ["--no-sample", "--list --file x", "--listen nowhere", "--listen 127.0.0.1"] {
             assert!(args(line).is_err(), "{line}");
         }

@@ -1,30 +1,27 @@
-//! A TOML text as a flat list of keys with values and positions, all syntax errors at once.
+//! Reads a TOML text into a flat list of keys with values and positions, or reports all its syntax errors.
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::keys::Value;
+use crate::config::value::Value;
 
-/// One key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Leaf {
-    /// Dotted.
+    /// With its tables, as in `policy.helo.exists`.
     pub(super) key: String,
-    /// The value, or the name of a type that no key has (`table` where [`leaves`] was told not to enter).
+    /// The value, or the name of a TOML type that no key has (`table` where `enter` of [`leaves`] returned false).
     pub(super) value: Result<Value, &'static str>,
     /// Line and column of the key, from 1.
     pub(super) position: (usize, usize),
 }
 
-/// Text that isn't TOML.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
-    /// What is wrong.
     pub(super) message: String,
     /// Line and column, from 1.
     pub(super) position: (usize, usize),
 }
 
-/// All keys in the order of the text. Tables for which `enter` says no are leaves themselves.
+/// Returns all keys in the order of the text. A table for which `enter` returns false is a leaf itself.
 pub(super) fn leaves(text: &str, enter: &dyn Fn(&str) -> bool) -> Result<Vec<Leaf>, Vec<SyntaxError>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -43,13 +40,13 @@ pub(super) fn leaves(text: &str, enter: &dyn Fn(&str) -> bool) -> Result<Vec<Lea
 fn collect(
     text: &str,
     table: &DeTable<'_>,
-    above: &str,
+    parent: &str,
     enter: &dyn Fn(&str) -> bool,
     found: &mut Vec<Leaf>,
 ) {
     for (name, value) in table {
-        let dot = if above.is_empty() { "" } else { "." };
-        let key = format!("{above}{dot}{}", name.get_ref());
+        let dot = if parent.is_empty() { "" } else { "." };
+        let key = format!("{parent}{dot}{}", name.get_ref());
         match value.get_ref() {
             DeValue::Table(inner) if enter(&key) => collect(text, inner, &key, enter, found),
             other => {
@@ -74,9 +71,9 @@ fn read(value: &DeValue<'_>) -> Result<Value, &'static str> {
     known.ok_or(value.type_str())
 }
 
-/// Line and column of an offset, from 1, in characters.
-fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
+/// Line and column of an offset, from 1; columns count characters.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
     let column = before.get(line_start..).map_or(0, |line| line.chars().count());
     (before.matches('\n').count() + 1, column + 1)
@@ -87,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_flat_in_order_and_with_their_place() {
+    fn keys_are_listed_in_order_with_their_positions() {
         let text = "b = 0x10\n[t.u]\nz = \"\u{fc}\"\n\n  a = ['x']\n[t]\nf = 1.5\n[e]\n";
         let found: Vec<_> = leaves(text, &|key| key != "e")
             .unwrap()

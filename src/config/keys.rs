@@ -1,35 +1,22 @@
-//! Which keys there are, and of what kind each is.
+//! The known keys and the kind of each.
 //!
-//! Neither is written down a second time: both are read from `config/rmxd.toml`, which is built in as the lowest layer.
-//! So a key can't be without a default, and the shipped file can't lie about one.
+//! Both are read from `config/rmxd.toml`, which is built in as the lowest layer, and are written down nowhere else.
+//! So no key is without a default, and the shipped file always shows the true default.
 
 use crate::config::document::{self, Leaf};
 use crate::config::problem::either;
+use crate::config::value::Value;
 
 /// The built-in defaults.
 pub(super) const DEFAULTS: &str = include_str!("../../config/rmxd.toml");
 
-/// What stands behind a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// A string.
-    Text(String),
-    /// A whole number.
-    Number(i64),
-    /// A list of strings.
-    List(Vec<String>),
-}
-
-/// What may stand behind a key.
+/// The kind of value that a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A string.
     Text,
-    /// A duration or a size: a string; a bare number is passed on as its text, for the reader of the key to judge.
+    /// A duration or a size: a string. A bare number becomes its text, which the reader of the key accepts or refuses.
     Quantity,
-    /// A whole number.
     Number,
-    /// A list of strings.
     List,
 }
 
@@ -43,8 +30,8 @@ impl Kind {
         }
     }
 
-    /// What must be written, for problem lines.
-    pub(super) fn wanted(self) -> &'static str {
+    /// The requirement, for problem lines.
+    pub(super) fn requirement(self) -> &'static str {
         match self {
             Self::Text => "must be a string",
             Self::Quantity => "must be a string such as \"30s\" or \"50MiB\"",
@@ -53,8 +40,8 @@ impl Kind {
         }
     }
 
-    /// The value as this kind; `None` when it is of another.
-    pub(super) fn fit(self, value: Value) -> Option<Value> {
+    /// Converts the value to this kind; `None` if it is of another kind.
+    pub(super) fn convert(self, value: Value) -> Option<Value> {
         match (self, value) {
             (Self::Text | Self::Quantity, Value::Text(text)) => Some(Value::Text(text)),
             (Self::Quantity, Value::Number(number)) => Some(Value::Text(number.to_string())),
@@ -64,8 +51,8 @@ impl Kind {
         }
     }
 
-    /// Reads the text of a variable or flag: a list is parted by commas.
-    pub(super) fn read(self, text: &str) -> Option<Value> {
+    /// Parses the text of a variable or flag; commas separate the items of a list.
+    pub(super) fn parse(self, text: &str) -> Option<Value> {
         match self {
             Self::Text | Self::Quantity => Some(Value::Text(text.to_owned())),
             Self::Number => text.trim().parse().ok().map(Value::Number),
@@ -82,7 +69,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// From the leaves of the built-in defaults. The rungs of an identity are known even where they have no default.
+    /// Takes the leaves of the built-in defaults. The rungs of an identity are keys even without a default.
     pub(super) fn new(defaults: &[Leaf]) -> Self {
         let mut keys: Vec<(String, Kind)> = defaults
             .iter()
@@ -102,39 +89,37 @@ impl Keys {
         Self { keys }
     }
 
-    /// The names, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|(key, _)| key.as_str())
     }
 
-    /// The kind of a key; `None` when it isn't one.
+    /// `None` for an unknown key.
     pub(super) fn kind(&self, key: &str) -> Option<Kind> {
         self.keys.iter().find(|(known, _)| known == key).map(|(_, kind)| *kind)
     }
 
-    /// Whether there are keys below this one.
     pub(super) fn is_table(&self, key: &str) -> bool {
         !self.below(key).is_empty()
     }
 
-    /// Why a key can't have a value, with those that can.
+    /// Explains why a key can't have a value, and lists the keys that can.
     pub(super) fn explain_unknown(&self, key: &str) -> String {
-        let here = self.below(key);
-        if !here.is_empty() {
-            return format!("is a table, with the keys {}", either(&here));
+        let names = self.below(key);
+        if !names.is_empty() {
+            return format!("is a table, with the keys {}", either(&names));
         }
         let mut table = key;
-        while let Some((above, _)) = table.rsplit_once('.') {
-            table = above;
-            let here = self.below(table);
-            if !here.is_empty() {
-                return format!("no such key; [{table}] has {}", either(&here));
+        while let Some((parent, _)) = table.rsplit_once('.') {
+            table = parent;
+            let names = self.below(table);
+            if !names.is_empty() {
+                return format!("no such key; [{table}] has {}", either(&names));
             }
         }
         format!("no such key; at the top are {}", either(&self.below("")))
     }
 
-    /// The names directly below a table; `""` is the top.
+    /// The names directly below a table; `""` is the top table.
     fn below(&self, table: &str) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for (key, _) in &self.keys {
@@ -167,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_file_has_only_kinds_that_are_known() {
+    fn the_built_in_file_has_only_known_kinds() {
         for leaf in defaults().unwrap() {
             assert!(leaf.value.is_ok(), "{leaf:?}");
         }
     }
 
     #[test]
-    fn names_come_in_the_order_of_the_commented_default() {
+    fn names_are_in_the_order_of_the_commented_default() {
         let keys = keys();
         let names: Vec<&str> = keys.names().collect();
         assert_eq!(names[..3], ["hostname", "listen.smtp", "listen.milter"]);
@@ -187,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_answered_with_its_neighbours() {
+    fn the_problem_of_an_unknown_key_lists_its_neighbours() {
         let rows = [
             ("policy.helo.exist", "no such key; [policy.helo] has exists, matches, exists_by or matches_by"),
             ("tls.a.b", "no such key; [tls] has certificate or key"),

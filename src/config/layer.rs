@@ -1,32 +1,31 @@
-//! The layers: defaults, file, environment, flags. Each is checked for names and kinds before they are merged, so that
-//! a problem can say where it stands; a key with a problem is left out, and the search for more problems goes on.
+//! The layers: defaults, file, environment, flags. The names and kinds of each are checked before the merge, so that a
+//! problem line has a position. A key with a problem is left out, and the check goes on to find the other problems.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::document::{self, Leaf};
-use crate::config::keys::{Keys, Value};
+use crate::config::keys::Keys;
 use crate::config::problem::{Origin, Problem};
+use crate::config::value::Value;
 
-/// What parts the names in a variable: `RMXD__POLICY__MAIL_FROM__EXISTS`.
+/// The start of a variable's name, as in `RMXD__POLICY__MAIL_FROM__EXISTS`.
 const PREFIX: &str = "RMXD__";
 
-/// Values with where each was said.
+/// Values, each with its origin.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer {
     values: BTreeMap<String, (Value, Origin)>,
 }
 
 impl Layer {
-    /// The built-in defaults.
     pub(super) fn defaults(leaves: Vec<Leaf>) -> Self {
         let values =
             leaves.into_iter().filter_map(|leaf| Some((leaf.key, (leaf.value.ok()?, Origin::Default))));
         Self { values: values.collect() }
     }
 
-    /// A TOML text.
     pub(super) fn file(text: &str, path: &Path, keys: &Keys, problems: &mut Vec<Problem>) -> Self {
         let at = |position| Origin::File { path: path.to_owned(), position: Some(position) };
         let leaves = match document::leaves(text, &|key| keys.is_table(key)) {
@@ -42,18 +41,18 @@ impl Layer {
         };
         let mut layer = Self::default();
         for Leaf { key, value, position } in leaves {
-            let fitting = match keys.kind(&key) {
+            let value = match keys.kind(&key) {
                 None => Err(keys.explain_unknown(&key)),
                 Some(kind) => value
-                    .map_err(|_type_name| kind.wanted().to_owned())
-                    .and_then(|value| kind.fit(value).ok_or_else(|| kind.wanted().to_owned())),
+                    .map_err(|_type_name| kind.requirement().to_owned())
+                    .and_then(|value| kind.convert(value).ok_or_else(|| kind.requirement().to_owned())),
             };
-            layer.add(key, fitting, at(position), problems);
+            layer.add(key, value, at(position), problems);
         }
         layer
     }
 
-    /// The variables that begin with `RMXD__`; others are not looked at.
+    /// Reads the variables that begin with `RMXD__` and ignores all others.
     pub(super) fn environment(
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         keys: &Keys,
@@ -83,7 +82,6 @@ impl Layer {
         layer
     }
 
-    /// The origins, by key.
     pub(super) fn origins(&self) -> impl Iterator<Item = (&str, &Origin)> {
         self.values.iter().map(|(key, (_, origin))| (key.as_str(), origin))
     }
@@ -116,7 +114,7 @@ impl Layer {
 
 fn from_text(keys: &Keys, key: &str, text: &str) -> Result<Value, String> {
     let kind = keys.kind(key).ok_or_else(|| keys.explain_unknown(key))?;
-    kind.read(text).ok_or_else(|| kind.wanted().to_owned())
+    kind.parse(text).ok_or_else(|| kind.requirement().to_owned())
 }
 
 impl ::config::Source for Layer {

@@ -1,20 +1,24 @@
-//! What the operator writes, turned into settings that the layers own. Knows everybody, known by `cli` only.
+//! Loads the configuration and turns it into the settings of all modules.
 //!
-//! Four layers: built-in defaults < file < environment `RMXD__SECTION__KEY` < flags. Each is checked for names and kinds
-//! where it stands (`layer`), the crate `config` merges them into one raw value (`raw`), and `resolve` reads that
-//! into [`Settings`]. Whatever can fail, fails here, at start, with all problems at once; nothing is guessed or ignored.
+//! Four layers: built-in defaults < file < environment `RMXD__SECTION__KEY` < flags. `layer` checks the names and kinds of
+//! each, the crate `config` merges them into one raw value (`raw`), and `resolve` converts that into [`Settings`].
+//! Errors are found here, at start, and reported all at once; no value is guessed and no key is ignored.
 
 mod document;
 mod exempt;
+mod items;
 mod keys;
 mod later;
 mod layer;
+mod next_hop;
 mod problem;
 mod raw;
 mod reader;
 pub mod reference;
 mod resolve;
 mod rules;
+mod settings;
+mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,53 +28,20 @@ use std::time::Duration;
 use crate::config::keys::Keys;
 use crate::config::layer::Layer;
 use crate::config::reader::Reader;
-use crate::smtp::address::DomainName;
-use crate::store::{greylist, history};
-use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
-pub use crate::config::keys::Value;
 pub use crate::config::problem::{Origin, Problem};
+pub use crate::config::settings::Settings;
+pub use crate::config::value::Value;
 
-/// How long `serve` drains when no flag says otherwise.
+/// The default of `serve --drain`.
 pub const DRAIN: Duration = Duration::from_secs(30);
 
-/// Everything, resolved: one value for each layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Our own name, the authserv-id too.
-    pub hostname: DomainName,
-    /// The dialogue.
-    pub session: session::Settings,
-    /// One connection.
-    pub door: door::Settings,
-    /// The verdict.
-    pub gate: gate::Settings,
-    /// The look-ups.
-    pub reverse_mx: reverse_mx::Settings,
-    /// Who came before; `None` = no rule asks for that.
-    pub greylist: Option<greylist::Settings>,
-    /// What was decided; `None` = it is not kept.
-    pub history: Option<history::Settings>,
-    /// DNS.
-    pub dns: dns::Settings,
-    /// The next hop.
-    pub relay: relay::Settings,
-    /// Listeners.
-    pub server: server::Settings,
-    /// Health, metrics and the API.
-    pub admin: admin::Settings,
-    /// Our certificate; `None` = STARTTLS is not offered.
-    pub tls: Option<tls::Settings>,
-    /// The log.
-    pub log: log::Settings,
-}
-
-/// What the command line has to say.
+/// The part of the configuration that comes from the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
-    /// Keys with values, a list parted by commas; later ones win.
+    /// Keys with values; commas separate the items of a list, and later entries override earlier ones.
     pub set: Vec<(String, String)>,
-    /// [`server::Settings::drain`].
+    /// [`crate::server::Settings::drain`].
     pub drain: Duration,
 }
 
@@ -80,27 +51,23 @@ impl Default for Flags {
     }
 }
 
-/// One key as it is in effect.
+/// The effective value of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Dotted.
+    /// With its tables, as in `policy.helo.exists`.
     pub key: String,
-    /// As it was written.
     pub value: Value,
-    /// Where that was.
     pub origin: Origin,
 }
 
-/// A configuration without problems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// For the layers.
     pub settings: Settings,
-    /// For the reader: every key, in the order of the commented default.
+    /// Every key, in the order of the commented default.
     pub entries: Vec<Entry>,
 }
 
-/// Loads the configuration; `None` for no file at all.
+/// Loads the configuration, from the defaults, the environment and flags alone if `file` is `None`.
 ///
 /// # Errors
 /// All problems, in the order of the file, then environment, then flags.
@@ -114,12 +81,12 @@ pub fn load(
     };
     let text = std::fs::read_to_string(path).map_err(|error| {
         let origin = Origin::File { path: path.to_owned(), position: None };
-        vec![whole(origin, format!("can't be read: {error}"))]
+        vec![problem_of_all(origin, format!("can't be read: {error}"))]
     })?;
     load_text(Some((path, &text)), environment, flags)
 }
 
-/// The same with the text of a file, which was read before or is compiled in.
+/// As [`load`], with the text of a file that was read before or is compiled in.
 ///
 /// # Errors
 /// As [`load`].
@@ -129,7 +96,7 @@ pub fn load_text(
     flags: &Flags,
 ) -> Result<Loaded, Vec<Problem>> {
     let defaults = keys::defaults().map_err(|errors| {
-        errors.into_iter().map(|error| whole(Origin::Default, error.message)).collect::<Vec<_>>()
+        errors.into_iter().map(|error| problem_of_all(Origin::Default, error.message)).collect::<Vec<_>>()
     })?;
     let keys = Keys::new(&defaults);
     let mut problems = Vec::new();
@@ -139,19 +106,19 @@ pub fn load_text(
         layers.push(Layer::file(text, path, &keys, &mut problems));
     }
     if problems.iter().any(|problem| problem.key.is_empty()) {
-        // Half a file would only show problems that it doesn't have.
+        // The rest of a file with syntax errors would only give misleading problems.
         return Err(problems);
     }
     let environment: Vec<_> = environment.into_iter().collect();
     let state = state_folder(&environment);
     layers.push(Layer::environment(environment, &keys, &mut problems));
     layers.push(Layer::flags(&flags.set, &keys, &mut problems));
-    give_way(&mut built_in, &layers);
+    drop_overridden_rungs(&mut built_in, &layers);
     layers.insert(0, built_in);
 
     let origins = origins(&layers);
     let resolved = merge(&layers)
-        .map_err(|error| vec![whole(Origin::Default, error.to_string())])
+        .map_err(|error| vec![problem_of_all(Origin::Default, error.to_string())])
         .and_then(|raw| resolve::resolve(&raw, flags.drain, &state, system_name, Reader::new(&origins)));
     match resolved {
         Ok(settings) if problems.is_empty() => {
@@ -166,9 +133,9 @@ pub fn load_text(
     }
 }
 
-/// An operator who sets the rungs of `[policy]` means them for every identity that the configuration gives no rungs of its
-/// own: the built-in ones give way. Those of `exists` for helo and ptr don't, since hardly any host name has an MX record.
-fn give_way(built_in: &mut Layer, layers: &[Layer]) {
+/// Rungs of `[policy]` that the operator sets apply to every identity for which the operator sets none: the built-in
+/// rungs of that identity are removed. Those of `exists` for helo and ptr stay, since hardly any host name has an MX record.
+fn drop_overridden_rungs(built_in: &mut Layer, layers: &[Layer]) {
     let rungs = [
         ("policy.exists_by", ["policy.from.exists_by", "policy.reply_to.exists_by"]),
         ("policy.matches_by", ["policy.from.matches_by", "policy.ptr.matches_by"]),
@@ -180,7 +147,7 @@ fn give_way(built_in: &mut Layer, layers: &[Layer]) {
     }
 }
 
-fn whole(origin: Origin, what: String) -> Problem {
+fn problem_of_all(origin: Origin, what: String) -> Problem {
     Problem { origin, key: String::new(), what }
 }
 
@@ -201,15 +168,15 @@ fn origins(layers: &[Layer]) -> BTreeMap<String, Origin> {
     all.map(|(key, origin)| (key.to_owned(), origin.clone())).collect()
 }
 
-/// Every key with what is in effect: an identity without rungs of its own shows those of `[policy]`, and a host
-/// without a name in the configuration the one that was found.
+/// Every key with its effective value: an identity without rungs of its own shows those of `[policy]`, and an empty
+/// `hostname` the name of the system.
 fn entries(
     keys: &Keys,
     layers: &[Layer],
     origins: &BTreeMap<String, Origin>,
     settings: &Settings,
 ) -> Vec<Entry> {
-    let said = |key: &str| {
+    let effective = |key: &str| {
         let value = match key {
             "hostname" => Value::Text(settings.hostname.as_str().to_owned()),
             _ => layers.iter().rev().find_map(|layer| layer.value(key))?.clone(),
@@ -218,14 +185,14 @@ fn entries(
     };
     let entry = |key: &str| {
         let general = key.rsplit('.').next().map(|name| format!("policy.{name}"));
-        let (value, origin) = said(key).or_else(|| said(&general?))?;
+        let (value, origin) = effective(key).or_else(|| effective(&general?))?;
         Some(Entry { key: key.to_owned(), value, origin })
     };
     keys.names().filter_map(entry).collect()
 }
 
-/// Where files go that outlive a restart: to the first of the folders that systemd made for that (`StateDirectory=`), else
-/// to the working folder, where a relative `maildir:` starts too.
+/// The folder for files that outlive a restart: the first of those that systemd passes (`StateDirectory=`), else the
+/// working directory, where a relative `maildir:` starts too.
 fn state_folder(environment: &[(OsString, OsString)]) -> PathBuf {
     let given = environment.iter().find(|(name, _)| name == "STATE_DIRECTORY");
     given.and_then(|(_, folders)| std::env::split_paths(folders).next()).unwrap_or_default()
@@ -239,10 +206,14 @@ fn system_name() -> String {
 mod tests {
     use super::*;
     use crate::exempt::Exemptions;
+    use crate::net::Endpoint;
     use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
     use crate::relay::{ClientIdentity, NextHop};
     use crate::reverse_mx::PrivateAddresses;
+    use crate::smtp::address::DomainName;
     use crate::smtp::framing::BareNewline;
+    use crate::store::{greylist, history};
+    use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session};
 
     fn with(assignments: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
         let set = assignments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -260,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_that_were_promised() {
+    fn the_defaults_are_as_documented() {
         use Rung::{Address, Dkim, Mx, Network, Organization, Ptr, Spf};
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         let hostname = DomainName::parse("mx.example.com").unwrap();
@@ -350,14 +321,17 @@ mod tests {
                 tls: relay::Tls::None,
             },
             server: server::Settings {
-                listen: vec!["127.0.0.1:2525".parse().unwrap()],
+                listen_smtp: vec![Endpoint::Tcp("127.0.0.1:2525".parse().unwrap())],
                 connections: 10000,
                 connections_per_client: 50,
                 trusted_proxy: vec![],
                 trusted_xclient: vec![],
                 drain: Duration::from_secs(30),
             },
-            admin: admin::Settings { listen: Some("127.0.0.1:8025".parse().unwrap()), token: None },
+            admin: admin::Settings {
+                listen: Some(Endpoint::Tcp("127.0.0.1:8025".parse().unwrap())),
+                token: None,
+            },
             tls: None,
             log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
         };
@@ -365,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greylist_has_its_file_where_the_state_is_and_only_if_a_rule_wants_it() {
+    fn the_greylist_has_its_file_in_the_state_folder_and_only_if_a_rule_uses_it() {
         let with = |rule: &str, environment: &[(&str, &str)]| {
             let set = [(rule, "greylist"), ("greylist.delay", "1m"), ("policy.match_prefix_v4", "28")];
             let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
@@ -388,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_history_is_beside_the_greylist_unless_its_place_is_named() {
+    fn the_history_is_beside_the_greylist_unless_its_path_is_absolute() {
         let path = |path: &str, environment: &[(&str, &str)]| {
             let set = [("hostname", "gate.test"), ("history.path", path)];
             let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
@@ -426,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn xclient_is_required_where_the_relay_decides_about_recipients() {
+    fn xclient_is_required_if_the_relay_decides_about_recipients() {
         let rows = [
             ("smtp://127.0.0.1:10025", "", true),
             ("smtp://127.0.0.1:10025", "example.com", false),
@@ -439,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_name_the_client_has_its_word() {
+    fn each_way_to_name_the_client_has_its_keyword() {
         use ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
         let words = [
             ("auto", Auto),
@@ -458,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn next_hops_are_read() {
+    fn next_hops_are_parsed() {
         let smtp = |host: &str, port| NextHop::Smtp { host: host.to_owned(), port };
         let rows = [
             ("smtp://relay.example", smtp("relay.example", 25)),
@@ -471,7 +445,7 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(with(&[("relay.next_hop", text)]).unwrap().relay.next_hop, expected, "{text}");
             let again = with(&[("relay.next_hop", &expected.to_string())]).unwrap().relay.next_hop;
-            assert_eq!(again, expected, "{text}, written again");
+            assert_eq!(again, expected, "{text}, displayed and parsed again");
         }
         for bad in [
             "",
@@ -493,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_into_what_the_layers_need() {
+    fn values_are_parsed_into_settings() {
         let settings = with(&[
             ("dns.servers", "192.0.2.53, 127.0.0.1:5353, ::1, [::1]:5353"),
             ("exempt.clients", "192.0.2.0/24,192.0.2.1,2001:db8::/32"),
@@ -517,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_without_a_usable_name_must_be_told_one() {
+    fn without_a_usable_system_name_hostname_must_be_set() {
         let defaults = keys::defaults().unwrap();
         let raw = merge(&[Layer::defaults(defaults)]).unwrap();
         let origins = BTreeMap::new();

@@ -1,30 +1,27 @@
-//! What is wrong with the configuration, and where it was said.
+//! A problem of the configuration and its origin.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::smtp::escape::OneLine;
 
-/// Where a value comes from; later ones win.
+/// The origin of a value; later variants override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Built in.
     Default,
-    /// The configuration file.
     File {
-        /// As it was named.
         path: PathBuf,
-        /// Line and column, from 1; `None` when the file as a whole is meant.
+        /// Line and column, from 1; `None` for the file as a whole.
         position: Option<(usize, usize)>,
     },
-    /// An environment variable.
+    /// The name of the variable.
     Environment(String),
-    /// A flag of the command line.
+    /// The name of the flag.
     Flag(String),
 }
 
 impl Origin {
-    /// The source without a position: `default`, the file's path, the variable, the flag.
+    /// The source without a position: `default`, the file's path, the name of the variable or flag.
     #[must_use]
     pub fn source(&self) -> String {
         match self {
@@ -49,12 +46,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong; shown as one line that names place, key, and what is allowed.
+/// Shown as one line with the origin, the key, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where it was said.
     pub origin: Origin,
-    /// Dotted, as in `policy.helo.matches`; empty when the file as a whole is meant.
+    /// With its tables, as in `policy.helo.matches`; empty for the file as a whole.
     pub key: String,
     /// What is wrong and what is allowed.
     pub what: String,
@@ -71,7 +67,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// `a`, `a or b`, `a, b or c`: for what is allowed.
+/// `a`, `a or b`, `a, b or c`.
 pub(super) fn either<T: AsRef<str>>(words: &[T]) -> String {
     match words {
         [] => String::new(),

@@ -1,7 +1,7 @@
-//! What the operator writes, key by key, as it was written: names and kinds, nothing of what a value may be.
+//! The merged configuration as the operator wrote it. Names and kinds are checked, values aren't.
 //!
-//! Every key is there after the layers are merged, since the built-in defaults name them all; only the rungs of an
-//! identity may be missing, which means those of `[policy]`.
+//! Every key has a value, since the built-in defaults contain them all. Only the rungs of an identity may be missing;
+//! the identity then has those of `[policy]`.
 
 use serde::Deserialize;
 

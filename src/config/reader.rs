@@ -1,7 +1,7 @@
-//! Reads single values into what the layers need, and collects what is wrong with them.
+//! Parses single values into the types of the settings, and collects the problems.
 //!
-//! A value that can't be read is recorded and comes back as `None`; the caller goes on, so that the operator sees all
-//! problems at once. Every bound that a layer relies on is checked here.
+//! For a value that can't be parsed, a method records a problem and returns `None`. The caller goes on, so that the
+//! operator sees all problems at once. Every bound that a setting relies on is checked here.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use crate::config::problem::{Origin, Problem, either};
 
-/// Longest duration: far from what overflows when it is added to a clock.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// Ten years: small enough to be added to a clock without overflow.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// Collects problems.
+/// Far above any useful size, far below an overflow.
+pub(super) const MAX_OCTETS: u64 = 1 << 50;
+/// Far above any useful count; a semaphore can still count to it.
+pub(super) const MAX_COUNT: i64 = 1_000_000;
+
 pub(super) struct Reader<'a> {
     origins: &'a BTreeMap<String, Origin>,
     problems: Vec<Problem>,
@@ -28,19 +32,19 @@ impl<'a> Reader<'a> {
         self.problems
     }
 
-    /// Records what is wrong with a key.
+    /// Records a problem of a key, at the origin of its value.
     pub(super) fn refuse(&mut self, key: &str, what: impl Into<String>) {
         let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
         self.problems.push(Problem { origin, key: key.to_owned(), what: what.into() });
     }
 
-    /// The same for what is said elsewhere than in the configuration.
+    /// Records a problem of a key at another origin, such as a file that the configuration names.
     pub(super) fn refuse_at(&mut self, origin: Origin, key: &str, what: String) {
         self.problems.push(Problem { origin, key: key.to_owned(), what });
     }
 
-    /// Where relative paths of a key begin that name a part of the configuration: beside the file that says it, else in
-    /// the working directory.
+    /// The folder that relative paths of a key start from: that of the configuration file, if the value comes from
+    /// it, else the working directory.
     pub(super) fn folder(&self, key: &str) -> &'a Path {
         match self.origins.get(key) {
             Some(Origin::File { path, .. }) => path.parent().unwrap_or(Path::new("")),
@@ -48,14 +52,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Records a combination that can't be, at the first of its keys that the operator wrote.
+    /// Records an impossible combination, at the first of its keys that the operator wrote.
     pub(super) fn refuse_together(&mut self, keys: &[&str], what: impl Into<String>) {
         let written = |key: &&&str| self.origins.get(**key).is_some_and(|origin| *origin != Origin::Default);
         let key = keys.iter().find(written).or(keys.first()).copied().unwrap_or_default();
         self.refuse(key, what);
     }
 
-    /// A value of which the reader itself says what is allowed.
+    /// Records the error of a parser of its own.
     pub(super) fn parsed<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
         result.map_err(|what| self.refuse(key, what)).ok()
     }
@@ -65,7 +69,7 @@ impl<'a> Reader<'a> {
         self.choice_with_later(key, text, words, &[])
     }
 
-    /// One of several words, where others are known but not built yet.
+    /// One of several words; the words in `later` belong to features that this version doesn't have.
     pub(super) fn choice_with_later<T: Copy>(
         &mut self,
         key: &str,
@@ -82,18 +86,18 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A list of items that differ; `None` when one can't be read.
+    /// A list of different items; `None` if one can't be parsed or is there twice.
     pub(super) fn list<T: PartialEq>(
         &mut self,
         key: &str,
         items: &[String],
-        read: impl Fn(&str) -> Result<T, String>,
+        parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Vec<T>> {
         let before = self.problems.len();
         let mut list: Vec<T> = Vec::with_capacity(items.len());
         for item in items {
-            match read(item) {
-                Ok(value) if list.contains(&value) => self.refuse(key, format!("{item:?} is there twice")),
+            match parse(item) {
+                Ok(value) if list.contains(&value) => self.refuse(key, format!("{item:?} is listed twice")),
                 Ok(value) => list.push(value),
                 Err(what) => self.refuse(key, format!("{item:?} {what}")),
             }
@@ -101,7 +105,6 @@ impl<'a> Reader<'a> {
         (self.problems.len() == before).then_some(list)
     }
 
-    /// A number within bounds.
     pub(super) fn count(&mut self, key: &str, number: i64, range: RangeInclusive<i64>) -> Option<usize> {
         if !range.contains(&number) {
             self.refuse(key, format!("{number} is not allowed: {} to {}", range.start(), range.end()));
@@ -111,14 +114,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A size in octets, at least one.
-    pub(super) fn size(&mut self, key: &str, text: &str, most: u64) -> Option<u64> {
+    pub(super) fn size(&mut self, key: &str, text: &str, max: u64) -> Option<u64> {
         let size = text.parse::<bytesize::ByteSize>().map_err(|_unit_or_number| {
             format!("{text:?} is not a size: octets, or a number with KiB, MiB or GiB such as \"50MiB\"")
         });
         let octets = self.parsed(key, size)?.as_u64();
-        if octets == 0 || octets > most {
-            let most = bytesize::ByteSize(most);
-            self.refuse(key, format!("{text:?} is not allowed: 1 octet to {most}"));
+        if octets == 0 || octets > max {
+            let max = bytesize::ByteSize(max);
+            self.refuse(key, format!("{text:?} is not allowed: 1 octet to {max}"));
             return None;
         }
         Some(octets)
@@ -130,15 +133,15 @@ impl<'a> Reader<'a> {
             format!("{text:?} is not a duration: a number with ms, s, m, h or d such as \"30s\" or \"5m\"")
         });
         let duration = self.parsed(key, duration)?;
-        if duration > LONGEST {
+        if duration > MAX_DURATION {
             self.refuse(key, format!("{text:?} is not allowed: at most ten years"));
             return None;
         }
         Some(duration)
     }
 
-    /// A duration above zero: a time-out of nothing would end everything at once.
-    pub(super) fn time(&mut self, key: &str, text: &str) -> Option<Duration> {
+    /// A duration above zero: a timeout of zero would end everything at once.
+    pub(super) fn positive_duration(&mut self, key: &str, text: &str) -> Option<Duration> {
         let duration = self.duration(key, text)?;
         if duration.is_zero() {
             self.refuse(key, format!("{text:?} is not allowed: must be more than zero"));

@@ -1,47 +1,44 @@
-//! What there is to say about each key, for the manual: read from the commented default, so that no text stands twice.
+//! The description of each key, for the manual. It is read from the commented default, so that no text exists twice.
 //!
-//! In that file a comment behind a value, and the comments indented below it, belong to the key; one at the margin belongs
-//! to the table that follows, and what stands above all is the introduction. Tables and keys keep their order.
+//! In that file a comment behind a value, and the indented comments below it, describe the key. A comment at the margin
+//! describes the table that follows; the comments at the top are the introduction. Tables and keys keep their order.
 
 use crate::config::document::{Leaf, SyntaxError};
-use crate::config::keys::{self, DEFAULTS, Keys, Value};
-use crate::config::{Origin, Problem};
+use crate::config::keys::{self, DEFAULTS, Keys};
+use crate::config::problem::{Origin, Problem};
+use crate::config::value::Value;
 
-/// The commented default, taken apart.
+/// The parts of the commented default.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// What is said about all of it, one item a paragraph.
+    /// One item per paragraph.
     pub introduction: Vec<String>,
-    /// The tables; the first is the top, without a name.
+    /// The first is the top table, without a name.
     pub tables: Vec<Table>,
 }
 
-/// One table.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// Dotted; empty for the top.
+    /// With its parents, as in `policy.helo`; empty for the top table.
     pub name: String,
-    /// What is said about it, one item a paragraph.
+    /// One item per paragraph.
     pub about: Vec<String>,
-    /// Its keys.
     pub keys: Vec<Key>,
 }
 
-/// One key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Dotted, with its table.
+    /// With its tables, as in `policy.helo.exists`.
     pub name: String,
-    /// The built-in default; none where the key falls back on another's.
+    /// The built-in default; `None` where the key falls back to another key.
     pub default: Option<Value>,
-    /// What is said about it.
     pub about: String,
 }
 
 /// Reads the commented default that is built in.
 ///
 /// # Errors
-/// It isn't TOML.
+/// The text isn't TOML.
 pub fn reference() -> Result<Reference, Vec<Problem>> {
     let problem =
         |error: SyntaxError| Problem { origin: Origin::Default, key: String::new(), what: error.message };
@@ -54,7 +51,7 @@ pub fn reference() -> Result<Reference, Vec<Problem>> {
 fn read(text: &str, leaves: &[Leaf]) -> Reference {
     let mut reference = Reference { introduction: Vec::new(), tables: vec![Table::default()] };
     let mut margin = Paragraphs::default();
-    let mut opened = false;
+    let mut has_introduction = false;
     for (number, line) in (1..).zip(text.lines()) {
         let Some(table) = reference.tables.last_mut() else { break };
         if let Some(comment) = line.strip_prefix('#') {
@@ -63,9 +60,9 @@ fn read(text: &str, leaves: &[Leaf]) -> Reference {
             let about = margin.take();
             reference.tables.push(Table { name: name.to_owned(), about, keys: Vec::new() });
         } else if let Some(leaf) = leaves.iter().find(|leaf| leaf.position.0 == number) {
-            if !opened {
+            if !has_introduction {
                 reference.introduction = margin.take();
-                opened = true;
+                has_introduction = true;
             }
             let about = comment(line).unwrap_or_default().to_owned();
             table.keys.push(Key { name: leaf.key.clone(), default: leaf.value.clone().ok(), about });
@@ -83,7 +80,7 @@ fn header(line: &str) -> Option<&str> {
     line.strip_prefix('[')?.split(']').next()
 }
 
-/// What stands behind a value: after the first `#` outside of a string.
+/// The comment behind a value: the text after the first `#` outside of a string.
 fn comment(line: &str) -> Option<&str> {
     let mut quoted = false;
     let start = line.char_indices().find_map(|(at, char)| {
@@ -93,7 +90,7 @@ fn comment(line: &str) -> Option<&str> {
     line.get(start..).map(str::trim)
 }
 
-/// Comment lines that are gathered.
+/// Joins comment lines to paragraphs.
 #[derive(Default)]
 struct Paragraphs {
     done: Vec<String>,
@@ -123,7 +120,7 @@ impl Paragraphs {
     }
 }
 
-/// The rungs of an identity that has those of `[policy]`.
+/// Adds the rungs of the identities that have those of `[policy]`.
 fn add_keys_without_default(reference: &mut Reference, keys: &Keys) {
     for name in keys.names() {
         let (table, _) = name.rsplit_once('.').unwrap_or(("", name));
@@ -140,7 +137,7 @@ mod tests {
     use crate::config::document;
 
     #[test]
-    fn comments_go_to_what_they_stand_at() {
+    fn a_comment_describes_the_key_or_table_that_it_stands_at() {
         let text = "# All of it,\n# in two lines.\n#\n# More.\n\na = \"#1\" # first # of all\nb = 1\n  # below b,\n  # twice\n\n\
                     # About t.\n[t]\nc = []\n[t.u] # no more\nd = 2 #\n";
         let reference = read(text, &document::leaves(text, &|_| true).unwrap());
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_there_and_explained() {
+    fn every_key_is_listed_with_a_description() {
         let reference = reference().unwrap();
         assert!(!reference.introduction.is_empty());
         let keys: Vec<&Key> = reference.tables.iter().flat_map(|table| &table.keys).collect();
@@ -177,8 +174,8 @@ mod tests {
         names.sort_unstable();
         expected.sort_unstable();
         assert_eq!(names, expected);
-        // the two rules and their rungs are explained at [policy]
-        let silent: Vec<&str> = keys
+        // The two rules and their rungs are explained at [policy].
+        let undescribed: Vec<&str> = keys
             .iter()
             .filter(|key| {
                 key.about.is_empty()
@@ -186,6 +183,6 @@ mod tests {
             })
             .map(|key| key.name.as_str())
             .collect();
-        assert!(silent.is_empty(), "without a comment in config/rmxd.toml: {silent:?}");
+        assert!(undescribed.is_empty(), "keys without a comment in config/rmxd.toml: {undescribed:?}");
     }
 }

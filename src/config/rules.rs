@@ -13,20 +13,20 @@ const ACTIONS: [(&str, Action); 5] = [
     ("reject", Action::Reject),
 ];
 
-/// Rungs of `matches` for any identity but `ptr`.
-const OF_MATCHES: [Rung; 4] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf];
-/// And for `from`.
-const OF_FROM: [Rung; 5] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf, Rung::Dkim];
+/// Rungs of `matches` for every identity but `ptr` and `from`.
+const MATCHES_RUNGS: [Rung; 4] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf];
+/// Rungs of `matches` for `from`.
+const FROM_MATCHES_RUNGS: [Rung; 5] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf, Rung::Dkim];
 /// Why `dkim` is a rung of `from` only.
-const SIGNED: &str = "a DKIM signature speaks for From:, set policy.from.matches_by";
+const DKIM_IS_FOR_FROM: &str = "a DKIM signature vouches for From: only; set policy.from.matches_by";
 /// Why `ptr` is no rung of its own identity.
-const VOUCHES: &str = "every name would vouch for itself";
+const PTR_IS_ITS_OWN_PROOF: &str = "every PTR name would match itself";
 
-/// Reads `[policy]`. What can't be read is recorded, and its place taken by something weak.
+/// Parses `[policy]`. A value that can't be parsed is recorded, and a weak one is taken instead.
 pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
     let modes = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
-    let places = [("rcpt", RejectAt::Rcpt), ("mail", RejectAt::Mail)];
-    let troubles = [("defer", OnDnsError::Defer), ("accept", OnDnsError::Accept)];
+    let reject_at = [("rcpt", RejectAt::Rcpt), ("mail", RejectAt::Mail)];
+    let on_dns_error = [("defer", OnDnsError::Defer), ("accept", OnDnsError::Accept)];
     let malformed = [("reject", Action::Reject), ("tag", Action::Tag)];
     let general = Rungs {
         exists: rungs(Rule::Exists, None, &raw.exists_by, reader),
@@ -34,9 +34,9 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
     };
     Policy {
         mode: reader.choice("policy.mode", &raw.mode, &modes).unwrap_or(Mode::Monitor),
-        reject_at: reader.choice("policy.reject_at", &raw.reject_at, &places).unwrap_or(RejectAt::Rcpt),
+        reject_at: reader.choice("policy.reject_at", &raw.reject_at, &reject_at).unwrap_or(RejectAt::Rcpt),
         on_dns_error: reader
-            .choice("policy.on_dns_error", &raw.on_dns_error, &troubles)
+            .choice("policy.on_dns_error", &raw.on_dns_error, &on_dns_error)
             .unwrap_or(OnDnsError::Defer),
         malformed: reader.choice("policy.malformed", &raw.malformed, &malformed).unwrap_or(Action::Tag),
         helo: rules(Identity::Helo, &raw.helo, &general, reader),
@@ -47,7 +47,7 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
     }
 }
 
-/// The rungs of `[policy]`, for identities that have none of their own.
+/// The rungs of `[policy]`, for identities without rungs of their own.
 struct Rungs {
     exists: Vec<Rung>,
     matches: Vec<Rung>,
@@ -63,7 +63,9 @@ fn rules(identity: Identity, raw: &raw::Rules, general: &Rungs, reader: &mut Rea
     if identity == Identity::Ptr && raw.matches != Action::Off.name() && matches_by.contains(&Rung::Ptr) {
         reader.refuse_together(
             &["policy.ptr.matches", "policy.matches_by"],
-            format!("policy.ptr.matches needs a policy.ptr.matches_by without \"ptr\": {VOUCHES}"),
+            format!(
+                "policy.ptr.matches needs a policy.ptr.matches_by without \"ptr\": {PTR_IS_ITS_OWN_PROOF}"
+            ),
         );
     }
     IdentityRules {
@@ -87,27 +89,30 @@ fn action(identity: Identity, rule: Rule, text: &str, reader: &mut Reader<'_>) -
     reader.choice(&key, text, &ACTIONS).unwrap_or(Action::Off)
 }
 
-/// The rungs of one rule, of one identity or (`None`) of all.
+/// The rungs of one rule, for one identity or (`None`) for all.
 fn rungs(rule: Rule, identity: Option<Identity>, items: &[String], reader: &mut Reader<'_>) -> Vec<Rung> {
     let key = identity.map_or_else(|| format!("policy.{rule}_by"), |one| format!("policy.{one}.{rule}_by"));
     let words: &[Rung] = match (rule, identity) {
         (Rule::Exists, _) => &[Rung::Mx, Rung::Address, Rung::Organization],
         (Rule::Matches, Some(Identity::Ptr)) => &[Rung::Mx, Rung::Network, Rung::Spf],
-        (Rule::Matches, Some(Identity::From)) => &OF_FROM,
-        (Rule::Matches, _) => &OF_MATCHES,
+        (Rule::Matches, Some(Identity::From)) => &FROM_MATCHES_RUNGS,
+        (Rule::Matches, _) => &MATCHES_RUNGS,
     };
     let allowed: Vec<&str> = words.iter().map(|rung| rung.name()).collect();
     let allowed = allowed.join(", ");
     if items.is_empty() {
-        reader.refuse(&key, format!("is empty, so that nothing could satisfy it: one or more of {allowed}"));
+        reader.refuse(
+            &key,
+            format!("is empty, so that no sender could satisfy the rule: one or more of {allowed}"),
+        );
     }
     let read = |item: &str| match words.iter().find(|rung| rung.name() == item) {
         Some(rung) => Ok(*rung),
         None if rule == Rule::Matches && identity == Some(Identity::Ptr) && item == Rung::Ptr.name() => {
-            Err(format!("is not allowed: {VOUCHES}; one or more of {allowed}"))
+            Err(format!("is not allowed: {PTR_IS_ITS_OWN_PROOF}; one or more of {allowed}"))
         }
         None if rule == Rule::Matches && item == Rung::Dkim.name() => {
-            Err(format!("is not allowed: {SIGNED}; one or more of {allowed}"))
+            Err(format!("is not allowed: {DKIM_IS_FOR_FROM}; one or more of {allowed}"))
         }
         None => Err(format!("is not allowed: one or more of {allowed}")),
     };

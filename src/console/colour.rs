@@ -4,12 +4,9 @@ use std::io::{self, IsTerminal};
 
 use crate::audit;
 
-/// Everything is as expected.
 pub(crate) const RIGHT: char = audit::RIGHT;
-/// Something is not.
 pub(crate) const WRONG: char = audit::WRONG;
 
-/// Whether the output is coloured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Colour(bool);
 
@@ -27,7 +24,7 @@ impl Colour {
         if self.0 { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A verdict is known by its mark, which no reply can bear: replies are ASCII.
+    /// Colours verdicts, which a mark precedes. Replies are ASCII, so they can't contain a mark.
     pub(crate) fn verdicts(self, line: &str) -> String {
         if !self.0 {
             return line.to_owned();

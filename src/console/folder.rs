@@ -1,10 +1,10 @@
-//! The folder that `rmxd demo` and `rmxd load --self` put their files into: nobody else can read it, and it goes at the end.
+//! The folder for the files of `rmxd demo` and `rmxd load --self`: other users can't read it, and it is removed at the end.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// A folder of our own, which goes with this value unless it is to be kept.
+/// Dropping it removes the folder, unless the user asked to keep it.
 pub(crate) struct Folder {
     command: &'static str,
     path: PathBuf,
@@ -12,14 +12,12 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// # Errors
-    /// It can't be made.
     pub(crate) fn new(command: &'static str, keep: Option<&Path>) -> Result<Self, String> {
         let path = keep.map_or_else(
             || std::env::temp_dir().join(format!("rmxd-{command}-{}", std::process::id())),
             Path::to_path_buf,
         );
-        // Nobody else's folder is taken, unless it was named.
+        // An existing folder is used only if the user named it.
         let made = DirBuilder::new().recursive(keep.is_some()).mode(0o700).create(&path);
         let path = made
             .and_then(|()| path.canonicalize())
@@ -38,7 +36,7 @@ impl Drop for Folder {
             return;
         }
         if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            eprintln!("rmxd {}: {} is left: {error}", self.command, self.path.display());
+            eprintln!("rmxd {}: {} can't be removed: {error}", self.command, self.path.display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the commands share: exit codes, where the configuration comes from, output to a terminal.
+//! Exit codes, the options for the configuration, and output to a terminal, for all commands.
 
 pub mod colour;
 pub mod folder;
@@ -12,20 +12,19 @@ use std::time::Duration;
 
 use crate::config::{Flags, Loaded, Problem};
 
-/// Where the configuration is when nobody says otherwise.
 pub(crate) const DEFAULT_FILE: &str = "/etc/rmxd/rmxd.toml";
 
-/// What a command ends with (sysexits.h where it has a word for it).
+/// Exit codes, those of sysexits.h where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done, or the verdict is accept.
+    /// Success, or the verdict is accept.
     Done = 0,
-    /// The verdict is reject; a message of the demo was not judged as expected; there is no such decision.
+    /// The verdict is reject, a message of the demo has another verdict than expected, or there is no such decision.
     Reject = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
-    /// It may work later, or the verdict is defer (EX_TEMPFAIL).
+    /// A later try may succeed, or the verdict is defer (EX_TEMPFAIL).
     Temporary = 75,
     /// The configuration is wrong (EX_CONFIG).
     Config = 78,
@@ -37,19 +36,18 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Where a command takes the configuration from.
 #[derive(Debug, clap::Args)]
 pub struct ConfigSource {
-    /// Configuration file. Without it: $RMXD_CONFIG, else /etc/rmxd/rmxd.toml if there is one, else the defaults
+    /// Configuration file [default: $RMXD_CONFIG, or /etc/rmxd/rmxd.toml if it exists, or the built-in defaults]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Set a key over file and environment, as in limits.errors=5; a list is parted by commas
+    /// Set a key, such as limits.errors=5; it overrides file and environment. Commas separate the items of a list
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
 }
 
 impl ConfigSource {
-    /// Loads the configuration; its problems go to standard error, one a line.
+    /// Loads the configuration and prints its problems to standard error, one on each line.
     ///
     /// # Errors
     /// [`Exit::Config`].
@@ -60,19 +58,17 @@ impl ConfigSource {
         })
     }
 
-    /// Loads the configuration.
-    ///
     /// # Errors
-    /// All problems.
+    /// All problems of the configuration.
     pub fn read(&self, drain: Duration) -> Result<Loaded, Vec<Problem>> {
         let flags = Flags { set: self.set.clone(), drain };
         crate::config::load(self.file().as_deref(), std::env::vars_os(), &flags)
     }
 
-    /// The file that is read.
+    /// `None`: the built-in defaults.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         let named = || std::env::var_os("RMXD_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
-        // One that is there but can't be looked at is named too: reading it tells why.
+        // A file whose existence can't be checked is used too, so that reading it gives the error.
         let usual =
             || Path::new(DEFAULT_FILE).try_exists().unwrap_or(true).then(|| PathBuf::from(DEFAULT_FILE));
         self.config.clone().or_else(named).or_else(usual)
@@ -90,7 +86,7 @@ pub(crate) fn report(problems: &[Problem]) {
     }
 }
 
-/// Prints a command's result. A reader that has seen enough (`rmxd ... | head`) is no failure.
+/// Prints the result of a command. A reader that closes the pipe (`rmxd ... | head`) is no failure.
 pub fn print(text: &str) -> Exit {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Ok(()) => Exit::Done,

@@ -13,7 +13,7 @@ pub(crate) fn sum(kinds: &[(Kind, Volume)]) -> Volume {
     sum
 }
 
-/// The largest rows, and lines for `[exempt]` with what they open.
+/// The largest rows, and the lines for `[exempt]` with the mail that each lets pass.
 pub(crate) fn shown(rows: &[Row], top: usize) -> (&[Row], Vec<String>) {
     let (shown, _) = rows.split_at_checked(top).unwrap_or((rows, &[]));
     (shown, as_toml(&exempt_lines(shown)))

@@ -1,10 +1,10 @@
-//! What ends `rmxd demo` and `rmxd load` before their time. The daemon has signals of its own, since it reloads.
+//! The signals that end `rmxd demo`, `rmxd load` and `rmxd replay`. `rmxd serve` handles its own, since it reloads.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What ends a command that somebody watches: SIGTERM, Ctrl-C, or the end of its terminal.
+/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the end of the terminal).
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,

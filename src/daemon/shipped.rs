@@ -1,4 +1,4 @@
-//! The policies that ship with rmxd, as gates over one DNS: what `rmxd audit` judges by.
+//! The policies that ship with rmxd, as gates over one DNS: `rmxd audit` judges by them.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use crate::config::{self, Flags, Settings};
 use crate::daemon;
 use crate::dns::Dns;
 
-/// The strict policy, the very file.
+/// The strict policy: the path and the text of the file.
 const STRICT: (&str, &str) = ("config/strict.toml", include_str!("../../config/strict.toml"));
 
-/// The shipped policies, and where it is wanted one's own, over one DNS.
+/// The shipped policies, and the operator's own if wanted, over one DNS.
 ///
 /// # Errors
-/// What is wrong with the configuration.
-pub(crate) fn auditor(dns: &Dns, own: &Settings, with_own: bool) -> Result<Auditor, String> {
+/// The problems of a configuration, a line each.
+pub fn auditor(dns: &Dns, own: &Settings, with_own: bool) -> Result<Auditor, String> {
     let judge = |name, settings: &Settings| {
         let gate = daemon::gate_over(dns.clone(), settings).map_err(|error| error.to_string());
         gate.map(|gate| Judge { name, gate })
@@ -29,8 +29,8 @@ pub(crate) fn auditor(dns: &Dns, own: &Settings, with_own: bool) -> Result<Audit
     Ok(Auditor::new(dns.clone(), own.reverse_mx.clone(), judges))
 }
 
-/// A policy as others have it, whatever the environment here says; only what DNS is asked, and which addresses count, is the
-/// operator's.
+/// A policy as other sites run it, without the environment of this process; only the name servers, and which addresses
+/// count, are the operator's.
 fn shipped(file: Option<(&Path, &str)>, own: &Settings) -> Result<Settings, String> {
     let set = vec![("hostname".to_owned(), own.hostname.to_string())];
     let loaded = config::load_text(file, [], &Flags { set, ..Flags::default() });

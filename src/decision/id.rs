@@ -1,4 +1,4 @@
-//! Names for transactions: short enough to be read out on the telephone, unique for as long as logs are kept.
+//! Transaction ids: short enough to be read out on the telephone, unique for as long as logs are kept.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// 8 characters of 5 bits.
 const BITS: u32 = 40;
 const MASK: u64 = (1 << BITS) - 1;
-/// Odd, so that multiplication modulo 2^40 is one to one: neighbours in time don't look alike.
+/// Odd, so that multiplication modulo 2^40 is invertible: successive ids look different.
 const SPREAD: u64 = 0x9E_3779_B97F | 1;
-/// What undoes it.
-const GATHER: u64 = inverse(SPREAD);
+/// The inverse of `SPREAD`.
+const UNSPREAD: u64 = inverse(SPREAD);
 
 /// The id of one transaction, in the reply, the log and (as Received `id`) the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Id([u8; 8]);
 
 impl Id {
-    /// The id of this number, of which 40 bits count. Neighbours have ids that don't look alike.
+    /// The id of the lower 40 bits of this number. Successive numbers have different-looking ids.
     #[must_use]
     pub fn nth(number: u64) -> Self {
         let mut rest = number.wrapping_mul(SPREAD) & MASK;
@@ -30,14 +30,14 @@ impl Id {
         Self(text)
     }
 
-    /// The number that it was made of.
+    /// The inverse of [`Id::nth`].
     #[must_use]
     pub fn number(self) -> u64 {
         let spread = self.0.iter().fold(0, |number, character| number * 32 + digit(*character).unwrap_or(0));
-        spread.wrapping_mul(GATHER) & MASK
+        spread.wrapping_mul(UNSPREAD) & MASK
     }
 
-    /// Reads an id in any case, as it may have been noted on the telephone: `O` is 0, `I` and `L` are 1.
+    /// Parses an id in any case, even one noted on the telephone: `O` is 0, `I` and `L` are 1.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut id = [0; 8];
@@ -55,15 +55,14 @@ impl Id {
         Some(Self(id))
     }
 
-    /// The least number from `start` on that comes behind this id's. Numbers go round: what lies further ahead than half
-    /// of the circle lies behind, and then it is `start` itself.
+    /// The smallest number from `start` on that is after this id's number. Numbers wrap around at 2^40: a number more than
+    /// half of that ahead counts as before, and then the result is `start`.
     #[must_use]
-    pub fn number_behind(self, start: u64) -> u64 {
+    pub fn number_after(self, start: u64) -> u64 {
         let ahead = (self.number() + 1).wrapping_sub(start) & MASK;
         if ahead <= MASK / 2 { start.saturating_add(ahead) } else { start }
     }
 
-    /// Its eight characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
@@ -80,7 +79,7 @@ fn digit(character: u8) -> Option<u64> {
     ALPHABET.iter().zip(0..).find(|(letter, _)| **letter == character).map(|(_, digit)| digit)
 }
 
-/// Of an odd number, modulo 2^40: each step doubles the bits that are right, beginning with three.
+/// The inverse of an odd number modulo 2^40. Each step doubles the number of correct bits, starting with three.
 const fn inverse(odd: u64) -> u64 {
     let mut inverse = odd;
     let mut bits = 3;
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_go_on_behind_an_id_also_where_they_go_round() {
+    fn numbers_continue_after_an_id_even_when_they_wrap_around() {
         let now = 1_764_000_000_000;
         let rows = [
             (now, now, now + 1),
@@ -121,12 +120,12 @@ mod tests {
             (MASK, MASK + 4, MASK + 4),
         ];
         for (last, start, expected) in rows {
-            assert_eq!(Id::nth(last).number_behind(start), expected, "{last} {start}");
+            assert_eq!(Id::nth(last).number_after(start), expected, "{last} {start}");
         }
     }
 
     #[test]
-    fn an_id_is_read_as_people_write_it() {
+    fn an_id_is_parsed_as_people_write_it() {
         let rows = [
             ("4KXN7Q2M", Some("4KXN7Q2M")),
             ("4kxn7q2m", Some("4KXN7Q2M")),

@@ -1,8 +1,8 @@
-//! One decision as it was: everything that explains it later, to whoever asks (contract 1.8).
+//! The record of a decision, which can explain it later (contract 1.8).
 //!
-//! A [`DecisionRecord`] holds what the decision was made of, not the words for it: making one copies a few small things and
-//! formats nothing, since it is made on the session's time. Words come from [`report`], when somebody asks. The reply is
-//! not kept either: the table of reasons gives the same one for the same facts.
+//! A [`DecisionRecord`] holds the facts of the decision, not their text: a session makes it, so that takes a few small
+//! copies and no formatting. [`report`] formats it on demand. The reply isn't stored either, since the table of reasons
+//! gives the same reply for the same facts.
 
 mod id;
 mod refusal;
@@ -30,83 +30,78 @@ use crate::policy::rule::{Action, Mode, Policy, Rule, Rung};
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 
-/// A question, and its share of an answer that others have too.
+/// Octets of a question with its share of an answer that several findings use.
 const WEIGHT_OF_EVIDENCE: usize = size_of::<Evidence>() + 64;
 
-/// One decision, with its evidence as it was then.
+/// A decision with its evidence at that time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecisionRecord {
-    /// Its name; `None` where nobody was told one (`rmxd check`). A transaction with several decisions (greylisting
-    /// decides for each recipient) has several records of one id.
+    /// `None` in a dry run (`rmxd check`). A transaction with several decisions (greylisting decides for each recipient)
+    /// has several records with one id.
     pub id: Option<Id>,
-    /// When it was made.
     pub at: SystemTime,
-    /// The client's address.
     pub client: IpAddr,
-    /// What DNS calls the client; `None` = not asked, or not known by then.
+    /// The PTR names of the client; `None` if they weren't looked up, or not known in time.
     pub names: Option<FcrdnsResult>,
-    /// How much was looked at.
     pub extent: Scope,
-    /// Whether refusals were carried out.
     pub mode: Mode,
-    /// What the failures would have led to.
+    /// The actions of the policy in force.
     pub actions: Actions,
-    /// What the policy said, whatever the mode.
+    /// The verdict of the policy, even in monitor mode.
     pub verdict: Verdict,
-    /// What refused; `None` exactly when the verdict is accept.
+    /// `None` exactly if the verdict is accept.
     pub cause: Option<Cause>,
-    /// What became of it; `None` in a dry run, and in records of versions that didn't keep it.
+    /// `None` in a dry run, and in records of older versions.
     pub end: Option<End>,
-    /// `reply.help_url`; empty = none.
+    /// `reply.help_url`, empty for none.
     pub help_url: Arc<str>,
-    /// The HELO argument, as it came.
+    /// The HELO argument, unchanged.
     pub helo: CompactString,
-    /// The reverse path in its brackets; empty = none was given.
+    /// The reverse path with its angle brackets; empty before MAIL.
     pub mail_from: CompactString,
-    /// The recipient, or the first of several; empty = not known at this stage.
+    /// The recipient, or the first of several; empty at a stage before RCPT.
     pub rcpt: CompactString,
-    /// Recipients that the next hop has accepted by then.
+    /// The number of recipients that the next hop has accepted so far.
     pub rcpts: usize,
-    /// Addresses in From:; empty = not known at this stage.
+    /// Addresses in From:; empty at a stage before the header.
     pub from: CompactString,
     /// Addresses in Reply-To:.
     pub reply_to: CompactString,
     /// From MAIL to the decision.
     pub duration: Duration,
-    /// Everything that was found by then.
+    /// All findings so far.
     pub findings: Arc<Vec<Finding>>,
 }
 
-/// How much of a transaction a decision rests on.
+/// The part of a transaction that a decision rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Nothing, the client is exempt.
+    /// Nothing: the client is exempt.
     ExemptClient,
-    /// Nothing, its recipients are exempt.
+    /// Nothing: all recipients are exempt.
     ExemptRecipients,
-    /// Nothing, it ended before that.
+    /// Nothing: the transaction ended before any lookup.
     Nothing,
-    /// What can refuse of helo, ptr and mail_from.
+    /// The rules of helo, ptr and mail_from that can refuse.
     Envelope,
     /// All five identities.
     Message,
 }
 
-/// How a transaction ended, or a part of it that was refused.
+/// The end of a transaction, or of a part of it that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
-    /// What became of it.
     pub outcome: Outcome,
-    /// Why not, where it was the next hop's doing: [`Reason::RelayRefused`] and the like.
+    /// The reason if the next hop refused or failed: [`Reason::RelayRefused`] and the like.
     pub trouble: Option<Reason>,
-    /// The next hop's last reply, on one line; empty = it gave none.
+    /// The next hop's last reply, on one line; empty if there was none.
     pub relay_reply: CompactString,
-    /// The reply to the client where the table of reasons doesn't give it; empty = it does.
+    /// The reply to the client, if it isn't that of the table of reasons; else empty.
     pub answer: CompactString,
 }
 
 impl End {
-    /// An end of which nothing more is known.
+    /// An end with the outcome alone.
     #[must_use]
     pub fn of(outcome: Outcome) -> Self {
         let (relay_reply, answer) = (CompactString::default(), CompactString::default());
@@ -119,7 +114,6 @@ impl End {
 pub struct Actions([[Action; 2]; 5]);
 
 impl Actions {
-    /// Of this policy.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
         Self(Identity::ALL.map(|identity| {
@@ -128,25 +122,25 @@ impl Actions {
         }))
     }
 
-    /// All of them: those of each identity in turn, first of `exists`, then of `matches`.
+    /// The actions of each identity in turn, first of `exists`, then of `matches`.
     pub fn all(&self) -> impl Iterator<Item = Action> {
         self.0.into_iter().flatten()
     }
 
-    /// From [`Actions::all`].
+    /// The inverse of [`Actions::all`].
     #[must_use]
     pub fn from_all([a, b, c, d, e, f, g, h, i, j]: [Action; 10]) -> Self {
         Self([[a, b], [c, d], [e, f], [g, h], [i, j]])
     }
 
-    /// What a failure of this rule leads to.
+    /// The action if this rule fails.
     #[must_use]
     pub fn action(&self, identity: Identity, rule: Rule) -> Action {
         let actions = self.0.get(identity as usize);
         actions.and_then(|actions| actions.get(rule as usize)).copied().unwrap_or(Action::Off)
     }
 
-    /// Whether anything is asked about this identity.
+    /// Whether any rule of this identity is looked up.
     #[must_use]
     pub fn looks(&self, identity: Identity) -> bool {
         Rule::ALL.into_iter().any(|rule| self.action(identity, rule) != Action::Off)
@@ -154,7 +148,7 @@ impl Actions {
 }
 
 impl DecisionRecord {
-    /// About how many octets of memory it holds.
+    /// Octets of memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
         let Self { helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
@@ -166,38 +160,37 @@ impl DecisionRecord {
         size_of::<Self>() + texts + findings.len() * size_of::<Finding>() + evidence * WEIGHT_OF_EVIDENCE
     }
 
-    /// Whether the client was refused: the verdict says so and the mode carried it out.
+    /// Whether the client was refused: the verdict isn't accept, and the mode is enforce.
     #[must_use]
     pub fn refused(&self) -> bool {
         self.mode == Mode::Enforce && self.verdict != Verdict::Accept
     }
 
-    /// Whether the client would have been refused, had the mode carried it out.
+    /// Whether the client would have been refused in mode enforce.
     #[must_use]
     pub fn would_be_refused(&self) -> bool {
         self.mode == Mode::Monitor && self.verdict != Verdict::Accept
     }
 
-    /// Why it was refused, or would have been; or why the next hop didn't take it.
+    /// The reason of the refusal, real or in monitor mode, or of the next hop's failure.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         let trouble = || self.end.as_ref().and_then(|end| end.trouble);
         self.cause.as_ref().map(|cause| cause.reason).or_else(trouble)
     }
 
-    /// What became of it.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         self.end.as_ref().map(|end| end.outcome)
     }
 
-    /// What the next hop said last.
+    /// The next hop's last reply.
     #[must_use]
     pub fn relay_reply(&self) -> Option<&str> {
         self.end.as_ref().map(|end| end.relay_reply.as_str()).filter(|reply| !reply.is_empty())
     }
 
-    /// What failed and was only tagged, as `identity.rule.reason`, each once.
+    /// The failures that were only tagged, as `identity.rule.reason`, each once.
     #[must_use]
     pub fn tags(&self) -> Vec<String> {
         let mut tags = Vec::new();
@@ -214,8 +207,8 @@ impl DecisionRecord {
         tags
     }
 
-    /// The finding that decided: what refused, where a rule did, or of an accepted message what passed that was hardest to pass. That is
-    /// that the client matches, where it would have been refused otherwise; before other senders the one that people see.
+    /// The finding that decided: the one that refused, or for an accepted message the strongest pass. A pass of `matches`
+    /// counts most if a failure would have refused; then one of From:, the sender that people see.
     #[must_use]
     pub fn deciding(&self) -> Option<&Finding> {
         if let Some(cause) = &self.cause {
@@ -260,14 +253,13 @@ impl DecisionRecord {
         }
     }
 
-    /// Questions that DNS was asked; several findings may rest on the same one, and what the cache knew is none.
+    /// The number of questions to DNS. A question of several findings counts once, an answer from the cache not at all.
     #[must_use]
     pub fn queries(&self) -> usize {
         queries(&self.findings)
     }
 
-    /// The reply to the client that was refused; where the mode is monitor, the one that it would have been. An id that
-    /// nobody was told is left out of it.
+    /// The reply of the refusal, real or in monitor mode. Without an id, the text has "ID" in its place.
     #[must_use]
     pub fn reply(&self) -> Option<String> {
         if let Some(End { answer, .. }) = self.end.as_ref().filter(|end| !end.answer.is_empty()) {
@@ -279,14 +271,14 @@ impl DecisionRecord {
     }
 }
 
-/// [`DecisionRecord::queries`] of these findings.
+/// As [`DecisionRecord::queries`].
 #[must_use]
 pub fn queries(findings: &[Finding]) -> usize {
     let evidence = findings.iter().flat_map(|finding| &finding.evidence);
-    let unasked = |answer: &Answer| {
+    let not_sent = |answer: &Answer| {
         matches!(answer, Answer::Unavailable(DnsFailure::Busy | DnsFailure::TooMany | DnsFailure::Down))
     };
     let fresh =
-        evidence.filter(|evidence| evidence.freshness == Freshness::Fresh && !unasked(&evidence.answer));
+        evidence.filter(|evidence| evidence.freshness == Freshness::Fresh && !not_sent(&evidence.answer));
     fresh.map(|evidence| &evidence.question).collect::<HashSet<_>>().len()
 }

@@ -1,14 +1,14 @@
-//! The reply for what refuses: the reason's words, the id under which it can be asked for, and when to come again.
+//! The reply for a refusal: the text of the reason, the id for `rmxd explain`, and the time of a retry.
 
 use crate::policy::decide::Cause;
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
 use crate::smtp::reply::Reply;
 
-/// The reply; `finding` is the one that refused, where a rule did. `help_url` is `reply.help_url`, empty for none.
+/// `finding` is the finding that refused, if a rule did. `help_url` is `reply.help_url`, empty for none.
 #[must_use]
 pub fn refusal(cause: &Cause, finding: Option<&Finding>, id: &str, help_url: &str) -> Reply {
-    let suffix = format!("{}{}", again(cause), suffix(id, help_url));
+    let suffix = format!("{}{}", retry(cause), suffix(id, help_url));
     match finding {
         Some(finding) => {
             cause.reason.reply(finding.identity, cause.action, &finding.subject, &finding.domain, &suffix)
@@ -20,7 +20,7 @@ pub fn refusal(cause: &Cause, finding: Option<&Finding>, id: &str, help_url: &st
     }
 }
 
-/// What stands at the end of each reply that refuses: ` (id 4KXN7Q2M)`.
+/// The end of each refusal: ` (id 4KXN7Q2M)`, and the help URL if there is one.
 #[must_use]
 pub fn suffix(id: &str, help_url: &str) -> String {
     match help_url.trim_end_matches('/') {
@@ -29,8 +29,8 @@ pub fn suffix(id: &str, help_url: &str) -> String {
     }
 }
 
-/// When to come again, where that helps.
-fn again(cause: &Cause) -> String {
+/// The time of a retry, for a greylisted client.
+fn retry(cause: &Cause) -> String {
     match cause.wait.map(|wait| wait.as_millis().div_ceil(1000)) {
         _ if cause.reason != Reason::Greylisted => String::new(),
         None => ", try again later".to_owned(),

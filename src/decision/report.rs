@@ -16,12 +16,12 @@ use crate::policy::rule::{Action, Rule, Rung};
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::escape::Escaped;
 
-/// Records of one answer that are shown.
-const MOST_RECORDS: usize = 5;
-/// What stands in columns; longer lines run over.
-const WIDEST: usize = 80;
+/// Records of one answer that the tree shows.
+const MAX_RECORDS: usize = 5;
+/// The widest text that sets the width of the column.
+const MAX_WIDTH: usize = 80;
 
-/// For people.
+/// The decision as a tree, for people.
 #[must_use]
 pub fn tree(record: &DecisionRecord) -> String {
     let mut tree = Tree { width: if record.id.is_some() { 11 } else { 9 }, ..Tree::default() };
@@ -37,7 +37,7 @@ pub fn tree(record: &DecisionRecord) -> String {
     }
     tree.top("client", &format!("{}{}", record.client, name_of_client(record)));
     if record.id.is_some() {
-        circumstances(&mut tree, record);
+        transaction_lines(&mut tree, record);
     }
     for (at, identity) in Identity::ALL.into_iter().enumerate() {
         show_identity(&mut tree, record, identity, at + 1 == Identity::ALL.len());
@@ -45,8 +45,8 @@ pub fn tree(record: &DecisionRecord) -> String {
     tree.text
 }
 
-/// What a decision of the past was about; who asks for a new one knows it.
-fn circumstances(tree: &mut Tree, record: &DecisionRecord) {
+/// The envelope, the outcome and the duration of a past decision; the user of a dry run knows its input.
+fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
     let DecisionRecord { helo, mail_from, rcpt, from, reply_to, .. } = record;
     let texts =
         [("helo", helo), ("mail_from", mail_from), ("rcpt", rcpt), ("from", from), ("reply_to", reply_to)];
@@ -91,7 +91,7 @@ fn name_of_client(record: &DecisionRecord) -> String {
         Some(FcrdnsResult::Confirmed(_)) => format!(" = {} (forward-confirmed)", record.ptr().join(", ")),
         Some(FcrdnsResult::NoPtr) => " (no PTR record)".to_owned(),
         Some(FcrdnsResult::NotConfirmed(names)) => {
-            format!(" (calls itself {}, which doesn't lead back to it)", names.join(", "))
+            format!(" (PTR {}, not forward-confirmed)", names.join(", "))
         }
         Some(FcrdnsResult::TempError(trouble)) => format!(" (PTR unknown: {trouble})"),
     }
@@ -118,7 +118,7 @@ fn show_identity(tree: &mut Tree, record: &DecisionRecord, identity: Identity, l
     }
 }
 
-/// What was found of one identity, with the place in the record.
+/// The findings of one identity, with their index in the record.
 fn findings(record: &DecisionRecord, identity: Identity) -> Vec<(usize, &Finding)> {
     let all = record.findings.iter().enumerate();
     all.filter(|(_, finding)| finding.identity == identity).collect()
@@ -128,7 +128,7 @@ fn decides(record: &DecisionRecord, at: usize) -> bool {
     record.cause.as_ref().is_some_and(|cause| cause.finding == Some(at))
 }
 
-/// The rule's action; of the finding that decided what took effect, which may be that of another setting
+/// The rule's action. For the deciding finding it is the action in force, which may come from another setting
 /// (`policy.malformed`, `policy.on_dns_error`).
 fn action(record: &DecisionRecord, at: usize, finding: &Finding) -> Action {
     match &record.cause {
@@ -137,7 +137,7 @@ fn action(record: &DecisionRecord, at: usize, finding: &Finding) -> Action {
     }
 }
 
-/// Why there is nothing to show of an identity, where there is nothing.
+/// Why an identity has no findings to show; `None` if it has some.
 fn note(record: &DecisionRecord, identity: Identity, findings: &[(usize, &Finding)]) -> Option<&'static str> {
     let missing = findings.iter().all(|(_, finding)| finding.outcome == RuleResult::None(Absence::NotGiven));
     let of_header = matches!(identity, Identity::From | Identity::ReplyTo);
@@ -151,7 +151,7 @@ fn note(record: &DecisionRecord, identity: Identity, findings: &[(usize, &Findin
         _ if record.extent == Scope::Envelope && findings.is_empty() && !refuses => {
             Some("not waited for, it refuses nothing")
         }
-        // an exempt MAIL FROM takes them along
+        // An exempt MAIL FROM domain exempts helo and ptr too.
         Identity::Ptr if findings.is_empty() => Some("not judged, MAIL FROM is exempt"),
         Identity::Helo if findings.is_empty() => Some("not given, or MAIL FROM is exempt"),
         Identity::MailFrom if missing => Some("not given, or the null sender"),
@@ -160,7 +160,7 @@ fn note(record: &DecisionRecord, identity: Identity, findings: &[(usize, &Findin
     }
 }
 
-/// For programs: everything.
+/// The complete decision, for programs.
 #[must_use]
 pub fn json(record: &DecisionRecord) -> Value {
     let mut object = facts(record);
@@ -172,15 +172,15 @@ pub fn json(record: &DecisionRecord) -> Value {
     Value::Object(object)
 }
 
-/// Why nothing was found, of each identity where that is so.
+/// The notes of the identities without findings.
 fn notes(record: &DecisionRecord) -> Value {
     let without = Identity::ALL.into_iter().filter(|identity| findings(record, *identity).is_empty());
     let notes = without.filter_map(|identity| Some((identity.name(), note(record, identity, &[])?)));
     Value::Object(notes.map(|(name, note)| (name.to_owned(), json!(note))).collect())
 }
 
-/// For programs: all decisions of one transaction, the oldest first. It is the one that matters most, which is the last
-/// that refused or else the last, and below `also` the others.
+/// All decisions of one transaction, for programs: the last refusal, or else the last decision, with the others as `also`.
+/// `records` has the oldest first.
 #[must_use]
 pub fn transaction(records: &[DecisionRecord]) -> Value {
     let refused = records.iter().rposition(|record| record.reason().is_some());
@@ -193,7 +193,7 @@ pub fn transaction(records: &[DecisionRecord]) -> Value {
     main
 }
 
-/// For programs that show many: without the findings, and without what is the same for each reason.
+/// The decision without findings, notes and help, for lists.
 #[must_use]
 pub fn summary(record: &DecisionRecord) -> Value {
     Value::Object(facts(record))
@@ -262,14 +262,14 @@ fn result(finding: &Finding) -> String {
     }
 }
 
-/// `MX good.test: 10 mail.good.test`, and how that is known.
+/// `MX good.test: 10 mail.good.test`, and the age of the answer.
 fn record(evidence: &Evidence) -> (String, String) {
     let Evidence { question, answer, freshness, ttl_left, age, took } = evidence;
     let text = match &**answer {
-        Answer::Found(Records::Mx(list)) if list.len() > MOST_RECORDS => {
-            let first = list.get(..MOST_RECORDS).unwrap_or_default().to_vec();
+        Answer::Found(Records::Mx(list)) if list.len() > MAX_RECORDS => {
+            let first = list.get(..MAX_RECORDS).unwrap_or_default().to_vec();
             let first = Answer::Found(Records::Mx(first));
-            format!("{first} and {} more (--json has them)", list.len() - MOST_RECORDS)
+            format!("{first} and {} more (--json has them)", list.len() - MAX_RECORDS)
         }
         Answer::NoData => format!("no {} record", question.rtype),
         other => other.to_string(),
@@ -301,15 +301,15 @@ fn short(duration: Duration) -> String {
     }
 }
 
-/// Lines with branches.
+/// Text lines with branches.
 #[derive(Default)]
 struct Tree {
     text: String,
-    /// Where the texts of the head begin.
+    /// The column of the texts in the head.
     width: usize,
-    /// For each level above the current one: whether its branch goes on below.
+    /// For each level above the current one, whether its branch continues.
     open: Vec<bool>,
-    /// Records that were shown with everything that is known of them.
+    /// Records that are already shown in full.
     shown: Vec<String>,
 }
 
@@ -319,7 +319,7 @@ impl Tree {
         writeln!(self.text, "{:width$}{text}", format!("{name}:"), width = self.width).ok();
     }
 
-    /// The records of one finding, each once; what stands further up is only referred to.
+    /// The records of one finding, each once; a record that is shown above is only referred to.
     fn records(&mut self, evidence: &[Evidence]) {
         let mut lines: Vec<(String, String)> = Vec::new();
         for (text, known) in evidence.iter().map(record) {
@@ -328,7 +328,7 @@ impl Tree {
             }
         }
         let lengths = lines.iter().map(|(text, _)| text.chars().count());
-        let width = lengths.filter(|length| *length <= WIDEST).max().unwrap_or_default();
+        let width = lengths.filter(|length| *length <= MAX_WIDTH).max().unwrap_or_default();
         let count = lines.len();
         for (at, (text, known)) in lines.into_iter().enumerate() {
             let known = if self.shown.contains(&text) { "as above" } else { &known };

@@ -1,7 +1,7 @@
-//! Gives each transaction its id: one sequence for the process, as several gates of it write one log.
+//! The sequence of transaction ids: one for the process, as all its gates write one log.
 //!
-//! It begins with the milliseconds since 1970, so a process started later goes on behind those of an earlier one, up to
-//! 1000 ids a second and while the clock goes forward. Who keeps records of an earlier process makes sure of it.
+//! It starts at the milliseconds since 1970, so that a later process continues after an earlier one, up to 1000 ids a
+//! second and while the clock isn't set back. The history ensures it by [`Id::continue_after`].
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,15 +15,15 @@ static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
 });
 
 impl Id {
-    /// The next one; each is given once.
+    /// The next id; no id is returned twice.
     #[must_use]
     pub fn next() -> Self {
         Self::nth(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Ids given from now on come behind this one, which an earlier process gave.
+    /// Makes all further ids come after this one of an earlier process.
     pub fn continue_after(last: Self) {
-        NEXT.fetch_max(last.number_behind(NEXT.load(Ordering::Relaxed)), Ordering::Relaxed);
+        NEXT.fetch_max(last.number_after(NEXT.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 }
 
@@ -33,7 +33,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn each_id_is_given_once() {
+    fn no_id_is_given_twice() {
         let given = || (0..50_000).map(|_| Id::next()).collect::<Vec<_>>();
         let both = [std::thread::spawn(given), std::thread::spawn(given)];
         let all: HashSet<Id> = both.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
@@ -46,8 +46,8 @@ mod tests {
         let last = Id::nth(before + 10_000_000);
         Id::continue_after(last);
         Id::continue_after(Id::nth(before));
-        // still ahead of it after the other test has taken its ids
+        // The id is after `last`, even after the other test has taken its ids.
         let next = Id::next();
-        assert!(last.number_behind(next.number()) == next.number(), "{next} does not come behind {last}");
+        assert!(last.number_after(next.number()) == next.number(), "{next} does not come after {last}");
     }
 }

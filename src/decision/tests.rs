@@ -1,4 +1,4 @@
-//! What a record says in words: what was looked at and what not, and which of several decisions matters.
+//! The tree and the JSON of a record: findings, notes, and the decision that counts.
 
 use super::report::{json, summary, transaction, tree};
 use serde_json::Value;
@@ -49,7 +49,7 @@ fn refused(rcpt: &str) -> DecisionRecord {
 }
 
 #[test]
-fn the_tree_says_of_each_identity_why_nothing_was_found() {
+fn the_tree_explains_each_identity_without_findings() {
     let absent = |identity| finding(identity, Rule::Exists, RuleResult::None(Absence::NotGiven));
     let nothing = vec![absent(Identity::MailFrom), absent(Identity::From), absent(Identity::ReplyTo)];
     let of = |extent| DecisionRecord { extent, ..accepted(Vec::new()) };
@@ -87,14 +87,14 @@ fn the_tree_says_of_each_identity_why_nothing_was_found() {
             let line = format!("─ {identity}: {note}\n");
             assert!(tree.contains(&line), "{:?}: no {line:?} in\n{tree}", record.extent);
             let found = record.findings.iter().any(|finding| finding.identity == identity);
-            let told = &json["notes"][identity.name()];
-            assert_eq!(told.as_str(), (!found).then_some(note), "{:?} {identity}", record.extent);
+            let shown = &json["notes"][identity.name()];
+            assert_eq!(shown.as_str(), (!found).then_some(note), "{:?} {identity}", record.extent);
         }
     }
 }
 
 #[test]
-fn what_no_rule_refuses_is_explained_without_one() {
+fn a_refusal_without_a_rule_is_explained_without_one() {
     let cause = Cause::without_rule(Reason::RelayingDenied, "b@elsewhere.test");
     let base = DecisionRecord { extent: Scope::ExemptClient, ..accepted(Vec::new()) };
     let record = DecisionRecord { verdict: Verdict::Reject, cause: Some(cause), ..base };
@@ -115,7 +115,7 @@ fn what_no_rule_refuses_is_explained_without_one() {
 }
 
 #[test]
-fn a_rehearsal_has_no_id_and_no_circumstances() {
+fn a_dry_run_has_no_id_and_no_transaction_lines() {
     let tree = tree(&DecisionRecord { id: None, ..refused("") });
     assert!(
         tree.starts_with("verdict: reject, because of mail_from: exists no_mx\nreply:   550 5.1.8 "),
@@ -125,7 +125,7 @@ fn a_rehearsal_has_no_id_and_no_circumstances() {
 }
 
 #[test]
-fn of_several_decisions_the_last_refusal_matters() {
+fn of_several_decisions_the_last_refusal_counts() {
     let accepted = || accepted(Vec::new());
     let rows = [
         (vec![refused("one"), refused("two"), accepted()], "two", vec!["one", ""]),
@@ -176,7 +176,7 @@ fn the_finding_that_decided_shows_the_action_that_took_effect() {
 }
 
 #[test]
-fn what_strangers_gave_is_printable_everywhere() {
+fn text_of_clients_is_printable_everywhere() {
     let wild = "\u{9b}31m\u{202e}x@d.test";
     let mut record = refused(wild);
     let mut fail = record.findings[0].clone();

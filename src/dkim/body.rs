@@ -1,8 +1,8 @@
 //! The body as a signer hashes it (RFC 6376 3.4.3, 3.4.4), taken as it streams: pieces of any size, without stuffed dots, with
 //! strict CRLF, which was proven where the message came in.
 //!
-//! Nothing of the body is held. What may turn out to be trailing, and so not part of it, is counted: line ends and, for
-//! the relaxed form, whether white space came last.
+//! No part of the body is kept. Octets that may turn out to be trailing, and so are not hashed yet, are only counted: line ends
+//! and, for the relaxed form, whether white space came last.
 
 use memchr::memmem::Finder;
 use ring::digest::{Context, SHA256};

@@ -1,8 +1,8 @@
-//! The header as a signer hashes it (RFC 6376 3.7, 5.4.2): the fields that he names, in his order, then his own
-//! signature without its value. Pure.
+//! The header as a signer hashes it (RFC 6376 3.7, 5.4.2): the fields that the signature names, in its order, then the
+//! signature field itself without the value of `b=`. Pure.
 //!
-//! A name that comes again takes the next field above, and nothing when there is none left: so a signer can say that a
-//! field must not be there. The signature's own field is never among those named.
+//! A name that comes again takes the next field above, and nothing when there is none left: so a signer can
+//! forbid that a field is added. The signature's own field is never among those named.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
-//! A signer's key record (RFC 6376 3.6.1) and what it is there for. Pure; the only place that verifies.
+//! A signer's key record (RFC 6376 3.6.1) and the verification with it. Pure.
 //!
-//! A key in test mode (`t=y`) is none: such mail is to be treated as if it were not signed, whatever the signature.
+//! A key in test mode (`t=y`) doesn't count: RFC 6376 3.6.1 asks to treat such mail as unsigned.
 
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, UnparsedPublicKey};

@@ -6,9 +6,9 @@
 //! of mail-parser's decoders than the reader of From: should have.
 //!
 //! `tags`, `signature`, `key`, `fields` and `body` are pure. Only signatures that are aligned with an author are looked
-//! at: their domain and the author's have the same organisational domain. What is stricter than the RFC asks: `l=` must
-//! cover all of the body, since what is behind it could be anybody's, and a key in test mode is none. rsa-sha1 is no
-//! signature (RFC 8301 3.1). What a result leads to is not decided here.
+//! at: their domain and the author's have the same organisational domain. Two rules are stricter than the RFC: `l=` must cover
+//! the whole body, since any relay could have added the rest, and a key in test mode doesn't count. rsa-sha1 is no signature
+//! (RFC 8301 3.1).
 
 mod body;
 mod fields;
@@ -46,7 +46,7 @@ pub struct Signatures {
     list: Vec<(usize, Signature)>,
 }
 
-/// What is known of signatures before the body has come.
+/// The signatures, verified over the header; the hash of the body is open.
 #[derive(Debug, Clone)]
 pub struct Checked {
     list: Vec<CheckedSignature>,
@@ -55,19 +55,19 @@ pub struct Checked {
 #[derive(Debug, Clone)]
 struct CheckedSignature {
     signature: Signature,
-    /// Verified over the header, or why it isn't known.
+    /// The result over the header alone.
     outcome: DkimResult,
     evidence: Vec<Evidence>,
 }
 
-/// What the signatures of a message say for one author.
+/// The result of a message's signatures for one author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DkimResult {
-    /// One that is aligned is valid.
+    /// An aligned signature is valid.
     Pass,
-    /// None is.
+    /// No aligned signature is valid.
     Fail,
-    /// One may be, but for DNS trouble with its key.
+    /// One may be valid, but the lookup of its key failed.
     TempError(DnsFailure),
 }
 
@@ -92,13 +92,13 @@ impl Signatures {
         self.list.iter().any(|(_, signature)| are_aligned(&signature.domain, author))
     }
 
-    /// What hashes the body as they need it.
+    /// A hasher for the canonical forms that the signatures need.
     #[must_use]
     pub fn body_hasher(&self) -> BodyHasher {
         BodyHasher::new(self.list.iter().map(|(_, signature)| signature.body_form))
     }
 
-    /// Looks up the keys, on this account, and verifies what was signed of the header.
+    /// Looks up the keys on this account and verifies the header.
     pub async fn check(self, dns: &Dns, account: &Account) -> Checked {
         let keys = self.list.iter().map(|(_, signature)| async {
             let mut lookups = Lookups::new(dns, account);

@@ -1,6 +1,6 @@
 //! One DKIM-Signature field (RFC 6376 3.5), read. Pure.
 //!
-//! What could not count is refused here, before DNS is asked for its key: another version, rsa-sha1 (RFC 8301 3.1), no
+//! A signature that can't count is dropped here, before DNS is asked for its key: another version, rsa-sha1 (RFC 8301 3.1), no
 //! From: among the signed fields, an agent outside the domain, a signature that has expired.
 
 use compact_str::CompactString;
@@ -75,7 +75,7 @@ impl Signature {
         })
     }
 
-    /// Whether this is the body that was signed, all of it: what stands behind `l=` octets could be anybody's
+    /// Whether this is the body that was signed, all of it: any relay could have added the octets after `l=`
     /// (RFC 6376 8.2), so a signature of a part is none.
     pub(super) fn covers(&self, body: &BodyHash) -> bool {
         self.body_hash == body.hash && self.length.is_none_or(|length| length == body.length)

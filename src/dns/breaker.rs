@@ -1,8 +1,8 @@
-//! While no server answers, a question is not asked: its temperror comes at once, not after a time-out for each message.
+//! While no server answers, questions are not asked: the temperror comes at once, not after a timeout for each message.
 //!
-//! That questions fail is no proof: a sender can ask for domains whose own servers are dead. So a row of them that
-//! nobody said anything to only raises the alarm, and what `watch` then asks the servers themselves decides. An answer
-//! of any kind, SERVFAIL too, shows that a server is there. Nothing is opened while nobody watches.
+//! Failed questions are no proof that DNS is down: a sender can cause questions for domains whose own servers are dead. So
+//! several unanswered questions in a row only raise the alarm, and the health check then asks the servers themselves. Any
+//! answer, SERVFAIL too, shows that a server is up. Without a health check the breaker never opens.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,36 +12,34 @@ use tokio::sync::Notify;
 use crate::dns::message::WireName;
 use crate::evidence::{DnsFailure, Question, RecordType};
 
-/// Questions in a row without a word from any server that raise the alarm.
+/// So many questions in a row without any answer raise the alarm.
 const ALARMING: u32 = 3;
 
-/// Whether questions are asked. All of it is hints: no memory is guarded by these values, so relaxed order will do.
+/// The values are hints and guard no memory, so relaxed ordering is enough.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     open: AtomicBool,
-    /// In a row.
-    unanswered: AtomicU32,
-    /// In all.
+    unanswered_in_row: AtomicU32,
     answered: AtomicU64,
     latest_answered: Mutex<Option<(WireName, RecordType)>>,
-    latest_turned_away: Mutex<Option<Question>>,
+    latest_blocked: Mutex<Option<Question>>,
     alarm: Notify,
     answer: Notify,
 }
 
 impl Breaker {
-    /// Whether this question is not to be asked now.
-    pub(super) fn turns_away(&self, question: &Question) -> bool {
+    /// Whether the question must not be asked now.
+    pub(super) fn blocks(&self, question: &Question) -> bool {
         if !self.open.load(Ordering::Relaxed) {
             return false;
         }
-        *locked(&self.latest_turned_away) = Some(question.clone());
+        *locked(&self.latest_blocked) = Some(question.clone());
         true
     }
 
-    /// Takes note of how a question ended that was put to all servers.
+    /// Records the outcome of a question that was put to all servers.
     pub(super) fn note<T>(&self, name: &WireName, rtype: RecordType, outcome: &Result<T, DnsFailure>) {
-        // Any of the latest will do: nobody waits for another to write down his.
+        // Any recent question is good enough, so no task waits for the lock.
         if outcome.is_ok()
             && let Ok(mut latest) = self.latest_answered.try_lock()
         {
@@ -49,14 +47,14 @@ impl Breaker {
         }
         match outcome {
             Ok(_) | Err(DnsFailure::ServerFailure | DnsFailure::Refused) => {
-                self.unanswered.store(0, Ordering::Relaxed);
+                self.unanswered_in_row.store(0, Ordering::Relaxed);
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 if self.open.load(Ordering::Relaxed) {
                     self.answer.notify_one();
                 }
             }
             Err(DnsFailure::Timeout | DnsFailure::Broken) => {
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= ALARMING {
+                if self.unanswered_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= ALARMING {
                     self.alarm.notify_one();
                 }
             }
@@ -64,40 +62,39 @@ impl Breaker {
         }
     }
 
-    /// Waits for a row of questions that nobody said anything to; gives [`Breaker::answered`] as it was then.
+    /// Waits for the alarm; returns [`Breaker::answered`] as of then.
     pub(super) async fn alarm(&self) -> u64 {
         loop {
             self.alarm.notified().await;
-            // it may be long ago
-            if self.unanswered.load(Ordering::Relaxed) >= ALARMING {
+            // The notice may be old.
+            if self.unanswered_in_row.load(Ordering::Relaxed) >= ALARMING {
                 return self.answered();
             }
         }
     }
 
-    /// How many questions were answered.
+    /// The number of questions answered so far.
     pub(super) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether a question was answered since there were so many.
     pub(super) fn answered_since(&self, before: u64) -> bool {
         self.answered() != before
     }
 
-    /// Waits for an answer to a question that was under way when it opened.
+    /// Waits for an answer to a question that was under way when the breaker opened.
     pub(super) async fn answer(&self) {
         self.answer.notified().await;
     }
 
-    /// The latest question of mail that was answered. A server can answer it again from its memory.
+    /// The latest question of mail that was answered; a server can answer it again from its cache.
     pub(super) fn latest_answered(&self) -> Option<(WireName, RecordType)> {
         locked(&self.latest_answered).clone()
     }
 
-    /// The latest that was turned away since the last call.
-    pub(super) fn latest_turned_away(&self) -> Option<(WireName, RecordType)> {
-        let question = locked(&self.latest_turned_away).take()?;
+    /// The latest question that was blocked since the last call.
+    pub(super) fn latest_blocked(&self) -> Option<(WireName, RecordType)> {
+        let question = locked(&self.latest_blocked).take()?;
         Some((WireName::of(&question.name)?, question.rtype))
     }
 
@@ -106,7 +103,7 @@ impl Breaker {
     }
 
     pub(super) fn close(&self) {
-        self.unanswered.store(0, Ordering::Relaxed);
+        self.unanswered_in_row.store(0, Ordering::Relaxed);
         self.open.store(false, Ordering::Relaxed);
     }
 
@@ -138,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_in_a_row_raises_the_alarm_and_any_word_of_a_server_breaks_the_row() {
+    async fn silence_in_a_row_raises_the_alarm_and_any_answer_breaks_the_row() {
         let words = [Ok(()), Err(DnsFailure::ServerFailure), Err(DnsFailure::Refused)];
         for word in words {
             let breaker = Breaker::default();
@@ -148,12 +145,12 @@ mod tests {
             }
             note(&breaker, &SILENCE);
             assert!(alarmed(&breaker).await, "{word:?}");
-            assert!(!breaker.is_open(), "an alarm opens nothing by itself");
+            assert!(!breaker.is_open(), "the alarm alone doesn't open the breaker");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_alarm_that_was_answered_meanwhile_is_none() {
+    async fn an_answer_cancels_the_alarm() {
         let breaker = Breaker::default();
         (0..5).for_each(|_| note(&breaker, &SILENCE));
         note(&breaker, &Ok(()));

@@ -1,9 +1,9 @@
 //! How many questions one client may cause, and on whose account each is asked.
 //!
-//! A [`Budget`] is a number of questions that many look-ups share; a part of it has a bound of its own and takes from the
-//! whole as well. Nothing asks DNS without an [`Account`]. Only what goes to a name server is paid for: an answer from the
-//! cache, or one that another asker waits for already, is free, since it costs nobody anything. Packets that are repeated, and
-//! the next server after one that failed, belong to the question that was paid for.
+//! A [`Budget`] is a number of questions that several lookups share. A part of it has a bound of its own and takes from the
+//! whole as well. Every question to DNS is on an [`Account`]. Only a question that goes to a name server is paid for: an answer
+//! from the cache, or to a question that is under way already, is free. Repeated packets, and the next server after one that
+//! failed, belong to the question that was paid for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,28 +11,27 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Questions that may still be asked; clones share them.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<Purse>);
+pub struct Budget(Arc<Counter>);
 
 #[derive(Debug)]
-struct Purse {
+struct Counter {
     left: AtomicU32,
     whole: Option<Budget>,
 }
 
 impl Budget {
-    /// So many questions.
     #[must_use]
     pub fn of(questions: u32) -> Self {
-        Self(Arc::new(Purse { left: AtomicU32::new(questions), whole: None }))
+        Self(Arc::new(Counter { left: AtomicU32::new(questions), whole: None }))
     }
 
-    /// At most so many of these.
+    /// A part of this budget: at most so many questions, which count for the whole as well.
     #[must_use]
     pub fn part(&self, questions: u32) -> Self {
-        Self(Arc::new(Purse { left: AtomicU32::new(questions), whole: Some(self.clone()) }))
+        Self(Arc::new(Counter { left: AtomicU32::new(questions), whole: Some(self.clone()) }))
     }
 
-    /// What is left, in equal parts: none of them can take another's.
+    /// Divides what is left into equal parts, of which none can take another's questions.
     #[must_use]
     pub fn shares(&self, count: usize) -> Vec<Self> {
         let each = self.left() / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
@@ -46,12 +45,12 @@ impl Budget {
         self.0.whole.as_ref().map_or(left, |whole| left.min(whole.left()))
     }
 
-    /// Pays for one question; `None` when nothing is left.
+    /// Takes one question; `None` when none is left.
     pub(super) fn pay(&self) -> Option<Payment> {
         self.take().then(|| Payment { from: Some(self.clone()) })
     }
 
-    /// A question that is asked, for tests of what budgets are made into.
+    /// Takes one question and spends it, for tests of other modules.
     #[cfg(test)]
     pub(crate) fn spend(&self) -> bool {
         self.pay().map(Payment::spend).is_some()
@@ -77,14 +76,14 @@ impl Budget {
     }
 }
 
-/// One question, paid for; given back when it is dropped before it was asked.
+/// One question taken from a budget; dropping it before it is asked gives it back.
 #[derive(Debug)]
 pub(super) struct Payment {
     from: Option<Budget>,
 }
 
 impl Payment {
-    /// The question is asked now.
+    /// The question is asked: it doesn't go back.
     pub(super) fn spend(mut self) {
         self.from = None;
     }
@@ -98,44 +97,43 @@ impl Drop for Payment {
     }
 }
 
-/// What an answer can lead to, the more urgent first.
+/// What an answer can lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
-    /// It can refuse mail: the client waits for it.
+    /// It can refuse mail, so the client waits for it.
     Refuses,
     /// It can only tag.
     Tags,
 }
 
 impl Urgency {
-    /// Both, in the order in which they are asked.
+    /// In the order in which waiting questions get their places.
     pub const ALL: [Self; 2] = [Self::Refuses, Self::Tags];
 }
 
-/// On whose account questions are asked.
+/// The client and the budget that a question is asked for.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// Whose share of the places it is.
+    /// The client whose quota of places counts.
     pub(super) client: IpAddr,
     pub(super) budget: Budget,
     pub(super) urgency: Urgency,
 }
 
 impl Account {
-    /// A client's, as far as the budget reaches.
     #[must_use]
     pub fn new(client: IpAddr, budget: Budget, urgency: Urgency) -> Self {
         Self { client: client.to_canonical(), budget, urgency }
     }
 
-    /// The same for each of so many look-ups side by side: none can take what another needs.
+    /// One account for each of so many parallel lookups, with equal budgets.
     #[must_use]
     pub fn shares(&self, count: usize) -> Vec<Self> {
         let budgets = self.budget.shares(count).into_iter();
         budgets.map(|budget| Self { budget, ..self.clone() }).collect()
     }
 
-    /// The client, as IPv4 where it came as an IPv4-mapped address.
+    /// An IPv4-mapped address is IPv4 here.
     #[must_use]
     pub fn client(&self) -> IpAddr {
         self.client

@@ -1,8 +1,8 @@
-//! What DNS said and until when: the only file that names moka.
+//! Answers and the time until which they hold; the only file that names moka.
 //!
 //! Freshness is ours: moka's own expiry (`Expiry` or `time_to_live`) stalls a reader for more than a second when a
 //! million entries end together, and it can't be tested with a moved clock. So an expired entry stays until it is
-//! replaced or evicted, which is also what lets it serve as stale evidence. The bound is in octets.
+//! replaced or evicted, so that it can serve as stale evidence. The bound is in octets.
 
 use std::mem::size_of;
 use std::sync::Arc;
@@ -11,21 +11,20 @@ use std::time::Duration;
 use foldhash::quality::RandomState;
 use moka::ops::compute::Op;
 
-use crate::dns::CacheSettings;
 use crate::dns::clock::{Clock, Moment};
 use crate::dns::cname::Resolved;
 use crate::dns::denials::{Denial, Denials, Of};
+use crate::dns::settings::CacheSettings;
 use crate::evidence::{Answer, DnsFailure, Question, QuestionName, RecordType, Records, Target};
 
-/// What moka and the allocator use for one entry besides what is counted here: 310 to 360 octets, measured with half a
-/// million entries of each kind.
+/// Octets that moka and the allocator use for an entry besides those counted here: 310 to 360, measured with half a million
+/// entries of each kind.
 const OVERHEAD: usize = 360;
-/// How long trouble is remembered: long enough to spare a struggling server, short enough to be forgotten at once.
-const TROUBLE_HELD: Duration = Duration::from_secs(5);
-/// Entries that are copied, or looked through, before others get their turn.
+/// How long a failure is cached: long enough to spare an overloaded server, and short, as it may be over.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
+/// Entries that are copied or searched before the task yields.
 const COPIED_AT_ONCE: usize = 256;
 
-/// What an entry is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     name: QuestionName,
@@ -35,11 +34,10 @@ pub(super) struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum About {
     Records(RecordType),
-    /// What of the name doesn't exist.
+    /// Every NXDOMAIN of the name, in one entry.
     Denials,
 }
 
-/// What an entry holds.
 #[derive(Debug, Clone)]
 enum Value {
     Answer(Entry),
@@ -76,7 +74,6 @@ impl From<Question> for Key {
     }
 }
 
-/// An answer with its times.
 #[derive(Debug, Clone)]
 pub(super) struct CachedAnswer {
     pub(super) answer: Arc<Answer>,
@@ -84,7 +81,7 @@ pub(super) struct CachedAnswer {
     pub(super) expires: Moment,
 }
 
-/// The latest answer, and while that is trouble, the positive one before it.
+/// The latest answer, and where that is a failure, the positive one before it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) latest: CachedAnswer,
@@ -92,7 +89,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A positive answer that expired less than `stale` ago, for use while the latest is trouble.
+    /// The positive answer before a failure, if it expired less than `stale` ago.
     pub(super) fn stale(&self, now: Moment, stale: Duration) -> Option<&CachedAnswer> {
         self.last_good.as_deref().filter(|held| now < held.expires.plus(stale))
     }
@@ -101,7 +98,7 @@ impl Entry {
         now < self.latest.expires
     }
 
-    /// What the next entry keeps of this one when it is trouble.
+    /// The positive answer that the next entry keeps if it is a failure.
     fn into_last_good(self) -> Option<Arc<CachedAnswer>> {
         match *self.latest.answer {
             Answer::Found(_) => Some(Arc::new(self.latest)),
@@ -117,12 +114,11 @@ impl Entry {
     }
 }
 
-/// All answers that are held.
 pub(super) struct Cache {
     store: moka::future::Cache<Key, Value, RandomState>,
     settings: CacheSettings,
     clock: Clock,
-    /// One for all denials.
+    /// Shared by all denials.
     no_such_domain: Arc<Answer>,
 }
 
@@ -138,8 +134,8 @@ impl Cache {
         Self { store, settings, clock, no_such_domain: Arc::new(Answer::NoSuchDomain) }
     }
 
-    /// The same answers by other settings, which bind the answers to come. While the memory stays as it is, both are
-    /// one store; else this is a copy, as moka's bound is for good.
+    /// The same answers under other settings, which hold for new answers. Both caches share one store while the memory bound
+    /// is the same; otherwise this is a copy, as moka's bound can't change.
     pub(super) async fn with_settings(&self, settings: CacheSettings) -> Self {
         if settings.memory == self.settings.memory {
             let (store, clock) = (self.store.clone(), self.clock.clone());
@@ -155,13 +151,13 @@ impl Cache {
         with_settings
     }
 
-    /// How many answers are held, and their octets; what was done in the last moment may be missing.
+    /// Number of entries and their octets; moka counts with a short delay.
     pub(super) fn size(&self) -> (u64, u64) {
         (self.store.entry_count(), self.store.weighted_size())
     }
 
-    /// Removes what is held of a name and of all below it, and that a name above it is proven not to exist, which would
-    /// go on to deny this one. A question that is under way may bring its answer back.
+    /// Removes the entries of a name and of all names below it, and the proofs that a name above it doesn't exist, which would
+    /// deny this one too. The answer to a question under way may add an entry again.
     pub(super) async fn forget(&self, name: &QuestionName) -> usize {
         let is_meant = |key: &Key, value: &Value| match value {
             _ if key.name.is_at_or_below(name) => true,
@@ -180,7 +176,7 @@ impl Cache {
         removed
     }
 
-    /// The answer, if one is held that has not expired. Gives the question back.
+    /// The cached answer that has not expired; returns the question too.
     pub(super) async fn fresh(&self, question: Question) -> (Question, Option<Entry>) {
         let rtype = question.rtype;
         let key = Key::from(question);
@@ -206,8 +202,8 @@ impl Cache {
         None
     }
 
-    /// The fresh answer; asks by `resolve` if there is none, once for all who wait for the same question. `None` where
-    /// the cache could not be used.
+    /// The fresh answer. Without one `resolve` runs, once for all callers with the same question. `None` where the cache
+    /// failed.
     pub(super) async fn ask_once(
         &self,
         question: Question,
@@ -215,7 +211,7 @@ impl Cache {
     ) -> Option<Entry> {
         let (name, rtype) = (question.name.clone(), question.rtype);
         let (key, began) = (Key::from(question), self.clock.now());
-        // Also what came while this one waited, however short it is to be kept.
+        // Also an answer that came while this call waited, even if it is not kept.
         let usable = |entry: &Entry| entry.is_fresh(self.clock.now()) || entry.latest.received > began;
         let mut given = None;
         let ask = |known: Option<moka::Entry<Key, Value>>| async {
@@ -247,7 +243,7 @@ impl Cache {
         given
     }
 
-    /// What is known of a question that could not be asked. That says nothing of the name, so it isn't held.
+    /// The entry of a question that was not asked. It says nothing about the name, so it isn't cached.
     pub(super) async fn unasked(&self, question: Question, why: DnsFailure) -> Entry {
         let now = self.clock.now();
         let known = self.answer(&Key::from(question)).await;
@@ -267,13 +263,12 @@ impl Cache {
         self.store.get(&Key { name, about: About::Denials }).await.and_then(Value::denials)
     }
 
-    /// A denial as an answer.
     fn denied(&self, Denial { received, expires, .. }: Denial) -> Entry {
         let answer = Arc::clone(&self.no_such_domain);
         Entry { latest: CachedAnswer { answer, received, expires }, last_good: None }
     }
 
-    /// Notes an NXDOMAIN, with what it proves.
+    /// Stores an NXDOMAIN and what DNSSEC proves by it.
     async fn deny(&self, name: &QuestionName, rtype: RecordType, resolved: &Resolved) -> Entry {
         let received = self.clock.now();
         let expires = received.plus(self.keep(resolved));
@@ -296,7 +291,7 @@ impl Cache {
         self.store.entry(Key { name, about: About::Denials }).and_upsert_with(add).await;
     }
 
-    /// The entry of an answer that is no denial; `known` is what was held before it.
+    /// The entry of an answer that is no denial; `known` is the entry before it.
     fn entry(&self, known: Option<Entry>, resolved: Resolved) -> Entry {
         let received = self.clock.now();
         let expires = received.plus(self.keep(&resolved));
@@ -308,7 +303,7 @@ impl Cache {
         Entry { latest, last_good }
     }
 
-    /// How long an answer is fresh.
+    /// How long an answer stays fresh.
     fn keep(&self, resolved: &Resolved) -> Duration {
         let CacheSettings { min_ttl, max_ttl, max_negative_ttl, .. } = self.settings;
         let ttl = resolved.ttl.unwrap_or(min_ttl).max(min_ttl);
@@ -316,12 +311,12 @@ impl Cache {
             Answer::Found(_) => ttl.min(max_ttl),
             Answer::NoData | Answer::NoSuchDomain => ttl.min(max_negative_ttl),
             Answer::Unavailable(DnsFailure::Busy | DnsFailure::TooMany) => Duration::ZERO,
-            Answer::Unavailable(_) => TROUBLE_HELD,
+            Answer::Unavailable(_) => FAILURE_TTL,
         }
     }
 }
 
-/// What an answer holds on the heap, its own allocation included.
+/// Octets of an answer on the heap, its own allocation included.
 fn weight(answer: &Answer) -> usize {
     let records = match answer {
         Answer::Found(Records::Mx(list)) => {
@@ -351,7 +346,7 @@ fn name(target: &Target) -> usize {
     }
 }
 
-/// What a compact string of this text holds on the heap.
+/// Octets of a compact string on the heap.
 fn heap(text: &str) -> usize {
     if text.len() > size_of::<compact_str::CompactString>() { text.len() } else { 0 }
 }
@@ -376,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_and_what_is_often_asked_for_stays() {
+    async fn memory_is_bounded_and_frequent_questions_stay() {
         let cache = small_cache();
         let question = |text: String| Question {
             name: QuestionName::parse(text.as_bytes()).unwrap(),
@@ -481,17 +476,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_an_answer_takes_it_however_short_it_is_kept() {
+    async fn a_waiting_caller_takes_the_answer_even_if_it_is_not_kept() {
         let cache = Cache { clock: Clock::running(), ..small_cache() };
         let asked = Cell::new(0);
         let question = Question { name: QuestionName::parse(b"busy.test").unwrap(), rtype: RecordType::Mx };
         let ask = async || {
             asked.set(asked.get() + 1);
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Resolved::trouble(DnsFailure::Busy)
+            Resolved::failure(DnsFailure::Busy)
         };
-        let quota = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
-        let given = futures_util::future::join_all(quota).await;
+        let calls = (0..50).map(|_| cache.ask_once(question.clone(), ask()));
+        let given = futures_util::future::join_all(calls).await;
         assert!(
             given.iter().flatten().all(|entry| *entry.latest.answer == Answer::Unavailable(DnsFailure::Busy))
         );

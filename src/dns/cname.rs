@@ -1,9 +1,9 @@
 //! From a question to its answer along CNAMEs (RFC 1034 3.6.2).
 //!
-//! A recursive server mostly gives the whole chain; where it ends without data and without a SOA record, the rest is
-//! asked for. Chains are bounded, and a circle is trouble, not absence: 5xx never rests on it. NXDOMAIN behind an
-//! alias speaks of the last name only (RFC 6604 3), so it is that name which is denied, and for good only where DNSSEC
-//! proves every answer on the way.
+//! A recursive server mostly sends the whole chain; where the chain ends without data and without a SOA record, its last name
+//! is asked for. Chains are bounded, and a loop is a failure, not absence: no 5xx rests on it. NXDOMAIN behind an alias is
+//! about the last name only (RFC 6604 3). The denial covers that name, and all types of it only where DNSSEC proves every
+//! answer of the chain.
 
 use std::time::Duration;
 
@@ -19,24 +19,23 @@ const MAX_ASKED: usize = 8;
 /// How many names a chain may have.
 const MAX_NAMES: usize = 16;
 
-/// An answer as it came, before the cache decides how long to keep it.
+/// An answer before the cache decides how long to keep it.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) answer: Answer,
-    /// The least TTL on the way; `None` for trouble, and for absence without a SOA record.
+    /// The least TTL of the chain; `None` for a failure, and for absence without a SOA record.
     pub(super) ttl: Option<Duration>,
-    /// The name that DNSSEC proves not to exist, with all below it: the one asked for, or the one that its aliases lead
-    /// to.
+    /// The name that DNSSEC proves not to exist, with all below it: the one asked for, or the end of its chain of aliases.
     pub(super) proven_absent: Option<QuestionName>,
 }
 
 impl Resolved {
-    pub(super) fn trouble(trouble: DnsFailure) -> Self {
-        Self { answer: Answer::Unavailable(trouble), ttl: None, proven_absent: None }
+    pub(super) fn failure(failure: DnsFailure) -> Self {
+        Self { answer: Answer::Unavailable(failure), ttl: None, proven_absent: None }
     }
 }
 
-/// Asks, and follows aliases; never errs. The first question is paid for, each further one is taken from the budget.
+/// Asks and follows aliases. `payment` is for the first question; each further one takes from the budget.
 pub(super) async fn resolve(
     servers: &Servers,
     question: &Question,
@@ -45,24 +44,24 @@ pub(super) async fn resolve(
     budget: &Budget,
 ) -> Resolved {
     let Some(name) = WireName::of(&question.name) else {
-        return Resolved::trouble(DnsFailure::Broken);
+        return Resolved::failure(DnsFailure::Broken);
     };
     let mut chain = Chain { names: vec![name.clone()], last: name, ttl: Duration::MAX, secure: true };
     let mut payment = Some(payment);
     for _ in 0..MAX_ASKED {
         let Some(paid) = payment.take().or_else(|| budget.pay()) else {
-            return Resolved::trouble(DnsFailure::TooMany);
+            return Resolved::failure(DnsFailure::TooMany);
         };
         paid.spend();
         let response = match servers.ask(&chain.last, question.rtype, deadline).await {
             Ok(response) => response,
-            Err(trouble) => return Resolved::trouble(trouble),
+            Err(trouble) => return Resolved::failure(trouble),
         };
         chain.secure &= response.secure;
         let asked = chain.names.len();
-        // Who asks for the alias itself wants to know where it leads, not what is there.
+        // A question for CNAME is about the alias itself.
         if question.rtype != RecordType::Cname && chain.follow(&response.records).is_err() {
-            return Resolved::trouble(DnsFailure::AliasLoop);
+            return Resolved::failure(DnsFailure::AliasLoop);
         }
         if let Some(records) = chain.records(&response.records, question.rtype) {
             return Resolved { answer: Answer::Found(records), ttl: Some(chain.ttl), proven_absent: None };
@@ -72,19 +71,19 @@ pub(super) async fn resolve(
             return chain.absence(&response, &question.name);
         }
     }
-    Resolved::trouble(DnsFailure::AliasLoop)
+    Resolved::failure(DnsFailure::AliasLoop)
 }
 
 struct Chain {
     names: Vec<WireName>,
     last: WireName,
     ttl: Duration,
-    /// So were all answers so far.
+    /// All answers so far were.
     secure: bool,
 }
 
 impl Chain {
-    /// Walks on along the aliases among `records`; an error is a circle or no end.
+    /// Follows the aliases among `records`; an error is a loop, or a chain that is too long.
     fn follow(&mut self, records: &[ResourceRecord]) -> Result<(), ()> {
         while let Some((target, ttl)) = records.iter().find_map(|record| match &record.data {
             Data::Alias(target) if record.owner == self.last => Some((target, record.ttl)),

@@ -1,8 +1,8 @@
 //! From server to server: one question to the configured servers, in turn, until one answers.
 //!
-//! SERVFAIL, REFUSED, silence and broken answers go on to the next, all within one deadline of which each try gets a
-//! fair share. A server that failed as a whole a moment ago comes last. Asking several at once is left out: it doubles
-//! the load on resolvers for the sake of the few questions that meet a dead one.
+//! After SERVFAIL, REFUSED, silence or a broken answer the next server is asked, all within one deadline that the tries share.
+//! A server that has failed in the last 30 s comes last. Several servers at once would double the load on resolvers for the few
+//! questions that meet a dead one.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +14,13 @@ use crate::dns::breaker::Breaker;
 use crate::dns::clock::{Clock, Moment};
 use crate::dns::health::Health;
 use crate::dns::message::{Response, WireName};
-use crate::dns::resolver::Upstream;
+use crate::dns::upstream::Upstream;
 use crate::evidence::{DnsFailure, RecordType};
 use crate::metrics::{Metrics, QueryOutcome};
 
-/// How often a server that says nothing is asked; lost packets are repeated within each try.
+/// How often a silent server is asked; lost packets are repeated within each try.
 const ROUNDS: usize = 2;
-/// How long a server that failed is asked last.
+/// How long a server that failed comes last.
 const DISTRUST: Duration = Duration::from_secs(30);
 
 /// The configured servers, in order of preference.
@@ -48,7 +48,7 @@ impl Servers {
         Self { servers, timeout, clock, breaker: Breaker::default(), health, metrics }
     }
 
-    /// The first answer, or the most telling trouble.
+    /// The first answer, or the most specific failure.
     pub(super) async fn ask(
         &self,
         name: &WireName,
@@ -62,12 +62,11 @@ impl Servers {
         outcome
     }
 
-    /// Each with its address, in order of preference.
+    /// In order of preference.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = (SocketAddr, &Upstream)> {
         self.servers.iter().map(|server| (server.address, &server.upstream))
     }
 
-    /// The longest that any exchange takes.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -86,7 +85,7 @@ impl Servers {
         rtype: RecordType,
         deadline: Instant,
     ) -> Result<Response, DnsFailure> {
-        let mut trouble = DnsFailure::Timeout;
+        let mut failure = DnsFailure::Timeout;
         let mut candidates = self.by_trust();
         for round in 0..ROUNDS {
             let mut silent = Vec::new();
@@ -94,7 +93,7 @@ impl Servers {
                 let tries_left = candidates.len() * (ROUNDS - round) - at;
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(trouble);
+                    return Err(failure);
                 }
                 let share = left / u32::try_from(tries_left).unwrap_or(u32::MAX);
                 match server.upstream.ask(name, rtype, Instant::now() + share).await {
@@ -103,20 +102,20 @@ impl Servers {
                         return Ok(response);
                     }
                     Err(found) => {
-                        // SERVFAIL mostly speaks of the domain (bad DNSSEC, dead servers), the rest of the server.
+                        // SERVFAIL is mostly about the domain (bad DNSSEC, dead servers), the rest about the server.
                         if found != DnsFailure::ServerFailure {
                             server.note(Some(self.clock.now()));
                         }
                         if found == DnsFailure::Timeout {
                             silent.push(*server);
                         }
-                        trouble = more_telling(trouble, found);
+                        failure = more_specific(failure, found);
                     }
                 }
             }
             candidates = silent;
         }
-        Err(trouble)
+        Err(failure)
     }
 
     fn by_trust(&self) -> Vec<&Server> {
@@ -153,9 +152,9 @@ fn query_outcome(outcome: &Result<Response, DnsFailure>) -> QueryOutcome {
     }
 }
 
-/// What a server said of the question counts more than what happened on the way to another.
-fn more_telling(one: DnsFailure, other: DnsFailure) -> DnsFailure {
-    let rank = |trouble| match trouble {
+/// A server's answer about the question counts more than a failure to reach another.
+fn more_specific(one: DnsFailure, other: DnsFailure) -> DnsFailure {
+    let rank = |failure| match failure {
         DnsFailure::Timeout | DnsFailure::Busy | DnsFailure::TooMany | DnsFailure::Down => 0,
         DnsFailure::Broken => 1,
         DnsFailure::Refused => 2,

@@ -1,7 +1,7 @@
-//! The names of an address: what its PTR records claim, and which of it the names' own addresses confirm.
+//! The names of an address by its PTR records, and their confirmation by A or AAAA (forward-confirmed reverse DNS).
 //!
-//! A PTR record is written by whoever holds the address, so that alone it proves nothing. Of those that the asker wants as
-//! many are confirmed as the asker says, at most the ten of RFC 7208 4.6.4.
+//! The owner of an address writes its PTR record, so the record alone proves nothing. The caller selects the names to confirm
+//! and bounds their number; RFC 7208 4.6.4 allows ten.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -12,24 +12,22 @@ use crate::dns::lookups::{Lookups, Start, addresses, family};
 use crate::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
 use crate::smtp::address::DomainName;
 
-/// How many PTR names SPF looks at.
+/// PTR names that SPF confirms.
 pub(crate) const MOST_NAMES: usize = 10;
-/// How many are confirmed for the identity `ptr` and the rung of that name: each costs a question, and a client with more has
-/// no better claim.
+/// PTR names that the identity `ptr` and the rung `ptr` confirm: each costs a question, and more names are no better evidence.
 pub(crate) const FEW_NAMES: usize = 3;
 
-/// What the PTR records of a client say.
 #[derive(Debug)]
 pub(crate) struct ForwardConfirmation {
-    /// The first names, in the order of the records; none where there is no PTR record, or DNS is in trouble.
+    /// The first names, in the order of the records; none without a PTR record, or where DNS fails.
     pub(crate) targets: Vec<Target>,
-    /// Those of them that lead back to the client's address.
+    /// Those whose A or AAAA records contain the client's address.
     pub(crate) confirmed: Vec<DomainName>,
-    /// DNS was clear about it: there is no PTR record.
+    /// DNS answered that there is no PTR record.
     pub(crate) absent: bool,
 }
 
-/// Looks up the names of the lookups's client, and confirms the first `most` that are wanted.
+/// Looks up the names of the client, and confirms the first `most` that are `wanted`.
 pub(crate) async fn look_up(
     lookups: &mut Lookups<'_>,
     most: usize,
@@ -46,7 +44,7 @@ pub(crate) async fn look_up(
     };
     let mut names: Vec<DomainName> = Vec::new();
     for target in targets {
-        // What is no host name can't have an address.
+        // Only a host name can have an address.
         if let Target::Host(name) = target
             && !name.is_ip_text()
             && !name.is_single_label()
@@ -62,7 +60,7 @@ pub(crate) async fn look_up(
     ForwardConfirmation { targets: targets.to_vec(), confirmed, absent }
 }
 
-/// Those of the names that have the client's address.
+/// The names that have the client's address.
 async fn confirm(lookups: &mut Lookups<'_>, mut names: Vec<DomainName>, client: IpAddr) -> Vec<DomainName> {
     let questions = names.iter().map(|name| Question { name: name.into(), rtype: family(client) });
     let mut confirmed: Vec<QuestionName> = Vec::new();

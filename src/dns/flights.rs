@@ -1,7 +1,7 @@
-//! Questions that are under way: whoever asks the same one meanwhile waits for its answer.
+//! Questions that are under way: a caller with the same question waits for the answer.
 //!
-//! A question is entered here only when it has its place, so that nobody waits in another client's queue; and who waits here
-//! needs no place. A name that many ask for at once, be it silent, takes one place.
+//! A question is entered here only once it has its place, so that no caller waits in another client's queue. A caller that
+//! waits here needs no place: a name that many ask for at once, even a silent one, takes one place.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,13 @@ use tokio::sync::SetOnce;
 use crate::dns::cache::Entry;
 use crate::evidence::Question;
 
-/// The answer to come; `None` if the question died.
+/// The answer to come; `None` where the question ended without one.
 pub(super) type Awaited = Arc<SetOnce<Option<Entry>>>;
 
-/// All questions that are under way.
 #[derive(Default)]
 pub(super) struct Flights(Mutex<HashMap<Question, Awaited, RandomState>>);
 
-/// A question that this asker puts. Dropping it ends the wait of the others.
+/// A question that this caller asks. Dropping it ends the wait of the others.
 pub(super) struct Flight {
     flights: Arc<Flights>,
     question: Question,
@@ -32,7 +31,7 @@ impl Flights {
         self.table().get(question).cloned()
     }
 
-    /// Enters the question, unless another asker was faster.
+    /// Enters the question, unless another caller was faster.
     pub(super) fn begin(self: &Arc<Self>, question: &Question) -> Result<Flight, Awaited> {
         let mut table = self.table();
         if let Some(awaited) = table.get(question) {
@@ -49,7 +48,7 @@ impl Flights {
 }
 
 impl Flight {
-    /// The answer is there, and in the cache by now.
+    /// Hands the answer to all that wait; it is in the cache by now.
     pub(super) fn end(self, entry: Option<Entry>) {
         self.awaited.set(entry).ok();
     }

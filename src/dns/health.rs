@@ -1,4 +1,4 @@
-//! How the configured servers are, and what the operator is told of it: once when it changes, and what to do.
+//! The condition of the configured servers, and the log lines about it: one for each change, with what to do.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::dns::server::ServerName;
 
-/// The servers as they were when they were last looked at.
+/// The result of a health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// No server answers.
@@ -15,32 +15,31 @@ pub struct Health {
     pub servers: Vec<(SocketAddr, Condition)>,
 }
 
-/// How one server is.
+/// The condition of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// Not looked at yet.
+    /// Not checked yet.
     Unknown,
-    /// Nothing is wrong with it.
     Good,
-    /// It says nothing.
+    /// No answer to any probe.
     Silent,
     /// Half of its answers took longer than this.
     Slow(Duration),
     /// It has an answer for a name that was made up: `NAME TYPE -> ANSWER`.
     Invents(String),
-    /// It says of this name, which exists, that it doesn't.
+    /// NXDOMAIN for this name, which exists.
     Denies(&'static str),
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("was not looked at yet"),
+            Self::Unknown => f.write_str("was not checked yet"),
             Self::Good => f.write_str("is as it should be"),
-            Self::Silent => f.write_str("doesn't answer, others do: questions that begin with it wait; see to it, or take it off dns.servers"),
+            Self::Silent => f.write_str("doesn't answer, others do: each question that goes to it first has to wait; repair it, or remove it from dns.servers"),
             Self::Slow(time) => write!(
                 f,
-                "is slow, half of its answers take {} ms or more: clients wait for it; use a nearer resolver, best one of your own (unbound)",
+                "is slow, half of its answers take {} ms or more: clients wait for it; use a nearer resolver, preferably one of your own (unbound)",
                 time.as_millis()
             ),
             Self::Invents(what) => write!(
@@ -49,7 +48,7 @@ impl fmt::Display for Condition {
             ),
             Self::Denies(name) => write!(
                 f,
-                "says that {name:?} doesn't exist: mail from real senders will be refused; use a resolver of your own (unbound)"
+                "answers that {name:?} doesn't exist: mail from real senders will be refused; use a resolver of your own (unbound)"
             ),
         }
     }
@@ -71,7 +70,7 @@ impl fmt::Display for Health {
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {
-    DnsFailure(String),
+    Problem(String),
     Recovery(String),
 }
 
@@ -80,19 +79,19 @@ impl Health {
         Self { down: false, servers: servers.iter().map(|server| (*server, Condition::Unknown)).collect() }
     }
 
-    /// Whether any server was looked at.
+    /// Whether any server was checked.
     pub(super) fn is_known(&self) -> bool {
         self.servers.iter().any(|(_, condition)| *condition != Condition::Unknown)
     }
 
-    /// What is to be told when it has become `later`.
+    /// The log lines for the change from this to `later`.
     pub(super) fn notices(&self, later: &Self) -> Vec<Notice> {
         let mut notices = Vec::new();
         match (self.down, later.down) {
             (false, true) => {
-                notices.push(Notice::DnsFailure(format!(
-                    "no DNS server answers ({}): mail is answered as policy.on_dns_error says until one does; see to the \
-                     server and the way to it, or set dns.servers to others",
+                notices.push(Notice::Problem(format!(
+                    "no DNS server answers ({}): until one does, policy.on_dns_error decides about mail; repair the server \
+                     or the network, or set dns.servers to others",
                     later.names()
                 )));
             }
@@ -104,7 +103,7 @@ impl Health {
         }
         for ((server, before), (_, now)) in self.servers.iter().zip(&later.servers) {
             let server = ServerName(*server);
-            // that it was silent was told with all the others
+            // The line about DNS being down covered its silence.
             let before = if self.down && *before == Condition::Silent { &Condition::Unknown } else { before };
             if std::mem::discriminant(before) == std::mem::discriminant(now) {
                 continue;
@@ -114,7 +113,7 @@ impl Health {
                 (_, Condition::Good) => {
                     notices.push(Notice::Recovery(format!("DNS server {server} {now} again")))
                 }
-                _ => notices.push(Notice::DnsFailure(format!("DNS server {server} {now}"))),
+                _ => notices.push(Notice::Problem(format!("DNS server {server} {now}"))),
             }
         }
         notices
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_told_once_with_what_to_do() {
+    fn each_change_has_one_line_with_what_to_do() {
         use Condition::{Denies, Good, Invents, Silent, Slow, Unknown};
         let health = |down, one: &Condition, other: &Condition| {
             let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -174,22 +173,22 @@ mod tests {
             (
                 (false, slow(2), Good),
                 (false, Denies("com"), Good),
-                vec!["- DNS server 127.0.0.1:1 says that \"com\" doesn't exist"],
+                vec!["- DNS server 127.0.0.1:1 answers that \"com\" doesn't exist"],
             ),
         ];
         for ((down, one, other), (down_later, one_later, other_later), expected) in rows {
             let (before, later) = (health(down, &one, &other), health(down_later, &one_later, &other_later));
-            let told: Vec<_> = before
+            let lines: Vec<_> = before
                 .notices(&later)
                 .iter()
                 .map(|notice| match notice {
-                    Notice::DnsFailure(text) => format!("- {text}"),
+                    Notice::Problem(text) => format!("- {text}"),
                     Notice::Recovery(text) => format!("+ {text}"),
                 })
                 .collect();
-            assert_eq!(told.len(), expected.len(), "{before:?} {later:?}: {told:?}");
-            for (told, expected) in told.iter().zip(expected) {
-                assert!(told.starts_with(expected), "{told}");
+            assert_eq!(lines.len(), expected.len(), "{before:?} {later:?}: {lines:?}");
+            for (line, expected) in lines.iter().zip(expected) {
+                assert!(line.starts_with(expected), "{line}");
             }
         }
     }

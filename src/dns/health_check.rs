@@ -1,10 +1,9 @@
-//! Looks after the configured servers in the background: each by itself every minute, and all of them at once when
-//! questions go unanswered.
+//! Checks the configured servers in the background: each of them every minute, and all of them at once when questions go
+//! unanswered.
 //!
-//! Two tasks in one. The look tells the operator what is wrong with a server; it turns nobody away. The guard waits for
-//! the breaker's alarm, asks whether anybody is there, and if nobody is, opens the breaker until somebody answers.
-//! What it asks then includes questions of mail: a server that has nothing to say of the root, and all to say of the names
-//! that matter here, must not be taken for dead.
+//! Two loops run in one task. The periodic check finds what is wrong with a server, for the log; it blocks no question. The
+//! guard waits for the breaker's alarm, probes all servers, and if none answers, opens the breaker until one does. Its probes
+//! include questions of mail: a server that refuses questions about the root may still answer those that matter here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,169 +20,173 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::dns::breaker::Breaker;
 use crate::dns::failover::Servers;
 use crate::dns::health::{Condition, Health, Notice};
-use crate::dns::probe::{Probe, look, simple_questions, speaks};
+use crate::dns::probe::{Probe, check_server, responds, simple_questions};
 
-/// How often what happens.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    /// From one look to the next.
-    pub(super) look: Duration,
-    /// To the look that shows whether a server is still slow.
-    pub(super) look_again: Duration,
-    /// From one try to the next while nobody answers, at first and later.
-    pub(super) tries: (Duration, Duration),
+pub(super) struct Intervals {
+    /// From one check to the next.
+    pub(super) check: Duration,
+    /// To the check that confirms that a server has become slow, or fast again.
+    pub(super) recheck: Duration,
+    /// From one try to the next while no server answers, at first and later.
+    pub(super) retries: (Duration, Duration),
 }
 
-impl Pace {
-    pub(super) const USUAL: Self = Self {
-        look: Duration::from_secs(60),
-        look_again: Duration::from_secs(5),
-        tries: (Duration::from_millis(500), Duration::from_secs(2)),
+impl Intervals {
+    pub(super) const DEFAULT: Self = Self {
+        check: Duration::from_secs(60),
+        recheck: Duration::from_secs(5),
+        retries: (Duration::from_millis(500), Duration::from_secs(2)),
     };
 }
 
-/// The longest wait for an answer; less than the time between two looks, however patient questions are.
+/// The longest wait for an answer; less than the time between two checks, however patient questions are.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Servers are looked after while this lives.
+/// Dropping it stops the health check.
 #[derive(Debug)]
-#[must_use = "when it is dropped, nobody looks any more"]
+#[must_use = "dropping it stops the health check"]
 pub struct Watch {
     _stop: DropGuard,
 }
 
-/// Begins.
-pub(super) fn watch(servers: Arc<Servers>, pace: Pace) -> Watch {
+pub(super) fn watch(servers: Arc<Servers>, intervals: Intervals) -> Watch {
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     tokio::spawn(async move {
-        let _at_the_end = Closing(&servers.breaker);
+        let _at_the_end = CloseOnDrop(&servers.breaker);
         let limit = servers.timeout().min(LIMIT);
-        let watcher =
-            Watcher { servers: &servers, pace, limit, look_now: Notify::new(), turns: AtomicU32::new(0) };
+        let watcher = HealthChecker {
+            servers: &servers,
+            intervals,
+            limit,
+            check_now: Notify::new(),
+            transitions: AtomicU32::new(0),
+        };
         tokio::select! {
             () = stopped.cancelled() => {}
-            () = watcher.look_from_time_to_time() => {}
-            () = watcher.guard() => {}
+            () = watcher.check_periodically() => {}
+            () = watcher.guard_breaker() => {}
         }
     });
     Watch { _stop: stop.drop_guard() }
 }
 
-/// Closes the breaker when it is dropped, be it by a panic: old sessions may go on with these servers, and nobody would
-/// let their questions through again.
-struct Closing<'a>(&'a Breaker);
+/// Closes the breaker when it is dropped, after a panic too: old sessions may still use these servers, and no other task
+/// would close it.
+struct CloseOnDrop<'a>(&'a Breaker);
 
-impl Drop for Closing<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-struct Watcher<'a> {
+struct HealthChecker<'a> {
     servers: &'a Servers,
-    pace: Pace,
+    intervals: Intervals,
     limit: Duration,
-    look_now: Notify,
-    /// How often the breaker was opened or closed.
-    turns: AtomicU32,
+    check_now: Notify,
+    /// Times that the breaker was opened or closed.
+    transitions: AtomicU32,
 }
 
-impl Watcher<'_> {
-    async fn look_from_time_to_time(&self) {
+impl HealthChecker<'_> {
+    async fn check_periodically(&self) {
         let mut doubted = Vec::new();
         loop {
             let began = Instant::now();
-            let (turns, answered) = (self.turns.load(Ordering::Relaxed), self.servers.breaker.answered());
-            let looks = self.servers.upstreams().map(|(address, server)| async move {
+            let (transitions, answered) =
+                (self.transitions.load(Ordering::Relaxed), self.servers.breaker.answered());
+            let checks = self.servers.upstreams().map(|(address, server)| async move {
                 let of_mail = self.servers.breaker.latest_answered();
                 let of_mail = of_mail.map(|(name, rtype)| Probe::of_mail(name, rtype));
-                (address, look(server, of_mail, self.limit).await)
+                (address, check_server(server, of_mail, self.limit).await)
             });
-            let mut servers = join_all(looks).await;
+            let mut servers = join_all(checks).await;
             doubted = doubt(&self.servers.health().servers, &mut servers, &doubted);
             let down = servers.iter().all(|(_, condition)| *condition == Condition::Silent);
-            // What the guard or mail has seen since is newer, and says more.
-            let outdated = turns != self.turns.load(Ordering::Relaxed)
+            // The guard or mail has newer results.
+            let outdated = transitions != self.transitions.load(Ordering::Relaxed)
                 || self.servers.breaker.is_open()
                 || down && self.servers.breaker.answered_since(answered);
             if !outdated {
-                self.tell(Health { down, servers });
+                self.report(Health { down, servers });
             }
-            let wait = if doubted.is_empty() { self.pace.look } else { self.pace.look_again };
+            let wait = if doubted.is_empty() { self.intervals.check } else { self.intervals.recheck };
             tokio::select! {
                 () = sleep_until(began + wait) => {}
-                () = self.look_now.notified() => {}
+                () = self.check_now.notified() => {}
             }
         }
     }
 
-    async fn guard(&self) {
+    async fn guard_breaker(&self) {
         let breaker = &self.servers.breaker;
         loop {
             let answered = breaker.alarm().await;
-            if !self.anybody_there().await && !breaker.answered_since(answered) {
+            if !self.any_server_responds().await && !breaker.answered_since(answered) {
                 let all = |condition: Condition| {
                     self.servers.upstreams().map(move |(address, _)| (address, condition.clone())).collect()
                 };
                 breaker.open();
-                self.turns.fetch_add(1, Ordering::Relaxed);
-                self.tell(Health { down: true, servers: all(Condition::Silent) });
-                self.until_somebody_answers(answered).await;
+                self.transitions.fetch_add(1, Ordering::Relaxed);
+                self.report(Health { down: true, servers: all(Condition::Silent) });
+                self.wait_for_answer(answered).await;
                 breaker.close();
-                self.turns.fetch_add(1, Ordering::Relaxed);
-                self.tell(Health { down: false, servers: all(Condition::Unknown) });
-                self.look_now.notify_one();
+                self.transitions.fetch_add(1, Ordering::Relaxed);
+                self.report(Health { down: false, servers: all(Condition::Unknown) });
+                self.check_now.notify_one();
             }
-            sleep(self.pace.tries.1).await;
+            sleep(self.intervals.retries.1).await;
         }
     }
 
-    /// Or until a question is answered that was under way before.
-    async fn until_somebody_answers(&self, answered: u64) {
-        let (mut wait, longest) = self.pace.tries;
-        let mut tries = FuturesUnordered::new();
+    /// Returns when a server answers a probe, or a question that was under way before.
+    async fn wait_for_answer(&self, answered: u64) {
+        let (mut wait, longest) = self.intervals.retries;
+        let mut retries = FuturesUnordered::new();
         loop {
             // An answer to this try may take its time, and a packet may be lost: the next doesn't wait for it.
-            tries.push(self.anybody_there());
+            retries.push(self.any_server_responds());
             let next = Instant::now() + wait;
             wait = (wait * 2).min(longest);
             loop {
                 tokio::select! {
                     () = sleep_until(next) => break,
                     () = self.servers.breaker.answer() => if self.servers.breaker.answered_since(answered) { return },
-                    Some(there) = tries.next() => if there { return },
+                    Some(there) = retries.next() => if there { return },
                 }
             }
         }
     }
 
-    /// Whether any server says anything to any of the simple questions, or of what mail asked lately.
-    async fn anybody_there(&self) -> bool {
+    /// Whether any server answers any of the simple questions or of the recent questions of mail.
+    async fn any_server_responds(&self) -> bool {
         let mut questions = simple_questions();
         let breaker = &self.servers.breaker;
-        let of_mail = breaker.latest_answered().into_iter().chain(breaker.latest_turned_away());
+        let of_mail = breaker.latest_answered().into_iter().chain(breaker.latest_blocked());
         questions.extend(of_mail.map(|(name, rtype)| Probe::of_mail(name, rtype)));
         let mut answers: FuturesUnordered<_> = self
             .servers
             .upstreams()
             .flat_map(|(_, server)| {
-                questions.iter().map(move |question| speaks(server, question, self.limit))
+                questions.iter().map(move |question| responds(server, question, self.limit))
             })
             .collect();
-        while let Some(speaks) = answers.next().await {
-            if speaks {
+        while let Some(responds) = answers.next().await {
+            if responds {
                 return true;
             }
         }
         false
     }
 
-    fn tell(&self, health: Health) {
+    fn report(&self, health: Health) {
         let before = self.servers.health();
         for notice in before.notices(&health) {
             match notice {
-                Notice::DnsFailure(what) => tracing::warn!(target: "rmxd::dns", "{what}"),
+                Notice::Problem(what) => tracing::warn!(target: "rmxd::dns", "{what}"),
                 Notice::Recovery(what) => tracing::info!(target: "rmxd::dns", "{what}"),
             }
         }
@@ -191,8 +194,8 @@ impl Watcher<'_> {
     }
 }
 
-/// A server may be slow for a moment: only what two looks in a row find counts. Else it is as it was, and comes back as
-/// one to look at again soon.
+/// A server may be slow for a moment, so a change from or to slow counts when two checks in a row find it. Until then the
+/// condition stays as it was; returns the servers to check again soon.
 fn doubt(
     before: &[(SocketAddr, Condition)],
     found: &mut [(SocketAddr, Condition)],
@@ -225,12 +228,12 @@ mod tests {
     }
 
     const TIMEOUT: Duration = Duration::from_millis(400);
-    /// Much less than a time-out.
+    /// Much less than a timeout.
     const AT_ONCE: Duration = Duration::from_millis(100);
-    const QUICK: Pace = Pace {
-        look: Duration::from_millis(50),
-        look_again: Duration::from_millis(20),
-        tries: (Duration::from_millis(50), Duration::from_millis(200)),
+    const QUICK: Intervals = Intervals {
+        check: Duration::from_millis(50),
+        recheck: Duration::from_millis(20),
+        retries: (Duration::from_millis(50), Duration::from_millis(200)),
     };
     const ZONE: &str = "
         good.test 1 MX 10 mail.good.test
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dns_is_proven_by_the_first_answer_or_the_first_look_which_comes_at_once() {
+    async fn dns_is_proven_by_the_first_answer_or_the_first_check_which_runs_at_once() {
         let server = TestServer::start(ZONE).await;
         let unwatched = dns(&server).0;
         assert!(!unwatched.is_proven() && !unwatched.health().down);
@@ -281,12 +284,12 @@ mod tests {
         assert!(unwatched.is_proven());
 
         let watched = dns(&server).0;
-        let _watch = watch(Arc::clone(&watched.0.servers), Pace::USUAL);
-        eventually("a look", TIMEOUT * 2, || watched.is_proven()).await;
+        let _watch = watch(Arc::clone(&watched.0.servers), Intervals::DEFAULT);
+        eventually("a check", TIMEOUT * 2, || watched.is_proven()).await;
         server.silence(true);
         let silent = dns(&server).0;
-        let _watch = watch(Arc::clone(&silent.0.servers), Pace::USUAL);
-        eventually("a look", TIMEOUT * 3, || silent.health().down).await;
+        let _watch = watch(Arc::clone(&silent.0.servers), Intervals::DEFAULT);
+        eventually("a check", TIMEOUT * 3, || silent.health().down).await;
         assert!(!silent.is_proven());
     }
 
@@ -324,11 +327,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn domains_whose_servers_are_dead_turn_nobody_away() {
+    async fn domains_whose_servers_are_dead_open_no_breaker() {
         let server = TestServer::start(ZONE).await;
         let (dns, _clock) = dns(&server);
-        let _watch = watch(Arc::clone(&dns.0.servers), Pace { look: Duration::from_secs(60), ..QUICK });
-        eventually("a look", TIMEOUT, || dns.health().servers[0].1 == Condition::Good).await;
+        let _watch = watch(Arc::clone(&dns.0.servers), Intervals { check: Duration::from_secs(60), ..QUICK });
+        eventually("a check", TIMEOUT, || dns.health().servers[0].1 == Condition::Good).await;
         server.asked();
         for _ in 0..3 {
             let dead = ask_many(&dns, "dead.test", 60).await;
@@ -353,11 +356,11 @@ mod tests {
         // nothing but dead domains: this once it is taken for down
         ask_many(&dns, "dead.test", 5).await;
         eventually("the breaker opens", TIMEOUT * 3, || dns.0.servers.breaker.is_open()).await;
-        // whoever comes then shows that it isn't
+        // the next question of mail shows that it is up
         assert_eq!(ask(&dns, "good.test").await, Answer::Unavailable(DnsFailure::Down));
         eventually("the breaker closes", Duration::from_secs(1), || !dns.0.servers.breaker.is_open()).await;
         assert!(matches!(ask(&dns, "good.test").await, Answer::Found(_)));
-        // and from then on it is asked for what it answered, so that dead domains alone are never enough
+        // from now on the answered question is a probe too, so dead domains alone are never enough
         for _ in 0..3 {
             ask_many(&dns, "dead.test", 5).await;
             sleep(TIMEOUT * 2).await;
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stops_looking_leaves_nothing_open() {
+    async fn the_end_of_the_health_check_closes_the_breaker() {
         let server = TestServer::start(ZONE).await;
         let (dns, _clock) = dns(&server);
         let watch = quickly(&dns);
@@ -377,7 +380,7 @@ mod tests {
         eventually("the breaker closes", AT_ONCE, || !dns.0.servers.breaker.is_open()).await;
         ask_many(&dns, "second.test", 10).await;
         sleep(TIMEOUT * 2).await;
-        assert!(!dns.0.servers.breaker.is_open(), "nobody would close it");
+        assert!(!dns.0.servers.breaker.is_open(), "no task would close it");
     }
 
     #[tokio::test]
@@ -392,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_or_not_is_told_when_two_looks_in_a_row_find_it() {
+    fn slow_or_not_counts_when_two_checks_in_a_row_find_it() {
         use Condition::{Good, Silent, Slow, Unknown};
         let address = SocketAddr::from(([127, 0, 0, 1], 53));
         let slow = Slow(Duration::from_secs(2));

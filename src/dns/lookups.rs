@@ -1,10 +1,10 @@
-//! What was asked for one finding: look-ups side by side, and their evidence in the order of asking.
+//! The lookups of one finding, in parallel, and their evidence in the order of asking.
 //!
-//! The rules and SPF ask by it alone, so that `rmxd check` can show every record that counted.
+//! The rules and SPF ask DNS only here, so that `rmxd check` can show every record that counted.
 //!
-//! Where DNS is in trouble and an expired answer is held, the trouble and then the stale answer are written down, and
-//! the stale answer is what the rules see. So trouble can be told from the evidence alone: a rule that passes may
-//! rest on stale answers, one that doesn't is a temporary error as soon as any look-up met trouble.
+//! Where DNS fails and an expired answer is cached, the evidence has the failure and then the stale answer, and the rules use
+//! the stale answer. So the evidence alone shows every failure: a rule that passes may rest on stale answers; one that doesn't
+//! is a temporary error as soon as any lookup has failed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::evidence::{Answer, DnsFailure, Evidence, Question, QuestionName, Reco
 use crate::policy::finding::RuleResult;
 use crate::policy::reason::Reason;
 
-/// How many look-ups of one rule are under way at once.
+/// Lookups of one rule under way at once.
 const SIDE_BY_SIDE: usize = 16;
-/// How long the first look-up may keep the others waiting when it is likely to be enough.
+/// How long the others wait for the first lookup where it is likely to be enough.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// When the look-ups after the first are made.
+/// When the lookups after the first begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     /// At once.
     Together,
-    /// When the first was not enough, or takes long.
+    /// When the first was not enough, or takes longer than 250 ms.
     FirstAlone,
 }
 
@@ -51,12 +51,12 @@ impl<'a> Lookups<'a> {
         self.account.client()
     }
 
-    /// What was seen, in the order of asking.
+    /// In the order of asking.
     pub(crate) fn into_evidence(self) -> Vec<Evidence> {
         self.evidence
     }
 
-    /// One question; the answer is stale where nothing better is known. Asked again, it is answered from the lookups.
+    /// Asks one question; the answer is stale where DNS fails. A question asked before is answered from the evidence.
     pub(crate) async fn ask(&mut self, name: impl Into<QuestionName>, rtype: RecordType) -> Arc<Answer> {
         let question = Question { name: name.into(), rtype };
         if let Some(answer) = self.known(&question) {
@@ -68,8 +68,8 @@ impl<'a> Lookups<'a> {
         answer
     }
 
-    /// Many questions, until `enough` is true of an answer or the budget is spent; hands every answer that came to it, as they
-    /// come, those that are known from before first.
+    /// Asks many questions until `enough` is true for an answer or the budget is spent. It is called with every answer as it
+    /// comes, first with those known from before.
     pub(crate) async fn ask_all(
         &mut self,
         questions: Vec<Question>,
@@ -128,7 +128,7 @@ impl<'a> Lookups<'a> {
         seen.map(|seen| Arc::clone(&seen.answer))
     }
 
-    /// What a rule comes to that has not passed: a failure only where DNS was clear about all of it.
+    /// The result of a rule that has not passed: a failure only where no lookup failed.
     pub(crate) fn failure(&self, reason: Reason) -> RuleResult {
         match trouble(&self.evidence) {
             Some(trouble) => RuleResult::TempError(trouble),
@@ -137,7 +137,7 @@ impl<'a> Lookups<'a> {
     }
 }
 
-/// The first trouble among the look-ups.
+/// The first DNS failure among the lookups.
 pub(crate) fn trouble(evidence: &[Evidence]) -> Option<DnsFailure> {
     evidence.iter().find_map(|seen| match *seen.answer {
         Answer::Unavailable(trouble) => Some(trouble),
@@ -167,7 +167,7 @@ pub(crate) fn family(address: IpAddr) -> RecordType {
     }
 }
 
-/// The evidence of one look-up: one piece, or trouble and then what is held from before.
+/// The evidence of one lookup: one piece, or a failure and then the stale answer.
 type Seen = smallvec::SmallVec<[Evidence; 1]>;
 
 async fn look_up(dns: &Dns, question: Question, account: &Account) -> Seen {

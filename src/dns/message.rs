@@ -1,8 +1,7 @@
 //! A message from a server, read into plain data: the only file that names hickory-resolver. Pure.
 //!
-//! Only a complete response to a standard query, with its question, says that something is there or isn't; anything
-//! else can be an error at most. Whether the question is the one that was asked is `packet`'s to see. Following
-//! aliases, choosing servers and caching are not done here.
+//! Only a complete response to a standard query, with its question, is proof of a record or its absence; anything else is an
+//! error at most. `packet` compares the question with the one that was asked.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -29,7 +28,7 @@ pub(super) enum Reply {
     Answer(Box<Message>),
     /// An error.
     Failure(ResponseCode),
-    /// Nothing that can be understood, or an answer that can't be one.
+    /// Octets that are no DNS message, or a message that can't be an answer.
     Malformed,
 }
 
@@ -82,8 +81,7 @@ impl Reply {
         })
     }
 
-    /// What it says to a probe.
-    pub(super) fn said(&self) -> ProbeReply {
+    pub(super) fn probe_reply(&self) -> ProbeReply {
         match self {
             Self::Answer(message) if !message.answers.is_empty() => {
                 ProbeReply::Records(message.answers.iter().take(MOST_SHOWN).map(shown).collect())
@@ -103,7 +101,7 @@ fn is_whole(message: &Message) -> bool {
         && !message.truncation
 }
 
-/// NS records, no SOA, no answer (RFC 2308 2.2): that server doesn't resolve for us, and says nothing of the name.
+/// NS records, no SOA, no answer (RFC 2308 2.2): that server doesn't resolve for us, and knows nothing about the name.
 fn is_referral(message: &Message) -> bool {
     let has = |wanted| message.authorities.iter().any(|record| record.record_type() == wanted);
     message.answers.is_empty() && has(WireType::NS) && !has(WireType::SOA)
@@ -139,16 +137,16 @@ fn shown(record: &rr::Record) -> String {
     record.data.to_string().trim_end_matches('.').to_owned()
 }
 
-/// What a server is asked for its own sake.
+/// The type of a probe's question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum ProbeType {
     /// As a question of mail.
     Records(RecordType),
     Ns,
     Soa,
 }
 
-impl Asked {
+impl ProbeType {
     pub(super) fn name(self) -> &'static str {
         WireType::from(self).into()
     }
@@ -159,20 +157,20 @@ impl Asked {
     }
 }
 
-impl From<Asked> for WireType {
-    fn from(asked: Asked) -> Self {
+impl From<ProbeType> for WireType {
+    fn from(asked: ProbeType) -> Self {
         match asked {
-            Asked::Records(rtype) => wire_type(rtype),
-            Asked::Ns => Self::NS,
-            Asked::Soa => Self::SOA,
+            ProbeType::Records(rtype) => wire_type(rtype),
+            ProbeType::Ns => Self::NS,
+            ProbeType::Soa => Self::SOA,
         }
     }
 }
 
-/// What it says to that.
+/// The answer to a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ProbeReply {
-    /// Nothing.
+    /// No answer in time.
     Nothing,
     /// NXDOMAIN.
     Denied,
@@ -195,7 +193,7 @@ fn wire_type(rtype: RecordType) -> WireType {
     }
 }
 
-/// What a server said, unless it said that it can't.
+/// An answer to a question of mail.
 #[derive(Debug)]
 pub(super) struct Response {
     /// NXDOMAIN; of the last name where the records lead through aliases (RFC 6604 3).

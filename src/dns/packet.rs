@@ -1,8 +1,8 @@
 //! A question as it is sent, and whether a message that comes back is its answer. Pure.
 //!
 //! Over UDP an answer repeats the id and the question octet by octet: the id and the letters' cases (0x20) are random,
-//! so that only somebody who has seen the question can make its answer (RFC 5452 4). Over TCP the case doesn't matter.
-//! A message without a question section passes only as an error. What the answer says is not read here.
+//! so that only a host that has seen the question can forge its answer (RFC 5452 4). Over TCP the case doesn't matter.
+//! A message without a question section passes only as an error. The rest of the answer is not read here.
 
 /// Octets before the question (RFC 1035 4.1.1).
 const HEADER: usize = 12;
@@ -37,15 +37,15 @@ pub(super) struct Packet {
     end: usize,
 }
 
-/// What a datagram is to a question.
+/// How a datagram relates to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reception {
     /// Its answer.
     Answer,
     /// Its answer is longer than a datagram, or doesn't repeat the letters' cases: TCP is the way to have it.
     OverTcp,
-    /// Nothing that was asked for.
-    Foreign,
+    /// No answer to this question.
+    Unrelated,
 }
 
 impl Packet {
@@ -96,57 +96,57 @@ impl Packet {
     /// Whether a datagram from the server is the answer.
     pub(super) fn receive(&self, datagram: &[u8]) -> Reception {
         let Some(id) = self.octets.get(..2) else {
-            return Reception::Foreign;
+            return Reception::Unrelated;
         };
         if !datagram.starts_with(id) {
-            return Reception::Foreign;
+            return Reception::Unrelated;
         }
         match self.compare(datagram) {
-            Likeness::Another => Reception::Foreign,
-            Likeness::Error => Reception::Answer,
-            Likeness::Exact if datagram.get(2).is_some_and(|flags| flags & TRUNCATED == 0) => {
+            QuestionMatch::Another => Reception::Unrelated,
+            QuestionMatch::Error => Reception::Answer,
+            QuestionMatch::Exact if datagram.get(2).is_some_and(|flags| flags & TRUNCATED == 0) => {
                 Reception::Answer
             }
-            Likeness::Exact | Likeness::OtherCase => Reception::OverTcp,
+            QuestionMatch::Exact | QuestionMatch::OtherCase => Reception::OverTcp,
         }
     }
 
     /// Whether a message that came over TCP, with the right id, is the answer.
     pub(super) fn is_answered_by(&self, message: &[u8]) -> bool {
-        self.compare(message) != Likeness::Another
+        self.compare(message) != QuestionMatch::Another
     }
 
     /// How the question of a response compares with this one. A server that couldn't read the question can't repeat it;
     /// `message` sees to it that such a response says no more than that.
-    fn compare(&self, message: &[u8]) -> Likeness {
+    fn compare(&self, message: &[u8]) -> QuestionMatch {
         let Some(&[_, _, flags, _, asked_high, asked_low, ..]) = message.first_chunk::<HEADER>() else {
-            return Likeness::Another;
+            return QuestionMatch::Another;
         };
         if flags & RESPONSE == 0 || flags & OPCODE != 0 {
-            return Likeness::Another;
+            return QuestionMatch::Another;
         }
         let questions = u16::from_be_bytes([asked_high, asked_low]);
         if questions == 0 || message.len() == HEADER {
-            return Likeness::Error;
+            return QuestionMatch::Error;
         }
         let (Some(theirs), Some(ours)) = (message.get(HEADER..self.end), self.octets.get(HEADER..self.end))
         else {
-            return Likeness::Another;
+            return QuestionMatch::Another;
         };
         // What follows the question is for the reader of the answer; a name can't be a prefix of another.
         if questions != 1 || !theirs.eq_ignore_ascii_case(ours) {
-            Likeness::Another
+            QuestionMatch::Another
         } else if theirs == ours {
-            Likeness::Exact
+            QuestionMatch::Exact
         } else {
-            Likeness::OtherCase
+            QuestionMatch::OtherCase
         }
     }
 }
 
 /// How a message's question compares with the one that was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Likeness {
+enum QuestionMatch {
     Exact,
     OtherCase,
     /// It has none, so it can be an error only.
@@ -234,15 +234,15 @@ mod tests {
             (&|datagram| datagram.extend_from_slice(b"records"), Reception::Answer),
             (&|datagram| datagram[2] |= TRUNCATED, Reception::OverTcp),
             (&|datagram| datagram[13] ^= 0x20, Reception::OverTcp),
-            (&|datagram| datagram[13] = b'x', Reception::Foreign),
-            (&|datagram| datagram[0] ^= 1, Reception::Foreign),
-            (&|datagram| datagram[2] &= !RESPONSE, Reception::Foreign),
-            (&|datagram| datagram[2] |= 4 << 3, Reception::Foreign), // NOTIFY
-            (&|datagram| datagram[5] = 2, Reception::Foreign),
+            (&|datagram| datagram[13] = b'x', Reception::Unrelated),
+            (&|datagram| datagram[0] ^= 1, Reception::Unrelated),
+            (&|datagram| datagram[2] &= !RESPONSE, Reception::Unrelated),
+            (&|datagram| datagram[2] |= 4 << 3, Reception::Unrelated), // NOTIFY
+            (&|datagram| datagram[5] = 2, Reception::Unrelated),
             (&|datagram| datagram[5] = 0, Reception::Answer), // an error at most
-            (&|datagram| datagram[22] = 1, Reception::Foreign), // another type
-            (&|datagram| datagram.truncate(20), Reception::Foreign),
-            (&|datagram| datagram.truncate(11), Reception::Foreign),
+            (&|datagram| datagram[22] = 1, Reception::Unrelated), // another type
+            (&|datagram| datagram.truncate(20), Reception::Unrelated),
+            (&|datagram| datagram.truncate(11), Reception::Unrelated),
             (
                 &|datagram| {
                     datagram.truncate(HEADER);

@@ -1,14 +1,14 @@
-//! One look at one server: a few questions, and what can be concluded from the answers for certain.
+//! One check of one server: a few questions, and what is certain from the answers.
 //!
-//! - It is there if it says anything at all to any of the questions that a resolver answers by itself or from what it
-//!   always holds: the root's name servers, the PTR record of 127.0.0.1 (RFC 6303 4.2) and a name below `invalid`; or to the
-//!   question of mail that was answered last. Other domains and the way to them don't matter.
+//! - It is up if it answers any question that a resolver answers by itself or always has cached: the root's name servers, the
+//!   PTR record of 127.0.0.1 (RFC 6303 4.2) and a name below `invalid`; or the question of mail that was answered last. Other
+//!   domains, and the network path to them, don't matter.
 //! - It invents if it has records for a name that was made up: below `invalid`, which must not exist (RFC 6761 6.4), or
-//!   with twenty letters at random below `com`. REFUSED, SERVFAIL or silence say nothing, and neither does NXDOMAIN: in a
-//!   network without the real root that is all that can be had.
-//! - It denies if it says NXDOMAIN of `com` while it knows the real root, whose servers are named below
+//!   with twenty letters at random below `com`. REFUSED, SERVFAIL and silence are no evidence, and neither is NXDOMAIN: a
+//!   network without the real root has no other answer.
+//! - It denies if it answers NXDOMAIN for `com` although it knows the real root, whose servers are named below
 //!   `root-servers.net`. Without the real root `com` need not exist.
-//! - It is slow if half of what it answered (NOERROR, NXDOMAIN) took more than a second. What fails may take its time.
+//! - It is slow if half of its answers (NOERROR, NXDOMAIN) took more than a second. Failures may take their time.
 
 use std::time::Duration;
 
@@ -17,30 +17,30 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::dns::health::Condition;
-use crate::dns::message::{Asked, ProbeReply, WireName};
-use crate::dns::resolver::Upstream;
+use crate::dns::message::{ProbeReply, ProbeType, WireName};
+use crate::dns::upstream::Upstream;
 use crate::evidence::RecordType;
 
 /// Half of the answers take longer: slow.
 const SLOW: Duration = Duration::from_secs(1);
-/// With fewer answers nothing is said of their speed.
+/// Fewer answers are no evidence of the speed of a server.
 const FEW: usize = 3;
 /// Below it are the names of the root's servers, since 1995.
 const ROOT_SERVERS: &str = "root-servers.net";
 
 /// Looks at a server; takes no longer than `limit`. A question of mail that was answered may show that it is there.
-pub(super) async fn look(server: &Upstream, of_mail: Option<Probe>, limit: Duration) -> Condition {
+pub(super) async fn check_server(server: &Upstream, of_mail: Option<Probe>, limit: Duration) -> Condition {
     let questions: Vec<_> = questions().into_iter().chain(of_mail).collect();
     let answers = join_all(questions.iter().map(|question| async move {
         let began = Instant::now();
-        let said = put(server, question, limit).await;
-        ProbeResult { question, said, took: began.elapsed() }
+        let reply = put(server, question, limit).await;
+        ProbeResult { question, reply, took: began.elapsed() }
     }));
     conclude(&answers.await)
 }
 
 /// Whether a server says anything to a question.
-pub(super) async fn speaks(server: &Upstream, question: &Probe, limit: Duration) -> bool {
+pub(super) async fn responds(server: &Upstream, question: &Probe, limit: Duration) -> bool {
     put(server, question, limit).await != ProbeReply::Nothing
 }
 
@@ -48,11 +48,11 @@ async fn put(server: &Upstream, question: &Probe, limit: Duration) -> ProbeReply
     server.probe(&question.name, question.asked, Instant::now() + limit).await
 }
 
-/// A question of the look.
+/// A question of the check.
 #[derive(Debug)]
 pub(super) struct Probe {
     name: WireName,
-    asked: Asked,
+    asked: ProbeType,
     about: About,
 }
 
@@ -66,24 +66,24 @@ enum About {
 }
 
 impl Probe {
-    /// A question that mail gave cause to.
+    /// A question of mail.
     pub(super) fn of_mail(name: WireName, rtype: RecordType) -> Self {
-        Self { name, asked: Asked::Records(rtype), about: About::Mail }
+        Self { name, asked: ProbeType::Records(rtype), about: About::Mail }
     }
 }
 
-/// What is answered by a server itself: to see whether it is there.
+/// Questions that any server answers by itself, to find whether it is up.
 pub(super) fn simple_questions() -> Vec<Probe> {
     vec![
-        Probe { name: WireName::labels([]), asked: Asked::Ns, about: About::Root },
+        Probe { name: WireName::labels([]), asked: ProbeType::Ns, about: About::Root },
         Probe {
             name: WireName::labels(["1", "0", "0", "127", "in-addr", "arpa"]),
-            asked: Asked::Records(RecordType::Ptr),
+            asked: ProbeType::Records(RecordType::Ptr),
             about: About::Local,
         },
         Probe {
             name: WireName::labels([&*letters(), "invalid"]),
-            asked: Asked::Records(RecordType::A),
+            asked: ProbeType::Records(RecordType::A),
             about: About::MadeUp,
         },
     ]
@@ -93,13 +93,13 @@ fn questions() -> Vec<Probe> {
     let mut questions = simple_questions();
     let made_up = WireName::labels([&*letters(), "com"]);
     let below_com =
-        |rtype| Probe { name: made_up.clone(), asked: Asked::Records(rtype), about: About::MadeUp };
+        |rtype| Probe { name: made_up.clone(), asked: ProbeType::Records(rtype), about: About::MadeUp };
     questions.extend([RecordType::A, RecordType::Aaaa, RecordType::Mx].map(below_com));
-    questions.push(Probe { name: WireName::labels(["com"]), asked: Asked::Soa, about: About::Com });
+    questions.push(Probe { name: WireName::labels(["com"]), asked: ProbeType::Soa, about: About::Com });
     questions
 }
 
-/// Twenty at random: nobody has registered that.
+/// Twenty at random: no such domain is registered.
 fn letters() -> String {
     let mut random = rand::rng();
     (0..20).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect()
@@ -108,18 +108,18 @@ fn letters() -> String {
 #[derive(Debug)]
 struct ProbeResult<'a> {
     question: &'a Probe,
-    said: ProbeReply,
+    reply: ProbeReply,
     took: Duration,
 }
 
 fn conclude(answers: &[ProbeResult<'_>]) -> Condition {
-    if answers.iter().all(|heard| heard.said == ProbeReply::Nothing) {
+    if answers.iter().all(|result| result.reply == ProbeReply::Nothing) {
         return Condition::Silent;
     }
-    let about = |what: About| answers.iter().filter(move |heard| heard.question.about == what);
-    for heard in about(About::MadeUp) {
-        if let ProbeReply::Records(records) = &heard.said {
-            let Probe { name, asked, .. } = heard.question;
+    let about = |what: About| answers.iter().filter(move |result| result.question.about == what);
+    for result in about(About::MadeUp) {
+        if let ProbeReply::Records(records) = &result.reply {
+            let Probe { name, asked, .. } = result.question;
             return Condition::Invents(format!(
                 "{} {} -> {}",
                 name.target(),
@@ -129,11 +129,11 @@ fn conclude(answers: &[ProbeResult<'_>]) -> Condition {
         }
     }
     let is_real = |name: &String| name.to_ascii_lowercase().ends_with(ROOT_SERVERS);
-    let real_root = about(About::Root).any(|heard| match &heard.said {
+    let real_root = about(About::Root).any(|result| match &result.reply {
         ProbeReply::Records(names) => names.iter().any(is_real),
         ProbeReply::Nothing | ProbeReply::Denied | ProbeReply::NoData | ProbeReply::Failure => false,
     });
-    if real_root && about(About::Com).any(|heard| heard.said == ProbeReply::Denied) {
+    if real_root && about(About::Com).any(|result| result.reply == ProbeReply::Denied) {
         return Condition::Denies("com");
     }
     match median(answers) {
@@ -143,11 +143,11 @@ fn conclude(answers: &[ProbeResult<'_>]) -> Condition {
 }
 
 fn median(answers: &[ProbeResult<'_>]) -> Option<Duration> {
-    let answered = answers.iter().filter(|heard| match heard.said {
+    let answered = answers.iter().filter(|result| match result.reply {
         ProbeReply::Records(_) | ProbeReply::NoData | ProbeReply::Denied => true,
         ProbeReply::Nothing | ProbeReply::Failure => false,
     });
-    let mut times: Vec<_> = answered.map(|heard| heard.took).collect();
+    let mut times: Vec<_> = answered.map(|result| result.took).collect();
     times.sort_unstable();
     if times.len() < FEW { None } else { times.get((times.len() - 1) / 2).copied() }
 }
@@ -159,12 +159,12 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(2);
 
-    async fn looked_at(server: &TestServer) -> Condition {
-        look(&Upstream::new(server.address()), None, LIMIT).await
+    async fn condition_of(server: &TestServer) -> Condition {
+        check_server(&Upstream::new(server.address()), None, LIMIT).await
     }
 
     #[tokio::test]
-    async fn what_a_server_says_of_names_that_can_not_exist_or_must_shows_whether_it_lies() {
+    async fn answers_about_names_that_can_not_exist_or_must_exist_show_false_ones() {
         let all_refused = [".", "*.invalid", "*.com", "com", "1.0.0.127.in-addr.arpa"];
         let refused = |code: &str| all_refused.map(|name| format!("{name} {code}")).join("\n");
         let rows = [
@@ -178,7 +178,7 @@ mod tests {
             // with it
             (". NS a.root-servers.net\ncom TXT x".to_owned(), "is as it should be"),
             (". NS a.root-servers.net\ncom SERVFAIL".to_owned(), "is as it should be"),
-            (". NS A.ROOT-SERVERS.NET".to_owned(), "says that \"com\" doesn't exist"),
+            (". NS A.ROOT-SERVERS.NET".to_owned(), "answers that \"com\" doesn't exist"),
             // answers for anything
             ("*.invalid A 10.0.0.1".to_owned(), ".invalid A -> 10.0.0.1): spoofed"),
             ("*.com A 0.0.0.0".to_owned(), ".com A -> 0.0.0.0): spoofed"),
@@ -189,30 +189,30 @@ mod tests {
         ];
         for (zone, expected) in rows {
             let server = TestServer::start(&zone).await;
-            let condition = looked_at(&server).await.to_string();
+            let condition = condition_of(&server).await.to_string();
             assert!(condition.contains(expected), "{zone}: {condition}");
         }
     }
 
     #[tokio::test]
-    async fn only_a_server_that_says_nothing_at_all_is_silent() {
+    async fn only_a_server_without_any_answer_is_silent() {
         let server = TestServer::start("good.test A 192.0.2.1").await;
         server.silence(true);
         let upstream = Upstream::new(server.address());
-        assert_eq!(look(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
+        assert_eq!(check_server(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
         server.silence(false);
         server.set(". DROP\n*.invalid DROP\n*.com DROP\n1.0.0.127.in-addr.arpa REFUSED");
-        assert_eq!(look(&upstream, None, Duration::from_millis(300)).await, Condition::Good);
+        assert_eq!(check_server(&upstream, None, Duration::from_millis(300)).await, Condition::Good);
         server.set(
             ". DROP\n*.invalid DROP\n*.com DROP\ncom DROP\n1.0.0.127.in-addr.arpa DROP\ngood.test SERVFAIL",
         );
-        assert_eq!(look(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
+        assert_eq!(check_server(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
         let of_mail = Probe::of_mail(WireName::labels(["good", "test"]), RecordType::Mx);
-        assert_eq!(look(&upstream, Some(of_mail), Duration::from_millis(300)).await, Condition::Good);
+        assert_eq!(check_server(&upstream, Some(of_mail), Duration::from_millis(300)).await, Condition::Good);
     }
 
     #[tokio::test]
-    async fn a_server_is_slow_when_half_of_what_it_knows_takes_long() {
+    async fn a_server_is_slow_when_half_of_its_answers_take_long() {
         let slow = ". DELAY 1200\n*.com DELAY 1200\n*.invalid DELAY 1200";
         let rows = [
             (slow.to_owned(), true),
@@ -227,7 +227,7 @@ mod tests {
         ];
         for (zone, expected) in rows {
             let server = TestServer::start(&zone).await;
-            let condition = looked_at(&server).await;
+            let condition = condition_of(&server).await;
             assert_eq!(matches!(condition, Condition::Slow(_)), expected, "{zone}: {condition}");
         }
     }

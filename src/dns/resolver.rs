@@ -1,115 +1,197 @@
-//! One exchange with one upstream server, over UDP or TCP, and what is known of the server: whether it knows EDNS, and
-//! whether its word on DNSSEC counts.
-//!
-//! The sockets are ours (`udp`, `tcp`): hickory's pool makes a socket and a task for each question and copies it several
-//! times, which was a quarter of what a spoofed sender with a new name cost, and it goes on with a connection that has
-//! died. hickory's high-level `Resolver` is not used either: it invents answers for 127/8 and `.invalid`.
-//!
-//! AD says that the server has validated the answer. Anybody on the way could set it, so it counts only over loopback
-//! (RFC 4035 4.9.3), and only there it is asked for.
+//! One question, from the cache to the servers.
 
-use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::dns::message::{Asked, ProbeReply, Reply, Response, WireName};
-use crate::dns::packet::{Form, Packet};
-use crate::dns::tcp::Tcp;
-use crate::dns::udp::{Udp, UdpResult};
-use crate::evidence::{DnsFailure, RecordType};
+use crate::dns::budget::{Account, Payment, Urgency};
+use crate::dns::cache::{Cache, CachedAnswer, Entry};
+use crate::dns::client_quota::{ClientQuota, Ticket};
+use crate::dns::clock::{Clock, Moment};
+use crate::dns::cname::{Resolved, resolve};
+use crate::dns::failover::Servers;
+use crate::dns::flights::{Awaited, Flights};
+use crate::dns::settings::Settings;
+use crate::evidence::{Answer, DnsFailure, Evidence, Freshness, Question};
+use crate::metrics::{CacheResult, Metrics, QueryOutcome};
 
-/// How long a server that answered only without EDNS is asked without.
-const WITHOUT_EDNS: Duration = Duration::from_secs(15 * 60);
-
-/// A server to ask.
-pub(super) struct Upstream {
-    udp: Udp,
-    tcp: Tcp,
-    /// Its AD counts.
-    trusted: bool,
-    without_edns_until: Mutex<Option<Instant>>,
+/// How often a caller waits for the same question of another caller that ends without an answer for both.
+const MOST_AWAITED: usize = 4;
+/// What clones of a `Dns` share.
+pub(super) struct Resolver {
+    pub(super) cache: Cache,
+    pub(super) servers: Arc<Servers>,
+    pub(super) quota: Arc<ClientQuota>,
+    pub(super) flights: Arc<Flights>,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    pub(super) metrics: Metrics,
 }
 
-impl Upstream {
-    pub(super) fn new(server: SocketAddr) -> Self {
-        Self {
-            udp: Udp::new(server),
-            tcp: Tcp::new(server),
-            trusted: server.ip().to_canonical().is_loopback(),
-            without_edns_until: Mutex::default(),
-        }
-    }
+/// Where the entry of a lookup came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    Cached,
+    Asked,
+    /// Another caller's question was under way.
+    Waited,
+    /// The question was not asked: no budget, no place, or DNS is down.
+    Unasked,
+}
 
-    #[cfg(test)]
-    pub(super) fn is_trusted(&self) -> bool {
-        self.trusted
-    }
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The current answer.
+    pub evidence: Evidence,
+    /// Where `evidence` is a DNS failure: the positive answer before it, if it expired less than `dns.cache.stale` ago. A
+    /// pass may rest on it, a failed rule never.
+    pub stale: Option<Evidence>,
+}
 
-    /// Asks once, until then at the latest; over TCP too when UDP was truncated or its answer didn't echo the question's
-    /// case (0x20).
-    pub(super) async fn ask(
-        &self,
-        name: &WireName,
-        rtype: RecordType,
-        until: Instant,
-    ) -> Result<Response, DnsFailure> {
-        let reply = self.exchange(name, Asked::Records(rtype), until).await?;
-        reply.response(name, self.trusted)
-    }
-
-    /// The same for the sake of the server, not of the name.
-    pub(super) async fn probe(&self, name: &WireName, asked: Asked, until: Instant) -> ProbeReply {
-        match self.exchange(name, asked, until).await {
-            Ok(reply) => reply.said(),
-            Err(DnsFailure::Timeout) => ProbeReply::Nothing,
-            Err(_) => ProbeReply::Failure,
-        }
-    }
-
-    /// A server that doesn't know EDNS calls a question with it a FORMERR, and is asked again without (RFC 6891 7). That
-    /// is remembered when it helped: else the question was at fault.
-    async fn exchange(&self, name: &WireName, asked: Asked, until: Instant) -> Result<Reply, DnsFailure> {
-        let edns = self.knows_edns();
-        let reply = self.exchange_once(name, asked, edns, until).await?;
-        if !edns || !reply.is_lack_of_edns() {
-            return Ok(reply);
-        }
-        let reply = self.exchange_once(name, asked, false, until).await?;
-        if !reply.is_lack_of_edns() {
-            let mut without = self.without_edns_until.lock().unwrap_or_else(PoisonError::into_inner);
-            *without = Some(Instant::now() + WITHOUT_EDNS);
-        }
-        Ok(reply)
-    }
-
-    fn knows_edns(&self) -> bool {
-        let without = self.without_edns_until.lock().unwrap_or_else(PoisonError::into_inner);
-        without.is_none_or(|until| until <= Instant::now())
-    }
-
-    async fn exchange_once(
-        &self,
-        name: &WireName,
-        asked: Asked,
-        edns: bool,
-        until: Instant,
-    ) -> Result<Reply, DnsFailure> {
-        let form = Form { edns, authentic: self.trusted };
-        let packet = Packet::new(name.iter(), asked.number(), form, rand::random);
-        match self.udp.ask(&packet, until).await {
-            Ok(UdpResult::Answer(octets)) => Ok(Reply::read(&octets)),
-            // Boxed: hardly any question goes this way.
-            Ok(UdpResult::OverTcp) => {
-                let octets = Box::pin(self.tcp.ask(&packet, until)).await?;
-                Ok(Reply::read(&octets))
+impl Resolver {
+    /// Waits for the answer if the question is under way, else asks. `None` where the task of the question ended without an
+    /// answer.
+    pub(super) async fn obtain(
+        self: &Arc<Self>,
+        question: &Question,
+        account: &Account,
+        asked: Instant,
+    ) -> Option<(Entry, How)> {
+        let mut under_way = self.flights.awaited(question);
+        for _ in 0..MOST_AWAITED {
+            if let Some(entry) = answer_for_all(under_way.take()).await {
+                return Some((entry, How::Waited));
             }
-            Ok(UdpResult::Silence) => Err(DnsFailure::Timeout),
-            Err(error) => {
-                tracing::debug!(%error, "no socket for a question");
-                Err(DnsFailure::Broken)
-            }
+            let Some(payment) = account.budget.pay() else {
+                return Some((self.unasked(question, DnsFailure::TooMany).await, How::Unasked));
+            };
+            let Some(mut place) = self.place(account, asked).await else {
+                return Some((self.unasked(question, DnsFailure::Busy).await, How::Unasked));
+            };
+            let flight = match self.flights.begin(question) {
+                Ok(flight) => flight,
+                Err(awaited) => {
+                    // Another caller was faster; to wait for its answer takes neither place nor payment.
+                    under_way = Some(awaited);
+                    continue;
+                }
+            };
+            // In a task of its own: a caller that is cancelled must not end the question for the others that wait for it.
+            let (resolver, question, account) = (Arc::clone(self), question.clone(), account.clone());
+            let task = tokio::spawn(async move {
+                let answer = resolver.ask_once(question, &account, payment, &mut place, asked).await;
+                flight.end(answer.as_ref().map(|(entry, _)| entry.clone()));
+                drop(place);
+                answer
+            });
+            // An error here: the task panicked, or the runtime shuts down.
+            return task.await.ok().flatten();
         }
+        Some((self.unasked(question, DnsFailure::Busy).await, How::Unasked))
+    }
+
+    /// A place for one question; `None` where too many wait, or none was free in time. The caller itself waits here, so a
+    /// question whose caller was cancelled is not asked.
+    async fn place(&self, account: &Account, asked: Instant) -> Option<Ticket> {
+        let mut ticket = self.quota.admit(account.client, account.urgency)?;
+        timeout_at(asked + self.patience(account.urgency), ticket.take_place()).await.ok()?;
+        Some(ticket)
+    }
+
+    /// Asks, unless the cache has the answer by now: the question has waited for its place.
+    async fn ask_once(
+        &self,
+        question: Question,
+        account: &Account,
+        payment: Payment,
+        place: &mut Ticket,
+        asked: Instant,
+    ) -> Option<(Entry, How)> {
+        let (name, mut how, until) = (question.clone(), How::Cached, asked + self.settings.timeout);
+        let ask = Box::pin(async {
+            how = How::Asked;
+            tokio::select! {
+                biased;
+                resolved = resolve(&self.servers, &name, until, payment, &account.budget) => resolved,
+                () = place.revoked() => {
+                    self.metrics.unasked(name.rtype, QueryOutcome::Busy);
+                    Resolved::failure(DnsFailure::Busy)
+                }
+            }
+        });
+        let entry = self.cache.ask_once(question, ask).await?;
+        Some((entry, how))
+    }
+
+    /// The entry of a question that is not asked, for this reason.
+    pub(super) async fn unasked(&self, question: &Question, why: DnsFailure) -> Entry {
+        let outcome = match why {
+            DnsFailure::Down => QueryOutcome::Down,
+            DnsFailure::TooMany => QueryOutcome::TooMany,
+            _ => QueryOutcome::Busy,
+        };
+        self.metrics.unasked(question.rtype, outcome);
+        self.cache.unasked(question.clone(), why).await
+    }
+
+    /// How long a question may wait for its place. One that began later would time out, which the cache keeps as a failure of
+    /// the name. A question that only tags must not delay mail under load.
+    fn patience(&self, urgency: Urgency) -> Duration {
+        match urgency {
+            Urgency::Refuses => self.settings.timeout / 2,
+            Urgency::Tags => self.settings.timeout / 10,
+        }
+    }
+
+    pub(super) fn lookup(&self, question: Question, entry: Entry, how: How, took: Duration) -> Lookup {
+        let now = self.clock.now();
+        let freshness = if how == How::Cached { Freshness::Cached } else { Freshness::Fresh };
+        let stale = match *entry.latest.answer {
+            Answer::Unavailable(_) => entry
+                .stale(now, self.settings.cache.stale)
+                .map(|held| evidence(question.clone(), held, now, Freshness::Stale, took)),
+            Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
+        };
+        self.metrics.cache_lookup(match (how, &*entry.latest.answer) {
+            _ if stale.is_some() => CacheResult::Stale,
+            (How::Cached, Answer::Found(_)) => CacheResult::Hit,
+            (How::Cached, _) => CacheResult::Negative,
+            (How::Waited, _) => CacheResult::Coalesced,
+            (How::Asked | How::Unasked, _) => CacheResult::Miss,
+        });
+        Lookup { evidence: evidence(question, &entry.latest, now, freshness, took), stale }
+    }
+}
+
+/// The answer to another caller's question, unless that caller's budget was spent: this says nothing for others.
+async fn answer_for_all(awaited: Option<Awaited>) -> Option<Entry> {
+    let entry = awaited?.wait().await.clone()?;
+    (*entry.latest.answer != Answer::Unavailable(DnsFailure::TooMany)).then_some(entry)
+}
+
+fn evidence(
+    question: Question,
+    held: &CachedAnswer,
+    now: Moment,
+    freshness: Freshness,
+    took: Duration,
+) -> Evidence {
+    Evidence {
+        question,
+        answer: Arc::clone(&held.answer),
+        freshness,
+        ttl_left: held.expires.since(now),
+        age: now.since(held.received),
+        took,
+    }
+}
+
+pub(super) fn broken(question: Question, took: Duration) -> Lookup {
+    let answer = Arc::new(Answer::Unavailable(DnsFailure::Broken));
+    let (freshness, zero) = (Freshness::Fresh, Duration::ZERO);
+    Lookup {
+        evidence: Evidence { question, answer, freshness, ttl_left: zero, age: zero, took },
+        stale: None,
     }
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use rustix::net::netdevice::{index_to_name, name_to_index};
 
-use crate::dns::SetupError;
+use crate::dns::settings::SetupError;
 
 const PORT: u16 = 53;
 const SYSTEM: &str = "/etc/resolv.conf";
@@ -110,8 +110,8 @@ pub(super) fn system_servers() -> Result<Vec<SocketAddr>, SetupError> {
     listed(&String::from_utf8_lossy(&octets))
 }
 
-/// The `nameserver` lines (resolv.conf(5)). A line that can't be used is passed over, as the C library does, unless all
-/// are such.
+/// The `nameserver` lines (resolv.conf(5)). A line that can't be used is skipped, as the C library does, unless none
+/// can be used.
 fn listed(text: &str) -> Result<Vec<SocketAddr>, SetupError> {
     let (mut servers, mut problem) = (Vec::new(), None);
     for line in text.lines() {

@@ -1,8 +1,8 @@
 //! Questions over TCP (RFC 7766): a few connections to one server, each with many questions on it.
 //!
 //! A question takes a connection that has nothing to do, else a new one, else the one with the fewest questions. A
-//! connection that brought nothing while a question waited is dropped with all that wait on it, and these ask again on
-//! another; so do those whose connection the server closed after an answer. A question on a connection that was used
+//! connection without any message while a question waited is dropped; the questions on it are asked again on another. So are
+//! those whose connection the server closed after an answer. A question on a connection that was used
 //! before waits half of its time for it, so that a dead one costs no answer.
 
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ struct Connection {
 struct State {
     waiting: HashMap<u16, oneshot::Sender<Vec<u8>>>,
     /// When the latest message came.
-    heard: Option<Instant>,
+    last_received: Option<Instant>,
     used: Instant,
     end: Option<End>,
 }
@@ -78,10 +78,10 @@ impl Tcp {
 
     /// Asks, until then at the latest.
     pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> Result<Vec<u8>, DnsFailure> {
-        let mut met_silence = false;
+        let mut was_silent = false;
         while Instant::now() < until {
-            let connection = self.connection(met_silence);
-            match connection.exchange(packet, met_silence, until).await {
+            let connection = self.connection(was_silent);
+            match connection.exchange(packet, was_silent, until).await {
                 Ok(message) if packet.is_answered_by(&message) => return Ok(message),
                 Ok(_) => {
                     connection.retire();
@@ -89,7 +89,7 @@ impl Tcp {
                 }
                 Err(Unanswered::Ended(End::Useless)) => return Err(DnsFailure::Broken),
                 Err(Unanswered::Late) => break,
-                Err(Unanswered::Silence) => met_silence = true,
+                Err(Unanswered::Silence) => was_silent = true,
                 Err(Unanswered::Ended(End::Closed | End::Retired)) => {}
             }
         }
@@ -118,14 +118,14 @@ impl Tcp {
 impl Connection {
     fn open(server: SocketAddr) -> Arc<Self> {
         let (frames, to_send) = mpsc::unbounded_channel();
-        let state = State { waiting: HashMap::new(), heard: None, used: Instant::now(), end: None };
+        let state = State { waiting: HashMap::new(), last_received: None, used: Instant::now(), end: None };
         let connection = Arc::new(Self { frames, state: Mutex::new(state), retired: Notify::new() });
         let driven = Arc::clone(&connection);
         tokio::spawn(async move {
             let end = tokio::select! {
-                error = driven.carry(server, to_send) => {
+                error = driven.run(server, to_send) => {
                     tracing::debug!(%server, %error, "a DNS connection over TCP has ended");
-                    if driven.state().heard.is_some() { End::Closed } else { End::Useless }
+                    if driven.state().last_received.is_some() { End::Closed } else { End::Useless }
                 }
                 () = driven.until_idle() => End::Retired,
                 () = driven.retired.notified() => End::Retired,
@@ -139,18 +139,18 @@ impl Connection {
     async fn exchange(
         &self,
         packet: &Packet,
-        met_silence: bool,
+        was_silent: bool,
         until: Instant,
     ) -> Result<Vec<u8>, Unanswered> {
         let sent = Instant::now();
         let mut waiting = self.send(packet).map_err(Unanswered::Ended)?;
-        let doubtful = waiting.was_used && !met_silence;
+        let doubtful = waiting.was_used && !was_silent;
         let patience = if doubtful { sent + (until - sent) / 2 } else { until };
         for end in [patience, until] {
             match timeout_at(end, &mut waiting.answer).await {
                 Ok(Ok(message)) => return Ok(message),
                 Ok(Err(_)) => return Err(Unanswered::Ended(self.state().end.unwrap_or(End::Useless))),
-                Err(_) if self.state().heard.is_none_or(|heard| heard < sent) => {
+                Err(_) if self.state().last_received.is_none_or(|last_received| last_received < sent) => {
                     self.retire();
                     return Err(Unanswered::Silence);
                 }
@@ -168,7 +168,7 @@ impl Connection {
         let free = |id: &u16| !state.waiting.contains_key(id);
         let id = std::iter::repeat_with(rand::random).take(ID_DRAWS).find(free).ok_or(End::Retired)?;
         let (to, answer) = oneshot::channel();
-        let was_used = state.heard.is_some();
+        let was_used = state.last_received.is_some();
         state.waiting.insert(id, to);
         state.used = Instant::now();
         // It fails when the connection has ended, and then the answer's sender is gone as well.
@@ -189,7 +189,7 @@ impl Connection {
         state.waiting.clear();
     }
 
-    async fn carry(&self, server: SocketAddr, to_send: mpsc::UnboundedReceiver<Vec<u8>>) -> io::Error {
+    async fn run(&self, server: SocketAddr, to_send: mpsc::UnboundedReceiver<Vec<u8>>) -> io::Error {
         let stream = match TcpStream::connect(server).await {
             Ok(stream) => stream,
             Err(error) => return error,
@@ -214,10 +214,10 @@ impl Connection {
         }
     }
 
-    /// Hands a message to who waits for it. One that nobody waits for is late, and shows that the server is there.
+    /// Hands a message to the question that waits for it. A message without one is late, but shows that the server is up.
     fn deliver(&self, message: Vec<u8>) {
         let mut state = self.state();
-        state.heard = Some(Instant::now());
+        state.last_received = Some(Instant::now());
         let id = message.first_chunk().copied().map(u16::from_be_bytes);
         if let Some(waiting) = id.and_then(|id| state.waiting.remove(&id)) {
             waiting.send(message).ok();

@@ -1,7 +1,7 @@
 //! Sockets for questions over UDP: one question at a time on each, repeated while nothing comes.
 //!
-//! A question to another host goes from a port of its own, which the kernel draws, so that an answer can't be made by
-//! who doesn't see the question (RFC 5452 9.2). A server on this host can't be impersonated from outside: packets with
+//! A question to another host goes from a port of its own, which the kernel draws, so that a host that doesn't
+//! see the question can't forge its answer (RFC 5452 9.2). A server on this host can't be impersonated from outside: packets with
 //! a loopback source don't come in by a wire. So sockets to it are used again, which spares most of a question's system
 //! calls. A socket whose question was given up is closed: its late answer goes nowhere.
 
@@ -28,7 +28,7 @@ const DESCRIPTORS: u64 = 32;
 /// No datagram is longer that answers a question of ours.
 const DATAGRAM: usize = 4096;
 
-/// What became of a question.
+/// The outcome of a question.
 #[derive(Debug)]
 pub(super) enum UdpResult {
     /// The answer, as it came.
@@ -102,7 +102,7 @@ impl Udp {
     }
 }
 
-/// Asked with the first answer: the daemon raises its limit after it has made its resolver.
+/// Read at the first answer: the daemon raises its limit after it has made its resolver.
 fn most_kept() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from((limit / DESCRIPTORS).min(MAX_KEPT)).unwrap_or_default()
@@ -113,13 +113,13 @@ async fn answer(socket: &UdpSocket, packet: &Packet) -> io::Result<UdpResult> {
         socket.readable().await?;
         let mut datagram = [0; DATAGRAM];
         let Ok(length) = socket.try_recv(&mut datagram) else {
-            continue; // not readable after all, or the port is closed: somebody may open it yet
+            continue; // not readable after all, or the port is closed: a server may open it yet
         };
         let datagram = datagram.get(..length).unwrap_or_default();
         match packet.receive(datagram) {
             Reception::Answer => return Ok(UdpResult::Answer(datagram.to_vec())),
             Reception::OverTcp => return Ok(UdpResult::OverTcp),
-            Reception::Foreign => {}
+            Reception::Unrelated => {}
         }
     }
 }

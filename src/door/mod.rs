@@ -2,4 +2,25 @@
 
 pub mod smtp;
 
-pub use crate::door::smtp::{Door, Settings, refuse_connection};
+use std::fmt;
+use std::net::SocketAddr;
+
+use tokio_util::sync::CancellationToken;
+
+pub use crate::door::smtp::{Settings, SmtpDoor};
+use crate::net::Stream;
+
+/// A protocol by which mail is presented. One value serves all connections, each by a future of its own.
+pub trait Door: fmt::Debug + Send + Sync + 'static {
+    /// Serves one connection to its end. After `stop` is cancelled an idle one ends, and an open transaction may still be
+    /// completed.
+    fn serve(
+        &self,
+        stream: Stream,
+        client: SocketAddr,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Turns a connection away, with the reason if the protocol has a place for it.
+    fn refuse(&self, stream: Stream, why: &str) -> impl Future<Output = ()> + Send;
+}

@@ -1,9 +1,9 @@
-//! A set of domains with and without their sub-domains, made for a million of them: their names one behind the other
-//! in one block of memory, and a hash table of places in it.
+//! A set of domains, with or without their sub-domains, for up to a million entries: all names in one block of memory, and
+//! a hash table of offsets into it.
 //!
-//! A name costs its octets and 9 to 16 more. A map of strings would cost three times as much, and a sorted list would take
-//! twenty steps for each name above the one that is looked for. How many labels the listed names have is known, so that
-//! a name of 127 labels costs no more lookups than any other.
+//! A name takes its octets and 9 to 16 more. A map of strings would take three times as much, and a sorted list twenty
+//! steps for each parent domain of a name. The set knows the numbers of labels of its names, so that a name of 127 labels
+//! needs no more lookups than any other.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -14,23 +14,22 @@ use hashbrown::HashTable;
 use crate::smtp::address::DomainName;
 use crate::smtp::pattern::DomainPattern;
 
-/// Marks in front of a name: whether its sub-domains are meant too.
+/// The mark in front of a name: whether its sub-domains are included.
 const EXACT: u8 = 0;
 const WIDE: u8 = 1;
 
-/// Domains; which of them covers a name is not told.
 #[derive(Clone, Default)]
 pub struct Domains {
     names: Names,
-    places: HashTable<Offset>,
+    offsets: HashTable<Offset>,
     hasher: RandomState,
-    /// Numbers of labels that listed names have: bit 3 for `mail.good.test`.
+    /// The numbers of labels of the listed names as bits: bit 3 for `mail.good.test`.
     exact_depths: u128,
     wide_depths: u128,
 }
 
 impl Domains {
-    /// Whether one of them covers this name.
+    /// Whether an entry covers this name.
     #[must_use]
     pub fn cover(&self, name: &DomainName) -> bool {
         if self.names.count == 0 {
@@ -40,56 +39,56 @@ impl Domains {
         if has(self.exact_depths | self.wide_depths, depth(name)) && self.find(name).is_some() {
             return true;
         }
-        // From the right, and no further than there is something to be found.
+        // From the right, and no deeper than the deepest entry.
         let deepest = u128::BITS - self.wide_depths.leading_zeros();
         let dots = memchr::memrchr_iter(b'.', name.as_bytes());
         (1..deepest).zip(dots).any(|(depth, dot)| {
-            let above = || name.get(dot + 1..).and_then(|above| self.find(above));
-            has(self.wide_depths, depth) && above() == Some(WIDE)
+            let mark = || name.get(dot + 1..).and_then(|parent| self.find(parent));
+            has(self.wide_depths, depth) && mark() == Some(WIDE)
         })
     }
 
-    /// Makes room for so many more.
+    /// Reserves memory for more entries.
     pub fn reserve(&mut self, more: usize) {
-        let Self { names, places, hasher, .. } = self;
-        places.reserve(more, |place| hasher.hash_one(names.at(*place)));
+        let Self { names, offsets, hasher, .. } = self;
+        offsets.reserve(more, |offset| hasher.hash_one(names.at(*offset)));
     }
 
-    /// Adds one; what was listed with its sub-domains stays so.
+    /// Adds an entry. An entry with sub-domains goes before the same name without.
     pub fn insert(&mut self, pattern: &DomainPattern) {
         let (name, mark) = (pattern.name().as_str(), if pattern.is_wide() { WIDE } else { EXACT });
         let depths = if pattern.is_wide() { &mut self.wide_depths } else { &mut self.exact_depths };
         *depths |= bit(depth(name));
-        if let Some(place) = self.place(name) {
-            self.names.add_mark(place, mark);
+        if let Some(offset) = self.offset(name) {
+            self.names.add_mark(offset, mark);
             return;
         }
-        let Self { names, places, hasher, .. } = self;
-        let place = names.push(name, mark);
-        places.insert_unique(hasher.hash_one(name.as_bytes()), place, |place| {
-            hasher.hash_one(names.at(*place))
+        let Self { names, offsets, hasher, .. } = self;
+        let offset = names.push(name, mark);
+        offsets.insert_unique(hasher.hash_one(name.as_bytes()), offset, |offset| {
+            hasher.hash_one(names.at(*offset))
         });
     }
 
-    /// Gives back the memory that was there for more.
+    /// Frees the reserved memory that isn't used.
     pub fn shrink(&mut self) {
-        let Self { names, places, hasher, .. } = self;
+        let Self { names, offsets, hasher, .. } = self;
         names.octets.shrink_to_fit();
-        places.shrink_to_fit(|place| hasher.hash_one(names.at(*place)));
+        offsets.shrink_to_fit(|offset| hasher.hash_one(names.at(*offset)));
     }
 
     /// The mark of a listed name.
     fn find(&self, name: &str) -> Option<u8> {
-        self.names.mark(self.place(name)?)
+        self.names.mark(self.offset(name)?)
     }
 
-    fn place(&self, name: &str) -> Option<Offset> {
+    fn offset(&self, name: &str) -> Option<Offset> {
         let name = name.as_bytes();
-        self.places.find(self.hasher.hash_one(name), |place| self.names.at(*place) == name).copied()
+        self.offsets.find(self.hasher.hash_one(name), |offset| self.names.at(*offset) == name).copied()
     }
 }
 
-/// Where a name begins: 40 bits, which is more than any memory, and three octets less for each name than a `usize`.
+/// The offset of a name. 40 bits are enough for any memory, and save three octets per name.
 #[derive(Clone, Copy)]
 struct Offset([u8; 5]);
 
@@ -105,7 +104,7 @@ impl Offset {
     }
 }
 
-/// One behind the other: the length of a name, its mark and its octets.
+/// The names in a row, each as its length, its mark and its octets.
 #[derive(Clone, Default)]
 struct Names {
     octets: Vec<u8>,
@@ -113,35 +112,35 @@ struct Names {
 }
 
 impl Names {
-    /// Gives the place of the new name.
+    /// Returns the offset of the new name.
     fn push(&mut self, name: &str, mark: u8) -> Offset {
-        let place = Offset::new(self.octets.len());
+        let offset = Offset::new(self.octets.len());
         // A name has 253 octets at most.
         self.octets.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
         self.octets.push(mark);
         self.octets.extend_from_slice(name.as_bytes());
         self.count += 1;
-        place
+        offset
     }
 
-    /// Empty where there is none.
-    fn at(&self, place: Offset) -> &[u8] {
-        let place = place.at();
-        let length = self.octets.get(place).copied().map_or(0, usize::from);
-        self.octets.get(place..).and_then(|rest| rest.get(2..2 + length)).unwrap_or_default()
+    /// The name at an offset; empty if there is none.
+    fn at(&self, offset: Offset) -> &[u8] {
+        let offset = offset.at();
+        let length = self.octets.get(offset).copied().map_or(0, usize::from);
+        self.octets.get(offset..).and_then(|rest| rest.get(2..2 + length)).unwrap_or_default()
     }
 
-    fn mark(&self, place: Offset) -> Option<u8> {
-        self.octets.get(place.at()..)?.get(1).copied()
+    fn mark(&self, offset: Offset) -> Option<u8> {
+        self.octets.get(offset.at()..)?.get(1).copied()
     }
 
-    fn add_mark(&mut self, place: Offset, mark: u8) {
-        if let Some(known) = self.octets.get_mut(place.at()..).and_then(|rest| rest.get_mut(1)) {
+    fn add_mark(&mut self, offset: Offset, mark: u8) {
+        if let Some(known) = self.octets.get_mut(offset.at()..).and_then(|rest| rest.get_mut(1)) {
             *known |= mark;
         }
     }
 
-    /// In the order in which they came.
+    /// In the order of insertion.
     fn iter(&self) -> impl Iterator<Item = &str> {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -153,7 +152,7 @@ impl Names {
     }
 }
 
-/// How many labels a name has; 127 at most.
+/// The number of labels of a name, at most 127.
 fn depth(name: &str) -> u32 {
     u32::try_from(memchr::memchr_iter(b'.', name.as_bytes()).count() + 1).unwrap_or(u32::MAX)
 }
@@ -182,7 +181,7 @@ impl fmt::Debug for Domains {
 }
 
 impl PartialEq for Domains {
-    /// Whether they list the same, in whatever order.
+    /// Whether they have the same entries, in any order.
     fn eq(&self, other: &Self) -> bool {
         let known = |name| other.find(name).is_some_and(|mark| self.find(name) == Some(mark));
         self.names.count == other.names.count && self.names.iter().all(known)
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_covered_as_its_patterns_say() {
+    fn a_name_is_covered_by_its_own_or_a_parents_entry() {
         let set = domains(&["partner.example", ".wide.example", "a.b.wide2.example", ".test"]);
         let rows = [
             ("partner.example", true),
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_there_twice_counts_once_and_the_wider_meaning_holds() {
+    fn a_repeated_name_counts_once_and_the_wider_entry_holds() {
         for texts in [[".a.test", "a.test"], ["a.test", ".a.test"]] {
             let set = domains(&texts);
             assert_eq!(set.names.count, 1);
@@ -265,7 +264,7 @@ mod tests {
             assert!(!set.cover(&name(&format!("other{number}.example"))), "{number}");
         }
         let octets: usize = (0..10_000).map(|number| format!("name{number}.example").len()).sum();
-        let held = set.names.octets.capacity() + set.places.allocation_size();
+        let held = set.names.octets.capacity() + set.offsets.allocation_size();
         assert!(held <= octets + 16 * 10_000, "{held}");
     }
 
@@ -275,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_covers_what_one_of_its_patterns_covers(
+        fn it_covers_a_name_exactly_if_one_of_its_patterns_does(
             list in prop::collection::vec((any::<bool>(), text()), 0..12),
             asked in text(),
         ) {

@@ -1,6 +1,6 @@
-//! Clients, sender domains and recipients that are let through without any lookup.
+//! Exempt clients, sender domains and recipients: their mail passes without any lookup.
 //!
-//! What is listed in the configuration and what is listed in files is one set of networks and one of domains.
+//! The entries of the configuration and of all files form one set of networks and one set of domains.
 
 mod domains;
 mod networks;
@@ -19,8 +19,8 @@ use crate::smtp::address::{DomainName, ForwardPath};
 pub struct Exemptions {
     /// Client networks: nothing is looked up for their connections.
     pub clients: Arc<Networks>,
-    /// Sender domains. As MAIL FROM one exempts the envelope (helo, ptr, mail_from); in From: and Reply-To: each
-    /// exempts itself only, so that a forged MAIL FROM opens no way around the check of the visible sender.
+    /// Sender domains. A listed MAIL FROM domain exempts the envelope (helo, ptr, mail_from). In From: and Reply-To: each
+    /// exempts itself only, so that a forged MAIL FROM can't bypass the check of the visible sender.
     pub domains: Arc<Domains>,
     /// Recipients: a local part for any domain (`postmaster`), or a whole address.
     pub recipients: Vec<CompactString>,
@@ -60,7 +60,7 @@ mod tests {
     use crate::smtp::pattern::DomainPattern;
 
     #[test]
-    fn entries_cover_what_they_say() {
+    fn entries_cover_clients_domains_and_recipients() {
         let networks = ["192.0.2.0/24", "2001:db8::/32"].map(|text| text.parse::<IpNet>().unwrap());
         let exempt = Exemptions {
             clients: Arc::new(networks.into_iter().collect()),

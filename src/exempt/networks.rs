@@ -1,8 +1,8 @@
-//! A set of networks, made for a million of them: sorted ranges that don't touch, found by halving.
+//! A set of networks, for up to a million entries: sorted disjoint ranges with binary search.
 //!
-//! Eight octets for an IPv4 network, 32 for an IPv6 one, less where neighbours grow together. A trie (prefix-trie 0.8) was
-//! measured beside it with a million networks: four times the time for a look-up and four times the memory. What it knows
-//! besides, the longest prefix, is not asked for here.
+//! An IPv4 network takes eight octets, an IPv6 network 32, and adjacent networks are merged. A trie (prefix-trie 0.8), measured
+//! with a million networks, took four times as long for a lookup and four times the memory. Its longest-prefix match isn't
+//! needed here.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,6 @@ use ipnet::IpNet;
 /// Bits in front of an IPv4-mapped address (RFC 4291 2.5.5.2).
 const MAPPED: u8 = 96;
 
-/// Networks; which of them covers an address is not told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Networks {
     v4: Ranges<u32>,
@@ -19,7 +18,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Whether an address (canonical: IPv4 where it came as an IPv4-mapped one) lies in one of them.
+    /// Whether an address is in one of them. The address must be canonical: IPv4, not IPv4-mapped.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
@@ -30,7 +29,7 @@ impl Networks {
 }
 
 impl FromIterator<IpNet> for Networks {
-    /// An IPv4-mapped network is the IPv4 network in it.
+    /// An IPv4-mapped network becomes its IPv4 network.
     fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
@@ -51,7 +50,7 @@ impl FromIterator<IpNet> for Networks {
     }
 }
 
-/// `::/0` and `::ffff:0:0/95` begin or end in mapped addresses without being IPv4 networks.
+/// `::/0` and `::ffff:0:0/95` contain mapped addresses and others, so they aren't IPv4 networks.
 fn is_v4(network: IpNet) -> bool {
     match network {
         IpNet::V4(_) => true,
@@ -59,7 +58,7 @@ fn is_v4(network: IpNet) -> bool {
     }
 }
 
-/// Ranges from a first to a last value, sorted; the firsts by themselves, so that a search reads few cache lines.
+/// Sorted ranges from a first to a last value. The first values are stored apart, so that a search reads few cache lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Ranges<T> {
     firsts: Box<[T]>,
@@ -73,7 +72,7 @@ impl<T> Default for Ranges<T> {
 }
 
 impl<T: Copy + Ord> Ranges<T> {
-    /// Those that overlap or are neighbours become one.
+    /// Overlapping and adjacent ranges are merged.
     fn new(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Self {
         ranges.sort_unstable();
         let mut merged: Vec<(T, T)> = Vec::new();
@@ -90,8 +89,8 @@ impl<T: Copy + Ord> Ranges<T> {
     }
 
     fn contain(&self, value: T) -> bool {
-        let begun = self.firsts.partition_point(|first| *first <= value);
-        let last = begun.checked_sub(1).and_then(|at| self.lasts.get(at));
+        let count = self.firsts.partition_point(|first| *first <= value);
+        let last = count.checked_sub(1).and_then(|at| self.lasts.get(at));
         last.is_some_and(|last| value <= *last)
     }
 }
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_family_is_not_the_other_family() {
+    fn a_network_of_a_whole_family_has_no_address_of_the_other() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let rows = [
             ("0.0.0.0/0", true, false),
@@ -149,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_grow_together_and_doubles_cost_nothing() {
+    fn adjacent_networks_are_merged_and_duplicates_are_dropped() {
         let merged = networks(&["10.0.1.0/24", "10.0.0.0/24", "10.0.0.7/32", "10.0.0.0/24", "10.0.2.0/23"]);
         assert_eq!(merged.v4.firsts.len(), 1);
         assert_eq!(merged.v4, networks(&["10.0.0.0/22"]).v4);
     }
 
     fn network() -> impl Strategy<Value = IpNet> {
-        // few distinct addresses, so that networks touch and overlap
+        // Few distinct addresses, so that networks are often adjacent or overlap.
         let v4 = (0_u32..=0xffff, 16_u8..=32).prop_map(|(low, prefix)| {
             IpNet::new(IpAddr::V4((0x0a00_0000 | low).into()), prefix).unwrap().trunc()
         });
@@ -168,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_one_of_its_networks_holds(
+        fn it_contains_an_address_exactly_if_one_of_its_networks_does(
             list in prop::collection::vec(network(), 0..40),
             low in 0_u32..=0xffff,
         ) {

@@ -190,7 +190,7 @@ impl Evaluation {
         if triples.is_empty() {
             return decision.with_wait(Some(greylist.delay()));
         }
-        let waits = triples.iter().map(|triple| match greylist.ask(triple) {
+        let waits = triples.iter().map(|triple| match greylist.check(triple) {
             GreylistAnswer::Passed => None,
             GreylistAnswer::Wait(time) => Some(time),
         });

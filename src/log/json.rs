@@ -1,4 +1,4 @@
-//! What serde_json leaves in its strings and a terminal would obey: hazards above C0.
+//! Escapes the characters above C0 that serde_json writes unescaped and a terminal would interpret.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Json<W> {
     }
 }
 
-/// Passes JSON on; hazards above C0 can stand in its strings only, and become `\uNNNN` there (RFC 8259 7).
+/// Writes JSON. Hazards above C0 occur only inside its strings, and become `\uNNNN` there (RFC 8259 7).
 pub(super) struct JsonLine<W>(W);
 
 impl<W: Write> Write for JsonLine<W> {

@@ -1,9 +1,8 @@
-//! The log: one event, one line, on standard error, written by a thread of its own.
+//! The log: one line per event, on standard error, written by a thread of its own.
 //!
-//! Much of what is logged was written by strangers. tracing-subscriber's text form lets CR, LF and format controls of
-//! `%` fields through and parts fields by blanks only, so the fields are written here: hazards escaped, and a value
-//! that could be taken for two fields quoted. Callers need not escape. JSON is escaped by serde_json up to C0; the
-//! rest is done on the way out.
+//! Many values come from clients. tracing-subscriber's text format doesn't escape CR, LF and format controls of `%`
+//! fields and separates fields by blanks only, so `text` formats the fields: it escapes hazards and quotes a value that
+//! looks like two fields. Callers need not escape. serde_json escapes C0 controls; `json` escapes the other hazards.
 
 mod json;
 mod sink;
@@ -23,7 +22,7 @@ use crate::log::json::Json;
 use crate::log::sink::{Guard, Sink};
 use crate::log::text::Fields;
 
-/// How events are written.
+/// The format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `TIME LEVEL target: message field=value ...`
@@ -35,21 +34,19 @@ pub enum Format {
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How events are written.
     pub format: Format,
     /// A level, or directives as in `info,rmxd::dns=debug`.
     pub level: String,
 }
 
-/// The words of `log.level`.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// Reads `log.level`. A lone word must be a level: left to itself, the filter takes `verbose` for a module and is silent.
+/// Parses `log.level`. A single word must be a level: `EnvFilter` would take `verbose` for a module and log nothing.
 ///
 /// # Errors
 /// What is wrong and what is allowed.
 pub fn filter(level: &str) -> Result<EnvFilter, String> {
-    let wrong = || {
+    let invalid = || {
         format!(
             "{level:?} is not allowed: {}, or by module such as \"info,rmxd::dns=debug\"",
             LEVELS.join(", ")
@@ -60,23 +57,21 @@ pub fn filter(level: &str) -> Result<EnvFilter, String> {
         LEVELS.contains(&named) || (named == "off" && part.contains('='))
     };
     if !level.split(',').all(known) {
-        return Err(wrong());
+        return Err(invalid());
     }
-    EnvFilter::builder().parse(level).map_err(|_detail| wrong())
+    EnvFilter::builder().parse(level).map_err(|_detail| invalid())
 }
 
-/// Where events are written.
 #[derive(Debug)]
 pub enum Output {
-    /// Standard error; with colours if that is a terminal.
+    /// With colours if standard error is a terminal.
     StandardError,
-    /// A file.
     File(File),
 }
 
-/// The log of the process. Dropped, it writes what is left; events after that are lost.
+/// The log of the process. Dropping it writes the remaining events; later events are lost.
 pub struct Log {
-    _writing: Guard,
+    _writer: Guard,
     format: Format,
     set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
 }
@@ -87,20 +82,20 @@ impl fmt::Debug for Log {
     }
 }
 
-/// Starts logging for the whole process; the first call counts.
+/// Starts logging for the whole process.
 ///
 /// # Errors
-/// When the level can't be read, logging was started before, or there is no thread for it.
+/// The level is invalid, logging was started before, or the thread can't be started.
 pub fn start(settings: &Settings, output: Output) -> Result<Log, String> {
     let filter = filter(&settings.level)?;
-    let (sink, writing, colour) = match output {
+    let (sink, writer, colour) = match output {
         Output::StandardError => {
-            let (sink, writing) = Sink::start(io::stderr()).map_err(|error| error.to_string())?;
-            (sink, writing, io::stderr().is_terminal() && !is_set("NO_COLOR"))
+            let (sink, writer) = Sink::start(io::stderr()).map_err(|error| error.to_string())?;
+            (sink, writer, io::stderr().is_terminal() && !is_set("NO_COLOR"))
         }
         Output::File(file) => {
-            let (sink, writing) = Sink::start(file).map_err(|error| error.to_string())?;
-            (sink, writing, false)
+            let (sink, writer) = Sink::start(file).map_err(|error| error.to_string())?;
+            (sink, writer, false)
         }
     };
     let (started, set_filter): (_, Box<dyn Fn(_) -> _ + Send + Sync>) = match settings.format {
@@ -116,14 +111,14 @@ pub fn start(settings: &Settings, output: Output) -> Result<Log, String> {
         }
     };
     started.map_err(|error| error.to_string())?;
-    Ok(Log { _writing: writing, format: settings.format, set_filter })
+    Ok(Log { _writer: writer, format: settings.format, set_filter })
 }
 
 impl Log {
-    /// Takes on another level. The format is chosen at the start only.
+    /// Applies another level.
     ///
     /// # Errors
-    /// What stays as it was.
+    /// The level is invalid, or the format differs: it can change at a start only.
     pub fn change(&self, settings: &Settings) -> Result<(), String> {
         (self.set_filter)(filter(&settings.level)?).map_err(|error| format!("log.level: {error}"))?;
         if settings.format == self.format {
@@ -196,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_event_is_one_line_whatever_its_fields_hold() {
+    fn a_text_event_is_one_line_for_any_field_values() {
         let written = text_of(|| {
             let span = tracing::info_span!("smtp", client = %HOSTILE);
             tracing::info!(parent: &span, helo = %HOSTILE, from = ?HOSTILE, reply_to = HOSTILE, "m {HOSTILE}");
@@ -209,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_can_be_taken_for_another_field() {
+    fn no_value_can_look_like_another_field() {
         let rows = [
             ("good.test", "good.test"),
             ("", "\"\""),
@@ -221,19 +216,19 @@ mod tests {
             ("a\u{a0}b", "\"a\u{a0}b\""),
         ];
         for (value, expected) in rows {
-            let written = text_of(|| tracing::info!(target: "t", helo = %value, n = 1, "said"));
-            assert_eq!(written, format!(" INFO t: said helo={expected} n=1\n"));
+            let written = text_of(|| tracing::info!(target: "t", helo = %value, n = 1, "event"));
+            assert_eq!(written, format!(" INFO t: event helo={expected} n=1\n"));
         }
-        let written = text_of(|| tracing::info!(target: "t", helo = ?"a b", "said"));
-        assert_eq!(written, " INFO t: said helo=\"a b\"\n");
+        let written = text_of(|| tracing::info!(target: "t", helo = ?"a b", "event"));
+        assert_eq!(written, " INFO t: event helo=\"a b\"\n");
     }
 
     #[test]
-    fn a_json_event_is_one_line_and_reads_back_as_it_was() {
+    fn a_json_event_is_one_line_and_parses_to_the_same_value() {
         let sink = Sink::default();
         let make = sink.clone();
         let subscriber = json(filter("info").unwrap(), move || make.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || tracing::info!(helo = %HOSTILE, "said"));
+        tracing::subscriber::with_default(subscriber, || tracing::info!(helo = %HOSTILE, "event"));
         let written = sink.written();
         let line = written.strip_suffix('\n').unwrap();
         assert!(!line.contains(is_hazard), "{line:?}");
@@ -242,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_a_level() {
+    fn only_levels_and_directives_are_accepted() {
         for good in LEVELS.into_iter().chain(["info,rmxd::dns=debug", "rmxd=debug", "warn,hickory_net=off"]) {
             assert!(filter(good).is_ok(), "{good}");
         }

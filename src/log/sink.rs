@@ -1,9 +1,8 @@
-//! Where events go: collected in memory and written by a thread of its own, so that nobody who has mail to serve waits
-//! for whoever reads the log.
+//! The sink collects events in memory, and a thread writes them, so that mail never waits for the reader of the log.
 //!
-//! A hundred times a second at most, all that has come by then is written in one piece. When the reader is so slow that
-//! the memory is used up, further events are thrown away, and their number is logged as soon as there is room again.
-//! Nothing else is lost: dropping the [`Guard`] writes what is left.
+//! The thread writes all collected events in one piece, at most a hundred times a second. If the reader is so slow that
+//! the buffer is full, further events are dropped, and their number is logged as soon as there is room again. No other
+//! event is lost: dropping the [`Guard`] writes the rest.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,18 +11,18 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long events are collected before they are written.
+/// The time to collect events before a write.
 const COLLECT: Duration = Duration::from_millis(10);
-/// Octets that may wait for a slow reader.
-const ROOM: usize = 8 << 20;
-/// What is kept of the buffers when they are empty.
+/// Octets that wait for a slow reader at most.
+const MAX_COLLECTED: usize = 8 << 20;
+/// Octets of an empty buffer that stay allocated.
 const KEPT: usize = 64 << 10;
 
-/// Takes events; clones are the same.
+/// Takes events; clones share one buffer.
 #[derive(Debug, Clone)]
 pub(super) struct Sink(Arc<Shared>);
 
-/// The writing thread; dropped, it writes what is left and ends.
+/// The writer thread. Dropping it writes the rest and waits for the end of the thread.
 #[derive(Debug)]
 pub(super) struct Guard {
     shared: Arc<Shared>,
@@ -33,7 +32,7 @@ pub(super) struct Guard {
 #[derive(Debug, Default)]
 struct Shared {
     collected: Mutex<Collected>,
-    news: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +46,7 @@ impl Sink {
     /// Starts the thread that writes to `out`.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// The thread can't be started.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, Guard)> {
         let shared = Arc::<Shared>::default();
         let writer = Arc::clone(&shared);
@@ -59,7 +58,7 @@ impl Sink {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.shared.collected().ending = true;
-        self.shared.news.notify_all();
+        self.shared.changed.notify_all();
         let ended = self.thread.take().map(JoinHandle::join);
         debug_assert!(!matches!(ended, Some(Err(_))), "the thread of the log panicked");
     }
@@ -75,22 +74,23 @@ impl Shared {
         loop {
             let mut collected = self.collected();
             while collected.text.is_empty() && !collected.ending {
-                collected = self.news.wait(collected).unwrap_or_else(PoisonError::into_inner);
+                collected = self.changed.wait(collected).unwrap_or_else(PoisonError::into_inner);
             }
             if !collected.ending {
-                let waited = self.news.wait_timeout_while(collected, COLLECT, |collected| !collected.ending);
+                let waited =
+                    self.changed.wait_timeout_while(collected, COLLECT, |collected| !collected.ending);
                 collected = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             let ending = collected.ending;
             let lost = std::mem::take(&mut collected.lost);
             std::mem::swap(&mut collected.text, &mut text);
             drop(collected);
-            // Nobody is left to be told that the log can't be written.
+            // There is no other place to report that the log can't be written.
             out.write_all(&text).and_then(|()| out.flush()).ok();
             text.clear();
             text.shrink_to(KEPT);
             if lost > 0 {
-                tracing::warn!(target: "rmxd::log", lost, "events were lost: whoever reads the log is too slow");
+                tracing::warn!(target: "rmxd::log", lost, "events were lost: the reader of the log is too slow");
             }
             if ending && self.collected().text.is_empty() {
                 return;
@@ -108,10 +108,10 @@ impl<'w> MakeWriter<'w> for Sink {
 }
 
 impl Write for &Sink {
-    /// One event, whole or not at all.
+    /// Takes an event whole, or drops it.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let mut collected = self.0.collected();
-        if collected.text.len() + event.len() > ROOM {
+        if collected.text.len() + event.len() > MAX_COLLECTED {
             collected.lost += 1;
             return Ok(event.len());
         }
@@ -119,7 +119,7 @@ impl Write for &Sink {
         collected.text.extend_from_slice(event);
         drop(collected);
         if first {
-            self.0.news.notify_one();
+            self.0.changed.notify_one();
         }
         Ok(event.len())
     }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// A reader of the log that takes each piece only when the test lets it.
+    /// A slow reader of the log, which takes each piece when the test allows it.
     struct Stuck {
         reached: Sender<()>,
         leave: Receiver<()>,
@@ -155,8 +155,8 @@ mod tests {
         }
     }
 
-    /// The test's end of a stuck reader. Its fields are dropped in their order: after a failed assertion `leave` goes
-    /// before the guard, whose thread ends then.
+    /// The test's side of a slow reader. Fields are dropped in order: after a failed assertion `leave` is dropped before the
+    /// guard, so that the thread ends.
     struct Test {
         leave: Sender<()>,
         reached: Receiver<()>,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn events_that_come_together_are_written_in_one_piece_and_in_order() {
+    fn concurrent_events_are_written_in_one_piece_and_in_order() {
         let test = stuck();
         let mut sink = &test.sink;
         sink.write_all(b"first\n").unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_reader_holds_nobody_up_and_the_lost_events_are_counted() {
+    fn a_slow_reader_blocks_no_writer_and_lost_events_are_counted() {
         let test = stuck();
         let mut sink = &test.sink;
         sink.write_all(b"first\n").unwrap();
@@ -203,10 +203,10 @@ mod tests {
             let collected = test.sink.0.collected();
             (collected.text.len(), collected.lost)
         };
-        assert_eq!((held, lost), (ROOM, 40 - (ROOM >> 20) as u64));
+        assert_eq!((held, lost), (MAX_COLLECTED, 40 - (MAX_COLLECTED >> 20) as u64));
         (0..2).for_each(|_| test.leave.send(()).unwrap());
         drop(test.guard);
         let octets: Vec<_> = test.written.try_iter().map(|text| text.len()).collect();
-        assert_eq!(octets, [6, ROOM]);
+        assert_eq!(octets, [6, MAX_COLLECTED]);
     }
 }

@@ -1,4 +1,4 @@
-//! Fields as text: hazards escaped, and a value that could be taken for two fields quoted.
+//! Formats fields as text: hazards are escaped, and a value that looks like two fields is quoted.
 
 use std::fmt::{self, Write};
 
@@ -22,7 +22,7 @@ impl<'w> FormatFields<'w> for Fields {
 struct FieldWriter<'w> {
     writer: Writer<'w>,
     first: bool,
-    /// The value at hand; its room serves all of them.
+    /// The current value; the buffer is used again for each.
     value: String,
     result: fmt::Result,
 }
@@ -62,11 +62,11 @@ impl Visit for FieldWriter<'_> {
     }
 }
 
-/// Whether a value can't be taken for two fields: no blank, quote or equals sign, or between quotes already.
+/// Whether a value can't look like two fields: it has no white space, quote or equals sign, or is already quoted.
 fn is_one_word(text: &str) -> bool {
     let is_plain = |byte: &u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'=');
     if !text.is_empty() && text.as_bytes().iter().all(is_plain) {
-        return true; // as nearly all are
+        return true; // the common case
     }
     let plain = |text: &str| {
         !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='))

@@ -1,7 +1,7 @@
-//! The counters as text: OpenMetrics, or the older text format of Prometheus for whoever asks for no other.
+//! The counters as text: OpenMetrics, or by default the older text format of Prometheus.
 //!
-//! The encoder of the crate prometheus-client writes the first; the second differs in what the comments call a counter.
-//! Combinations that never happened are left out where there are hundreds.
+//! The encoder of the crate prometheus-client writes OpenMetrics; the older format has other names for counters in its
+//! comments. Where there are hundreds of combinations of labels, those that never happened are left out.
 
 use std::fmt::{Error, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,41 +15,34 @@ use crate::metrics::histogram::{Histogram, Reading};
 use crate::metrics::{Label, LabelCounts, Metrics, VerdictCount};
 use crate::policy::identity::Identity;
 
-/// What is a state and no event, as it is now.
+/// The current state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gauges {
-    /// Clients that are connected.
     pub connections_open: usize,
     /// `limits.connections`.
     pub connections_limit: usize,
-    /// Answers that are held.
     pub cache_entries: u64,
-    /// What they take.
     pub cache_bytes: u64,
     /// `dns.cache.memory`.
     pub cache_limit_bytes: u64,
-    /// Whether some DNS server answers.
     pub dns_answering: bool,
-    /// Whether the next hop could be used when that was last tried.
+    /// Of the last probe or transaction.
     pub relay_reachable: bool,
     /// `relay.max_connections`.
     pub relay_connections_limit: usize,
-    /// Where decisions are kept.
+    /// `None` where the history is off.
     pub history: Option<HistoryGauges>,
-    /// When the daemon started.
     pub started: SystemTime,
 }
 
-/// What the history says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryGauges {
-    /// What it takes on disk.
+    /// On disk.
     pub bytes: u64,
-    /// Decisions that were not kept since the start, as the disk was too slow.
+    /// Decisions since the start that were not kept because the disk was too slow.
     pub dropped: u64,
 }
 
-/// In which words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.
@@ -81,7 +74,7 @@ pub(super) fn exposition(metrics: &Metrics, gauges: &Gauges, format: Format) -> 
     }
 }
 
-/// There a counter is called as its only sample is, and there are neither units nor an end.
+/// In the older format a counter has the name of its sample, and there are neither units nor an end mark.
 fn older(open: &str) -> String {
     let mut text = String::with_capacity(open.len());
     let mut lines = open.lines().peekable();
@@ -116,16 +109,16 @@ struct Snapshot {
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let mut families = Families(encoder);
-        self.about_us(&mut families)?;
-        self.about_clients(&mut families)?;
-        self.about_dns(&mut families)?;
-        self.about_the_relay(&mut families)?;
-        self.about_history(&mut families)
+        self.daemon(&mut families)?;
+        self.clients(&mut families)?;
+        self.dns(&mut families)?;
+        self.relay(&mut families)?;
+        self.history(&mut families)
     }
 }
 
 impl Snapshot {
-    fn about_us(&self, families: &mut Families<'_>) -> Result<(), Error> {
+    fn daemon(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let mut family = families.gauge("rmxd_build_info", "The version that runs; always 1")?;
         family.encode_family(&version)?.encode_gauge(&1_u64)?;
@@ -140,10 +133,10 @@ impl Snapshot {
         )
     }
 
-    fn about_clients(&self, families: &mut Families<'_>) -> Result<(), Error> {
+    fn clients(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let (counters, gauges) = (&self.metrics.0, &self.gauges);
         let help = "Connections that came in, by what became of them";
-        families.tally("rmxd_connections", help, "outcome", &counters.connections)?;
+        families.by_label("rmxd_connections", help, "outcome", &counters.connections)?;
         let open = gauges.connections_open as u64;
         families.gauge("rmxd_connections_open", "Clients that are connected")?.encode_gauge(&open)?;
         let limit = gauges.connections_limit as u64;
@@ -151,7 +144,7 @@ impl Snapshot {
         let help = "Decisions; with mode monitor a refusal was not carried out";
         let mut family = families.counters("rmxd_verdicts", help)?;
         for VerdictCount { verdict, cause, mode, count } in counters.verdicts.each() {
-            // What can be expected is there from the start, so that a rate has a beginning.
+            // Accepts are there from the start, so that a rate has a first value.
             if count > 0 || cause.is_none() && verdict.name() == "accept" {
                 let reason = cause.map_or(NONE, |(_, why)| why.name());
                 let identity = cause.and_then(|(identity, _)| identity).map_or(NONE, Identity::name);
@@ -181,7 +174,7 @@ impl Snapshot {
         )
     }
 
-    fn about_dns(&self, families: &mut Families<'_>) -> Result<(), Error> {
+    fn dns(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let (counters, gauges) = (&self.metrics.0, &self.gauges);
         let mut family =
             families.counters("rmxd_dns_queries", "Questions that the cache had no answer to")?;
@@ -192,16 +185,16 @@ impl Snapshot {
         let help = "Whether some DNS server answers";
         families.gauge("rmxd_dns_answering", help)?.encode_gauge(&u64::from(gauges.dns_answering))?;
         let help = "Look-ups, by what the cache held";
-        families.tally("rmxd_cache_lookups", help, "result", &counters.cache_lookups)?;
+        families.by_label("rmxd_cache_lookups", help, "result", &counters.cache_lookups)?;
         families.gauge("rmxd_cache_entries", "Answers that are held")?.encode_gauge(&gauges.cache_entries)?;
         families.bytes("rmxd_cache", "What the answers take that are held", gauges.cache_bytes)?;
         families.bytes("rmxd_cache_limit", "dns.cache.memory", gauges.cache_limit_bytes)
     }
 
-    fn about_the_relay(&self, families: &mut Families<'_>) -> Result<(), Error> {
+    fn relay(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let (counters, gauges) = (&self.metrics.0, &self.gauges);
         let help = "Transactions with the next hop, by how they ended";
-        families.tally("rmxd_relay_transactions", help, "outcome", &counters.relay_transactions)?;
+        families.by_label("rmxd_relay_transactions", help, "outcome", &counters.relay_transactions)?;
         let help = "Connections to the relay, in use or waiting for it";
         let open = self.metrics.relay_connections();
         families.gauge("rmxd_relay_connections_open", help)?.encode_gauge(&open)?;
@@ -211,7 +204,7 @@ impl Snapshot {
         families.gauge("rmxd_relay_reachable", help)?.encode_gauge(&u64::from(gauges.relay_reachable))
     }
 
-    fn about_history(&self, families: &mut Families<'_>) -> Result<(), Error> {
+    fn history(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let Some(HistoryGauges { bytes, dropped }) = self.gauges.history else { return Ok(()) };
         families.bytes("rmxd_history", "What the history of decisions takes on disk", bytes)?;
         let help =
@@ -220,10 +213,9 @@ impl Snapshot {
     }
 }
 
-/// For a label that has no value.
+/// For a label without a value.
 const NONE: &str = "none";
 
-/// Writes families of metrics.
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
@@ -254,7 +246,7 @@ impl Families<'_> {
         self.counters(name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    fn tally<L: Label>(
+    fn by_label<L: Label>(
         &mut self,
         name: &str,
         help: &str,
@@ -307,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_say_the_same() {
+    fn both_formats_have_the_same_samples() {
         let metrics = Metrics::default();
         metrics.connection(Connection::Served);
         metrics.cache_lookup(CacheResult::Stale);

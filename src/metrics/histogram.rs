@@ -1,29 +1,27 @@
-//! How long things take: a count for each span of time, by atomics only.
+//! A histogram of durations, by atomics only.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds in microseconds: an answer of the cache takes some, a question that nobody answers 30 s at most.
+/// Upper bounds in microseconds, from an answer of the cache to the longest timeout of a question, 30 s.
 const BOUNDS: [u64; 15] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000,
     10_000_000, 30_000_000,
 ];
 
-/// Times that were observed.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    /// One for each bound, and one for what is above.
+    /// One for each bound, and one above the last.
     counts: [AtomicU64; BOUNDS.len() + 1],
-    /// In microseconds; good for half a million years.
+    /// In microseconds.
     sum: AtomicU64,
 }
 
-/// What it says now.
 #[derive(Debug, PartialEq)]
 pub(super) struct Reading {
     pub(super) sum: f64,
     pub(super) count: u64,
-    /// Upper bound in seconds, and how many there are between the bound before and this one.
+    /// Upper bound in seconds, and the count between the previous bound and this one.
     pub(super) buckets: Vec<(f64, u64)>,
 }
 
@@ -64,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_can_not_be_does_no_harm() {
+    fn the_longest_duration_is_counted() {
         let histogram = Histogram::default();
         histogram.observe(Duration::MAX);
         assert_eq!(histogram.read().count, 1);

@@ -1,8 +1,8 @@
-//! Who counts as one client where something is shared out: an IPv4 address, or an IPv6 /64 (one customer's network).
+//! The network that counts as one client for quotas: an IPv4 address, or an IPv6 /64 (the network of one customer).
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The network that stands for a client; of an IPv4-mapped address, the IPv4 address.
+/// The client's network; for an IPv4-mapped address the IPv4 address.
 #[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -1,8 +1,7 @@
-//! Findings to a verdict (contract 3.2): the one place that decides.
+//! From findings to a verdict (contract 3.2): the only place that decides.
 //!
-//! Reject before defer before greylist; identities in their order. A `temperror` where the action refuses is
-//! `policy.on_dns_error`. Who came before is not known here: the gate asks that of the greylist, where nothing stronger
-//! refuses.
+//! Reject goes before defer, and defer before greylist; identities keep their order. For a `temperror` of a rule whose action
+//! refuses, `policy.on_dns_error` counts. The gate checks the greylist if the decision is to greylist.
 
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, OnDnsError, Policy};
 
-/// What is done with a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// The message goes to the next hop.
@@ -38,62 +36,61 @@ impl Verdict {
     }
 }
 
-/// What refused, and how.
+/// The cause of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// Why; [`Reason::DnsError`] for a temperror, [`Reason::Greylisted`] where that is the action.
+    /// [`Reason::DnsError`] for a temperror, [`Reason::Greylisted`] for the action `greylist`.
     pub reason: Reason,
-    /// The action that took effect: [`Action::Greylist`], [`Action::Defer`] or [`Action::Reject`].
+    /// The action in force: [`Action::Greylist`], [`Action::Defer`] or [`Action::Reject`].
     pub action: Action,
-    /// Greylisted: when the client may come again, as far as that is known.
+    /// For a greylisted client: the time until a retry passes, if it is known.
     pub wait: Option<Duration>,
-    /// The place of the finding that refused, among those that were judged. `None`: no rule refused, so that there is
-    /// neither an identity nor an exemption.
+    /// The index of the finding that refused. `None` for a refusal without a rule, which has no identity and no exemption.
     pub finding: Option<usize>,
-    /// What the reply names: the finding's subject, or what no rule is needed to refuse.
+    /// The subject of the reply: that of the finding, or the text that was refused without a rule.
     pub subject: CompactString,
 }
 
 impl Cause {
-    /// A refusal that no rule made.
+    /// The cause of a refusal without a rule.
     #[must_use]
     pub fn without_rule(reason: Reason, subject: impl Into<CompactString>) -> Self {
         let action = if reason.is_temporary() { Action::Defer } else { Action::Reject };
         Self { reason, action, wait: None, finding: None, subject: subject.into() }
     }
 
-    /// The finding that refused, among those that the decision was made of.
+    /// The finding that refused; `findings` are those of the decision.
     #[must_use]
     pub fn finding_of<'f>(&self, findings: &'f [Finding]) -> Option<&'f Finding> {
         findings.get(self.finding?)
     }
 }
 
-/// A verdict with what decided it.
+/// A verdict with its cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What the policy says of these findings, whatever the mode.
+    /// The verdict of the policy, even in monitor mode.
     pub verdict: Verdict,
-    /// What refused; `None` exactly when the verdict is accept.
+    /// `None` exactly if the verdict is accept.
     pub cause: Option<Cause>,
-    /// Whether it is carried out.
+    /// In mode monitor, a refusal isn't carried out.
     pub mode: Mode,
 }
 
 impl Decision {
-    /// Whether the client is refused: the verdict says so and the mode carries it out.
+    /// Whether the client is refused: the verdict isn't accept, and the mode is enforce.
     #[must_use]
     pub fn refuses(&self) -> bool {
         self.mode == Mode::Enforce && self.verdict != Verdict::Accept
     }
 
-    /// Whether it is greylisting that stands in the way, and nothing else.
+    /// Whether greylisting is the only cause of the refusal.
     #[must_use]
     pub fn greylists(&self) -> bool {
         self.cause.as_ref().is_some_and(|cause| cause.action == Action::Greylist)
     }
 
-    /// The same, with what the greylist says: `None` = the client has come again in time.
+    /// Adds the result of the greylist: the wait, or `None` if the retry passes.
     #[must_use]
     pub fn with_wait(self, wait: Option<Duration>) -> Self {
         match (self.greylists(), wait) {
@@ -104,26 +101,26 @@ impl Decision {
     }
 }
 
-/// The decision on a transaction that the operator exempted: nothing was looked up, nothing can refuse it.
+/// The decision for an exempt transaction: it is accepted without lookups.
 #[must_use]
 pub fn exempt() -> Decision {
     Decision { verdict: Verdict::Accept, cause: None, mode: Mode::Enforce }
 }
 
-/// A refusal for which no policy is asked, in every mode and for exempt clients too.
+/// A refusal that applies in every mode and to exempt clients too.
 #[must_use]
 pub fn always_refused(reason: Reason, subject: impl Into<CompactString>) -> Decision {
     let verdict = if reason.is_temporary() { Verdict::Defer } else { Verdict::Reject };
     Decision { verdict, cause: Some(Cause::without_rule(reason, subject)), mode: Mode::Enforce }
 }
 
-/// Judges findings by the policy.
+/// Applies the policy to the findings.
 #[must_use]
 pub fn decide(policy: &Policy, findings: &[Finding]) -> Decision {
     decide_by(policy, findings, |_finding| true)
 }
 
-/// The same by those findings that count here; the others are tags.
+/// As [`decide`], for the findings for which `counts` returns true; the others are only tags.
 #[must_use]
 pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding) -> bool) -> Decision {
     let strongest = findings
@@ -149,7 +146,7 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
     Decision { verdict, cause, mode: policy.mode }
 }
 
-/// What one finding leads to; `None` when it refuses nothing.
+/// The action and reason of one finding; `None` if it doesn't refuse.
 fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
     let action = policy.rules(finding.identity).action(finding.rule);
     match finding.outcome {
@@ -224,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn greylisting_comes_after_all_that_refuses_and_can_be_passed() {
+    fn greylisting_is_the_weakest_refusal_and_can_be_passed() {
         use Identity::{From, Helo, MailFrom, Ptr};
         let policy = Policy { helo: rules(Action::Greylist, Action::Off), ..policy() };
         let policy = Policy { mail_from: rules(Action::Reject, Action::Greylist), ..policy };
@@ -243,15 +240,15 @@ mod tests {
             assert_eq!((decision.verdict, decided, cause.reason), (verdict, identity, reason));
             assert_eq!((decision.refuses(), cause.wait), (true, None));
             let wait = Some(Duration::from_secs(7));
-            let told = decision.clone().with_wait(wait).cause.unwrap().wait;
-            assert_eq!(told, wait.filter(|_| reason == Reason::Greylisted));
+            let stored = decision.clone().with_wait(wait).cause.unwrap().wait;
+            assert_eq!(stored, wait.filter(|_| reason == Reason::Greylisted));
             let passed = decision.with_wait(None);
             assert_eq!(passed.refuses(), reason != Reason::Greylisted, "{identity}");
         }
     }
 
     #[test]
-    fn exists_is_named_before_matches() {
+    fn a_failure_of_exists_goes_before_one_of_matches() {
         let both = [
             finding(Identity::MailFrom, Rule::Matches, RuleResult::Fail(Reason::NotAnExchanger)),
             finding(Identity::MailFrom, Rule::Exists, RuleResult::Fail(Reason::NoSuchDomain)),
@@ -261,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn dns_trouble_never_rejects() {
+    fn a_dns_failure_never_rejects() {
         for action in [Action::Off, Action::Tag, Action::Greylist, Action::Defer, Action::Reject] {
             for on_dns_error in [OnDnsError::Defer, OnDnsError::Accept] {
                 let policy = Policy { mail_from: rules(action, Action::Off), on_dns_error, ..policy() };
@@ -278,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn monitor_refuses_nothing_and_still_says_what_it_would_have_done() {
+    fn monitor_mode_refuses_nothing_and_keeps_the_verdict() {
         let policy = Policy { mode: Mode::Monitor, ..policy() };
         let decision =
             decide(&policy, &[finding(Identity::From, Rule::Exists, RuleResult::Fail(Reason::NoMx))]);

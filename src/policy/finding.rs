@@ -1,4 +1,4 @@
-//! What one rule said of one identity's domain.
+//! A finding: the result of one rule for one domain of an identity.
 
 use compact_str::CompactString;
 
@@ -7,14 +7,14 @@ use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Rule, Rung};
 
-/// Why a rule had nothing to look at.
+/// Why a rule has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Absence {
     /// The null sender `<>`, or no Reply-To: field.
     NotGiven,
-    /// The operator exempted it; DNS was not asked.
+    /// The domain is exempt; it wasn't looked up.
     Exempt,
-    /// Only a DKIM signature may still satisfy it, which is known when the body has come.
+    /// Only a DKIM signature can still satisfy the rule, which needs the body.
     AwaitsBody,
 }
 
@@ -23,11 +23,11 @@ pub enum Absence {
 pub enum RuleResult {
     /// A rung held.
     Pass(Rung),
-    /// No rung held, and DNS was clear about it.
+    /// No rung held, and no DNS failure was involved.
     Fail(Reason),
-    /// DNS was in trouble where it mattered.
+    /// A DNS failure left the result open.
     TempError(DnsFailure),
-    /// Nothing to look at.
+    /// The rule has no result.
     None(Absence),
 }
 
@@ -44,19 +44,15 @@ impl RuleResult {
     }
 }
 
-/// What one rule said of one domain of an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Whose domain.
     pub identity: Identity,
-    /// Which rule.
     pub rule: Rule,
-    /// The domain as far as it could be read, printable; empty where there was none.
+    /// The domain as far as it could be parsed, printable; empty if there is none.
     pub domain: CompactString,
-    /// The address that the domain was taken from (`a@spoof.test`), printable; equal to `domain` where there is none.
+    /// The address of the domain (`a@spoof.test`), printable; equal to `domain` if there is no address.
     pub subject: CompactString,
-    /// The result.
     pub outcome: RuleResult,
-    /// Every question that was asked for it, in the order of asking.
+    /// The DNS questions of this finding with their answers, in order.
     pub evidence: Vec<Evidence>,
 }

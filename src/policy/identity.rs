@@ -1,13 +1,13 @@
-//! The five sender names that are looked at.
+//! The five sender names that rmxd checks.
 
 use std::fmt;
 
-/// One of the sender names of a message; the order is that in which failures decide (helo, ptr, mail_from, from, reply_to).
+/// A sender name of a message. The order is that in which failures decide: helo, ptr, mail_from, from, reply_to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identity {
     /// The argument of HELO or EHLO (RFC 5321 4.1.1.1).
     Helo,
-    /// The name that the PTR record of the client's address gives.
+    /// The PTR name of the client's address.
     Ptr,
     /// The domain of the reverse path (RFC 5321 4.1.1.2).
     MailFrom,

@@ -1,7 +1,7 @@
-//! The rules, pure: what was found about each identity, and the verdict that follows (no I/O, no clock).
+//! The rules, pure (no I/O, no clock): the findings of each identity, and the verdict that follows from them.
 //!
-//! [`evidence`] is what DNS said, [`finding`] what one rule made of it for one identity, [`decide`] the one place
-//! that turns findings into a verdict, and [`reason`] the one table from a reason to reply, log name and help.
+//! A [`finding`] is the result of one rule for one identity, with the DNS answers as evidence. [`decide`] is the only place
+//! that turns findings into a verdict, and [`reason`] the only table from a reason to its reply, log name and help text.
 
 pub mod client;
 pub mod decide;

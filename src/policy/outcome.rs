@@ -1,4 +1,4 @@
-//! What became of a transaction in the end (contract 2), whatever its verdict was.
+//! The outcome of a transaction (contract 2), which is independent of its verdict.
 
 /// The outcome of a transaction that had a MAIL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -7,11 +7,11 @@ pub enum Outcome {
     Delivered,
     /// rmxd refused the sender, every recipient or the message.
     Refused,
-    /// The relay refused the sender, every recipient or the message, in its own words.
+    /// The relay refused the sender, every recipient or the message, with its own reply.
     RelayRefused,
-    /// The relay could not be reached, broke off or talked nonsense.
+    /// The relay could not be reached, closed the connection, or sent an invalid reply.
     RelayFailed,
-    /// The client left or gave up before the end of a message.
+    /// The client disconnected or gave up before the end of a message.
     NotCompleted,
 }
 

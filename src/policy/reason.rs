@@ -1,4 +1,4 @@
-//! Why mail is refused: the one table from a reason to reply codes, log name and help text (contract 3.8).
+//! The reasons for refusals: the only table from a reason to reply code, log name and help text (contract 3.8).
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::policy::identity::Identity;
 use crate::policy::rule::Action;
 use crate::smtp::reply::{Enhanced, Reply};
 
-/// Why a rule failed, or why a message is refused without one.
+/// Why a rule failed, or why a message is refused without a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// NXDOMAIN.
@@ -17,31 +17,31 @@ pub enum Reason {
     MxUnresolvable,
     /// MX hosts have addresses, none that mail can be sent to.
     MxUnroutable,
-    /// The domain says that it takes no mail (RFC 7505).
+    /// The domain has a null MX: it takes no mail (RFC 7505).
     NullMx,
     /// The client is none of the domain's mail exchangers.
     NotAnExchanger,
     /// The client's address has no PTR record.
     NoPtr,
-    /// No PTR name leads back to the client's address.
+    /// No PTR name has the client's address.
     PtrNotConfirmed,
-    /// Not a name that DNS could have an MX for.
+    /// A name that can't have an MX record.
     InvalidDomain,
     /// From: missing, empty or repeated, and the like.
     MalformedHeader,
-    /// DNS is in trouble.
+    /// A DNS failure.
     DnsError,
-    /// A rule failed whose action is to let the client come again.
+    /// A rule with the action `greylist` failed, and the client has to retry.
     Greylisted,
-    /// No rule of ours: the recipient is outside `relay.domains`, or routed through them.
+    /// The recipient is outside `relay.domains`, or routed through them.
     RelayingDenied,
-    /// The next hop can't be reached, or doesn't want to talk to us.
+    /// The next hop can't be reached, or refuses the connection.
     RelayUnreachable,
-    /// The next hop broke off, was silent, or talked nonsense.
+    /// The next hop closed the connection, timed out, or sent an invalid reply.
     RelayLost,
     /// Bare CR, bare LF or NUL.
     BareNewline,
-    /// What stands in MAIL or RCPT is no address.
+    /// The argument of MAIL or RCPT isn't an address.
     BadAddress,
     /// A parameter of MAIL, RCPT or DATA that can't be carried out.
     BadParameter,
@@ -49,9 +49,9 @@ pub enum Reason {
     TooBig,
     /// `limits.recipients`.
     TooManyRecipients,
-    /// So many Received: fields that the message goes round.
+    /// So many Received: fields that the message is in a loop.
     MailLoop,
-    /// The next hop refused the client, the sender, a recipient or the message, in its own words.
+    /// The next hop refused the client, the sender, a recipient or the message, with its own reply.
     RelayRefused,
     /// The client sends too slowly while others wait for the next hop.
     TooSlow,
@@ -62,7 +62,6 @@ pub enum Reason {
 enum Code {
     /// 550 for reject, 450 for defer.
     ByAction,
-    /// Always these.
     Always(u16),
 }
 
@@ -73,7 +72,7 @@ struct Row {
     code: Code,
     /// Subject and detail of the enhanced code; the class is that of the code.
     status: (u16, u16),
-    /// Reads on after the domain: "spoof.test HAS NO MX RECORD"; empty where the subject is a sentence already.
+    /// Follows the domain: "spoof.test HAS NO MX RECORD"; empty if the subject is a sentence already.
     text: &'static str,
     help: &'static str,
 }
@@ -113,7 +112,7 @@ impl Reason {
                 Code::ByAction,
                 bad_domain(identity),
                 "does not exist",
-                "DNS says that there is no such domain (NXDOMAIN). Check the spelling of the sender's address.",
+                "The domain does not exist in DNS (NXDOMAIN). Check the spelling of the sender's address.",
             ),
             Self::NoMx => (
                 "no_mx",
@@ -141,7 +140,7 @@ impl Reason {
                 Code::ByAction,
                 (7, 27),
                 "has a null MX and takes no mail",
-                "The domain declares that it takes no mail (RFC 7505), so it can't be a sender's.",
+                "The domain declares that it takes no mail (RFC 7505), so it can't be a sender domain.",
             ),
             Self::NotAnExchanger => (
                 "not_an_exchanger",
@@ -156,7 +155,7 @@ impl Reason {
                 Code::ByAction,
                 (7, 25),
                 "has no PTR record",
-                "The client's address has no name. Ask its provider for a PTR record.",
+                "The client's address has no host name. Its provider can add a PTR record.",
             ),
             Self::PtrNotConfirmed => (
                 "ptr_not_confirmed",
@@ -184,14 +183,14 @@ impl Reason {
                 Code::Always(451),
                 (4, 3),
                 "can't be looked up now",
-                "DNS did not answer, so nothing is known about the domain. Sending again later is right.",
+                "The domain could not be looked up in DNS, so the result is unknown. Mail servers retry by themselves.",
             ),
             Self::Greylisted => (
                 "greylisted",
                 Code::Always(450),
                 (7, 1),
                 "is greylisted",
-                "This client's network is new for this sender and recipient. Mail servers send again by themselves, and then it is taken.",
+                "This client's network is new for this sender and recipient. Mail servers retry by themselves, and then the message is accepted.",
             ),
             Self::RelayingDenied => (
                 "relaying_denied",
@@ -205,29 +204,29 @@ impl Reason {
                 Code::Always(451),
                 (4, 1),
                 "the mail server behind can't be reached, try again later",
-                "The next hop refused the connection, its greeting or XCLIENT, or all connections to it are in use. The log of this \
-                 time says which.",
+                "The next hop refused the connection, its greeting or XCLIENT, or all connections to it are in use. The log has a \
+                 line with the cause.",
             ),
             Self::RelayLost => (
                 "relay_lost",
                 Code::Always(451),
                 (4, 2),
                 "the connection to the mail server behind was lost, try again later",
-                "The next hop closed the connection, was silent for too long, or answered what is no SMTP.",
+                "The next hop closed the connection, timed out, or sent a reply that is not SMTP.",
             ),
             Self::BareNewline => (
                 "bare_newline",
                 Code::Always(521),
                 (5, 2),
                 "is not allowed, lines end in CRLF; closing connection",
-                "A bare CR, a bare LF or a NUL came in. The sending software is broken, or tries to smuggle mail.",
+                "The client sent a bare CR, a bare LF or a NUL. The sending software is broken, or tries to smuggle mail.",
             ),
             Self::BadAddress => (
                 "bad_address",
                 Code::Always(501),
                 if identity == Identity::MailFrom { (1, 7) } else { (1, 3) },
                 "",
-                "What MAIL or RCPT names is not an address (RFC 5321 4.1.2). Nothing was looked up; correct it at the sender.",
+                "The argument of MAIL or RCPT is not an address (RFC 5321 4.1.2). Nothing was looked up; correct it at the sender.",
             ),
             Self::BadParameter => (
                 "bad_parameter",
@@ -248,21 +247,21 @@ impl Reason {
                 Code::Always(452),
                 (5, 3),
                 "",
-                "The transaction has limits.recipients already. Mail servers send the rest in another transaction by themselves.",
+                "The transaction has reached limits.recipients. Mail servers send to the other recipients in another transaction.",
             ),
             Self::MailLoop => (
                 "mail_loop",
                 Code::Always(554),
                 (4, 6),
                 "",
-                "The message has so many Received: fields that it goes round between servers (RFC 5321 6.3). Look for a forwarding that leads back.",
+                "The message has so many Received: fields that it must be in a loop (RFC 5321 6.3). Look for a forwarding back to an earlier server.",
             ),
             Self::RelayRefused => (
                 "relay_refused",
                 Code::ByAction,
                 (0, 0),
                 "",
-                "The mail server behind refused it in its own words, which the reply gives. Its log and its rules say why.",
+                "The mail server behind rmxd refused it; the reply has the text of that server. Look for the cause in its log.",
             ),
             Self::TooSlow => (
                 "too_slow",
@@ -270,7 +269,7 @@ impl Reason {
                 (4, 2),
                 "data came too slowly while others wait, closing connection",
                 "The client sent less than limits.data_rate, or for longer than limits.message_time, while others waited for a \
-                 connection to the next hop. Nothing was delivered. Mail servers send again by themselves.",
+                 connection to the next hop. Nothing was delivered. Mail servers retry by themselves.",
             ),
         };
         Row { name, code, status, text, help }
@@ -282,14 +281,14 @@ impl Reason {
         self.row(Identity::MailFrom).name
     }
 
-    /// What it means and what the sender's side can do, for people.
+    /// What the reason means, and what the sender's side can do.
     #[must_use]
     pub fn help(self) -> &'static str {
         self.row(Identity::MailFrom).help
     }
 
-    /// Whether only a rule refuses for it. The others are refused whatever the policy says, and a header that begins with a
-    /// continuation line is malformed in that way.
+    /// Whether only a rule refuses for this reason. Mail with one of the other reasons is refused by any policy; so is a header
+    /// that begins with a continuation line.
     #[must_use]
     pub fn is_of_a_rule(self) -> bool {
         match self {
@@ -325,14 +324,14 @@ impl Reason {
         matches!(self.row(Identity::MailFrom).code, Code::Always(400..=499))
     }
 
-    /// What reads on after the domain: "has no MX record"; empty where the subject says it.
+    /// The text after the domain, such as "has no MX record"; empty if the subject is a sentence.
     #[must_use]
     pub fn text(self) -> &'static str {
         self.row(Identity::MailFrom).text
     }
 
-    /// The reply for a refusal. `subject` is what the client gave (an address, a field's name), `domain` what was looked up.
-    /// `suffix` is what follows in the text: the id and the help address.
+    /// The reply for a refusal. `subject` is the client's text (an address, the name of a field), `domain` the domain that was
+    /// looked up, and `suffix` the end of the text with the id and the help URL.
     #[must_use]
     pub fn reply(
         self,
@@ -358,7 +357,7 @@ impl Reason {
         reply(code, row.status, text).ending_with(suffix)
     }
 
-    /// The reply for a reason that no rule gives: `subject` goes before the text, the id or nothing behind it.
+    /// The reply for a reason without a rule: `subject`, the text, then `suffix`.
     #[must_use]
     pub fn plain_reply(self, subject: &str, suffix: &str) -> Reply {
         let row = self.row(Identity::MailFrom);
@@ -376,7 +375,7 @@ fn reply(code: u16, (subject, detail): (u16, u16), text: String) -> Reply {
     Reply::new(code, Enhanced(class, subject, detail), text)
 }
 
-/// The status of a domain that can't take mail: 1.8 (bad sender's system address) for the envelope sender only.
+/// The enhanced status for a domain that can't take mail: X.1.8 (bad sender's system address) for MAIL FROM only.
 fn bad_domain(identity: Identity) -> (u16, u16) {
     match identity {
         Identity::MailFrom => (1, 8),

@@ -1,20 +1,20 @@
-//! Rules, the rungs that can satisfy them, and what a failure leads to: the operator's policy as one value.
+//! The operator's policy: rules, the rungs that can satisfy them, and the actions for failures.
 
 use std::fmt;
 
 use crate::policy::identity::Identity;
 
-/// What is asked of an identity's domain.
+/// A condition for an identity's domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     /// The domain has a valid MX.
     Exists,
-    /// And the client's address is among the addresses of its MX hosts.
+    /// The client's address is among the addresses of its MX hosts.
     Matches,
 }
 
 impl Rule {
-    /// Both, in the order in which they are judged.
+    /// In the order of the lookups.
     pub const ALL: [Self; 2] = [Self::Exists, Self::Matches];
 
     /// The name in configuration and logs.
@@ -33,7 +33,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// One way to satisfy a rule; those that the configuration lists are tried in its order.
+/// One way to satisfy a rule. Those in the configuration are tried in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rung {
     /// exists: a valid MX. matches: the client's address is an address of an MX host.
@@ -74,14 +74,14 @@ impl fmt::Display for Rung {
     }
 }
 
-/// What a failed rule leads to, weakest first.
+/// What happens if a rule fails, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
     /// Not looked up.
     Off,
     /// Accepted and written into Authentication-Results.
     Tag,
-    /// 4xx until the same client network, sender and recipient come again.
+    /// 4xx until the same client network retries with the same sender and recipient.
     Greylist,
     /// 4xx.
     Defer,
@@ -119,7 +119,7 @@ pub struct IdentityRules {
     /// Rungs of `exists`, in order; of [`Rung::Mx`], [`Rung::Address`], [`Rung::Organization`].
     pub exists_by: Vec<Rung>,
     /// Rungs of `matches`, in order; of [`Rung::Mx`], [`Rung::Network`], [`Rung::Ptr`], [`Rung::Spf`], and of
-    /// [`Rung::Dkim`], which is looked at last wherever it stands: it needs the body.
+    /// [`Rung::Dkim`], which is always tried last: it needs the body.
     pub matches_by: Vec<Rung>,
 }
 
@@ -133,19 +133,19 @@ impl IdentityRules {
         }
     }
 
-    /// The rules that are looked at, in their order.
+    /// The rules that aren't off, in their order.
     pub fn active(&self) -> impl Iterator<Item = Rule> + use<> {
-        let looked_at = Rule::ALL.map(|rule| (rule, self.action(rule) != Action::Off));
-        looked_at.into_iter().filter(|(_, active)| *active).map(|(rule, _)| rule)
+        let rules = Rule::ALL.map(|rule| (rule, self.action(rule) != Action::Off));
+        rules.into_iter().filter(|(_, active)| *active).map(|(rule, _)| rule)
     }
 
-    /// Whether anything is asked about this identity.
+    /// Whether any rule of this identity isn't off.
     #[must_use]
     pub fn looks(&self) -> bool {
         self.exists != Action::Off || self.matches != Action::Off
     }
 
-    /// Whether anything that is asked about this identity can refuse mail.
+    /// Whether any rule of this identity can refuse mail.
     #[must_use]
     pub fn refuses(&self) -> bool {
         self.exists.refuses() || self.matches.refuses()
@@ -155,7 +155,7 @@ impl IdentityRules {
 /// Whether refusals are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Refusals are answered.
+    /// Refusals are sent to the client.
     Enforce,
     /// Everything is computed, logged and tagged; nothing is refused.
     Monitor,
@@ -172,7 +172,7 @@ impl Mode {
     }
 }
 
-/// At which command the envelope's verdict is answered.
+/// The command whose reply has the verdict on the envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RejectAt {
     /// At each RCPT TO: the log knows the recipient, and recipients can be exempt.
@@ -181,7 +181,7 @@ pub enum RejectAt {
     Mail,
 }
 
-/// What a DNS failure leads to where the failed rule's action refuses.
+/// What happens after a DNS failure, if the rule's action refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnDnsError {
     /// 451 4.4.3.
@@ -190,26 +190,19 @@ pub enum OnDnsError {
     Accept,
 }
 
-/// What the operator decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Whether refusals are carried out.
     pub mode: Mode,
-    /// Where the envelope is refused.
     pub reject_at: RejectAt,
-    /// What a DNS failure leads to.
     pub on_dns_error: OnDnsError,
-    /// What an ambiguous or missing From: or Reply-To: leads to: [`Action::Reject`] or [`Action::Tag`].
+    /// The action for an ambiguous From: or Reply-To: field and for a missing From: field; [`Action::Reject`] or
+    /// [`Action::Tag`].
     pub malformed: Action,
-    /// Rules of HELO.
     pub helo: IdentityRules,
-    /// Rules of the PTR name.
     pub ptr: IdentityRules,
-    /// Rules of MAIL FROM.
     pub mail_from: IdentityRules,
-    /// Rules of From:.
     pub from: IdentityRules,
-    /// Rules of Reply-To:.
     pub reply_to: IdentityRules,
 }
 

@@ -1,42 +1,37 @@
-//! What the client is answered for the next hop: the relay's own words, or why there are none.
+//! The client's reply to a recipient or a message: the relay's own, or ours where the relay has none for it.
 
 use std::fmt;
 
 use crate::policy::reason::Reason;
 use crate::smtp::reply::Reply;
 
-/// The answer to a recipient or a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HopReply {
-    /// For the client.
     pub reply: Reply,
-    /// Why the next hop didn't take it; `None` where it did.
+    /// `None` where the next hop accepted it.
     pub trouble: Option<NextHopFailure>,
 }
 
-/// Why the next hop didn't take something.
+/// The cause of a recipient or message that the next hop didn't accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextHopFailure {
-    /// [`Reason::RelayRefused`] where the client is given the relay's own words.
+    /// [`Reason::RelayRefused`] where the client gets the relay's own reply.
     pub reason: Reason,
-    /// The relay's reply, whether the client is given it or not.
+    /// The relay's reply, also where the client gets another one.
     pub reply: Option<Reply>,
 }
 
 impl HopReply {
-    /// The next hop has taken it.
     #[must_use]
     pub fn taken(reply: Reply) -> Self {
         Self { reply, trouble: None }
     }
 
-    /// The next hop hasn't.
     #[must_use]
     pub fn not_taken(reply: Reply, reason: Reason) -> Self {
         Self { reply, trouble: Some(NextHopFailure { reason, reply: None }) }
     }
 
-    /// Whether the next hop has taken it.
     #[must_use]
     pub fn is_positive(&self) -> bool {
         self.trouble.is_none() && self.reply.is_positive()

@@ -1,5 +1,5 @@
-//! What XCLIENT and XFORWARD say of a client, value by value: in xtext (RFC 3461 4), with Postfix's words for what isn't
-//! known, and no longer than Postfix takes. No I/O.
+//! The values of XCLIENT and XFORWARD: in xtext (RFC 3461 4), with Postfix's words for unknown values, and within
+//! Postfix's limit of length. No I/O.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,8 +14,8 @@ pub(super) fn protocol(client: &ClientInfo) -> &'static str {
     if client.esmtp { "ESMTP" } else { "SMTP" }
 }
 
-/// The name to greet with once the relay takes us for the client: Postfix records this one, not XCLIENT's HELO.
-/// What can't stand in a command is replaced; `None` when there is nothing to say.
+/// The name for the greeting after XCLIENT: Postfix records this one, not XCLIENT's HELO. Characters that can't stand
+/// in a command are replaced; `None` where the client gave no name.
 pub(super) fn greeting_name(client: &ClientInfo) -> Option<String> {
     let name: String = client
         .helo

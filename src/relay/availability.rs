@@ -1,4 +1,4 @@
-//! Whether the next hop can be used, as of the last time that somebody tried: a probe or a transaction.
+//! Whether the next hop can be used: the result of the last probe or transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,46 +8,43 @@ use tokio::time::{Instant, timeout};
 
 use crate::relay::RelayError;
 
-/// What is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Availability {
-    /// It could be used.
     pub ok: bool,
-    /// For the operator: why not.
+    /// For the operator: the last error.
     pub detail: String,
-    /// When that was; `None` = nobody has tried yet.
+    /// The time of that result; `None` before the first.
     at: Option<Instant>,
 }
 
-/// The last that was heard of a next hop. Who waits for a change is told.
+/// The last result, and a channel for its changes.
 #[derive(Debug)]
-pub(super) struct LastReach {
+pub(super) struct LastAvailability {
     known: watch::Sender<Availability>,
-    /// Held by who tries, so that nobody else does.
-    trying: Arc<Mutex<()>>,
+    /// Locked while a probe runs, so that there is only one.
+    probing: Arc<Mutex<()>>,
 }
 
-impl LastReach {
+impl LastAvailability {
     pub(super) fn new() -> Self {
-        Self::knowing(Availability { ok: false, detail: "was not tried yet".to_owned(), at: None })
+        Self::starting_with(Availability { ok: false, detail: "was not tried yet".to_owned(), at: None })
     }
 
-    /// With what was known before.
-    pub(super) fn knowing(known: Availability) -> Self {
-        Self { known: watch::Sender::new(known), trying: Arc::default() }
+    pub(super) fn starting_with(known: Availability) -> Self {
+        Self { known: watch::Sender::new(known), probing: Arc::default() }
     }
 
     pub(super) fn known(&self) -> Availability {
         self.known.borrow().clone()
     }
 
-    /// Changes when it can be used where it couldn't, or the other way round.
+    /// Changes only with [`Availability::ok`].
     pub(super) fn watch(&self) -> watch::Receiver<Availability> {
         self.known.subscribe()
     }
 
-    /// Takes note of a try. What says nothing of the next hop (a client or recipient is refused, no slot is free)
-    /// changes nothing.
+    /// Notes a result. Errors that aren't about the next hop itself (a refused client or recipient, no free slot)
+    /// change nothing.
     pub(super) fn note(&self, outcome: Result<(), &RelayError>) {
         let (ok, detail) = match outcome {
             Ok(()) => (true, String::new()),
@@ -65,9 +62,8 @@ impl LastReach {
         });
     }
 
-    /// What is known, no older than `age`: else `probe` is to find out, which notes what it finds. One for all who ask
-    /// meanwhile. It goes on when their patience has ended: mail waits longer for a relay that is slow, so that says
-    /// nothing of the relay yet.
+    /// Runs `probe`, which notes its result, where the last one is older than `age`. Concurrent callers share one
+    /// probe. It goes on after `patience`: mail waits longer for a slow relay, so slowness alone is no result.
     pub(super) async fn within(
         &self,
         age: Duration,
@@ -77,18 +73,18 @@ impl LastReach {
         if self.known.borrow().is_younger_than(age) {
             return self.known();
         }
-        if let Ok(trying) = Arc::clone(&self.trying).try_lock_owned() {
+        if let Ok(lock) = Arc::clone(&self.probing).try_lock_owned() {
             tokio::spawn(async move {
                 probe.await;
-                drop(trying);
+                drop(lock);
             });
         }
-        let known = match timeout(patience, self.trying.lock()).await {
+        let known = match timeout(patience, self.probing.lock()).await {
             Ok(_ended) => return self.known(),
             Err(_elapsed) => self.known(),
         };
         if known.is_younger_than(age) || !known.ok && known.at.is_some() {
-            // a message has told meanwhile, or the last try says more
+            // a transaction noted a result meanwhile, or the last error explains more than a timeout
             return known;
         }
         let time = humantime::format_duration(patience);
@@ -101,7 +97,7 @@ impl LastReach {
 }
 
 impl Availability {
-    /// That it can't be used is tried again soon.
+    /// A negative result expires eight times sooner.
     fn is_younger_than(&self, age: Duration) -> bool {
         let age = if self.ok { age } else { age / 8 };
         self.at.is_some_and(|at| at.elapsed() < age)
@@ -126,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_speaks_of_the_next_hop_counts() {
+    fn only_errors_of_the_next_hop_itself_count() {
         let reply = || Reply::plain(550, "no");
         let rows = [
             (gone(), false),
@@ -140,7 +136,7 @@ mod tests {
             (RelayError::Busy(1), true),
         ];
         for (error, ok) in rows {
-            let last = LastReach::new();
+            let last = LastAvailability::new();
             last.note(Ok(()));
             last.note(Err(&error));
             assert_eq!(last.known().ok, ok, "{error}");
@@ -148,8 +144,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_tried_when_nothing_was_heard_for_a_while_and_once_for_all_who_ask() {
-        let (last, tries) = (Arc::new(LastReach::new()), Arc::new(AtomicUsize::new(0)));
+    async fn an_old_result_starts_one_probe_for_all_callers() {
+        let (last, tries) = (Arc::new(LastAvailability::new()), Arc::new(AtomicUsize::new(0)));
         let ask = |outcome: bool| {
             let (noted, tries) = (Arc::clone(&last), Arc::clone(&tries));
             last.within(AGE, PATIENCE, async move {
@@ -173,8 +169,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_slow_has_not_answered_yet_and_that_is_not_held_against_it() {
-        let last = Arc::new(LastReach::new());
+    async fn a_slow_probe_is_no_result_and_goes_on() {
+        let last = Arc::new(LastAvailability::new());
         last.note(Ok(()));
         let turns = last.watch();
         advance(AGE).await;
@@ -185,24 +181,24 @@ mod tests {
                 noted.note(Ok(()));
             })
         };
-        let reach = ask().await;
+        let found = ask().await;
         assert_eq!(
-            (reach.ok, reach.detail.as_str()),
+            (found.ok, found.detail.as_str()),
             (false, "no answer yet, within 5s; mail may wait longer")
         );
-        assert!(last.known().ok && !turns.has_changed().unwrap(), "nobody else is told");
+        assert!(last.known().ok && !turns.has_changed().unwrap(), "no change is announced");
         let began = Instant::now();
-        assert!(ask().await.ok, "the try that had begun goes on");
+        assert!(ask().await.ok, "the probe that had begun goes on");
         assert_eq!(began.elapsed().as_secs(), 2);
         assert!(last.within(AGE, PATIENCE, std::future::pending()).await.ok, "that was a moment ago");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_was_gone_stays_it_while_the_next_try_hangs() {
-        let last = LastReach::new();
+    async fn the_last_error_stays_while_the_next_probe_hangs() {
+        let last = LastAvailability::new();
         last.note(Err(&gone()));
         advance(AGE).await;
-        let reach = last.within(AGE, PATIENCE, std::future::pending()).await;
-        assert_eq!((reach.ok, reach), (false, last.known()));
+        let found = last.within(AGE, PATIENCE, std::future::pending()).await;
+        assert_eq!((found.ok, found), (false, last.known()));
     }
 }

@@ -1,11 +1,10 @@
-//! What a next hop can take, as its answer to EHLO lists it (RFC 5321 4.1.1.1).
+//! The extensions of a next hop, from its reply to EHLO (RFC 5321 4.1.1.1).
 //!
-//! Keywords that rmxd has no use for are passed over. A SIZE that is no number counts as no limit: the relay still
-//! has its own say at MAIL and at the end of the message.
+//! Keywords that rmxd doesn't use are ignored. A SIZE that is no number counts as no limit: the relay still decides at
+//! MAIL and at the end of the message.
 
 use crate::message::trace::MOST_ADDED;
 
-/// What the next hop can take.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     /// Largest message in octets (RFC 1870); `None` = no limit is known.
@@ -32,7 +31,7 @@ pub struct Capabilities {
     pub starttls: bool,
 }
 
-/// The attributes of XCLIENT or XFORWARD that the relay takes, of those that rmxd has a value for.
+/// The attributes of XCLIENT or XFORWARD that the relay accepts and rmxd has a value for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// NAME: the confirmed name of the client.
@@ -43,7 +42,7 @@ pub struct Attributes {
     pub port: bool,
     /// PROTO: SMTP or ESMTP.
     pub proto: bool,
-    /// HELO: how it greeted.
+    /// HELO: the name in its greeting.
     pub helo: bool,
     /// IDENT: our id of the transaction; XFORWARD only.
     pub ident: bool,
@@ -52,19 +51,18 @@ pub struct Attributes {
 }
 
 impl Capabilities {
-    /// What is said of a relay that was never reached. Nothing can be accepted before it is, so optimism costs
-    /// nothing, while a client that isn't offered 8BITMIME may recode the message and break its signatures.
+    /// Before the relay was first greeted. No message can be accepted before that, so a generous offer costs nothing; a
+    /// client without the offer of 8BITMIME may recode its message and break its signatures.
     pub(super) fn unknown() -> Self {
         Self { eight_bit_mime: true, enhanced: true, pipelining: true, ..Self::default() }
     }
 
-    /// What a Maildir takes: anything, as long as there is room.
     pub(super) fn maildir() -> Self {
         Self { eight_bit_mime: true, enhanced: true, pipelining: true, smtputf8: true, ..Self::default() }
     }
 
-    /// The largest message that a client may send for the relay to take it with what rmxd adds: its limit less
-    /// [`MOST_ADDED`], but half of it at least. `None` = no limit is known.
+    /// The largest message that a client may send, so that the relay accepts it with rmxd's trace fields: its limit
+    /// less [`MOST_ADDED`], but half of it at least. `None` = no limit is known.
     #[must_use]
     pub fn size_for_clients(&self) -> Option<u64> {
         self.size.map(|size| size.saturating_sub(MOST_ADDED).max(size.div_ceil(2)))
@@ -120,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keywords_are_read_in_any_case_and_the_greeting_is_none_of_them() {
+    fn keywords_are_read_in_any_case_but_not_from_the_greeting() {
         let text = "DSN greets you\nPIPELINING\nsize 10240000\nVRFY\nETRN\nXCLIENT NAME addr PROTO LOGIN\nXFORWARD ADDR Ident\n8BitMime\nSTARTTLS\n";
         let expected = Capabilities {
             size: Some(10_240_000),
@@ -136,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_offered_what_leaves_room_for_our_trace_fields() {
+    fn the_size_offered_to_clients_leaves_room_for_our_trace_fields() {
         for (size, offered) in [
             (None, None),
             (Some(10_240_000), Some(10_240_000 - MOST_ADDED)),
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_of_nought_or_nonsense_is_no_limit() {
+    fn a_size_of_zero_or_without_a_number_is_no_limit() {
         for (line, size) in [
             ("SIZE", None),
             ("SIZE 0", None),

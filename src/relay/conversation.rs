@@ -1,33 +1,28 @@
 //! One connection to a relay that isn't trusted: commands out, a reply to each in, each under a deadline.
 //!
-//! Commands are queued and leave when the first of their answers is asked for: all in one write where the relay offers
-//! PIPELINING (RFC 2920), else one by one. Replies are counted. Once anything fails, or a caller drops a call before its
-//! end, the connection is of no more use and says so at every later call: a reply is never taken for the answer to
-//! another command.
+//! Commands are queued and leave when the first of their replies is awaited: all in one write where the relay offers
+//! PIPELINING (RFC 2920), else one by one. Replies are counted. After a failure, or a call that was dropped before its
+//! end, every later call returns an error: a reply is never taken for the reply to another command.
 
-use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use crate::metrics::OpenConnection;
+use crate::relay::duplex::{Event, has_octets, read_or_write};
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::reply_parser::{Malformed, ReplyParser};
 use crate::smtp::reply::Reply;
 use crate::tls::Stream;
 
-/// Codes that say "done".
+/// Positive completion of a mail command.
 pub(super) const DONE: RangeInclusive<u16> = 250..=259;
 /// RSET has one answer (RFC 5321 4.3.2).
 const RESET: RangeInclusive<u16> = 250..=250;
@@ -36,41 +31,39 @@ pub(super) const READY: RangeInclusive<u16> = 220..=220;
 /// The answer to DATA.
 pub(super) const GO_AHEAD: RangeInclusive<u16> = 354..=354;
 
-/// How much longer the answer to the final dot is waited for: the relay looks the message over, and who gives up too
-/// early gets it twice (RFC 5321 4.5.3.2.6: 10 minutes, against 5).
+/// Factor of the timeout for the reply to the final dot: the relay scans the message, and a sender that gives up too
+/// early delivers it twice (RFC 5321 4.5.3.2.6: 10 minutes instead of 5).
 const END_PATIENCE: u32 = 2;
-/// What is read at once; a reply seldom has more.
+/// Octets of one read; few replies are longer.
 const READ_SIZE: usize = 2048;
 /// "Service not available, closing" at any time (RFC 5321 3.8).
 const CLOSING: u16 = 421;
-/// For a connection that has waited to show that it can be used: what it waits for should have come long ago.
+/// For [`Conversation::is_ready`] on a pooled connection: its reply to RSET should have come long ago.
 const READY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A connection and where it stands.
 #[derive(Debug)]
 pub(super) struct Conversation {
     stream: Stream<TcpStream>,
     parser: ReplyParser,
-    /// What was read last; here and not in the calls, whose size every client's connection pays for.
+    /// The last read; here and not in the futures, whose size counts for every client's connection.
     buffer: Vec<u8>,
-    /// What was read behind a reply while more are due.
-    heard: Vec<u8>,
-    /// Command lines that wait to be sent, and how many.
+    /// Octets behind a reply while more replies are due.
+    unread: Vec<u8>,
+    /// Command lines that aren't sent yet, and their number.
     queue: Vec<u8>,
     queued: usize,
-    /// Replies that the relay owes us.
+    /// Replies that are due.
     due: usize,
     pipelining: bool,
     /// For each reply but the last ([`END_PATIENCE`]), and for each write that makes no progress.
     patience: Duration,
-    /// Set while a call runs, and left set by one that doesn't end well.
+    /// Set while a call runs; it stays set where the call failed or was dropped.
     engaged: bool,
-    /// Counted as open for as long.
     _counted: OpenConnection,
 }
 
 impl Conversation {
-    /// Sends what goes before everything else (a PROXY header, or nothing) and reads the banner.
+    /// Sends the PROXY header, which may be empty, and reads the banner.
     pub(super) async fn open(
         mut stream: TcpStream,
         header: &[u8],
@@ -85,7 +78,7 @@ impl Conversation {
             stream: Stream::Plain(stream),
             parser: ReplyParser::default(),
             buffer: vec![0; READ_SIZE],
-            heard: Vec::new(),
+            unread: Vec::new(),
             queue: Vec::new(),
             queued: 0,
             due: 1,
@@ -110,7 +103,7 @@ impl Conversation {
         self.queued += 1;
     }
 
-    /// The answer to the first command that has none yet. A code of `expected` is `Ok`; 4xx and 5xx are
+    /// Awaits the reply to the first command that has none yet. A code within `expected` is `Ok`; 4xx and 5xx are
     /// [`RelayError::Rejected`], after which the conversation may go on.
     pub(super) async fn answer(
         &mut self,
@@ -123,13 +116,13 @@ impl Conversation {
         }
         let reply = self.reply(stage).await?;
         self.due -= 1;
-        if self.due == 0 && !self.heard.is_empty() {
+        if self.due == 0 && !self.unread.is_empty() {
             return Err(RelayError::Garbage { stage, what: Malformed::Surplus });
         }
         self.settle(stage, reply, expected)
     }
 
-    /// Sends a command and awaits its reply, as [`Self::answer`] gives it.
+    /// Sends a command and awaits its reply as [`Self::answer`] does.
     pub(super) async fn command(
         &mut self,
         stage: Stage,
@@ -143,8 +136,8 @@ impl Conversation {
         self.answer(stage, expected).await
     }
 
-    /// Forgets commands that weren't sent, and reads the answers to those that were: nothing that says "done" may be
-    /// among them. Whether the conversation can go on.
+    /// Drops the commands that weren't sent and reads the replies to those that were; all of them must be negative.
+    /// Returns whether the conversation can go on.
     pub(super) async fn give_up_queue(&mut self, stage: Stage) -> bool {
         self.queue.clear();
         self.queued = 0;
@@ -169,9 +162,10 @@ impl Conversation {
     ) -> Result<(), RelayError> {
         self.command(Stage::StartTls, "STARTTLS", &READY).await?;
         self.engage(Stage::StartTls)?;
-        // What came behind the 220 came in plain text, from anybody: it must not be heard as an answer given by TLS.
+        // Octets behind the 220 are plain text that anyone on the path could have sent (CVE-2011-0411): they must not
+        // count as a reply under TLS.
         if self.has_unread().await {
-            return Err(self.overheard(Stage::StartTls).await);
+            return Err(self.unexpected(Stage::StartTls).await);
         }
         let late = |_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "not done in time"));
         let done = timeout(limit, self.stream.connect(host, address)).await.unwrap_or_else(late);
@@ -180,43 +174,43 @@ impl Conversation {
         Ok(())
     }
 
-    /// Sends a piece of the message. A relay that answers before the end has made up its mind: its 4xx or 5xx counts.
-    /// Reading goes on while writing, so that a relay that stops taking the message to say so is heard.
+    /// Sends a piece of the message. A 4xx or 5xx before the end counts. Reading goes on while writing, so that the
+    /// reply of a relay that stops reading the message isn't missed.
     pub(super) async fn send(&mut self, mut octets: &[u8]) -> Result<(), RelayError> {
         if !self.is_free() {
             return Err(RelayError::OutOfStep(Stage::Message));
         }
         self.engaged = true;
         while !octets.is_empty() {
-            let event = timeout(self.patience, hear_or_send(&mut self.stream, &mut self.buffer, octets));
+            let event = timeout(self.patience, read_or_write(&mut self.stream, &mut self.buffer, octets));
             match event.await.map_err(|_elapsed| RelayError::Silent(Stage::Message))? {
-                Event::Heard(0) => return Err(RelayError::Closed(Stage::Message)),
-                Event::Heard(count) => {
-                    self.heard.extend_from_slice(self.buffer.get(..count).unwrap_or_default());
-                    return Err(self.overheard(Stage::Message).await);
+                Event::Read(0) => return Err(RelayError::Closed(Stage::Message)),
+                Event::Read(count) => {
+                    self.unread.extend_from_slice(self.buffer.get(..count).unwrap_or_default());
+                    return Err(self.unexpected(Stage::Message).await);
                 }
-                // the write failed; the relay's reason may be there to be read
-                Event::Sent(0) => return Err(self.overheard(Stage::Message).await),
-                Event::Sent(count) => octets = octets.get(count..).unwrap_or_default(),
+                // the write failed; the relay's reply may be there to be read
+                Event::Written(0) => return Err(self.unexpected(Stage::Message).await),
+                Event::Written(count) => octets = octets.get(count..).unwrap_or_default(),
             }
         }
         self.engaged = false;
         Ok(())
     }
 
-    /// Sends the last piece of the message, which ends with the dot line, and awaits the answer to the whole. Whatever
-    /// the relay said before is no answer to it.
+    /// Sends the last piece of the message, which ends with the dot line, and awaits the reply to the whole message. An
+    /// earlier reply doesn't count as that.
     pub(super) async fn end(&mut self, octets: &[u8]) -> Result<Reply, RelayError> {
         self.engage(Stage::End)?;
         if self.has_unread().await {
-            return Err(self.overheard(Stage::End).await);
+            return Err(self.unexpected(Stage::End).await);
         }
         self.engaged = false;
         self.send(octets).await?;
         self.engaged = true;
         match timeout(self.patience, self.stream.flush()).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(self.overheard(Stage::End).await),
+            Ok(Err(_)) => return Err(self.unexpected(Stage::End).await),
             Err(_) => return Err(RelayError::Silent(Stage::End)),
         }
         self.engaged = false;
@@ -224,15 +218,15 @@ impl Conversation {
         self.answer(Stage::End, &DONE).await
     }
 
-    /// Sends RSET, whose answer [`Self::is_ready`] awaits. Whether that could be done at once.
+    /// Sends RSET if that is possible without waiting, and returns whether it was. [`Self::is_ready`] awaits the reply.
     pub(super) fn reset(&mut self) -> bool {
         let sent = self.is_free() && self.send_at_once(b"RSET\r\n", false);
         self.due = usize::from(sent);
         sent
     }
 
-    /// Whether the relay waits for a command: RSET, where one was sent, is done, the connection is there, and nothing
-    /// was said that nobody asked for.
+    /// Whether the relay waits for a command: the reply to RSET has come if one was sent, the connection is open, and
+    /// there is no unexpected reply.
     pub(super) async fn is_ready(&mut self) -> bool {
         let ready = async {
             let reset = self.due == 0 || self.answer(Stage::Reset, &RESET).await.is_ok();
@@ -241,15 +235,15 @@ impl Conversation {
         timeout(READY_PATIENCE, ready).await.unwrap_or(false)
     }
 
-    /// Says QUIT, if the relay waits for a command or is about to, and closes. The 221 isn't awaited: it would change
-    /// nothing.
+    /// Sends QUIT where the relay waits for a command or is about to, and closes. The 221 isn't awaited: it would
+    /// change nothing.
     pub(super) fn quit(mut self) {
         if !self.engaged && self.queued == 0 && !self.send_at_once(b"QUIT\r\n", true) {
             tracing::debug!(target: "rmxd::relay", "QUIT could not be sent");
         }
     }
 
-    /// Whether no call is under way or broken, nothing waits to be sent, and no reply is due.
+    /// Whether no call runs or failed, no command waits to be sent and no reply is due.
     pub(super) fn is_free(&self) -> bool {
         !self.engaged && self.due == 0 && self.queued == 0
     }
@@ -258,7 +252,7 @@ impl Conversation {
         if std::mem::replace(&mut self.engaged, true) { Err(RelayError::OutOfStep(stage)) } else { Ok(()) }
     }
 
-    /// Sends all that is queued, or the first line of it to a relay that takes one at a time.
+    /// Sends the whole queue, or its first line where the relay has no PIPELINING.
     async fn send_queue(&mut self, stage: Stage) -> Result<(), RelayError> {
         let (octets, lines) = match memchr::memchr(b'\n', &self.queue) {
             None => return Err(RelayError::OutOfStep(stage)),
@@ -272,7 +266,7 @@ impl Conversation {
         });
         match written.await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(self.overheard(stage).await),
+            Ok(Err(_)) => return Err(self.unexpected(stage).await),
             Err(_) => return Err(RelayError::Silent(stage)),
         }
         self.queue.drain(..octets);
@@ -281,7 +275,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Sends octets, as the last ones or not, if that can be done without waiting.
+    /// Sends octets if that is possible without waiting; after the `last` ones the stream is shut down.
     fn send_at_once(&mut self, octets: &[u8], last: bool) -> bool {
         let sent = async {
             self.stream.write_all(octets).await?;
@@ -290,17 +284,17 @@ impl Conversation {
         matches!(unconstrained(sent).now_or_never(), Some(Ok(())))
     }
 
-    /// Whether the relay said something while nothing was asked, or closed. The system is asked directly: what tokio
-    /// knows of the socket may be older, and before the final dot a stray 250 must not go unseen. Under TLS what lies in
-    /// the socket may be no word of the relay (a session ticket), so there it is taken in.
+    /// Whether the relay sent an unexpected reply or closed. The socket is asked, not tokio, whose state may be older:
+    /// a stray 250 before the final dot must not go unseen. Under TLS the octets in the socket may be no reply (a
+    /// session ticket), so there they are read.
     async fn has_unread(&mut self) -> bool {
-        let (stream, buffer, taken_in) = (&mut self.stream, &mut self.buffer, &mut self.heard);
+        let (stream, buffer, unread) = (&mut self.stream, &mut self.buffer, &mut self.unread);
         let look = async {
             loop {
                 if matches!(stream, Stream::Tls(_))
                     && let Some(read) = unconstrained(stream.read(buffer)).now_or_never()
                 {
-                    taken_in.extend_from_slice(buffer.get(..read.unwrap_or(0)).unwrap_or_default());
+                    unread.extend_from_slice(buffer.get(..read.unwrap_or(0)).unwrap_or_default());
                     return true;
                 }
                 match (&*stream, stream.below()) {
@@ -313,12 +307,12 @@ impl Conversation {
         timeout(self.patience, look).await.unwrap_or(true)
     }
 
-    /// What an unasked-for reply, or the end of the connection, means.
-    async fn overheard(&mut self, stage: Stage) -> RelayError {
+    /// The error for an unexpected reply or the end of the connection.
+    async fn unexpected(&mut self, stage: Stage) -> RelayError {
         match self.reply(stage).await {
             Err(error) => error,
             Ok(reply) => match (stage, reply.code()) {
-                _ if !self.heard.is_empty() => RelayError::Garbage { stage, what: Malformed::Surplus },
+                _ if !self.unread.is_empty() => RelayError::Garbage { stage, what: Malformed::Surplus },
                 (_, CLOSING) => RelayError::Closing { stage, reply },
                 (Stage::Message | Stage::End, 400..=599) => RelayError::Rejected { stage, reply },
                 _ => RelayError::OutOfPlace { stage, reply },
@@ -326,19 +320,19 @@ impl Conversation {
         }
     }
 
-    /// Reads one reply, from what was read already or the socket.
+    /// Reads one reply, from `unread` or the socket.
     async fn reply(&mut self, stage: Stage) -> Result<Reply, RelayError> {
         let garbage = |what| RelayError::Garbage { stage, what };
         let patience = if stage == Stage::End { self.patience * END_PATIENCE } else { self.patience };
         let (stream, parser) = (&mut self.stream, &mut self.parser);
-        let (buffer, heard) = (&mut self.buffer, &mut self.heard);
+        let (buffer, unread) = (&mut self.buffer, &mut self.unread);
         let read = async {
-            if let Some((reply, rest)) = parser.feed(heard).map_err(garbage)? {
-                let used = heard.len() - rest.len();
-                heard.drain(..used);
+            if let Some((reply, rest)) = parser.feed(unread).map_err(garbage)? {
+                let used = unread.len() - rest.len();
+                unread.drain(..used);
                 return Ok(reply);
             }
-            heard.clear();
+            unread.clear();
             loop {
                 let count = stream.read(buffer).await.unwrap_or(0);
                 if count == 0 {
@@ -346,7 +340,7 @@ impl Conversation {
                 }
                 let octets = buffer.get(..count).unwrap_or_default();
                 if let Some((reply, rest)) = parser.feed(octets).map_err(garbage)? {
-                    heard.extend_from_slice(rest);
+                    unread.extend_from_slice(rest);
                     return Ok(reply);
                 }
             }
@@ -354,7 +348,7 @@ impl Conversation {
         timeout(patience, read).await.unwrap_or(Err(RelayError::Silent(stage)))
     }
 
-    /// Whether the reply is an answer to what was asked.
+    /// Sorts a reply by its code.
     fn settle(
         &mut self,
         stage: Stage,
@@ -375,29 +369,4 @@ impl Conversation {
             _ => Err(RelayError::OutOfPlace { stage, reply }),
         }
     }
-}
-
-/// Whether there is something to read, be it the end.
-fn has_octets(socket: &TcpStream) -> bool {
-    match SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]) {
-        Ok(_) => true,
-        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-    }
-}
-
-/// Whichever comes first, hearing before sending.
-async fn hear_or_send(stream: &mut Stream<TcpStream>, early: &mut [u8], octets: &[u8]) -> Event {
-    poll_fn(|context| {
-        let mut heard = ReadBuf::new(early);
-        if let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(context, &mut heard) {
-            return Poll::Ready(Event::Heard(read.map_or(0, |()| heard.filled().len())));
-        }
-        Pin::new(&mut *stream).poll_write(context, octets).map(|sent| Event::Sent(sent.unwrap_or(0)))
-    })
-    .await
-}
-
-enum Event {
-    Heard(usize),
-    Sent(usize),
 }

@@ -1,7 +1,8 @@
-//! Why a transaction with the next hop failed, and what the client is told: the one table (contract 3.8).
+//! The failures of a transaction with the next hop, and the client's reply to each: one table (contract 3.8).
 //!
-//! The relay's own refusal of a client, message or recipient goes on to the client as it is. Everything else is the
-//! operator's trouble, not the sender's: 4xx, so that the mail comes again, without a word about the network behind.
+//! The relay's own refusal of a client, message or recipient is passed on as it is. Every other failure needs the
+//! operator, not the sender: the reply is 4xx, so that the client tries again, and reveals nothing of the network
+//! behind.
 
 use std::fmt;
 use std::io;
@@ -12,28 +13,22 @@ use crate::relay::answer::{HopReply, NextHopFailure};
 use crate::relay::reply_parser::Malformed;
 use crate::smtp::reply::{Enhanced, Reply};
 
-/// What went wrong with the next hop.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// No address, no connection, or no banner in time.
     #[error("the relay cannot be reached: {0}")]
     Unreachable(String),
-    /// The relay doesn't want to talk to us: its banner, or its answer to our EHLO or XCLIENT.
+    /// The relay refuses rmxd: by its banner, or its reply to our EHLO or XCLIENT.
     #[error("the relay refused at {stage}: {reply}")]
-    Refused {
-        /// At what.
-        stage: Stage,
-        /// Its words.
-        reply: Reply,
-    },
-    /// XCLIENT is needed and isn't offered to us.
+    Refused { stage: Stage, reply: Reply },
+    /// XCLIENT is required and not offered to us.
     #[error(
         "the relay does not offer XCLIENT with ADDR to this host: without it the relay would take every client for \
          this host and relay for it; list this host in the relay's smtpd_authorized_xclient_hosts (Postfix), or set \
          relay.domains and relay.identity = \"auto\""
     )]
     NoXclient,
-    /// XFORWARD is asked for and isn't offered to us.
+    /// XFORWARD is required and not offered to us.
     #[error(
         "the relay does not offer XFORWARD to this host: list this host in the relay's smtpd_authorized_xforward_hosts \
          (Postfix), or set relay.identity = \"auto\""
@@ -42,10 +37,10 @@ pub enum RelayError {
     /// `relay.tls` is `required`, and the relay doesn't offer STARTTLS.
     #[error("the relay does not offer STARTTLS to this host, and relay.tls is \"required\"")]
     NoTls,
-    /// No TLS came about after STARTTLS; the connection is of no more use.
+    /// The connection can't be used after this.
     #[error("the TLS handshake with the relay failed: {0}")]
     Handshake(io::Error),
-    /// The message needs SMTPUTF8, which the relay offered when our client was greeted, and now doesn't.
+    /// The message needs SMTPUTF8, which the relay offered when our client got its EHLO reply, and no longer does.
     #[error("the relay does not offer SMTPUTF8 (any more), which the message needs")]
     NoSmtputf8,
     /// `relay.max_connections` are in use, or the client has its share of them.
@@ -54,60 +49,37 @@ pub enum RelayError {
          left"
     )]
     Busy(usize),
-    /// No answer, or no progress, in time.
+    /// No reply, or no progress, in time.
     #[error("the relay was silent at {0}")]
     Silent(Stage),
-    /// The connection is gone.
     #[error("the relay closed the connection at {0}")]
     Closed(Stage),
-    /// What came is no reply.
     #[error("the relay's answer at {stage} is no SMTP reply: {what}")]
-    Garbage {
-        /// At what.
-        stage: Stage,
-        /// In what way.
-        what: Malformed,
-    },
-    /// A reply that has no meaning at this place, or that nobody asked for.
+    Garbage { stage: Stage, what: Malformed },
+    /// A reply with a code that has no meaning here, or without a command.
     #[error("the relay's answer at {stage} is out of place: {reply}")]
-    OutOfPlace {
-        /// At what.
-        stage: Stage,
-        /// Its words.
-        reply: Reply,
-    },
+    OutOfPlace { stage: Stage, reply: Reply },
     /// 421: the relay ends the connection (RFC 5321 3.8).
     #[error("the relay is closing the connection at {stage}: {reply}")]
-    Closing {
-        /// At what.
-        stage: Stage,
-        /// Its words.
-        reply: Reply,
-    },
-    /// The relay's own 4xx or 5xx to what is said in the client's name; it belongs to the client.
+    Closing { stage: Stage, reply: Reply },
+    /// The relay's own 4xx or 5xx to a command in the client's name; the client gets it.
     #[error("the relay answered {stage} with {reply}")]
-    Rejected {
-        /// At what.
-        stage: Stage,
-        /// Its words.
-        reply: Reply,
-    },
-    /// The Maildir can't be written.
+    Rejected { stage: Stage, reply: Reply },
     #[error("the Maildir cannot be written: {0}")]
     Folder(#[from] io::Error),
-    /// A step was left out, or an earlier one was broken off before its answer came.
+    /// A step is missing, or an earlier one ended before its reply came.
     #[error("the transaction was in no state for {0}")]
     OutOfStep(Stage),
 }
 
 impl RelayError {
-    /// Whether waiting can't mend it: the relay's configuration or ours has to change.
+    /// Whether only another configuration, the relay's or ours, can help.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::NoXclient | Self::NoXforward)
     }
 
-    /// Whether it says that the next hop can't be used now, whoever the client is and whatever the message.
+    /// Whether the next hop can't be used now, for any client and message.
     pub(super) fn is_absence(&self) -> bool {
         match self {
             Self::Unreachable(_)
@@ -128,25 +100,25 @@ impl RelayError {
         }
     }
 
-    /// Whether the relay ended the connection, with 421 or without a word.
+    /// Whether the relay ended the connection, with 421 or without.
     pub(super) fn is_end(&self) -> bool {
         matches!(self, Self::Closed(_) | Self::Closing { .. })
     }
 
-    /// A refusal that says nothing of the sender or the recipient: the relay finds us out of step (500, 502, 503), or
-    /// wants TLS or a password of us (530, 534, 535, 538; RFC 3207 4, RFC 4954 6).
-    pub(super) fn is_operators_trouble(&self) -> bool {
+    /// A refusal that isn't about the sender or the recipient: a protocol error (500, 502, 503), or the relay requires
+    /// TLS or a password of us (530, 534, 535, 538; RFC 3207 4, RFC 4954 6).
+    pub(super) fn is_about_us(&self) -> bool {
         matches!(self, Self::Rejected { reply, .. }
             if matches!(reply.code(), 500 | 502 | 503 | 530 | 534 | 535 | 538))
     }
 
-    /// What a transaction has come to that ends with it.
+    /// The outcome of a transaction that ends with this error.
     pub(super) fn outcome(&self) -> RelayOutcome {
         match self {
-            Self::Rejected { reply, .. } if !self.is_operators_trouble() && reply.code() < 500 => {
+            Self::Rejected { reply, .. } if !self.is_about_us() && reply.code() < 500 => {
                 RelayOutcome::Deferred
             }
-            Self::Rejected { .. } if !self.is_operators_trouble() => RelayOutcome::Rejected,
+            Self::Rejected { .. } if !self.is_about_us() => RelayOutcome::Rejected,
             Self::NoSmtputf8 => RelayOutcome::Deferred,
             Self::Busy(_) => RelayOutcome::Busy,
             _ if self.is_absence() => RelayOutcome::Unreachable,
@@ -154,7 +126,6 @@ impl RelayError {
         }
     }
 
-    /// What the client is answered, and why.
     #[must_use]
     pub fn answer(&self) -> HopReply {
         let trouble = NextHopFailure { reason: self.reason(), reply: self.relay_reply().cloned() };
@@ -163,7 +134,7 @@ impl RelayError {
 
     fn reason(&self) -> Reason {
         match self {
-            Self::Rejected { .. } if !self.is_operators_trouble() => Reason::RelayRefused,
+            Self::Rejected { .. } if !self.is_about_us() => Reason::RelayRefused,
             Self::Unreachable(_)
             | Self::Refused { .. }
             | Self::NoXclient
@@ -183,7 +154,6 @@ impl RelayError {
         }
     }
 
-    /// The relay's words, where it had any.
     fn relay_reply(&self) -> Option<&Reply> {
         match self {
             Self::Refused { reply, .. }
@@ -205,11 +175,11 @@ impl RelayError {
         }
     }
 
-    /// What the client is told.
+    /// The reply for the client.
     #[must_use]
     pub fn reply(&self) -> Reply {
         match self {
-            Self::Rejected { .. } if self.is_operators_trouble() => Reason::RelayLost.plain_reply("", ""),
+            Self::Rejected { .. } if self.is_about_us() => Reason::RelayLost.plain_reply("", ""),
             Self::Rejected { reply, .. } => reply.clone(),
             Self::Unreachable(_)
             | Self::Refused { .. }
@@ -217,7 +187,7 @@ impl RelayError {
             | Self::NoXforward
             | Self::NoTls
             | Self::Handshake(_) => Reason::RelayUnreachable.plain_reply("", ""),
-            // RFC 6531 3.5 has 5.6.7; our own EHLO said otherwise, so that another try is asked for
+            // RFC 6531 3.5 has 5.6.7; our own EHLO offered SMTPUTF8, so the client may try again
             Self::NoSmtputf8 => Reply::new(
                 451,
                 Enhanced(4, 6, 7),
@@ -252,7 +222,7 @@ fn is_out_of_room(error: &io::Error) -> bool {
     )
 }
 
-/// Where in the dialogue.
+/// A step of the dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// The relay's first reply.
@@ -302,12 +272,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_relays_own_word_can_be_a_5xx() {
-        let said = || Reply::new(554, Enhanced(5, 7, 1), "go away");
+    fn only_the_relays_own_reply_can_be_a_5xx() {
+        let refusal = || Reply::new(554, Enhanced(5, 7, 1), "go away");
         let stage = Stage::Mail;
         let rows = [
             (RelayError::Unreachable("refused".into()), "451 4.4.1"),
-            (RelayError::Refused { stage, reply: said() }, "451 4.4.1"),
+            (RelayError::Refused { stage, reply: refusal() }, "451 4.4.1"),
             (RelayError::NoXclient, "451 4.4.1"),
             (RelayError::NoXforward, "451 4.4.1"),
             (RelayError::NoTls, "451 4.4.1"),
@@ -317,10 +287,10 @@ mod tests {
             (RelayError::Silent(stage), "451 4.4.2"),
             (RelayError::Closed(stage), "451 4.4.2"),
             (RelayError::Garbage { stage, what: Malformed::Code }, "451 4.4.2"),
-            (RelayError::OutOfPlace { stage, reply: said() }, "451 4.4.2"),
+            (RelayError::OutOfPlace { stage, reply: refusal() }, "451 4.4.2"),
             (RelayError::Closing { stage, reply: Reply::plain(421, "bye") }, "451 4.4.2"),
             (RelayError::OutOfStep(stage), "451 4.4.2"),
-            (RelayError::Rejected { stage, reply: said() }, "554 5.7.1"),
+            (RelayError::Rejected { stage, reply: refusal() }, "554 5.7.1"),
             (RelayError::Rejected { stage, reply: Reply::plain(504, "need a full name") }, "504"),
             (RelayError::Rejected { stage, reply: Reply::plain(503, "send HELO first") }, "451 4.4.2"),
             (RelayError::Rejected { stage, reply: Reply::plain(530, "send STARTTLS first") }, "451 4.4.2"),

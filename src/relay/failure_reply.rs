@@ -1,6 +1,7 @@
-//! A failure at the next hop goes two ways: to the client as an answer, and to the log with its reason, which the client is
-//! not told. What the relay refuses in its own words is in the event of the decision (`rmxd::decision`); here is only
-//! what is the operator's trouble.
+//! A failure at the next hop: a reply for the client without the cause, and a log line with it.
+//!
+//! The relay's own refusals of a client, recipient or message are in the event of the decision (`rmxd::decision`); the
+//! lines of this module are for the operator.
 
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use compact_str::{CompactString, ToCompactString, format_compact};
 use crate::relay::error::RelayError;
 use crate::relay::{Envelope, HopReply};
 
-/// A transaction as the log names it.
+/// The fields of a transaction in its log lines.
 #[derive(Debug)]
 pub(super) struct LogSubject {
     id: CompactString,
@@ -26,14 +27,14 @@ impl LogSubject {
         }
     }
 
-    /// The answer for the client.
-    pub(super) fn told(&self, error: &RelayError) -> HopReply {
+    /// Logs the failure and returns the reply for the client.
+    pub(super) fn reply_to(&self, error: &RelayError) -> HopReply {
         let Self { id, client, mail_from } = self;
         match error {
-            RelayError::Rejected { stage, reply } if !error.is_operators_trouble() => {
+            RelayError::Rejected { stage, reply } if !error.is_about_us() => {
                 tracing::debug!(target: "rmxd::relay", %id, %client, %mail_from, %reply, "refused by the relay at {stage}");
             }
-            _ if error.is_final() || error.is_operators_trouble() => {
+            _ if error.is_final() || error.is_about_us() => {
                 tracing::error!(target: "rmxd::relay", %id, %client, %error, "no transaction")
             }
             _ => tracing::warn!(target: "rmxd::relay", %id, %client, %error, "transaction failed"),

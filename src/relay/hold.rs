@@ -1,8 +1,8 @@
-//! How fast a client sends while it holds a connection to the relay, and the end of its hold where others wait.
+//! The data rate of a client that holds a connection to the relay, and the end of its hold where others wait.
 //!
-//! Only the time that we wait for the client counts: the relay's slowness, DNS and our own work don't. The rate is the
-//! average over the last minute of that time. Whether a hold is taken back is decided in [`super::slots`], and only
-//! while its client is waited for: never while a command or the final dot is on its way to the relay.
+//! Only waits for the client count, not the relay's slowness, DNS or our own work. The rate is the average over the
+//! last minute of that time. [`super::slots`] decides which hold is taken back, and only while we wait for its client:
+//! never while a command or the final dot is on its way to the relay.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,30 +20,29 @@ const WINDOW: Duration = Duration::from_secs(60);
 const SPAN: Duration = Duration::from_secs(5);
 /// So many of them, and the one that has begun.
 const FULL_SPANS: usize = 11;
-/// A hold is left alone until its client was waited for so long: a few round trips on a bad line.
+/// A hold is safe for this long a wait: a few round trips on a bad line.
 const GRACE: Duration = Duration::from_millis(2500);
-/// What a command that the relay is asked counts for, in octets: over a long line it costs a round trip.
+/// The octets that a command counts for: it costs a round trip.
 const COMMAND: u64 = 256;
-/// Commands that count so, in one transaction.
+/// The commands of one transaction that count so.
 const MOST_COMMANDS: u32 = 100;
 
 /// A client's hold on a connection to the relay.
 #[derive(Debug, Clone)]
 pub struct Hold(Arc<Holder>);
 
-/// The connection to the relay is wanted for others, and this client was the slowest.
+/// The hold was taken back: others wait for a connection, and this client was the slowest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TakenBack {
-    /// Octets a second, on average over the last minute that the client was waited for.
+    /// Octets a second, on average over the last minute of waits for the client.
     pub rate: f64,
-    /// How long the client was waited for in this transaction.
+    /// All waits for the client in this transaction.
     pub waited: Duration,
 }
 
-/// What is known of one holder.
 #[derive(Debug)]
 pub(super) struct Holder {
-    /// `None`: not a client's.
+    /// `None` for a connection of our own.
     pub(super) client: Option<IpAddr>,
     least_rate: u64,
     message_time: Duration,
@@ -55,12 +54,11 @@ pub(super) struct Holder {
 struct State {
     progress: Progress,
     commands: u32,
-    /// Since when the client is waited for, as far as that isn't in `progress` yet.
+    /// Start of the current wait, as far as it isn't in `progress` yet.
     since: Option<Instant>,
     recalled: bool,
 }
 
-/// What a look at a holder finds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum HoldState {
     /// It keeps its slot.
@@ -76,11 +74,11 @@ impl Hold {
         Self(Arc::clone(holder))
     }
 
-    /// Waits for the client: `read` gives how many octets came. Octets that came while the hold was taken back count,
-    /// and the client keeps it. `read` must allow to be dropped.
+    /// Waits for the client: `read` returns the number of octets. If octets come while the hold is taken back, the
+    /// client keeps it. `read` must be cancel-safe.
     ///
     /// # Errors
-    /// The hold was taken back: the transaction is to be dropped, and the client answered 421.
+    /// The hold was taken back: drop the transaction and reply 421.
     pub async fn wait<E>(
         &self,
         read: impl Future<Output = Result<usize, E>>,
@@ -108,7 +106,7 @@ impl Hold {
     }
 }
 
-/// While it lives, the client is waited for.
+/// A wait for the client.
 struct Waiting<'a>(&'a Holder);
 
 impl<'a> Waiting<'a> {
@@ -117,12 +115,12 @@ impl<'a> Waiting<'a> {
         Self(holder)
     }
 
-    /// So many octets came. `Some` if the hold was taken back and none came.
+    /// Counts the octets. `Some` if there are none and the hold was taken back.
     fn end(self, octets: usize) -> Option<TakenBack> {
         let mut state = self.0.state();
         state.settle(Instant::now());
         state.since = None;
-        state.progress.came(octets as u64);
+        state.progress.add_octets(octets as u64);
         let taken_back = state.recalled && octets == 0;
         state.recalled = taken_back;
         taken_back.then(|| state.progress.taken_back())
@@ -133,7 +131,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.settle(Instant::now());
-        // a wait that was given up for another reason: the slot stays until it is dropped
+        // the wait ended for another reason: the slot stays until it is dropped
         state.recalled &= state.since.take().is_none();
     }
 }
@@ -149,17 +147,16 @@ impl Holder {
         }
     }
 
-    /// The client gave a command for the relay.
-    pub(super) fn commanded(&self) {
+    /// The client sent a command for the relay.
+    pub(super) fn count_command(&self) {
         let mut state = self.state();
         if state.commands < MOST_COMMANDS {
             state.commands += 1;
-            state.progress.came(COMMAND);
+            state.progress.add_octets(COMMAND);
         }
     }
 
-    /// How it stands now.
-    pub(super) fn standing(&self, now: Instant) -> HoldState {
+    pub(super) fn hold_state(&self, now: Instant) -> HoldState {
         let mut state = self.state();
         state.settle(now);
         if state.recalled {
@@ -175,7 +172,7 @@ impl Holder {
         }
     }
 
-    /// Takes the slot back, if the client is still waited for.
+    /// Takes the slot back if we still wait for the client.
     pub(super) fn recall(&self) -> bool {
         let mut state = self.state();
         state.recalled = state.since.is_some();
@@ -194,18 +191,18 @@ impl State {
     /// Counts the wait up to now.
     fn settle(&mut self, now: Instant) {
         if let Some(since) = &mut self.since {
-            self.progress.waited(now.saturating_duration_since(*since));
+            self.progress.add_wait(now.saturating_duration_since(*since));
             *since = now;
         }
     }
 }
 
-/// Octets and the time that was waited for them.
+/// Octets, and the waits for them.
 #[derive(Debug, Default)]
 struct Progress {
     /// The full spans of the last minute.
     full: VecDeque<Span>,
-    /// The span that time and octets are counted in.
+    /// The current span.
     last: Span,
     waited: Duration,
 }
@@ -217,11 +214,11 @@ struct Span {
 }
 
 impl Progress {
-    fn came(&mut self, octets: u64) {
+    fn add_octets(&mut self, octets: u64) {
         self.last.octets += octets;
     }
 
-    fn waited(&mut self, time: Duration) {
+    fn add_wait(&mut self, time: Duration) {
         self.waited += time;
         let mut left = time.min(WINDOW + SPAN); // more than that leaves nothing of what was before
         while !left.is_zero() {
@@ -268,29 +265,29 @@ mod tests {
     #[test]
     fn the_rate_is_the_average_over_the_last_minute_of_waiting() {
         let mut progress = Progress::default();
-        progress.came(60 * 1024);
-        progress.waited(3 * SECOND);
+        progress.add_octets(60 * 1024);
+        progress.add_wait(3 * SECOND);
         assert_eq!(progress.taken_back().rate, 20.0 * 1024.0);
-        progress.waited(27 * SECOND);
+        progress.add_wait(27 * SECOND);
         assert_eq!(progress.taken_back().rate, 2048.0);
-        progress.waited(31 * SECOND);
+        progress.add_wait(31 * SECOND);
         assert_eq!(progress.taken_back(), TakenBack { rate: 0.0, waited: 61 * SECOND });
         for _ in 0..600 {
-            progress.waited(SECOND);
-            progress.came(100);
+            progress.add_wait(SECOND);
+            progress.add_octets(100);
         }
         let seen = progress.taken_back();
         assert!((99.0..110.0).contains(&seen.rate) && seen.waited == 661 * SECOND, "{seen:?}");
-        progress.waited(10_000 * SECOND);
+        progress.add_wait(10_000 * SECOND);
         assert_eq!(progress.taken_back().rate, 0.0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn commands_count_as_progress_a_hundred_times() {
         let holder = holder();
-        holder.state().progress.waited(5 * SECOND);
+        holder.state().progress.add_wait(5 * SECOND);
         for _ in 0..1000 {
-            holder.commanded();
+            holder.count_command();
         }
         let seen = holder.state().progress.taken_back();
         assert_eq!(seen.rate, 100.0 * 256.0 / 5.0);
@@ -302,14 +299,14 @@ mod tests {
         let hold = Hold::of(&holder);
         let last = async {
             tokio::time::sleep(10 * SECOND).await;
-            assert!(matches!(holder.standing(Instant::now()), HoldState::Slow(_)));
+            assert!(matches!(holder.hold_state(Instant::now()), HoldState::Slow(_)));
             assert!(holder.recall());
-            assert_eq!(holder.standing(Instant::now()), HoldState::Recalled);
+            assert_eq!(holder.hold_state(Instant::now()), HoldState::Recalled);
             Ok::<usize, ()>(7)
         };
         assert_eq!(hold.wait(last).await, Ok(Ok(7)));
-        assert_eq!(holder.standing(Instant::now()), HoldState::Good);
-        assert!(!holder.recall(), "nobody is waited for");
+        assert_eq!(holder.hold_state(Instant::now()), HoldState::Good);
+        assert!(!holder.recall(), "no wait is under way");
         assert_eq!(now.elapsed(), 10 * SECOND);
         // what was left of the recall ends no later wait
         let later = tokio::time::timeout(SECOND, hold.wait(nothing())).await;
@@ -321,7 +318,7 @@ mod tests {
         let holder = holder();
         let hold = Hold::of(&holder);
         assert!(tokio::time::timeout(5 * SECOND, hold.wait(nothing())).await.is_err());
-        assert_eq!(holder.standing(Instant::now() + 100 * SECOND), HoldState::Good);
+        assert_eq!(holder.hold_state(Instant::now() + 100 * SECOND), HoldState::Good);
         assert_eq!(holder.state().progress.waited, 5 * SECOND);
     }
 }

@@ -1,4 +1,5 @@
-//! CRLF becomes LF, as Maildir readers expect; any cut of the message into pieces gives the same octets. Other CRs stay.
+//! CRLF becomes LF, as Maildir readers expect; any cut of the message into pieces gives the same octets. Other CRs
+//! stay.
 
 /// Writes a message with LF as its line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,9 +1,9 @@
 //! A Maildir as next hop: one file for each message, complete and synced before it is acknowledged.
 //!
-//! The file is written under `tmp`, synced, renamed into `new`, and the folder synced; only then is the answer 250.
-//! Lines end with LF, as Maildir readers expect, and `Return-Path:` comes first (RFC 5321 4.4). All file work is done
-//! off the async threads by a [`Draft`], which removes its file when it is dropped unpublished: an error, a dropped
-//! transaction and one dropped in the middle of a write all leave nothing behind. Recipients aren't looked at.
+//! The file is written under `tmp`, synced, renamed into `new`, and the folder synced; only then is the reply 250.
+//! Lines end with LF, as Maildir readers expect, and `Return-Path:` comes first (RFC 5321 4.4). File work runs off the
+//! async threads, in a [`Draft`] that removes its file when it is dropped unpublished: neither an error nor a dropped
+//! transaction leaves a file behind. Every recipient is accepted.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -18,16 +18,15 @@ use crate::relay::line_feeds::LineFeeds;
 use crate::smtp::address::ReversePath;
 use crate::smtp::transparency::Unstuffer;
 
-/// What is collected in memory before it is written.
+/// Octets that are collected before a write.
 const BUFFER: usize = 64 * 1024;
 
-/// Makes the names of this process unique (the clock may stand still or go back).
+/// Makes file names unique even where the clock stands still or goes back.
 static DELIVERIES: AtomicU64 = AtomicU64::new(0);
 
-/// The folder.
 #[derive(Debug, Clone)]
 pub(super) struct Maildir {
-    place: Arc<Folder>,
+    folder: Arc<Folder>,
 }
 
 #[derive(Debug)]
@@ -40,24 +39,24 @@ struct Folder {
 impl Maildir {
     pub(super) fn new(path: &Path, hostname: &str) -> Self {
         let host = hostname.replace('/', "\\057").replace(':', "\\072");
-        Self { place: Arc::new(Folder { path: path.to_owned(), host }) }
+        Self { folder: Arc::new(Folder { path: path.to_owned(), host }) }
     }
 
-    /// The same folder for another name of ours.
+    /// The same folder with another host name.
     pub(super) fn with_settings(&self, hostname: &str) -> Self {
-        Self::new(&self.place.path, hostname)
+        Self::new(&self.folder.path, hostname)
     }
 
     /// Creates the folders that are missing, and writes in each.
     pub(super) async fn probe(&self) -> Result<(), RelayError> {
-        let place = Arc::clone(&self.place);
-        Ok(off_thread(move || place.prepare()).await?)
+        let folder = Arc::clone(&self.folder);
+        Ok(off_thread(move || folder.prepare()).await?)
     }
 
-    /// Nothing touches the disk before DATA.
+    /// The disk isn't touched before DATA.
     pub(super) fn begin(&self, reverse_path: &ReversePath) -> MaildirTransaction {
         MaildirTransaction {
-            place: Arc::clone(&self.place),
+            folder: Arc::clone(&self.folder),
             unstuffer: Unstuffer::default(),
             line_feeds: LineFeeds::default(),
             buffer: format!("Return-Path: <{reverse_path}>\n").into_bytes(),
@@ -66,15 +65,14 @@ impl Maildir {
     }
 }
 
-/// One delivery.
 #[derive(Debug)]
 pub(super) struct MaildirTransaction {
-    place: Arc<Folder>,
+    folder: Arc<Folder>,
     unstuffer: Unstuffer,
     line_feeds: LineFeeds,
-    /// Not yet written.
+    /// Octets that aren't written yet.
     buffer: Vec<u8>,
-    /// The file, from DATA on; gone for good once anything failed or was broken off.
+    /// The file, from DATA on; `None` after a failure.
     draft: Option<Draft>,
 }
 
@@ -83,8 +81,8 @@ impl MaildirTransaction {
         if self.draft.is_some() {
             return Err(RelayError::OutOfStep(Stage::Data));
         }
-        let place = Arc::clone(&self.place);
-        self.draft = Some(off_thread(move || place.draft()).await?);
+        let folder = Arc::clone(&self.folder);
+        self.draft = Some(off_thread(move || folder.draft()).await?);
         Ok(())
     }
 
@@ -102,7 +100,7 @@ impl MaildirTransaction {
         Ok(())
     }
 
-    /// The message is in `new` and will survive a crash when this is `Ok`.
+    /// When this is `Ok`, the message is in `new` and survives a crash.
     pub(super) async fn finish(self) -> Result<(), RelayError> {
         let draft = self.draft.filter(|_| self.unstuffer.is_at_line_start());
         let draft = draft.ok_or(RelayError::OutOfStep(Stage::End))?;
@@ -116,7 +114,7 @@ impl Folder {
         for name in ["tmp", "new", "cur"] {
             let folder = self.path.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            // a name with a dot in front is no mail to a reader of the folder
+            // readers of the folder ignore names that start with a dot
             let trial = folder.join(format!(".{}", self.unique_name()));
             drop(new_file(&trial)?);
             std::fs::remove_file(&trial)?;
@@ -140,12 +138,12 @@ impl Folder {
     }
 }
 
-/// Creates a file that only we can read; one that is there already is never written to.
+/// Creates a file with mode 0600; an existing file is never written to.
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// A message in the making. Unless it is published, its file goes with it.
+/// A message under `tmp`. A drop removes the file unless it is published.
 #[derive(Debug)]
 struct Draft {
     file: File,
@@ -155,7 +153,7 @@ struct Draft {
 }
 
 impl Draft {
-    /// Writes, and gives the buffer back for the next piece.
+    /// Returns the empty buffer for the next piece.
     fn append(mut self, mut buffer: Vec<u8>) -> io::Result<(Self, Vec<u8>)> {
         self.file.write_all(&buffer)?;
         buffer.clear();
@@ -165,7 +163,7 @@ impl Draft {
     fn publish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         std::fs::rename(&self.path, &self.destination)?;
-        // should the folder's sync fail, the client will come again: it is this name that must go then
+        // if the folder's sync fails, the client tries again: then the drop must remove this name
         self.path.clone_from(&self.destination);
         let folder = self.destination.parent().unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()?;
@@ -180,12 +178,12 @@ impl Drop for Draft {
             return;
         }
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(target: "rmxd::relay", path = %self.path.display(), %error, "unfinished mail not removed");
+            tracing::warn!(target: "rmxd::relay", path = %self.path.display(), %error, "an unfinished message could not be removed");
         }
     }
 }
 
-/// Runs file work where it may block. The caller may be dropped meanwhile: what the work returns is dropped as well.
+/// Runs file work on a blocking thread. If the caller is dropped meanwhile, the result is dropped too.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -1,9 +1,9 @@
-//! Connections to the relay: how many there are, and those that wait to be used again.
+//! Idle connections to the relay, kept for the next transaction.
 //!
-//! Whoever has a slot may have one connection in use. Those that wait have none, but make way for whoever needs a new
-//! one, so that all together they are never more than `relay.max_connections`. Each waits for a bounded time. A
-//! connection on which the relay knows a client is given to nobody but the lease that left it, and none to sessions of
-//! other settings than those that it was made by.
+//! A slot stands for one connection in use. Idle connections have no slot, but are closed when a slot needs a new
+//! connection, so that all together never exceed `relay.max_connections`. Each is kept for a bounded time. A connection
+//! on which the relay sees a client goes only to the lease that left it, and none goes to a session with settings that
+//! would make another one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -15,48 +15,48 @@ use crate::relay::connection::{Connection, Next};
 use crate::relay::slots::{Slot, Slots};
 use crate::relay::{ClientInfo, Settings};
 
-/// How long a connection waits unused. The relay would close it by itself after minutes (Postfix: 300 s).
+/// Longest idle time. The relay itself would close after minutes (Postfix: 300 s).
 pub(super) const IDLE: Duration = Duration::from_secs(30);
-/// How many wait for anyone; each keeps a process of the relay busy.
+/// Most idle connections for any lease; each occupies a process of the relay.
 const MOST_SHARED: usize = 16;
 
-/// The connections of one next hop, by whatever settings.
+/// The connections of one next hop, across reloads.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     slots: Arc<Slots>,
     waiting: Mutex<Waiting>,
 }
 
-/// Tells one lease from another; whether it goes on can be seen.
-pub(super) type VisitKey = Weak<()>;
+/// Identifies a lease, and shows whether it has ended.
+pub(super) type LeaseKey = Weak<()>;
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The one that has waited longest is the first.
+    /// The longest idle is the first.
     connections: Vec<Parked>,
-    /// Whether somebody looks after their time.
+    /// Whether a task closes expired ones.
     watched: bool,
 }
 
 #[derive(Debug)]
 struct Parked {
     connection: Connection,
-    /// Who may have it; `None` = anyone.
-    lease: Option<VisitKey>,
+    /// The only lease that may use it; `None` = any.
+    lease: Option<LeaseKey>,
     until: Instant,
 }
 
 impl Pool {
-    /// A slot, if one that this client may have gets free in time; `None` as the client asks for us.
+    /// A slot, if this client may have one in time. Pass `None` for a connection of our own.
     pub(super) async fn slot(&self, client: Option<&ClientInfo>, settings: &Settings) -> Option<Slot> {
         let client = client.map(|client| client_network(client.address.ip()));
         self.slots.take(client, settings, settings.connect_timeout).await
     }
 
-    /// A connection that waits and may be used for this client's transaction; the one used last, if there are more.
+    /// The idle connection that was used last, of those for this client's transaction.
     pub(super) fn take(
         &self,
-        lease: &VisitKey,
+        lease: &LeaseKey,
         client: &ClientInfo,
         settings: &Settings,
     ) -> Option<Connection> {
@@ -79,7 +79,7 @@ impl Pool {
         found
     }
 
-    /// Makes room for one more connection, to whoever has a slot for it.
+    /// Closes idle connections until there is room for the slot's new one.
     pub(super) fn make_room(&self, slot: &Slot) {
         let mut waiting = self.waiting();
         let surplus = waiting.connections.len().saturating_sub(slot.others_free());
@@ -88,22 +88,22 @@ impl Pool {
         evicted.into_iter().for_each(Parked::quit);
     }
 
-    /// Takes a connection back after a transaction of `lease`; `undo` when that ended without a message. The slot is
-    /// given back last: until then there is no room for another connection.
+    /// Takes a connection back after a transaction of `lease`; `undo` where that ended without a message. The slot is
+    /// released last: until then there is no room for another connection.
     pub(super) fn give_back(
         self: &Arc<Self>,
         mut connection: Connection,
         undo: bool,
-        lease: VisitKey,
+        lease: LeaseKey,
         slot: Slot,
     ) {
         let lease = match connection.next(undo) {
             Next::End => return connection.quit(),
-            Next::SameVisit => Some(lease),
-            Next::Anyone => None,
+            Next::SameLease => Some(lease),
+            Next::AnyLease => None,
         };
         let mut waiting = self.waiting();
-        // those that wait may be too many where older settings allowed more
+        // older settings may have allowed more
         let room = waiting.connections.len() <= slot.others_free();
         if !room || !waiting.has_use_for(lease.as_ref()) {
             drop(waiting);
@@ -115,11 +115,11 @@ impl Pool {
         }
     }
 
-    /// Closes the connections of visits that have ended.
+    /// Closes the connections of leases that have ended.
     pub(super) fn forget(&self) {
         let mut waiting = self.waiting();
-        let over = |parked: &mut Parked| parked.lease.as_ref().is_some_and(is_over);
-        let left: Vec<Parked> = waiting.connections.extract_if(.., over).collect();
+        let ended = |parked: &mut Parked| parked.lease.as_ref().is_some_and(has_ended);
+        let left: Vec<Parked> = waiting.connections.extract_if(.., ended).collect();
         drop(waiting);
         left.into_iter().for_each(Parked::quit);
     }
@@ -128,7 +128,7 @@ impl Pool {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes what has waited long enough. When the next one will have, or `None` when nothing waits.
+    /// Closes expired connections; returns the next time of expiry, `None` without idle connections.
     fn expire(&self) -> Option<Instant> {
         let mut waiting = self.waiting();
         let now = Instant::now();
@@ -149,16 +149,16 @@ impl Drop for Pool {
 }
 
 impl Waiting {
-    /// Whether a connection for this lease, or for anyone, is worth keeping.
-    fn has_use_for(&self, lease: Option<&VisitKey>) -> bool {
+    /// Whether a connection for this lease (or any) is worth keeping.
+    fn has_use_for(&self, lease: Option<&LeaseKey>) -> bool {
         match lease {
-            Some(lease) => !is_over(lease),
+            Some(lease) => !has_ended(lease),
             None => self.connections.iter().filter(|parked| parked.lease.is_none()).count() < MOST_SHARED,
         }
     }
 }
 
-fn is_over(lease: &VisitKey) -> bool {
+fn has_ended(lease: &LeaseKey) -> bool {
     lease.strong_count() == 0
 }
 
@@ -168,7 +168,7 @@ impl Parked {
     }
 }
 
-/// Closes connections in their time, as long as any wait.
+/// Closes connections as they expire, until none is idle.
 async fn watch(pool: Weak<Pool>) {
     while let Some(next) = pool.upgrade().and_then(|pool| pool.expire()) {
         sleep_until(next).await;

@@ -1,6 +1,6 @@
-//! The PROXY header, version 2, that opens a connection to the relay: who our client is, in octets before the banner.
+//! The PROXY header, version 2, with the client's address: the first octets of a connection to the relay.
 //!
-//! Where the client connected to isn't told apart: the relay's own address stands for it.
+//! Its destination is the relay's own address, not the address that the client connected to.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -8,13 +8,13 @@ use proxy_header::{ProxiedAddress, ProxyHeader};
 
 use crate::relay::error::RelayError;
 
-/// The header for a connection on behalf of `client`; without one, for a connection of our own (LOCAL).
+/// The header for a connection on behalf of `client`, or of our own (LOCAL).
 pub(super) fn header(client: Option<SocketAddr>, relay: SocketAddr) -> Result<Vec<u8>, RelayError> {
     let header = match client {
         None => ProxyHeader::with_local(),
         Some(client) => {
             let source = SocketAddr::new(client.ip().to_canonical(), client.port());
-            let target = SocketAddr::new(of_the_same_kind(relay.ip(), source.ip()), relay.port());
+            let target = SocketAddr::new(of_the_same_family(relay.ip(), source.ip()), relay.port());
             ProxyHeader::with_address(ProxiedAddress::stream(source, target))
         }
     };
@@ -24,8 +24,8 @@ pub(super) fn header(client: Option<SocketAddr>, relay: SocketAddr) -> Result<Ve
     Ok(octets)
 }
 
-/// Both addresses of a header are of one kind.
-fn of_the_same_kind(address: IpAddr, model: IpAddr) -> IpAddr {
+/// Both addresses of a header are of one family.
+fn of_the_same_family(address: IpAddr, model: IpAddr) -> IpAddr {
     match (address.to_canonical(), model) {
         (IpAddr::V4(address), IpAddr::V6(_)) => address.to_ipv6_mapped().into(),
         (IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(_)) => std::net::Ipv4Addr::LOCALHOST.into(),
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_named_with_addresses_of_one_kind() {
+    fn a_client_is_named_with_addresses_of_one_family() {
         let v4 = [0x21, 0x11, 0, 12, 192, 0, 2, 7, 127, 0, 0, 1, 0x10, 0xe1, 0, 25];
         for (client, relay) in [
             ("192.0.2.7:4321", "127.0.0.1:25"),

@@ -1,9 +1,9 @@
-//! The relay's replies (RFC 5321 4.2), read with distrust and without I/O.
+//! Parser of the relay's replies (RFC 5321 4.2), which aren't trusted; no I/O.
 //!
-//! Lines end with CRLF and nothing else: a stray CR or LF may come from text that the relay echoes, and must not
-//! make a second reply of it. All lines bear one code. A line, the number of lines and the whole are bounded, and
-//! nothing is held beyond the bound. What follows a reply is given back: whether another is due, the conversation
-//! knows. The text is made printable here, so that logs get no control characters either.
+//! Lines end with CRLF only: a stray CR or LF may come from text that the relay echoes, and must not start a second
+//! reply. All lines of a reply have one code. Line length, number of lines and total length are bounded, and so is the
+//! memory. The octets behind a reply are returned: the conversation knows whether another reply is due. Control
+//! characters are replaced here, so that logs get none either.
 
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -14,7 +14,6 @@ const MAX_LINES: usize = 128;
 /// Most octets of one reply.
 const MAX_REPLY: usize = 32 * 1024;
 
-/// Collects one reply after another.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
     line: Vec<u8>,
@@ -24,10 +23,10 @@ pub struct ReplyParser {
 }
 
 impl ReplyParser {
-    /// Takes what was read; gives the reply when it is complete, with what follows it.
+    /// Returns the reply once it is complete, with the octets behind it.
     ///
     /// # Errors
-    /// In what way the octets are no reply; the connection is of no more use then.
+    /// The octets are no reply; the connection can't be used any more.
     pub fn feed<'a>(&mut self, mut octets: &'a [u8]) -> Result<Option<(Reply, &'a [u8])>, Malformed> {
         while !octets.is_empty() {
             let end = memchr::memchr(b'\n', octets).map_or(octets.len(), |at| at + 1);
@@ -45,7 +44,7 @@ impl ReplyParser {
         Ok(None)
     }
 
-    /// Reads the line just completed; whether it is the last of its reply.
+    /// Reads a complete line; returns whether it is the last of its reply.
     fn end_line(&mut self) -> Result<bool, Malformed> {
         let line = std::mem::take(&mut self.line);
         let content = line.strip_suffix(b"\r\n").ok_or(Malformed::LineEnd)?;
@@ -71,7 +70,7 @@ impl ReplyParser {
         Ok(last)
     }
 
-    /// The reply, with the enhanced code taken out of the text. One that contradicts the code is dropped.
+    /// Moves the enhanced code out of the text; one of another class than the code is dropped.
     fn into_reply(self) -> Option<Reply> {
         let code = self.code?;
         let mut enhanced = None;
@@ -125,19 +124,17 @@ fn printable(text: &[u8]) -> String {
     text.iter().map(|&byte| if matches!(byte, b' '..=b'~') { char::from(byte) } else { '?' }).collect()
 }
 
-/// In what way the relay's octets are no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// A line, or the whole, is longer than is held.
+    /// Over one of the bounds.
     #[error("too long")]
     TooLong,
-    /// CR or LF on its own.
+    /// A bare CR or LF.
     #[error("a line does not end with CRLF")]
     LineEnd,
     /// Not three digits from 200 to 599 and then a space, a hyphen or the end of the line.
     #[error("no reply code")]
     Code,
-    /// The lines of one reply bear different codes.
     #[error("the lines bear different codes")]
     CodesDiffer,
     /// Octets after the end of the last reply that was due.
@@ -157,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_reply_is_given_back() {
+    fn octets_behind_a_reply_are_returned() {
         let mut parser = ReplyParser::default();
         let (reply, rest) = parser.feed(b"250 a\r\n550-b\r\n5").unwrap().unwrap();
         assert_eq!((reply, rest), (Reply::plain(250, "a"), &b"550-b\r\n5"[..]));
@@ -196,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_told_apart() {
+    fn octets_that_are_no_reply_are_an_error() {
         let rows: [(&[u8], Malformed); 13] = [
             (b"250 ok\n", Malformed::LineEnd),
             (b"250 a\rb\r\n", Malformed::LineEnd),
@@ -218,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_given_up_at_the_bound() {
+    fn an_endless_line_is_an_error_at_the_bound() {
         let mut parser = ReplyParser::default();
         let mut fed = 0;
         let refused = (0..10 * 1024).find_map(|_| {
@@ -230,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_lines_are_given_up_at_the_bound() {
+    fn endless_lines_are_an_error_at_the_bound() {
         for line in ["250-x\r\n".to_owned(), format!("250-{}\r\n", "x".repeat(4000))] {
             let mut parser = ReplyParser::default();
             let held = (0..100_000).take_while(|_| parser.feed(line.as_bytes()).is_ok()).count();

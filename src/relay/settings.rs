@@ -1,4 +1,4 @@
-//! `[relay]` as the next hop needs it: where mail goes, who is named there, and the bounds of it.
+//! The resolved settings of `[relay]`: the next hop, the client's identity there and the limits.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ impl fmt::Display for NextHop {
     }
 }
 
-/// How the relay learns who the client is.
+/// The way in which the relay learns the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientIdentity {
     /// XCLIENT where the relay offers it, else XFORWARD where it offers that, else nothing.
@@ -38,9 +38,9 @@ pub enum ClientIdentity {
     Xclient,
     /// XFORWARD, for the relay's log; a relay without it is not used.
     Xforward,
-    /// A PROXY header, version 2, before everything else. Nothing tells whether the relay expects one.
+    /// A PROXY header, version 2, before everything else. Whether the relay expects one can't be detected.
     ProxyV2,
-    /// Nothing is said.
+    /// The relay sees rmxd alone.
     None,
 }
 
@@ -51,39 +51,35 @@ pub enum Tls {
     None,
     /// Where the relay offers STARTTLS and the handshake works (RFC 7435), else not.
     Opportunistic,
-    /// Always; to a relay that can't, no mail goes.
+    /// Always; a relay without STARTTLS gets no mail.
     Required,
 }
 
-/// `[relay]` as the next hop needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where mail goes.
     pub next_hop: NextHop,
-    /// How the relay learns the client.
     pub identity: ClientIdentity,
     /// Connections to the relay at one time.
     pub max_connections: usize,
     /// Messages after which a connection is closed.
     pub messages_per_connection: u32,
-    /// Octets a second that keep a client's hold on a connection while others wait for one.
+    /// Octets a second: a slower client loses its connection to the relay while others wait for one.
     pub data_rate: u64,
-    /// How long a client is waited for in one transaction, while others wait for a connection.
+    /// The longest wait for a client in one transaction while others wait for a connection.
     pub message_time: Duration,
     /// For the connection and the greeting.
     pub connect_timeout: Duration,
     /// For each reply, and for each write that makes no progress; for the answer to the final dot, twice as long.
     pub reply_timeout: Duration,
-    /// Whether XCLIENT is needed because rmxd has no list of recipient domains of its own (contract 1.7).
+    /// Without `relay.domains` XCLIENT is required: the relay has to decide which domains it accepts (contract 1.7).
     pub xclient_required: bool,
-    /// Our own name, for EHLO.
+    /// For EHLO.
     pub hostname: String,
-    /// Encryption.
     pub tls: Tls,
 }
 
 impl Settings {
-    /// Whether a connection made by these may serve a session that has the others.
+    /// Whether a connection made with these settings may serve a session with the others.
     pub(super) fn makes_the_same_connections(&self, others: &Self) -> bool {
         let what = |it: &Self| {
             (it.identity, it.tls, it.xclient_required, it.reply_timeout, it.messages_per_connection)

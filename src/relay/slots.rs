@@ -1,14 +1,13 @@
-//! The right to have a connection to the relay in use, shared out among the clients that want one.
+//! Slots: the right to use a connection to the relay, shared fairly among clients.
 //!
-//! A client takes a slot only while it holds fewer than are free: one has half of them at most, the next half of the
-//! rest, and so on. However slowly a few let theirs go, a newcomer finds one. A client that has its share waits, and so does
-//! everybody when none is free; each slot that gets free goes to the first in the queue that may have it. The
-//! limit comes with each request: sessions that began under an older configuration ask with theirs, and all are counted
-//! together.
+//! A client takes a slot only while it holds fewer than are free: the first client has half of them at most, the next
+//! half of the rest, and so on. So a newcomer finds one, however slow the others are. A client with its full share
+//! waits, as all clients do when none is free; a released slot goes to the first in the queue that may have it. Each
+//! request brings its limit: sessions from before a reload keep the old one, and all slots are counted together.
 //!
-//! While a client waits, slots are taken back from the slowest holders ([`super::hold`]), one for each that waits: from
-//! clients that hold more than the one that waits, or, after a longer time, from its own. A client that lost a slot comes last
-//! in the queue for a minute, so that it can't take it back from a newcomer by connecting again.
+//! While clients wait, slots are taken back from the slowest holders ([`super::hold`]), one for each waiting client:
+//! from clients that hold more than it does or, after a longer time, from itself. A client that lost a slot is last in
+//! the queue for a minute, so that a new connection doesn't win the slot back from a newcomer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -21,16 +20,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::relay::Settings;
 use crate::relay::hold::{Hold, HoldState, Holder, TakenBack};
 
-/// How often holders are looked at while a client waits.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long a holder was waited for before it makes way for its own client's next transaction.
+/// Interval of the checks of all holders while a client waits.
+const CHECK: Duration = Duration::from_millis(200);
+/// Wait for a holder before it loses its slot to the same client's next transaction.
 const OWN_GRACE: Duration = Duration::from_secs(10);
-/// How long a client that lost a slot comes last.
+/// Time for which a client that lost a slot is last in the queue.
 const LAST_FOR: Duration = Duration::from_secs(60);
-/// Clients that are remembered for that.
+/// Most clients remembered for that.
 const MOST_REMEMBERED: usize = 4096;
 
-/// The slots of one relay.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     state: Mutex<State>,
@@ -42,7 +40,7 @@ pub(super) struct Slot {
     slots: Arc<Slots>,
     number: u64,
     holder: Arc<Holder>,
-    /// Out of how many it was taken.
+    /// The limit of the request that took it.
     limit: usize,
 }
 
@@ -51,11 +49,11 @@ struct State {
     held: Held,
     /// By number.
     holders: HashMap<u64, Arc<Holder>>,
-    /// None of them may have a slot now.
+    /// No client in it may have a slot now.
     queue: BTreeMap<Turn, Waiter>,
     next_number: u64,
-    /// When holders were looked at last.
-    looked: Option<Instant>,
+    /// Time of the last check.
+    checked: Option<Instant>,
     /// When clients lost a slot.
     lost: HashMap<IpAddr, Instant>,
 }
@@ -81,8 +79,8 @@ struct Waiter {
 }
 
 impl Slots {
-    /// A slot out of `settings.max_connections`, if one that this client may have is free or gets so within
-    /// `patience`. Pass `None` for requests that count against no client; for them none is taken back.
+    /// A slot out of `settings.max_connections`, if this client may have one within `patience`. Pass `None` for
+    /// requests that count against no client; for them no slot is taken back.
     pub(super) async fn take(
         self: &Arc<Self>,
         client: Option<IpAddr>,
@@ -108,7 +106,7 @@ impl Slots {
             if client.is_some() {
                 self.state().take_back(now);
             }
-            match timeout_at(deadline.min(now + LOOK), &mut handed).await {
+            match timeout_at(deadline.min(now + CHECK), &mut handed).await {
                 Ok(slot) => return slot.ok(),
                 Err(_elapsed) if Instant::now() >= deadline => return None,
                 Err(_elapsed) => {}
@@ -128,7 +126,7 @@ impl Slots {
         state.holders.remove(&slot.number);
         state.held.remove(slot.holder.client);
         let State { held, queue, .. } = &mut *state;
-        // each slot taken leaves less for all others, so one pass in order finds all that may have one
+        // each slot taken leaves fewer for all others, so one pass in order serves all that may have one
         let served = queue.extract_if(.., |_, waiter| {
             let served = held.allow(waiter.holder.client, waiter.limit);
             if served {
@@ -144,7 +142,7 @@ impl Slots {
         }
         drop(state);
         for (hand, slot) in slots {
-            // one whose client has gone meanwhile comes back: dropped, it goes to the next
+            // a slot whose waiter has gone is dropped here, and goes to the next
             drop(hand.send(slot));
         }
     }
@@ -166,15 +164,15 @@ impl State {
         lost.is_some_and(|lost| lost.elapsed() < LAST_FOR)
     }
 
-    /// Takes slots back from the slowest holders, as many as there are clients that wait and may have one.
+    /// Takes slots back from the slowest holders, one for each waiting client that may have one.
     fn take_back(&mut self, now: Instant) {
-        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK / 2) {
+        if self.checked.is_some_and(|checked| now.saturating_duration_since(checked) < CHECK / 2) {
             return;
         }
-        self.looked = Some(now);
+        self.checked = Some(now);
         let (mut coming, mut slow) = (0, Vec::new());
         for holder in self.holders.values() {
-            match holder.standing(now) {
+            match holder.hold_state(now) {
                 HoldState::Good => {}
                 HoldState::Slow(seen) => slow.push((seen, Arc::clone(holder))),
                 HoldState::Recalled => coming += 1,
@@ -223,19 +221,18 @@ impl State {
 }
 
 impl Slot {
-    /// How many besides it nobody holds.
+    /// Free slots besides it.
     pub(super) fn others_free(&self) -> usize {
         self.slots.state().held.free(self.limit)
     }
 
-    /// For the time that its client is waited for.
     pub(super) fn hold(&self) -> Hold {
         Hold::of(&self.holder)
     }
 
-    /// Its client gave a command for the relay.
-    pub(super) fn commanded(&self) {
-        self.holder.commanded();
+    /// Its client sent a command for the relay.
+    pub(super) fn count_command(&self) {
+        self.holder.count_command();
     }
 }
 
@@ -322,7 +319,7 @@ mod tests {
         grabbed
     }
 
-    /// One that waits, in line when this returns.
+    /// A waiting request, in the queue when this returns.
     async fn queue(slots: &Arc<Slots>, client: Option<IpAddr>, limit: usize) -> JoinHandle<Option<Slot>> {
         let (slots, waiting) = (Arc::clone(slots), slots.state().queue.len());
         let task = tokio::spawn({
@@ -335,7 +332,7 @@ mod tests {
         task
     }
 
-    /// Whether one who waited has a slot by now, which is given back.
+    /// Whether the request has a slot by now, which is then released.
     async fn is_served(task: &mut JoinHandle<Option<Slot>>) -> bool {
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -392,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slot_that_gets_free_goes_to_the_first_who_may_have_it() {
+    async fn a_released_slot_goes_to_the_first_client_that_may_have_it() {
         let slots = Arc::new(Slots::default());
         let (mut greedy, other) = (grab(&slots, client(1), 4).await, grab(&slots, client(2), 4).await);
         let last = slots.take(None, &settings(4), Duration::ZERO).await.unwrap();
@@ -412,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_one_client_who_came_first_is_served_first() {
+    async fn requests_of_one_client_are_served_in_order() {
         let slots = Arc::new(Slots::default());
         let held = slots.take(client(9), &settings(1), Duration::ZERO).await;
         let (mut first, mut second) = (queue(&slots, client(1), 1).await, queue(&slots, client(1), 1).await);
@@ -428,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gives_up_waiting_neither_keeps_a_place_nor_loses_a_slot() {
+    async fn a_request_that_gives_up_keeps_no_place_and_loses_no_slot() {
         let slots = Arc::new(Slots::default());
         let held = slots.take(client(9), &settings(1), Duration::ZERO).await;
         // cancelled while it waits
@@ -477,7 +474,7 @@ mod tests {
         assert_empty(&slots);
     }
 
-    /// A holder whose client sends so many octets at a time, every so often; how its hold ended.
+    /// A holder whose client sends `octets` at every interval, until its hold ends.
     fn sender(slot: Slot, octets: usize, every: Duration) -> JoinHandle<TakenBack> {
         tokio::spawn(async move {
             let hold = slot.hold();
@@ -518,7 +515,7 @@ mod tests {
         sleep(Duration::from_secs(90)).await;
         assert!(
             honest.iter().chain(&slow).chain(&slowest).all(|sender| !sender.is_finished()),
-            "nobody waits"
+            "no client waits"
         );
         let began = Instant::now();
         let newcomer = slots.take(client(9), &settings(8), PATIENCE).await;
@@ -627,7 +624,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn nothing_leaks_and_no_limit_is_passed_whoever_comes_and_goes() {
+    async fn nothing_leaks_and_no_limit_is_exceeded_under_load() {
         let slots = Arc::new(Slots::default());
         let tasks = (0..64_u64).map(|task| {
             let slots = Arc::clone(&slots);

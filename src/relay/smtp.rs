@@ -1,9 +1,9 @@
-//! A relay spoken to by SMTP, contacted only when a transaction is permitted.
+//! A next hop by SMTP, contacted only when a transaction is permitted.
 //!
-//! Where the relay offers XCLIENT, it learns there who the client is and judges by its own rules as if it stood on
-//! port 25 itself; where that is required and not offered, nothing is sent to it (contract 1.7). A connection is used
-//! again where that is safe, and if it turns out to be gone before the relay has answered MAIL, once more with a fresh
-//! one; from then on what goes wrong is the client's to try again. No authentication.
+//! By XCLIENT, where offered, the relay learns the client and applies its own rules as if it had port 25 itself; where
+//! XCLIENT is required and not offered, no mail goes to the relay (contract 1.7). Connections are reused where that is
+//! safe. If a reused one turns out to be closed before the reply to MAIL, a new one is tried once; after that reply a
+//! failure is left to the client's next try. No authentication.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::relay::capabilities::{Attributes, Capabilities};
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{Conversation, DONE, READY};
 use crate::relay::error::{RelayError, Stage};
-use crate::relay::pool::{Pool, VisitKey};
+use crate::relay::pool::{LeaseKey, Pool};
 use crate::relay::transaction::{SmtpTransaction, open};
 use crate::relay::verdict::{of_the_client, of_us};
 use crate::relay::{
@@ -26,7 +26,6 @@ use crate::relay::{
 };
 use crate::smtp::reply::Reply;
 
-/// How to reach the relay, and its connections.
 #[derive(Debug)]
 pub(super) struct SmtpHop {
     host: String,
@@ -36,7 +35,7 @@ pub(super) struct SmtpHop {
     metrics: Metrics,
 }
 
-/// How the client is made known on a connection.
+/// The command that makes the client known on a connection.
 enum Means {
     Nothing,
     Xclient(Attributes),
@@ -48,14 +47,14 @@ impl SmtpHop {
         Self { host: host.to_owned(), port, settings, pool: Arc::default(), metrics }
     }
 
-    /// The same relay by other settings. What is in use by either counts for both.
+    /// The same relay with other settings. Connections of both count together.
     pub(super) fn with_settings(&self, settings: Arc<Settings>) -> Self {
         let (pool, metrics) = (Arc::clone(&self.pool), self.metrics.clone());
         Self { host: self.host.clone(), port: self.port, settings, pool, metrics }
     }
 
-    /// Connects, greets and leaves: whether a transaction could be had, and what the relay can take. When all
-    /// connections are in use for so long, those tell, and this is `Busy`.
+    /// Connects, greets and quits, and so learns the relay's capabilities. `Busy` where no connection is free within
+    /// `patience`.
     pub(super) async fn probe(
         &self,
         known: &watch::Sender<Capabilities>,
@@ -72,10 +71,10 @@ impl SmtpHop {
         self.means(&offered).map(drop)
     }
 
-    /// Opens a transaction: connection, introduction, MAIL, and the first RCPT, whose answer is given too.
+    /// Opens a transaction: connection, XCLIENT or the like, MAIL and the first RCPT, whose reply is returned too.
     pub(super) async fn begin(
         &self,
-        lease: &VisitKey,
+        lease: &LeaseKey,
         envelope: &Envelope<'_>,
         first: &Recipient<'_>,
         known: &watch::Sender<Capabilities>,
@@ -112,13 +111,12 @@ impl SmtpHop {
         }
     }
 
-    /// A lease has ended.
     pub(super) fn forget(&self) {
         self.pool.forget();
     }
 
-    /// A connection that waited, is still there and takes this message.
-    async fn reusable(&self, lease: &VisitKey, envelope: &Envelope<'_>) -> Option<Connection> {
+    /// An idle connection that is still open and can carry this message.
+    async fn reusable(&self, lease: &LeaseKey, envelope: &Envelope<'_>) -> Option<Connection> {
         while let Some(mut connection) = self.pool.take(lease, envelope.client, &self.settings) {
             let able = connection.offered.smtputf8 || !envelope.smtputf8;
             if able && connection.conversation.is_ready().await {
@@ -129,7 +127,7 @@ impl SmtpHop {
         None
     }
 
-    /// A new connection, on which the relay knows what it is to know of the client.
+    /// A new connection on which the relay knows the client.
     async fn establish(
         &self,
         client: &ClientInfo,
@@ -155,7 +153,7 @@ impl SmtpHop {
     ) -> Result<(Capabilities, Introduced), RelayError> {
         let named = || Introduced::As(Box::new(client.clone()));
         if self.settings.identity == ClientIdentity::ProxyV2 {
-            // it is the client's connection already
+            // the relay sees the client since the PROXY header
             let offered = self.greet_as(conversation, client).await?;
             if client.esmtp {
                 learn(&offered, known);
@@ -166,7 +164,7 @@ impl SmtpHop {
         let offered = greet(conversation, &self.settings.hostname, true).await.map_err(of_us)?;
         learn(&offered, known);
         Ok(match self.means(&offered)? {
-            Means::Nothing => (offered, Introduced::Nobody),
+            Means::Nothing => (offered, Introduced::Gateway),
             Means::Xforward(attributes) => (offered, Introduced::ByTransaction(attributes)),
             Means::Xclient(attributes) => {
                 (self.impersonate(conversation, client, attributes).await?, named())
@@ -198,7 +196,7 @@ impl SmtpHop {
         Err(failure)
     }
 
-    /// A connection, with TLS as `relay.tls` says; the relay is to be greeted (anew).
+    /// A connection, with TLS according to `relay.tls`; the greeting comes next (again, after TLS).
     async fn open(
         &self,
         address: SocketAddr,
@@ -230,7 +228,7 @@ impl SmtpHop {
         }
     }
 
-    /// A connection whose banner was read; where a PROXY header is said, that was first.
+    /// A connection up to its banner, with a PROXY header first where `relay.identity` has one.
     async fn dial(
         &self,
         address: SocketAddr,
@@ -247,7 +245,7 @@ impl SmtpHop {
         Conversation::open(stream, &header, self.settings.reply_timeout, counted).await.map_err(of_us)
     }
 
-    /// Whether [`Self::means`] may come to XCLIENT or XFORWARD.
+    /// Whether [`Self::means`] may be XCLIENT or XFORWARD.
     pub(super) fn wants_name(&self) -> bool {
         match self.settings.identity {
             ClientIdentity::Auto | ClientIdentity::Xclient | ClientIdentity::Xforward => true,
@@ -256,13 +254,13 @@ impl SmtpHop {
         }
     }
 
-    /// How the client is to be made known, or an error when that has to be and can't.
+    /// The way to make the client known, or an error where one is required and not offered.
     fn means(&self, offered: &Capabilities) -> Result<Means, RelayError> {
         use ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
         let xclient = offered.xclient.filter(|attributes| attributes.addr).map(Means::Xclient);
         let xforward = offered.xforward.map(Means::Xforward);
         match self.settings.identity {
-            // with proxy-v2 the relay took the client's address at its word already
+            // a relay that accepts PROXY headers trusts the address without a check of XCLIENT
             ProxyV2 if self.settings.xclient_required => Err(RelayError::NoXclient),
             _ if self.settings.xclient_required => xclient.ok_or(RelayError::NoXclient),
             Xclient => xclient.ok_or(RelayError::NoXclient),
@@ -272,8 +270,8 @@ impl SmtpHop {
         }
     }
 
-    /// XCLIENT, and the greeting again, since the relay starts over after it. The command that has ADDR is the last; how
-    /// that one is answered may be a verdict on the client.
+    /// XCLIENT, and then the greeting again, since the relay starts over. The last command has ADDR; the reply to it
+    /// may be a refusal of the client.
     async fn impersonate(
         &self,
         conversation: &mut Conversation,
@@ -289,7 +287,7 @@ impl SmtpHop {
         self.greet_as(conversation, client).await
     }
 
-    /// Greets as the client did, HELO or EHLO: Postfix judges and records this.
+    /// Greets as the client did, HELO or EHLO: Postfix checks and records this.
     async fn greet_as(
         &self,
         conversation: &mut Conversation,
@@ -303,8 +301,8 @@ impl SmtpHop {
     }
 }
 
-/// What the relay offers is what our clients are told. (One that was greeted with HELO offers nothing to anyone, which
-/// says nothing of the relay.)
+/// The relay's offer becomes our offer to clients. (Don't call it after HELO: that reply has no extensions, whatever
+/// the relay supports.)
 fn learn(offered: &Capabilities, known: &watch::Sender<Capabilities>) {
     known.send_if_modified(|known| {
         let differs = known != offered;

@@ -1,9 +1,9 @@
 //! One transaction on a connection to the relay: MAIL with the first RCPT, more recipients, the message.
 //!
-//! MAIL and the first RCPT leave in one write where the relay takes that (and XFORWARD with them). Small pieces of the
-//! message are collected, so that a short one leaves in one write with its dot. A transaction whose end the relay has
-//! confirmed gives its connection back; dropping one closes it, amid the message without a dot, so that the relay throws
-//! away what it has (RFC 5321 4.1.1.10).
+//! MAIL and the first RCPT (and XFORWARD) leave in one write where the relay has PIPELINING. Small pieces of the
+//! message are collected, so that a short message leaves in one write with its dot. A transaction that ended with a
+//! reply returns its connection to the pool; a drop closes it, within the message without a dot, so that the relay
+//! discards the message (RFC 5321 4.1.1.10).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{DONE, GO_AHEAD};
 use crate::relay::error::{RelayError, Stage};
 use crate::relay::hold::Hold;
-use crate::relay::pool::{Pool, VisitKey};
+use crate::relay::pool::{LeaseKey, Pool};
 use crate::relay::slots::Slot;
 use crate::relay::verdict::of_us;
 use crate::relay::{Envelope, Recipient, xforward};
 use crate::smtp::reply::Reply;
 
-/// What is collected of the message before it is sent.
+/// Octets of the message that are collected before a write.
 const HELD: usize = 8 * 1024;
 
-/// Says MAIL and the first RCPT, and gives the answer to RCPT. An error means that there is no transaction; it is the
-/// relay's answer to MAIL where that is one.
+/// Sends MAIL and the first RCPT, and returns the reply to RCPT. An error means that there is no transaction; it may be
+/// the relay's reply to MAIL.
 pub(super) async fn open(
     connection: &mut Connection,
     envelope: &Envelope<'_>,
@@ -35,7 +35,7 @@ pub(super) async fn open(
     }
     let introductions = match connection.introduced {
         Introduced::ByTransaction(offered) => xforward::commands(envelope, offered),
-        Introduced::Nobody | Introduced::As(_) => Vec::new(),
+        Introduced::Gateway | Introduced::As(_) => Vec::new(),
     };
     let conversation = &mut connection.conversation;
     introductions.iter().for_each(|line| conversation.queue(line));
@@ -45,24 +45,24 @@ pub(super) async fn open(
         conversation.answer(Stage::Xforward, &DONE).await.map_err(of_us)?;
     }
     if let Err(error) = conversation.answer(Stage::Mail, &DONE).await {
-        connection.stained = true;
+        connection.had_refusal = true;
         if matches!(error, RelayError::Rejected { .. }) {
             conversation.give_up_queue(Stage::Rcpt).await;
         }
         return Err(error);
     }
     let answer = conversation.answer(Stage::Rcpt, &DONE).await;
-    connection.stained |= answer.is_err();
+    connection.had_refusal |= answer.is_err();
     Ok(answer)
 }
 
-/// MAIL with the parameters that the relay understands (RFC 1870, RFC 6152, RFC 6531, RFC 3461). SIZE is that of the
-/// message as the relay gets it.
+/// MAIL with the parameters that the relay offers (RFC 1870, RFC 6152, RFC 6531, RFC 3461). SIZE includes our trace
+/// fields.
 fn mail_command(envelope: &Envelope<'_>, offered: &Capabilities) -> String {
     let mut command = String::with_capacity(128);
     push(&mut command, format_args!("MAIL FROM:<{}>", envelope.reverse_path));
     if let Some(size) = envelope.size.filter(|_| offered.size_parameter) {
-        // the most it can be: where only that is past the limit, the relay decides at the end
+        // an upper bound: where only the trace fields exceed the limit, the relay decides at the end
         let limit = offered.size.unwrap_or(u64::MAX).max(size);
         push(&mut command, format_args!(" SIZE={}", size.saturating_add(MOST_ADDED).min(limit)));
     }
@@ -94,7 +94,6 @@ fn rcpt_command(recipient: &Recipient<'_>, dsn: bool) -> String {
     command
 }
 
-/// A string takes anything.
 fn push(command: &mut String, text: std::fmt::Arguments<'_>) {
     let written = command.write_fmt(text);
     debug_assert!(written.is_ok(), "a Display that fails");
@@ -104,25 +103,25 @@ fn push(command: &mut String, text: std::fmt::Arguments<'_>) {
 #[derive(Debug)]
 pub(super) struct SmtpTransaction {
     connection: Connection,
-    /// Once the relay has said 354.
+    /// From the relay's 354 on.
     message: Option<Message>,
     slot: Slot,
     pool: Arc<Pool>,
-    lease: VisitKey,
+    lease: LeaseKey,
 }
 
 /// A message on its way.
 #[derive(Debug)]
 struct Message {
-    /// The last two octets so far. The dot needs CRLF before it.
+    /// The last two octets so far: the final dot needs CRLF before it.
     tail: [u8; 2],
-    /// What is still to be sent.
+    /// Octets that aren't sent yet.
     held: Vec<u8>,
 }
 
 impl SmtpTransaction {
-    pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, lease: VisitKey) -> Self {
-        slot.commanded();
+    pub(super) fn new(connection: Connection, slot: Slot, pool: Arc<Pool>, lease: LeaseKey) -> Self {
+        slot.count_command();
         Self { connection, message: None, slot, pool, lease }
     }
 
@@ -130,15 +129,15 @@ impl SmtpTransaction {
         self.slot.hold()
     }
 
-    /// The relay's answer to RCPT; only 25x and its own 4xx and 5xx are `Ok` or [`RelayError::Rejected`].
+    /// The relay's reply to RCPT: 25x is `Ok`, its 4xx and 5xx are [`RelayError::Rejected`].
     pub(super) async fn rcpt(&mut self, recipient: &Recipient<'_>) -> Result<Reply, RelayError> {
         if self.message.is_some() {
             return Err(RelayError::OutOfStep(Stage::Rcpt));
         }
-        self.slot.commanded();
+        self.slot.count_command();
         let command = rcpt_command(recipient, self.connection.offered.dsn);
         let answer = self.connection.conversation.command(Stage::Rcpt, &command, &DONE).await;
-        self.connection.stained |= answer.is_err();
+        self.connection.had_refusal |= answer.is_err();
         answer
     }
 
@@ -146,9 +145,9 @@ impl SmtpTransaction {
         if self.message.is_some() {
             return Err(RelayError::OutOfStep(Stage::Data));
         }
-        self.slot.commanded();
+        self.slot.count_command();
         let answer = self.connection.conversation.command(Stage::Data, "DATA", &GO_AHEAD).await;
-        self.connection.stained |= answer.is_err();
+        self.connection.had_refusal |= answer.is_err();
         answer?;
         self.message = Some(Message { tail: *b"\r\n", held: Vec::new() });
         Ok(())
@@ -169,7 +168,7 @@ impl SmtpTransaction {
         self.connection.conversation.send(stuffed).await
     }
 
-    /// Sends what was collected of the message.
+    /// Sends the collected octets.
     pub(super) async fn flush(&mut self) -> Result<(), RelayError> {
         if let Some(message) = &mut self.message
             && !message.held.is_empty()
@@ -180,21 +179,21 @@ impl SmtpTransaction {
         Ok(())
     }
 
-    /// The rest of the message and the final dot. Without CRLF before it the relay would wait for more and take the dot
-    /// for text; then the connection is closed instead.
+    /// Sends the rest of the message and the final dot. Without CRLF before it the relay would take the dot for text
+    /// and wait for more; then the connection is closed instead.
     pub(super) async fn finish(mut self) -> Result<Reply, RelayError> {
         let Some(Message { tail: [b'\r', b'\n'], mut held, .. }) = self.message.take() else {
             return Err(RelayError::OutOfStep(Stage::End));
         };
         held.extend_from_slice(b".\r\n");
         let answer = self.connection.conversation.end(&held).await;
-        self.connection.stained |= answer.is_err();
-        // a message that was taken leaves nothing behind (RFC 5321 4.1.1.4); of one that wasn't, RSET makes sure
+        self.connection.had_refusal |= answer.is_err();
+        // an accepted message leaves no state (RFC 5321 4.1.1.4); after a refusal RSET makes sure of it
         self.pool.give_back(self.connection, answer.is_err(), self.lease, self.slot);
         answer
     }
 
-    /// Ends it without a message: by RSET where the relay waits for a command, else by closing.
+    /// Ends it without a message: with RSET where the relay waits for a command, else by closing.
     pub(super) fn abandon(self) {
         if self.message.is_none() {
             self.pool.give_back(self.connection, true, self.lease, self.slot);

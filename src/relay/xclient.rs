@@ -1,8 +1,7 @@
-//! XCLIENT: telling the relay who the client is (Postfix XCLIENT_README), as lines to send; no I/O.
+//! The XCLIENT commands with the client's attributes (Postfix XCLIENT_README); no I/O.
 //!
-//! ADDR goes in the last command. Postfix looks at the overridden address when the next XCLIENT comes, so whatever
-//! is sent after ADDR is refused as unauthorised; the order that its README suggests does not work. Only attributes
-//! that the relay names are sent.
+//! ADDR is in the last command. Postfix checks the overridden address at the next XCLIENT, so it refuses any XCLIENT
+//! after ADDR as unauthorised; the order in its README doesn't work. Only attributes that the relay offers are sent.
 
 use crate::relay::ClientInfo;
 use crate::relay::attribute::{self, MAX_LINE};
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_offered_is_sent() {
+    fn only_offered_attributes_are_sent() {
         let offered = Attributes { addr: true, proto: true, ..Default::default() };
         let client = ClientInfo { esmtp: false, ..client("192.0.2.7:1", ClientName::Unknown, "h") };
         assert_eq!(commands(&client, offered), ["XCLIENT PROTO=SMTP ADDR=192.0.2.7"]);

@@ -1,7 +1,7 @@
-//! XFORWARD: telling the relay's log who the client is (Postfix XFORWARD_README), as lines to send; no I/O.
+//! The XFORWARD commands with the client's attributes for the relay's log (Postfix XFORWARD_README); no I/O.
 //!
-//! It is said anew for each transaction, and every attribute that is offered each time: what isn't known is said to be
-//! so, lest the client before shine through. The relay's restrictions go on to see rmxd; XFORWARD doesn't change that.
+//! Each transaction sends every offered attribute, unknown ones as unknown: otherwise the values of the client before
+//! would stay. The relay's restrictions still see rmxd; XFORWARD doesn't change that.
 
 use crate::relay::Envelope;
 use crate::relay::attribute::{self, MAX_LINE};
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_offered_is_said_even_what_is_not_known() {
+    fn every_offered_attribute_is_sent_unknown_ones_as_unknown() {
         assert_eq!(
             lines(ClientName::Unknown, "", ALL),
             ["XFORWARD NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::1 PORT=4321 PROTO=SMTP HELO=[UNAVAILABLE] \

@@ -1,8 +1,8 @@
 //! `exists`: the domain has a valid MX, or satisfies another rung that counts (contract 3.1).
 //!
-//! Whether anybody answers at the addresses is not tried: that would make us a nuisance and the sender wait.
+//! No connection to the addresses is tried: it would be a nuisance to their owners and delay the sender.
 //!
-//! Some servers say NXDOMAIN to one type and have records of another, and of an empty non-terminal. So NXDOMAIN to MX is
+//! Some servers answer NXDOMAIN for one type and have records of another, and for an empty non-terminal. So NXDOMAIN for MX is
 //! an answer about MX: a rung that looks at addresses asks for them itself. The cache spares these questions where
 //! DNSSEC proves that there is no such name.
 

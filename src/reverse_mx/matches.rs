@@ -1,10 +1,10 @@
-//! `matches`: the client is one of the domain's mail exchangers, stands near one, bears the domain's name, or is let by
-//! its SPF policy.
+//! `matches`: the client is one of the domain's mail exchangers, is in the network of one, has a name of the organisation, or
+//! passes its SPF policy.
 //!
-//! Rungs are tried one after the other, so that what a later one needs is asked only where no earlier one held; `mx` and
-//! `network` share their look-ups. Only addresses of the client's family are asked for. What DNS has no exchanger for
-//! has none that could be the client, so absence of any kind is `not_an_exchanger`; `exists` says what is wrong with the
-//! domain. An SPF result other than pass is no reason of its own: the rung didn't hold.
+//! Rungs are tried one after the other, so that a later one costs questions only where no earlier one holds; `mx` and
+//! `network` share their lookups. Only addresses of the client's family are asked for. A domain without exchangers has none that
+//! could be the client, so absence of any kind is `not_an_exchanger`; the reason of `exists` shows what is wrong with the
+//! domain. An SPF result other than pass has no reason of its own: the rung doesn't hold.
 
 use std::net::IpAddr;
 

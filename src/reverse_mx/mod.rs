@@ -1,8 +1,8 @@
-//! The heart: from a domain to its exchangers, and whether the rules hold.
+//! From a domain to its mail exchangers, and the two rules over them.
 //!
-//! `exists` and `matches` are the two rules, `ptr` the client's names; all ask by the lookups of their finding.
-//! "No" needs proof: a rule fails only where every look-up it made was answered, and not from an expired answer; a
-//! pass may rest on one. Actions and replies are the policy's, not decided here.
+//! `exists` and `matches` are the rules, `ptr` finds the client's names, `mx_report` is for audits. A rule fails only where each
+//! of its lookups has an answer, and none of these has expired; a pass may rest on an expired one. The policy decides on actions
+//! and replies.
 
 mod address;
 mod exists;
@@ -40,10 +40,10 @@ pub enum PrivateAddresses {
     Accept,
 }
 
-/// What the look-ups need of `[policy]` and `[dns]`.
+/// The keys of `[policy]` and `[dns]` that the rules need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How many MX hosts are looked at, by preference.
+    /// MX hosts that count, by preference.
     pub max_mx_hosts: usize,
     /// `dns.private_addresses`.
     pub private_addresses: PrivateAddresses,
@@ -190,7 +190,7 @@ impl ReverseMx {
         (outcome, lookups.into_evidence())
     }
 
-    /// The first name found to pass; without one the first name's failure, unless any of it met trouble.
+    /// The first name found to pass; without one the first name's failure, unless any lookup failed.
     async fn best_name(
         &self,
         rule: Rule,

@@ -1,7 +1,7 @@
-//! All that DNS holds of a domain's exchangers, for its own administrator (`rmxd audit`).
+//! All DNS records of a domain's exchangers, for its own administrator (`rmxd audit`).
 //!
-//! The rules stop as soon as they know enough; here every host is asked for every address, and what is wrong with one
-//! is told instead of passed over. What follows from it is not decided here.
+//! The rules stop as soon as they have a result. The report asks for every address of every host, and contains the faults that
+//! the rules skip.
 
 use std::net::IpAddr;
 
@@ -20,12 +20,12 @@ pub struct Holding {
     pub addresses: Vec<IpAddr>,
     /// What it is an alias of.
     pub alias: Option<Target>,
-    /// Something of it could not be looked up.
+    /// A lookup of it failed.
     pub trouble: Option<DnsFailure>,
 }
 
 impl Holding {
-    /// DNS is clear about it: a record of any type can be added, and no other address of this family is in the way.
+    /// No lookup failed, a record of any type can be added, and no other address of this family is in the way.
     #[must_use]
     pub fn is_free_for(&self, address: IpAddr) -> bool {
         let same_family = |other: &IpAddr| other.is_ipv4() == address.is_ipv4();
@@ -66,7 +66,6 @@ impl Exchanger {
     }
 }
 
-/// What the domain says about its exchangers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exchangers {
     /// These, best first.
@@ -77,7 +76,7 @@ pub enum Exchangers {
     Absent,
     /// NXDOMAIN.
     NoSuchDomain,
-    /// Unknown: DNS is in trouble.
+    /// Unknown: the lookup failed.
     Unavailable(DnsFailure),
 }
 
@@ -116,7 +115,7 @@ impl MxReport {
         implicit || self.exchanger_with(address).is_some()
     }
 
-    /// DnsFailure that may hide an exchanger or its address.
+    /// A failed lookup that may hide an exchanger or its address.
     #[must_use]
     pub fn trouble(&self) -> Option<DnsFailure> {
         match self.exchangers {

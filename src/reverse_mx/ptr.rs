@@ -1,7 +1,6 @@
 //! The client's names: those that its PTR records give and that lead back to its address (iprev, RFC 8601 3).
 //!
-//! A PTR record is written by whoever holds the address, so a name counts only when its own A or AAAA record confirms
-//! it. What the names are worth is not judged here.
+//! The owner of an address writes its PTR record, so a name counts only if its own A or AAAA record confirms it.
 
 use compact_str::{CompactString, ToCompactString};
 
@@ -12,7 +11,6 @@ use crate::dns::{Account, Dns};
 use crate::evidence::{DnsFailure, Evidence};
 use crate::smtp::address::DomainName;
 
-/// What DNS calls a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientNames {
     /// The names, or why there are none.
@@ -41,7 +39,7 @@ pub enum FcrdnsResult {
     NoPtr,
     /// None of these (printable) leads back to it.
     NotConfirmed(Vec<CompactString>),
-    /// DNS was in trouble, and no name could be confirmed.
+    /// A lookup failed, and no name is confirmed.
     TempError(DnsFailure),
 }
 
@@ -59,7 +57,7 @@ pub(super) async fn names_of(dns: &Dns, account: &Account) -> ClientNames {
     ClientNames { outcome, evidence }
 }
 
-/// The rung `ptr` of `matches`: one of the client's names lies under the organisational domain that `domain` is under.
+/// The rung `ptr` of `matches`: one of the client's names is in the organisational domain of `domain`.
 pub(super) async fn shares_organization(lookups: &mut Lookups<'_>, domain: &DomainName) -> bool {
     let Some(organization_of_domain) = organization(domain) else {
         return false;

@@ -158,7 +158,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn exists_tells_valid_domains_from_others() {
+async fn exists_passes_for_valid_domains_only() {
     use Rung::{Address, Mx, Organization};
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
     let rows: [(&str, &[Rung], &str); 64] = [
@@ -330,7 +330,7 @@ async fn hosts_with_an_unroutable_address_are_not_counted_as_dead() {
 }
 
 #[tokio::test]
-async fn one_look_up_is_enough_for_a_domain_in_order_and_none_for_what_cannot_be_asked() {
+async fn one_lookup_is_enough_for_a_domain_in_order_and_none_for_what_cannot_be_asked() {
     let bench = Bench::new(DOMAINS, settings(PrivateAddresses::Accept)).await;
     let both = rules(&[Rung::Mx], &[Rung::Mx]);
     let findings = bench.inspect("several.test", &rules(&[Rung::Mx], &[]), "127.0.0.21").await;
@@ -687,9 +687,8 @@ async fn an_expired_spf_record_may_carry_a_pass_and_never_a_failure() {
 /// On whose account it is asked.
 const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// Domain, and what its mx_report says of the exchangers.
 #[tokio::test]
-async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts() {
+async fn an_mx_report_has_every_exchanger_with_its_addresses_and_whether_it_counts() {
     let bench = Bench::new(DOMAINS, Settings { max_mx_hosts: 2, ..settings(PrivateAddresses::Accept) }).await;
     let rows = [
         ("good.test", "10 mail.good.test [127.0.0.10] usable"),
@@ -716,14 +715,14 @@ async fn a_survey_tells_of_every_exchanger_what_it_holds_and_whether_it_counts()
         let own = mx_report.own.alias.as_ref().map(|alias| format!("alias of {alias}; ")).unwrap_or_default();
         let listed: Vec<String> = mx_report.listed().iter().map(exchanger).collect();
         let trouble = mx_report.trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
-        let told = match mx_report.exchangers {
+        let shown = match mx_report.exchangers {
             Exchangers::Listed(_) => format!("{own}{}{trouble}", listed.join(", ")),
             Exchangers::Null => "null".to_owned(),
             Exchangers::Absent => "absent".to_owned(),
             Exchangers::NoSuchDomain => "no such domain".to_owned(),
             Exchangers::Unavailable(trouble) => trouble.to_string(),
         };
-        assert_eq!(told, expected, "{name}");
+        assert_eq!(shown, expected, "{name}");
     }
 }
 

@@ -1,60 +1,50 @@
-//! Listeners: who gets a connection, how many at one time, and how the daemon ends.
+//! The doors over their listeners: limits, TLS by the door's settings, reload, drain.
 //!
-//! An error of accept() (no descriptors left) is waited out, never the end of the daemon. A panic in one connection is
-//! caught, counted, logged, and harms no other. A trusted proxy's connection counts for the client that it announces. A reload swaps what new connections are served by and leaves the open ones
-//! alone. At the end the listeners are closed first, then the open connections are told: whoever is turned away can't come
-//! back in. They may finish their transaction until the drain time is over.
+//! A reload replaces what new connections are served by and leaves the open ones alone. At the end the listeners close
+//! first, then the open connections learn of it: a client that is turned away can't come back in. They may finish their
+//! transaction until the drain time is over.
 
-mod clients;
-mod contained;
+mod admission;
 mod descriptors;
-mod listeners;
-pub mod proxy;
+mod service;
 mod status;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::door::{Door, refuse_connection};
-use crate::metrics::{Connection, Metrics};
-use crate::server::clients::{Clients, Place, Seat, Total};
-use crate::server::contained::Panics;
+use crate::metrics::Metrics;
+use crate::net::listener::Registered;
+use crate::net::permit::ConnectionCounts;
+use crate::net::{Endpoint, ListenError, Listener, Purpose};
 pub use crate::server::descriptors::raise_descriptor_limit;
-use crate::server::listeners::Registered;
-pub use crate::server::listeners::{ListenError, Listener, passed};
+pub use crate::server::service::Service;
 use crate::server::status::Accepting;
 pub use crate::server::status::Status;
 
-/// After an error of accept(): the first wait, doubled up to the last.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// Clients that are being told that there is no room, at one time; more are just closed.
+/// Refused clients that get a reply at one time; the connections of more are just closed.
 const REFUSALS: usize = 64;
 
-/// What the listeners need of the configuration.
+/// Limits, and trust in peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Addresses to listen on, besides the sockets that were passed.
-    pub listen: Vec<SocketAddr>,
-    /// Connections at one time.
+    /// Endpoints of the SMTP door, besides the sockets that were passed.
+    pub listen_smtp: Vec<Endpoint>,
+    /// Connections at one time, of all doors.
     pub connections: usize,
-    /// Connections of one client at one time: an IPv4 address, an IPv6 /64.
+    /// Connections of one client of the SMTP door at one time: an IPv4 address, an IPv6 /64.
     pub connections_per_client: usize,
-    /// Who must say by a PROXY header whom it speaks for.
+    /// Load balancers, which must announce their clients by a PROXY header.
     pub trusted_proxy: Vec<IpNet>,
-    /// Who may speak for others by XCLIENT, and is therefore not held to `connections_per_client`.
+    /// Gateways, which may announce their clients by XCLIENT, so that `connections_per_client` is not for them.
     pub trusted_xclient: Vec<IpNet>,
     /// How long open connections may go on after SIGTERM.
     pub drain: Duration,
@@ -71,41 +61,40 @@ pub struct Server {
 /// A listener that is served.
 #[derive(Debug)]
 struct Open {
-    address: SocketAddr,
-    /// [`Listener::bound_as`].
-    bound_as: Option<SocketAddr>,
+    purpose: Purpose,
+    endpoint: Endpoint,
+    /// As the operator wrote it; `None` for a passed socket.
+    bound_as: Option<Endpoint>,
     close: CancellationToken,
 }
 
 /// What a reload changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// Addresses that are listened on now.
-    pub opened: Vec<SocketAddr>,
-    /// Addresses that are not listened on any more.
-    pub closed: Vec<SocketAddr>,
+    /// Endpoints that are listened on now.
+    pub opened: Vec<Endpoint>,
+    /// Endpoints that are not listened on any more.
+    pub closed: Vec<Endpoint>,
 }
 
 impl Server {
-    /// Serves these listeners until [`Server::drain`], and counts what comes in there.
+    /// Serves these listeners until [`Server::drain`], each by the service of its purpose.
     ///
     /// # Errors
     /// The runtime can't take a listener.
     pub fn start(
         settings: Settings,
-        door: Door,
+        services: Vec<Service>,
         listeners: Vec<Listener>,
         metrics: Metrics,
     ) -> Result<Self, ListenError> {
         let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
-            current: watch::Sender::new(Arc::new(Current { settings, door })),
-            total: Arc::default(),
+            current: watch::Sender::new(Arc::new(Current { settings, services })),
+            counts: Arc::default(),
             listeners: AtomicUsize::new(0),
-            clients: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
-            panics: Panics(metrics.clone()),
             metrics,
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -119,38 +108,42 @@ impl Server {
 
     /// Where it listens.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.open.iter().map(|open| open.address).collect()
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.open.iter().map(|open| open.endpoint.clone()).collect()
     }
 
-    /// For who wants to know how it is, whatever becomes of this value.
+    /// The state of the server, for as long as it is wanted.
     #[must_use]
     pub fn status(&self) -> Status {
         Status::of(&self.shared)
     }
 
-    /// From now on new connections are served by these settings and this door; open ones end as they began. The
-    /// counts of connections go on.
+    /// From now on new connections are served by these settings and services; open ones end as they began. The counts of
+    /// connections go on.
     ///
     /// # Errors
-    /// A new address can't be listened on, or none would be left; nothing is changed then.
-    pub fn reload(&mut self, settings: Settings, door: Door) -> Result<Moved, ListenError> {
-        let held: Vec<_> = self.open.iter().map(|open| open.bound_as.unwrap_or(open.address)).collect();
-        let bound = bind_missing(&settings.listen, &held)?;
+    /// A new endpoint can't be listened on, or none would be left; nothing is changed then.
+    pub fn reload(&mut self, settings: Settings, services: Vec<Service>) -> Result<Moved, ListenError> {
+        let held: Vec<_> =
+            self.open.iter().map(|open| open.bound_as.as_ref().unwrap_or(&open.endpoint)).collect();
+        let bound = bind_missing(wanted(&services), &held)?;
         let bound = bound.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
-        let wanted: HashSet<SocketAddr> = settings.listen.iter().copied().collect();
-        let is_kept = |open: &Open| open.bound_as.is_none_or(|address| wanted.contains(&address));
+        let wanted: HashSet<(Purpose, &Endpoint)> = wanted(&services).collect();
+        let is_kept = |open: &Open| {
+            open.bound_as.as_ref().is_none_or(|bound_as| wanted.contains(&(open.purpose, bound_as)))
+        };
         if bound.is_empty() && !self.open.iter().any(is_kept) {
             return Err(ListenError::Nowhere);
         }
-        self.shared.current.send_replace(Arc::new(Current { settings, door }));
         let mut moved = Moved::default();
-        for closed in self.open.extract_if(.., |open| !is_kept(open)) {
+        let closed: Vec<Open> = self.open.extract_if(.., |open| !is_kept(open)).collect();
+        self.shared.current.send_replace(Arc::new(Current { settings, services }));
+        for closed in closed {
             closed.close.cancel();
-            moved.closed.push(closed.address);
+            moved.closed.push(closed.endpoint);
         }
         for listener in bound {
-            moved.opened.push(listener.address);
+            moved.opened.push(listener.endpoint().clone());
             self.serve(listener);
         }
         Ok(moved)
@@ -174,199 +167,74 @@ impl Server {
 
     fn serve(&mut self, listener: Registered) {
         let close = self.shared.close.child_token();
-        self.open.push(Open { address: listener.address, bound_as: listener.bound_as, close: close.clone() });
-        self.loops.spawn(accept_loop(listener, close, Arc::clone(&self.shared)));
+        self.open.push(Open {
+            purpose: listener.purpose(),
+            endpoint: listener.endpoint().clone(),
+            bound_as: listener.bound_as().cloned(),
+            close: close.clone(),
+        });
+        let server = Arc::clone(&self.shared);
+        self.loops.spawn(async move {
+            let purpose = listener.purpose();
+            let admit = |stream, peer| server.admit(purpose, stream, peer);
+            let accepting = Accepting::new(&server.listeners);
+            listener.accept(&close, admit).await;
+            drop(accepting);
+            listener.close(admit);
+        });
     }
 }
 
-/// All that is to be listened on: what was passed, and `wanted` as far as that isn't among it.
+/// All listeners of the doors: those that were passed, and the wanted endpoints that are not among them.
 ///
 /// # Errors
-/// An address can't be bound, or there is nothing to listen on.
-pub fn listeners(wanted: &[SocketAddr], passed: Vec<Listener>) -> Result<Vec<Listener>, ListenError> {
-    let held: Vec<_> = passed.iter().map(Listener::address).collect();
-    let mut listeners = passed;
-    listeners.extend(bind_missing(wanted, &held)?);
+/// An endpoint can't be bound, or there is nothing to listen on.
+pub fn listeners(settings: &Settings, passed: Vec<Listener>) -> Result<Vec<Listener>, ListenError> {
+    let smtp = settings.listen_smtp.iter().map(|endpoint| (Purpose::Smtp, endpoint));
+    let held: Vec<_> = passed.iter().map(Listener::endpoint).collect();
+    let bound = bind_missing(smtp, &held)?;
+    let listeners: Vec<_> = passed.into_iter().chain(bound).collect();
     if listeners.is_empty() { Err(ListenError::Nowhere) } else { Ok(listeners) }
 }
 
+fn wanted(services: &[Service]) -> impl Iterator<Item = (Purpose, &Endpoint)> {
+    services.iter().flat_map(|service| service.endpoints.iter().map(|endpoint| (service.purpose, endpoint)))
+}
+
 /// Binds those that are not held yet: all or none.
-fn bind_missing(wanted: &[SocketAddr], held: &[SocketAddr]) -> Result<Vec<Listener>, ListenError> {
-    let missing = wanted.iter().filter(|address| !held.contains(address));
-    missing.map(|address| Listener::bind(*address)).collect()
+fn bind_missing<'a>(
+    wanted: impl Iterator<Item = (Purpose, &'a Endpoint)>,
+    held: &[&Endpoint],
+) -> Result<Vec<Listener>, ListenError> {
+    let missing = wanted.filter(|(_, endpoint)| !held.contains(endpoint));
+    missing.map(|(purpose, endpoint)| Listener::bind(purpose, endpoint)).collect()
 }
 
 /// What new connections are served by.
 #[derive(Debug)]
 struct Current {
     settings: Settings,
-    door: Door,
+    services: Vec<Service>,
 }
 
-/// What all listeners share.
+impl Current {
+    fn service(&self, purpose: Purpose) -> Option<&Service> {
+        self.services.iter().find(|service| service.purpose == purpose)
+    }
+}
+
+/// What all listeners and connections share.
 #[derive(Debug)]
 struct Shared {
     current: watch::Sender<Arc<Current>>,
-    total: Arc<Total>,
+    counts: Arc<ConnectionCounts>,
     /// Those that accept.
     listeners: AtomicUsize,
-    clients: Arc<Clients>,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
-    panics: Panics,
     metrics: Metrics,
     /// Ends the listeners.
     close: CancellationToken,
     /// Ends the connections, once no listener is left.
     stop: CancellationToken,
-}
-
-/// Accepts until `close` is cancelled. What waits to be accepted then is taken if the socket is our own, as it would be
-/// reset with it; else it waits for who comes after us.
-async fn accept_loop(listener: Registered, close: CancellationToken, server: Arc<Shared>) {
-    let Registered { socket: listener, bound_as, .. } = listener;
-    let accepting = Accepting::new(&server.listeners);
-    let mut wait = BACK_OFF.0;
-    loop {
-        let accepted = tokio::select! {
-            biased; // whoever waits in the queue when we stop is for the successor, not to be refused
-            () = close.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, client)) => {
-                wait = BACK_OFF.0;
-                server.admit(stream, client);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accept failed, waiting {} ms", wait.as_millis());
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = close.cancelled() => break,
-                }
-                wait = (wait * 2).min(BACK_OFF.1);
-            }
-        }
-    }
-    drop(accepting);
-    if bound_as.is_some()
-        && let Err(error) = take_waiting(listener, &server)
-    {
-        tracing::warn!(%error, "closing a listener");
-    }
-}
-
-/// By the system's own accept(), as tokio's knows only of those connections that it was woken for.
-fn take_waiting(listener: TcpListener, server: &Arc<Shared>) -> io::Result<()> {
-    let listener = listener.into_std()?;
-    loop {
-        match listener.accept() {
-            Ok((stream, client)) => {
-                stream.set_nonblocking(true)?;
-                server.admit(TcpStream::from_std(stream)?, client);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The places that a connection takes; dropping them gives them back. Gateways have no share of their own.
-type Room = (Seat, Option<Place>);
-
-/// Why there is no room: as it is counted, and as the client is told.
-type Full = (Connection, &'static str);
-
-const STOPPING: Full = (Connection::Stopping, "is shutting down, try again later");
-const LIMIT: Full = (Connection::Limit, "too many connections, try again later");
-const CLIENT_LIMIT: Full =
-    (Connection::ClientLimit, "too many connections from your address, try again later");
-
-impl Shared {
-    /// Serves a client if there is room for it, else says why not.
-    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let current = Arc::clone(&self.current.borrow());
-        let seat = self.seat(&current.settings);
-        match seat {
-            Ok(seat) if contains(&current.settings.trusted_proxy, peer.ip()) => {
-                self.connections.spawn(Arc::clone(self).behind_proxy(current, stream, peer, seat));
-            }
-            Ok(seat) => self.seated(current, stream, peer, seat),
-            Err(why) => self.refuse(&current, stream, peer.ip(), why),
-        }
-    }
-
-    fn seat(&self, limits: &Settings) -> Result<Seat, Full> {
-        if self.close.is_cancelled() {
-            return Err(STOPPING);
-        }
-        self.total.enter(limits.connections).ok_or(LIMIT)
-    }
-
-    /// Learns from a trusted proxy whom it speaks for; everything after that is about the client announced.
-    async fn behind_proxy(
-        self: Arc<Self>,
-        current: Arc<Current>,
-        mut stream: TcpStream,
-        proxy: SocketAddr,
-        seat: Seat,
-    ) {
-        match proxy::client(&mut stream, proxy).await {
-            Ok(client) => self.seated(current, stream, client, seat),
-            Err(error) => {
-                self.metrics.connection(Connection::NotAnnounced);
-                tracing::warn!(proxy = %proxy.ip(), %error, "closed: a trusted proxy must announce its client");
-            }
-        }
-    }
-
-    /// Serves a client that is within the total, unless it has its share already.
-    fn seated(self: &Arc<Self>, current: Arc<Current>, stream: TcpStream, client: SocketAddr, seat: Seat) {
-        match self.place(&current.settings, client.ip()) {
-            Ok(place) => self.serve(current, stream, client, (seat, place)),
-            Err(why) => self.refuse(&current, stream, client.ip(), why),
-        }
-    }
-
-    fn place(&self, limits: &Settings, client: IpAddr) -> Result<Option<Place>, Full> {
-        if contains(&limits.trusted_xclient, client) {
-            return Ok(None);
-        }
-        self.clients.enter(client, limits.connections_per_client).map(Some).ok_or(CLIENT_LIMIT)
-    }
-
-    fn serve<S>(self: &Arc<Self>, current: Arc<Current>, stream: S, client: SocketAddr, room: Room)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        self.metrics.connection(Connection::Served);
-        self.connections.spawn(Arc::clone(self).connection(current, stream, client, room));
-    }
-
-    /// One connection's whole task. Its size is what an idle client costs, so nothing large is held on the way.
-    async fn connection<S>(self: Arc<Self>, current: Arc<Current>, stream: S, client: SocketAddr, _room: Room)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
-        let stop = self.stop.clone();
-        self.panics.contain(client, current.door.serve(stream, client, stop)).await;
-    }
-
-    fn refuse(&self, current: &Current, stream: TcpStream, address: IpAddr, (outcome, why): Full) {
-        self.metrics.connection(outcome);
-        tracing::info!(client = %address, "{why}");
-        let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else {
-            return;
-        };
-        let hostname = current.door.session.hostname.clone();
-        self.connections.spawn(async move {
-            refuse_connection(stream, hostname.as_str(), why).await;
-            drop(permit);
-        });
-    }
-}
-
-fn contains(networks: &[IpNet], address: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(&address))
 }

@@ -1,11 +1,11 @@
-//! How a server is, for who shows it: readiness, metrics, the dashboard. It changes nothing.
+//! The state of a server, read only: for readiness, metrics and the dashboard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::server::Shared;
 
-/// How a server is, now.
+/// The state of a server, now.
 #[derive(Debug, Clone)]
 pub struct Status(Arc<Shared>);
 
@@ -23,7 +23,7 @@ impl Status {
     /// Connections that are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.0.total.open()
+        self.0.counts.open()
     }
 
     /// How many may be open, by the settings in effect.
@@ -32,14 +32,14 @@ impl Status {
         self.0.current.borrow().settings.connections
     }
 
-    /// Whether no new connections are taken, as the daemon ends.
+    /// Whether the daemon ends and takes no new connections.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.0.close.is_cancelled()
     }
 }
 
-/// A listener that accepts, for as long as this lives.
+/// Counts a listener as accepting for as long as this lives.
 pub(super) struct Accepting<'a>(&'a AtomicUsize);
 
 impl<'a> Accepting<'a> {

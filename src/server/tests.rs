@@ -1,30 +1,30 @@
-//! The server with a real door, over sockets and pipes; the relay is a folder, and nothing is looked up.
+//! The server with a real door, over sockets; the relay is a folder, and nothing is looked up.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::SocketAddr;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::*;
 use crate::config::{Flags, load};
+use crate::daemon;
 use crate::dns::Dns;
-use crate::gate::Gate;
-use crate::relay::Relay;
-use crate::reverse_mx::ReverseMx;
+use crate::door::{Door, SmtpDoor};
+use crate::net::Stream;
+use crate::server::service::connection;
 
 const OFF: [&str; 5] =
     ["ptr.exists", "mail_from.exists", "mail_from.matches", "from.exists", "reply_to.exists"];
 
-/// What a server without listeners shares.
+/// The shared part of a server without listeners.
 fn server(assignments: &[(&str, &str)]) -> (Arc<Shared>, TempDir) {
     let (server, folder) = running(assignments, Vec::new());
     (server.shared, folder)
 }
 
-/// A server with these settings over the defaults, without look-ups.
-fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+/// These settings over the defaults, without lookups.
+fn settings(assignments: &[(&str, &str)], folder: &TempDir) -> crate::config::Settings {
     let mut set = vec![
         ("hostname".to_owned(), "gate.test".to_owned()),
         ("dns.servers".to_owned(), "127.0.0.1:9".to_owned()),
@@ -32,17 +32,17 @@ fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, T
     ];
     set.extend(OFF.map(|key| (format!("policy.{key}"), "off".to_owned())));
     set.extend(assignments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-    let settings = load(None, [], &Flags { set, ..Flags::default() }).unwrap().settings;
+    load(None, [], &Flags { set, ..Flags::default() }).unwrap().settings
+}
+
+/// A server with these settings.
+fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(assignments, &folder);
     let dns = Dns::new(settings.dns.clone()).unwrap();
-    let deadline = settings.dns.timeout;
-    let door = Door {
-        settings: Arc::new(settings.door.clone()),
-        session: Arc::new(settings.session.clone()),
-        gate: Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx.clone()), deadline),
-        relay: Relay::new(settings.relay.clone()),
-        tls: None,
-    };
-    (Server::start(settings.server.clone(), door, listeners, Metrics::default()).unwrap(), folder)
+    let door = daemon::door_over(dns, &settings).unwrap();
+    let services = vec![Service::new(Purpose::Smtp, settings.server.listen_smtp.clone(), door)];
+    (Server::start(settings.server, services, listeners, Metrics::default()).unwrap(), folder)
 }
 
 async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {
@@ -57,12 +57,12 @@ async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(line).unwrap().trim_end().to_owned()
 }
 
-/// Connects, lets the server admit it, says `first`, and gives the first line that comes.
+/// Connects, is admitted, sends `first`, and returns the first line that comes.
 async fn first_line(server: &Arc<Shared>, first: &[u8]) -> (String, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
-    server.admit(stream, peer);
+    server.admit(Purpose::Smtp, Stream::Tcp(stream), peer);
     client.write_all(first).await.unwrap();
     (line(&mut client).await, client)
 }
@@ -74,67 +74,81 @@ async fn remain(server: &Shared, left: usize) {
     }
 }
 
-/// Panics when the client says the word.
-struct Mine(DuplexStream);
+/// Echoes each octet, and panics at `!`.
+#[derive(Debug)]
+struct Echo;
 
-impl AsyncRead for Mine {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.0).poll_read(context, buffer);
-        assert!(!buffer.filled().ends_with(b"boom\r\n"), "stepped on");
-        read
+impl Door for Echo {
+    async fn serve(&self, mut stream: Stream, _client: SocketAddr, _stop: CancellationToken) {
+        while let Ok(octet) = stream.read_u8().await {
+            assert_ne!(octet, b'!', "as it was sent");
+            stream.write_u8(octet).await.ok();
+        }
+    }
+
+    async fn refuse(&self, mut stream: Stream, why: &str) {
+        stream.write_all(why.as_bytes()).await.ok();
     }
 }
 
-impl AsyncWrite for Mine {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, octets)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
+/// A client of the door for this purpose.
+fn client_of(server: &Arc<Shared>, purpose: Purpose) -> UnixStream {
+    let (client, stream) = UnixStream::pair().unwrap();
+    server.admit(purpose, Stream::Unix(stream), "192.0.2.7:1".parse().unwrap());
+    client
+}
+
+async fn echoes(client: &mut UnixStream, octet: u8) -> bool {
+    client.write_u8(octet).await.unwrap();
+    client.read_u8().await.is_ok_and(|echo| echo == octet)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_ends_one_connection_is_counted_and_gives_its_place_back() {
-    let (server, _folder) = server(&[("limits.connections", "3"), ("limits.connections_per_client", "3")]);
-    let address: SocketAddr = "192.0.2.7:1".parse().unwrap();
-    let connect = || {
-        let (client, stream) = duplex(4096);
-        let current = Arc::clone(&server.current.borrow());
-        let seat = server.seat(&current.settings).expect("a seat");
-        let place = server.place(&current.settings, address.ip()).expect("a place of its own");
-        server.serve(current, Mine(stream), address, (seat, place));
-        client
-    };
-    let (mut victim, mut other) = (connect(), connect());
-    assert!(line(&mut victim).await.starts_with("220 ") && line(&mut other).await.starts_with("220 "));
+async fn a_panic_ends_one_connection_is_counted_and_gives_its_permit_back() {
+    let (mut server, _folder) = running(&[("limits.connections", "3")], Vec::new());
+    let settings = server.shared.current.borrow().settings.clone();
+    let kept = vec![Endpoint::Tcp("127.0.0.1:0".parse().unwrap())];
+    server.reload(settings, vec![Service::new(Purpose::Smtp, kept, Echo)]).unwrap();
+    let server = &server.shared;
+    let (mut one, mut other) = (client_of(server, Purpose::Smtp), client_of(server, Purpose::Smtp));
+    assert!(echoes(&mut one, b'a').await && echoes(&mut other, b'b').await);
     for count in 1..=5 {
-        let mut bad = connect();
-        assert!(line(&mut bad).await.starts_with("220 "));
-        bad.write_all(b"boom\r\n").await.unwrap();
-        assert_eq!(line(&mut bad).await, "closed after \"\"");
-        remain(&server, 2).await;
-        assert_eq!(server.panics.count(), count);
+        let mut bad = client_of(server, Purpose::Smtp);
+        assert!(echoes(&mut bad, b'c').await && !echoes(&mut bad, b'!').await);
+        remain(server, 2).await;
+        assert_eq!(server.metrics.panics(), count);
     }
-    for stream in [&mut victim, &mut other] {
-        stream.write_all(b"NOOP\r\n").await.unwrap();
-        assert_eq!(line(stream).await, "250 2.0.0 ok");
-    }
+    assert!(echoes(&mut one, b'd').await && echoes(&mut other, b'e').await);
 }
 
 #[tokio::test]
-async fn who_finds_no_room_is_told_why_and_room_comes_back() {
+async fn each_door_serves_its_own_connections_and_the_total_counts_them_all() {
+    let (mut server, _folder) =
+        running(&[("limits.connections", "3"), ("limits.connections_per_client", "1")], Vec::new());
+    let (mut settings, smtp) = {
+        let current = server.shared.current.borrow();
+        (current.settings.clone(), current.services.clone())
+    };
+    // A gateway in front of Postfix is no gateway of a milter's peer.
+    settings.trusted_proxy = vec!["192.0.2.0/24".parse().unwrap()];
+    let listen = vec![Endpoint::Tcp("127.0.0.1:0".parse().unwrap())];
+    let milter = Service::new(Purpose::Milter, listen, Echo);
+    server.reload(settings, smtp.into_iter().chain([milter]).collect()).unwrap();
+    let server = &server.shared;
+    let (mut first, mut second) = (client_of(server, Purpose::Milter), client_of(server, Purpose::Milter));
+    assert!(
+        echoes(&mut first, b'a').await && echoes(&mut second, b'b').await,
+        "no limit of one client there"
+    );
+    let (banner, _smtp) = first_line(server, b"").await;
+    assert_eq!(banner, "220 gate.test ESMTP rmxd");
+    let mut why = String::new();
+    client_of(server, Purpose::Milter).read_to_string(&mut why).await.unwrap();
+    assert_eq!(why, "too many connections, try again later");
+}
+
+#[tokio::test]
+async fn a_client_beyond_a_limit_gets_the_reason_and_permits_come_back() {
     let rows = [
         ("limits.connections", "421 4.7.0 gate.test too many connections, try again later"),
         (
@@ -174,7 +188,7 @@ async fn behind_a_trusted_proxy_the_announced_address_is_counted() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_must_announce_and_nobody_else_can() {
+async fn a_trusted_proxy_must_announce_and_no_other_peer_can() {
     let (server, _folder) = super::tests::server(&[("trusted.proxy", "127.0.0.1")]);
     for octets in [&b"EHLO c.test\r\n"[..], b"PROXY TCP5 a b c d\r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\0"] {
         let (line, _) = first_line(&server, octets).await;
@@ -194,7 +208,7 @@ async fn a_trusted_proxy_must_announce_and_nobody_else_can() {
 }
 
 #[tokio::test]
-async fn xclient_gateways_have_no_share_of_their_own() {
+async fn xclient_gateways_have_no_limit_of_their_own() {
     let trusted = [("trusted.xclient", "127.0.0.1"), ("limits.connections_per_client", "1")];
     let (server, _folder) = server(&trusted);
     let (one, _first) = first_line(&server, b"").await;
@@ -203,7 +217,7 @@ async fn xclient_gateways_have_no_share_of_their_own() {
 }
 
 #[tokio::test]
-async fn who_speaks_before_the_banner_is_refused_and_who_waits_is_not() {
+async fn a_client_that_sends_before_the_banner_is_refused_and_one_that_waits_is_not() {
     let (server, _folder) = server(&[("limits.banner_delay", "150ms")]);
     let (early, mut client) = first_line(&server, b"EHLO c.test\r\n").await;
     assert_eq!(early, "554 5.5.1 you spoke before the banner; closing connection");
@@ -217,10 +231,11 @@ async fn who_speaks_before_the_banner_is_refused_and_who_waits_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_told_of_the_end_finds_no_listener_any_more() {
+async fn a_client_that_learns_of_the_end_finds_no_listener_any_more() {
+    let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
     for _ in 0..50 {
-        let (server, _folder) = running(&[], vec![Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()]);
-        let address = server.addresses()[0];
+        let (server, _folder) = running(&[], vec![Listener::bind(Purpose::Smtp, &any).unwrap()]);
+        let address = server.endpoints()[0].tcp().unwrap();
         let mut idle = TcpStream::connect(address).await.unwrap();
         assert_eq!(line(&mut idle).await, "220 gate.test ESMTP rmxd");
         let drained = tokio::spawn(server.drain());
@@ -233,11 +248,14 @@ async fn whoever_is_told_of_the_end_finds_no_listener_any_more() {
 
 #[tokio::test]
 async fn an_idle_client_costs_a_small_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&[], &folder);
+    let door: SmtpDoor = daemon::door_over(Dns::new(settings.dns.clone()).unwrap(), &settings).unwrap();
     let (server, _folder) = server(&[]);
-    let (_client, stream) = duplex(64);
-    let current = Arc::clone(&server.current.borrow());
-    let seat = server.seat(&current.settings).expect("a seat");
-    let address = "192.0.2.7:1".parse().unwrap();
-    let task = size_of_val(&Arc::clone(&server).connection(current, stream, address, (seat, None)));
+    let (_client, stream) = UnixStream::pair().unwrap();
+    let permit = server.counts.permit(1).unwrap();
+    let client = "192.0.2.7:1".parse().unwrap();
+    let task =
+        size_of_val(&connection(Arc::new(door), Arc::clone(&server), Stream::Unix(stream), client, permit));
     assert!(task <= 2048, "{task} octets: what has grown belongs into a box");
 }

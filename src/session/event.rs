@@ -1,4 +1,4 @@
-//! What happens to a session and what it wants done: one outcome for each effect.
+//! The session's input and output: each effect has one outcome.
 
 use crate::session::Refusal;
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -7,10 +7,9 @@ use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
 use crate::smtp::xclient::Xclient;
 
-/// What happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A command line came, without its CRLF.
+    /// A command line, without its CRLF.
     Line(&'a [u8]),
     /// A command line was too long.
     LineTooLong,
@@ -22,47 +21,46 @@ pub enum Event<'a> {
     RecipientAnswered(Reply),
     /// Outcome of [`Effect::Message`].
     MessageAnswered(Reply),
-    /// Outcome of [`Effect::Client`]; whether the client announced may in turn say XCLIENT.
+    /// Outcome of [`Effect::Client`].
     ClientAnnounced {
-        /// [`crate::session::Offer::xclient`] from now on.
+        /// [`crate::session::Offer::xclient`] from now on: whether the announced client may send XCLIENT in turn.
         xclient: bool,
     },
-    /// The client spoke before the banner.
+    /// The client sent octets before the banner.
     SpokeEarly,
     /// Outcome of [`Effect::StartTls`]: the handshake was done.
     TlsStarted,
-    /// Outcome of [`Effect::StartTls`]: octets came behind the command, before any handshake.
+    /// Outcome of [`Effect::StartTls`]: octets followed the command before the handshake.
     PlainTextBehindStartTls,
-    /// Outcome of [`Effect::StartTls`]: there is nothing to do it with.
+    /// Outcome of [`Effect::StartTls`]: no certificate is loaded.
     TlsUnavailable,
     /// Outcome of [`Effect::Chunk`].
     ChunkAnswered(Reply),
-    /// A message was broken off by an octet that has no place in SMTP; the answer, which closes the connection.
+    /// An octet that has no place in SMTP ended a message; the reply closes the connection.
     MessageBroken(Reply),
-    /// The client was silent for too long.
     TimedOut,
     /// The client sends too slowly while others wait.
     TooSlow,
-    /// The daemon ends.
+    /// The daemon stops.
     ShuttingDown,
 }
 
-/// What is to be done. Each effect has one outcome: the event that is named, else the next line.
+/// An action for the door. Its outcome is the named event, otherwise the next line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Answer, then wait for the next line.
+    /// Reply, then wait for the next line.
     Reply(Reply),
-    /// Wait for the next line; there is nothing to answer.
+    /// Wait for the next line without a reply.
     Listen,
-    /// The client introduced itself; no transaction is open. Answer.
+    /// The client sent HELO or EHLO; no transaction is open. Reply.
     Helo(Reply),
-    /// The transaction is over without a message. Answer.
+    /// The transaction is over without a message. Reply.
     Reset(Reply),
-    /// Answer and close the connection.
+    /// Reply and close the connection.
     Close(Reply),
-    /// Record the refusal, then answer with its id; wait for the next line unless the connection is to be closed.
+    /// Record the refusal, then reply with its id; wait for the next line unless the connection is to be closed.
     Refuse(Refusal),
-    /// A transaction wants to begin: [`Event::SenderAnswered`].
+    /// Decide on a new transaction: [`Event::SenderAnswered`].
     Sender(ReversePath, MailParameters),
     /// A recipient for the open transaction: [`Event::RecipientAnswered`].
     Recipient(ForwardPath, RcptParameters),
@@ -70,21 +68,20 @@ pub enum Effect {
     Message,
     /// From now on the session is another client's: [`Event::ClientAnnounced`].
     Client(Xclient),
-    /// If nothing came behind the command, answer and do the handshake, which ends an open transaction:
-    /// [`Event::TlsStarted`] or one of the other two. A handshake that fails ends the connection without a word.
+    /// If no octet followed the command, reply and do the handshake, which ends an open transaction:
+    /// [`Event::TlsStarted`] or one of the other two. A failed handshake ends the connection without a reply.
     StartTls(Reply),
-    /// Receive so many octets of the message, which may end with them: [`Event::ChunkAnswered`].
+    /// Receive a chunk of the message: [`Event::ChunkAnswered`].
     Chunk {
         /// Octets that follow the command.
         octets: u64,
         /// The message ends with them.
         last: bool,
     },
-    /// Throw so many octets away, then answer: a chunk that has no place (RFC 3030 2).
+    /// Discard a chunk that is out of order, then reply (RFC 3030 2).
     Discard {
         /// Octets that follow the command.
         octets: u64,
-        /// The answer.
         reply: Reply,
     },
 }

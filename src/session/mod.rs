@@ -1,9 +1,9 @@
 //! The SMTP dialogue (RFC 5321 4.1, 4.3), pure: one event in, one effect out.
 //!
-//! The session knows the order of commands and what they are answered with. It has no clock, socket or resolver: what
-//! it can't know (is the sender good, does the relay take the recipient, what became of the message) it asks for with
-//! an [`Effect`], and the outcome of that effect is the next [`Event`]. Session and transaction are separate values;
-//! a transaction is ended by dropping it.
+//! The session knows the order of commands and the replies to them. It has no clock, socket or resolver: where it needs
+//! an outside result (the verdict on the sender, the relay's reply to the recipient or the message), it returns an
+//! [`Effect`], and the outcome of that effect is the next [`Event`]. Session and transaction are separate values; a
+//! transaction ends when it is dropped.
 
 mod event;
 mod refusal;
@@ -25,10 +25,9 @@ use crate::smtp::not_smtp::is_foreign;
 use crate::smtp::reply::Reply;
 use crate::smtp::xclient::Xclient;
 
-/// What the dialogue needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Our own name: banner and EHLO.
+    /// For the banner and the reply to EHLO.
     pub hostname: DomainName,
     /// Recipients of one transaction.
     pub recipients: usize,
@@ -38,14 +37,14 @@ pub struct Settings {
     pub junk_commands: usize,
 }
 
-/// What EHLO offers beside what every session has, because the next hop can take it.
+/// The extensions that EHLO offers only where the next hop has them, too, or the client may use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
     /// Largest message in octets: the smaller of ours and the relay's.
     pub size: u64,
     /// 8BITMIME (RFC 6152).
     pub eight_bit_mime: bool,
-    /// XCLIENT: this client may say whom it speaks for.
+    /// XCLIENT: this client is a trusted gateway.
     pub xclient: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
@@ -55,14 +54,14 @@ pub struct Offer {
     pub starttls: bool,
 }
 
-/// A client may have sent so many recipients behind a MAIL that is refused (RFC 5321 4.5.3.1.8), or `limits.recipients` if
-/// that is more.
+/// Most recipients that a client may have pipelined behind a refused MAIL (RFC 5321 4.5.3.1.8), unless
+/// `limits.recipients` is more.
 const PIPELINED_RECIPIENTS: usize = 100;
 
-/// How the client introduced itself.
+/// The client's HELO or EHLO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Helo {
-    /// The argument as it came: printable, without white space.
+    /// As the client sent it: printable, without white space.
     pub argument: CompactString,
     /// EHLO, not HELO.
     pub extended: bool,
@@ -74,21 +73,21 @@ pub struct Session {
     settings: Arc<Settings>,
     offer: Offer,
     helo: Option<Helo>,
-    /// What XCLIENT said of the client's own greeting; the gateway's doesn't count then.
+    /// The client's own greeting from XCLIENT; it replaces the gateway's.
     announced: Announced,
     transaction: Option<Transaction>,
     secured: bool,
-    /// Of the MAIL that is being answered.
+    /// Of the MAIL whose reply is awaited.
     smtputf8: bool,
-    /// Commands out of order that count as no error: what a pipelining client had sent behind a MAIL or RCPT that was
+    /// Commands out of order that don't count as errors: a pipelining client sent them behind a MAIL or RCPT that was
     /// refused (RFC 2920 3.1).
     excused: usize,
     errors: usize,
-    /// Commands since mail got on: since a recipient or a message was accepted.
+    /// Commands since a recipient or a message was last accepted.
     junk: usize,
 }
 
-/// The greeting of a client that a gateway speaks for.
+/// The greeting of the client behind a gateway.
 #[derive(Debug, Default)]
 struct Announced {
     helo: Option<CompactString>,
@@ -103,21 +102,21 @@ struct Transaction {
     chunks: Chunks,
 }
 
-/// How far a message in chunks has come (RFC 3030 2).
+/// The state of a message in chunks (RFC 3030 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chunks {
     None,
-    /// Some were taken; recipients and DATA come too late.
+    /// Some were accepted; recipients and DATA are out of order.
     Open {
-        /// The one under way is the last.
+        /// The current chunk is the last.
         last: bool,
     },
-    /// One was refused; only RSET and the like help.
+    /// One was refused; the next valid command is RSET, EHLO or QUIT.
     Failed,
 }
 
 impl Session {
-    /// A session whose banner was not sent yet.
+    /// A session before its banner.
     #[must_use]
     pub fn new(settings: Arc<Settings>, offer: Offer) -> Self {
         Self {
@@ -140,13 +139,12 @@ impl Session {
         Reply::plain(220, format!("{} ESMTP rmxd", self.settings.hostname))
     }
 
-    /// How the client introduced itself last.
+    /// The last HELO or EHLO.
     #[must_use]
     pub fn helo(&self) -> Option<&Helo> {
         self.helo.as_ref()
     }
 
-    /// One step of the dialogue.
     pub fn step(&mut self, event: Event<'_>) -> Effect {
         match event {
             Event::Line(line) => self.command(line),
@@ -176,7 +174,7 @@ impl Session {
                 Effect::Reply(reply)
             }
             Event::ClientAnnounced { xclient } => {
-                self.junk = 0; // it is another client's session
+                self.junk = 0; // the session belongs to another client now
                 self.offer.xclient = xclient;
                 Effect::Reply(self.greeting())
             }
@@ -231,8 +229,8 @@ impl Session {
         }
     }
 
-    /// Postfix's `smtpd_junk_command_limit`, but for the reply, and that an accepted recipient is progress: a client that
-    /// asks for recipients alone is bounded by the time of the session.
+    /// As Postfix's `smtpd_junk_command_limit`, except for the reply, and that an accepted recipient resets the count:
+    /// the session timeout limits a client that sends RCPT alone.
     fn is_too_much_junk(&mut self) -> bool {
         self.junk += 1;
         self.junk > self.settings.junk_commands
@@ -259,7 +257,7 @@ impl Session {
         Effect::Helo(reply)
     }
 
-    /// The session goes back to where it was at the banner, for the client announced (XCLIENT_README).
+    /// The session returns to its state at the banner, for the announced client (XCLIENT_README).
     fn xclient(&mut self, arguments: &str) -> Effect {
         if !self.offer.xclient {
             return self.error(replies::bad_command(&CommandError::NotImplemented));
@@ -350,7 +348,7 @@ impl Session {
         Effect::StartTls(replies::ready_for_tls())
     }
 
-    /// RFC 3207 4.2: what was said before the handshake is forgotten, since anybody may have said it.
+    /// RFC 3207 4.2: the state from before the handshake is dropped, since anyone on the path may have sent it.
     fn secured(&mut self) -> Effect {
         self.helo = None;
         self.transaction = None;
@@ -361,7 +359,7 @@ impl Session {
         Effect::Listen
     }
 
-    /// The octets of a chunk come whatever the answer is.
+    /// The octets of a chunk follow whatever the reply is.
     fn chunk(&mut self, octets: u64, last: bool) -> Effect {
         let refusal = match &mut self.transaction {
             None => replies::out_of_order("send MAIL FROM and RCPT TO first"),
@@ -393,13 +391,13 @@ impl Session {
         Effect::Reply(reply)
     }
 
-    /// Mail that isn't taken: no error. The recipients and the DATA that may follow it are none either.
+    /// Refused mail is no protocol error, nor are the recipients and the DATA that may follow it.
     fn refuse(&mut self, reply: Reply) -> Effect {
         self.excused = self.settings.recipients.max(PIPELINED_RECIPIENTS) + 1;
         Effect::Reply(reply)
     }
 
-    /// A command that can't be carried out: an error, but what a client had sent behind it before it knew is none.
+    /// A command that can't be carried out is an error; the commands that the client pipelined behind it aren't.
     fn mistake(&mut self, reply: Reply) -> Effect {
         let is_within = self.transaction.as_ref().is_some_and(|transaction| transaction.accepted > 0);
         match self.error(reply) {
@@ -419,7 +417,7 @@ impl Session {
         }
     }
 
-    /// A client that only errs is sent away (RFC 5321 3.8): only errors of protocol count, refused mail does not.
+    /// Ends the session after too many protocol errors (RFC 5321 3.8); refused mail doesn't count.
     fn error(&mut self, reply: Reply) -> Effect {
         self.errors += 1;
         if self.errors > self.settings.errors {
@@ -429,7 +427,7 @@ impl Session {
     }
 }
 
-/// Commands that bring no mail any further. Errors are counted as errors.
+/// Commands that don't advance a transaction. Invalid commands count as errors instead.
 fn is_junk(command: &Command) -> bool {
     match command {
         Command::Helo(_) | Command::Ehlo(_) | Command::Rset | Command::Noop => true,
@@ -439,7 +437,7 @@ fn is_junk(command: &Command) -> bool {
     }
 }
 
-/// The same answer, as a refusal that is recorded. A session that is closed for its errors is none.
+/// The same reply, as a recorded refusal. The end of a session for its errors isn't recorded.
 fn recorded(effect: Effect, reason: Reason, line: &[u8]) -> Effect {
     refused(effect, Some(reason), Refused::by(line))
 }

@@ -1,4 +1,4 @@
-//! Refusals that the dialogue itself makes, before any rule is asked: each is recorded, and its reply bears an id.
+//! Refusals by the dialogue itself, without a rule: each is recorded, and its reply has an id.
 
 use compact_str::CompactString;
 
@@ -8,35 +8,32 @@ use crate::smtp::command::CommandError;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::Reply;
 
-/// Octets of what the client sent that are kept.
+/// Octets of the client's argument that are kept.
 const MOST_KEPT: usize = 512;
 
-/// What is refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why; `None` where the refusals are recorded that it follows from, so that only the id is added.
+    /// `None` for a consequence of refusals that are recorded themselves: only the id is added.
     pub reason: Option<Reason>,
-    /// The answer; the id comes behind it.
+    /// Without the id, which is added at its end.
     pub reply: Reply,
-    /// What it was sent as.
     pub refused: Refused,
     /// The connection is closed afterwards.
     pub closes: bool,
 }
 
-/// What is refused, with the argument of the command as it came, cut and as text.
+/// The refused command, with its argument as text, cut to [`MOST_KEPT`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// MAIL.
     Sender(CompactString),
     /// RCPT.
     Recipient(CompactString),
-    /// The message, or what was sent of the session.
+    /// The message, or another command.
     Other,
 }
 
 impl Refused {
-    /// What a command line asks for.
     pub(super) fn by(line: &[u8]) -> Self {
         let line = line.trim_ascii();
         let at = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
@@ -71,7 +68,7 @@ impl Refusal {
     }
 }
 
-/// The reason for which a line is refused that is no valid command; `None` for what asks for no mail.
+/// The reason for the refusal of an invalid line; `None` for commands other than MAIL and RCPT.
 pub(super) fn reason(error: &CommandError, refused: &Refused) -> Option<Reason> {
     match error {
         CommandError::ReversePath(_) | CommandError::ForwardPath(_) | CommandError::NotAscii => {

@@ -1,4 +1,4 @@
-//! What the dialogue itself answers (RFC 5321 4.2, RFC 3463); refusals of mail have their table in `policy::reason`.
+//! The dialogue's own replies (RFC 5321 4.2, RFC 3463); the replies for refused mail are in `policy::reason`.
 
 use crate::session::Offer;
 use crate::smtp::address::DomainName;
@@ -83,7 +83,7 @@ pub(super) fn ready_for_tls() -> Reply {
     Reply::new(220, Enhanced(2, 0, 0), "ready to start TLS")
 }
 
-/// CVE-2011-0411: whoever can put octets into the plain text could have them obeyed as the client's own.
+/// CVE-2011-0411: an attacker on the path could inject commands into the plain text.
 pub(super) fn plain_text_behind_starttls() -> Reply {
     Reply::new(554, Enhanced(5, 5, 1), "nothing may follow STARTTLS before the handshake; closing connection")
 }

@@ -1,8 +1,8 @@
 //! BDAT chunks (RFC 3030) as a message in the form of DATA: strict CRLF, dot-stuffed, ended by CRLF.
 //!
-//! A chunk ends anywhere, also within a CRLF or before a dot that has to be stuffed, so the encoder remembers where it
-//! is. A bare CR, a bare LF or a NUL is a fault here as it is in DATA, or is normalised as it is there: the relay behind gets
-//! the same octets either way. The end of the message is a count of octets, so no octet can move it.
+//! A chunk may end anywhere, also within a CRLF or before a dot that must be stuffed, so the encoder keeps its state
+//! between chunks. Bare CR, bare LF and NUL are faults or normalised as in DATA: the relay gets the same octets either
+//! way. The end of the message is a count of octets, so no octet can move it.
 
 use crate::smtp::framing::{BareNewline, Fault};
 
@@ -29,7 +29,7 @@ impl ChunkEncoder {
         Self { place: LineState::LineStart, bare_newline, stuffing: 0 }
     }
 
-    /// How many dots were added so far; RFC 1870 5 doesn't count them.
+    /// Dots that were added so far; RFC 1870 5 doesn't count them.
     #[must_use]
     pub fn stuffing(&self) -> u64 {
         self.stuffing
@@ -79,7 +79,7 @@ impl ChunkEncoder {
         Ok(())
     }
 
-    /// The message is over: a last line without its end gets one, since the end of DATA needs it (RFC 5321 4.1.1.4).
+    /// Ends the message: a last line without CRLF gets one, since the end of DATA needs it (RFC 5321 4.1.1.4).
     ///
     /// # Errors
     /// [`Fault::BareCr`] when the last octet was a CR.

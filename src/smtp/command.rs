@@ -1,8 +1,8 @@
 //! Command lines (RFC 5321 4.1.1) to values that can't be wrong.
 //!
-//! Case of verbs doesn't matter, white space around a command and behind `FROM:` is read over, the argument of HELO may be
-//! anything, and addresses are read as leniently as Postfix reads them (`smtp::path`). What isn't taken is named, so that
-//! the reply can say it.
+//! Case of verbs doesn't matter, white space around a command and behind `FROM:` is read over, the argument of HELO may
+//! be anything, and addresses are read as leniently as Postfix reads them (`smtp::path`). What isn't taken is named, so
+//! that the reply can say it.
 
 use compact_str::CompactString;
 
@@ -172,8 +172,8 @@ fn printable(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandE
         .ok_or(CommandError::Syntax(usage))
 }
 
-/// Whatever the client calls itself is no reason to refuse it (RFC 5321 4.1.4). What can't be shown becomes `?`, and the
-/// end of an argument that is longer than a domain is cut off.
+/// Whatever the client calls itself is no reason to refuse it (RFC 5321 4.1.4). What can't be shown becomes `?`, and
+/// the end of an argument that is longer than a domain is cut off.
 fn helo(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
     let shown = |octet: &u8| if matches!(octet, b' '..=b'~') { char::from(*octet) } else { '?' };
     let text: CompactString = rest.iter().take(MAX_HELO).map(shown).collect();
@@ -256,7 +256,8 @@ fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     Ok(Command::Rcpt(path, parameters))
 }
 
-/// Whether a domain is written beyond ASCII. Without SMTPUTF8 Postfix takes such a local part and refuses such a domain.
+/// Whether a domain is written beyond ASCII. Without SMTPUTF8 Postfix takes such a local part and refuses such a
+/// domain.
 fn has_u_label(path: &str) -> bool {
     path.rsplit_once('@').is_some_and(|(_, domain)| !domain.is_ascii())
 }

@@ -1,17 +1,16 @@
-//! Where a line ends, where a message ends: strict, and nowhere else.
+//! The ends of lines and messages, found strictly and in this module alone.
 //!
 //! A line ends at CRLF, a message at CRLF . CRLF (RFC 5321 2.3.8, 4.1.1.4). A bare CR, a bare LF or a NUL is a fault:
-//! two servers that read one of them differently are what SMTP smuggling lives from, so nothing is repaired, unless
-//! line ends are normalised: for exempt clients, and where the operator asks for it. Then a bare LF becomes CRLF, and CRs in
-//! front of a CRLF are dropped. A message ends at the same octets either way.
+//! SMTP smuggling needs two servers that read one of them differently. Line ends are normalised only for exempt clients
+//! and where the operator sets it: then a bare LF becomes CRLF, and CRs before a CRLF are dropped. The end of a message
+//! is the same either way.
 //!
-//! Neither reader holds octets of its own: what is undecided stays in the caller's buffer, so that every split of the
-//! input into reads gives the same result. Messages stay dot-stuffed (RFC 5321 4.5.2) from end to end.
+//! Neither reader holds octets: undecided ones stay in the caller's buffer, so that any cut of the input into reads
+//! gives the same result. Messages stay dot-stuffed (RFC 5321 4.5.2) from end to end.
 
-/// What is done with line ends that aren't CRLF.
+/// The treatment of line ends that aren't CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareNewline {
-    /// They are a fault.
     Reject,
     /// LF, and CRs in front of CRLF, become CRLF, but are never part of the end of data. Other CRs are a fault.
     Normalize,
@@ -20,11 +19,8 @@ pub enum BareNewline {
 /// An octet that has no place in SMTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// CR without LF.
     BareCr,
-    /// LF without CR.
     BareLf,
-    /// NUL.
     Nul,
 }
 
@@ -40,7 +36,7 @@ impl Fault {
     }
 }
 
-/// What [`CommandReader::next`] found at the front of the buffer.
+/// The result of [`CommandReader::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandStep {
     /// A line of `length` octets; with its line end it takes `consumed`.
@@ -50,7 +46,7 @@ pub enum CommandStep {
         /// Octets to take off the buffer.
         consumed: usize,
     },
-    /// A line that was too long has ended; none of it may be obeyed.
+    /// The end of a line that was too long; no part of it is a command.
     TooLong {
         /// Octets to take off the buffer.
         consumed: usize,
@@ -79,12 +75,12 @@ impl CommandReader {
         Self { limit, bare_newline, too_long: false }
     }
 
-    /// From the next line on, line ends are treated like this.
+    /// Takes effect with the next line.
     pub fn set_bare_newline(&mut self, bare_newline: BareNewline) {
         self.bare_newline = bare_newline;
     }
 
-    /// Looks at the front of the buffer. The caller takes off what the step says before the next call.
+    /// Reads the front of the buffer. The caller removes the octets that the step names before the next call.
     pub fn next(&mut self, buffer: &[u8]) -> CommandStep {
         let (length, consumed) = match line_end(buffer, self.bare_newline) {
             LineEnd::Crlf { at, crs } => (at, at + crs + 1),
@@ -106,13 +102,13 @@ impl CommandReader {
 }
 
 enum LineEnd {
-    /// So many CRs (one, unless line ends are normalised) and LF at this offset.
+    /// `crs` CRs (one, unless line ends are normalised) and an LF, from offset `at`.
     Crlf { at: usize, crs: usize },
     /// LF alone at this offset, which is to be normalised.
     Lf(usize),
     /// A fault at this offset, before any line end.
     Fault(Fault, usize),
-    /// Neither; the buffer ends in so many CRs, which may yet become a line end.
+    /// Neither; the buffer ends with `crs` CRs, which may be the start of a line end.
     None { crs: usize },
 }
 
@@ -134,14 +130,13 @@ fn line_end(buffer: &[u8], bare_newline: BareNewline) -> LineEnd {
     }
 }
 
-/// What follows the octets that [`DataReader::next`] gave.
+/// The next step after the octets of [`DataReader::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataEvent {
     /// Call again with the rest of the buffer: it may hold more.
     Again,
     /// More input is needed.
     More,
-    /// The message has ended.
     End,
     /// The connection must be ended, and the message thrown away.
     Fault(Fault),
@@ -152,11 +147,10 @@ pub enum DataEvent {
 pub struct DataStep {
     /// Octets at the front of the buffer that belong to the message, still dot-stuffed.
     pub content: usize,
-    /// Octets that belong behind them and that the client did not send in this form (normalised line ends only).
+    /// Octets to add behind them, for normalised line ends.
     pub insert: &'static [u8],
     /// Octets to take off the buffer.
     pub consumed: usize,
-    /// What comes next.
     pub event: DataEvent,
 }
 
@@ -172,7 +166,7 @@ pub struct DataReader {
 enum LineState {
     /// At the start of a line, behind CRLF or DATA.
     LineStart,
-    /// At the start of a line that a normalised LF has made: the client stuffed no dot here and can't end here.
+    /// At the start of a line after a normalised LF: the client added no dot here, and the message can't end here.
     MadeLineStart,
     /// Within a line.
     Text,
@@ -185,13 +179,13 @@ impl DataReader {
         Self { place: LineState::LineStart, bare_newline, stuffing: 0 }
     }
 
-    /// How many of the octets given so far are dots that transparency added; RFC 1870 5 doesn't count them.
+    /// Dots that transparency added, among the octets so far; RFC 1870 5 doesn't count them.
     #[must_use]
     pub fn stuffing(&self) -> u64 {
         self.stuffing
     }
 
-    /// Looks at the front of the buffer. The caller takes off `consumed` octets before the next call.
+    /// Reads the front of the buffer. The caller removes `consumed` octets before the next call.
     pub fn next(&mut self, buffer: &[u8]) -> DataStep {
         let mut at = 0;
         loop {
@@ -210,7 +204,7 @@ impl DataReader {
                     at += length + 2;
                     self.place = LineState::LineStart;
                 }
-                // a client that added its CRs to lines that had one ends the message behind such a line
+                // a client that adds CRs to lines that already have one ends its message behind such a line
                 LineEnd::Crlf { at: length, crs } => {
                     self.place = LineState::LineStart;
                     return step(at + length, b"\r\n", at + length + crs + 1, DataEvent::Again);
@@ -220,7 +214,7 @@ impl DataReader {
                     if content > at {
                         self.place = LineState::Text;
                     }
-                    // of several CRs only the last can be a part of what goes on
+                    // of several CRs only the last can be part of a line end
                     return step(content, b"", buffer.len() - crs.min(1), DataEvent::More);
                 }
                 LineEnd::Lf(length) => {
@@ -234,10 +228,10 @@ impl DataReader {
         }
     }
 
-    /// A line that starts with a dot: `None` when the dot is an ordinary, already stuffed one.
+    /// A line that starts with a dot: `None` for an ordinary dot, which the client has stuffed.
     fn line_of_dot(&mut self, at: usize, rest: &[u8]) -> Option<DataStep> {
         if self.place == LineState::MadeLineStart {
-            // The dot is content; behind the CRLF that we made it has to be stuffed, or it could end the message.
+            // The dot is content; behind our CRLF it must be stuffed, or it could end the message.
             self.place = LineState::Text;
             return Some(step(at, b".", at, DataEvent::Again));
         }
@@ -271,7 +265,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Everything a sequence of reads gives: what was understood, and the fault that ended it.
+    /// The result of a sequence of reads, and the fault that ended it.
     #[derive(Debug, PartialEq, Eq, Clone, Default)]
     struct Seen {
         items: Vec<Vec<u8>>,

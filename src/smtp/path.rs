@@ -1,18 +1,18 @@
 //! A path of MAIL or RCPT as clients write it, read as leniently as Postfix reads it (RFC 5321 4.1.2, RFC 5322 4.4).
 //!
-//! Read over: missing or repeated angle brackets, a display name, comments, blanks beside `@`, `.` and brackets, a source
-//! route (RFC 5321 appendix C), a final dot of the domain. A local part may be anything; one that is no `Dot-string` is
-//! written as a `Quoted-string`, so that the next server can't divide the address elsewhere. Refused: two addresses, an
-//! unquoted `@` in the local part, control characters, quotes, brackets and parentheses that don't match.
+//! Ignored: missing or repeated angle brackets, a display name, comments, blanks beside `@`, `.` and brackets, a source
+//! route (RFC 5321 appendix C), a final dot of the domain. A local part may be any text; one that is no `Dot-string`
+//! becomes a `Quoted-string`, so that the next server can't split the address elsewhere. Refused: two addresses, an
+//! unquoted `@` in the local part, control characters, and quotes, brackets and parentheses that don't match.
 
 use compact_str::CompactString;
 
-use crate::smtp::address::{AddressError, Domain, is_dot_string};
+use crate::smtp::domain::{AddressError, Domain};
 
-/// Comments within comments; Postfix knows no bound.
+/// Depth of nested comments; Postfix has no limit.
 const MAX_NESTED: usize = 8;
 
-/// What was read. Both are absent for `<>`.
+/// The parts of a path; both are absent for `<>`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {
     /// In proper form: `Dot-string` or `Quoted-string`.
@@ -31,7 +31,7 @@ enum Token<'a> {
     Dot,
     Colon,
     Comma,
-    /// Unquoted characters without a meaning of their own.
+    /// Unquoted characters without a special meaning.
     Atom(&'a str),
     /// A character behind a backslash, outside of quotes.
     Pair(&'a str),
@@ -41,7 +41,7 @@ enum Token<'a> {
     Literal(&'a str),
 }
 
-/// Where the path at the start of `text` ends: at the first blank outside of brackets, quotes and comments.
+/// The end of the path at the start of `text`: the first blank outside of brackets, quotes and comments.
 pub(super) fn end(text: &str) -> usize {
     let (mut open, mut nested, mut quoted, mut escaped) = (0_usize, 0_usize, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -159,8 +159,8 @@ fn quoted(text: &str) -> Result<usize, AddressError> {
     Err(AddressError::LocalPart)
 }
 
-/// What stands in the innermost brackets; a display name in front of them is dropped. Brackets may be missing on both
-/// sides, but not on the right alone.
+/// The tokens in the innermost brackets, without a display name before them. Both brackets may be missing, but not the
+/// right one alone.
 fn within_brackets<'a, 't>(tokens: &'a [Token<'t>]) -> Result<&'a [Token<'t>], AddressError> {
     let count = |token| tokens.iter().filter(|other| **other == token).count();
     let (opened, closed) = (count(Token::Open), count(Token::Close));
@@ -177,7 +177,7 @@ fn within_brackets<'a, 't>(tokens: &'a [Token<'t>]) -> Result<&'a [Token<'t>], A
     Ok(inner)
 }
 
-/// `@a,@b:user@domain` without what stands in front of the user.
+/// `@a,@b:user@domain` without the route.
 fn without_route<'t>(tokens: &[Token<'t>]) -> Result<Vec<Token<'t>>, AddressError> {
     let mut ahead = tokens.iter().skip_while(|token| **token == Token::Blank);
     let colon = tokens.iter().position(|token| *token == Token::Colon);
@@ -191,7 +191,7 @@ fn without_route<'t>(tokens: &[Token<'t>]) -> Result<Vec<Token<'t>>, AddressErro
     }
 }
 
-/// Takes off the blanks at both ends and beside `@` and `.`.
+/// Removes the blanks at both ends and beside `@` and `.`.
 fn trim(tokens: &mut Vec<Token<'_>>) {
     let glue = |token: Option<&Token<'_>>| {
         matches!(token, None | Some(Token::At | Token::Dot | Token::Colon | Token::Blank))
@@ -208,7 +208,7 @@ fn trim(tokens: &mut Vec<Token<'_>>) {
     *tokens = kept;
 }
 
-/// The local part in proper form; `None` where there is nothing.
+/// The local part in proper form; `None` where it is empty.
 fn local_of(tokens: &[Token<'_>]) -> Result<Option<CompactString>, AddressError> {
     match tokens {
         [] => return Ok(None),
@@ -236,6 +236,16 @@ fn local_of(tokens: &[Token<'_>]) -> Result<Option<CompactString>, AddressError>
     Ok(Some(if is_dot_string(&value) { value } else { in_quotes(&value) }))
 }
 
+/// `Dot-string` (RFC 5321 4.1.2).
+pub(super) fn is_dot_string(text: &str) -> bool {
+    text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
+/// `atext` (RFC 5322 3.2.3), with the UTF-8 octets of RFC 6531 3.3; the session decides whether they are allowed.
+fn is_atext(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte) || byte >= 128
+}
+
 fn push_unquoted(value: &mut CompactString, quoted: &str) {
     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut escaped = false;
@@ -261,7 +271,7 @@ fn in_quotes(value: &str) -> CompactString {
 
 fn domain_of(tokens: &[Token<'_>]) -> Result<Domain, AddressError> {
     if let [Token::Literal(text)] = tokens {
-        // RFC 5321 4.1.3 allows them in a general literal; a server behind might take one for the end of the path
+        // RFC 5321 4.1.3 allows them in a general literal; the next server might take one for the end of the path
         let clear = !text.contains(['<', '>', '"', '(', ')', ',', ';', '@', ' ']);
         return if clear { Domain::parse(text) } else { Err(AddressError::Literal) };
     }

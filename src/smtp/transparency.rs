@@ -1,8 +1,8 @@
 //! Transparency (RFC 5321 4.5.2): each line of a message that starts with a dot has one more on the way.
 //!
-//! Dots are added and taken off here and nowhere else, by one rule: a line starts at the start of the message and behind
-//! CRLF. [`unstuffed`] takes a whole block, [`Unstuffer`] a message in pieces; any cut into pieces gives the same octets.
-//! Line ends aren't checked: `smtp::framing` has rejected or normalised what isn't CRLF.
+//! Dots are added and taken off here and nowhere else, by one rule: a line starts at the start of the message and
+//! behind CRLF. [`unstuffed`] takes a whole block, [`Unstuffer`] a message in pieces; any cut into pieces gives the
+//! same octets. Line ends aren't checked: `smtp::framing` has rejected or normalised what isn't CRLF.
 
 use std::borrow::Cow;
 

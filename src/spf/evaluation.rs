@@ -1,9 +1,9 @@
 //! The evaluation of a policy (RFC 7208 4.6 to 6.1), within its limits (4.6.4).
 //!
-//! Every limit is one of the whole check, however deep it goes: ten terms that ask DNS, two of them for nothing. So a
-//! loop of includes ends, and no policy makes more than 122 questions: its own, ten terms with ten MX hosts each, and the
-//! client's names. A void look-up is counted once for its term: that an MX host has no address of the client's family is
-//! no error of the domain.
+//! Each limit is for the whole check, includes and redirects included: ten terms that ask DNS, two of them without a result.
+//! So a loop of includes ends, and no policy causes more than 122 questions: its own, ten terms with ten MX hosts each, and the
+//! client's names. A void lookup counts once for its term: an MX host without an address of the client's family is no error of
+//! the domain.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -15,8 +15,8 @@ use crate::dns::fcrdns::{self, ForwardConfirmation, MOST_NAMES};
 use crate::dns::lookups::{Lookups, Start, addresses, family};
 use crate::evidence::{Answer, Question, QuestionName, RecordType, Records, Target};
 use crate::smtp::address::DomainName;
-use crate::spf::macros::{DomainSpec, Values};
-use crate::spf::record::{Mechanism, Prefixes, SpfRecord, SyntaxError};
+use crate::spf::macros::{DomainSpec, SyntaxError, Values};
+use crate::spf::record::{Mechanism, Prefixes, SpfRecord};
 use crate::spf::{Sender, SpfResult};
 
 /// Terms that ask DNS.
@@ -68,7 +68,7 @@ impl Evaluation<'_, '_> {
                 _ => None,
             };
             let Some(record) = record else {
-                // RFC 7208 6.1: to point at nothing is an error.
+                // RFC 7208 6.1: a redirect to a domain without a policy is an error.
                 return if redirected { Err(Stop::Permanent) } else { Ok(SpfResult::None) };
             };
             for (outcome, mechanism) in record.directives() {
@@ -91,7 +91,7 @@ impl Evaluation<'_, '_> {
             return Ok(None);
         }
         let answer = self.lookups.ask(domain.clone(), RecordType::Txt).await;
-        no_trouble(&answer)?;
+        no_failure(&answer)?;
         Ok(Some(answer))
     }
 
@@ -114,7 +114,7 @@ impl Evaluation<'_, '_> {
                     return Ok(false);
                 };
                 let answer = self.lookups.ask(target, family(client)).await;
-                no_trouble(&answer)?;
+                no_failure(&answer)?;
                 self.count_void(&answer)?;
                 Ok(prefixes.reach(&answer, client))
             }
@@ -141,14 +141,14 @@ impl Evaluation<'_, '_> {
                 };
                 // RFC 7208 5.7: A, whatever family the client is of.
                 let answer = self.lookups.ask(target, RecordType::A).await;
-                no_trouble(&answer)?;
+                no_failure(&answer)?;
                 self.count_void(&answer)?;
                 Ok(matches!(*answer, Answer::Found(_)))
             }
         }
     }
 
-    /// RFC 7208 5.2. Boxed, as the check is within itself here; no deeper than there are look-ups.
+    /// RFC 7208 5.2. Boxed, since it is recursive; the limit on lookups bounds the depth.
     fn include<'s>(
         &'s mut self,
         target: QuestionName,
@@ -163,10 +163,10 @@ impl Evaluation<'_, '_> {
         })
     }
 
-    /// RFC 7208 5.4, the hosts side by side: one that matches counts more than another's trouble.
+    /// RFC 7208 5.4, the hosts in parallel: one that matches counts more than the failed lookup of another.
     async fn is_exchanger(&mut self, target: QuestionName, prefixes: Prefixes) -> Result<bool, Stop> {
         let answer = self.lookups.ask(target, RecordType::Mx).await;
-        no_trouble(&answer)?;
+        no_failure(&answer)?;
         self.count_void(&answer)?;
         let Answer::Found(Records::Mx(list)) = &*answer else {
             return Ok(false);
@@ -184,15 +184,15 @@ impl Evaluation<'_, '_> {
             };
             Some(Question { name, rtype: family(client) })
         });
-        let (mut held, mut trouble) = (false, Ok(()));
+        let (mut held, mut failure) = (false, Ok(()));
         self.lookups
             .ask_all(hosts.collect(), Start::Together, |_, answer| {
                 held |= prefixes.reach(answer, client);
-                trouble = trouble.and(no_trouble(answer));
+                failure = failure.and(no_failure(answer));
                 held
             })
             .await;
-        if held { Ok(true) } else { trouble.map(|()| false) }
+        if held { Ok(true) } else { failure.map(|()| false) }
     }
 
     /// The name that a term is about, by default the domain itself; `None` where DNS can't be asked for it, and then the
@@ -255,7 +255,7 @@ fn is_at_or_below(name: &str, domain: &QuestionName) -> bool {
     name.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-fn no_trouble(answer: &Answer) -> Result<(), Stop> {
+fn no_failure(answer: &Answer) -> Result<(), Stop> {
     match answer {
         Answer::Unavailable(_) => Err(Stop::Temporary),
         Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => Ok(()),

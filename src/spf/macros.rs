@@ -1,17 +1,20 @@
 //! Macro strings (RFC 7208 7): their syntax, and the names that they become.
 //!
-//! A string is read twice, when the record is checked and when it is needed, and never taken apart in memory: however
-//! long a record is, it costs its own octets only. What a macro becomes is bounded by the longest name, since of a
-//! longer one the left is cut off (7.3). Names that DNS can't be asked for become none.
+//! A string is parsed twice, when the record is checked and when it is expanded, and no parsed form is kept: a record of any
+//! length costs its own octets only. An expanded name is cut at the left to the longest name that DNS allows (7.3). A name that
+//! DNS can't carry becomes `None`.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::evidence::QuestionName;
-use crate::spf::record::SyntaxError;
 
 /// Longest name (RFC 7208 7.3).
 const MAX_NAME: usize = 253;
+
+/// A macro string, a record or a set of records breaks the grammar of RFC 7208 12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SyntaxError;
 
 /// A `domain-spec` (RFC 7208 7.1) whose syntax was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +57,12 @@ impl<'a> DomainSpec<'a> {
         }
     }
 
-    /// Whether it has the macro `p`, whose value takes look-ups.
+    /// Whether it contains the macro `p`, whose value takes lookups.
     pub(super) fn names_client(self) -> bool {
         self.pieces().any(|piece| matches!(piece, Piece::Macro(Macro { letter: Letter::Name, .. })))
     }
 
-    /// The name to ask for; `None` where DNS can't be asked for what it becomes.
+    /// The expanded name; `None` where DNS can't carry it.
     pub(super) fn expand(self, values: &Values<'_>) -> Option<QuestionName> {
         let mut name = Vec::new();
         for piece in self.pieces() {
@@ -73,7 +76,7 @@ impl<'a> DomainSpec<'a> {
                 }
                 Piece::Macro(one) => name.extend_from_slice(one.expand(values).as_bytes()),
             }
-            // Of all that comes before these octets nothing can be left in the end.
+            // Octets further left are cut off in the end.
             let surplus = name.len().saturating_sub(4 * MAX_NAME);
             name.drain(..surplus);
         }

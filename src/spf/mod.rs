@@ -1,9 +1,8 @@
 //! SPF (RFC 7208): whether a domain lets this client send mail in its name.
 //!
-//! `record` reads a policy, `macros` what stands in it instead of names; both are pure. `evaluation` asks DNS, by the
-//! lookups of the finding that it is for, so that it shares the cache and its bounds, and every record asked is evidence.
-//! All of RFC 7208 but the explanation (6.2): it is a text that the sender writes for our reply, and nothing shows it.
-//! What a result leads to is not decided here.
+//! `record` and `macros` parse a policy; both are pure. `evaluation` asks DNS by the `Lookups` of its finding, so that cache and
+//! budgets are shared and every record is evidence.
+//! All of RFC 7208 but the explanation (6.2): a text that the sender writes for our reply, and nothing shows it.
 //! `own` is for a domain's administrator: a policy with more addresses in it.
 
 mod evaluation;
@@ -25,19 +24,16 @@ pub use crate::spf::own::{InsertionPoint, Policy, Published, published};
 /// The result of a check (RFC 7208 2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SpfResult {
-    /// The client may send.
     Pass,
-    /// It may not.
     Fail,
-    /// Probably it may not.
     SoftFail,
-    /// The domain doesn't say.
+    /// The policy decides neither way.
     Neutral,
     /// The domain has no policy.
     None,
-    /// The policy can't be read, or takes too many look-ups.
+    /// The policy can't be read, or takes too many lookups.
     PermError,
-    /// DNS was in trouble.
+    /// A DNS lookup failed.
     TempError,
 }
 
@@ -63,10 +59,10 @@ impl fmt::Display for SpfResult {
     }
 }
 
-/// In whose name the client sends.
+/// The sender that the client claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sender<'a> {
-    /// What stands before the `@`; empty = `postmaster` (RFC 7208 4.3).
+    /// The local part; empty = `postmaster` (RFC 7208 4.3).
     pub local: &'a str,
     /// The domain whose policy counts.
     pub domain: &'a DomainName,
@@ -74,10 +70,8 @@ pub struct Sender<'a> {
     pub helo: &'a str,
 }
 
-/// A result with what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// The result.
     pub outcome: SpfResult,
     /// Every question that was asked, in the order of asking.
     pub evidence: Vec<Evidence>,
@@ -90,7 +84,7 @@ pub async fn check(dns: &Dns, account: &Account, sender: &Sender<'_>) -> Checked
     Checked { outcome, evidence: lookups.into_evidence() }
 }
 
-/// The same for the client of a lookups, which takes the evidence.
+/// The same; the evidence is added to these lookups.
 pub(crate) async fn check_by(lookups: &mut Lookups<'_>, sender: &Sender<'_>) -> SpfResult {
     evaluation::check_host(lookups, sender).await
 }

@@ -1,7 +1,7 @@
-//! A domain's own policy, for its administrator (`rmxd audit`): what is published, and the same with more addresses.
+//! A domain's own policy, for its administrator (`rmxd audit`): the published one, and the same with more addresses.
 //!
-//! Addresses are only ever added, never a second record (RFC 7208 4.5 makes that an error), and what a policy says of
-//! others stays as it is. A policy that can't be read is not mended by guessing.
+//! Addresses are only ever added, never a second record (RFC 7208 4.5 makes that an error), and all
+//! other terms stay as they are. A policy that can't be read is not repaired by guesses.
 
 use std::net::IpAddr;
 
@@ -25,15 +25,15 @@ pub enum Published {
     Malformed(String),
     /// Several, which counts as an error; printable.
     Several(Vec<String>),
-    /// Unknown: DNS is in trouble.
+    /// Unknown: the lookup failed.
     Unavailable(DnsFailure),
 }
 
 /// Where addresses are put into a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertionPoint {
-    /// Before the first term that can say anything else than pass, which mostly is `all`. An address whose result is
-    /// `fail`, `softfail` or `neutral` passes then: the terms before that one were gone through, and none matched.
+    /// Before the first term with another result than pass, mostly `all`. An address whose result is
+    /// `fail`, `softfail` or `neutral` passes then: no term before that one has matched.
     BeforeRefusals,
     /// Before all terms: it passes whatever errors they lead to.
     First,
@@ -54,7 +54,6 @@ pub async fn published(dns: &Dns, domain: &DomainName, account: &Account) -> Pub
 }
 
 impl Published {
-    /// What the texts of a name come to.
     #[must_use]
     pub fn among(texts: &[Box<[u8]>]) -> Self {
         let records: Vec<&[u8]> =
@@ -83,7 +82,7 @@ impl Policy {
         self.permissions().any(|mechanism| matches!(mechanism, Mechanism::Mx(None, _)))
     }
 
-    /// Whether it takes a look-up of the domain's MX hosts.
+    /// Whether a term takes a lookup of the domain's MX hosts.
     #[must_use]
     pub fn asks_exchangers(&self) -> bool {
         let mut terms = self.terms().map(Term::parse);
@@ -115,7 +114,7 @@ impl Policy {
         Self(if exchangers { "v=spf1 mx ~all" } else { "v=spf1 ~all" }.to_owned())
     }
 
-    /// The policy with these addresses let.
+    /// The policy with these addresses added.
     #[must_use]
     pub fn with(&self, addresses: &[IpAddr], place: InsertionPoint) -> Self {
         let at = match place {
@@ -133,7 +132,7 @@ impl Policy {
         Self(words.join(" "))
     }
 
-    /// The terms before the first one that can say anything else than pass.
+    /// The terms before the first one with another result than pass.
     fn permissions(&self) -> impl Iterator<Item = Mechanism<'_>> {
         self.terms().map_while(|term| match Term::parse(term) {
             Ok(Term::Directive(SpfResult::Pass, mechanism)) => Some(mechanism),

@@ -1,20 +1,16 @@
-//! SPF records (RFC 7208 4.5, 4.6, 5, 6, 12): which of a name's texts is one, and its terms.
+//! SPF records (RFC 7208 4.5, 4.6, 5, 6, 12): the record among the texts of a name, and its terms.
 //!
-//! All of a record is checked before any of it counts (4.6). Terms are then read once more as they are needed, so that
-//! a record of 64 KiB costs no more memory than its octets.
+//! The whole record is checked before any term counts (4.6). Terms are parsed again when they are needed, so that a record of
+//! 64 KiB takes no more memory than its octets.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::spf::SpfResult;
-use crate::spf::macros::{self, DomainSpec};
+use crate::spf::macros::{self, DomainSpec, SyntaxError};
 
 const VERSION: &[u8] = b"v=spf1";
-
-/// The record, or the records, can't be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SyntaxError;
 
 /// A record whose syntax was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +20,6 @@ pub(super) struct SpfRecord<'a> {
     pub(super) redirect: Option<DomainSpec<'a>>,
 }
 
-/// What may match the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mechanism<'a> {
     All,
@@ -100,7 +95,7 @@ pub(super) enum Term<'a> {
     Redirect(DomainSpec<'a>),
     /// `exp`; its target is checked and never asked for.
     Explanation,
-    /// A modifier of later times.
+    /// An unknown modifier, which RFC 7208 6 permits.
     Unknown,
 }
 
@@ -232,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_told_from_other_texts() {
+    fn records_are_found_among_other_texts() {
         let rows: [(&[&[u8]], Result<bool, SyntaxError>); 14] = [
             (&[], Ok(false)),
             (&[b"v=spf1"], Ok(true)),

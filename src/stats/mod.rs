@@ -1,4 +1,4 @@
-//! What was refused, or would have been, summed up by kind and sender domain, within bounds.
+//! Statistics of refusals by kind and sender domain, with bounded memory, and the report of monitor mode.
 
 mod monitor;
 pub mod refusals;

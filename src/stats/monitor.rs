@@ -1,9 +1,10 @@
-//! The monitor: what the policy refuses, or would refuse, between two reports, and the report itself as events of the
-//! log (`target = "rmxd::monitor"`).
+//! The monitor counts refusals, real or in monitor mode, between two reports, and writes the reports into the log
+//! (`target = "rmxd::monitor"`).
 //!
-//! Counting costs a look-up in a table that is bounded ([`RefusalStats`]); what is accepted is only a number. The report is one
-//! event for the whole, one for each kind of refusal, one for each of the largest senders with the line that exempts
-//! it, and last the lines for those of them whose mail was accepted. What came from the network is escaped: each event is one line.
+//! Counting takes one lookup in a bounded table ([`RefusalStats`]); accepted messages are only a number. A report has one
+//! event for the total, one for each kind of refusal, one for each of the largest senders with the line that exempts it,
+//! and last the lines for the senders among them whose mail was accepted. Text from the network is escaped, so that each
+//! event is one line.
 
 use std::mem;
 use std::net::IpAddr;
@@ -21,17 +22,17 @@ use crate::stats::refusals::{ExemptLine, Kind, RefusalStats, Row, Volume, exempt
 /// Senders in a report.
 const ROWS: usize = 50;
 
-/// How often a daemon reports by itself.
+/// The interval of the daemon's own reports.
 pub const DAILY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a report is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportTrigger {
-    /// A day is over. Nothing is said in mode `enforce`, where nothing is only watched.
+    /// A day is over. Without refusals that were only monitored, there is no report.
     Daily,
-    /// The operator asks; there is always an answer.
+    /// The operator requested the report; it is always written.
     Asked,
-    /// The daemon ends; said as [`ReportTrigger::Daily`].
+    /// The daemon ends; the condition is that of [`ReportTrigger::Daily`].
     End,
 }
 
@@ -47,7 +48,7 @@ impl ReportTrigger {
     }
 }
 
-/// What is counted. A clone counts together with it, so that a reload loses nothing.
+/// Clones share the counts, so that a reload loses none.
 #[derive(Debug, Clone, Default)]
 pub struct Monitor(Arc<Shared>);
 
@@ -89,16 +90,16 @@ impl Monitor {
         }
     }
 
-    /// Writes what was counted since the last report into the log, and begins anew.
-    pub fn report(&self, occasion: ReportTrigger) {
-        let Some((accepted, refusals)) = self.take(occasion) else { return };
+    /// Writes the counts since the last report into the log, and resets them.
+    pub fn report(&self, trigger: ReportTrigger) {
+        let Some((accepted, refusals)) = self.take(trigger) else { return };
         let kinds = refusals.stats.kinds();
         let rows = refusals.stats.rows();
         let mut total = Volume::default();
         kinds.iter().for_each(|(_, volume)| total += *volume);
         tracing::info!(
             target: "rmxd::monitor",
-            occasion = occasion.name(),
+            occasion = trigger.name(),
             seconds = refusals.since.elapsed().as_secs(),
             passed = accepted,
             would_be_refused = total.taken,
@@ -117,18 +118,18 @@ impl Monitor {
         }
     }
 
-    /// What was counted; `None` where this occasion is none to say it, and then it is kept.
-    fn take(&self, occasion: ReportTrigger) -> Option<(u64, Refusals)> {
+    /// Takes the counts; `None` if there is nothing to report, and then they are kept.
+    fn take(&self, trigger: ReportTrigger) -> Option<(u64, Refusals)> {
         let mut refusals = self.refusals();
-        let watched = || refusals.stats.kinds().iter().any(|(_, volume)| volume.taken > 0);
-        if occasion != ReportTrigger::Asked && !watched() {
+        let monitored = || refusals.stats.kinds().iter().any(|(_, volume)| volume.taken > 0);
+        if trigger != ReportTrigger::Asked && !monitored() {
             return None;
         }
         Some((self.0.accepted.swap(0, Ordering::Relaxed), mem::take(&mut *refusals)))
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        // Numbers that a panic left half-way are numbers still.
+        // The counts are usable even after a panic.
         self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,9 @@
-//! What was refused, or would have been, counted by identity, rule, reason and sender domain: for the monitor's report
-//! and for `rmxd replay`.
+//! Counts of refusals, real or in monitor mode, by identity, rule, reason and sender domain: for the monitor's report and
+//! for `rmxd replay`.
 //!
-//! Bounded, whatever comes: of each kind of refusal `KEPT` to `HELD` domains are held, and where there is no room
-//! the smallest go. Who invents a new domain for each message pushes out domains that were seen as seldom, never the
-//! big ones, and those of another kind not at all. The totals of a kind are exact; a domain that went and came again
-//! is counted from its return on, so its number is "at least".
+//! The memory is bounded: each kind of refusal has at most `HELD` domains; beyond that, only the `KEPT` largest stay. A
+//! sender that invents a new domain for each message pushes out only domains with as few messages, and none of another
+//! kind. The totals of a kind are exact; a domain that was removed is counted anew, so its number means "at least".
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -25,57 +24,53 @@ use crate::policy::rule::{Action, Rule};
 use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
 
-/// Domains of one kind that are left when the smallest go.
+/// Domains of one kind that stay when the smallest are removed.
 const KEPT: usize = 500;
-/// Domains of one kind that are held at most.
+/// Domains of one kind at most.
 const HELD: usize = 1000;
-/// Octets of a domain; what is longer is no domain, and cut.
-const LONGEST: usize = 255;
+/// Octets of a domain name at most; a longer text is cut.
+const MAX_DOMAIN: usize = 255;
 
 /// One kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind {
-    /// Whose domain, and which rule failed; `None` where no rule refused.
+    /// The identity and the rule that failed; `None` for a refusal without a rule.
     pub rule: Option<(Identity, Rule)>,
-    /// Why.
     pub reason: Reason,
-    /// What that leads to where it is enforced.
+    /// The action in mode `enforce`.
     pub action: Action,
 }
 
 impl Kind {
-    /// The kind of a decision's cause; `finding` is the one that refused, where a rule did.
+    /// The kind of a decision's cause. `finding` is the finding that refused, if a rule did.
     #[must_use]
     pub fn of(cause: &Cause, finding: Option<&Finding>) -> Self {
         let rule = finding.map(|finding| (finding.identity, finding.rule));
         Self { rule, reason: cause.reason, action: cause.action }
     }
 
-    /// The name of the identity.
     #[must_use]
     pub fn identity_name(self) -> Option<&'static str> {
         self.rule.map(|(identity, _)| identity.name())
     }
 
-    /// The name of the rule.
     #[must_use]
     pub fn rule_name(self) -> Option<&'static str> {
         self.rule.map(|(_, rule)| rule.name())
     }
 
-    /// Whether it is DNS that is in trouble: it says nothing about the sender.
+    /// Whether the cause is a DNS failure, for which the sender isn't responsible.
     #[must_use]
     pub fn is_trouble(self) -> bool {
         self.reason == Reason::DnsError
     }
 }
 
-/// How many messages.
+/// Numbers of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize)]
 pub struct Volume {
-    /// Taken all the same. These come first wherever volumes are compared: they are what enforcing would cost.
+    /// Accepted in monitor mode. They are compared first, as mode `enforce` would refuse them.
     pub taken: u64,
-    /// Refused.
     pub refused: u64,
 }
 
@@ -86,7 +81,6 @@ impl AddAssign for Volume {
     }
 }
 
-/// The count; empty at first.
 #[derive(Debug, Default)]
 pub struct RefusalStats {
     kinds: HashMap<Kind, Domains, RandomState>,
@@ -106,8 +100,8 @@ struct Sender {
     confirmed: bool,
 }
 
-/// Whether the client of a finding was shown to send for its domain: a rung of `matches` held. What a sender merely wrote
-/// is no reason to trust it.
+/// Whether a rung of `matches` held for the finding's domain, so that its client does send for the domain. A domain that a
+/// sender merely wrote is no reason to trust it.
 #[must_use]
 pub fn is_confirmed(of: &Finding, findings: &[Finding]) -> bool {
     findings.iter().any(|finding| {
@@ -117,7 +111,7 @@ pub fn is_confirmed(of: &Finding, findings: &[Finding]) -> bool {
 }
 
 impl RefusalStats {
-    /// Counts messages of one client that were judged alike, by `findings`.
+    /// Counts messages of one client with the same cause and findings.
     pub fn add(&mut self, cause: &Cause, findings: &[Finding], client: IpAddr, volume: Volume) {
         let finding = cause.finding_of(findings);
         let domain = finding.map(|finding| finding.domain.as_str()).unwrap_or_default();
@@ -125,7 +119,7 @@ impl RefusalStats {
         self.add_domain(Kind::of(cause, finding), domain, (client, confirmed), volume);
     }
 
-    /// Counts a decision; what passed is none.
+    /// Counts a decision, unless it accepted the message.
     pub fn add_record(&mut self, record: &DecisionRecord) {
         let Some(cause) = &record.cause else { return };
         let refused = record.refused();
@@ -136,7 +130,7 @@ impl RefusalStats {
     fn add_domain(&mut self, kind: Kind, domain: &str, (client, confirmed): (IpAddr, bool), volume: Volume) {
         let domains = self.kinds.entry(kind).or_default();
         domains.total += volume;
-        // Where there is no domain, it is the client that is to be told apart.
+        // Without a domain, messages are counted by client.
         let name = match cut(domain) {
             "" => client.to_compact_string(),
             name => CompactString::new(name),
@@ -147,11 +141,10 @@ impl RefusalStats {
         sender.clients_differ |= sender.client != client;
         sender.confirmed &= confirmed;
         if domains.rows.len() > HELD {
-            domains.forget_the_smallest();
+            domains.remove_smallest();
         }
     }
 
-    /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
@@ -165,7 +158,7 @@ impl RefusalStats {
         kinds
     }
 
-    /// Every domain that is held, the largest first.
+    /// All counted domains, the largest first.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         let rows = self.kinds.iter().flat_map(|(kind, domains)| {
@@ -187,8 +180,7 @@ impl RefusalStats {
 }
 
 impl RefusalStats {
-    /// For programs: the volumes of all kinds, the `top` largest senders, and the lines that exempt those whose mail was
-    /// taken.
+    /// The volumes of all kinds, the `top` largest senders, and the lines that exempt those whose mail was accepted.
     #[must_use]
     pub fn json(&self, top: usize) -> Value {
         let (kinds, mut rows) = (self.kinds(), self.rows());
@@ -206,19 +198,19 @@ impl RefusalStats {
 }
 
 impl Domains {
-    /// One pass over all for every `HELD - KEPT` new ones.
-    fn forget_the_smallest(&mut self) {
+    /// Takes one pass over all domains for every `HELD - KEPT` new ones.
+    fn remove_smallest(&mut self) {
         let mut volumes: Vec<_> = self.rows.values().map(|sender| Reverse(sender.volume)).collect();
         if volumes.len() <= KEPT {
             return;
         }
         let (larger, smallest, _) = volumes.select_nth_unstable(KEPT - 1);
-        let mut alike = KEPT - larger.iter().filter(|volume| *volume < smallest).count();
+        let mut equal = KEPT - larger.iter().filter(|volume| *volume < smallest).count();
         let smallest = smallest.0;
         self.rows.retain(|_, sender| {
-            let stays = sender.volume > smallest || (sender.volume == smallest && alike > 0);
+            let stays = sender.volume > smallest || (sender.volume == smallest && equal > 0);
             if sender.volume == smallest {
-                alike = alike.saturating_sub(1);
+                equal = equal.saturating_sub(1);
             }
             stays
         });
@@ -226,7 +218,7 @@ impl Domains {
 }
 
 fn cut(domain: &str) -> &str {
-    let mut end = domain.len().min(LONGEST);
+    let mut end = domain.len().min(MAX_DOMAIN);
     while !domain.is_char_boundary(end) {
         end -= 1;
     }
@@ -236,25 +228,23 @@ fn cut(domain: &str) -> &str {
 /// One sender domain with one kind of refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// What it is refused for.
     pub kind: Kind,
-    /// The domain as far as it could be read, or the client's address where there is none.
+    /// The domain as far as it could be parsed, or the client's address if there is none.
     pub domain: CompactString,
-    /// At least so many messages.
+    /// A lower bound.
     pub volume: Volume,
-    /// A client that it came from, the first.
+    /// The first client.
     pub client: IpAddr,
-    /// Whether there were others.
+    /// Whether there were other clients.
     pub clients_differ: bool,
-    /// Whether every client of these messages was shown to send for the domain ([`is_confirmed`]).
+    /// Whether [`is_confirmed`] held for all of these messages.
     pub confirmed: bool,
 }
 
 impl Row {
-    /// What lets this mail pass: the domain if it was confirmed for every message, else the client if it was only one. A
-    /// domain that wasn't confirmed is what a sender wrote, perhaps somebody else's or made up, and to exempt it would
-    /// open the gate to whoever writes it. Nothing for DNS in trouble, which is over before the exemption is, and for
-    /// what no rule refuses, which is refused to the exempt too.
+    /// The exemption that lets this mail pass: the domain if it was confirmed for every message, else the client if there
+    /// was only one. An unconfirmed domain may be forged, and an exemption for it would let every forger pass. `None` for DNS
+    /// failures, which end before an exemption is made, and for refusals without a rule, which apply to exempt clients too.
     #[must_use]
     pub fn exemption(&self) -> Option<Exemption> {
         if self.kind.is_trouble() || self.kind.rule.is_none() {
@@ -267,7 +257,6 @@ impl Row {
 }
 
 impl Kind {
-    /// For programs.
     #[must_use]
     pub fn json(self, volume: Volume) -> Value {
         json!({
@@ -278,7 +267,6 @@ impl Kind {
 }
 
 impl Row {
-    /// For programs.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
@@ -295,19 +283,17 @@ impl Row {
 /// An entry of `[exempt]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exemption {
-    /// Of `clients`.
     Client(IpAddr),
-    /// Of `domains`.
     Domain(DomainName),
 }
 
 impl Exemption {
-    /// What the entry lets pass, beside the mail that it was proposed for.
+    /// All mail that the entry lets pass.
     #[must_use]
     pub fn opens(&self) -> &'static str {
         match self {
             Self::Client(_) => "all mail from this client passes, whatever sender it names",
-            Self::Domain(_) => "this domain passes as a sender, whoever names it",
+            Self::Domain(_) => "all mail with this sender domain passes, from any client",
         }
     }
 }
@@ -325,13 +311,13 @@ impl fmt::Display for Exemption {
 /// A line below `[exempt]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExemptLine {
-    /// What its entries let pass.
+    /// The mail that its entries let pass.
     pub opens: &'static str,
     /// A line of TOML.
     pub line: String,
 }
 
-/// The entries for all whose mail was taken, each key once.
+/// The exemptions for all senders whose mail was accepted, one line for each key.
 #[must_use]
 pub fn exempt_lines(rows: &[Row]) -> Vec<ExemptLine> {
     let (mut clients, mut domains) = (BTreeSet::new(), BTreeSet::new());
@@ -347,11 +333,11 @@ pub fn exempt_lines(rows: &[Row]) -> Vec<ExemptLine> {
         (!entries.is_empty()).then_some(ExemptLine { opens, line })
     };
     let clients = line("clients", "all mail from these clients passes, whatever sender it names", clients);
-    let domains = line("domains", "these domains pass as senders, whoever names them", domains);
+    let domains = line("domains", "all mail with these sender domains passes, from any client", domains);
     clients.into_iter().chain(domains).collect()
 }
 
-/// The lines with what they open as a comment above each.
+/// The lines, each below a comment with what it opens.
 #[must_use]
 pub fn as_toml(lines: &[ExemptLine]) -> Vec<String> {
     lines.iter().flat_map(|line| [format!("# {}", line.opens), line.line.clone()]).collect()
@@ -376,8 +362,8 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    /// A client that nothing ties to the domain.
-    fn seen(last: u8) -> (IpAddr, bool) {
+    /// A client without a confirmed domain.
+    fn unconfirmed(last: u8) -> (IpAddr, bool) {
         (client(last), false)
     }
 
@@ -386,19 +372,19 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_invented_domains_pushes_out_neither_the_big_ones_nor_other_kinds() {
+    fn a_flood_of_invented_domains_pushes_out_neither_large_domains_nor_other_kinds() {
         let mut stats = RefusalStats::default();
         let no_mx = Kind { reason: Reason::NoMx, ..NXDOMAIN };
-        stats.add_domain(no_mx, "rare.test", seen(1), ONE);
+        stats.add_domain(no_mx, "rare.test", unconfirmed(1), ONE);
         for number in 0..50_000u32 {
-            stats.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), ONE);
+            stats.add_domain(NXDOMAIN, &format!("spoof{number}.test"), unconfirmed(2), ONE);
             if number % 100 == 0 {
-                stats.add_domain(NXDOMAIN, &format!("big{}.test", number / 100 % 5), seen(3), ONE);
+                stats.add_domain(NXDOMAIN, &format!("big{}.test", number / 100 % 5), unconfirmed(3), ONE);
             }
             assert!(number % 500 != 0 || stats.rows().len() <= HELD + 1);
         }
         for number in 0..5 {
-            let row = row(&stats, &format!("big{number}.test")).expect("a big one stays");
+            let row = row(&stats, &format!("big{number}.test")).expect("a large domain stays");
             assert_eq!(row.volume, Volume { taken: 100, refused: 0 });
         }
         assert_eq!(row(&stats, "rare.test").map(|row| row.volume), Some(ONE));
@@ -411,18 +397,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_stays_before_what_was_refused_anyway() {
+    fn accepted_mail_ranks_before_refused_mail() {
         let mut stats = RefusalStats::default();
-        stats.add_domain(NXDOMAIN, "wanted.test", seen(1), ONE);
+        stats.add_domain(NXDOMAIN, "wanted.test", unconfirmed(1), ONE);
         for number in 0..5_000u32 {
             let refused = Volume { taken: 0, refused: 9 };
-            stats.add_domain(NXDOMAIN, &format!("spoof{number}.test"), seen(2), refused);
+            stats.add_domain(NXDOMAIN, &format!("spoof{number}.test"), unconfirmed(2), refused);
         }
         assert_eq!(stats.rows().first().map(|row| row.domain.as_str()), Some("wanted.test"));
     }
 
     #[test]
-    fn a_domain_is_exempted_only_where_it_was_confirmed_else_the_one_client() {
+    fn the_exemption_is_a_confirmed_domain_or_else_the_only_client() {
         let matches = Kind {
             rule: Some((Identity::MailFrom, Rule::Matches)),
             reason: Reason::NotAnExchanger,
@@ -442,12 +428,12 @@ mod tests {
             (NXDOMAIN, "a.test", two, None),
             (no_mx, "a.test", &[(7, true)], domain),
             (no_mx, "a.test", &[(7, true), (8, true)], domain),
-            // somebody else wrote the name of a confirmed sender
+            // Another client used the domain of a confirmed sender.
             (no_mx, "a.test", &[(7, true), (8, false)], None),
             (matches, "a.test", one, only_client),
             (matches, "a.test", two, None),
             (no_ptr, "", one, only_client),
-            // an address that stands in MAIL FROM
+            // An address in MAIL FROM instead of a domain.
             (invalid, "192.0.2.99", one, only_client),
             (invalid, "192.0.2.99", two, None),
             (invalid, "[192.0.2.99]", two, None),
@@ -498,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_gathered_under_their_keys_once_with_what_they_open() {
+    fn each_key_has_one_line_with_what_it_opens() {
         let mut stats = RefusalStats::default();
         let helo = Kind { rule: exists(Identity::Helo), ..NXDOMAIN };
         for (kind, domain, last, confirmed) in [
@@ -510,22 +496,22 @@ mod tests {
         ] {
             stats.add_domain(kind, domain, (client(last), confirmed), ONE);
         }
-        stats.add_domain(NXDOMAIN, "refused.test", seen(9), Volume { taken: 0, refused: 1 });
+        stats.add_domain(NXDOMAIN, "refused.test", unconfirmed(9), Volume { taken: 0, refused: 1 });
         assert_eq!(
             as_toml(&exempt_lines(&stats.rows())),
             [
                 "# all mail from these clients passes, whatever sender it names",
                 "clients = [\"192.0.2.1\"]",
-                "# these domains pass as senders, whoever names them",
+                "# all mail with these sender domains passes, from any client",
                 "domains = [\"a.test\", \"b.test\"]"
             ]
         );
     }
 
     #[test]
-    fn what_is_too_long_for_a_domain_is_cut() {
+    fn a_text_too_long_for_a_domain_is_cut() {
         let mut stats = RefusalStats::default();
-        stats.add_domain(NXDOMAIN, &"\u{e4}".repeat(100_000), seen(1), ONE);
+        stats.add_domain(NXDOMAIN, &"\u{e4}".repeat(100_000), unconfirmed(1), ONE);
         assert_eq!(stats.rows()[0].domain.len(), 254);
     }
 }

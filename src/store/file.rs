@@ -1,7 +1,7 @@
-//! One file of the store: a B-tree that takes a batch of changes whole or not at all, locked against a second daemon.
+//! One file of the store: a B-tree with atomic batches of changes, locked against a second daemon.
 //!
-//! It is checked from end to end when it is opened. A damaged one is refused and left as it is, since only the operator
-//! can tell whether a copy of it is at hand; it is never silently begun anew.
+//! The whole file is checked when it is opened. A damaged file is refused and left unchanged, since only the operator
+//! knows whether there is a copy of it; it is never silently replaced by an empty one.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -12,38 +12,25 @@ use std::path::{Path, PathBuf};
 use redb::backends::FileBackend;
 use redb::{Builder, Database};
 
-/// Pages held in memory, beside those that the system holds.
+/// Octets of pages in memory, beside the system's page cache.
 const CACHE: usize = 8 << 20;
 
 /// Why a file of the store can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The system says no.
+    /// A system call failed.
     #[error("{}: {error}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// Somebody else has it open.
+    Io { path: PathBuf, error: io::Error },
+    /// Another process has it open.
     #[error("{}: in use by another rmxd", path.display())]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not a file of ours, or not a whole one.
+    InUse { path: PathBuf },
+    /// It isn't a file of rmxd, or it is damaged.
     #[error("{}: can't be read ({what}): move it away, and rmxd begins a new one", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
+    Damaged { path: PathBuf, what: String },
 }
 
 impl OpenError {
-    /// Whether trying again later may help without the operator doing anything.
+    /// Whether a later try may succeed without an action of the operator.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -62,7 +49,7 @@ impl OpenError {
     }
 }
 
-/// Opens the file, or makes an empty one that nobody else can read, and lets `load` read what is in it.
+/// Opens the file, or makes an empty one that no other user can read, and calls `load` to read its contents.
 pub(super) fn open<T>(
     path: &Path,
     load: impl FnOnce(&Database) -> Result<T, redb::Error>,
@@ -78,11 +65,11 @@ pub(super) fn open<T>(
         let loaded = load(&database)?;
         Ok((database, loaded))
     };
-    // Where the check overlooks damage, redb may panic on what it reads.
+    // redb may panic on damage that its check overlooks.
     let opened = catch_unwind(AssertUnwindSafe(opened));
-    let wrong = |error: redb::Error| match error {
+    let open_error = |error: redb::Error| match error {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
-        // redb's words for a file that is none of its own, and for one that ends too early
+        // redb returns these kinds for a file that isn't a redb file, and for one that ends too early.
         redb::Error::Io(error)
             if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
         {
@@ -91,7 +78,7 @@ pub(super) fn open<T>(
         other => OpenError::Damaged { path: path.clone(), what: other.to_string() },
     };
     match opened {
-        Ok(opened) => opened.map_err(wrong),
+        Ok(opened) => opened.map_err(open_error),
         Err(_panic) => {
             Err(OpenError::Damaged { path: path.clone(), what: "its contents make no sense".into() })
         }

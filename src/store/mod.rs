@@ -1,8 +1,8 @@
-//! What outlives a connection, and a restart. The greylist is a B-tree in a file that `file` opens, the only place that
-//! knows what can be wrong with one; the history is a folder of files that only grow, then go.
+//! Data that outlives a connection and a restart. The greylist is a B-tree in a file, which `file` opens and checks. The
+//! history is a folder of files that are only appended to and, when too old, removed whole.
 //!
-//! No session ever waits for a disk: it is answered from memory, and a thread writes behind. What a crash loses is the
-//! last second, and a file is never left half written.
+//! No session ever waits for a disk: sessions use memory, and a thread writes the changes. A crash loses the last second
+//! and never leaves a file half written.
 
 mod file;
 pub mod greylist;

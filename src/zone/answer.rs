@@ -1,8 +1,7 @@
-//! From a question to the answer that the zones hold: aliases, wildcards (RFC 4592), negative answers (RFC 2308).
+//! Answers a question from the zones: aliases, wildcards (RFC 4592), negative answers (RFC 2308).
 //!
-//! Pure: no socket, no clock. It answers for the whole name space as a resolver would, so that a stub client is
-//! content: an alias is followed to its end, and what is below no apex does not exist. Nothing is ever
-//! forwarded.
+//! Pure: no socket, no clock. It answers for the whole name space as a resolver does, since stub clients need that: it
+//! follows each alias to its end, and names below no apex don't exist. No question is forwarded.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,21 +17,21 @@ use super::{Name, RData, RecordType};
 /// Longest chain of aliases that is followed; a loop is as long as that.
 const MAX_ALIASES: usize = 16;
 
-/// Time to live of "no such name" where no zone has an SOA record for it.
+/// Time to live, in seconds, of "no such name" outside of all zones.
 const ROOT_MINIMUM: u32 = 60;
 
-/// What a name has that is there for the names below it only (RFC 8020 2).
+/// The records of an empty non-terminal (RFC 8020 2).
 static EMPTY: Node = Node::new();
 
-/// What to send back, and when.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ZoneAnswer {
+    /// How long to wait before the reply.
     pub(super) after: Duration,
-    /// `None`: nothing is sent.
+    /// `None`: no response is sent.
     pub(super) reply: Option<Reply>,
 }
 
-/// The parts of a response that follow from the data.
+/// The parts of a response that depend on the data.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reply {
     pub(super) code: ResponseCode,
@@ -42,7 +41,7 @@ pub(super) struct Reply {
 }
 
 impl Zone {
-    /// Answers one question. The owner names are spelt as the question is (0x20).
+    /// Answers one question. The owner names keep the case of the question (0x20).
     pub(super) fn answer(&self, name: &Name, record_type: RecordType) -> ZoneAnswer {
         let mut after = Duration::ZERO;
         let mut records = Vec::new();
@@ -81,7 +80,7 @@ impl Zone {
     /// The node that answers for a name: its own, or the wildcard's at its closest encloser (RFC 4592 3.3.1).
     /// `None`: there is no such name.
     fn node_for(&self, name: &LowerName) -> Option<Cow<'_, Node>> {
-        if let Some(node) = generated::node(self.crowd, name) {
+        if let Some(node) = generated::node(self.generated, name) {
             return Some(Cow::Owned(node));
         }
         let existing = |name| self.exists(name).then(|| Cow::Borrowed(self.node(name).unwrap_or(&EMPTY)));
@@ -89,12 +88,12 @@ impl Zone {
             return Some(node);
         }
         let encloser = ancestors(name).skip(1).find(|name| name.is_root() || self.exists(name))?;
-        // Fails only where the wildcard's name would be longer than a name can be.
+        // Fails only if the wildcard's name would exceed 255 octets.
         let wildcard = Name::from(encloser).prepend_label(b"*".as_slice()).ok()?;
         existing(&key(&wildcard))
     }
 
-    /// The SOA record of the zone that the name is in, as negative answers carry it (RFC 2308 3).
+    /// The SOA record of the name's zone, for a negative answer (RFC 2308 3).
     fn soa(&self, name: &LowerName) -> Record {
         let found = ancestors(name).find_map(|apex| {
             let set = self.node(&apex)?.get(&RecordType::SOA)?;
@@ -118,7 +117,7 @@ impl ZoneAnswer {
     }
 }
 
-/// What a node has for a type.
+/// The answer of one node for one type.
 enum Selected<'a> {
     Sets(Vec<&'a RecordSet>),
     Alias { ttl: u32, target: Name },

@@ -1,8 +1,8 @@
-//! What the zone server knows: names, their records, and names that misbehave on purpose.
+//! The data of the zone server: names, their records, and names that misbehave on purpose.
 //!
-//! One tree of names holds all zones. A zone's apex is simply a name with an SOA record; an NS record below it
-//! is a record like any other and no delegation, since nobody else is there to be asked. Nothing is checked
-//! here: tests need broken data too. What an administrator writes is checked in `master`.
+//! One tree of names holds all zones. A zone's apex is simply a name with an SOA record; an NS record below it is
+//! a record like any other and no delegation, since there is no other server. Data isn't checked here, as tests need
+//! broken data too; `master` checks the zone files of an administrator.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,11 +17,11 @@ use super::{Name, RData, RecordType};
 pub struct Zone {
     nodes: BTreeMap<LowerName, Node>,
     behaviours: BTreeMap<LowerName, Vec<(Option<RecordType>, Behaviour)>>,
-    /// How many domains of `crowd` it has; their records are not in `nodes`.
-    pub(super) crowd: u32,
+    /// The number of generated domains; their records aren't in `nodes`.
+    pub(super) generated: u32,
 }
 
-/// The sets of records of one name.
+/// The record sets of one name.
 pub(super) type Node = BTreeMap<RecordType, RecordSet>;
 
 /// The records of one name and type.
@@ -32,21 +32,17 @@ pub(super) struct RecordSet {
     pub(super) data: Vec<RData>,
 }
 
-/// How questions for a name, and for all names below it, are answered instead of with its records.
+/// How the server answers questions for a name, and for all names below it, instead of with the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
-    /// SERVFAIL.
     ServFail,
-    /// REFUSED.
     Refused,
-    /// No answer at all.
     Silent,
-    /// The right answer, after this time.
+    /// The correct answer, after this time.
     Delay(Duration),
 }
 
 impl Zone {
-    /// Knows nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -61,7 +57,7 @@ impl Zone {
         }
     }
 
-    /// Puts `data` in the place of all records of that name and type; without data they are removed.
+    /// Replaces all records of that name and type with `data`; empty data removes them.
     pub fn replace(&mut self, name: &Name, record_type: RecordType, ttl: u32, data: Vec<RData>) {
         let name = key(name);
         if !data.is_empty() {
@@ -74,17 +70,17 @@ impl Zone {
         }
     }
 
-    /// From now on questions for this type (`None`: any type) of this name, and of all names below it, are
-    /// answered like this. The nearest name with a behaviour decides; on one name, a type goes before any.
+    /// Sets the behaviour for questions of this type (`None`: any type) about this name and all names below it. The
+    /// nearest name with a behaviour decides; at one name, an entry for the type goes before one for any type.
     pub fn behave(&mut self, name: &Name, record_type: Option<RecordType>, behaviour: Behaviour) {
         let list = self.behaviours.entry(key(name)).or_default();
         list.retain(|(known, _)| *known != record_type);
         list.push((record_type, behaviour));
     }
 
-    /// Takes in everything of `other`. Where both have records of a name and type, or a behaviour, `other` wins.
+    /// Adds all data of `other`. Where both have records of a name and type, or a behaviour, that of `other` counts.
     pub fn merge(&mut self, other: Self) {
-        self.crowd = self.crowd.max(other.crowd);
+        self.generated = self.generated.max(other.generated);
         for (name, node) in other.nodes {
             self.nodes.entry(name).or_default().extend(node);
         }
@@ -96,12 +92,12 @@ impl Zone {
         }
     }
 
-    /// The records that stand at exactly this name: no alias is followed, no wildcard applied.
+    /// The records at exactly this name, without aliases and wildcards.
     pub fn records(&self, name: &Name, record_type: RecordType) -> &[RData] {
         self.node(&key(name)).and_then(|node| node.get(&record_type)).map_or(&[], |set| &set.data)
     }
 
-    /// How many names have records.
+    /// The number of names with records.
     pub fn names(&self) -> usize {
         self.nodes.len()
     }
@@ -110,32 +106,31 @@ impl Zone {
         self.nodes.get(name)
     }
 
-    /// Whether the name has records, or one below it has (an empty non-terminal, RFC 8020 2).
+    /// Whether the name has records, or a name below it has (then it is an empty non-terminal, RFC 8020 2).
     pub(super) fn exists(&self, name: &LowerName) -> bool {
-        // Canonical order (RFC 4034 6.1) puts everything below a name right behind it.
+        // In canonical order (RFC 4034 6.1), all names below a name follow right behind it.
         let mut from_name = self.nodes.range((Bound::Included(name), Bound::Unbounded));
         from_name.next().is_some_and(|(next, _)| name.zone_of(next))
     }
 
-    /// What was asked to happen to this question.
     pub(super) fn behaviour(&self, name: &LowerName, record_type: RecordType) -> Option<Behaviour> {
         if self.behaviours.is_empty() {
             return None;
         }
         ancestors(name).find_map(|name| {
             let list = self.behaviours.get(&name)?;
-            let of = |wanted| list.iter().find(|(known, _)| *known == wanted).map(|(_, b)| *b);
-            of(Some(record_type)).or_else(|| of(None))
+            let behaviour_for = |wanted| list.iter().find(|(known, _)| *known == wanted).map(|(_, b)| *b);
+            behaviour_for(Some(record_type)).or_else(|| behaviour_for(None))
         })
     }
 }
 
-/// The name, its parent, and so on up to and with the root.
+/// The name, its parent, and so on, up to and including the root.
 pub(super) fn ancestors(name: &LowerName) -> impl Iterator<Item = LowerName> {
     std::iter::successors(Some(name.clone()), |name| (!name.is_root()).then(|| name.base_name()))
 }
 
-/// Names compare without regard to case, and as absolute ones.
+/// Names compare as absolute names and without regard to case (RFC 4343).
 pub(super) fn key(name: &Name) -> LowerName {
     let mut name = name.to_lowercase();
     name.set_fqdn(true);

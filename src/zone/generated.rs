@@ -1,8 +1,8 @@
-//! A crowd of senders made by number, for load tests: as many valid domains as wanted, each with its own mail exchanger at
-//! its own loopback address, and parents below which any name is bad in one certain way.
+//! Numbered sender domains for load tests: up to a million valid domains, each with its own mail exchanger at its own
+//! loopback address, and parent domains below which every name is bad in one certain way.
 //!
-//! However many they are, they take no memory and no time to make: a valid domain's records are made when they are asked for,
-//! spoofed names don't exist, and the other bad ones are wildcards.
+//! The domains take no memory and no time at start: the records of a valid domain are generated for each question,
+//! spoofed names don't exist, and the other bad names are wildcards.
 
 use std::net::Ipv4Addr;
 
@@ -11,43 +11,43 @@ use hickory_server::proto::rr::LowerName;
 use super::data::{Node, RecordSet};
 use super::{Behaviour, Name, RData, Zone, rdata};
 
-/// All of it is below this one, and the PTR records are in the other zone.
+/// All names but those of the PTR records are below it.
 const APEX: &str = "load.test";
 const REVERSE_APEX: &str = "127.in-addr.arpa";
 
-/// Below it are the valid domains, `d0.ok.load.test` and so on.
+/// The parent of the valid domains, `d0.ok.load.test` and so on.
 pub const VALID: &str = "ok.load.test";
 /// No name below it exists.
 pub const SPOOFED: &str = "spoof.load.test";
 /// Every name below it exists, without an MX record or an address.
 pub const NO_MX: &str = "nomx.load.test";
-/// Every name below it says that it takes no mail (RFC 7505).
+/// Every name below it has a null MX (RFC 7505).
 pub const NULL_MX: &str = "nullmx.load.test";
 /// The name servers of every name below it answer SERVFAIL.
 pub const BROKEN: &str = "servfail.load.test";
-/// A name with an address, for HELO.
+/// A host name with an address, for HELO.
 pub const CLIENT: &str = "client.load.test";
 
-/// The most valid domains that have an address of their own, 127.100.0.0 to 127.115.255.255.
-pub const MOST: u32 = 16 << 16;
+/// The largest number of valid domains with an address each, 127.100.0.0 to 127.115.255.255.
+pub const MAX_DOMAINS: u32 = 16 << 16;
 
 /// The address of the mail exchanger of the valid domain with this number.
 #[must_use]
 pub fn address(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(127, 100, 0, 0).to_bits() + number % MOST)
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 100, 0, 0).to_bits() + number % MAX_DOMAINS)
 }
 
-/// Time to live, of negative answers too: longer than most tests.
+/// Time to live of all answers, in seconds: longer than most tests.
 const TTL: u32 = 86_400;
 
 impl Zone {
-    /// The crowd, with this many valid domains, at most [`MOST`].
+    /// The zones with this many valid domains, at most [`MAX_DOMAINS`].
     #[must_use]
-    pub fn crowd(valid: u32) -> Self {
+    pub fn generated(valid: u32) -> Self {
         let mut zone = Self::new();
-        zone.crowd = valid.min(MOST);
-        let here = RData::A(rdata::A(Ipv4Addr::LOCALHOST));
-        insert(&mut zone, CLIENT, here);
+        zone.generated = valid.min(MAX_DOMAINS);
+        let loopback = RData::A(rdata::A(Ipv4Addr::LOCALHOST));
+        insert(&mut zone, CLIENT, loopback);
         let text = RData::TXT(rdata::TXT::new(vec!["no mail exchanger, no address".to_owned()]));
         insert(&mut zone, &format!("*.{NO_MX}"), text);
         insert(&mut zone, &format!("*.{NULL_MX}"), RData::MX(rdata::MX::new(0, Name::root())));
@@ -62,22 +62,22 @@ impl Zone {
     }
 }
 
-/// What a name has that belongs to one of the first `valid` domains; made when it is asked for.
-pub(super) fn node(valid: u32, asked: &LowerName) -> Option<Node> {
+/// The records of a name that belongs to one of the first `valid` domains.
+pub(super) fn node(valid: u32, name: &LowerName) -> Option<Node> {
     if valid == 0 {
         return None;
     }
-    let asked = asked.to_string();
-    let asked = asked.strip_suffix('.').unwrap_or(&asked);
-    if asked == VALID {
+    let name = name.to_string();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    if name == VALID {
         return Some(Node::new());
     }
-    let data = if let Some(reversed) = asked.strip_suffix(".in-addr.arpa") {
+    let data = if let Some(reversed) = name.strip_suffix(".in-addr.arpa") {
         let number = number_of(reversed)?;
         RData::PTR(rdata::PTR(host(number).filter(|_| number < valid)?))
     } else {
-        let label = asked.strip_suffix(VALID)?.strip_suffix('.')?;
-        let numbered = |start| label.strip_prefix(start).and_then(plain).filter(|number| *number < valid);
+        let label = name.strip_suffix(VALID)?.strip_suffix('.')?;
+        let numbered = |start| label.strip_prefix(start).and_then(decimal).filter(|number| *number < valid);
         match (numbered("mx"), numbered("d")) {
             (Some(number), _) => RData::A(rdata::A(address(number))),
             (None, number) => RData::MX(rdata::MX::new(10, host(number?)?)),
@@ -86,19 +86,19 @@ pub(super) fn node(valid: u32, asked: &LowerName) -> Option<Node> {
     Some(Node::from([(data.record_type(), RecordSet { ttl: TTL, data: vec![data] })]))
 }
 
-/// A number as it is written in names: no sign, no zero before it.
-fn plain(text: &str) -> Option<u32> {
+/// A number in its shortest form: no sign, no leading zero.
+fn decimal(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
 
-/// The number of the domain that an address belongs to, from the front of its PTR name.
+/// The number of the domain that an address belongs to; `reversed` is the PTR name without its suffix.
 fn number_of(reversed: &str) -> Option<u32> {
     let mut octets =
-        reversed.splitn(4, '.').map(|octet| plain(octet).and_then(|octet| u8::try_from(octet).ok()));
+        reversed.splitn(4, '.').map(|octet| decimal(octet).and_then(|octet| u8::try_from(octet).ok()));
     let mut next = || octets.next().flatten();
     let (d, c, b, a) = (next()?, next()?, next()?, next()?);
     let first = address(0).to_bits();
-    Ipv4Addr::new(a, b, c, d).to_bits().checked_sub(first).filter(|number| *number < MOST)
+    Ipv4Addr::new(a, b, c, d).to_bits().checked_sub(first).filter(|number| *number < MAX_DOMAINS)
 }
 
 fn host(number: u32) -> Option<Name> {
@@ -111,7 +111,7 @@ fn insert(zone: &mut Zone, owner: &str, data: RData) {
     }
 }
 
-/// Never `None` for the names made here; a test has each of them asked for.
+/// Never `None` for the names of this file; a test looks each of them up.
 fn name(text: &str) -> Option<Name> {
     Name::from_ascii(format!("{text}.")).ok()
 }
@@ -129,8 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_good_or_bad_as_its_parent_says() {
-        let zone = Zone::crowd(3);
+    fn every_name_is_good_or_bad_by_its_parent() {
+        let zone = Zone::generated(3);
         let rows = [
             ("d0.ok.load.test", RecordType::MX, ResponseCode::NoError, &["10 mx0.ok.load.test."][..]),
             ("d2.ok.load.test", RecordType::MX, ResponseCode::NoError, &["10 mx2.ok.load.test."]),
@@ -158,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_very_many_is_there_at_once_and_leads_back_to_itself() {
-        let zone = Zone::crowd(MOST);
-        let last = MOST - 1;
+    fn the_last_of_a_million_domains_exists_and_its_address_has_its_name() {
+        let zone = Zone::generated(MAX_DOMAINS);
+        let last = MAX_DOMAINS - 1;
         let mx = ask(&zone, &format!("d{last}.ok.load.test"), RecordType::MX);
         assert_eq!(mx, (ResponseCode::NoError, vec![format!("10 mx{last}.ok.load.test.")]));
         let ptr = ask(&zone, "255.255.115.127.in-addr.arpa", RecordType::PTR);
@@ -172,9 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn each_has_an_address_of_its_own_on_loopback() {
+    fn each_domain_has_its_own_loopback_address() {
         assert_eq!(address(0), Ipv4Addr::new(127, 100, 0, 0));
         assert_eq!(address(65_536), Ipv4Addr::new(127, 101, 0, 0));
-        assert_eq!(address(MOST - 1), Ipv4Addr::new(127, 115, 255, 255));
+        assert_eq!(address(MAX_DOMAINS - 1), Ipv4Addr::new(127, 115, 255, 255));
     }
 }

@@ -1,7 +1,7 @@
-//! From a request to a response: what DNS asks of any server (RFC 1035 4, EDNS of RFC 6891), nothing about data.
+//! From a request to a response: the protocol (RFC 1035 4, EDNS of RFC 6891) without the data.
 //!
-//! Only standard queries of one question in class IN are served; everything else gets the code that says so.
-//! Zone transfers are refused.
+//! The server answers standard queries with one question in class IN. Any other request gets the response code for its
+//! error; zone transfers are refused.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,10 +19,10 @@ use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder};
 use super::answer::Reply;
 use super::{RecordType, Zone, text};
 
-/// How many of the latest questions are remembered.
+/// How many of the latest questions are kept.
 const QUESTIONS_KEPT: usize = 4096;
 
-/// Largest response sent over UDP, whatever the client offers to take.
+/// Largest response over UDP, in octets, even for a client that accepts more.
 const MAX_UDP: u16 = 4096;
 
 /// A question that reached the server.
@@ -30,9 +30,8 @@ const MAX_UDP: u16 = 4096;
 pub struct Question {
     /// In lower case, without the final dot.
     pub name: String,
-    /// What was asked for.
     pub record_type: RecordType,
-    /// Whether it came over TCP.
+    /// Over TCP, not UDP.
     pub tcp: bool,
 }
 
@@ -43,16 +42,15 @@ impl fmt::Display for Question {
     }
 }
 
-/// The questions so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
-    /// How many there were.
+    /// The number of all questions.
     pub total: u64,
-    /// The latest of them, oldest first.
+    /// The latest questions, oldest first.
     pub latest: VecDeque<Question>,
 }
 
-/// What the running server and its owner both hold.
+/// The state that the running server and its owner share.
 #[derive(Debug)]
 pub(super) struct Shared {
     zone: RwLock<Arc<Zone>>,
@@ -76,7 +74,7 @@ impl Shared {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn remember(&self, question: Question) {
+    fn record(&self, question: Question) {
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         questions.total += 1;
         if questions.latest.len() == QUESTIONS_KEPT {
@@ -85,7 +83,7 @@ impl Shared {
         questions.latest.push_back(question);
     }
 
-    /// The response to a request, after the time it has to take; `None` where silence is wanted.
+    /// Returns the response after the delay of the name; `None` if the name is silent.
     async fn respond(&self, request: &Request) -> Option<Reply> {
         let refusal = |code| Some(Reply { code, records: Vec::new(), authority: Vec::new() });
         if request.metadata.op_code != OpCode::Query {
@@ -97,7 +95,7 @@ impl Shared {
         let [query] = request.queries.queries() else { return refusal(ResponseCode::FormErr) };
         let record_type = query.query_type();
         let name = query.original().name();
-        self.remember(Question { name: text(name), record_type, tcp: request.protocol() == Protocol::Tcp });
+        self.record(Question { name: text(name), record_type, tcp: request.protocol() == Protocol::Tcp });
         let transfer = matches!(record_type, RecordType::AXFR | RecordType::IXFR);
         if transfer || query.query_class() != DNSClass::IN {
             return refusal(ResponseCode::Refused);
@@ -110,7 +108,7 @@ impl Shared {
     }
 }
 
-/// hickory's side of [`Shared`].
+/// The adapter for hickory-server.
 pub(super) struct Handler(pub(super) Arc<Shared>);
 
 #[async_trait]
@@ -130,13 +128,13 @@ impl RequestHandler for Handler {
             client.send_response(response.truncated().message()).await
         };
         sent.unwrap_or_else(|error| {
-            tracing::debug!(%error, client = %request.src(), "the answer could not be sent");
+            tracing::debug!(%error, client = %request.src(), "the response could not be sent");
             unsent(request)
         })
     }
 }
 
-/// hickory wants to hear of a response even where none was sent.
+/// hickory-server needs a value even where no response was sent.
 fn unsent(request: &Request) -> ResponseInfo {
     let metadata = Metadata::response_from_request(&request.metadata);
     ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
@@ -145,7 +143,7 @@ fn unsent(request: &Request) -> ResponseInfo {
 struct Response<'a> {
     request: &'a Request,
     metadata: Metadata,
-    /// RFC 6891 6.1.1: there where the request had it.
+    /// RFC 6891 6.1.1: only if the request had an OPT record.
     edns: Option<Edns>,
     reply: Reply,
 }
@@ -155,12 +153,12 @@ impl<'a> Response<'a> {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = reply.code;
         metadata.authoritative = matches!(reply.code, ResponseCode::NoError | ResponseCode::NXDomain);
-        // A stub client expects a server that finds everything out; for these names it does.
+        // A stub client expects recursion; this server has the final answer for every name.
         metadata.recursion_available = true;
-        let edns = request.edns.as_ref().map(|asked| {
+        let edns = request.edns.as_ref().map(|requested| {
             let mut edns = Edns::new();
             edns.set_max_payload(request.max_payload().min(MAX_UDP));
-            edns.set_dnssec_ok(asked.flags().dnssec_ok);
+            edns.set_dnssec_ok(requested.flags().dnssec_ok);
             edns
         });
         Self { request, metadata, edns, reply }
@@ -185,7 +183,7 @@ impl<'a> Response<'a> {
         )
     }
 
-    /// Whether it can go in one piece. hickory cuts a message short by itself, but drops the OPT record then.
+    /// Whether the response fits whole. hickory-server truncates a response by itself, but drops the OPT record then.
     fn fits(&self) -> bool {
         let max = match self.request.protocol() {
             Protocol::Udp => self.edns.as_ref().map_or(512, Edns::max_payload),
@@ -197,7 +195,7 @@ impl<'a> Response<'a> {
         self.message().destructive_emit(&mut encoder).is_ok_and(|info| !info.truncation)
     }
 
-    /// Says no more than "ask again over TCP" (RFC 2181 9: a client has to ignore the rest anyway).
+    /// The truncated response, without records: a client has to ignore them (RFC 2181 9) and ask again over TCP.
     fn truncated(mut self) -> Self {
         self.metadata.truncation = true;
         self.reply.records.clear();

@@ -1,26 +1,31 @@
-//! Cuts a master file into entries and words (RFC 1035 5.1): comments, quotes, parentheses, escapes.
+//! Splits a master file into entries and words (RFC 1035 5.1): comments, quotes, parentheses, escapes.
 //!
-//! It doesn't know what a word means. A word keeps its escapes until it is read as a name or as text, since
-//! `\.` is something else in a name than `.` is.
+//! The lexer doesn't interpret words. A word keeps its escapes until it is parsed as a name or as text, since `\.` and
+//! `.` differ in a name.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::master::Problem;
+/// A problem and its line, counted from 1.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) line: usize,
+    pub(super) problem: String,
+}
 
 /// One line, or several that parentheses join.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// Where it starts, counted from 1.
+    /// The first line, counted from 1.
     pub(super) line: usize,
-    /// Starts with a blank: the owner is that of the entry above.
+    /// It starts with white space: its owner is that of the entry above.
     pub(super) indented: bool,
-    /// A `;!` line.
+    /// It is a `;!` line.
     pub(super) misbehaves: bool,
     pub(super) words: Vec<Word>,
 }
 
-/// As written, without the quotes.
+/// With its escapes, without the quotes.
 #[derive(Debug)]
 pub(super) struct Word {
     pub(super) text: String,
@@ -28,7 +33,7 @@ pub(super) struct Word {
 }
 
 impl Word {
-    /// The octets it stands for.
+    /// Its octets, without escapes.
     pub(super) fn octets(&self) -> Result<Vec<u8>, String> {
         let parts = self.split(|_| false)?;
         Ok(parts.into_iter().flatten().collect())
@@ -53,7 +58,7 @@ impl Word {
         Ok((labels, relative))
     }
 
-    /// Resolves escapes, and cuts where an unescaped character is a separator.
+    /// Resolves escapes, and splits at unescaped separators.
     fn split(&self, separates: impl Fn(char) -> bool) -> Result<Vec<Vec<u8>>, String> {
         let mut part = Vec::new();
         let mut parts = Vec::new();
@@ -73,20 +78,19 @@ impl Word {
 
     /// `\DDD` is the octet of that decimal number, `\X` is X.
     fn escaped(&self, chars: &mut Chars<'_>) -> Result<Vec<u8>, String> {
-        let wrong = || format!("`{}` has a wrong escape; allowed are \\000 to \\255 and \\X", self.text);
-        let first = chars.next().ok_or_else(wrong)?;
+        let invalid = || format!("`{}` has an invalid escape; allowed are \\000 to \\255 and \\X", self.text);
+        let first = chars.next().ok_or_else(invalid)?;
         if !first.is_ascii_digit() {
             return Ok(first.encode_utf8(&mut [0; 4]).bytes().collect());
         }
         let digits: String = std::iter::once(first).chain(chars.take(2)).collect();
         if digits.len() != 3 {
-            return Err(wrong());
+            return Err(invalid());
         }
-        digits.parse().map(|octet| vec![octet]).map_err(|_error| wrong())
+        digits.parse().map(|octet| vec![octet]).map_err(|_error| invalid())
     }
 }
 
-/// The entries of a text, in order.
 pub(super) struct Words<'a> {
     chars: Peekable<Chars<'a>>,
     line: usize,
@@ -97,7 +101,7 @@ impl<'a> Words<'a> {
         Self { chars: text.chars().peekable(), line: 1 }
     }
 
-    /// The next entry that has words.
+    /// The next entry with words.
     pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, Problem> {
         let mut entry = self.line_start();
         let mut open = false;
@@ -113,7 +117,7 @@ impl<'a> Words<'a> {
                     }
                 }
                 c if c.is_whitespace() => {}
-                // The words of a `;!` line follow as if it were no comment.
+                // The words of a `;!` line are read like those of an entry.
                 ';' if entry.words.is_empty() && !open && !entry.indented && self.skip('!') => {
                     entry.misbehaves = true;
                 }
@@ -147,23 +151,23 @@ impl<'a> Words<'a> {
             match self.chars.next_if(|c| *c != '\n') {
                 None => return Err(self.problem("a quoted text doesn't end on its line")),
                 Some('"') => return Ok(Word { text, quoted: true }),
-                Some(c) => self.take(c, &mut text),
+                Some(c) => self.push(c, &mut text),
             }
         }
     }
 
     fn bare(&mut self, first: char) -> Word {
         let mut text = String::new();
-        self.take(first, &mut text);
+        self.push(first, &mut text);
         let ends = |c: &char| c.is_whitespace() || matches!(c, ';' | '(' | ')' | '"');
         while let Some(c) = self.chars.next_if(|c| !ends(c)) {
-            self.take(c, &mut text);
+            self.push(c, &mut text);
         }
         Word { text, quoted: false }
     }
 
-    /// Takes a character, and after a backslash the one it protects.
-    fn take(&mut self, c: char, text: &mut String) {
+    /// Appends a character, and after a backslash the character that it escapes.
+    fn push(&mut self, c: char, text: &mut String) {
         text.push(c);
         if c == '\\' {
             text.extend(self.chars.next_if(|c| *c != '\n'));

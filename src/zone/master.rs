@@ -1,9 +1,9 @@
-//! Master files (RFC 1035 5): text to records, one entry at a time, each error with its line and what is allowed.
+//! Parses master files (RFC 1035 5). Each error has its line and what is allowed.
 //!
-//! hickory's text parser has no place here; `lib.rs` says why. Known here are the types that mail is about. `$INCLUDE`
-//! is refused: several files are given instead.
+//! `lib.rs` explains why hickory's parser isn't used. The known types are those that mail needs. `$INCLUDE` is refused;
+//! an administrator passes several files instead.
 //!
-//! Beyond the RFC, a comment line that starts with `;!` makes a name, and all below it, misbehave:
+//! Beyond the RFC, a comment line that starts with `;!` makes a name, and all names below it, misbehave:
 //! `;! servfail NAME [TYPE]`, `;! refused NAME [TYPE]`, `;! silent NAME [TYPE]`, `;! delay 300ms NAME [TYPE]`.
 
 use std::fmt;
@@ -14,13 +14,13 @@ use std::str::FromStr;
 
 use hickory_server::proto::serialize::txt::parse_ttl;
 
-use super::lexer::{Entry, Word, Words};
+use super::lexer::{Entry, Problem, Word, Words};
 use super::{Behaviour, Name, RData, RecordType, Zone, rdata, text};
 
 /// Largest time to live (RFC 2181 8).
 const MAX_TTL: u32 = i32::MAX as u32;
 
-/// The types that can be written, and how.
+/// The known types, and the form of their data.
 const FORMS: [(RecordType, &str); 8] = [
     (RecordType::A, "IPV4-ADDRESS"),
     (RecordType::AAAA, "IPV6-ADDRESS"),
@@ -32,29 +32,23 @@ const FORMS: [(RecordType, &str); 8] = [
     (RecordType::TXT, "\"TEXT\" ..."),
 ];
 
-/// Why zone data can't be used.
 #[derive(Debug)]
 pub enum ZoneError {
     /// The file can't be read.
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The text is no master file.
+    Read { path: PathBuf, source: io::Error },
+    /// The text isn't a valid master file.
     Syntax {
-        /// The file; `None` where the text came from none.
+        /// `None` for text without a file.
         path: Option<PathBuf>,
         /// Counted from 1.
         line: usize,
-        /// What is wrong there and what is allowed.
+        /// With what is allowed.
         problem: String,
     },
 }
 
 impl Zone {
-    /// Reads a master file's text. `origin` is what relative names are relative to until a `$ORIGIN` line.
+    /// Parses the text of a master file. Relative names are relative to `origin`, until a `$ORIGIN` line.
     pub fn parse(text: &str, origin: Option<&Name>) -> Result<Self, ZoneError> {
         parse(text, origin).map_err(|Problem { line, problem }| ZoneError::Syntax {
             path: None,
@@ -78,7 +72,7 @@ impl Zone {
     }
 }
 
-/// `FILE:LINE: PROBLEM`, the form that editors jump to.
+/// `FILE:LINE: PROBLEM`, a form that editors can jump to.
 impl fmt::Display for ZoneError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -100,13 +94,6 @@ impl std::error::Error for ZoneError {
     }
 }
 
-/// What is wrong in which line.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) line: usize,
-    pub(super) problem: String,
-}
-
 fn parse(text: &str, origin: Option<&Name>) -> Result<Zone, Problem> {
     let mut file =
         File { zone: Zone::new(), origin: origin.cloned(), owner: None, default_ttl: None, last_ttl: None };
@@ -117,7 +104,7 @@ fn parse(text: &str, origin: Option<&Name>) -> Result<Zone, Problem> {
     Ok(file.zone)
 }
 
-/// What the lines so far have set.
+/// The state after the lines read so far.
 struct File {
     zone: Zone,
     origin: Option<Name>,
@@ -140,18 +127,18 @@ impl File {
             ("$TTL", [time]) => self.default_ttl = Some(ttl(&time.text)?),
             ("$ORIGIN", _) => return Err("$ORIGIN takes one name".to_owned()),
             ("$TTL", _) => return Err("$TTL takes one time, such as 300 or 1h".to_owned()),
-            _ => return Err(format!("{} is not known; allowed are $ORIGIN and $TTL", first.text)),
+            _ => return Err(format!("{} is not supported; allowed are $ORIGIN and $TTL", first.text)),
         }
         Ok(())
     }
 
-    /// `NAME [TTL] [CLASS] TYPE DATA`, TTL and class in either order; an indented entry goes on with the name above.
+    /// `NAME [TTL] [CLASS] TYPE DATA`, TTL and class in either order; an indented entry has the name of the entry above.
     fn record(&mut self, entry: &Entry) -> Result<(), String> {
         let (owner, mut rest) = match (entry.words.split_first(), &self.owner) {
             (Some((first, rest)), _) if !entry.indented => (self.name(first)?, rest),
             (_, Some(owner)) => (owner.clone(), entry.words.as_slice()),
             (_, None) => {
-                return Err("a line that starts with a blank needs a name in a line above".to_owned());
+                return Err("a line that starts with white space needs a name in a line above".to_owned());
             }
         };
         self.owner = Some(owner.clone());
@@ -177,25 +164,25 @@ impl File {
         let ttl = own_ttl
             .or(self.default_ttl)
             .or(self.last_ttl)
-            .ok_or("no time to live: put one before the type, or a line `$TTL 300` above")?;
+            .ok_or("the record has no time to live: add one before the type, or a line `$TTL 300` above")?;
         self.last_ttl = Some(ttl);
-        self.keep(&owner, ttl, data)
+        self.add(&owner, ttl, data)
     }
 
-    /// RFC 1034 3.6.2: an alias has no other data; RFC 1035 5.2: and a zone one SOA record.
-    fn keep(&mut self, owner: &Name, ttl: u32, data: RData) -> Result<(), String> {
+    /// RFC 1034 3.6.2: a name with a CNAME record has no other data. RFC 1035 5.2: a zone has one SOA record.
+    fn add(&mut self, owner: &Name, ttl: u32, data: RData) -> Result<(), String> {
         let record_type = data.record_type();
-        let alone = matches!(record_type, RecordType::CNAME | RecordType::SOA);
-        if alone && self.zone.records(owner, record_type).iter().any(|known| *known != data) {
+        let is_single = matches!(record_type, RecordType::CNAME | RecordType::SOA);
+        if is_single && self.zone.records(owner, record_type).iter().any(|known| *known != data) {
             return Err(format!("{} has a second {record_type} record; one is allowed", text(owner)));
         }
-        let clash = |(other, _): &(RecordType, &str)| {
-            let aliases = [*other, record_type].contains(&RecordType::CNAME);
-            aliases && *other != record_type && !self.zone.records(owner, *other).is_empty()
+        let conflicts = |(other, _): &(RecordType, &str)| {
+            let has_cname = [*other, record_type].contains(&RecordType::CNAME);
+            has_cname && *other != record_type && !self.zone.records(owner, *other).is_empty()
         };
-        if let Some((other, _)) = FORMS.iter().find(|form| clash(form)) {
+        if let Some((other, _)) = FORMS.iter().find(|form| conflicts(form)) {
             return Err(format!(
-                "{} has {other} and {record_type}; beside a CNAME record no other is allowed",
+                "{} has {other} and {record_type}; no other record is allowed beside a CNAME record",
                 text(owner)
             ));
         }
@@ -206,8 +193,8 @@ impl File {
     fn data(&self, record_type: RecordType, words: &[Word]) -> Result<RData, String> {
         let count = || match words.len() {
             0 => "the data is missing".to_owned(),
-            1 => "one word is the wrong number".to_owned(),
-            count => format!("{count} words are the wrong number"),
+            1 => "the data has 1 field, which is the wrong number".to_owned(),
+            count => format!("the data has {count} fields, which is the wrong number"),
         };
         Ok(match (record_type, words) {
             (RecordType::A, [address]) => RData::A(rdata::A(parsed(address, "an IPv4 address")?)),
@@ -249,7 +236,7 @@ impl File {
             ("silent", rest) => (Behaviour::Silent, rest),
             ("delay", [time, rest @ ..]) => {
                 let time = humantime::parse_duration(&time.text)
-                    .map_err(|error| format!("`{}` is no time ({error}); {FORM}", time.text))?;
+                    .map_err(|error| format!("`{}` is not a duration ({error}); {FORM}", time.text))?;
                 (Behaviour::Delay(time), rest)
             }
             _ => return Err(format!("`;! {}`: {FORM}", action.text)),
@@ -259,26 +246,26 @@ impl File {
             [name, record_type] => {
                 let upper = record_type.text.to_ascii_uppercase();
                 let known = RecordType::from_str(&upper)
-                    .map_err(|_unknown| format!("`{}` is no record type; {FORM}", record_type.text))?;
+                    .map_err(|_unknown| format!("`{}` is not a record type; {FORM}", record_type.text))?;
                 (name, Some(known))
             }
-            _ => return Err(format!("`;! {}` wants a name; {FORM}", action.text)),
+            _ => return Err(format!("`;! {}` needs a name; {FORM}", action.text)),
         };
         self.zone.behave(&self.name(name)?, record_type, behaviour);
         Ok(())
     }
 
-    /// RFC 1035 5.1: a name without a final dot is relative, `@` is the origin, `\.` is no label's end.
+    /// RFC 1035 5.1: a name without a final dot is relative, `@` is the origin, `\.` doesn't end a label.
     fn name(&self, word: &Word) -> Result<Name, String> {
         let (mut labels, relative) = if word.text == "@" { (Vec::new(), true) } else { word.labels()? };
         if relative {
             let origin = self.origin.as_ref().ok_or_else(|| {
-                format!("`{}` is relative: end it with a dot, or put a $ORIGIN line above", word.text)
+                format!("`{}` is relative: add a dot at its end, or a $ORIGIN line above", word.text)
             })?;
             labels.extend(origin.iter().map(<[u8]>::to_vec));
         }
         let name = Name::from_labels(labels.iter().map(Vec::as_slice));
-        name.map_err(|error| format!("`{}` is no domain name: {error}", word.text))
+        name.map_err(|error| format!("`{}` is not a domain name: {error}", word.text))
     }
 }
 
@@ -286,7 +273,7 @@ fn record_type(word: &str) -> Result<RecordType, String> {
     let known = FORMS.iter().find(|(known, _)| known.to_string() == word);
     known
         .map(|(record_type, _)| *record_type)
-        .ok_or_else(|| format!("record type {word} is not known here; allowed are {}", types()))
+        .ok_or_else(|| format!("record type {word} is not supported; allowed are {}", types()))
 }
 
 fn types() -> String {
@@ -296,7 +283,7 @@ fn types() -> String {
 fn ttl(word: &str) -> Result<u32, String> {
     let time = parse_ttl(word).ok().filter(|time| *time <= MAX_TTL);
     time.ok_or_else(|| {
-        format!("`{word}` is no time; allowed are 0 to {MAX_TTL} seconds, or such as 5m, 1h, 2d")
+        format!("`{word}` is not a time; allowed are 0 to {MAX_TTL} seconds, or a time such as 5m, 1h or 2d")
     })
 }
 
@@ -304,12 +291,12 @@ fn parsed<T: FromStr>(word: &Word, what: &str) -> Result<T, String> {
     word.text.parse().map_err(|_error| format!("`{}` is not {what}", word.text))
 }
 
-/// RFC 1035 3.3: at most 255 octets.
+/// RFC 1035 3.3: a character-string has at most 255 octets.
 fn character_string(word: &Word) -> Result<Vec<u8>, String> {
     let octets = word.octets()?;
     if octets.len() > 255 {
         return Err(format!(
-            "a text of {} octets; one has at most 255, several may follow each other",
+            "a text has {} octets; allowed are 255 per text, and several texts per record",
             octets.len()
         ));
     }
@@ -334,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_of_rfc_1035_are_read() {
+    fn the_forms_of_rfc_1035_are_parsed() {
         use RecordType::{A, MX, SOA, TXT};
         let rows: [(&str, &str, RecordType, &[&str]); 14] = [
             ("a.test. 60 IN A 127.0.0.1", "a.test", A, &["127.0.0.1"]),
@@ -342,7 +329,7 @@ mod tests {
             ("a.test. 1h in a 127.0.0.1 ; home\r\n", "a.test", A, &["127.0.0.1"]),
             ("$TTL 60\n$ORIGIN test.\na A 127.0.0.1", "a.test", A, &["127.0.0.1"]),
             ("$ORIGIN test.\n$ORIGIN b\n@ 1 MX 10 @\n", "b.test", MX, &["10 b.test."]),
-            // The owner and the time to live of the entry above go on.
+            // An indented entry has the owner and the time to live of the entry above.
             (
                 "a.test. 60 A 127.0.0.1\n\n; comment\n\tA 127.0.0.2\n",
                 "a.test",
@@ -390,7 +377,7 @@ mod tests {
             ),
             (
                 "a.test. 60 MX mail.test.",
-                "line 1: one word is the wrong number; the form is NAME [TTL] [IN] MX PREFERENCE HOST",
+                "line 1: the data has 1 field, which is the wrong number; the form is NAME [TTL] [IN] MX PREFERENCE HOST",
             ),
             ("a.test. 60 MX", "line 1: the data is missing; the form is NAME [TTL] [IN] MX PREFERENCE HOST"),
             (
@@ -399,11 +386,11 @@ mod tests {
             ),
             (
                 "a.test. 60 A 127.0.0.1 127.0.0.2",
-                "line 1: 2 words are the wrong number; the form is NAME [TTL] [IN] A IPV4-ADDRESS",
+                "line 1: the data has 2 fields, which is the wrong number; the form is NAME [TTL] [IN] A IPV4-ADDRESS",
             ),
             (
                 "a.test. 60 SRV 1 1 1 b.test.",
-                "line 1: record type SRV is not known here; allowed are A, AAAA, CNAME, MX, NS, PTR, SOA, TXT",
+                "line 1: record type SRV is not supported; allowed are A, AAAA, CNAME, MX, NS, PTR, SOA, TXT",
             ),
             (
                 "a.test. 60",
@@ -412,16 +399,16 @@ mod tests {
             ("a.test. CH TXT x", "line 1: class CH: only IN is allowed"),
             (
                 "a.test. A 127.0.0.1",
-                "line 1: no time to live: put one before the type, or a line `$TTL 300` above",
+                "line 1: the record has no time to live: add one before the type, or a line `$TTL 300` above",
             ),
             (
                 "a.test. 3000000000 A 127.0.0.1",
-                "line 1: `3000000000` is no time; allowed are 0 to 2147483647 seconds, or such as 5m, 1h, 2d",
+                "line 1: `3000000000` is not a time; allowed are 0 to 2147483647 seconds, or a time such as 5m, 1h or 2d",
             ),
-            ("a 60 A 127.0.0.1", "line 1: `a` is relative: end it with a dot, or put a $ORIGIN line above"),
+            ("a 60 A 127.0.0.1", "line 1: `a` is relative: add a dot at its end, or a $ORIGIN line above"),
             (
                 "a.test. 60 MX 10 mail",
-                "line 1: `mail` is relative: end it with a dot, or put a $ORIGIN line above; the form is NAME [TTL] [IN] MX PREFERENCE HOST",
+                "line 1: `mail` is relative: add a dot at its end, or a $ORIGIN line above; the form is NAME [TTL] [IN] MX PREFERENCE HOST",
             ),
             ("a..test. 60 A 127.0.0.1", "line 1: `a..test.` has an empty label"),
             (
@@ -430,20 +417,20 @@ mod tests {
             ),
             (
                 "a\\25.test. 60 A 127.0.0.1",
-                "line 1: `a\\25.test.` has a wrong escape; allowed are \\000 to \\255 and \\X",
+                "line 1: `a\\25.test.` has an invalid escape; allowed are \\000 to \\255 and \\X",
             ),
             (
                 "a\\256.test. 60 A 127.0.0.1",
-                "line 1: `a\\256.test.` has a wrong escape; allowed are \\000 to \\255 and \\X",
+                "line 1: `a\\256.test.` has an invalid escape; allowed are \\000 to \\255 and \\X",
             ),
-            (" 60 A 127.0.0.1", "line 1: a line that starts with a blank needs a name in a line above"),
+            (" 60 A 127.0.0.1", "line 1: a line that starts with white space needs a name in a line above"),
             (
                 "a.test. 60 CNAME b.test.\n 60 A 127.0.0.1",
-                "line 2: a.test has CNAME and A; beside a CNAME record no other is allowed",
+                "line 2: a.test has CNAME and A; no other record is allowed beside a CNAME record",
             ),
             (
                 "a.test. 60 A 127.0.0.1\n CNAME b.test.",
-                "line 2: a.test has A and CNAME; beside a CNAME record no other is allowed",
+                "line 2: a.test has A and CNAME; no other record is allowed beside a CNAME record",
             ),
             (
                 "a.test. 60 CNAME b.test.\n CNAME c.test.",
@@ -453,12 +440,12 @@ mod tests {
             ("a.test. 60 TXT (\n x\n", "line 1: `(` without `)`"),
             ("a.test. 60 TXT x )", "line 1: `)` without `(`"),
             ("a.test. 60 TXT ( (", "line 1: a second `(` before the `)`"),
-            ("$INCLUDE other.zone", "line 1: $INCLUDE is not known; allowed are $ORIGIN and $TTL"),
+            ("$INCLUDE other.zone", "line 1: $INCLUDE is not supported; allowed are $ORIGIN and $TTL"),
             ("$TTL", "line 1: $TTL takes one time, such as 300 or 1h"),
             ("$ORIGIN a.test. b.test.", "line 1: $ORIGIN takes one name"),
             (
                 long.as_str(),
-                "line 1: a text of 256 octets; one has at most 255, several may follow each other; the form is NAME [TTL] [IN] TXT \"TEXT\" ...",
+                "line 1: a text has 256 octets; allowed are 255 per text, and several texts per record; the form is NAME [TTL] [IN] TXT \"TEXT\" ...",
             ),
         ];
         for (text, expected) in rows {
@@ -470,7 +457,7 @@ mod tests {
     fn a_label_longer_than_63_octets_is_refused() {
         let text = format!("{}.test. 60 A 127.0.0.1", "x".repeat(64));
         let error = Zone::parse(&text, None).unwrap_err().to_string();
-        assert!(error.starts_with("line 1: `xxx") && error.contains("is no domain name"), "{error}");
+        assert!(error.starts_with("line 1: `xxx") && error.contains("is not a domain name"), "{error}");
     }
 
     #[test]
@@ -484,15 +471,15 @@ mod tests {
         assert_eq!(of("d.test"), Some(Behaviour::Refused));
         assert_eq!(of("e.test"), None);
         assert_eq!(of("test"), None);
-        for wrong in [";! panic a.test.", ";! servfail", ";! delay soon a.test.", ";! silent a.test. FOO"] {
-            if let Ok(zone) = Zone::parse(wrong, None) {
-                panic!("{wrong}: {zone:?}");
+        for invalid in [";! panic a.test.", ";! servfail", ";! delay soon a.test.", ";! silent a.test. FOO"] {
+            if let Ok(zone) = Zone::parse(invalid, None) {
+                panic!("{invalid}: {zone:?}");
             }
         }
     }
 
     #[test]
-    fn a_file_s_error_starts_with_its_name_and_line() {
+    fn an_error_starts_with_the_file_and_the_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("my.zone");
         let missing = Zone::read(&path).unwrap_err().to_string();

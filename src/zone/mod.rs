@@ -1,8 +1,8 @@
 //! The embedded DNS server that `rmxd zone`, `rmxd demo`, `rmxd load` and the tests share.
 //!
-//! It serves zones from memory over UDP and TCP, can be given other ones while it runs, and can misbehave on
-//! purpose (SERVFAIL, REFUSED, silence, delay). It is no name server for the world: no recursion, no transfers,
-//! no DNSSEC, no rate limits. Only this module and its files name hickory-server.
+//! It serves zones from memory over UDP and TCP. A caller can replace the zones while it runs, and names can misbehave on
+//! purpose (SERVFAIL, REFUSED, silence, delay). It is no public name server: no recursion, no transfers, no DNSSEC, no
+//! rate limits. Only this module uses hickory-server.
 
 mod answer;
 mod data;
@@ -26,19 +26,19 @@ pub use hickory_server::proto::rr::{Name, RData, RecordType, rdata};
 pub use master::ZoneError;
 pub use sample::{Row, sample_rows};
 
-/// A TCP client that asks nothing for this long is cut.
+/// A TCP connection without a question for this long is closed.
 const TCP_IDLE: Duration = Duration::from_secs(30);
 
-/// Responses that may wait for one slow TCP client.
+/// Responses that one slow TCP client may leave unread.
 const TCP_BACKLOG: usize = 4096;
 
-/// How often a port is drawn that has to be free for both UDP and TCP.
-const PORT_DRAWS: usize = 16;
+/// How many random ports are tried until one is free for both UDP and TCP.
+const PORT_ATTEMPTS: usize = 16;
 
-/// Wanted size of the UDP receive buffer, so that a burst of questions isn't dropped; the system may give less.
+/// Requested size of the UDP receive buffer, large enough for a burst of questions; the system may give less.
 const UDP_BUFFER: usize = 4 << 20;
 
-/// A running server. Dropped, it ends at once; [`Server::stop`] also waits for the end.
+/// A running server. Dropping it ends it at once; [`Server::stop`] also waits for the end.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<handler::Shared>,
@@ -46,11 +46,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on UDP and TCP. Port 0 draws one that is free for both.
+    /// Listens on UDP and TCP. Port 0 means a random port that is free for both.
     pub async fn start(listen: SocketAddr, zone: Zone) -> io::Result<Self> {
         let (udp, tcp) = bind(listen).await?;
         if let Err(error) = socket2::SockRef::from(&udp).set_recv_buffer_size(UDP_BUFFER) {
-            tracing::debug!(%error, "the UDP receive buffer keeps its size");
+            tracing::debug!(%error, "the UDP receive buffer keeps the system's default size");
         }
         let address = udp.local_addr()?;
         let shared = Arc::new(handler::Shared::new(zone));
@@ -60,22 +60,20 @@ impl Server {
         Ok(Self { address, shared, listener })
     }
 
-    /// Where it listens, on UDP and TCP alike.
+    /// The same for UDP and TCP.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The zones as they are served now; to change a few records, clone, change and [`Server::replace`].
+    /// The zones that it serves. To change a few records, clone them, change them and call [`Server::replace`].
     pub fn zone(&self) -> Arc<Zone> {
         self.shared.zone()
     }
 
-    /// Serves these zones from now on.
     pub fn replace(&self, zone: Zone) {
         self.shared.replace(zone);
     }
 
-    /// What was asked so far.
     pub fn questions(&self) -> Questions {
         self.shared.questions()
     }
@@ -89,19 +87,19 @@ impl Server {
 }
 
 async fn bind(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let mut draws = if listen.port() == 0 { PORT_DRAWS } else { 1 };
+    let mut attempts = if listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
-        draws -= 1;
+        attempts -= 1;
         let tcp = TcpListener::bind(listen).await?;
         match UdpSocket::bind(tcp.local_addr()?).await {
             Ok(udp) => return Ok((udp, tcp)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && draws > 0 => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// A name as people write it: lower case, without the final dot, A-labels left as they are.
+/// The name in lower case, without the final dot, with its A-labels.
 fn text(name: &Name) -> String {
     let text = name.to_ascii().to_ascii_lowercase();
     match text.strip_suffix('.') {

@@ -1,4 +1,4 @@
-//! The sample zones and their table; the data is in `sample.zone`, to be read as an example too.
+//! The sample zones and their table. The data is in `sample.zone`, which is also an example for users.
 
 use std::net::IpAddr;
 
@@ -6,18 +6,17 @@ use super::Zone;
 
 const SAMPLE: &str = include_str!("sample.zone");
 
-/// Laid over [`SAMPLE`], it mends the two-line company.
+/// Merged into [`SAMPLE`], it repairs the DNS of `twolines.test`.
 const REPAIR: &str = include_str!("sample-repair.zone");
 
-/// How a line of the table starts.
+/// The start of each line of the table.
 const ROW: &str = ";|";
 
-/// One sender of the sample zones, and what a reverse MX look-up says of it.
+/// One sender of the sample zones, and the result of its reverse MX lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Row {
-    /// The sender's domain.
     pub domain: &'static str,
-    /// Where its mail comes from; `None` where that doesn't matter.
+    /// The address that its mail comes from; `None` where that doesn't matter.
     pub client: Option<IpAddr>,
     /// The result of the rule `exists`, by MX records: `pass` or a reason.
     pub exists: &'static str,
@@ -25,7 +24,7 @@ pub struct Row {
     pub matches: &'static str,
     /// The client's PTR record: `confirmed`, `lies` or `none`.
     pub ptr: &'static str,
-    /// What the row is there for.
+    /// The case that this row demonstrates.
     pub shows: &'static str,
 }
 
@@ -36,12 +35,11 @@ pub fn sample_rows() -> Vec<Row> {
 }
 
 impl Zone {
-    /// The sample zones.
     pub fn sample() -> Self {
         shipped(SAMPLE)
     }
 
-    /// The sample zones after the two-line company has mended its DNS.
+    /// The sample zones with repaired DNS for `twolines.test`.
     pub fn repaired_sample() -> Self {
         let mut zone = Self::sample();
         zone.merge(shipped(REPAIR));
@@ -49,7 +47,7 @@ impl Zone {
     }
 }
 
-/// A test parses both texts, so that they can't be broken here; an empty zone is what would be left.
+/// A test parses both texts, so that the empty zone is never returned.
 fn shipped(text: &str) -> Zone {
     Zone::parse(text, None).unwrap_or_else(|error| {
         debug_assert!(false, "the sample zones: {error}");
@@ -84,7 +82,7 @@ mod tests {
         Name::from_ascii(format!("{text}.")).unwrap()
     }
 
-    /// The data of one type, or why there is none.
+    /// The data of one type, or the reason for its absence.
     fn ask(zone: &Zone, name: &Name, record_type: RecordType) -> Result<Vec<RData>, &'static str> {
         let reply = zone.answer(name, record_type).reply.ok_or("dns_error")?;
         match reply.code {
@@ -111,7 +109,7 @@ mod tests {
         Ok(found)
     }
 
-    /// `exists` and `matches` by MX records, in the plainest way that can be written.
+    /// `exists` and `matches` by MX records alone, as an independent check.
     fn judge(zone: &Zone, domain: &str, client: Option<IpAddr>) -> (&'static str, &'static str) {
         let host = |data| if let RData::MX(mx) = data { Some(mx.exchange) } else { None };
         let hosts: Vec<Name> = match ask(zone, &absolute(domain), RecordType::MX) {
@@ -151,10 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_the_table_is_what_the_zones_hold() {
+    fn every_row_of_the_table_agrees_with_the_zones() {
         let lines = SAMPLE.lines().filter(|line| line.starts_with(ROW)).count();
         let rows = sample_rows();
-        assert_eq!(rows.len(), lines - 1, "a row that can't be read");
+        assert_eq!(rows.len(), lines - 1, "a row can't be parsed");
         let zone = Zone::sample();
         for row in rows {
             let (exists, matches) = judge(&zone, row.domain, row.client);
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repair_lets_both_lines_pass_and_changes_nobody_else() {
+    fn the_repair_lets_both_lines_pass_and_changes_no_other_sender() {
         let (before, after) = (Zone::sample(), Zone::repaired_sample());
         for row in sample_rows() {
             let expected = match row.domain {

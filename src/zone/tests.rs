@@ -11,10 +11,10 @@ use super::*;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Ample for an answer on a busy machine.
+/// Long enough for an answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After this long without an answer there is none.
+/// After this long without an answer, the server is silent.
 const SILENCE: Duration = Duration::from_millis(300);
 
 fn name(text: &str) -> Name {
@@ -68,7 +68,7 @@ async fn serve(zone: &str) -> Server {
     Server::start(ANY_PORT, Zone::parse(zone, None).unwrap()).await.unwrap()
 }
 
-/// Records as text, in no order.
+/// The records as text, without their order.
 fn data(message: &Message) -> BTreeSet<String> {
     message.answers.iter().map(|record| format!("{} {}", record.record_type(), record.data)).collect()
 }
@@ -108,7 +108,7 @@ to-broken    CNAME host.broken
 ";
 
 #[tokio::test]
-async fn every_kind_of_answer_comes_over_udp_and_tcp_alike() {
+async fn every_kind_of_answer_is_the_same_over_udp_and_tcp() {
     use ResponseCode::{NXDomain, NoError, Refused, ServFail};
     let server = serve(ZONE).await;
     let rows: [(&str, &str, ResponseCode, &[&str]); 24] = [
@@ -117,7 +117,7 @@ async fn every_kind_of_answer_comes_over_udp_and_tcp_alike() {
         ("AAAA", "mail.example.test", NoError, &["AAAA ::1"]),
         ("ANY", "mail.example.test", NoError, &["A 127.0.0.10", "AAAA ::1"]),
         ("CNAME", "www.example.test", NoError, &["CNAME web.example.test."]),
-        // An alias is followed to its end, also to where there is nothing (RFC 6604).
+        // An alias is followed to its end, even to a name that doesn't exist (RFC 6604).
         (
             "A",
             "www.example.test",
@@ -129,12 +129,12 @@ async fn every_kind_of_answer_comes_over_udp_and_tcp_alike() {
         ("A", "gone.example.test", NXDomain, &["CNAME nothing.example.test."]),
         ("A", "away.example.test", NXDomain, &["CNAME host.elsewhere.test."]),
         ("A", "around.example.test", ServFail, &[]),
-        // No such name, no such type, a name that is there for the ones below it only.
+        // No such name, no such type, an empty non-terminal.
         ("MX", "nothing.example.test", NXDomain, &[]),
         ("MX", "mail.example.test", NoError, &[]),
         ("MX", "inside.example.test", NoError, &[]),
         ("MX", "com", NXDomain, &[]),
-        // RFC 4592: a wildcard stands for names that aren't there, at any depth, but not below a name that is.
+        // RFC 4592: a wildcard covers names that don't exist, at any depth, but none below a name that exists.
         ("MX", "a.wild.example.test", NoError, &["MX 5 mail.example.test."]),
         ("MX", "a.b.c.wild.example.test", NoError, &["MX 5 mail.example.test."]),
         ("MX", "host.wild.example.test", NoError, &[]),
@@ -191,7 +191,7 @@ async fn the_spelling_of_the_question_is_kept() {
 }
 
 #[tokio::test]
-async fn names_that_misbehave_do_so_for_all_below_them() {
+async fn a_name_misbehaves_with_all_names_below_it() {
     let server = serve(ZONE).await;
     for of in ["silent.example.test", "mail.silent.example.test"] {
         assert_eq!(udp(&server, &question("A", of).to_vec().unwrap(), SILENCE).await, None, "{of}");
@@ -208,7 +208,7 @@ async fn names_that_misbehave_do_so_for_all_below_them() {
 }
 
 #[tokio::test]
-async fn what_exceeds_the_client_s_size_is_left_to_tcp() {
+async fn an_answer_larger_than_the_client_accepts_is_truncated() {
     let server = Server::start(ANY_PORT, Zone::sample()).await.unwrap();
     let plain = question("MX", "big-mx.test");
     for (request, edns) in [(plain.clone(), false), (with_edns(plain.clone(), 1232), true)] {
@@ -227,7 +227,7 @@ async fn what_exceeds_the_client_s_size_is_left_to_tcp() {
 }
 
 #[tokio::test]
-async fn what_is_no_plain_question_gets_the_code_that_says_so() {
+async fn any_other_request_gets_the_response_code_for_its_error() {
     let server = serve(ZONE).await;
     let mut two = question("MX", "example.test");
     two.add_query(Query::query(name("example.test"), RecordType::A));
@@ -250,7 +250,7 @@ async fn what_is_no_plain_question_gets_the_code_that_says_so() {
         assert_eq!(u16::from(answer.metadata.response_code), u16::from(code), "{request:?}");
         assert!(answer.answers.is_empty());
     }
-    // What is no DNS message at all harms nobody.
+    // Octets that are no DNS message get no answer, and the server goes on.
     assert_eq!(udp(&server, b"junk", SILENCE).await, None);
     let header_only = [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     let answer = udp(&server, &header_only, PATIENCE).await.unwrap();
@@ -259,7 +259,7 @@ async fn what_is_no_plain_question_gets_the_code_that_says_so() {
 }
 
 #[tokio::test]
-async fn zones_can_be_replaced_while_it_runs_and_questions_are_counted() {
+async fn zones_can_be_replaced_at_run_time_and_questions_are_counted() {
     let server = Server::start(ANY_PORT, Zone::sample()).await.unwrap();
     let request = question("MX", "twolines.test");
     let (first, second) = ("MX 10 mail.twolines.test.", "MX 20 line2.twolines.test.");
@@ -275,13 +275,13 @@ async fn zones_can_be_replaced_while_it_runs_and_questions_are_counted() {
 
     let questions = server.questions();
     assert_eq!(questions.total, 3);
-    let asked: Vec<_> = questions.latest.iter().map(|asked| (asked.to_string(), asked.tcp)).collect();
+    let latest: Vec<_> = questions.latest.iter().map(|asked| (asked.to_string(), asked.tcp)).collect();
     let expected = [false, true, false].map(|tcp| ("MX twolines.test".to_owned(), tcp));
-    assert_eq!(asked, expected);
+    assert_eq!(latest, expected);
 }
 
 #[tokio::test]
-async fn a_stopped_server_gives_its_port_back() {
+async fn a_stopped_server_frees_its_port() {
     let server = serve(ZONE).await;
     let address = server.address();
     let error = Server::start(address, Zone::new()).await.err().unwrap();
@@ -292,7 +292,7 @@ async fn a_stopped_server_gives_its_port_back() {
 }
 
 #[tokio::test]
-async fn odd_octets_in_names_and_data_arrive_as_they_are() {
+async fn odd_octets_in_names_and_data_arrive_unchanged() {
     let mut zone = Zone::new();
     let host = Name::from_labels([b"a b\0\xff".as_slice(), b"dot.inside", b"test"]).unwrap();
     zone.insert(&name("odd.test"), 60, RData::MX(rdata::MX::new(10, host.clone())));

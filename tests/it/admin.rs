@@ -140,7 +140,7 @@ async fn a_sender_is_judged_as_mail_would_be() {
 async fn what_cannot_be_answered_is_said_in_one_shape_that_names_what_is_allowed() {
     let site = Site::start("").await;
     let rows = [
-        ("GET /nothing", 404, "/api/v1/openapi.json names all there is"),
+        ("GET /nothing", 404, "/api/v1/openapi.json lists all paths"),
         (
             "GET /api/v1/check?client=127.0.0.10&sender=a@b.test",
             400,
@@ -148,7 +148,7 @@ async fn what_cannot_be_answered_is_said_in_one_shape_that_names_what_is_allowed
         ),
         ("GET /api/v1/check", 400, "client: is missing; it must be an IP address"),
         ("GET /api/v1/check?client=me", 400, "client: \"me\" must be an IP address such as 192.0.2.7"),
-        ("GET /api/v1/check?client=127.0.0.1&client=127.0.0.2", 400, "client: is there twice"),
+        ("GET /api/v1/check?client=127.0.0.1&client=127.0.0.2", 400, "client: occurs more than once"),
         (
             "GET /api/v1/check?client=127.0.0.1&mail_from=a@@b",
             400,
@@ -161,15 +161,15 @@ async fn what_cannot_be_answered_is_said_in_one_shape_that_names_what_is_allowed
         ),
         ("GET /api/v1/audit?domain=good.test", 400, "egress: is missing"),
         ("GET /api/v1/audit?domain=x&egress=127.0.0.1", 400, "domain: \"x\" must be a domain name"),
-        ("GET /healthz?verbose=1", 400, "\"verbose\": is not a parameter; none is allowed here"),
+        ("GET /healthz?verbose=1", 400, "\"verbose\": is not a parameter; this path has none"),
         ("DELETE /api/v1/cache/a%20b", 400, "domain: \"a b\" is not a domain"),
         ("DELETE /api/v1/cache/%ff", 400, "the path: "),
         ("DELETE /api/v1/cache/com", 400, "domain: \"com\" is a single label or a public suffix"),
         ("DELETE /api/v1/cache/co.uk", 400, "domain: \"co.uk\" is a single label or a public suffix"),
-        ("DELETE /healthz", 405, "DELETE is not allowed here: GET, HEAD"),
-        ("OPTIONS /api/v1/check", 405, "OPTIONS is not allowed here: GET, HEAD"),
-        ("GET /api/v1/cache/good.test", 405, "GET is not allowed here: DELETE"),
-        ("GET /api/v1/cache/", 404, "there is nothing here"),
+        ("DELETE /healthz", 405, "DELETE is not allowed on this path; allowed are GET, HEAD"),
+        ("OPTIONS /api/v1/check", 405, "OPTIONS is not allowed on this path; allowed are GET, HEAD"),
+        ("GET /api/v1/cache/good.test", 405, "GET is not allowed on this path; allowed are DELETE"),
+        ("GET /api/v1/cache/", 404, "no such path"),
     ];
     for (line, status, detail) in rows {
         let (method, target) = line.split_once(' ').unwrap();

@@ -112,7 +112,7 @@ async fn what_the_audit_of_the_two_line_company_prints_lets_its_backup_line_thro
     assert_eq!((found.code, found.err.as_str()), (Some(1), ""), "{}", found.out);
     for part in [
         "✗ Mail over 127.0.1.2 would be lost: no MX host has this address",
-        "127.0.1.2 is not an address of any MX host. It is called line2.twolines.test already. Make that an MX host.",
+        "127.0.1.2 is not an address of any MX host. Its name is line2.twolines.test already. Make that an MX host.",
         "\ntwolines.test. 3600 IN MX 20 line2.twolines.test.\n",
         "\ntwolines.test. 3600 IN TXT \"v=spf1 mx ~all\"\n",
     ] {
@@ -207,14 +207,14 @@ fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
             1,
             &[
                 "the default policy refuses: mail_from null_mx",
-                "; null-mx.test says that it takes no mail (null MX, RFC 7505)",
+                "; null-mx.test has a null MX (RFC 7505): it takes no mail",
                 "\n; remove: null-mx.test. IN MX 0 .\n",
             ],
         ),
         (
             "nomx.test --egress 127.0.0.12",
             1,
-            &["! nomx.test has no MX record: nobody can answer its mail.\n"],
+            &["! nomx.test has no MX record: replies to its mail can't be delivered.\n"],
         ),
         (
             "a-only.test --egress 127.0.0.13",
@@ -231,7 +231,7 @@ fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
                 "must name a host (RFC 5321 5.1), and 127.0.0.18 is none",
                 "\n; remove: ip-mx.test. IN MX 10 127.0.0.18.\n",
                 "\nip-mx.test. 3600 IN MX 10 mx2.ip-mx.test.\n",
-                "It is the only one, so mail for you comes in there: let port 25 there lead to your mail server.",
+                "It is the only one, so all your incoming mail arrives there: forward its port 25 to your mail server.",
             ],
         ),
         (
@@ -275,13 +275,13 @@ fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
         (
             "spf-broken.test --egress 127.0.0.43",
             1,
-            &["? temperror", "? Not known of 127.0.0.43: SPF can't be looked up now.\n"],
+            &["? temperror", "? The result for 127.0.0.43 is unknown: SPF can't be looked up now.\n"],
         ),
         (
             "big-mx.test --egress 127.0.0.37",
             0,
             &[
-                "! big-mx.test has 30 MX records with those named here, and rmxd looks at the first 20 only. Remove some.\n",
+                "! big-mx.test has 30 MX records with those proposed here, and rmxd looks up only the first 20. Remove some.\n",
             ],
         ),
         (
@@ -292,12 +292,12 @@ fn each_fault_of_the_sample_zones_is_named_with_the_records_that_mend_it() {
         (
             "broken.test --egress 127.0.0.22",
             75,
-            &["? Not known of 127.0.0.22: ", "! The MX records of broken.test can't be"],
+            &["? The result for 127.0.0.22 is unknown: ", "! The MX records of broken.test can't be"],
         ),
         (
             "silent.test --egress 127.0.0.23",
             75,
-            &["? time-out", "! The MX records of silent.test can't be looked up now"],
+            &["? timeout", "! The MX records of silent.test can't be looked up now"],
         ),
         (
             "mx-broken.test --egress 127.0.0.26",

@@ -288,8 +288,7 @@ async fn the_keyboard_is_enough_from_the_token_to_the_evidence() {
     page.screenshot("token-light").await;
     page.press("wrong").await;
     page.press(ENTER).await;
-    page.until("document.getElementById('token-problem').textContent.includes('that is not admin.token')")
-        .await;
+    page.until("document.getElementById('token-problem').textContent.includes('the token is wrong')").await;
     assert_eq!(page.text("document.querySelector('.decisions') === null").await, "true");
     page.press("correct-horse").await;
     page.press(ENTER).await;
@@ -360,7 +359,7 @@ async fn monitor_mode_tells_what_it_let_through_with_lines_to_copy() {
     page.until(&format!("{LIVE} && {ROWS} === 4")).await;
     page.until("document.getElementById('monitor').checkVisibility()").await;
     assert_eq!(page.text("document.querySelectorAll('.decisions .badge.soft-kind').length").await, "3");
-    page.until(&format!("{} === 2", legend("no MX, let through"))).await;
+    page.until(&format!("{} === 2", legend("no MX, not enforced"))).await;
     page.screenshot("monitor-light").await;
     page.click("#monitor a").await;
     page.until("document.querySelectorAll('.would tbody tr').length === 2").await;
@@ -388,7 +387,7 @@ async fn monitor_mode_tells_what_it_let_through_with_lines_to_copy() {
         site.send(11, &format!("a@nowhere-{number}.test"), "a@good.test").await;
     }
     page.until("document.querySelectorAll('.would tbody tr').length === 53").await;
-    assert_eq!(page.text("document.getElementById('exempt-title').textContent").await, "All of them");
+    assert_eq!(page.text("document.getElementById('exempt-title').textContent").await, "All lines");
     let all = page.text("document.querySelector('#would-rows .zone').textContent").await;
     assert!(!all.contains("nowhere"), "what the sender wrote is not proposed: {all}");
     site.assert_clean().await;

@@ -262,15 +262,15 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
     let nowhere = format!("there is no history in {}/nowhere (history.path)", folder.display());
     let rows = [
         ("explain 00000000", 1, "no decision 00000000 in decisions"),
-        ("history", 1, "nothing like this in decisions"),
+        ("history", 1, "no matching decisions in decisions"),
         ("explain", 64, "<ID>"),
-        ("explain 4KXN7Q2", 64, "must be the eight letters and digits that a reply ends with"),
+        ("explain 4KXN7Q2", 64, "must be the eight letters and digits at the end of a reply"),
         ("history --verdict no", 64, "--verdict: \"no\" is not allowed: accept, defer, reject"),
         ("history --reason no", 64, "--reason: \"no\" is not allowed: no_such_domain, "),
         ("history --client here", 64, "--client: \"here\" is neither an address nor a network"),
         ("history --since soon", 64, "--since: \"soon\" is neither a duration back from now"),
         ("history --limit 0", 64, "--limit"),
-        ("history --set history.path=", 78, "history.path is \"\": no history is kept"),
+        ("history --set history.path=", 78, "history.path is empty, so no history is kept"),
         ("history --set history.path=nowhere", 75, nowhere.as_str()),
         ("history --set history.path=rmxd.toml", 75, "rmxd.toml: "),
         ("history --set history.keep=0s", 78, "history.keep"),

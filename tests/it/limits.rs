@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmxd::door::Door;
+use rmxd::door::SmtpDoor;
 use rmxd::relay::NextHop;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream};
@@ -23,7 +23,7 @@ const AGES: Duration = Duration::from_secs(100_000);
 /// A session at a door with a Maildir behind it.
 struct Session {
     smtp: Client<DuplexStream>,
-    served: JoinHandle<Door>,
+    served: JoinHandle<SmtpDoor>,
     stop: CancellationToken,
     began: Instant,
     mail: Arc<TempDir>,

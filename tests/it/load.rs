@@ -223,7 +223,7 @@ fn the_reply_that_decided_is_told_with_its_place() {
         (grudging, "--slow 100", "replies", "550 5.7.1 at RCPT", 20),
         (defers, "", "replies", "451 4.4.3 after DATA", 20),
         (hangs_up, "", "failures", "connection closed at MAIL", 10),
-        (babbles, "", "failures", "not a reply that fits at MAIL", 10),
+        (babbles, "", "failures", "unexpected reply at MAIL", 10),
     ];
     for (answer, options, list, told, count) in rows {
         let (_, summary) = run_json(&format!("{} {spoofed} {options}", scripted(answer)));
@@ -237,10 +237,14 @@ fn the_reply_that_decided_is_told_with_its_place() {
 fn wrong_usage_and_an_absent_target_are_told_at_once() {
     let absent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let rows = [
-        ("192.0.2.1:25".to_owned(), 64, "say --i-own-this-host, if it is yours to test"),
-        ("192.0.2.1:25 --i-own-this-host".to_owned(), 64, "give a --rate, of at most 1000/s"),
-        ("localhost".to_owned(), 64, "is no HOST:PORT"),
-        ("--self --mix spam=1".to_owned(), 64, "\"spam\" is no class of senders: clean, spoofed,"),
+        ("192.0.2.1:25".to_owned(), 64, "add --i-own-this-host if it is yours to test"),
+        ("192.0.2.1:25 --i-own-this-host".to_owned(), 64, "add --rate with at most 1000/s"),
+        ("localhost".to_owned(), 64, "is not HOST:PORT"),
+        (
+            "--self --mix spam=1".to_owned(),
+            64,
+            "\"spam\" is not a class of senders; allowed are clean, spoofed,",
+        ),
         ("--self --report /nowhere/at.html".to_owned(), 64, "--report /nowhere/at.html: "),
         (absent.to_string(), 75, "can't be reached: "),
         ("--self --set policy.mode=lax".to_owned(), 75, "policy.mode: \"lax\" is not allowed"),

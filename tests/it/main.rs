@@ -63,6 +63,8 @@ mod replay;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod sockets;
+#[cfg(test)]
 mod spf;
 #[cfg(test)]
 mod starttls;

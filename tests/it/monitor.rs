@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use rmxd::dns::{Clock, Dns};
-use rmxd::gate::{Gate, Services};
-use rmxd::reverse_mx::ReverseMx;
+use rmxd::daemon::gate_with_services;
+use rmxd::dns::Clock;
+use rmxd::gate::Services;
 use rmxd::smtp::address::{ForwardPath, ReversePath};
 use rmxd::stats::Monitor;
 use serde_json::Value;
@@ -14,8 +14,8 @@ use crate::support::client::Client;
 use crate::support::daemon::{Daemon, configuration};
 use crate::support::log::Log;
 use crate::support::process::free_address;
-use crate::support::settings;
 use crate::support::zone::Zone;
+use crate::support::{self, settings};
 
 /// A place to send to, with a log in JSON.
 struct Site {
@@ -133,13 +133,10 @@ async fn a_day_with_something_to_tell_is_reported_and_one_without_is_not() {
     let _logging = log.start();
     let settings = settings(["policy.mode=monitor", "policy.ptr.exists=off"]);
     // Nobody is asked: the sender's domain is none.
-    let mut asked = settings.dns.clone();
-    asked.servers = vec!["127.0.0.1:9".parse().unwrap()];
-    let reverse_mx =
-        ReverseMx::new(Dns::with_clock(asked, Clock::running()).unwrap(), settings.reverse_mx.clone());
+    let dns = support::dns(&settings, "127.0.0.1:9".parse().unwrap(), Clock::running());
     let monitor = Monitor::default();
     let services = Services { monitor: monitor.clone(), ..Services::default() };
-    let gate = Gate::with_services(settings.gate.clone(), reverse_mx, settings.dns.timeout, services);
+    let gate = gate_with_services(dns, &settings, services);
     let watch = monitor.clone();
     tokio::spawn(async move { watch.report_every(DAY).await });
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rmxd::door::Door;
+use rmxd::door::SmtpDoor;
 use rmxd::tls::{Handshakes, Stream};
 use tempfile::TempDir;
 use tokio::io::{DuplexStream, duplex};
@@ -17,7 +17,7 @@ use crate::support::client::Client;
 
 struct Setup {
     folder: TempDir,
-    door: Door,
+    door: SmtpDoor,
 }
 
 impl Setup {

@@ -1,14 +1,14 @@
-//! `GET /api/v1/audit`: would mail over each of these addresses be accepted elsewhere; the JSON of `rmxd audit --json`.
+//! `GET /api/v1/audit`: whether other servers would accept mail over these addresses; the JSON of `rmxd audit --json`.
 
 use axum::Json;
 use axum::response::IntoResponse;
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, address};
-use crate::admin::routes::{Call, ResponseFuture};
 use crate::audit::{Question, Unfit, domain};
 
-/// Addresses of one audit: each asks some dozen questions.
+/// Addresses of one audit; each needs some dozen DNS queries.
 const MOST: usize = 16;
 
 pub(in crate::admin) fn audit(call: Call) -> ResponseFuture {
@@ -20,13 +20,10 @@ pub(in crate::admin) fn audit(call: Call) -> ResponseFuture {
 }
 
 fn question(query: &Query) -> Result<Question, Problem> {
-    let domain = query.needed("domain", domain)?;
+    let domain = query.required("domain", domain)?;
     let egress = query.values("egress", MOST, address)?;
     if egress.is_empty() {
-        return Err(Problem::parameter(
-            "egress",
-            "is missing; allowed are IP addresses, once or several times",
-        ));
+        return Err(Problem::parameter("egress", "is missing; allowed are one or more IP addresses"));
     }
     Question::new(domain, None, &egress).map_err(|what| unfit(&what))
 }

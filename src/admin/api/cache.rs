@@ -1,21 +1,21 @@
-//! `DELETE /api/v1/cache/DOMAIN`: what DNS said of a domain and of all below it is forgotten, so that the next mail asks
-//! again. For who has just mended a record.
+//! `DELETE /api/v1/cache/DOMAIN`: removes the cached DNS answers for a domain and all names below it, so that the next
+//! message queries DNS again. For an operator whose DNS record has just been corrected.
 //!
-//! All of the cache is gone through for it, so one goes at a time, and a whole TLD isn't forgotten: nobody has mended that.
+//! Each request reads the whole cache, so one runs at a time. A whole TLD is not allowed: no operator corrects one.
 
 use axum::Json;
 use axum::response::IntoResponse;
 
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
-use crate::admin::routes::{Call, ResponseFuture, too_many};
 use crate::dns::organization::organization;
 use crate::smtp::address::DomainName;
 
 #[derive(serde::Serialize)]
 struct Removed<'a> {
     domain: &'a str,
-    /// Answers that were held.
+    /// Cached answers.
     removed: usize,
 }
 
@@ -32,11 +32,11 @@ pub(in crate::admin) fn remove(call: Call) -> ResponseFuture {
             );
             return Err(Problem::parameter("domain", what));
         }
-        let _permit = call.shared.rates.forgetting().map_err(|wait| {
-            too_many("what goes through the cache is bounded: 1 request a second, 1 at one time", wait)
+        let _permit = call.shared.rates.removal().map_err(|wait| {
+            Problem::too_many("removals from the cache are limited to 1 a second and 1 at a time", wait)
         })?;
         let removed = call.state.dns.forget(&domain).await;
-        tracing::info!(%domain, removed, "answers of DNS forgotten, as the API was asked to");
+        tracing::info!(%domain, removed, "cached DNS answers removed by an API request");
         Ok(Json(Removed { domain: domain.as_str(), removed }).into_response())
     })
 }

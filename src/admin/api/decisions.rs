@@ -1,5 +1,5 @@
-//! `GET /api/v1/decisions`: decisions of the past, filtered, the newest first and page by page;
-//! `GET /api/v1/decisions/ID`: one with its evidence, the JSON of `rmxd explain ID --json`.
+//! `GET /api/v1/decisions`: past decisions, filtered, the newest first, in pages;
+//! `GET /api/v1/decisions/ID`: one decision with its evidence, the JSON of `rmxd explain ID --json`.
 
 use std::time::SystemTime;
 
@@ -9,19 +9,19 @@ use axum::response::IntoResponse;
 use serde_json::json;
 
 use crate::admin::State;
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, quoted};
-use crate::admin::routes::{Call, ResponseFuture};
 use crate::decision::{Id, report};
 use crate::store::history::{Cursor, Filter, History, ReadError};
 
-/// Filters, and what belongs to pages.
+/// The filters, and `before` and `limit` for pages.
 pub(in crate::admin) const PARAMETERS: &[&str] =
     &["verdict", "reason", "identity", "domain", "client", "since", "until", "would", "before", "limit"];
 
 /// Decisions of one page.
 const LIMIT: std::ops::RangeInclusive<usize> = 1..=1000;
-const USUAL: usize = 100;
+const DEFAULT_LIMIT: usize = 100;
 
 pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
     Box::pin(async move {
@@ -29,7 +29,7 @@ pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
         let filter = filter(&call.query, PARAMETERS)?;
         let before = call.query.text("before").map(str::parse::<Cursor>).transpose();
         let before = before.map_err(|what| Problem::parameter("before", what))?;
-        let limit = call.query.value("limit", limit)?.unwrap_or(USUAL);
+        let limit = call.query.value("limit", limit)?.unwrap_or(DEFAULT_LIMIT);
         let page = history.search(filter, before, limit).await.map_err(unreadable)?;
         let decisions: Vec<_> = page.records.iter().map(report::summary).collect();
         let next = page.next.map(|next| next.to_string());
@@ -50,12 +50,14 @@ pub(in crate::admin) fn one(call: Call) -> ResponseFuture {
     })
 }
 
-/// The history, where one is kept.
 pub(super) fn kept(state: &State) -> Result<&History, Problem> {
-    state.history.as_ref().ok_or_else(|| Problem::not_found("history.path is \"\": no decisions are kept"))
+    state
+        .history
+        .as_ref()
+        .ok_or_else(|| Problem::not_found("history.path is empty, so no decisions are kept"))
 }
 
-/// What these parameters say of the decisions that are wanted.
+/// The filter that these parameters make.
 pub(super) fn filter(query: &Query, parameters: &[&str]) -> Result<Filter, Problem> {
     let (mut filter, now) = (Filter::default(), SystemTime::now());
     for key in parameters.iter().filter(|key| Filter::KEYS.contains(key)) {
@@ -66,10 +68,10 @@ pub(super) fn filter(query: &Query, parameters: &[&str]) -> Result<Filter, Probl
     Ok(filter)
 }
 
-/// For the operator in the log, as it names files.
+/// The error is only logged, since it names files.
 pub(super) fn unreadable(error: ReadError) -> Problem {
     tracing::error!(%error, "the history can't be read");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be read; the log says more")
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be read; the log has the error")
 }
 
 fn limit(text: &str) -> Result<usize, String> {

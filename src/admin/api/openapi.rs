@@ -1,12 +1,10 @@
-//! `GET /api/v1/openapi.json`: what there is, for programs that read OpenAPI. The document is a file, held against the
-//! table of routes by a test.
+//! `GET /api/v1/openapi.json`: the OpenAPI document, a file that a test compares with the table of routes.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
-use crate::admin::routes::{Call, ResponseFuture};
+use crate::admin::call::{Call, ResponseFuture};
 
-/// OpenAPI 3.1.
 pub(in crate::admin) const DOCUMENT: &str = include_str!("openapi.json");
 
 pub(in crate::admin) fn document(_call: Call) -> ResponseFuture {

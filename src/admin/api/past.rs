@@ -1,7 +1,8 @@
-//! `GET /api/v1/top` and `GET /api/v1/would`: who is refused most, and whom enforcing would refuse, summed over the history.
+//! `GET /api/v1/top`: the domains and clients that are refused most. `GET /api/v1/would`: the senders that enforcing would
+//! refuse. Both sum up the history.
 //!
-//! The newest come first, and so many as can be gone through in a moment: a history of a gigabyte isn't read whole for a page
-//! that somebody looks at (`rmxd history --would` does that). An answer that is not the whole says how far back it goes.
+//! The newest records are read first, and reading ends after [`BUDGET`]: a dashboard must not read a history of a gigabyte
+//! (`rmxd history --would` does). If records are left, the response has the time back to which it counts.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,8 +19,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::admin::api::decisions::{filter, kept, unreadable};
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
-use crate::admin::routes::{Call, ResponseFuture};
 use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
@@ -30,35 +31,33 @@ use crate::store::history::{Filter, History};
 pub(in crate::admin) const WOULD: &[&str] =
     &["reason", "identity", "domain", "client", "since", "until", "limit"];
 
-/// For going through the history.
+/// For reading the history.
 const BUDGET: Duration = Duration::from_secs(2);
-/// Records that are looked at in one go.
+/// Records of one read.
 const STEP: usize = 1000;
-/// Rows of a table of the largest.
+/// Rows of each table of `/api/v1/top`.
 const TOP: usize = 10;
-/// How long an answer of `/api/v1/top` is as good as a new one.
+/// Maximum age of a response of `/api/v1/top` that is sent again.
 const FRESH: Duration = Duration::from_secs(5);
-/// While a new one is made: how old one may be that is given instead.
+/// The same while a new one is being computed.
 const USABLE: Duration = Duration::from_secs(60);
-/// Answers that are kept, one for each number of minutes.
+/// Kept responses, one for each value of `minutes`.
 const ANSWERS: usize = 8;
-/// A day.
 const MOST_MINUTES: u64 = 24 * 60;
-/// Senders that `/api/v1/would` lists.
+/// Senders in the response of `/api/v1/would`.
 const SENDERS: std::ops::RangeInclusive<usize> = 1..=1000;
-const USUAL_SENDERS: usize = 50;
+const DEFAULT_SENDERS: usize = 50;
 
-/// The last answers of `/api/v1/top`, which all that look at the page share.
+/// The last responses of `/api/v1/top`, shared by all open dashboards.
 #[derive(Debug, Default)]
 pub(in crate::admin) struct LastTop {
-    /// For how many minutes and when; the newest last.
+    /// `minutes`, time of the response, response; the newest last.
     answers: Mutex<Vec<(u64, Instant, Value)>>,
-    /// CachedAnswer while one is made, so that only one is.
-    making: tokio::sync::Mutex<()>,
+    /// Locked while a response is computed, so that only one is computed at a time.
+    computing: tokio::sync::Mutex<()>,
 }
 
 impl LastTop {
-    /// The last one for so many minutes, if it is no older.
     fn younger_than(&self, age: Duration, minutes: u64) -> Option<Value> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let last = answers.iter().find(|(asked, at, _)| *asked == minutes && at.elapsed() < age);
@@ -69,33 +68,33 @@ impl LastTop {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|(asked, ..)| *asked != minutes);
         answers.push((minutes, Instant::now(), answer.clone()));
-        let too_many = answers.len().saturating_sub(ANSWERS);
-        answers.drain(..too_many);
+        let excess = answers.len().saturating_sub(ANSWERS);
+        answers.drain(..excess);
     }
 
-    /// A fresh one, or while another is made, the last; `make` makes it.
+    /// A fresh response, or the last one while another request computes it; `compute` computes it.
     async fn answer(
         &self,
         minutes: u64,
-        make: impl Future<Output = Result<Value, Problem>>,
+        compute: impl Future<Output = Result<Value, Problem>>,
     ) -> Result<Value, Problem> {
         if let Some(fresh) = self.younger_than(FRESH, minutes) {
             return Ok(fresh);
         }
-        let _making = match self.making.try_lock() {
-            Ok(making) => making,
+        let _computing = match self.computing.try_lock() {
+            Ok(computing) => computing,
             Err(_) => {
                 if let Some(last) = self.younger_than(USABLE, minutes) {
                     return Ok(last);
                 }
-                self.making.lock().await
+                self.computing.lock().await
             }
         };
-        // it may have been made meanwhile
+        // another request may have computed it meanwhile
         if let Some(fresh) = self.younger_than(FRESH, minutes) {
             return Ok(fresh);
         }
-        let answer = make.await?;
+        let answer = compute.await?;
         self.keep(minutes, &answer);
         Ok(answer)
     }
@@ -114,12 +113,12 @@ pub(in crate::admin) fn would(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let history = kept(&call.state)?;
         let filter = Filter { would: Some(true), ..filter(&call.query, WOULD)? };
-        let senders = call.query.value("limit", senders)?.unwrap_or(USUAL_SENDERS);
+        let senders = call.query.value("limit", senders)?.unwrap_or(DEFAULT_SENDERS);
         let mut stats = RefusalStats::default();
-        let reached = go_through(history, &filter, |record| stats.add_record(record)).await?;
+        let reached = read(history, &filter, |record| stats.add_record(record)).await?;
         let mut answer = stats.json(senders);
         if let Some(object) = answer.as_object_mut() {
-            object.extend(extent(reached));
+            object.extend(coverage(reached));
         }
         Ok(Json(answer).into_response())
     })
@@ -135,7 +134,7 @@ fn senders(text: &str) -> Result<usize, String> {
     senders.ok_or_else(|| format!("must be a number from {} to {}", SENDERS.start(), SENDERS.end()))
 }
 
-/// Domains with their reason, and clients, by how many of their messages were refused or would have been.
+/// The domains, with their reason, and the clients with the most messages that were refused or would have been.
 async fn largest(history: &History, minutes: u64) -> Result<Value, Problem> {
     let since = SystemTime::now().checked_sub(Duration::from_secs(minutes * 60));
     let mut domains: Counts<(CompactString, Option<Reason>)> = Counts::default();
@@ -143,7 +142,7 @@ async fn largest(history: &History, minutes: u64) -> Result<Value, Problem> {
     let mut reached = None;
     for verdict in [Verdict::Reject, Verdict::Defer] {
         let filter = Filter { verdict: Some(verdict), since, ..Filter::default() };
-        let part = go_through(history, &filter, |record| {
+        let part = read(history, &filter, |record| {
             let domain = record.deciding().map(|finding| finding.domain.clone()).unwrap_or_default();
             domains.add((domain, record.reason()));
             clients.add(record.client);
@@ -161,19 +160,20 @@ async fn largest(history: &History, minutes: u64) -> Result<Value, Problem> {
         "clients": clients.collect::<Vec<_>>(),
     });
     if let Some(object) = answer.as_object_mut() {
-        object.extend(extent(reached));
+        object.extend(coverage(reached));
     }
     Ok(answer)
 }
 
-/// Whether it is the whole, and if not, how far back it goes.
-fn extent(reached: Option<SystemTime>) -> [(String, Value); 2] {
+/// Whether all records were counted, and if not, back to which time.
+fn coverage(reached: Option<SystemTime>) -> [(String, Value); 2] {
     let reached = reached.map(|at| humantime::format_rfc3339_seconds(at).to_string());
     [("whole".to_owned(), json!(reached.is_none())), ("reaches".to_owned(), json!(reached))]
 }
 
-/// Shows all that fit, the newest first, until the time is up: then the time of the first record that wasn't looked at.
-async fn go_through(
+/// Reads the matching records, the newest first. Returns `None` at the end of the history, or after [`BUDGET`] the time of
+/// the next record.
+async fn read(
     history: &History,
     filter: &Filter,
     mut each: impl FnMut(&DecisionRecord),
@@ -187,7 +187,7 @@ async fn go_through(
             return Ok(None);
         }
         if began.elapsed() > BUDGET {
-            // Whether it would fit or not: many may have been passed since the last one that did.
+            // The next record of any kind: many records that don't match may lie between it and the last match.
             let next = history.search(Filter::default(), before, 1).await.map_err(unreadable)?;
             let next = next.records.first().map(|record| record.at);
             return Ok(next.filter(|at| filter.since.is_none_or(|since| *at >= since)));
@@ -195,8 +195,7 @@ async fn go_through(
     }
 }
 
-/// How often each came; bounded, as those that come are invented by whoever wants to. Where there is no room the seldom ones
-/// go.
+/// Counts by key. Bounded, since senders may invent names: without room the keys with the smallest counts are dropped.
 #[derive(Debug)]
 struct Counts<K>(HashMap<K, u64, RandomState>);
 
@@ -233,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_come_first_and_a_flood_of_others_pushes_them_out_of_no_count() {
+    fn the_largest_come_first_and_a_flood_of_other_keys_changes_no_count_of_theirs() {
         let mut counts = Counts::default();
         for number in 0..100_000u32 {
             counts.add(1_000_000 + number);
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_an_answer_is_made_others_get_the_last_one() {
+    async fn while_a_response_is_computed_other_requests_get_the_last_one() {
         let last = LastTop::default();
         let make = |number: u64| async move {
             tokio::time::sleep(BUDGET).await;
@@ -262,7 +261,7 @@ mod tests {
             last.answer(60, make(3)),
             async {
                 let given = last.answer(60, make(4)).await;
-                assert_eq!(began.elapsed(), Duration::ZERO, "nobody waits");
+                assert_eq!(began.elapsed(), Duration::ZERO, "no wait");
                 given
             },
             last.answer(5, make(5)),
@@ -277,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_has_bounds_that_are_named() {
+    fn a_number_out_of_range_is_an_error_with_the_range() {
         for (text, allowed) in
             [("1", true), ("1440", true), ("0", false), ("1441", false), ("-1", false), ("x", false)]
         {

@@ -1,5 +1,5 @@
-//! `GET /api/v1/status`: how the daemon is now, in one answer; `GET /api/v1/series`: verdicts of the last hour. What a page
-//! that is looked at asks for again and again, so nothing here waits for anything.
+//! `GET /api/v1/status`: the state of the daemon; `GET /api/v1/series`: verdicts of the last hour. An open dashboard requests
+//! both every two seconds, so neither waits for anything.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::admin::State;
-use crate::admin::routes::{Call, ResponseFuture};
+use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::series::Pace;
 use crate::dns::{Condition, Health, ServerName};
 use crate::policy::decide::Verdict;
@@ -59,7 +59,7 @@ fn verdicts(state: &State) -> Value {
     })
 }
 
-/// It answers, if only one server does; what is wrong with each is told beside it.
+/// DNS is ok while one server answers; each server has its own state and detail.
 fn dns(health: &Health) -> Value {
     let servers = health.servers.iter().map(|(address, condition)| {
         let good = matches!(condition, Condition::Good | Condition::Unknown) && !health.down;
@@ -69,7 +69,7 @@ fn dns(health: &Health) -> Value {
 }
 
 fn relay(state: &State) -> Value {
-    let reach = state.relay.reach();
+    let reach = state.relay.availability();
     json!({
         "ok": reach.ok,
         "detail": reach.detail,

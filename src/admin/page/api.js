@@ -1,22 +1,22 @@
-// Asks the daemon, and nobody else. What goes wrong is thrown as one `Trouble`, whatever it is.
+// Requests to the API. Every failure is thrown as an `ApiError`.
 
 const KEY = "rmxd.token";
-const PATIENCE = 10_000;
-// A check or an audit waits for DNS.
-export const LONG = 60_000;
+const TIMEOUT = 10_000;
+// A check or an audit waits for DNS servers.
+export const LONG_TIMEOUT = 60_000;
 
-export class Trouble extends Error {
-  // `status` 0: there was no answer.
+export class ApiError extends Error {
+  // `status` is 0 without a response.
   constructor(status, detail) {
     super(detail);
     this.status = status;
   }
 
-  get wantsToken() {
+  get needsToken() {
     return this.status === 401;
   }
 
-  get isGone() {
+  get isUnreachable() {
     return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504;
   }
 }
@@ -27,8 +27,8 @@ export const token = {
   isSet: () => sessionStorage.getItem(KEY) !== null,
 };
 
-// What GET gives: `parameters` without those that are empty; of a list, each.
-export function get(path, parameters = {}, patience = PATIENCE) {
+// GET. Empty parameters are left out; a list becomes a repeated parameter.
+export function get(path, parameters = {}, timeout = TIMEOUT) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
     for (const one of [value].flat()) {
@@ -36,25 +36,25 @@ export function get(path, parameters = {}, patience = PATIENCE) {
     }
   }
   const text = query.toString();
-  return ask("GET", text ? `${path}?${text}` : path, patience);
+  return request("GET", text ? `${path}?${text}` : path, timeout);
 }
 
-export const remove = (path) => ask("DELETE", path, PATIENCE);
+export const remove = (path) => request("DELETE", path, TIMEOUT);
 
-async function ask(method, path, patience) {
+async function request(method, path, timeout) {
   const headers = { Accept: "application/json" };
   const secret = sessionStorage.getItem(KEY);
   if (secret) headers.Authorization = `Bearer ${secret}`;
   let answer;
   let value = null;
   try {
-    answer = await fetch(`/api/v1/${path}`, { method, headers, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(patience) });
+    answer = await fetch(`/api/v1/${path}`, { method, headers, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(timeout) });
     value = await answer.json().catch(() => null);
   } catch (error) {
     const late = error.name === "TimeoutError";
-    throw new Trouble(0, late ? `no answer within ${patience / 1000} s` : "the daemon doesn't answer");
+    throw new ApiError(0, late ? `no answer within ${timeout / 1000} s` : "the daemon does not answer");
   }
-  if (!answer.ok) throw new Trouble(answer.status, value?.detail || value?.title || `${answer.status} ${answer.statusText}`);
-  if (value === null) throw new Trouble(answer.status, "the answer is no JSON");
+  if (!answer.ok) throw new ApiError(answer.status, value?.detail || value?.title || `${answer.status} ${answer.statusText}`);
+  if (value === null) throw new ApiError(answer.status, "the response is not JSON");
   return value;
 }

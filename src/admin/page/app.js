@@ -1,13 +1,13 @@
-// The page: which view is shown, and the beat at which it asks.
+// The page: the current view, and the refresh cycle.
 //
-// The address says what is shown (`#traffic?domain=...`, `#decision/ID`), so that each view can be kept, sent and gone
-// back from. Nothing is asked while the page can't be seen.
+// The fragment of the URL names the view (`#traffic?domain=...`, `#decision/ID`), so that bookmarks, links and the back button
+// work. A hidden page sends no requests.
 
 import { token } from "./api.js";
 import * as audit from "./audit.js";
 import * as check from "./check.js";
 import * as decisions from "./decisions.js";
-import { byId, complain, say } from "./dom.js";
+import { byId, showProblem, setText } from "./dom.js";
 import { get } from "./api.js";
 import * as now from "./now.js";
 import * as plot from "./plot.js";
@@ -15,15 +15,15 @@ import * as tops from "./tops.js";
 import * as would from "./would.js";
 import { time } from "./words.js";
 
-const BEAT = 2000;
-// What changes slowly, in beats.
-const SLOW = 5;
-const LONGEST = 15_000;
+const PERIOD = 2000;
+// Cycles between two requests for the parts that change slowly.
+const SLOW_CYCLES = 5;
+const LONGEST_WAIT = 15_000;
 const VIEWS = ["traffic", "would", "check", "audit"];
 
 let view = "traffic";
 let home = "traffic";
-let beats = 0;
+let cycles = 0;
 let failures = 0;
 let last = null;
 let timer = null;
@@ -37,42 +37,42 @@ function start() {
   would.start();
   check.start();
   audit.start();
-  addEventListener("hashchange", () => { route(); soon(); });
-  document.addEventListener("visibilitychange", soon);
-  byId("retry").addEventListener("click", soon);
+  addEventListener("hashchange", () => { route(); refreshNow(); });
+  document.addEventListener("visibilitychange", refreshNow);
+  byId("retry").addEventListener("click", refreshNow);
   byId("token-form").addEventListener("submit", unlock);
   byId("skip").addEventListener("click", skip);
   route();
-  beat();
+  cycle();
 }
 
-// Shows what the address names.
+// Shows the view that the URL names.
 function route() {
   const [path, query] = location.hash.slice(1).split("?");
   const [name, id] = path.split("/");
   const parameters = new URLSearchParams(query ?? "");
   if (name === "decision" && id) {
-    place();
-    if (!locked) decisions.show(decoded(id), () => history.replaceState(null, "", `#${home}`));
+    showView();
+    if (!locked) decisions.show(decode(id), () => history.replaceState(null, "", `#${home}`));
     return;
   }
   if (name && !VIEWS.includes(name)) {
-    place();
+    showView();
     return;
   }
   const dialog = byId("decision");
   view = name || "traffic";
   home = location.hash.slice(1) || "traffic";
   if (dialog.open) dialog.close();
-  place();
+  showView();
   if (view === "traffic" && decisions.filter(parameters) && query) byId("latest-title").scrollIntoView();
   if (view === "check") check.prefill(parameters);
   if (view === "audit") audit.prefill(parameters);
-  beats = 0;
+  cycles = 0;
 }
 
-// Of an address that somebody mangled, as it stands.
-function decoded(text) {
+// A broken percent-encoding stays as it is.
+function decode(text) {
   try {
     return decodeURIComponent(text);
   } catch {
@@ -80,13 +80,13 @@ function decoded(text) {
   }
 }
 
-// The address stays: it names the view and its filters.
+// The URL must not change: it names the view and its filters.
 function skip(event) {
   event.preventDefault();
   byId("content").focus();
 }
 
-function place() {
+function showView() {
   for (const section of document.querySelectorAll(".view")) section.hidden = section.id !== (locked ? "token" : view);
   for (const link of document.querySelectorAll(".views a")) {
     if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
@@ -94,37 +94,37 @@ function place() {
   }
 }
 
-function soon() {
+function refreshNow() {
   clearTimeout(timer);
-  beat();
+  cycle();
 }
 
-async function beat() {
+async function cycle() {
   if (locked || document.hidden) return;
   if (running) {
-    // What is asked now may be for a view that nobody looks at any more.
+    // The running cycle may be for the previous view.
     again = true;
     return;
   }
   running = true;
   try {
     await refresh();
-    beats += 1;
-    reached();
+    cycles += 1;
+    showLive();
   } catch (error) {
-    if (error.wantsToken) lock(error);
-    else missed(error);
+    if (error.needsToken) lock(error);
+    else showFailure(error);
   }
   running = false;
   clearTimeout(timer);
-  const wait = again ? 0 : Math.min(LONGEST, BEAT * 2 ** Math.min(failures, 3));
-  if (again) [again, beats] = [false, 0];
-  if (!locked) timer = setTimeout(beat, wait);
+  const wait = again ? 0 : Math.min(LONGEST_WAIT, PERIOD * 2 ** Math.min(failures, 3));
+  if (again) [again, cycles] = [false, 0];
+  if (!locked) timer = setTimeout(cycle, wait);
 }
 
 async function refresh() {
   now.show(await get("status"));
-  const slowly = beats % SLOW === 0;
+  const slowly = cycles % SLOW_CYCLES === 0;
   if (view === "traffic") {
     if (slowly) top();
     const fails = await Promise.allSettled([get("series").then(plot.show), decisions.refresh()]);
@@ -135,43 +135,43 @@ async function refresh() {
   }
 }
 
-// Not waited for: a long history may take longer to be summed up than a beat.
+// Not awaited: summing up a long history may take longer than a cycle.
 function top() {
   if (now.status.history.on) tops.refresh();
-  else tops.off("History is off (history.path is empty).");
+  else tops.off("History is off: history.path is empty.");
 }
 
-function reached() {
+function showLive() {
   failures = 0;
   last = new Date();
   byId("gone").hidden = true;
   document.body.classList.remove("gone");
   byId("link").className = "link good";
-  say(byId("link"), "live");
+  setText(byId("link"), "live");
 }
 
-function missed(error) {
+function showFailure(error) {
   failures += 1;
   const since = last ? ` since ${time(last)}` : "";
-  const words = error.isGone ? `No answer from rmxd${since}: ${error.message}.` : `rmxd says: ${error.message}.`;
-  // One that is lost may be chance.
-  if (failures < 2 && last && error.isGone) return;
+  const words = error.isUnreachable ? `No answer from rmxd${since}: ${error.message}.` : `Error from rmxd: ${error.message}.`;
+  // A single failure may be a coincidence.
+  if (failures < 2 && last && error.isUnreachable) return;
   byId("gone").hidden = false;
-  document.body.classList.toggle("gone", error.isGone);
-  say(byId("gone-text"), `${words} Trying again.`);
+  document.body.classList.toggle("gone", error.isUnreachable);
+  setText(byId("gone-text"), `${words} Retrying.`);
   byId("link").className = "link bad";
-  say(byId("link"), error.isGone ? "no answer" : "in trouble");
+  setText(byId("link"), error.isUnreachable ? "no answer" : "error");
 }
 
 function lock(error) {
   locked = true;
   if (byId("decision").open) byId("decision").close();
-  complain(byId("token-problem"), token.isSet() ? error.message : null);
+  showProblem(byId("token-problem"), token.isSet() ? error.message : null);
   token.drop();
   byId("gone").hidden = true;
   byId("link").className = "link";
-  say(byId("link"), "locked");
-  place();
+  setText(byId("link"), "locked");
+  showView();
   byId("token-form").token.focus();
 }
 
@@ -181,11 +181,11 @@ function unlock(event) {
   token.set(field.value);
   field.value = "";
   locked = false;
-  say(byId("link"), "connecting");
-  place();
+  setText(byId("link"), "connecting");
+  showView();
   byId("content").focus();
   route();
-  soon();
+  refreshNow();
 }
 
 start();

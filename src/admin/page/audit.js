@@ -1,14 +1,14 @@
-// "Audit a domain": where each outgoing address stands, and the records that mend what is missing.
+// "Audit a domain": the result for each sending address, and the DNS records to add.
 
-import { LONG, get } from "./api.js";
+import { LONG_TIMEOUT, get } from "./api.js";
 import { run } from "./check.js";
 import { byId, copier, el, fill } from "./dom.js";
-import { identity as named, spoken } from "./words.js";
+import { identity as named, readable } from "./words.js";
 
 export function start() {
   byId("audit-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    ask();
+    submit();
   });
 }
 
@@ -17,13 +17,13 @@ export function prefill(parameters) {
   if (!parameters.has("domain")) return;
   form.domain.value = parameters.get("domain");
   form.egress.value = parameters.getAll("egress").join("\n");
-  if (form.egress.value) ask();
+  if (form.egress.value) submit();
 }
 
-async function ask() {
+async function submit() {
   const form = byId("audit-form");
   const egress = form.egress.value.split(/[\s,;]+/).filter(Boolean);
-  const answer = await run(form, "asking DNS …", () => get("audit", { domain: form.domain.value.trim(), egress }, LONG));
+  const answer = await run(form, "querying DNS …", () => get("audit", { domain: form.domain.value.trim(), egress }, LONG_TIMEOUT));
   if (!answer) return;
   fill(byId("audit-result"), el("section.panel", { "aria-label": "Result" }, outcome(answer), addresses(answer), remarks(answer)), ...steps(answer));
   byId("audit-result").focus();
@@ -33,7 +33,7 @@ function outcome({ addresses: list, domain, exit }) {
   const words = {
     0: ["accept", "accepted", list.length === 1 ? "is accepted over this address." : `is accepted over all ${list.length} addresses.`],
     1: ["reject", "lost", "would be lost over at least one address."],
-    75: ["defer", "unknown", "can't be judged now, DNS is in trouble; try again later."],
+    75: ["defer", "unknown", "can't be judged now because of a DNS error; try again later."],
   }[exit] ?? ["defer", "unknown", ""];
   return el("p.sentence", {}, el(`span.badge.${words[0]}`, {}, words[1]), ` Mail from ${domain} ${words[2]}`);
 }
@@ -46,20 +46,20 @@ function addresses({ addresses: list }) {
     el("tbody", {}, ...list.map((one) => el("tr", {},
       el("th", { scope: "row" }, el("code", {}, one.address)),
       el("td", {}, one.mx_hosts.length > 0 ? mark(true, one.mx_hosts.map((host) => host.host).join(", ")) : mark(false, "none")),
-      el("td", {}, mark(confirmed(one.ptr), one.names.length > 0 ? `${one.names.join(", ")}${one.ptr === "confirmed" ? "" : ", not confirmed"}` : spoken(one.ptr))),
+      el("td", {}, mark(confirmed(one.ptr), one.names.length > 0 ? `${one.names.join(", ")}${one.ptr === "confirmed" ? "" : ", not confirmed"}` : readable(one.ptr))),
       el("td", {}, mark({ pass: true, fail: false }[one.spf] ?? null, one.spf)),
       ...one.policies.map((policy) => el("td", {}, mark({ accept: true, reject: false }[policy.verdict] ?? null, verdict(policy)))))))));
 }
 
-// No is not "don't know".
+// A DNS error is not a "no".
 const confirmed = (ptr) => (ptr === "confirmed" ? true : ptr === "temperror" ? null : false);
 
 function verdict({ verdict: word, identity, reason, rung }) {
-  if (reason) return `${word}: ${named(identity).replace(":", "")} ${spoken(reason)}`;
-  return rung ? `${word} by ${spoken(rung)}` : word;
+  if (reason) return `${word}: ${named(identity).replace(":", "")} ${readable(reason)}`;
+  return rung ? `${word} by ${readable(rung)}` : word;
 }
 
-// True, false, or not known.
+// `good` is null if the answer is unknown.
 function mark(good, text) {
   const [kind, symbol] = good === true ? ["pass", "✓"] : good === false ? ["fail", "✗"] : ["temperror", "?"];
   return [el(`span.result.${kind}`, { "aria-hidden": "true" }, symbol), " ", text];
@@ -68,14 +68,14 @@ function mark(good, text) {
 function remarks({ addresses: list, remarks: words }) {
   const rows = [
     ...list.flatMap((one) => one.lost.map((why) => ["fail", "✗", `Over ${one.address}: ${why}.`])),
-    ...list.flatMap((one) => one.unknown.map((why) => ["temperror", "?", `Not known of ${one.address}: ${why}.`])),
+    ...list.flatMap((one) => one.unknown.map((why) => ["temperror", "?", `Unknown for ${one.address}: ${why}.`])),
     ...words.map((remark) => ["temperror", "!", remark]),
   ];
   return rows.length > 0 && el("ul.remarks", {}, ...rows.map(([kind, symbol, text]) => el("li", {}, el(`span.result.${kind}`, { "aria-hidden": "true" }, symbol), " ", text)));
 }
 
 function steps({ domain, steps: all }) {
-  const titles = { own: `In the zone of ${domain}`, provider: "To ask the provider of the address for" };
+  const titles = { own: `In the zone of ${domain}`, provider: "Ask the provider of the address for" };
   return Object.entries(titles).map(([zone, title]) => {
     const some = all.filter((step) => step.zone === zone);
     const add = some.flatMap((step) => step.add);

@@ -1,18 +1,17 @@
-// Makes elements. Text goes in as text nodes and attributes by name: there is no way from here to markup, so nothing
-// that came from the network can become any. What a reader couldn't see in it (control characters, marks that turn
-// the direction of writing, blanks without width) is shown as its number.
+// Creates elements. Text is inserted as text nodes and attributes are set by name, so that no text from the network can become
+// markup. Invisible characters (control characters, direction marks, spaces without width) are shown as numbers.
 
 const SVG = "http://www.w3.org/2000/svg";
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 export const byId = (id) => document.getElementById(id);
 
-// A text as it may be shown.
+// Escapes invisible characters.
 export function shown(text) {
   return String(text).replace(UNSEEN, (mark) => `\\u{${mark.codePointAt(0).toString(16)}}`);
 }
 
-// el("td.num", { title: "..." }, "text", node, ...): what is null, undefined or false is left out.
+// el("td.num", { title: "..." }, "text", node, ...); null, undefined and false are left out.
 export function el(name, attributes = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   return build(document.createElement(tag), classes, attributes, children);
@@ -35,7 +34,7 @@ function build(node, classes, attributes, children) {
   return node;
 }
 
-// Puts these in the place of all that is there.
+// Replaces all children.
 export function fill(node, ...children) {
   node.replaceChildren();
   append(node, children);
@@ -49,8 +48,8 @@ function append(node, children) {
   }
 }
 
-// Changes a text only where it is another: whatever reads it aloud is not disturbed.
-export function say(node, text) {
+// Changes a text only if it differs, so that a screen reader doesn't read it again.
+export function setText(node, text) {
   const wanted = shown(text);
   if (node.textContent !== wanted) node.textContent = wanted;
 }
@@ -63,20 +62,20 @@ export function set(node, attributes) {
   }
 }
 
-// Says what went wrong below a form, or takes it back.
-export function complain(node, text) {
+// Shows an error below a form; null removes it.
+export function showProblem(node, text) {
   node.hidden = !text;
-  say(node, text ?? "");
+  setText(node, text ?? "");
 }
 
-// A button that copies a text. Without the clipboard (it is there on loopback and with TLS) the text is copied from a
-// field that nobody sees.
+// A button that copies a text. Browsers have the clipboard API on loopback and with TLS only; otherwise the text is copied from
+// an invisible field.
 export function copier(text, what) {
   const button = el("button.copy", { type: "button", "aria-label": `Copy ${what}` }, "Copy");
   button.addEventListener("click", async () => {
     const done = await copy(text, button);
-    say(button, done ? "Copied" : "Not copied");
-    setTimeout(() => say(button, "Copy"), 1500);
+    setText(button, done ? "Copied" : "Not copied");
+    setTimeout(() => setText(button, "Copy"), 1500);
   });
   return button;
 }
@@ -87,7 +86,7 @@ async function copy(text, beside) {
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      // not allowed: the other way
+      // not allowed: copy from a field
     }
   }
   const field = el("textarea.unseen", { "aria-hidden": "true", tabindex: "-1" });

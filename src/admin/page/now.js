@@ -1,26 +1,26 @@
-// How the daemon is now: the head of the page and the row of tiles, from /api/v1/status.
+// The head of the page and the tiles, from /api/v1/status.
 
-import { byId, el, fill, say, svg } from "./dom.js";
-import { count, lasting, octets, percent, plural, rate } from "./words.js";
+import { byId, el, fill, setText, svg } from "./dom.js";
+import { count, duration, octets, percent, plural, rate } from "./words.js";
 
-// What was said last.
+// The last response.
 export let status = null;
 
 export function show(now) {
   status = now;
-  say(byId("host"), now.hostname);
+  setText(byId("host"), now.hostname);
   document.title = `rmxd on ${now.hostname}`;
-  const monitors = now.mode === "monitor";
+  const isMonitor = now.mode === "monitor";
   const mode = byId("mode");
   mode.hidden = false;
-  mode.className = monitors ? "badge defer" : "badge";
-  say(mode, now.mode);
-  byId("monitor").hidden = !monitors;
-  say(byId("foot"), `rmxd ${now.version}, up for ${lasting(Math.max(1, now.uptime_seconds))}`);
+  mode.className = isMonitor ? "badge defer" : "badge";
+  setText(mode, now.mode);
+  byId("monitor").hidden = !isMonitor;
+  setText(byId("foot"), `rmxd ${now.version}, up for ${duration(Math.max(1, now.uptime_seconds))}`);
   for (const tile of [verdicts, connections, cache, dns, relay, history]) put(tile(now));
 }
 
-// Tiles stay and their texts change: nothing jumps, and who selects a text keeps it.
+// The nodes of a tile stay and only their texts change, so that nothing moves and a selection remains.
 function put({ name, value, unit = "", notes, meter = null, state = "" }) {
   const tiles = byId("tiles");
   let tile = tiles.querySelector(`[data-name="${name}"]`);
@@ -29,15 +29,15 @@ function put({ name, value, unit = "", notes, meter = null, state = "" }) {
     tiles.append(tile);
   }
   tile.className = `tile ${state}`;
-  say(tile.querySelector("b"), value);
-  say(tile.querySelector(".unit"), unit);
+  setText(tile.querySelector("b"), value);
+  setText(tile.querySelector(".unit"), unit);
   const bar = tile.querySelector(".meter");
   bar.hidden = meter === null;
   if (meter !== null) fill(bar, share(meter));
   const lines = notes.filter(Boolean);
   const place = tile.querySelector(".notes");
   if (place.children.length !== lines.length) fill(place, ...lines.map(() => el("span")));
-  lines.forEach((line, at) => say(place.children[at], line));
+  lines.forEach((line, at) => setText(place.children[at], line));
 }
 
 function share(part) {
@@ -49,13 +49,13 @@ function verdicts({ verdicts: all, verdicts_per_second: speed, mode }) {
   const would = mode === "monitor" ? "would be " : "";
   const slow = speed < 1;
   return {
-    name: "Verdicts", value: rate(slow ? speed * 60 : speed), unit: slow ? "a minute" : "a second",
+    name: "Verdicts", value: rate(slow ? speed * 60 : speed), unit: slow ? "per minute" : "per second",
     notes: [`${count(all.accept)} accepted`, `${count(all.reject)} ${would}rejected`, `${count(all.defer)} ${would}deferred`],
   };
 }
 
 function connections({ connections: { open, limit, total } }) {
-  return { name: "Connections", value: count(open), unit: `of ${count(limit)} open`, meter: open / limit, notes: [`${count(total)} so far`] };
+  return { name: "Connections", value: count(open), unit: `of ${count(limit)} open`, meter: open / limit, notes: [`${count(total)} since the start`] };
 }
 
 function cache({ cache: { entries, bytes, limit_bytes: limit, hit_rate: hits } }) {
@@ -69,12 +69,12 @@ function dns({ dns: { ok, detail, servers } }) {
   const odd = servers.filter((server) => !server.ok).map((server) => `${server.address} ${server.detail}`);
   if (!ok) return { name: "DNS", value: "✗ no answer", state: "bad", notes: [detail] };
   const warns = odd.length > 0;
-  return { name: "DNS", value: warns ? "! answers, but" : "✓ answers", state: warns ? "warn" : "good", notes: warns ? odd : servers.map((server) => server.address) };
+  return { name: "DNS", value: warns ? "! answers partly" : "✓ answers", state: warns ? "warn" : "good", notes: warns ? odd : servers.map((server) => server.address) };
 }
 
 function relay({ relay: { ok, detail, next_hop: place, connections: open } }) {
   return {
-    name: "Relay", value: ok ? "✓ reachable" : "✗ not reached", state: ok ? "good" : "bad",
+    name: "Relay", value: ok ? "✓ reachable" : "✗ unreachable", state: ok ? "good" : "bad",
     notes: [place, ok ? plural(open, "connection") : detail],
   };
 }
@@ -82,5 +82,5 @@ function relay({ relay: { ok, detail, next_hop: place, connections: open } }) {
 function history({ history: { on, bytes, dropped } }) {
   if (!on) return { name: "History", value: "off", notes: ["history.path is empty"] };
   const lost = dropped > 0;
-  return { name: "History", value: octets(bytes), unit: "kept", state: lost ? "warn" : "", notes: [lost ? `${plural(dropped, "record")} dropped` : "nothing dropped"] };
+  return { name: "History", value: octets(bytes), unit: "on disk", state: lost ? "warn" : "", notes: [lost ? `${plural(dropped, "record")} dropped` : "no records dropped"] };
 }

@@ -1,18 +1,18 @@
-// The stacked plot: how many verdicts of each kind in each piece of time. Own SVG, in the page's own pixels, so that
-// its text has one size on every screen.
+// The stacked plot: the number of verdicts of each kind per interval. It is SVG in CSS pixels, so that its text has the same
+// size on every screen.
 //
-// The values under the pointer, or under the cursor that the arrow keys move, stand in the legend, which without one
-// shows the totals. For whom a plot is nothing there is the same as a table.
+// The legend shows the values at the pointer or at the cursor, which the arrow keys move, and otherwise the totals. A table
+// has the same data for users of a screen reader.
 
-import { byId, el, fill, say, set, svg } from "./dom.js";
-import { REASONS, count, minute, spoken, time } from "./words.js";
+import { byId, el, fill, setText, set, svg } from "./dom.js";
+import { REASONS, count, minute, readable, time } from "./words.js";
 
 const HEIGHT = 220;
 const LEFT = 46;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 24;
-// No bar is narrower.
+// Minimum width of a bar.
 const NARROWEST = 3.4;
 // Steps that one bar may stand for.
 const MERGES = [1, 2, 3, 6, 12, 30];
@@ -42,7 +42,7 @@ export function start() {
   place.addEventListener("keydown", keys);
 }
 
-// What /api/v1/series said.
+// Shows a response of /api/v1/series.
 export function show(series) {
   // The cursor stays at its time.
   const shift = data && cursor !== null ? Math.round((Date.parse(series.start) - data.start) / series.step_seconds / 1000) : 0;
@@ -53,13 +53,13 @@ export function show(series) {
     series: series.series.map(named).sort((a, b) => a.rank - b.rank),
   };
   if (shift && drawn) cursor = Math.max(0, cursor - Math.round(shift / drawn.merged));
-  if (!picked) wide();
+  if (!picked) chooseSpan();
   draw();
   table();
 }
 
-// An hour, unless all there is came in the last ten minutes.
-function wide() {
+// An hour, or ten minutes if there are no older verdicts.
+function chooseSpan() {
   const old = data.series.some((one) => one.values.slice(0, -600_000 / data.step).some((value) => value > 0));
   minutes = old ? 60 : 10;
   byId("plot-span").querySelector(`[value="${minutes}"]`).checked = true;
@@ -69,16 +69,16 @@ function named(one) {
   const reason = one.reason || null;
   const soft = one.mode === "monitor" && one.verdict !== "accept";
   const key = `${one.verdict}/${reason ?? ""}/${one.mode}`;
-  const name = reason ? `${spoken(reason)}${soft ? ", let through" : ""}` : spoken(one.verdict);
+  const name = reason ? `${readable(reason)}${soft ? ", not enforced" : ""}` : readable(one.verdict);
   const rank = one.verdict === "accept" ? -1 : REASONS.indexOf(reason) + (soft ? 0.5 : 0);
   return { key, name, rank, kind: reason ?? one.verdict, soft, values: one.values };
 }
 
-// The bars of the time that is shown: of each series the sums, the latest last.
+// The sums of each series for each bar, the latest last.
 function bars(width) {
   const steps = Math.min(data.length, (minutes * 60_000) / data.step);
   const merged = MERGES.find((merge) => width / (steps / merge) >= NARROWEST) ?? MERGES.at(-1);
-  // Bars begin at round times, so that they don't change while time goes by.
+  // Bars begin at round times, so that a bar keeps its value from one refresh to the next.
   const end = data.start + data.length * data.step;
   const first = Math.ceil((end - steps * data.step) / (data.step * merged)) * merged * data.step;
   const length = Math.max(0, Math.ceil((end - first) / (data.step * merged)));
@@ -113,7 +113,7 @@ function draw() {
   read();
 }
 
-// It stays while what is in it changes: whoever has the focus there isn't told of it anew.
+// The node stays while its content changes, so that the focus remains and a screen reader doesn't announce it again.
 function frame(place) {
   const node = svg("svg", {
     height: HEIGHT, tabindex: 0, role: "slider", "aria-label": "Verdicts over time; arrow keys move through it", "aria-valuemin": 0,
@@ -122,7 +122,7 @@ function frame(place) {
   return node;
 }
 
-// One path for each series; of a bar only what is there.
+// One path for each series, without empty bars.
 function stack(series, x, y) {
   const below = new Array(drawn.length).fill(0);
   const gap = x(1) - x(0) > 6 ? 1 : 0.4;
@@ -138,7 +138,7 @@ function stack(series, x, y) {
   });
 }
 
-// A round number at or above, with few marks.
+// The next round number, which few marks divide evenly.
 function ceiling(value) {
   if (value <= 4) return 4;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -158,7 +158,7 @@ function clock(x, inner) {
   const whole = (drawn.length * drawn.lasts) / 60_000;
   const apart = (MARKS.find((mark) => (whole / mark) * 64 <= inner.width) ?? 60) * 60_000;
   const group = svg("g.axis");
-  // By the clock of the reader, whose zone may be apart by half an hour.
+  // In local time; a time zone may differ by half an hour.
   const zone = new Date(drawn.first).getTimezoneOffset() * 60_000;
   const first = Math.ceil((drawn.first - zone) / apart) * apart + zone;
   for (let at = first; at < drawn.first + drawn.length * drawn.lasts; at += apart) {
@@ -172,7 +172,7 @@ function clock(x, inner) {
   return group;
 }
 
-// The buttons stay while their series do, so that the focus does.
+// The buttons stay as long as the series are the same, so that the focus remains.
 function legend() {
   const place = byId("legend");
   const keys = drawn.series.map((one) => one.key).join();
@@ -194,26 +194,26 @@ export function swatch({ kind, soft }) {
     svg(`rect.k-${kind}`, { width: 10, height: 10, rx: 2 }));
 }
 
-// The numbers in the legend and the time above it.
+// Updates the numbers of the legend and the time above the plot.
 function read() {
   const at = cursor === null || drawn.length === 0 ? null : Math.min(cursor, drawn.length - 1);
   for (const one of drawn.series) {
     const button = byId("legend").querySelector(`[data-key="${CSS.escape(one.key)}"] b`);
-    if (button) say(button, count(at === null ? one.total : one.sums[at]));
+    if (button) setText(button, count(at === null ? one.total : one.sums[at]));
   }
   const from = drawn.first + (at ?? 0) * drawn.lasts;
   const piece = drawn.lasts < 60_000 ? `${drawn.lasts / 1000} s` : `${drawn.lasts / 60_000} min`;
-  const range = at === null ? `in pieces of ${piece}` : `${time(new Date(from))} to ${time(new Date(from + drawn.lasts))}`;
-  say(byId("plot-time"), range);
+  const range = at === null ? `${piece} per bar` : `${time(new Date(from))} to ${time(new Date(from + drawn.lasts))}`;
+  setText(byId("plot-time"), range);
   const node = byId("plot").querySelector("svg");
   const mark = node?.querySelector(".cursor");
   if (!mark) return;
   mark.setAttribute("visibility", at === null ? "hidden" : "visible");
   mark.setAttribute("x", LEFT + ((at ?? 0) * drawn.inner.width) / Math.max(1, drawn.length));
-  const told = drawn.series.filter((one) => at !== null && one.sums[at] > 0).map((one) => `${one.name} ${count(one.sums[at])}`);
+  const parts = drawn.series.filter((one) => at !== null && one.sums[at] > 0).map((one) => `${one.name} ${count(one.sums[at])}`);
   set(node, {
     "aria-valuenow": at ?? Math.max(0, drawn.length - 1),
-    "aria-valuetext": at === null ? "the whole time" : `${range}: ${told.join(", ") || "nothing"}`,
+    "aria-valuetext": at === null ? "all bars" : `${range}: ${parts.join(", ") || "nothing"}`,
   });
 }
 
@@ -243,7 +243,7 @@ function keys(event) {
   move(to === null ? null : Math.min(last, Math.max(0, to)));
 }
 
-// By minute, the latest first; made only while somebody looks.
+// By minute, the latest first; built only while it is open.
 function table() {
   const details = byId("plot-table");
   if (!details.open || !data) return;

@@ -1,21 +1,20 @@
-// One decision: the verdict in a sentence, the reply, what is known of the message, and the evidence as a tree. A check
-// is shown in the same way.
+// One decision, of the history or of a check: the verdict in a sentence, the reply, facts about the message, and the evidence
+// as a tree.
 
 import { copier, el } from "./dom.js";
-import { IDENTITIES, day, identity as named, lasting, plural, spoken } from "./words.js";
+import { IDENTITIES, day, identity as named, duration, plural, readable } from "./words.js";
 
 const SYMBOL = { pass: "✓", fail: "✗", temperror: "?", none: "–" };
 
 export function badge(record) {
   const soft = isLetThrough(record);
-  return el(`span.badge.${record.verdict}${soft ? ".soft-kind" : ""}`, { title: soft ? "monitor mode: let through" : null }, soft ? `would ${record.verdict}` : record.verdict);
+  return el(`span.badge.${record.verdict}${soft ? ".soft-kind" : ""}`, { title: soft ? "monitor mode: not enforced" : null }, soft ? `would ${record.verdict}` : record.verdict);
 }
 
 export function isLetThrough(record) {
   return record.mode === "monitor" && record.verdict !== "accept";
 }
 
-// The whole of it, as a list of nodes.
 export function view(record) {
   return [
     el("p.sentence", {}, badge(record), " ", ...[sentence(record)].flat()),
@@ -29,30 +28,30 @@ export function view(record) {
 
 function sentence(record) {
   if (record.verdict === "accept") {
-    if (record.outcome?.startsWith("relay_")) return record.outcome === "relay_refused" ? "The relay refused it." : "The relay failed.";
-    if (!record.identity) return "Nothing spoke against it.";
-    return [`${named(record.identity)} ${record.rule}`, record.rung ? ` by ${spoken(record.rung)}` : ""];
+    if (record.outcome?.startsWith("relay_")) return record.outcome === "relay_refused" ? "The relay refused the message." : "The relay failed.";
+    if (!record.identity) return "No rule failed.";
+    return [`${named(record.identity)} ${record.rule}`, record.rung ? ` by ${readable(record.rung)}` : ""];
   }
   const rule = record.rule && el("span.soft", {}, ` (rule ${record.rule})`);
   const whose = record.identity ? `${named(record.identity).replace(":", "")}: ` : "";
-  return [`${whose}${spoken(record.reason)}`, rule, isLetThrough(record) ? ". Monitor mode let it through." : ""];
+  return [`${whose}${readable(record.reason)}`, rule, isLetThrough(record) ? ". Not enforced in monitor mode." : ""];
 }
 
 function facts(record) {
   const names = Array.isArray(record.ptr) ? record.ptr.join(", ") : record.ptr;
   const rows = [
-    ["Id", record.id], ["At", record.at && day(new Date(record.at))],
+    ["Id", record.id], ["Time", record.at && day(new Date(record.at))],
     ["Client", record.client], ["PTR name", names], ["HELO", record.helo], ["MAIL FROM", record.mail_from],
     ["Recipient", record.rcpt], ["From:", list(record.from)], ["Reply-To:", list(record.reply_to)],
-    ["Outcome", record.outcome && spoken(record.outcome)], ["The relay's reply", record.relay_reply], ["Tagged", list(record.tags)],
-    ["Took", record.duration === undefined || record.duration === null ? null : `${lasting(record.duration)}${record.dns_queries === undefined ? "" : `, ${plural(record.dns_queries, "question")} to DNS`}`],
+    ["Outcome", record.outcome && readable(record.outcome)], ["Reply of the relay", record.relay_reply], ["Tagged", list(record.tags)],
+    ["Duration", record.duration === undefined || record.duration === null ? null : `${duration(record.duration)}${record.dns_queries === undefined ? "" : `, ${plural(record.dns_queries, "DNS query", "DNS queries")}`}`],
   ];
   return el("dl.facts", {}, ...rows.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
 const list = (value) => (Array.isArray(value) ? value.join(", ") : value);
 
-// Identities, their rules, the records that were asked.
+// Identities, their rules, the DNS records.
 function tree(record) {
   const findings = record.findings ?? [];
   const seen = new Set();
@@ -64,19 +63,19 @@ function tree(record) {
   }));
 }
 
-// Why there is nothing to show, of a record that doesn't say it.
+// Records of older versions have no notes.
 function guess(own) {
-  if (own.length === 0) return "not looked at";
+  if (own.length === 0) return "not checked";
   return own.every((finding) => !finding.decides && finding.result === "none" && finding.evidence.length === 0) ? "not given" : null;
 }
 
 function rule(finding, record, seen) {
-  const why = finding.rung ? ` by ${spoken(finding.rung)}` : finding.reason ? `: ${spoken(finding.reason)}` : "";
-  const says = record.findings.some((one) => one.decides !== undefined);
-  const decides = says ? finding.decides === true : record.verdict !== "accept" && finding.identity === record.identity && finding.rule === record.rule && finding.result !== "pass";
+  const why = finding.rung ?? finding.reason;
+  const hasDecides = record.findings.some((one) => one.decides !== undefined);
+  const decides = hasDecides ? finding.decides === true : record.verdict !== "accept" && finding.identity === record.identity && finding.rule === record.rule && finding.result !== "pass";
   return el(`li${decides ? ".decides" : ""}`, {},
     el(`span.result.${finding.result}`, { "aria-hidden": "true" }, SYMBOL[finding.result] ?? "·"), " ",
-    el("span", {}, `${finding.rule} of `, el("code", {}, finding.subject || finding.domain), ` ${finding.result}${why} `),
+    el("span", {}, `${finding.rule} of `, el("code", {}, finding.subject || finding.domain), `: ${finding.result}${why ? ` (${readable(why)})` : ""} `),
     el("span.soft", {}, `[${finding.action}]`),
     decides && el("strong.mark", {}, "decides"),
     finding.evidence.length > 0 && el("ul", {}, ...once(finding.evidence).map((evidence) => answer(evidence, seen))));
@@ -90,9 +89,9 @@ function once(evidence) {
 function answer({ question, answer: text, freshness, ttl_left: left, age, took }, seen) {
   const key = `${question} ${text}`;
   const known = {
-    fresh: `asked now, TTL ${lasting(left)}, took ${lasting(took)}`,
-    cached: `cached ${lasting(age)} ago, TTL ${lasting(left)} left`,
-    stale: `stale, ${lasting(age)} old`,
+    fresh: `queried now, TTL ${duration(left)}, took ${duration(took)}`,
+    cached: `cached ${duration(age)} ago, TTL ${duration(left)} left`,
+    stale: `stale, ${duration(age)} old`,
   }[freshness] ?? freshness;
   const again = seen.has(key);
   seen.add(key);

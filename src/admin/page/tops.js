@@ -1,30 +1,30 @@
-// Who is refused most. A click filters the latest decisions.
+// The domains and clients that are refused most. A click filters the latest decisions.
 
 import { get } from "./api.js";
-import { byId, el, fill, say, svg } from "./dom.js";
+import { byId, el, fill, setText, svg } from "./dom.js";
 import { swatch } from "./plot.js";
-import { count, spoken, time } from "./words.js";
+import { count, readable, time } from "./words.js";
 
 let running = false;
 
-// What goes wrong is said here, and is no news of the daemon.
+// An error is shown at these tables only: the daemon may still be reachable.
 export async function refresh() {
   if (running) return;
   running = true;
   try {
     show(await get("top", { minutes: 60 }));
   } catch (error) {
-    for (const place of places()) say(place, `not known now: ${error.message}`);
+    for (const place of places()) setText(place, `unknown: ${error.message}`);
   }
   running = false;
 }
 
 function show({ domains, clients, reaches }) {
-  // Where it is too much to be gone through for a page.
-  for (const place of places()) say(place, reaches ? `since ${time(new Date(reaches))}` : "last hour");
+  // `reaches` is set if the history was too long to be read whole.
+  for (const place of places()) setText(place, reaches ? `since ${time(new Date(reaches))}` : "last hour");
   list(byId("top-domains"), domains, (row) => [
     link({ domain: row.domain }, row.domain || "(none)"),
-    el("span.why", {}, swatch({ kind: row.reason, soft: false }), spoken(row.reason ?? "")),
+    el("span.why", {}, swatch({ kind: row.reason, soft: false }), readable(row.reason ?? "")),
   ]);
   list(byId("top-clients"), clients, (row) => [link({ client: row.client }, row.client)]);
 }
@@ -37,7 +37,7 @@ export function off(why) {
 
 function list(place, rows, cells) {
   if (rows.length === 0) {
-    fill(place, el("p.empty", {}, "Nobody was refused."));
+    fill(place, el("p.empty", {}, "No message was refused."));
     return;
   }
   const most = Math.max(...rows.map((row) => row.count));
@@ -49,5 +49,5 @@ function list(place, rows, cells) {
 }
 
 function link(filter, text) {
-  return el("a.word", { href: `#traffic?${new URLSearchParams(filter)}`, title: "Show its decisions" }, text);
+  return el("a.word", { href: `#traffic?${new URLSearchParams(filter)}`, title: "Show the decisions" }, text);
 }

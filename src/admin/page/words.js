@@ -1,6 +1,6 @@
-// The daemon's words, and how numbers and times are written.
+// Names from the API as text, and the formats of numbers and times.
 
-// In the order in which they are stacked; each has its colour in style.css.
+// In the order of the stacked plot; style.css has a colour for each.
 export const REASONS = [
   "no_such_domain", "no_mx", "null_mx", "mx_unresolvable", "mx_unroutable", "not_an_exchanger", "no_ptr",
   "ptr_not_confirmed", "invalid_domain", "malformed_header", "dns_error", "greylisted", "relaying_denied",
@@ -20,7 +20,7 @@ export const time = (date) => TIME.format(date);
 export const minute = (date) => MINUTE.format(date);
 export const day = (date) => DAY.format(date);
 
-// 0.04, 3.7, 250: with as many digits as say something.
+// Two or three significant digits: 0.042, 3.70, 250.
 export function rate(number) {
   if (number === 0) return "0";
   if (number >= 100) return count(number);
@@ -41,8 +41,8 @@ export function octets(number) {
   return `${at === 0 || rest >= 100 ? Math.round(rest) : rest.toFixed(1)} ${units[at]}`;
 }
 
-// Seconds, in the unit that suits: "under 1 ms", "12 ms", "3.4 s", "2 h 5 min".
-export function lasting(seconds) {
+// Seconds in a suitable unit: "under 1 ms", "12 ms", "3.4 s", "2 h 5 min".
+export function duration(seconds) {
   if (seconds < 0.001) return "under 1 ms";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;
@@ -54,12 +54,12 @@ export function lasting(seconds) {
   return `${Math.floor(hours / 24)} days`;
 }
 
-// "no_such_domain" as it is read.
-export const spoken = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|dns)\b/g, (name) => name.toUpperCase());
+// "no_such_domain" as "no such domain".
+export const readable = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|dns)\b/g, (name) => name.toUpperCase());
 
 const NAMES = { helo: "HELO", ptr: "PTR", mail_from: "MAIL FROM", from: "From:", reply_to: "Reply-To:" };
-// Empty where no rule decided.
-export const identity = (word) => (word ? NAMES[word] ?? spoken(word) : "");
+// Empty if no rule decided.
+export const identity = (word) => (word ? NAMES[word] ?? readable(word) : "");
 
 // An address without its brackets; the null sender keeps them.
 export const bare = (address) => (/^<.+>$/.test(address) ? address.slice(1, -1) : address);

@@ -1,4 +1,4 @@
-//! The part of the remedy that is SPF.
+//! The SPF part of the remedy.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,11 @@ use crate::audit::remedy::{Draft, Zone};
 use crate::smtp::address::DomainName;
 use crate::spf::{InsertionPoint, Policy, Published, SpfResult};
 
-/// MX hosts that a term `mx` may have (RFC 7208 4.6.4); with more it is an error.
-const MOST_HOSTS: usize = 10;
+/// MX hosts for the term `mx` at most (RFC 7208 4.6.4); with more, the result is an error.
+const MAX_HOSTS: usize = 10;
 
 impl Draft<'_> {
-    /// One policy that lets every address.
+    /// Proposes one SPF record that lets all addresses send.
     pub(super) fn policy(&mut self) {
         let domain = self.domain().clone();
         match &self.facts.published {
@@ -35,23 +35,23 @@ impl Draft<'_> {
     }
 
     fn new_policy(&mut self, domain: &DomainName) {
-        let by_mx = (1..=MOST_HOSTS).contains(&self.hosts.len());
+        let by_mx = (1..=MAX_HOSTS).contains(&self.hosts.len());
         let others = self.facts.lines.iter().map(|line| line.address);
         let others: Vec<IpAddr> = others.filter(|address| !by_mx || !self.placed.contains(address)).collect();
         let policy = Policy::first(by_mx).with(&others, InsertionPoint::BeforeRefusals);
         let let_in = if by_mx { "lets the MX hosts send" } else { "lets these addresses send" };
         let why = format!(
-            "{domain} has no SPF record. This one {let_in}. Add what else sends for you, such as a newsletter service; once \
-             nothing is missing, -all in the place of ~all makes it strict."
+            "{domain} has no SPF record. This one {let_in}. Add all other senders, such as a newsletter service; when \
+             the record is complete, -all instead of ~all makes it strict."
         );
         self.step(Zone::Own, why, Vec::new(), vec![MissingRecord::txt(domain, policy.text())]);
     }
 
     fn better_policy(&mut self, domain: &DomainName, policy: &Policy) {
-        let by_mx = policy.lets_exchangers() && self.hosts.len() <= MOST_HOSTS;
-        if policy.asks_exchangers() && self.hosts.len() > MOST_HOSTS {
+        let by_mx = policy.lets_exchangers() && self.hosts.len() <= MAX_HOSTS;
+        if policy.asks_exchangers() && self.hosts.len() > MAX_HOSTS {
             self.remark(format!(
-                "The SPF record of {domain} asks for its MX hosts, and with more than {MOST_HOSTS} of them that is an error (RFC \
+                "The SPF record of {domain} has the term mx, and with more than {MAX_HOSTS} MX hosts that is an error (RFC \
                  7208 4.6.4)."
             ));
         }
@@ -75,20 +75,22 @@ impl Draft<'_> {
         }
         if place == InsertionPoint::First {
             self.remark(format!(
-                "The SPF record of {domain} takes more than ten look-ups, or names another that is missing or broken: for senders \
-                 that no earlier term lets, the result is permerror. Correct what it includes."
+                "The SPF record of {domain} needs more than ten lookups, or includes a record that is missing or broken: for \
+                 senders without a match in an earlier term, the result is permerror. Correct what it includes."
             ));
         }
         if !by_new_host.is_empty() {
             self.remark(format!(
-                "SPF lets {} as soon as the MX records below are there: its record has the term mx.",
+                "SPF lets {} send as soon as the MX records below exist: its record has the term mx.",
                 by_new_host.join(" and ")
             ));
         }
         if !missing.is_empty() {
             let addresses: Vec<String> = missing.iter().map(ToString::to_string).collect();
-            let why =
-                format!("SPF doesn't let {}: the record gets a term for each.", addresses.join(" and "));
+            let why = format!(
+                "SPF doesn't let {} send: the new record has a term for each.",
+                addresses.join(" and ")
+            );
             let better = MissingRecord::txt(domain, policy.with(&missing, place).text());
             self.step(Zone::Own, why, vec![MissingRecord::txt(domain, policy.text())], vec![better]);
         }

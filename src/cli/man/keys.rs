@@ -6,7 +6,6 @@ use crate::cli::config::toml_value;
 use crate::cli::man::{Page, document};
 use crate::config::reference::{Key, Reference, Table};
 
-/// The page.
 pub(super) fn page(reference: &Reference) -> Page {
     let mut roff = document("rmxd.toml", "5", "configuration of rmxd");
     roff.control("SH", ["DESCRIPTION"]);
@@ -39,7 +38,7 @@ fn several(roff: &mut Roff, paragraphs: &[String]) {
     }
 }
 
-/// By its full name, as it stands in messages and in `--set`.
+/// With the full name, as in error messages and in `--set`.
 fn entry(roff: &mut Roff, key: &Key) {
     roff.control("TP", []);
     match &key.default {
@@ -48,7 +47,7 @@ fn entry(roff: &mut Roff, key: &Key) {
     };
     let general = key.name.rsplit('.').next().unwrap_or_default();
     match (&key.default, key.about.as_str()) {
-        (None, _) => roff.text([roman(format!("if not given, as policy.{general}"))]),
+        (None, _) => roff.text([roman(format!("default: the value of policy.{general}"))]),
         (Some(_), "") => roff.text([roman("see [policy]")]),
         (Some(_), about) => roff.text([roman(about)]),
     };

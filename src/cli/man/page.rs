@@ -1,7 +1,6 @@
-//! A page of section 1: what clap knows of a command.
+//! A page of section 1, from the definition of a command in clap.
 //!
-//! Rendered here and not by clap_mangen, which leaves the names of values out of the synopsis and runs the lists and tables of
-//! a command's notes together.
+//! clap_mangen isn't used: it omits the names of values in the synopsis, and it joins the lines of lists and tables.
 
 use clap::builder::PossibleValue;
 use clap::{Arg, Command};
@@ -11,7 +10,7 @@ use crate::cli::man::prose::{paragraphs, prose};
 use crate::cli::man::{Page, document};
 use crate::console::DEFAULT_FILE;
 
-/// The pages of a command and of all below it.
+/// The pages of a command and of all its subcommands.
 pub(super) fn all(command: Command) -> Vec<Page> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
@@ -31,7 +30,7 @@ fn shown(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|command| !command.is_hide_set())
 }
 
-/// As in `rmxd-config-check`.
+/// Such as `rmxd-config-check`.
 fn name(command: &Command) -> &str {
     command.get_display_name().unwrap_or_else(|| command.get_name())
 }
@@ -62,7 +61,7 @@ fn page(command: &Command, above: Option<&Command>) -> Page {
         roff.control("SH", ["FILES"]);
         roff.control("TP", []);
         roff.text([italic(DEFAULT_FILE)]);
-        roff.text([roman("The configuration, unless a command or $RMXD_CONFIG names another.")]);
+        roff.text([roman("The configuration file, unless --config or $RMXD_CONFIG names another one.")]);
     }
     see_also(&mut roff, command, above);
     Page { file: format!("{}.1", name(command)), text: roff.render() }
@@ -72,7 +71,7 @@ fn text(styled: Option<&clap::builder::StyledStr>) -> String {
     styled.map(ToString::to_string).unwrap_or_default()
 }
 
-/// What is said beyond the line at NAME, else that line.
+/// The long help without the line under NAME, or that line if there is no long help.
 fn description(command: &Command) -> String {
     let about = text(command.get_about());
     let long = text(command.get_long_about());
@@ -82,7 +81,7 @@ fn description(command: &Command) -> String {
     }
 }
 
-/// The usage line of `--help`: words in bold, what they stand for in italics.
+/// The usage line of `--help`, with literal words in bold and placeholders in italics.
 fn synopsis(roff: &mut Roff, command: &Command) {
     let usage = command.clone().render_usage().to_string();
     for line in usage.trim_start_matches("Usage:").lines() {
@@ -145,7 +144,7 @@ fn described(roff: &mut Roff, values: &[PossibleValue]) {
     roff.control("RE", []);
 }
 
-/// Its neighbours: the page above, those below, and the configuration.
+/// The parent command, the subcommands, and the configuration.
 fn see_also(roff: &mut Roff, command: &Command, above: Option<&Command>) {
     roff.control("SH", ["SEE ALSO"]);
     let mut pages: Vec<(&str, &str)> = above.map(|above| (name(above), "1")).into_iter().collect();

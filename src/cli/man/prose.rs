@@ -2,11 +2,11 @@
 
 use roff::{Roff, bold, roman};
 
-/// Lines of a table are shown as they are up to this, so that they fit beside the margin of a terminal of 80 columns.
+/// Lines up to this width keep their form: with the margin they fit a terminal of 80 columns.
 const TABLE_WIDTH: usize = 70;
 
-/// A text of paragraphs and indented lines. Indented lines that fit are a table; longer ones, which a terminal has to break, are
-/// items: what stands before the wide gap in bold, the rest indented below it.
+/// Renders paragraphs and indented lines. Indented lines that fit are a table. Longer ones, which a terminal would wrap, are
+/// items: the text before the wide gap in bold, the rest indented below it.
 pub(super) fn prose(roff: &mut Roff, text: &str) {
     let lines: Vec<&str> = text.lines().collect();
     let mut first = true;
@@ -32,7 +32,7 @@ pub(super) fn prose(roff: &mut Roff, text: &str) {
     }
 }
 
-/// Paragraphs, parted by empty lines; from the second on, each begins with this macro.
+/// Renders paragraphs, which empty lines separate; `between` is the macro before each but the first.
 pub(super) fn paragraphs(roff: &mut Roff, text: &str, between: &str) {
     for (number, paragraph) in text.split("\n\n").enumerate() {
         if number > 0 {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paragraphs_tables_and_items_are_told_apart() {
+    fn paragraphs_tables_and_items_are_distinguished() {
         let long = "x".repeat(TABLE_WIDTH);
         let rows = [
             ("one\ntwo\n\nthree", "one\ntwo\n.PP\nthree\n".to_owned()),

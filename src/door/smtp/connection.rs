@@ -7,12 +7,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::door::Door;
 use crate::door::smtp::Settings;
 use crate::door::smtp::incoming::{Chunked, Received, Source, log_too_slow};
 use crate::door::smtp::message::Message;
 use crate::door::smtp::relayed::{Envelope, Relayed, refuse_command};
 use crate::door::smtp::wire::{Ended, Wire};
 use crate::gate::{Client, Gate};
+use crate::net::Stream;
 use crate::relay::{ClientLease, Hold, Relay, TakenBack};
 use crate::session::{self, Effect, Event, Offer, Refusal, Refused, Session};
 use crate::smtp::address::ReversePath;
@@ -24,7 +26,7 @@ use crate::tls;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct SmtpDoor {
     /// The limits of one connection.
     pub settings: Arc<Settings>,
     /// The dialogue's host name and limits.
@@ -37,7 +39,7 @@ pub struct Door {
     pub tls: Option<tls::Acceptor>,
 }
 
-impl Door {
+impl SmtpDoor {
     /// Serves one client until it leaves, makes too many errors, is silent too long, or `stop` is cancelled. Then a command
     /// that is under way is finished, and an open transaction may be completed.
     pub async fn serve<S>(&self, stream: S, client: SocketAddr, stop: CancellationToken)
@@ -81,14 +83,29 @@ impl Door {
 }
 
 /// Turns a client away before a session begins.
-pub async fn refuse_connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hostname: &str, why: &str) {
+async fn refuse_connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hostname: &str, why: &str) {
     let mut wire = Wire::new(stream, std::time::Duration::from_secs(5));
     wire.answer(&Reply::new(421, Enhanced(4, 7, 0), format!("{hostname} {why}")));
     wire.close().await;
 }
 
+impl Door for SmtpDoor {
+    fn serve(
+        &self,
+        stream: Stream,
+        client: SocketAddr,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send {
+        Self::serve(self, stream, client, stop)
+    }
+
+    fn refuse(&self, stream: Stream, why: &str) -> impl Future<Output = ()> + Send {
+        refuse_connection(stream, self.session.hostname.as_str(), why)
+    }
+}
+
 struct Connection<'a, S> {
-    door: &'a Door,
+    door: &'a SmtpDoor,
     wire: Wire<S>,
     reader: CommandReader,
     client: Client,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::door::smtp::Door;
+use crate::door::smtp::SmtpDoor;
 use crate::door::smtp::message::Message;
 use crate::door::smtp::wire::{Ended, Wire};
 use crate::gate::{Client, Transaction};
@@ -38,7 +38,7 @@ pub(super) fn log_too_slow(client: IpAddr, seen: TakenBack) {
 
 /// What a connection lends to a message.
 pub(super) struct Source<'a, S> {
-    pub(super) door: &'a Door,
+    pub(super) door: &'a SmtpDoor,
     pub(super) client: &'a mut Client,
     pub(super) wire: &'a mut Wire<S>,
 }

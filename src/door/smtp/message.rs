@@ -7,7 +7,7 @@
 
 use std::time::SystemTime;
 
-use crate::door::smtp::Door;
+use crate::door::smtp::SmtpDoor;
 use crate::door::smtp::relayed::{Relayed, relayed};
 use crate::gate::{Client, Transaction};
 use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
@@ -66,7 +66,7 @@ impl Message {
     }
 
     /// Takes the next octets: strict CRLF, dot-stuffed; of all so far, `stuffing` are dots that transparency added.
-    pub(super) async fn take(&mut self, door: &Door, client: &mut Client, octets: &[u8], stuffing: u64) {
+    pub(super) async fn take(&mut self, door: &SmtpDoor, client: &mut Client, octets: &[u8], stuffing: u64) {
         self.transaction.gate.received(octets.len());
         // RFC 1870 5: dots that transparency added don't count.
         if self.transaction.gate.octets() - stuffing > door.settings.message && self.refusal().is_none() {
@@ -106,7 +106,7 @@ impl Message {
     }
 
     /// The message has ended, on a CRLF; the reply to it.
-    pub(super) async fn finish(mut self, door: &Door, client: &mut Client) -> Reply {
+    pub(super) async fn finish(mut self, door: &SmtpDoor, client: &mut Client) -> Reply {
         if let Stage::Head(block) = &mut self.stage {
             let block = std::mem::take(block);
             self.judge(door, client, block, Vec::new()).await;
@@ -139,7 +139,7 @@ impl Message {
     }
 
     /// The client is slow while others wait for the relay; the reply, and nothing of the message is delivered.
-    pub(super) fn too_slow(mut self, door: &Door) -> Reply {
+    pub(super) fn too_slow(mut self, door: &SmtpDoor) -> Reply {
         let reply = Reason::TooSlow.plain_reply(door.session.hostname.as_str(), "");
         self.transaction.gate.abort(Reason::TooSlow, reply)
     }
@@ -156,7 +156,7 @@ impl Message {
     }
 
     /// From the header block to the body: the verdict, then DATA, our trace fields and the block to the relay.
-    async fn judge(&mut self, door: &Door, client: &mut Client, block: Vec<u8>, rest: Vec<u8>) {
+    async fn judge(&mut self, door: &SmtpDoor, client: &mut Client, block: Vec<u8>, rest: Vec<u8>) {
         let block = unstuffed(&block);
         let block = mailbox_line::as_field(&block).into_owned();
         if let Err(reply) = self.transaction.gate.header(client, &block).await {
@@ -207,7 +207,7 @@ fn too_big(what: &str, limit: impl std::fmt::Display) -> Reply {
 }
 
 /// The fields that go before the header block.
-async fn trace_fields(door: &Door, client: &mut Client, transaction: &Relayed) -> Vec<u8> {
+async fn trace_fields(door: &SmtpDoor, client: &mut Client, transaction: &Relayed) -> Vec<u8> {
     let Relayed { gate, envelope, .. } = transaction;
     let (id, hostname) = (gate.id(), &door.session.hostname);
     let address = envelope.client.ip();

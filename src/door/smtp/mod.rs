@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use crate::door::smtp::connection::{Door, refuse_connection};
+pub use crate::door::smtp::connection::SmtpDoor;
 use crate::gate::Client;
 use crate::smtp::framing::BareNewline;
 use crate::smtp::pattern::DomainPattern;

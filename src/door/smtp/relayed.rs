@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use compact_str::ToCompactString;
 
-use crate::door::smtp::Door;
+use crate::door::smtp::SmtpDoor;
 use crate::gate::{Client, Permit, Transaction};
 use crate::policy::reason::Reason;
 use crate::relay::{self, ClientInfo, ClientLease, ClientName, Hold, HopReply, NextHopFailure, Recipient};
@@ -63,7 +63,7 @@ impl Relayed {
     /// The reply to one RCPT.
     pub(super) async fn recipient(
         &mut self,
-        door: &Door,
+        door: &SmtpDoor,
         client: &mut Client,
         lease: &ClientLease,
         path: ForwardPath,
@@ -205,7 +205,7 @@ pub(super) fn refuse_command(transaction: &mut Transaction, refusal: Refusal) ->
 
 /// A recipient that rmxd itself refuses (contract 1.7): outside `relay.domains`, or with a route of its own in the local
 /// part, which a server behind might follow.
-fn is_foreign(door: &Door, path: &ForwardPath) -> bool {
+fn is_foreign(door: &SmtpDoor, path: &ForwardPath) -> bool {
     let ours = &door.settings.recipient_domains;
     if ours.is_empty() || path.is_bare_postmaster() {
         return false;

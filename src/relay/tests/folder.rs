@@ -120,14 +120,14 @@ async fn any_message_finds_out_that_the_folder_is_gone_or_back() {
     let elsewhere = home.path().join("elsewhere");
     std::fs::rename(home.path().join("tmp"), &elsewhere).unwrap();
     assert!(deliver(&relay, &[b"x\r\n"]).await.starts_with("DATA 451"));
-    let reach = relay.reach();
+    let reach = relay.availability();
     assert!(!reach.ok && reach.detail.starts_with("the Maildir cannot be written"), "{reach:?}");
     std::fs::rename(elsewhere, home.path().join("tmp")).unwrap();
     assert_eq!(deliver(&relay, &[b"x\r\n"]).await, "END 250 2.0.0 Message stored");
-    assert!(relay.reach().ok);
-    assert!(relay.with_settings(relay.settings().clone()).reach().ok, "a reload knows it still");
+    assert!(relay.availability().ok);
+    assert!(relay.with_settings(relay.settings().clone()).availability().ok, "a reload knows it still");
     assert!(
-        !relay.with_settings(settings(NextHop::Maildir("other".into()))).reach().ok,
+        !relay.with_settings(settings(NextHop::Maildir("other".into()))).availability().ok,
         "of this folder only"
     );
 }

@@ -122,8 +122,8 @@ async fn a_connection_that_waits_serves_only_settings_that_would_make_the_same()
             relay.capabilities(),
             "what is known of the host is known still"
         );
-        assert_eq!(with_settings.reach(), relay.reach());
-        assert!(with_settings.reach().ok, "row {number}");
+        assert_eq!(with_settings.availability(), relay.availability());
+        assert!(with_settings.availability().ok, "row {number}");
         for _ in 0..2 {
             assert_eq!(deliver_as(&with_settings.lease(), &client(), &[MESSAGE]).await, QUEUED);
             assert_eq!(deliver_as(&relay.lease(), &client(), &[MESSAGE]).await, QUEUED);

@@ -1,22 +1,22 @@
-//! Entries side by side, each in two lists, oldest first: that of its kind and that of its network.
+//! All entries in one vector, each in two linked lists, oldest first: that of its kind and that of its network.
 //!
-//! Lists are linked by places in one vector, since trees or a queue for each network would take several times the memory,
-//! and what is bounded here is memory. A place out of range reads as nothing.
+//! The lists are linked by indices into the vector, since trees or a queue for each network would take several times the
+//! memory, and the greylist has to stay small. `get` returns `None` for an index out of range.
 
-use crate::store::greylist::memory::State;
+use crate::store::greylist::state::State;
 use crate::store::greylist::triple::Key;
 
-/// Where an entry is.
+/// Index into [`Arena::entries`].
 pub(super) type EntryIndex = u32;
 /// The end of a list.
 const NONE: EntryIndex = EntryIndex::MAX;
 
-/// Which of its two lists.
+/// One of the two lists of an entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Chain {
-    /// Of all that wait, or of all that passed.
+    /// All waiting entries, or all passed ones.
     Kind = 0,
-    /// Of those of one network that wait.
+    /// The waiting entries of one network.
     Network = 1,
 }
 
@@ -33,7 +33,7 @@ struct Link {
     after: EntryIndex,
 }
 
-/// The two ends of a list.
+/// The ends of a list.
 #[derive(Debug)]
 pub(super) struct List {
     first: EntryIndex,
@@ -52,13 +52,12 @@ impl List {
         self.length as usize
     }
 
-    /// The oldest.
+    /// The oldest entry.
     pub(super) fn first(&self) -> Option<EntryIndex> {
         (self.first != NONE).then_some(self.first)
     }
 }
 
-/// All entries.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     entries: Vec<Entry>,
@@ -66,49 +65,49 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    pub(super) fn get(&self, place: EntryIndex) -> Option<&Entry> {
-        self.entries.get(place as usize)
+    pub(super) fn get(&self, index: EntryIndex) -> Option<&Entry> {
+        self.entries.get(index as usize)
     }
 
     pub(super) fn reserve(&mut self, more: usize) {
         self.entries.reserve_exact(more);
     }
 
-    /// Puts an entry somewhere, into no list yet.
+    /// Stores an entry, without adding it to a list.
     pub(super) fn add(&mut self, key: Key, state: State) -> EntryIndex {
         let entry = Entry { key, state, links: [Link { before: NONE, after: NONE }; 2] };
         let freed = self.free.pop();
-        if let Some((place, old)) =
-            freed.and_then(|place| Some((place, self.entries.get_mut(place as usize)?)))
+        if let Some((index, old)) =
+            freed.and_then(|index| Some((index, self.entries.get_mut(index as usize)?)))
         {
             *old = entry;
-            return place;
+            return index;
         }
         self.entries.push(entry);
-        // The bounds of the greylist are far below.
+        // The greylist's bounds are far below the maximum.
         EntryIndex::try_from(self.entries.len() - 1).unwrap_or(NONE)
     }
 
-    /// Its place is for another one; it is in no list any more.
-    pub(super) fn free(&mut self, place: EntryIndex) {
-        self.free.push(place);
+    /// Frees the index for another entry; the entry must be in no list.
+    pub(super) fn free(&mut self, index: EntryIndex) {
+        self.free.push(index);
     }
 
-    /// As the newest of a list.
-    pub(super) fn append(&mut self, chain: Chain, list: &mut List, place: EntryIndex) {
-        let before = std::mem::replace(&mut list.last, place);
+    /// Adds the entry as the newest of a list.
+    pub(super) fn append(&mut self, chain: Chain, list: &mut List, index: EntryIndex) {
+        let before = std::mem::replace(&mut list.last, index);
         list.length += 1;
         match self.link(chain, before) {
-            Some(link) => link.after = place,
-            None => list.first = place,
+            Some(link) => link.after = index,
+            None => list.first = index,
         }
-        if let Some(link) = self.link(chain, place) {
+        if let Some(link) = self.link(chain, index) {
             *link = Link { before, after: NONE };
         }
     }
 
-    pub(super) fn unlink(&mut self, chain: Chain, list: &mut List, place: EntryIndex) {
-        let Some(Link { before, after }) = self.link(chain, place).copied() else { return };
+    pub(super) fn unlink(&mut self, chain: Chain, list: &mut List, index: EntryIndex) {
+        let Some(Link { before, after }) = self.link(chain, index).copied() else { return };
         match self.link(chain, before) {
             Some(link) => link.after = after,
             None => list.first = after,
@@ -120,8 +119,8 @@ impl Arena {
         list.length = list.length.saturating_sub(1);
     }
 
-    fn link(&mut self, chain: Chain, place: EntryIndex) -> Option<&mut Link> {
-        let [kind, network] = &mut self.entries.get_mut(place as usize)?.links;
+    fn link(&mut self, chain: Chain, index: EntryIndex) -> Option<&mut Link> {
+        let [kind, network] = &mut self.entries.get_mut(index as usize)?.links;
         Some(match chain {
             Chain::Kind => kind,
             Chain::Network => network,
@@ -137,10 +136,10 @@ mod tests {
     fn keys(arena: &Arena, list: &List) -> Vec<u8> {
         let walk = |from: EntryIndex, next: fn(&Link) -> EntryIndex| {
             let mut keys = Vec::new();
-            let mut place = from;
-            while let Some(entry) = arena.get(place) {
+            let mut index = from;
+            while let Some(entry) = arena.get(index) {
                 keys.push(entry.key[0]);
-                place = next(&entry.links[Chain::Kind as usize]);
+                index = next(&entry.links[Chain::Kind as usize]);
             }
             keys
         };
@@ -154,24 +153,24 @@ mod tests {
     #[test]
     fn a_list_keeps_its_order_whatever_leaves_it() {
         let (mut arena, mut list) = (Arena::default(), List::default());
-        let places: Vec<EntryIndex> = (0..5)
+        let indices: Vec<EntryIndex> = (0..5)
             .map(|number| {
-                let place = arena.add([number; 16], State::Passed { last: 0 });
-                arena.append(Chain::Kind, &mut list, place);
-                place
+                let index = arena.add([number; 16], State::Passed { last: 0 });
+                arena.append(Chain::Kind, &mut list, index);
+                index
             })
             .collect();
         assert_eq!(keys(&arena, &list), [0, 1, 2, 3, 4]);
         let steps: [(usize, &[u8]); 5] =
             [(2, &[0, 1, 3, 4]), (0, &[1, 3, 4]), (4, &[1, 3]), (3, &[1]), (1, &[])];
         for (at, left) in steps {
-            arena.unlink(Chain::Kind, &mut list, places[at]);
-            arena.free(places[at]);
+            arena.unlink(Chain::Kind, &mut list, indices[at]);
+            arena.free(indices[at]);
             assert_eq!(keys(&arena, &list), left);
         }
         assert_eq!(list.first(), None);
         let again = arena.add([9; 16], State::Passed { last: 0 });
         arena.append(Chain::Kind, &mut list, again);
-        assert_eq!((keys(&arena, &list), arena.entries.len()), (vec![9], 5), "places are used again");
+        assert_eq!((keys(&arena, &list), arena.entries.len()), (vec![9], 5), "freed indices are used again");
     }
 }

@@ -1,4 +1,4 @@
-//! The greylist's file: a table of hashed triples, and the secret that they are hashed with.
+//! The greylist's file: a table of hashed triples, and the secret of the hash.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,11 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::store::file::{self, OpenError};
-use crate::store::greylist::memory::{Batch, State};
+use crate::store::greylist::memory::Batch;
+use crate::store::greylist::state::State;
 use crate::store::greylist::triple::Key;
 
-/// Time in milliseconds since 1970, network, and which of the two states.
+/// Time in milliseconds since 1970, network, state.
 type Row = (u64, u32, u8);
 const TRIPLES: TableDefinition<'_, &Key, Row> = TableDefinition::new("greylist");
 const SECRETS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("secret");
@@ -19,7 +20,7 @@ const HASH: &str = "hmac-sha256";
 const WAITING: u8 = 0;
 const PASSED: u8 = 1;
 
-/// An open file. One that failed to be written is opened again for the next batch.
+/// An open file. After a failed write, it is opened again for the next batch.
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
@@ -27,7 +28,7 @@ pub(super) struct Disk {
     database: Option<Database>,
 }
 
-/// What was in the file.
+/// The contents of the file.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) secret: [u8; 32],
@@ -44,7 +45,7 @@ impl Disk {
         &self.path
     }
 
-    /// As after an error.
+    /// Closes the file, as after a failed write.
     #[cfg(test)]
     pub(super) fn lose(&mut self) {
         self.database = None;
@@ -52,17 +53,17 @@ impl Disk {
 
     /// Writes the batch, whole or not at all.
     pub(super) fn write(&mut self, mut batch: Batch) -> Result<(), Box<dyn std::error::Error>> {
-        // A tree is written by far the fastest in its order.
+        // A B-tree is written fastest in the order of its keys.
         match &mut batch {
             Batch::All(all) => all.sort_unstable_by_key(|(key, _)| *key),
             Batch::Some(changes) => changes.sort_unstable_by_key(|(key, _)| *key),
         }
-        // After an error redb wants the file opened again.
+        // After an error, redb needs the file to be opened again.
         let database = match self.database.take() {
             Some(database) => database,
             None => file::open(&self.path, |_database| Ok(()))?.0,
         };
-        // What redb doesn't expect to find in a file, it may panic on; the writer has to live on.
+        // redb may panic on a damaged file; the writer thread has to go on.
         let written = catch_unwind(AssertUnwindSafe(|| write(&database, &self.secret, &batch)));
         written.map_err(|_panic| "its contents make no sense")??;
         self.database = Some(database);
@@ -84,7 +85,7 @@ fn write(database: &Database, secret: &[u8; 32], batch: &Batch) -> Result<(), re
                 }
             }
             Batch::All(all) => {
-                // The file may be another one than before.
+                // The file may be a new one.
                 transaction.open_table(SECRETS)?.insert(HASH, secret)?;
                 table.retain(|_, _| false)?;
                 for (key, state) in all {
@@ -122,11 +123,11 @@ fn load(database: &Database) -> Result<Loaded, redb::Error> {
     Ok(Loaded { secret, known })
 }
 
-/// A secret that nobody can guess.
+/// A random secret.
 pub(super) fn random() -> std::io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     let filled = SystemRandom::new().fill(&mut secret);
-    filled.map_err(|_unspecified| std::io::Error::other("the system gives no random numbers"))?;
+    filled.map_err(|_unspecified| std::io::Error::other("the system has no random numbers"))?;
     Ok(secret)
 }
 

@@ -1,8 +1,8 @@
-//! The greylist as a value: who waits, who has passed, and what of it is not on disk yet. No clock, no file.
+//! The greylist in memory: waiting triples, passed triples, and the changes that aren't on disk yet. No clock, no file.
 //!
-//! Times are milliseconds of the wall clock, as they must hold over a restart. Those who wait and those who have passed
-//! are bounded apart, so that no flood of newcomers pushes out who has shown to come again; and of those who wait, one
-//! client network has no more than its share, so that a single host can't push out everybody else's first attempt.
+//! Times are milliseconds of the wall clock, so that they stay valid over a restart. Waiting and passed triples have
+//! separate bounds, so that a flood of new triples can't push out passed ones. A client network may have only its share
+//! of the waiting triples, so that a single host can't push out the first attempts of others.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,61 +10,39 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use crate::store::greylist::arena::{Arena, Chain, EntryIndex, List};
+use crate::store::greylist::state::State;
 use crate::store::greylist::triple::{Key, Triple};
 
-/// How many are remembered.
+/// The largest numbers of triples.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) waiting: usize,
     pub(super) passed: usize,
-    /// Of those who wait, the most of one client network.
+    /// Waiting triples of one client network.
     pub(super) share: usize,
 }
 
-/// When one may come again, and when it is forgotten.
+/// When a retry passes, and when an unused triple expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Times {
     pub(super) delay: u64,
     pub(super) expire: u64,
 }
 
-/// What the greylist says of a triple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GreylistAnswer {
-    /// It came again in time; it is remembered anew from now.
+    /// The retry was in time; the expiry is extended.
     Passed,
-    /// It has to come again, after this.
+    /// The client has to retry after this time.
     Wait(Duration),
 }
 
-/// What is known of a triple.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// It came first at this time, from this network.
-    Waiting { since: u64, network: u32 },
-    /// It came last at this time.
-    Passed { last: u64 },
-}
-
-impl State {
-    fn time(self) -> u64 {
-        match self {
-            Self::Waiting { since, .. } => since,
-            Self::Passed { last } => last,
-        }
-    }
-
-    fn is_expired(self, now: u64, expire: u64) -> bool {
-        now.saturating_sub(self.time()) >= expire
-    }
-}
-
-/// What goes to disk; no state = not known any more.
+/// Entries for the disk; a key without a state is removed there.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Batch {
-    /// In place of all that is there.
+    /// Replaces all entries.
     All(Vec<(Key, State)>),
-    /// The changes.
+    /// Changes some entries.
     Some(Vec<(Key, Option<State>)>),
 }
 
@@ -74,19 +52,18 @@ impl Batch {
     }
 }
 
-/// Everything that is known.
 #[derive(Debug)]
 pub(super) struct Memory {
     bounds: Bounds,
     arena: Arena,
-    places: HashMap<Key, EntryIndex, RandomState>,
+    indices: HashMap<Key, EntryIndex, RandomState>,
     /// Oldest first.
     waiting: List,
     /// Least recently used first.
     passed: List,
-    /// Of those who wait; oldest first.
+    /// The waiting triples of each network, oldest first.
     networks: HashMap<u32, List, RandomState>,
-    /// What differs from what is on disk; `None` = anything may.
+    /// The keys that differ from those on disk; `None` if any may differ.
     changed: Option<HashSet<Key, RandomState>>,
 }
 
@@ -95,7 +72,7 @@ impl Memory {
         Self {
             bounds,
             arena: Arena::default(),
-            places: HashMap::default(),
+            indices: HashMap::default(),
             waiting: List::default(),
             passed: List::default(),
             networks: HashMap::default(),
@@ -103,11 +80,11 @@ impl Memory {
         }
     }
 
-    /// Takes over what was on disk. What lies in the future was written by a clock that was wrong.
+    /// Adds the entries from disk. A time in the future comes from a wrong clock and counts as now.
     pub(super) fn restore(&mut self, mut known: Vec<(Key, State)>, now: u64) {
         known.sort_unstable_by_key(|(_, state)| state.time());
         self.arena.reserve(known.len());
-        self.places.reserve(known.len());
+        self.indices.reserve(known.len());
         for (key, state) in known {
             self.insert(
                 key,
@@ -119,13 +96,13 @@ impl Memory {
         }
     }
 
-    /// How many wait, and how many have passed.
+    /// The numbers of waiting and of passed triples.
     pub(super) fn count(&self) -> (usize, usize) {
         (self.waiting.len(), self.passed.len())
     }
 
-    /// Whether a triple has passed, or how long it has to wait. To come too early doesn't begin the wait anew.
-    pub(super) fn ask(&mut self, triple: &Triple, now: u64, times: Times) -> GreylistAnswer {
+    /// Whether a triple passes, or how long it has to wait. A retry that is too early doesn't restart the wait.
+    pub(super) fn check(&mut self, triple: &Triple, now: u64, times: Times) -> GreylistAnswer {
         let Triple { key, network } = *triple;
         let known = self.state(&key);
         let known = known.filter(|state| !state.is_expired(now, times.expire));
@@ -135,7 +112,7 @@ impl Memory {
                 return GreylistAnswer::Passed;
             }
             Some(State::Waiting { since, .. }) if since <= now => since,
-            // New, forgotten, or the clock was put back.
+            // New, expired, or the clock was set back.
             Some(State::Waiting { .. }) | None => {
                 self.put(key, State::Waiting { since: now, network });
                 now
@@ -150,43 +127,45 @@ impl Memory {
         }
     }
 
-    /// Forgets who was not seen for so long, at most this many.
-    pub(super) fn forget(&mut self, now: u64, expire: u64, most: usize) {
-        for _ in 0..most {
+    /// Removes expired triples, at most `max`.
+    pub(super) fn remove_expired(&mut self, now: u64, expire: u64, max: usize) {
+        for _ in 0..max {
             let oldest = [&self.waiting, &self.passed].map(List::first);
-            let oldest = oldest.into_iter().flatten().filter_map(|place| self.arena.get(place));
+            let oldest = oldest.into_iter().flatten().filter_map(|index| self.arena.get(index));
             let mut expired =
                 oldest.filter(|entry| entry.state.is_expired(now, expire)).map(|entry| entry.key);
             let Some(key) = expired.next() else { return };
             self.remove(&key);
-            self.changed(key);
+            self.mark_changed(key);
         }
     }
 
-    /// What is to be written; it counts as written from now on.
+    /// The changes since the last batch; they count as written from now on.
     pub(super) fn take_batch(&mut self) -> Batch {
         match self.changed.replace(HashSet::default()) {
-            None => Batch::All(self.places.keys().filter_map(|key| Some((*key, self.state(key)?))).collect()),
+            None => {
+                Batch::All(self.indices.keys().filter_map(|key| Some((*key, self.state(key)?))).collect())
+            }
             Some(keys) => Batch::Some(keys.into_iter().map(|key| (key, self.state(&key))).collect()),
         }
     }
 
-    /// A batch could not be written: the next one holds everything.
-    pub(super) fn distrust_disk(&mut self) {
+    /// Makes the next batch contain all entries, after a failed write.
+    pub(super) fn rewrite_all(&mut self) {
         self.changed = None;
     }
 
     fn put(&mut self, key: Key, state: State) {
         self.insert(key, state);
-        self.changed(key);
+        self.mark_changed(key);
     }
 
-    fn changed(&mut self, key: Key) {
-        let most = self.bounds.waiting + self.bounds.passed;
+    fn mark_changed(&mut self, key: Key) {
+        let max = self.bounds.waiting + self.bounds.passed;
         if let Some(changed) = &mut self.changed {
             changed.insert(key);
-            // A disk that takes nothing for so long costs no more memory than writing everything anew.
-            if changed.len() > most {
+            // Bounds the memory while the disk can't be written: then a full rewrite is cheaper than the changes.
+            if changed.len() > max {
                 self.changed = None;
             }
         }
@@ -202,42 +181,42 @@ impl Memory {
                 own.or(all).and_then(List::first)
             }
         };
-        if let Some(oldest) = oldest.and_then(|place| self.arena.get(place)).map(|entry| entry.key) {
+        if let Some(oldest) = oldest.and_then(|index| self.arena.get(index)).map(|entry| entry.key) {
             self.remove(&oldest);
-            self.changed(oldest);
+            self.mark_changed(oldest);
         }
-        let place = self.arena.add(key, state);
+        let index = self.arena.add(key, state);
         match state {
-            State::Passed { .. } => self.arena.append(Chain::Kind, &mut self.passed, place),
+            State::Passed { .. } => self.arena.append(Chain::Kind, &mut self.passed, index),
             State::Waiting { network, .. } => {
-                self.arena.append(Chain::Kind, &mut self.waiting, place);
-                self.arena.append(Chain::Network, self.networks.entry(network).or_default(), place);
+                self.arena.append(Chain::Kind, &mut self.waiting, index);
+                self.arena.append(Chain::Network, self.networks.entry(network).or_default(), index);
             }
         }
-        self.places.insert(key, place);
+        self.indices.insert(key, index);
     }
 
     fn remove(&mut self, key: &Key) {
         let Some(state) = self.state(key) else { return };
-        let Some(place) = self.places.remove(key) else { return };
+        let Some(index) = self.indices.remove(key) else { return };
         match state {
-            State::Passed { .. } => self.arena.unlink(Chain::Kind, &mut self.passed, place),
+            State::Passed { .. } => self.arena.unlink(Chain::Kind, &mut self.passed, index),
             State::Waiting { network, .. } => {
-                self.arena.unlink(Chain::Kind, &mut self.waiting, place);
+                self.arena.unlink(Chain::Kind, &mut self.waiting, index);
                 if let Some(own) = self.networks.get_mut(&network) {
-                    self.arena.unlink(Chain::Network, own, place);
+                    self.arena.unlink(Chain::Network, own, index);
                     if own.len() == 0 {
                         self.networks.remove(&network);
                     }
                 }
             }
         }
-        self.arena.free(place);
+        self.arena.free(index);
     }
 
     fn state(&self, key: &Key) -> Option<State> {
-        let place = self.places.get(key)?;
-        Some(self.arena.get(*place)?.state)
+        let index = self.indices.get(key)?;
+        Some(self.arena.get(*index)?.state)
     }
 }
 
@@ -259,104 +238,104 @@ mod tests {
         Memory::new(BOUNDS)
     }
 
-    /// Milliseconds to wait; `None` = passed.
-    fn ask(memory: &mut Memory, number: u64, network: u32, now: u64) -> Option<u64> {
-        match memory.ask(&triple(number, network), START + now, TIMES) {
+    /// Milliseconds to wait; `None` if the triple passed.
+    fn check(memory: &mut Memory, number: u64, network: u32, now: u64) -> Option<u64> {
+        match memory.check(&triple(number, network), START + now, TIMES) {
             GreylistAnswer::Passed => None,
             GreylistAnswer::Wait(wait) => Some(u64::try_from(wait.as_millis()).unwrap()),
         }
     }
 
     #[test]
-    fn who_comes_again_after_the_delay_passes_and_use_keeps_it_so() {
+    fn a_retry_after_the_delay_passes_and_each_use_extends_the_expiry() {
         let rows: [(&str, &[(u64, Option<u64>)]); 7] = [
             ("on time", &[(0, Some(300)), (300, None), (301, None)]),
-            ("too early, which doesn't begin anew", &[(0, Some(300)), (299, Some(1)), (300, None)]),
+            ("too early, which doesn't restart the wait", &[(0, Some(300)), (299, Some(1)), (300, None)]),
             ("late, but in time", &[(0, Some(300)), (9_999, None)]),
-            ("forgotten while it waited", &[(0, Some(300)), (10_000, Some(300)), (10_300, None)]),
-            ("use renews", &[(0, Some(300)), (300, None), (10_299, None), (20_298, None)]),
-            ("forgotten without use", &[(0, Some(300)), (300, None), (10_300, Some(300)), (10_600, None)]),
+            ("expired while it waited", &[(0, Some(300)), (10_000, Some(300)), (10_300, None)]),
+            ("each use extends the expiry", &[(0, Some(300)), (300, None), (10_299, None), (20_298, None)]),
+            ("expired without use", &[(0, Some(300)), (300, None), (10_300, Some(300)), (10_600, None)]),
             (
-                "the clock is put back, and goes on",
+                "the clock is set back, and goes on",
                 &[(9_000, Some(300)), (0, Some(300)), (300, None), (200, None)],
             ),
         ];
-        for (what, visits) in rows {
+        for (what, attempts) in rows {
             let mut memory = memory();
-            for (now, expected) in visits {
-                assert_eq!(ask(&mut memory, 1, 1, *now), *expected, "{what}, at {now}");
+            for (now, expected) in attempts {
+                assert_eq!(check(&mut memory, 1, 1, *now), *expected, "{what}, at {now}");
             }
         }
     }
 
     #[test]
-    fn one_triple_says_nothing_of_another() {
+    fn one_triple_does_not_affect_another() {
         let mut memory = memory();
-        assert_eq!(ask(&mut memory, 1, 1, 0), Some(300));
-        assert_eq!(ask(&mut memory, 2, 1, 300), Some(300));
-        assert_eq!((ask(&mut memory, 1, 1, 300), memory.count()), (None, (1, 1)));
+        assert_eq!(check(&mut memory, 1, 1, 0), Some(300));
+        assert_eq!(check(&mut memory, 2, 1, 300), Some(300));
+        assert_eq!((check(&mut memory, 1, 1, 300), memory.count()), (None, (1, 1)));
     }
 
     #[test]
-    fn a_flood_is_bounded_and_pushes_out_the_oldest_that_wait_and_none_that_passed() {
+    fn a_flood_is_bounded_and_pushes_out_the_oldest_waiting_and_no_passed_triples() {
         let mut memory = memory();
         for number in 1..=2 {
-            ask(&mut memory, number, 1, 0);
-            assert_eq!(ask(&mut memory, number, 1, 300), None);
+            check(&mut memory, number, 1, 0);
+            assert_eq!(check(&mut memory, number, 1, 300), None);
         }
         for number in 100..1_000 {
-            ask(&mut memory, number, u32::try_from(number).unwrap(), 400);
+            check(&mut memory, number, u32::try_from(number).unwrap(), 400);
             assert!(memory.count().0 <= 8 && memory.networks.len() <= 8);
         }
         assert_eq!(memory.count(), (8, 2));
-        assert_eq!((ask(&mut memory, 1, 1, 700), ask(&mut memory, 2, 1, 700)), (None, None));
-        assert_eq!(ask(&mut memory, 992, 992, 700), None, "the latest are still there");
-        assert_eq!(ask(&mut memory, 500, 500, 700), Some(300), "older ones are not");
+        assert_eq!((check(&mut memory, 1, 1, 700), check(&mut memory, 2, 1, 700)), (None, None));
+        assert_eq!(check(&mut memory, 992, 992, 700), None, "the latest are still stored");
+        assert_eq!(check(&mut memory, 500, 500, 700), Some(300), "older ones are not");
     }
 
     #[test]
-    fn a_network_pushes_out_its_own_before_those_of_others() {
+    fn a_network_pushes_out_its_own_triples_before_those_of_others() {
         let mut memory = memory();
-        ask(&mut memory, 1, 1, 0);
+        check(&mut memory, 1, 1, 0);
         for number in 100..200 {
-            ask(&mut memory, number, 2, 0);
+            check(&mut memory, number, 2, 0);
         }
         assert_eq!(memory.count(), (4, 0));
-        assert_eq!(ask(&mut memory, 1, 1, 300), None);
-        assert_eq!(ask(&mut memory, 199, 2, 300), None);
-        assert_eq!(ask(&mut memory, 196, 2, 300), Some(300));
+        assert_eq!(check(&mut memory, 1, 1, 300), None);
+        assert_eq!(check(&mut memory, 199, 2, 300), None);
+        assert_eq!(check(&mut memory, 196, 2, 300), Some(300));
     }
 
     #[test]
-    fn of_those_who_passed_the_one_that_is_longest_unused_goes_first() {
+    fn of_the_passed_triples_the_least_recently_used_goes_first() {
         let mut memory = memory();
         for number in 1..=4 {
-            ask(&mut memory, number, 1, number);
-            ask(&mut memory, number, 1, 400 + number);
+            check(&mut memory, number, 1, number);
+            check(&mut memory, number, 1, 400 + number);
         }
-        ask(&mut memory, 1, 1, 500);
-        ask(&mut memory, 5, 1, 500);
-        assert_eq!(ask(&mut memory, 5, 1, 800), None);
+        check(&mut memory, 1, 1, 500);
+        check(&mut memory, 5, 1, 500);
+        assert_eq!(check(&mut memory, 5, 1, 800), None);
         assert_eq!(memory.count(), (0, 4));
-        assert_eq!(ask(&mut memory, 1, 1, 900), None);
-        assert_eq!(ask(&mut memory, 2, 1, 900), Some(300));
+        assert_eq!(check(&mut memory, 1, 1, 900), None);
+        assert_eq!(check(&mut memory, 2, 1, 900), Some(300));
     }
 
     #[test]
-    fn who_was_not_seen_for_long_is_forgotten_bit_by_bit() {
+    fn expired_triples_are_removed_bit_by_bit() {
         let mut memory = memory();
         for number in 1..=3 {
-            ask(&mut memory, number, 1, number);
+            check(&mut memory, number, 1, number);
         }
-        ask(&mut memory, 1, 1, 400);
+        check(&mut memory, 1, 1, 400);
         memory.take_batch();
-        memory.forget(START + 10_002, TIMES.expire, 10);
+        memory.remove_expired(START + 10_002, TIMES.expire, 10);
         assert_eq!(memory.count(), (1, 1));
         assert_eq!(memory.take_batch(), Batch::Some(vec![(triple(2, 1).key, None)]));
-        memory.forget(START + 20_000, TIMES.expire, 1);
+        memory.remove_expired(START + 20_000, TIMES.expire, 1);
         assert_eq!(memory.count(), (0, 1));
-        memory.forget(START + 20_000, TIMES.expire, 1);
-        assert_eq!((memory.count(), memory.places.len(), memory.networks.len()), ((0, 0), 0, 0));
+        memory.remove_expired(START + 20_000, TIMES.expire, 1);
+        assert_eq!((memory.count(), memory.indices.len(), memory.networks.len()), ((0, 0), 0, 0));
     }
 
     #[test]
@@ -365,11 +344,11 @@ mod tests {
         let mut copy: HashMap<Key, State> = HashMap::new();
         for step in 0..2_000_u64 {
             let number = step * step % 37;
-            ask(&mut memory, number, u32::try_from(number % 5).unwrap(), step * 40);
-            memory.forget(START + step * 40, TIMES.expire, 2);
+            check(&mut memory, number, u32::try_from(number % 5).unwrap(), step * 40);
+            memory.remove_expired(START + step * 40, TIMES.expire, 2);
             if step % 7 == 0 {
                 if step % 77 == 0 {
-                    memory.distrust_disk();
+                    memory.rewrite_all();
                 }
                 match memory.take_batch() {
                     Batch::All(all) => copy = all.into_iter().collect(),
@@ -383,7 +362,7 @@ mod tests {
                     }
                 }
                 let real: HashMap<Key, State> =
-                    memory.places.keys().map(|key| (*key, memory.state(key).unwrap())).collect();
+                    memory.indices.keys().map(|key| (*key, memory.state(key).unwrap())).collect();
                 assert_eq!(copy, real, "step {step}");
                 let mut restored = Memory::new(BOUNDS);
                 restored.restore(copy.clone().into_iter().collect(), START + step * 40);
@@ -394,16 +373,16 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_no_disk_takes_are_bounded() {
+    fn changes_that_can_not_be_written_are_bounded() {
         let mut memory = memory();
         for number in 0..1_000 {
-            ask(&mut memory, number, u32::try_from(number).unwrap(), 0);
+            check(&mut memory, number, u32::try_from(number).unwrap(), 0);
         }
         assert!(matches!(memory.take_batch(), Batch::All(all) if all.len() == 8));
     }
 
     #[test]
-    fn what_a_wrong_clock_wrote_does_not_wait_for_ever() {
+    fn a_time_in_the_future_counts_as_now() {
         let mut memory = memory();
         let (waiting, passed) = (triple(1, 1), triple(2, 1));
         let future = START * 1_000;
@@ -412,9 +391,9 @@ mod tests {
             (waiting.key, State::Waiting { since: future, network: 1 }),
         ];
         memory.restore(known, START);
-        assert_eq!(ask(&mut memory, 2, 1, 1), None);
-        assert_eq!(ask(&mut memory, 1, 1, 300), None);
-        memory.forget(START + 10_300, TIMES.expire, 9);
+        assert_eq!(check(&mut memory, 2, 1, 1), None);
+        assert_eq!(check(&mut memory, 1, 1, 300), None);
+        memory.remove_expired(START + 10_300, TIMES.expire, 9);
         assert_eq!(memory.count(), (0, 0));
     }
 }

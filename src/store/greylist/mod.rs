@@ -1,11 +1,12 @@
-//! The greylist: a client that comes again with the same sender and recipient after a while is a mail server.
+//! The greylist: a client that retries with the same sender and recipient after a delay is a mail server.
 //!
-//! Every question is answered from memory, in microseconds and without a disk; a thread writes what changed once a
-//! second. A disk that is full or broken costs nothing but what a restart would have remembered, and the log says so.
+//! Each check uses memory only and takes microseconds; a thread writes the changes once a second. With a full or broken
+//! disk the greylist works on, and only a restart would lose its entries; the log has an error then.
 
 mod arena;
 mod disk;
 mod memory;
+mod state;
 #[cfg(test)]
 mod tests;
 mod triple;
@@ -28,32 +29,31 @@ use crate::store::greylist::memory::{Bounds, Memory, Times};
 use crate::store::greylist::triple::Hasher;
 pub use crate::store::greylist::triple::Triple;
 
-/// When all of it is in use, about 80 MiB of memory and 140 MiB on disk. One network may have a sixteenth of those who
-/// wait.
+/// At these bounds the greylist takes about 80 MiB of memory and 140 MiB on disk. One network may have a sixteenth of the
+/// waiting triples.
 const BOUNDS: Bounds = Bounds { waiting: 500_000, passed: 400_000, share: 31_250 };
-/// How often what changed is written.
+/// How often changes are written.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How many intervals pass before a file that could not be written is tried again.
-const PAUSE: u32 = 10;
-/// Who was not seen for so long is forgotten, so many in one interval.
-const FORGOTTEN: usize = 10_000;
+/// How many intervals after a failed write the next one is tried.
+const RETRY_INTERVALS: u32 = 10;
+/// The most expired triples that one interval removes.
+const MAX_EXPIRED: usize = 10_000;
 
-/// `[greylist]`, and what makes a client network.
+/// `[greylist]`, and the prefixes of a client network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The file.
     pub path: PathBuf,
-    /// A client may pass when it comes again after this.
+    /// A retry passes after this time.
     pub delay: Duration,
-    /// A triple is forgotten when it was not used for this long.
+    /// An unused triple is removed after this time.
     pub expire: Duration,
-    /// IPv4 addresses with this many bits in common are one client.
+    /// IPv4 addresses with this many leading bits in common are one client.
     pub prefix_v4: u8,
     /// The same for IPv6.
     pub prefix_v6: u8,
 }
 
-/// A greylist; clones share what is known. When the last one goes, what is not on disk yet is written.
+/// Clones share one store. Dropping the last clone writes the changes that aren't on disk yet.
 #[derive(Debug, Clone)]
 pub struct Greylist {
     store: Arc<Store>,
@@ -61,16 +61,16 @@ pub struct Greylist {
 }
 
 impl Greylist {
-    /// Opens the file, and makes it if it isn't there.
+    /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// It can't be opened or made, isn't a whole file of ours, or is in use.
+    /// The file can't be opened or made, is damaged or not one of rmxd, or is in use.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         let (disk, Loaded { secret, known }) = Disk::open(&settings.path)?;
         let mut memory = Memory::new(BOUNDS);
         memory.restore(known, now());
         let (waiting, passed) = memory.count();
-        tracing::info!(path = %disk.path().display(), waiting, passed, "greylist");
+        tracing::info!(path = %disk.path().display(), waiting, passed, "the greylist is open");
         let shared = Arc::new(Shared::new(memory, &settings, Some(disk)));
         let writer =
             Writer::start(&shared).map_err(|error| OpenError::Io { path: settings.path.clone(), error })?;
@@ -78,34 +78,34 @@ impl Greylist {
         Ok(Self { store: Arc::new(store), settings: Arc::new(settings) })
     }
 
-    /// One that knows nothing and writes nothing.
+    /// Makes an empty greylist that is never written to disk.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system has no random numbers.
     pub fn in_memory(settings: Settings) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(Memory::new(BOUNDS), &settings, None));
         let store = Store { hasher: Hasher::new(&disk::random()?), shared, _writer: None };
         Ok(Self { store: Arc::new(store), settings: Arc::new(settings) })
     }
 
-    /// The same store by other settings; its file stays the one that is open. Both can be asked, each by its own.
+    /// The same store with other settings; the open file stays. Both greylists can be used, each with its own settings.
     #[must_use]
     pub fn with_settings(&self, settings: Settings) -> Self {
         Self { store: Arc::clone(&self.store), settings: Arc::new(settings) }
     }
 
-    /// From now on, who isn't seen any more is forgotten by the settings of this one.
-    pub fn take_over(&self) {
+    /// Lets triples expire by the settings of this greylist from now on.
+    pub fn apply_expiry(&self) {
         self.store.shared.expire.store(milliseconds(self.settings.expire), Ordering::Relaxed);
     }
 
-    /// How long a triple waits that comes for the first time.
+    /// How long a new triple waits.
     #[must_use]
     pub fn delay(&self) -> Duration {
         self.settings.delay
     }
 
-    /// Client, domain of the sender (empty for the null sender) and recipient.
+    /// `domain` is that of the sender, empty for the null sender.
     #[must_use]
     pub fn triple(&self, client: IpAddr, domain: &str, recipient: &ForwardPath) -> Triple {
         let client = client.to_canonical();
@@ -114,25 +114,25 @@ impl Greylist {
         self.store.hasher.triple(network, domain, recipient)
     }
 
-    /// A triple comes: may it pass? A new one is remembered, one that passes is remembered anew.
+    /// Whether a delivery attempt may pass. A new triple is stored, and the expiry of one that passes is extended.
     #[must_use]
-    pub fn ask(&self, triple: &Triple) -> GreylistAnswer {
-        self.ask_at(triple, now())
+    pub fn check(&self, triple: &Triple) -> GreylistAnswer {
+        self.check_at(triple, now())
     }
 
-    fn ask_at(&self, triple: &Triple, now: u64) -> GreylistAnswer {
+    fn check_at(&self, triple: &Triple, now: u64) -> GreylistAnswer {
         let Settings { delay, expire, .. } = *self.settings;
         let times = Times { delay: milliseconds(delay), expire: milliseconds(expire) };
-        lock(&self.store.shared.memory).ask(triple, now, times)
+        lock(&self.store.shared.memory).check(triple, now, times)
     }
 
-    /// How many triples wait, and how many have passed.
+    /// The numbers of waiting and of passed triples.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
         lock(&self.store.shared.memory).count()
     }
 
-    /// Writes what is not on disk yet. Takes as long as the disk does.
+    /// Writes the changes that aren't on disk yet; blocks as long as the disk takes.
     pub fn flush(&self) {
         self.store.shared.write(now(), true);
     }
@@ -145,13 +145,13 @@ struct Store {
     _writer: Option<Writer>,
 }
 
-/// What the sessions and the writer share.
+/// The state that sessions and the writer share.
 #[derive(Debug)]
 struct Shared {
     memory: Mutex<Memory>,
-    /// As it was set last, in milliseconds.
+    /// In milliseconds.
     expire: AtomicU64,
-    /// Taken before `memory`.
+    /// Locked before `memory`.
     disk: Mutex<Option<Target>>,
     stop: Mutex<bool>,
     stopped: Condvar,
@@ -160,7 +160,7 @@ struct Shared {
 #[derive(Debug)]
 struct Target {
     disk: Disk,
-    /// Intervals to let pass, as the file could not be written.
+    /// Intervals until the next try, after a failed write.
     pause: u32,
     failing: bool,
 }
@@ -176,17 +176,17 @@ impl Shared {
         }
     }
 
-    /// Forgets what is too old, and writes what changed.
-    fn write(&self, now: u64, at_once: bool) {
+    /// Removes expired triples, and writes the changes; with `force` even soon after a failed write.
+    fn write(&self, now: u64, force: bool) {
         let mut target = lock(&self.disk);
         let Some(target) = &mut *target else { return };
-        if target.pause > 0 && !at_once {
+        if target.pause > 0 && !force {
             target.pause -= 1;
             return;
         }
         let batch = {
             let mut memory = lock(&self.memory);
-            memory.forget(now, self.expire.load(Ordering::Relaxed), FORGOTTEN);
+            memory.remove_expired(now, self.expire.load(Ordering::Relaxed), MAX_EXPIRED);
             memory.take_batch()
         };
         if batch.is_empty() {
@@ -199,17 +199,17 @@ impl Shared {
             Ok(()) if failed_before => tracing::info!(%path, "the greylist can be written again"),
             Ok(()) => {}
             Err(error) => {
-                lock(&self.memory).distrust_disk();
-                target.pause = PAUSE;
+                lock(&self.memory).rewrite_all();
+                target.pause = RETRY_INTERVALS;
                 if !failed_before {
-                    tracing::error!(%path, %error, "the greylist can't be written, a restart would forget it");
+                    tracing::error!(%path, %error, "the greylist can't be written; a restart would lose its entries");
                 }
             }
         }
     }
 }
 
-/// The thread that writes. Dropping it writes what is left.
+/// The writer thread. Dropping it writes the remaining changes.
 #[derive(Debug)]
 struct Writer {
     shared: Arc<Shared>,
@@ -241,17 +241,17 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the greylist's writer died");
+            tracing::error!("the greylist's writer thread panicked");
         }
     }
 }
 
-/// What a panic left behind is whole: each holder changes one entry after the other.
+/// The data is consistent even after a panic: each holder of the lock changes one entry after the other.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Milliseconds since 1970: the only clock that goes on over a restart.
+/// Milliseconds since 1970: the wall clock is the only one that a restart doesn't reset.
 fn now() -> u64 {
     milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

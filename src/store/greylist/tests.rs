@@ -1,4 +1,4 @@
-//! The greylist with its file: what a restart remembers, what a crash leaves, what can be wrong with a file.
+//! The greylist with its file: restarts, crashes and damaged files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,19 +30,19 @@ fn triple(greylist: &Greylist, client: &str, domain: &str, recipient: &str) -> T
     greylist.triple(client.parse().unwrap(), domain, &ForwardPath::parse(recipient).unwrap())
 }
 
-/// Seconds to wait at this second; 0 = passed.
-fn ask(greylist: &Greylist, triple: &Triple, at: u64) -> u64 {
-    match greylist.ask_at(triple, *START + at * 1000) {
+/// Seconds to wait at this second; 0 if the triple passed.
+fn check(greylist: &Greylist, triple: &Triple, at: u64) -> u64 {
+    match greylist.check_at(triple, *START + at * 1000) {
         GreylistAnswer::Passed => 0,
         GreylistAnswer::Wait(wait) => wait.as_secs(),
     }
 }
 
-/// What is in the file, whoever has it open.
+/// The number of triples in the file, even while another process has it open.
 fn on_disk(folder: &Path) -> usize {
     let copy = folder.join("copy");
     fs::copy(folder.join("greylist"), &copy).unwrap();
-    // a copy that was made while the writer was at it may be of no use
+    // A copy that was made during a write may be unusable.
     Disk::open(&copy).map_or(usize::MAX, |(_, loaded)| loaded.known.len())
 }
 
@@ -67,7 +67,7 @@ fn a_network_is_one_client_and_a_prefix_can_be_an_address() {
 }
 
 #[test]
-fn what_was_known_is_known_after_a_restart() {
+fn triples_outlive_a_restart() {
     let folder = folder();
     let of = |greylist: &Greylist, number: u8| {
         triple(greylist, &format!("192.0.{number}.1"), "a.test", "u@here.test")
@@ -75,8 +75,8 @@ fn what_was_known_is_known_after_a_restart() {
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     let mode = fs::metadata(folder.path().join("greylist")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!((ask(&greylist, &of(&greylist, 1), 0), ask(&greylist, &of(&greylist, 2), 0)), (60, 60));
-    assert_eq!(ask(&greylist, &of(&greylist, 1), 60), 0);
+    assert_eq!((check(&greylist, &of(&greylist, 1), 0), check(&greylist, &of(&greylist, 2), 0)), (60, 60));
+    assert_eq!(check(&greylist, &of(&greylist, 1), 60), 0);
     let clone = greylist.clone();
     drop(greylist);
     assert!(matches!(Greylist::open(settings(folder.path())), Err(OpenError::InUse { .. })));
@@ -84,37 +84,41 @@ fn what_was_known_is_known_after_a_restart() {
 
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     assert_eq!(greylist.count(), (1, 1));
-    assert_eq!(ask(&greylist, &of(&greylist, 1), 61), 0);
-    assert_eq!(ask(&greylist, &of(&greylist, 2), 59), 1);
-    assert_eq!(ask(&greylist, &of(&greylist, 2), 60), 0);
-    assert_eq!(ask(&greylist, &of(&greylist, 3), 60), 60);
+    assert_eq!(check(&greylist, &of(&greylist, 1), 61), 0);
+    assert_eq!(check(&greylist, &of(&greylist, 2), 59), 1);
+    assert_eq!(check(&greylist, &of(&greylist, 2), 60), 0);
+    assert_eq!(check(&greylist, &of(&greylist, 3), 60), 60);
     drop(greylist);
 
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     assert_eq!(greylist.count(), (1, 2));
-    assert_eq!(ask(&greylist, &of(&greylist, 2), 60 + EXPIRE.as_secs()), 60, "it counts from the last use");
+    assert_eq!(
+        check(&greylist, &of(&greylist, 2), 60 + EXPIRE.as_secs()),
+        60,
+        "the expiry counts from the last use"
+    );
 }
 
 #[test]
-fn what_is_written_outlives_a_crash() {
+fn written_triples_outlive_a_crash() {
     let folder = folder();
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     let one = triple(&greylist, "192.0.2.1", "a.test", "u@here.test");
-    ask(&greylist, &one, 0);
+    check(&greylist, &one, 0);
     greylist.flush();
     assert_eq!(on_disk(folder.path()), 1);
     let crashed = self::folder();
     fs::copy(folder.path().join("greylist"), crashed.path().join("greylist")).unwrap();
     let after = Greylist::open(settings(crashed.path())).unwrap();
-    assert_eq!(ask(&after, &one, 60), 0, "the same key under the same secret");
+    assert_eq!(check(&after, &one, 60), 0, "the same key under the same secret");
 }
 
 #[test]
-fn changes_are_written_by_themselves() {
+fn changes_are_written_without_a_flush() {
     let folder = folder();
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     assert_eq!(
-        greylist.ask(&triple(&greylist, "192.0.2.1", "", "postmaster")),
+        greylist.check(&triple(&greylist, "192.0.2.1", "", "postmaster")),
         GreylistAnswer::Wait(Duration::from_secs(60))
     );
     let written = (0..100).any(|_| {
@@ -126,7 +130,7 @@ fn changes_are_written_by_themselves() {
 }
 
 #[test]
-fn a_file_that_can_not_be_used_is_told_and_left_as_it_is() {
+fn an_unusable_file_is_reported_and_left_unchanged() {
     let folder = folder();
     let path = folder.path().join("greylist");
     let error = |path: &Path| {
@@ -153,12 +157,12 @@ fn a_file_that_can_not_be_used_is_told_and_left_as_it_is() {
 }
 
 #[test]
-fn a_damaged_file_is_refused_or_read_right_and_never_a_panic() {
+fn a_damaged_file_is_refused_or_read_correctly_and_never_panics() {
     let folder = folder();
     let path = folder.path().join("greylist");
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     for number in 0..500 {
-        ask(&greylist, &triple(&greylist, "192.0.2.1", &format!("{number}.test"), "u@here.test"), 0);
+        check(&greylist, &triple(&greylist, "192.0.2.1", &format!("{number}.test"), "u@here.test"), 0);
     }
     drop(greylist);
     let whole = fs::read(&path).unwrap();
@@ -169,7 +173,7 @@ fn a_damaged_file_is_refused_or_read_right_and_never_a_panic() {
         damaged[at] ^= 0xFF;
         fs::write(&path, &damaged).unwrap();
         match Greylist::open(settings(folder.path())) {
-            // damage to the head leads back to an earlier commit, here the one that made the file
+            // Damage to the file's head brings back an earlier commit, here the one that made the file.
             Ok(greylist) => assert!(greylist.count() == (500, 0) || at < 4096, "at {at}"),
             Err(OpenError::Damaged { .. }) => refused += 1,
             Err(other) => panic!("at {at}: {other}"),
@@ -186,50 +190,50 @@ fn a_damaged_file_is_refused_or_read_right_and_never_a_panic() {
 }
 
 #[test]
-fn a_disk_in_trouble_costs_nothing_but_what_it_holds() {
+fn the_greylist_works_on_while_the_disk_fails_and_rewrites_the_file_later() {
     let folder = folder();
     let path = folder.path().join("greylist");
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     let one = triple(&greylist, "192.0.2.1", "a.test", "u@here.test");
-    ask(&greylist, &one, 0);
+    check(&greylist, &one, 0);
     greylist.flush();
-    // as after an error of the disk, with the file away and a folder in its place
+    // As after a disk error, with a folder in place of the file.
     lock(&greylist.store.shared.disk).as_mut().unwrap().disk.lose();
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert_eq!(ask(&greylist, &one, 60), 0);
+    assert_eq!(check(&greylist, &one, 60), 0);
     greylist.flush();
     assert!(lock(&greylist.store.shared.disk).as_ref().unwrap().failing);
-    assert_eq!(ask(&greylist, &one, 61), 0);
-    // the disk is well again: everything is written, by the same secret, though the file is a new one
+    assert_eq!(check(&greylist, &one, 61), 0);
+    // The disk works again: all triples are written, with the same secret, to a new file.
     fs::remove_dir(&path).unwrap();
     let other = triple(&greylist, "192.0.2.1", "b.test", "u@here.test");
-    ask(&greylist, &other, 61);
+    check(&greylist, &other, 61);
     greylist.flush();
     assert!(!lock(&greylist.store.shared.disk).as_ref().unwrap().failing);
     drop(greylist);
     let greylist = Greylist::open(settings(folder.path())).unwrap();
-    assert_eq!((ask(&greylist, &one, 62), ask(&greylist, &other, 121)), (0, 0));
+    assert_eq!((check(&greylist, &one, 62), check(&greylist, &other, 121)), (0, 0));
 }
 
 #[test]
-fn who_expired_goes_from_disk_too_by_the_settings_that_took_over() {
+fn expired_triples_are_removed_from_disk_by_the_settings_in_force() {
     let folder = folder();
     let greylist = Greylist::open(settings(folder.path())).unwrap();
-    ask(&greylist, &triple(&greylist, "192.0.2.1", "a.test", "u@here.test"), 0);
+    check(&greylist, &triple(&greylist, "192.0.2.1", "a.test", "u@here.test"), 0);
     greylist.store.shared.write(*START, true);
     assert_eq!(on_disk(folder.path()), 1);
     let shorter =
         greylist.with_settings(Settings { expire: Duration::from_secs(100), ..settings(folder.path()) });
     greylist.store.shared.write(*START + 200_000, true);
     assert_eq!(greylist.count(), (1, 0));
-    shorter.take_over();
+    shorter.apply_expiry();
     greylist.store.shared.write(*START + 200_000, true);
     assert_eq!((greylist.count(), on_disk(folder.path())), ((0, 0), 0));
 }
 
 #[test]
-fn many_threads_ask_at_once_and_one_triple_has_one_answer() {
+fn concurrent_checks_of_one_triple_give_the_same_result() {
     let folder = folder();
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     let round = |at: u64, expected: u64| {
@@ -239,7 +243,7 @@ fn many_threads_ask_at_once_and_one_triple_has_one_answer() {
                     for number in 0..2_000 {
                         let domain = format!("{number}.test");
                         let triple = triple(&greylist, "192.0.2.1", &domain, "u@here.test");
-                        assert_eq!(ask(&greylist, &triple, at), expected, "{number}");
+                        assert_eq!(check(&greylist, &triple, at), expected, "{number}");
                     }
                 });
             }

@@ -1,7 +1,7 @@
-//! Who comes to whom: client network, sender domain and recipient as one key of 16 octets.
+//! Client network, sender domain and recipient as one key of 16 octets.
 //!
-//! Only a keyed hash is stored. Entries are small whatever the addresses are, nobody can make two triples collide, and
-//! the file tells nobody who writes to whom.
+//! Only a keyed hash is stored. Entries are small for all addresses, a sender can't make two triples collide, and the
+//! file doesn't reveal who writes to whom.
 
 use std::net::IpAddr;
 
@@ -11,18 +11,17 @@ use ring::hmac;
 
 use crate::smtp::address::ForwardPath;
 
-/// One triple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Triple {
     pub(super) key: Key,
-    /// The client's network alone, for the network's share.
+    /// A hash of the client's network, for the share of the network.
     pub(super) network: u32,
 }
 
-/// What a triple is stored under.
+/// The hash of a triple.
 pub(super) type Key = [u8; 16];
 
-/// Makes triples; with the same secret always the same.
+/// Hashes triples, always in the same way for one secret.
 #[derive(Debug)]
 pub(super) struct Hasher(hmac::Key);
 
@@ -31,8 +30,8 @@ impl Hasher {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
-    /// `domain` is that of the sender, empty for the null sender. Case counts nowhere, not even in the local part, where
-    /// RFC 5321 2.4 lets it: who changes it between two attempts is the same sender, and shall not wait again.
+    /// `domain` is that of the sender, empty for the null sender. Case is ignored, even in the local part, where RFC 5321
+    /// 2.4 allows it to matter: a sender that changes it between two attempts doesn't have to wait again.
     pub(super) fn triple(&self, network: IpNet, domain: &str, recipient: &ForwardPath) -> Triple {
         let mut context = hmac::Context::with_key(&self.0);
         match network.network() {
@@ -44,7 +43,7 @@ impl Hasher {
         let domain_of_recipient =
             recipient.domain().map(ToCompactString::to_compact_string).unwrap_or_default();
         for text in [domain, recipient.local(), &domain_of_recipient] {
-            // its length first, so that no two triples read the same
+            // The length goes first, so that different triples never give the same octets.
             context.update(&(text.len() as u64).to_be_bytes());
             context.update(text.to_ascii_lowercase().as_bytes());
         }
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_the_same_triple_has_the_same_key() {
+    fn only_equal_triples_have_the_same_key() {
         let hasher = Hasher::new(&[7; 32]);
         let triple = |network: &str, domain: &str, recipient: &str| {
             hasher.triple(network.parse().unwrap(), domain, &ForwardPath::parse(recipient).unwrap())

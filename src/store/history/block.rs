@@ -1,45 +1,44 @@
-//! Records in a frame that shows whether it is whole: what a file of the history consists of.
+//! Blocks of records with a checksum. A file of the history is a sequence of them.
 //!
-//! The frame tells what is inside (when, which ids), so that who looks for one record reads few others. Where a frame is
-//! damaged, the next one is found by the mark that it begins with: damage costs what it hit.
+//! The head of a block has the range of its times and ids, so that a search reads few blocks. After a damaged block, the
+//! reader finds the next one by the mark at its start, so that damage destroys only the blocks that it hits.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use crate::decision::DecisionRecord;
 use crate::store::history::encode;
 
-/// What a frame begins with; its last octet is the version of what follows.
+/// The start of each block; the last octet is the version of the format.
 const MARK: [u8; 4] = *b"rhb\x01";
-/// Octets before the records.
+/// Octets of the head, before the records.
 pub(super) const HEAD: usize = 64;
-/// A block is closed at this size, so that a reader who wants little has little to read.
+/// A block is closed at this many octets, so that a search for one record reads little.
 const FULL: usize = 64 * 1024;
-/// What is read ahead while heads are looked at: of small blocks many at once, of large ones little in vain.
-const AHEAD: usize = 16 * 1024;
-/// More than the largest record makes of a block that wasn't full; a length above is none.
-const MOST: u32 = 16 << 20;
+/// Octets of read-ahead while heads are read: several small blocks at once, and little in vain of a large one.
+const READ_AHEAD: usize = 16 * 1024;
+/// More than any block has; a larger length in a head is damage.
+const MAX_LENGTH: u32 = 16 << 20;
 
-/// Which records are in a block.
+/// The range of records in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// Blocks are numbered in the order of writing, with gaps.
+    /// Blocks have increasing numbers, with gaps.
     pub(super) number: u64,
-    /// How many records.
+    /// The number of records.
     pub(super) count: u32,
-    /// The time of the first and of the last, in milliseconds since 1970.
+    /// The earliest and the latest time, in milliseconds since 1970.
     pub(super) times: (u64, u64),
-    /// The smallest and the largest number of an id.
+    /// The smallest and the largest number of the ids.
     pub(super) ids: (u64, u64),
 }
 
 impl Contents {
-    /// Of nothing yet.
-    pub(super) fn none(number: u64) -> Self {
+    pub(super) fn empty(number: u64) -> Self {
         Self { number, count: 0, times: (u64::MAX, 0), ids: (u64::MAX, 0) }
     }
 
-    /// Of both together, as if they were one block.
-    pub(super) fn and(self, other: &Self) -> Self {
+    /// The range of both together.
+    pub(super) fn merge(self, other: &Self) -> Self {
         let both = |one: (u64, u64), two: (u64, u64)| (one.0.min(two.0), one.1.max(two.1));
         Self {
             number: self.number.min(other.number),
@@ -50,7 +49,7 @@ impl Contents {
     }
 }
 
-/// A block that grows.
+/// A block that still takes records.
 #[derive(Debug)]
 pub(super) struct Block {
     contents: Contents,
@@ -59,7 +58,7 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(number: u64) -> Self {
-        Self { contents: Contents::none(number), octets: vec![0; HEAD] }
+        Self { contents: Contents::empty(number), octets: vec![0; HEAD] }
     }
 
     pub(super) fn push(&mut self, record: &DecisionRecord) {
@@ -77,7 +76,7 @@ impl Block {
         self.octets.len() >= FULL
     }
 
-    /// Nothing more comes in.
+    /// Completes the head.
     pub(super) fn close(mut self) -> Closed {
         let Contents { number, count, times, ids } = self.contents;
         let body = self.octets.get(HEAD..).unwrap_or_default();
@@ -99,7 +98,7 @@ impl Block {
     }
 }
 
-/// A block as it stands in a file.
+/// A complete block, as in a file.
 #[derive(Debug)]
 pub(super) struct Closed {
     pub(super) contents: Contents,
@@ -107,28 +106,28 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    /// The records, as [`super::decode::split`] takes them.
+    /// The records, for [`super::decode::split`].
     pub(super) fn body(&self) -> &[u8] {
         self.octets.get(HEAD..).unwrap_or_default()
     }
 }
 
-/// Where a block is in a file.
+/// The position of a block in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Located {
     pub(super) contents: Contents,
-    /// Where its records begin, and how many octets they are.
+    /// The offset and the length of its records.
     body: (u64, u32),
     checksum: u32,
 }
 
-impl Found {
-    /// How much of the file it is.
+impl Located {
+    /// The octets of the block, with its head.
     pub(super) fn octets(&self) -> u64 {
         HEAD as u64 + u64::from(self.body.1)
     }
 
-    /// Its records; `None` where they are damaged.
+    /// Reads its records; `None` if they are damaged.
     pub(super) fn read(&self, file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<u8>>> {
         let (at, length) = self.body;
         file.seek(SeekFrom::Start(at))?;
@@ -139,10 +138,10 @@ impl Found {
     }
 }
 
-/// The blocks of a file in the order of writing, and how many octets are none. A block whose end is missing doesn't
-/// count as damage: it is being written, or was when the power went.
-pub(super) fn walk(file: impl Read + Seek, length: u64) -> io::Result<(Vec<Found>, u64)> {
-    let mut file = BufReader::with_capacity(AHEAD, file);
+/// Returns the blocks of a file in the order of writing, and the number of damaged octets. A block without its end isn't
+/// damage: it is being written, or was when the machine lost its power.
+pub(super) fn walk(file: impl Read + Seek, length: u64) -> io::Result<(Vec<Located>, u64)> {
+    let mut file = BufReader::with_capacity(READ_AHEAD, file);
     let (mut found, mut lost, mut at) = (Vec::new(), 0, file.seek(SeekFrom::Start(0))?);
     while at + HEAD as u64 <= length {
         let mut head = [0; HEAD];
@@ -156,9 +155,9 @@ pub(super) fn walk(file: impl Read + Seek, length: u64) -> io::Result<(Vec<Found
                 if next > length {
                     break;
                 }
-                // Keeps what is buffered, which `seek` doesn't.
+                // Unlike `seek`, this keeps the buffer.
                 file.seek_relative(i64::from(size))?;
-                found.push(Found { contents, body, checksum });
+                found.push(Located { contents, body, checksum });
                 next
             }
             None => {
@@ -178,25 +177,26 @@ fn read_head(head: &[u8; HEAD]) -> Option<(Contents, u32, u32)> {
     if checksum(head.get(..HEAD - 4)?) != u32::from_le_bytes(*sum) {
         return None;
     }
-    let (length, checksum, count) = (word(&mut rest)?, word(&mut rest)?, word(&mut rest)?);
-    let number = long(&mut rest)?;
-    let (times, ids) = ((long(&mut rest)?, long(&mut rest)?), (long(&mut rest)?, long(&mut rest)?));
-    (length <= MOST).then_some((Contents { number, count, times, ids }, length, checksum))
+    let (length, checksum, count) = (read_u32(&mut rest)?, read_u32(&mut rest)?, read_u32(&mut rest)?);
+    let number = read_u64(&mut rest)?;
+    let (times, ids) =
+        ((read_u64(&mut rest)?, read_u64(&mut rest)?), (read_u64(&mut rest)?, read_u64(&mut rest)?));
+    (length <= MAX_LENGTH).then_some((Contents { number, count, times, ids }, length, checksum))
 }
 
-fn word(rest: &mut &[u8]) -> Option<u32> {
+fn read_u32(rest: &mut &[u8]) -> Option<u32> {
     let (word, behind) = rest.split_first_chunk::<4>()?;
     *rest = behind;
     Some(u32::from_le_bytes(*word))
 }
 
-fn long(rest: &mut &[u8]) -> Option<u64> {
+fn read_u64(rest: &mut &[u8]) -> Option<u64> {
     let (word, behind) = rest.split_first_chunk::<8>()?;
     *rest = behind;
     Some(u64::from_le_bytes(*word))
 }
 
-/// Where the next mark is, from here on; the end of the file where there is none.
+/// The offset of the next mark, or the end of the file.
 fn next_mark(file: &mut (impl Read + Seek), from: u64, length: u64) -> io::Result<u64> {
     let mut at = from;
     let mut window = Vec::new();
@@ -207,7 +207,7 @@ fn next_mark(file: &mut (impl Read + Seek), from: u64, length: u64) -> io::Resul
         if let Some(place) = memchr::memmem::find(&window, &MARK) {
             return Ok(at + place as u64);
         }
-        // A mark may lie across the edge.
+        // A mark may cross the end of the window.
         match window.len().checked_sub(MARK.len() - 1) {
             Some(step @ 1..) => at += step as u64,
             _ => break,

@@ -1,5 +1,5 @@
-//! What stands in a record for each word: its place in these tables. They belong to the format of the files, so they only
-//! ever grow at their ends.
+//! The codes of enum variants in a record: the index in these tables. They are part of the file format, so a table may
+//! only grow at its end.
 
 use crate::decision::Scope;
 use crate::evidence::{DnsFailure, Freshness, RecordType};
@@ -10,58 +10,56 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule, Rung};
 
-/// A word of a closed set.
-pub(super) trait Word: Copy + PartialEq + 'static {
+/// An enum whose variants have a code.
+pub(super) trait Coded: Copy + PartialEq + 'static {
     /// In the order of their codes.
     const TABLE: &'static [Self];
 
-    /// Its code.
     fn code(self) -> u8 {
-        let place = Self::TABLE.iter().position(|word| *word == self);
+        let place = Self::TABLE.iter().position(|variant| *variant == self);
         place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
     }
 
-    /// The word of a code.
-    fn of(code: u8) -> Option<Self> {
+    fn from_code(code: u8) -> Option<Self> {
         Self::TABLE.get(usize::from(code)).copied()
     }
 }
 
-impl Word for Verdict {
+impl Coded for Verdict {
     const TABLE: &'static [Self] = &[Self::Accept, Self::Defer, Self::Reject];
 }
 
-impl Word for Mode {
+impl Coded for Mode {
     const TABLE: &'static [Self] = &[Self::Enforce, Self::Monitor];
 }
 
-impl Word for Scope {
+impl Coded for Scope {
     const TABLE: &'static [Self] =
         &[Self::ExemptClient, Self::ExemptRecipients, Self::Envelope, Self::Message, Self::Nothing];
 }
 
-impl Word for Identity {
+impl Coded for Identity {
     const TABLE: &'static [Self] = &[Self::Helo, Self::Ptr, Self::MailFrom, Self::From, Self::ReplyTo];
 }
 
-impl Word for Rule {
+impl Coded for Rule {
     const TABLE: &'static [Self] = &[Self::Exists, Self::Matches];
 }
 
-impl Word for Action {
+impl Coded for Action {
     const TABLE: &'static [Self] = &[Self::Off, Self::Tag, Self::Greylist, Self::Defer, Self::Reject];
 }
 
-impl Word for Rung {
+impl Coded for Rung {
     const TABLE: &'static [Self] =
         &[Self::Mx, Self::Address, Self::Organization, Self::Network, Self::Ptr, Self::Spf, Self::Dkim];
 }
 
-impl Word for Absence {
+impl Coded for Absence {
     const TABLE: &'static [Self] = &[Self::NotGiven, Self::Exempt, Self::AwaitsBody];
 }
 
-impl Word for Reason {
+impl Coded for Reason {
     const TABLE: &'static [Self] = &[
         Self::NoSuchDomain,
         Self::NoMx,
@@ -89,20 +87,20 @@ impl Word for Reason {
     ];
 }
 
-impl Word for Outcome {
+impl Coded for Outcome {
     const TABLE: &'static [Self] =
         &[Self::Delivered, Self::Refused, Self::RelayRefused, Self::RelayFailed, Self::NotCompleted];
 }
 
-impl Word for RecordType {
+impl Coded for RecordType {
     const TABLE: &'static [Self] = &[Self::Mx, Self::A, Self::Aaaa, Self::Ptr, Self::Txt, Self::Cname];
 }
 
-impl Word for Freshness {
+impl Coded for Freshness {
     const TABLE: &'static [Self] = &[Self::Fresh, Self::Cached, Self::Stale];
 }
 
-impl Word for DnsFailure {
+impl Coded for DnsFailure {
     const TABLE: &'static [Self] = &[
         Self::Timeout,
         Self::ServerFailure,
@@ -119,22 +117,21 @@ impl Word for DnsFailure {
 mod tests {
     use super::*;
 
-    /// Each variant comes back from its code, and the codes are the same for ever. A variant that is missing here doesn't
-    /// compile.
+    /// Checks that each variant has its fixed code. A variant that is missing here is a compile error.
     macro_rules! each {
-        ($word:ident: $($variant:ident),+) => {
-            let place = |word: $word| match word {
-                $($word::$variant => $word::TABLE.iter().position(|it| *it == $word::$variant)),+
+        ($enum:ident: $($variant:ident),+) => {
+            let place = |variant: $enum| match variant {
+                $($enum::$variant => $enum::TABLE.iter().position(|it| *it == $enum::$variant)),+
             };
-            for (at, word) in [$($word::$variant),+].into_iter().enumerate() {
-                assert_eq!((place(word), usize::from(word.code())), (Some(at), at), "{word:?}");
-                assert_eq!($word::of(word.code()), Some(word));
+            for (at, variant) in [$($enum::$variant),+].into_iter().enumerate() {
+                assert_eq!((place(variant), usize::from(variant.code())), (Some(at), at), "{variant:?}");
+                assert_eq!($enum::from_code(variant.code()), Some(variant));
             }
         };
     }
 
     #[test]
-    fn every_word_of_the_policy_has_a_code() {
+    fn every_variant_has_its_code() {
         each!(Verdict: Accept, Defer, Reject);
         each!(Mode: Enforce, Monitor);
         each!(Scope: ExemptClient, ExemptRecipients, Envelope, Message, Nothing);
@@ -148,6 +145,6 @@ mod tests {
         each!(RecordType: Mx, A, Aaaa, Ptr, Txt, Cname);
         each!(Freshness: Fresh, Cached, Stale);
         each!(DnsFailure: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down, TooMany);
-        assert_eq!(Reason::of(u8::MAX), None);
+        assert_eq!(Reason::from_code(u8::MAX), None);
     }
 }

@@ -1,5 +1,5 @@
-//! A record from its octets. They come from a file that anything may have happened to: whatever they are, reading them
-//! ends with a record or without one.
+//! Decodes a record. The octets come from a file that may be damaged: decoding returns a record or `None` for any input
+//! and never panics.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::policy::reason::Reason;
 use crate::policy::rule::Action;
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
-use crate::store::history::codes::Word;
+use crate::store::history::codes::Coded;
 use crate::store::history::encode::tag;
 
-/// The octets of one record after the other, each without its length.
+/// Splits the octets of a block into records, each without its length.
 pub(super) fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = octets;
     std::iter::from_fn(move || {
@@ -30,8 +30,8 @@ pub(super) fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The record, where it is wanted; `None` where it makes no sense. `wanted` sees it first without names, texts and findings,
-/// and can spare the rest of the work.
+/// Decodes a record: `None` if it is invalid, `Some(None)` if `wanted` returns false. `wanted` gets the record without names,
+/// texts and findings, so that the rest of an unwanted record isn't decoded.
 pub(super) fn record(
     octets: &[u8],
     wanted: impl FnOnce(&DecisionRecord) -> bool,
@@ -45,19 +45,19 @@ pub(super) fn record(
     Some(Some(record))
 }
 
-/// [`super::encode::milliseconds`] as a time.
+/// The inverse of [`super::encode::milliseconds`].
 pub(super) fn time(milliseconds: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
 
-/// Gives the cause its subject. Older versions made a finding for what no rule refuses: it is taken out again.
-fn name_the_cause(cause: &mut Cause, findings: &mut Vec<Finding>) {
+/// Sets the subject of the cause. Older versions made up a finding for refusals without a rule; it is removed.
+fn set_cause_subject(cause: &mut Cause, findings: &mut Vec<Finding>) {
     let Some(finding) = cause.finding_of(findings) else { return };
     cause.subject = finding.subject.clone();
     let of_continuation = finding.domain.is_empty() && finding.subject.ends_with("with a continuation line");
-    let invented =
+    let made_up =
         cause.reason == Reason::RelayingDenied || cause.reason == Reason::MalformedHeader && of_continuation;
-    if let Some(at) = cause.finding.filter(|_| invented) {
+    if let Some(at) = cause.finding.filter(|_| made_up) {
         findings.remove(at);
         cause.finding = None;
     }
@@ -80,11 +80,11 @@ impl<'o> Decoder<'o> {
             tag::V4 => IpAddr::from(self.array::<4>()?),
             _ => IpAddr::from(self.array::<16>()?),
         };
-        let (verdict, mode, extent) = (self.word()?, self.word()?, self.word()?);
+        let (verdict, mode, extent) = (self.coded()?, self.coded()?, self.coded()?);
         let cause = match self.byte()? {
             tag::NOTHING => None,
             form => {
-                let (reason, action) = (self.word()?, self.word()?);
+                let (reason, action) = (self.coded()?, self.coded()?);
                 let wait = self.number()?.checked_sub(1).map(Duration::from_millis);
                 let finding = Some(self.count()?).filter(|_| form != tag::WITHOUT_RULE);
                 Some(Cause { reason, action, wait, finding, subject: CompactString::default() })
@@ -92,7 +92,7 @@ impl<'o> Decoder<'o> {
         };
         let mut actions = [Action::Off; 10];
         for action in &mut actions {
-            *action = self.word()?;
+            *action = self.coded()?;
         }
         Some(DecisionRecord {
             id,
@@ -127,7 +127,7 @@ impl<'o> Decoder<'o> {
         record.duration = Duration::from_micros(self.number()?);
         let mut findings = self.list(Self::finding)?;
         if let Some(cause) = &mut record.cause {
-            name_the_cause(cause, &mut findings);
+            set_cause_subject(cause, &mut findings);
         }
         record.findings = Arc::new(findings);
         // Records of older versions end here.
@@ -147,10 +147,10 @@ impl<'o> Decoder<'o> {
         if self.byte()? == tag::NOTHING {
             return Some(());
         }
-        let outcome = self.word()?;
+        let outcome = self.coded()?;
         let trouble = match self.byte()? {
             tag::NOTHING => None,
-            _ => Some(self.word()?),
+            _ => Some(self.coded()?),
         };
         let (relay_reply, answer) = (CompactString::new(self.text()?), CompactString::new(self.text()?));
         record.end = Some(End { outcome, trouble, relay_reply, answer });
@@ -165,18 +165,18 @@ impl<'o> Decoder<'o> {
             tag::NOT_CONFIRMED => {
                 FcrdnsResult::NotConfirmed(self.list(|decoder| decoder.text().map(CompactString::new))?)
             }
-            tag::NAMES_IN_TROUBLE => FcrdnsResult::TempError(self.word()?),
+            tag::NAMES_FAILED => FcrdnsResult::TempError(self.coded()?),
             _ => return None,
         }))
     }
 
     fn finding(&mut self) -> Option<Finding> {
-        let (identity, rule) = (self.word()?, self.word()?);
+        let (identity, rule) = (self.coded()?, self.coded()?);
         let outcome = match self.byte()? {
-            tag::PASS => RuleResult::Pass(self.word()?),
-            tag::FAIL => RuleResult::Fail(self.word()?),
-            tag::TEMPERROR => RuleResult::TempError(self.word()?),
-            tag::NONE => RuleResult::None(self.word()?),
+            tag::PASS => RuleResult::Pass(self.coded()?),
+            tag::FAIL => RuleResult::Fail(self.coded()?),
+            tag::TEMPERROR => RuleResult::TempError(self.coded()?),
+            tag::NONE => RuleResult::None(self.coded()?),
             _ => return None,
         };
         let (domain, subject) = (CompactString::new(self.text()?), CompactString::new(self.text()?));
@@ -185,13 +185,13 @@ impl<'o> Decoder<'o> {
     }
 
     fn evidence(&mut self) -> Option<Evidence> {
-        let freshness = self.word()?;
+        let freshness = self.coded()?;
         let (ttl_left, age) = (Duration::from_millis(self.number()?), Duration::from_millis(self.number()?));
         let took = Duration::from_micros(self.number()?);
         let (question, answer) = match self.count()?.checked_sub(1) {
             Some(known) => self.answers.get(known)?.clone(),
             None => {
-                let rtype = self.word()?;
+                let rtype = self.coded()?;
                 let name = QuestionName::parse(self.text()?.as_bytes())?;
                 let known = (Question { name, rtype }, Arc::new(self.answer()?));
                 self.answers.push(known.clone());
@@ -214,7 +214,7 @@ impl<'o> Decoder<'o> {
             tag::CNAME => Records::Cname(self.target()?),
             tag::NO_DATA => return Some(Answer::NoData),
             tag::NO_SUCH_DOMAIN => return Some(Answer::NoSuchDomain),
-            tag::UNAVAILABLE => return Some(Answer::Unavailable(self.word()?)),
+            tag::UNAVAILABLE => return Some(Answer::Unavailable(self.coded()?)),
             _ => return None,
         }))
     }
@@ -257,8 +257,8 @@ impl<'o> Decoder<'o> {
         self.take(length)
     }
 
-    fn word<T: Word>(&mut self) -> Option<T> {
-        T::of(self.byte()?)
+    fn coded<T: Coded>(&mut self) -> Option<T> {
+        T::from_code(self.byte()?)
     }
 
     fn count(&mut self) -> Option<usize> {

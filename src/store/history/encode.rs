@@ -1,9 +1,9 @@
-//! A record as octets: what is said twice in a record is written once, since a domain stands in its address, in the
-//! questions about it and in their answers.
+//! Encodes a record. A text that occurs twice is written once, since a domain is part of its address, of the questions
+//! about it and of their answers.
 //!
-//! Of an answer that goes on and on only the beginning is kept: its sender chose its length. And a record has a largest size,
-//! so that nobody can flush the history with a few mails: where it takes more, less is kept of each answer, and least of
-//! those that did not decide.
+//! Only the beginning of a long answer is kept, as the sender chose its length. A record has a maximum size, so that a few
+//! messages can't push all others out of the history: a larger record keeps less of each answer, and least of the answers
+//! that did not decide.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use crate::decision::{DecisionRecord, End};
 use crate::evidence::{Answer, Evidence, Records, Target};
 use crate::policy::finding::{Finding, RuleResult};
 use crate::reverse_mx::FcrdnsResult;
-use crate::store::history::codes::Word;
+use crate::store::history::codes::Coded;
 
-/// Octets of a record.
-pub(super) const LARGEST: usize = 16 * 1024;
-/// How much is kept of what did not decide, and of what did: the first pair by which the record is not too large.
+/// Maximum octets of a record.
+pub(super) const MAX_RECORD: usize = 16 * 1024;
+/// How much is kept of the findings that did not decide, and of the one that did: the first pair for which the record isn't
+/// too large.
 const KEPT: [(Kept, Kept); 5] = [
     (ALL, ALL),
     (Kept { items: 8, text: 128, evidence: 64 }, ALL),
@@ -27,10 +28,10 @@ const KEPT: [(Kept, Kept); 5] = [
     (Kept { items: 1, text: 32, evidence: 4 }, Kept { items: 5, text: 128, evidence: 12 }),
     (Kept { items: 1, text: 16, evidence: 0 }, Kept { items: 2, text: 64, evidence: 4 }),
 ];
-const ALL: Kept = Kept { items: 100, text: 513, evidence: 1000 }; // one octet more than is ever shown, so that it shows as cut
-/// Octets of what the client says that are kept where the record would be too large.
-const MOST_SAID: usize = 512;
-/// Strings and answers that are looked at for one that was written before.
+const ALL: Kept = Kept { items: 100, text: 513, evidence: 1000 }; // one octet more than is ever shown, so that a cut text shows as cut
+/// Octets of each text of the client that a record keeps if it would be too large otherwise.
+const MAX_CLIENT_TEXT: usize = 512;
+/// Strings and answers that can be referred to again.
 const WINDOW: usize = 48;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ struct Kept {
     evidence: usize,
 }
 
-/// Tags of what may take several forms. Part of the format.
+/// Tags of the variants that carry data; part of the file format.
 pub(super) mod tag {
     pub(in super::super) const NOTHING: u8 = 0;
     pub(in super::super) const SOMETHING: u8 = 1;
@@ -53,7 +54,7 @@ pub(super) mod tag {
     pub(in super::super) const CONFIRMED: u8 = 1;
     pub(in super::super) const NO_PTR: u8 = 2;
     pub(in super::super) const NOT_CONFIRMED: u8 = 3;
-    pub(in super::super) const NAMES_IN_TROUBLE: u8 = 4;
+    pub(in super::super) const NAMES_FAILED: u8 = 4;
 
     pub(in super::super) const PASS: u8 = 0;
     pub(in super::super) const FAIL: u8 = 1;
@@ -78,7 +79,7 @@ pub(super) mod tag {
     pub(in super::super) const V6: u8 = 6;
 }
 
-/// Appends the record, with its length before it.
+/// Appends the record, after its length.
 pub(super) fn record(out: &mut Vec<u8>, record: &DecisionRecord) {
     let start = out.len();
     for (kept, of_deciding) in KEPT {
@@ -86,7 +87,7 @@ pub(super) fn record(out: &mut Vec<u8>, record: &DecisionRecord) {
         out.extend_from_slice(&[0; 4]);
         let (strings, answers) = (SmallVec::new(), SmallVec::new());
         Encoder { out, kept, decides: false, strings, answers }.record(record, kept, of_deciding);
-        if out.len() - start <= LARGEST {
+        if out.len() - start <= MAX_RECORD {
             break;
         }
     }
@@ -105,15 +106,15 @@ pub(super) fn milliseconds(time: SystemTime) -> u64 {
 struct Encoder<'o, 'r> {
     out: &'o mut Vec<u8>,
     strings: SmallVec<[&'r str; WINDOW]>,
-    /// Those that stand in what is written, and whether as much was kept of them as of what decided.
+    /// The written answers; true if as much was kept as of the deciding finding.
     answers: SmallVec<[(&'r Evidence, bool); WINDOW]>,
     kept: Kept,
-    /// The finding that is written is the one that decided.
+    /// The current finding is the deciding one.
     decides: bool,
 }
 
 impl<'r> Encoder<'_, 'r> {
-    /// First what is asked for most, so that a reader may skip the rest.
+    /// The fields for filters come first, so that a reader may skip the rest.
     fn record(&mut self, record: &'r DecisionRecord, kept: Kept, of_deciding: Kept) {
         self.out.extend_from_slice(&milliseconds(record.at).to_le_bytes());
         match record.id {
@@ -124,27 +125,27 @@ impl<'r> Encoder<'_, 'r> {
             }
         }
         self.address(record.client);
-        self.word(record.verdict);
-        self.word(record.mode);
-        self.word(record.extent);
+        self.coded(record.verdict);
+        self.coded(record.mode);
+        self.coded(record.extent);
         match &record.cause {
             None => self.byte(tag::NOTHING),
             Some(cause) => {
                 self.byte(if cause.finding.is_some() { tag::SOMETHING } else { tag::WITHOUT_RULE });
-                self.word(cause.reason);
-                self.word(cause.action);
+                self.coded(cause.reason);
+                self.coded(cause.action);
                 self.number(cause.wait.map_or(0, |wait| millis(wait).saturating_add(1)));
                 self.count(cause.finding.unwrap_or_default());
             }
         }
         for action in record.actions.all() {
-            self.word(action);
+            self.coded(action);
         }
         self.names(record.names.as_ref());
         let DecisionRecord { help_url, helo, mail_from, rcpt, from, reply_to, .. } = record;
         self.text(help_url);
         for text in [helo, mail_from, rcpt, from, reply_to] {
-            self.said(text);
+            self.client_text(text);
         }
         self.number(u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX));
         self.count(record.findings.len());
@@ -157,22 +158,22 @@ impl<'r> Encoder<'_, 'r> {
         self.end(record, kept);
     }
 
-    /// What older versions didn't keep; a reader of theirs leaves it alone.
+    /// Fields that older versions don't have; their readers ignore them.
     fn end(&mut self, record: &'r DecisionRecord, kept: Kept) {
         self.kept = kept;
         self.count(record.rcpts);
         let subject = record.cause.as_ref().filter(|cause| cause.finding.is_none());
-        self.said(subject.map(|cause| cause.subject.as_str()).unwrap_or_default());
+        self.client_text(subject.map(|cause| cause.subject.as_str()).unwrap_or_default());
         let Some(End { outcome, trouble, relay_reply, answer }) = &record.end else {
             return self.byte(tag::NOTHING);
         };
-        self.bytes(tag::SOMETHING, *outcome);
+        self.tagged(tag::SOMETHING, *outcome);
         match trouble {
             None => self.byte(tag::NOTHING),
-            Some(reason) => self.bytes(tag::SOMETHING, *reason),
+            Some(reason) => self.tagged(tag::SOMETHING, *reason),
         }
-        self.said(relay_reply);
-        self.said(answer);
+        self.client_text(relay_reply);
+        self.client_text(answer);
     }
 
     fn names(&mut self, names: Option<&'r FcrdnsResult>) {
@@ -188,32 +189,32 @@ impl<'r> Encoder<'_, 'r> {
                 self.list(names, |encoder, name| encoder.cut(name, encoder.kept.text));
             }
             Some(FcrdnsResult::TempError(trouble)) => {
-                self.byte(tag::NAMES_IN_TROUBLE);
-                self.word(*trouble);
+                self.byte(tag::NAMES_FAILED);
+                self.coded(*trouble);
             }
         }
     }
 
     fn finding(&mut self, finding: &'r Finding) {
-        self.word(finding.identity);
-        self.word(finding.rule);
+        self.coded(finding.identity);
+        self.coded(finding.rule);
         match finding.outcome {
-            RuleResult::Pass(rung) => self.bytes(tag::PASS, rung),
-            RuleResult::Fail(reason) => self.bytes(tag::FAIL, reason),
-            RuleResult::TempError(trouble) => self.bytes(tag::TEMPERROR, trouble),
-            RuleResult::None(absence) => self.bytes(tag::NONE, absence),
+            RuleResult::Pass(rung) => self.tagged(tag::PASS, rung),
+            RuleResult::Fail(reason) => self.tagged(tag::FAIL, reason),
+            RuleResult::TempError(trouble) => self.tagged(tag::TEMPERROR, trouble),
+            RuleResult::None(absence) => self.tagged(tag::NONE, absence),
         }
         self.text(&finding.domain);
-        self.said(&finding.subject);
-        let most = self.kept.evidence;
-        self.count(finding.evidence.len().min(most));
-        for evidence in finding.evidence.iter().take(most) {
+        self.client_text(&finding.subject);
+        let max = self.kept.evidence;
+        self.count(finding.evidence.len().min(max));
+        for evidence in finding.evidence.iter().take(max) {
             self.evidence(evidence);
         }
     }
 
     fn evidence(&mut self, evidence: &'r Evidence) {
-        self.word(evidence.freshness);
+        self.coded(evidence.freshness);
         self.number(millis(evidence.ttl_left));
         self.number(millis(evidence.age));
         self.number(u64::try_from(evidence.took.as_micros()).unwrap_or(u64::MAX));
@@ -230,7 +231,7 @@ impl<'r> Encoder<'_, 'r> {
         if self.answers.len() < WINDOW {
             self.answers.push((evidence, decides));
         }
-        self.word(evidence.question.rtype);
+        self.coded(evidence.question.rtype);
         self.text(evidence.question.name.as_str());
         self.answer(&evidence.answer);
     }
@@ -258,11 +259,11 @@ impl<'r> Encoder<'_, 'r> {
             }
             Answer::Found(Records::Txt(texts)) => {
                 self.byte(tag::TXT);
-                // What is no record with a version is only ever counted.
+                // A TXT record without a version is only counted, so that its text isn't needed.
                 self.list(texts, |encoder, text| {
-                    let told = text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"v="));
+                    let versioned = text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"v="));
                     let kept = text.get(..encoder.kept.text).unwrap_or(text);
-                    encoder.octets(if told { kept } else { &[] });
+                    encoder.octets(if versioned { kept } else { &[] });
                 });
             }
             Answer::Found(Records::Cname(target)) => {
@@ -271,7 +272,7 @@ impl<'r> Encoder<'_, 'r> {
             }
             Answer::NoData => self.byte(tag::NO_DATA),
             Answer::NoSuchDomain => self.byte(tag::NO_SUCH_DOMAIN),
-            Answer::Unavailable(trouble) => self.bytes(tag::UNAVAILABLE, *trouble),
+            Answer::Unavailable(trouble) => self.tagged(tag::UNAVAILABLE, *trouble),
         }
     }
 
@@ -310,16 +311,16 @@ impl<'r> Encoder<'_, 'r> {
         }
     }
 
-    /// What the client says, whole where there is room.
-    fn said(&mut self, text: &'r str) {
-        if self.kept == ALL { self.text(text) } else { self.cut(text, MOST_SAID) }
+    /// A text of the client, whole if there is room.
+    fn client_text(&mut self, text: &'r str) {
+        if self.kept == ALL { self.text(text) } else { self.cut(text, MAX_CLIENT_TEXT) }
     }
 
-    fn cut(&mut self, text: &'r str, most: usize) {
-        self.text(text.get(..text.floor_char_boundary(most)).unwrap_or(text));
+    fn cut(&mut self, text: &'r str, max: usize) {
+        self.text(text.get(..text.floor_char_boundary(max)).unwrap_or(text));
     }
 
-    /// A string: twice its length and its octets, or once more than twice the place of one that came before.
+    /// A string: twice its length, then its octets; for a repeated string twice its index plus one.
     fn text(&mut self, text: &'r str) {
         if text.is_empty() {
             return self.number(0);
@@ -341,13 +342,13 @@ impl<'r> Encoder<'_, 'r> {
         self.out.extend_from_slice(octets);
     }
 
-    fn bytes(&mut self, tag: u8, word: impl Word) {
+    fn tagged(&mut self, tag: u8, value: impl Coded) {
         self.byte(tag);
-        self.word(word);
+        self.coded(value);
     }
 
-    fn word(&mut self, word: impl Word) {
-        self.byte(word.code());
+    fn coded(&mut self, value: impl Coded) {
+        self.byte(value.code());
     }
 
     fn byte(&mut self, byte: u8) {
@@ -358,7 +359,7 @@ impl<'r> Encoder<'_, 'r> {
         self.number(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
-    /// Seven bits an octet, the lowest first; the eighth says that more come.
+    /// LEB128: seven bits per octet, the lowest first; the eighth bit is set if more octets follow.
     fn number(&mut self, mut number: u64) {
         loop {
             let low = u8::try_from(number & 0x7f).unwrap_or(0);

@@ -1,5 +1,4 @@
-//! Which decisions are asked for. Keys and words are those of the command line and of the API, and so are the sentences
-//! that say what is allowed.
+//! A filter for decisions. The keys, values and error messages are those of the command line and of the API.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,41 +15,40 @@ use crate::smtp::address::DomainName;
 use crate::store::history::block::Contents;
 use crate::store::history::encode::milliseconds;
 
-/// What a decision must be to be found; what is not said matters not.
+/// Conditions on a decision. Fields that are `None` are not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// What the policy said, whatever the mode.
+    /// The verdict of the policy, even in monitor mode.
     pub verdict: Option<Verdict>,
-    /// Why it refused.
     pub reason: Option<Reason>,
-    /// Whose domain decided.
+    /// The identity of the deciding finding.
     pub identity: Option<Identity>,
-    /// One of its sender domains is this or lies below it; together with `identity`, that identity's.
+    /// One of the sender domains is this domain or below it; with `identity`, only that identity's domains are compared.
     pub domain: Option<DomainName>,
-    /// The client's address is in this network.
+    /// The network of the client's address.
     pub client: Option<IpNet>,
-    /// Not before this.
+    /// At or after this time.
     pub since: Option<SystemTime>,
-    /// Before this.
+    /// Before this time.
     pub until: Option<SystemTime>,
-    /// It would have been refused, had the mode carried it out; or wouldn't.
+    /// Whether the message would have been refused in another mode.
     pub would: Option<bool>,
 }
 
 impl Filter {
-    /// The keys that [`Filter::set`] knows.
+    /// The keys of [`Filter::set`].
     pub const KEYS: [&'static str; 8] =
         ["verdict", "reason", "identity", "domain", "client", "since", "until", "would"];
 
-    /// Sets one key by its word; times that are durations are counted from `now` back.
+    /// Sets one key. A duration as a time means that long before `now`.
     ///
     /// # Errors
-    /// What is allowed, as a sentence that goes behind the key.
+    /// What is allowed, to be put behind the key.
     pub fn set(&mut self, key: &str, value: &str, now: SystemTime) -> Result<(), String> {
         match key {
-            "verdict" => self.verdict = Some(word(&Verdict::ALL, Verdict::name, value)?),
-            "reason" => self.reason = Some(word(&Reason::ALL, Reason::name, value)?),
-            "identity" => self.identity = Some(word(&Identity::ALL, Identity::name, value)?),
+            "verdict" => self.verdict = Some(choice(&Verdict::ALL, Verdict::name, value)?),
+            "reason" => self.reason = Some(choice(&Reason::ALL, Reason::name, value)?),
+            "identity" => self.identity = Some(choice(&Identity::ALL, Identity::name, value)?),
             "domain" => self.domain = Some(domain(value)?),
             "client" => self.client = Some(network(value)?),
             "since" => self.since = Some(time(value, now)?),
@@ -61,13 +59,13 @@ impl Filter {
         Ok(())
     }
 
-    /// Whether a block can have such a record.
+    /// Whether a block can contain a match.
     pub(super) fn fits_block(&self, contents: &Contents) -> bool {
         self.since.is_none_or(|since| contents.times.1 >= milliseconds(since))
             && self.until.is_none_or(|until| contents.times.0 < milliseconds(until))
     }
 
-    /// What can be told before the findings are read.
+    /// Compares the fields that are decoded first.
     pub(super) fn fits_head(&self, record: &DecisionRecord) -> bool {
         self.verdict.is_none_or(|verdict| record.verdict == verdict)
             && self.reason.is_none_or(|reason| record.reason() == Some(reason))
@@ -77,7 +75,7 @@ impl Filter {
             && self.would.is_none_or(|would| record.would_be_refused() == would)
     }
 
-    /// The rest.
+    /// Compares the other fields.
     pub(super) fn fits_findings(&self, record: &DecisionRecord) -> bool {
         let decided = |identity| record.deciding().is_some_and(|finding| finding.identity == identity);
         self.identity.is_none_or(decided)
@@ -92,18 +90,18 @@ impl Filter {
             DomainName::parse_unicode(name).is_ok_and(|name| name.is_at_or_below(domain))
         };
         let found = record.findings.iter().any(|it| wanted(it.identity) && under(&it.domain));
-        // What nothing was found of, as it was exempt or not looked at.
-        let said = || {
+        // An exempt identity, or one that wasn't looked up, has no finding.
+        let in_texts = || {
             let texts = [(Identity::Helo, helo), (Identity::MailFrom, mail_from)].into_iter();
             texts
                 .chain([(Identity::From, from), (Identity::ReplyTo, reply_to)])
                 .any(|(identity, text)| wanted(identity) && text.split(", ").any(under))
         };
-        found || said()
+        found || in_texts()
     }
 }
 
-/// A place among the records: what is found next lies before it.
+/// A position between records; the next page has the records before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     pub(super) block: u64,
@@ -124,12 +122,12 @@ impl FromStr for Cursor {
         let block = parts.and_then(|(block, _)| u64::from_str_radix(block, 16).ok());
         let record = parts.and_then(|(_, record)| record.parse().ok());
         block.zip(record).map(|(block, record)| Self { block, record }).ok_or_else(|| {
-            format!("{text:?} is not a place in the history: what an answer before gave as \"next\"")
+            format!("{text:?} is not a position in the history: take the value of \"next\" from an answer")
         })
     }
 }
 
-fn word<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Result<T, String> {
+fn choice<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Result<T, String> {
     all.iter().copied().find(|it| name(*it) == value).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|it| name(*it)).collect();
         format!("{value:?} is not allowed: {}", names.join(", "))
@@ -148,7 +146,7 @@ fn network(value: &str) -> Result<IpNet, String> {
     })
 }
 
-/// An IPv4 network that is written as IPv6 (RFC 4291 section 2.5.5.2) is IPv4, as clients are.
+/// An IPv4-mapped IPv6 network (RFC 4291 2.5.5.2) becomes an IPv4 network, as for client addresses.
 fn canonical(network: IpNet) -> IpNet {
     let address = network.addr().to_canonical();
     let shorter = network.prefix_len().checked_sub(96).filter(|_| address != network.addr());

@@ -1,8 +1,8 @@
-//! The files of the history, for the one daemon that writes them.
+//! The files of the history, for the daemon that writes them.
 //!
-//! Files are only appended to, and the oldest goes whole where there is no more room or time: its space is free at once,
-//! and whoever reads beside the daemon needs no lock. Nothing is ever mended: after a crash a new file is begun, and a
-//! block without an end in the old one is passed over by its readers.
+//! Files are only appended to, and the oldest is removed whole for room or age: its space is free at once, and other
+//! readers need no lock. Files are never repaired: after a crash the daemon begins a new file, and readers skip a block
+//! without its end in the old one.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -16,46 +16,45 @@ use crate::decision::Id;
 use crate::store::OpenError;
 use crate::store::history::block::{Closed, walk};
 
-/// What the files end in; before it stands the number of the first block, in hexadecimal digits.
+/// The end of a file's name; the start is the number of the first block, in hexadecimal digits.
 const SUFFIX: &str = ".history";
-/// Whoever writes holds a lock on this one.
+/// The writer holds a lock on this file.
 const LOCK: &str = "lock";
-/// How long a folder that is in use is tried again: a writer that ends needs a moment, and so does a reader that looks
-/// whether there is one.
+/// How often the lock is tried: a writer that ends, or a reader that tests for a writer, holds it for a moment.
 const TRIES: u32 = 50;
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
-/// A file takes this part of the room at most, so that as little goes at a time; and no more than is read well.
+/// A file takes at most this part of the size limit, so that little is removed at a time.
 const SHARE: u64 = 32;
-const LARGEST: u64 = 16 << 20;
-/// A file takes this part of the time at most, so that what it holds goes in time.
+/// Octets of a file at most.
+const MAX_FILE: u64 = 16 << 20;
+/// A file spans at most this part of the time limit, so that its records are removed in time.
 const SPAN: u32 = 16;
 
-/// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) keep: Duration,
     pub(super) size: u64,
 }
 
-/// A file as a reader finds it.
+/// A file of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
-    /// Of its first block, which is also its time in microseconds since 1970.
+    /// The number of its first block, which is also its time in microseconds since 1970.
     pub(super) number: u64,
     pub(super) octets: u64,
-    /// When it was last written to.
+    /// The time of the last write.
     pub(super) last: SystemTime,
 }
 
-/// All files, the oldest first. What is none of ours is left alone.
+/// All files of the history, the oldest first; other files are ignored.
 pub(super) fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let Some(number) = entry.file_name().to_str().and_then(number_of) else { continue };
         let metadata = match entry.metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // it went meanwhile
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // removed meanwhile
             other => other?,
         };
         if !metadata.is_file() {
@@ -72,7 +71,7 @@ pub(super) fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
     Ok(segments.into())
 }
 
-/// The number in a name that [`Folder::begin`] gives; other names are not ours, and nor is a time that never comes.
+/// The number in a name from [`Folder::begin`]; `None` for any other name, or a number out of range.
 fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX)?;
     let ours = digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
@@ -98,21 +97,22 @@ pub(super) fn is_in_use(folder: &Path) -> bool {
 pub(super) struct Folder {
     path: PathBuf,
     segments: VecDeque<Segment>,
-    /// The last of them, where it is the one that is written to.
+    /// The last segment, open for writing.
     current: Option<File>,
+    /// When `current` was begun.
     begun: SystemTime,
-    /// A file that can't be removed was told.
-    told: bool,
+    /// The log has a line about a file that can't be removed.
+    logged: bool,
     lock: File,
 }
 
 impl Folder {
-    /// Opens it, and makes it if it isn't there; nobody else can read what is in it.
+    /// Opens the folder, or makes one that no other user can read.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
         let failed = |error| OpenError::Io { path: path.clone(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        let lock = lock_of(&path).map_err(failed)?;
+        let lock = lock_file(&path).map_err(failed)?;
         let mut tries = 1..TRIES;
         loop {
             match lock.try_lock() {
@@ -125,20 +125,20 @@ impl Folder {
             }
         }
         let segments = segments(&path).map_err(failed)?;
-        Ok(Self { path, segments, current: None, begun: SystemTime::UNIX_EPOCH, told: false, lock })
+        Ok(Self { path, segments, current: None, begun: SystemTime::UNIX_EPOCH, logged: false, lock })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All of it.
+    /// The octets of all files.
     pub(super) fn octets(&self) -> u64 {
         self.segments.iter().map(|segment| segment.octets).sum()
     }
 
-    /// The largest number of a block, as there are larger ones than the newest file's own where the clock is behind; and
-    /// the last id in that file.
+    /// The largest number of a block, which is above that of the newest file if the clock was set back; and the last id in
+    /// that file.
     pub(super) fn last(&self) -> (u64, Option<Id>) {
         let Some(newest) = self.segments.back() else { return (0, None) };
         let found = File::open(&newest.path).and_then(|file| walk(file, newest.octets));
@@ -152,19 +152,18 @@ impl Folder {
         self.segments.back().map_or(0, |segment| segment.number)
     }
 
-    /// What somebody moved or removed is not written to any more, as nobody would ever read it; and a folder that is gone
-    /// is made again.
-    fn look(&mut self) -> io::Result<()> {
+    /// Closes the current file if it was moved or removed, since no reader would find it, and makes a missing folder again.
+    fn check_current(&mut self) -> io::Result<()> {
         let current = self.current.as_ref().zip(self.segments.back());
         if current.is_some_and(|(file, segment)| is_at(file, &segment.path)) {
             return Ok(());
         }
         if self.current.take().is_some() {
-            tracing::warn!(path = %self.path.display(), "the file of the history that was written to is gone; a new one is begun");
+            tracing::warn!(path = %self.path.display(), "the current file of the history was moved or removed; rmxd begins a new one");
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         if !is_at(&self.lock, &self.path.join(LOCK)) {
-            let lock = lock_of(&self.path)?;
+            let lock = lock_file(&self.path)?;
             lock.try_lock()?;
             self.lock = lock;
         }
@@ -172,21 +171,20 @@ impl Folder {
         Ok(())
     }
 
-    /// As after a restart.
+    /// Closes the current file, as a restart does.
     #[cfg(test)]
     pub(super) fn close(&mut self) {
         self.current = None;
     }
 
-    /// Appends these blocks, so that they outlive a crash of the machine, and makes room for them first. After an error
-    /// none of them counts as written.
+    /// Makes room, appends these blocks and syncs them to disk. After an error, none of them counts as written.
     pub(super) fn append(
         &mut self,
         blocks: &[Arc<Closed>],
         limits: Limits,
         now: SystemTime,
     ) -> io::Result<()> {
-        self.look()?;
+        self.check_current()?;
         let before = Before {
             newest: self.newest(),
             octets: self.current.as_ref().and(self.segments.back()).map(|segment| segment.octets),
@@ -194,15 +192,15 @@ impl Folder {
         let appended = blocks.iter().try_for_each(|block| self.append_one(block, limits, now));
         let done = appended.and_then(|()| self.current.as_ref().map_or(Ok(()), File::sync_data));
         if done.is_err() {
-            self.take_back(before);
+            self.undo(before);
         }
         done
     }
 
     fn append_one(&mut self, block: &Closed, limits: Limits, now: SystemTime) -> io::Result<()> {
         let length = block.octets.len() as u64;
-        let most = (limits.size / SHARE).min(LARGEST);
-        let full = self.segments.back().is_none_or(|segment| segment.octets + length > most);
+        let max = (limits.size / SHARE).min(MAX_FILE);
+        let full = self.segments.back().is_none_or(|segment| segment.octets + length > max);
         let old = now.duration_since(self.begun).is_ok_and(|age| age > span(limits.keep));
         if self.current.is_none() || full || old {
             self.begin(block.contents.number, now)?;
@@ -228,9 +226,8 @@ impl Folder {
         Ok(())
     }
 
-    /// What was written since then is taken away again as far as the disk lets us; a reader that sees a part of it finds
-    /// whole blocks or none.
-    fn take_back(&mut self, before: Before) {
+    /// Removes what was written since then, as far as the disk allows; meanwhile readers see only whole blocks.
+    fn undo(&mut self, before: Before) {
         self.current = None;
         while let Some(segment) = self.segments.pop_back_if(|segment| segment.number > before.newest) {
             fs::remove_file(&segment.path).ok();
@@ -243,8 +240,8 @@ impl Folder {
         }
     }
 
-    /// Removes what is too much, and of what is too old one file: a clock that jumps forward must not take everything at
-    /// once, nor anything that was young when the newest was written.
+    /// Removes files above the size limit, and one file above the age limit: a clock that jumps forward must not remove
+    /// all files at once, nor a file that was young when the newest was written.
     pub(super) fn prune(&mut self, limits: Limits, now: SystemTime) {
         let newest = self.segments.iter().map(|segment| segment.last).max();
         let old = |segment: &Segment| {
@@ -255,7 +252,7 @@ impl Folder {
         let mut at = 0;
         while let Some(found) = self.segments.iter().skip(at).position(old) {
             at += found;
-            if self.forget(at) {
+            if self.remove(at) {
                 break;
             }
             at += 1;
@@ -263,22 +260,22 @@ impl Folder {
         self.make_room(0, limits.size);
     }
 
-    /// The oldest go until there is room for so much; never the newest. What can't be removed stays, and the next goes.
+    /// Removes the oldest files, but never the newest, until `length` octets fit. A file that can't be removed is skipped.
     fn make_room(&mut self, length: u64, size: u64) {
         let mut at = 0;
         while at + 1 < self.segments.len() && self.octets() + length > size {
-            if !self.forget(at) {
+            if !self.remove(at) {
                 at += 1;
             }
         }
     }
 
-    /// Removes a file; whether it is gone.
-    fn forget(&mut self, at: usize) -> bool {
+    /// Removes a file; returns whether it is gone.
+    fn remove(&mut self, at: usize) -> bool {
         let Some(segment) = self.segments.get(at) else { return false };
         match fs::remove_file(&segment.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                if !std::mem::replace(&mut self.told, true) {
+                if !std::mem::replace(&mut self.logged, true) {
                     let path = segment.path.display();
                     tracing::error!(%path, %error, "an old file of the history can't be removed");
                 }
@@ -294,22 +291,22 @@ impl Folder {
     }
 }
 
-/// What there was before something was appended.
+/// The state before an append.
 struct Before {
     newest: u64,
-    /// Of the file that was open.
+    /// The octets of the current file.
     octets: Option<u64>,
 }
 
-/// Whether this path leads to that file.
+/// Whether the path leads to this file.
 fn is_at(file: &File, path: &Path) -> bool {
     let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let [there, open] = [fs::symlink_metadata(path), file.metadata()].map(|found| found.map(place).ok());
     there.is_some() && there == open
 }
 
-/// The file that is locked, made if it isn't there.
-fn lock_of(folder: &Path) -> io::Result<File> {
+/// Opens or makes the lock file.
+fn lock_file(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(folder.join(LOCK))
 }

@@ -1,9 +1,9 @@
-//! The history: decisions of the past with their evidence, so that every refusal can be explained later.
+//! The history: past decisions with their evidence, so that every refusal can be explained later.
 //!
-//! A session hands over a value and goes on; a thread writes once a second. What a crash loses is the last second. Where
-//! the disk is too slow or full, decisions are dropped and counted: mail never waits for the history, and its memory is
-//! bounded. The store is a folder of files that are only appended to, not a B-tree: nothing is ever changed, the oldest
-//! go, readers beside the daemon need no lock, and damage costs what it hit.
+//! A session hands over a record and goes on; a thread writes once a second, so that a crash loses the last second. If the
+//! disk is too slow or full, records are dropped and counted: mail never waits for the history, and its memory is
+//! bounded. The store is a folder of append-only files, not a B-tree: written data never changes, the oldest files are
+//! removed whole, other readers need no lock, and damage destroys only the records that it hits.
 
 mod block;
 mod codes;
@@ -30,23 +30,24 @@ pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Folder, Limits};
 pub use crate::store::history::read::{Damage, Page, ReadError};
 use crate::store::history::read::{Index, Source};
+pub use crate::store::history::writer::Count;
 use crate::store::history::writer::{Shared, Thread, Writer};
 
-/// Searches at a time; more of them wait.
-const SEARCHES: usize = 2;
-/// Damaged files that are remembered as told.
-const MOST_TOLD: usize = 1000;
-/// Records of one page where all are gone through.
-const STEP: usize = 1000;
+/// Concurrent searches; further ones wait.
+const MAX_SEARCHES: usize = 2;
+/// Damaged files that are remembered as logged.
+const MAX_LOGGED: usize = 1000;
+/// Records per page when all are read.
+const PAGE: usize = 1000;
 
 /// `[history]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The folder.
     pub path: PathBuf,
-    /// What is older goes.
+    /// Older records are removed.
     pub keep: Duration,
-    /// Where there is more, the oldest go.
+    /// Octets; beyond them the oldest files are removed.
     pub size: u64,
 }
 
@@ -56,17 +57,17 @@ impl Settings {
     }
 }
 
-/// What is older counts as gone.
+/// Older records count as removed.
 fn oldest(keep: Duration) -> Option<SystemTime> {
     SystemTime::now().checked_sub(keep)
 }
 
-/// An open history; clones share it. When the last one goes, its thread writes what is not on disk yet and ends; nobody
-/// waits for that unless by [`WeakHistory::settle`].
+/// An open history; clones share it. When the last clone is dropped, its thread writes the remaining records and ends;
+/// only [`WeakHistory::wait_until_written`] waits for that.
 #[derive(Debug, Clone)]
 pub struct History(Arc<Store>);
 
-/// A history that somebody else may still have open.
+/// A reference that doesn't keep the history open.
 #[derive(Debug, Clone)]
 pub struct WeakHistory {
     store: Weak<Store>,
@@ -74,16 +75,15 @@ pub struct WeakHistory {
 }
 
 impl WeakHistory {
-    /// The history, while it is open.
+    /// The history, if it is still open.
     #[must_use]
-    pub fn wake(&self) -> Option<History> {
+    pub fn upgrade(&self) -> Option<History> {
         self.store.upgrade().map(History)
     }
 
-    /// Comes back when everything that it was given is on disk, as far as the disk takes it: whether it is still open or
-    /// was dropped a moment ago. Takes as long as the disk does.
-    pub fn settle(&self) {
-        match self.wake() {
+    /// Blocks until all records are written, or the write has failed, even if the history was dropped a moment ago.
+    pub fn wait_until_written(&self) {
+        match self.upgrade() {
             Some(history) => history.flush(),
             None => self.thread.join(),
         }
@@ -96,56 +96,44 @@ struct Store {
     shared: Arc<Shared>,
     searches: Arc<Semaphore>,
     index: Index,
-    /// Damaged files that were told.
-    told: Mutex<HashSet<PathBuf>>,
+    /// Damaged files with a line in the log.
+    logged: Mutex<HashSet<PathBuf>>,
     writer: Writer,
 }
 
-/// What can be counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count {
-    /// Octets on disk.
-    pub octets: u64,
-    /// Decisions that came since the start.
-    pub recorded: u64,
-    /// Those of them that were dropped, as there was no room for them.
-    pub dropped: u64,
-}
-
 impl History {
-    /// Opens the folder, and makes it if it isn't there.
+    /// Opens the folder, or makes it.
     ///
     /// # Errors
-    /// It can't be made or written, or another daemon uses it.
+    /// The folder can't be made or written, or another daemon uses it.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let folder = Folder::open(&settings.path)?;
         let path = folder.path().to_owned();
-        tracing::info!(path = %path.display(), octets = folder.octets(), "history");
+        tracing::info!(path = %path.display(), octets = folder.octets(), "the history is open");
         let shared = Arc::new(Shared::new(folder, settings.limits()));
         let writer = Writer::start(&shared).map_err(|error| OpenError::Io { path: path.clone(), error })?;
-        let searches = Arc::new(Semaphore::new(SEARCHES));
-        let (index, told) = (Index::default(), Mutex::default());
-        Ok(Self(Arc::new(Store { path, shared, searches, index, told, writer })))
+        let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
+        let (index, logged) = (Index::default(), Mutex::default());
+        Ok(Self(Arc::new(Store { path, shared, searches, index, logged, writer })))
     }
 
-    /// Whether it is the one of these settings.
+    /// Whether this is the history of these settings.
     #[must_use]
     pub fn is_at(&self, settings: &Settings) -> bool {
         std::path::absolute(&settings.path).is_ok_and(|path| path == self.0.path)
     }
 
-    /// The same, without keeping it open.
     #[must_use]
     pub fn downgrade(&self) -> WeakHistory {
         WeakHistory { store: Arc::downgrade(&self.0), thread: self.0.writer.thread() }
     }
 
-    /// From now on this much is kept; the folder stays the one that is open.
-    pub fn renew(&self, settings: &Settings) {
+    /// Applies the limits of the settings; the open folder stays.
+    pub fn set_limits(&self, settings: &Settings) {
         self.0.shared.set_limits(settings.limits());
     }
 
-    /// Remembers a decision, without waiting for anything: where there is no room it is dropped and counted.
+    /// Stores a decision without waiting. If there is no room, the decision is dropped and counted.
     pub fn record(&self, record: DecisionRecord) {
         self.0.shared.push(record);
     }
@@ -156,11 +144,11 @@ impl History {
     /// The files can't be read.
     pub async fn find(&self, id: Id) -> Result<Vec<DecisionRecord>, ReadError> {
         let page = self.read(move |source| source.find(id)).await?;
-        self.tell(&page.damage);
+        self.log_damage(&page.damage);
         Ok(page.records)
     }
 
-    /// The newest decisions that fit, those before `before`; also those that were made a moment ago.
+    /// The newest matching decisions before `before`, including those that aren't on disk yet.
     ///
     /// # Errors
     /// The files can't be read.
@@ -171,11 +159,11 @@ impl History {
         limit: usize,
     ) -> Result<Page, ReadError> {
         let page = self.read(move |source| source.search(&filter, before, limit)).await?;
-        self.tell(&page.damage);
+        self.log_damage(&page.damage);
         Ok(page)
     }
 
-    /// Goes through all decisions that fit, the newest first.
+    /// Folds all matching decisions, the newest first.
     ///
     /// # Errors
     /// The files can't be read.
@@ -188,43 +176,42 @@ impl History {
         let read = move |source: &Source<'_>| {
             let mut state = start;
             let damage =
-                all(|before| source.search(&filter, before, STEP), |record| each(&mut state, record))?;
+                all(|before| source.search(&filter, before, PAGE), |record| each(&mut state, record))?;
             Ok((state, damage))
         };
         let (state, damage) = self.read(read).await?;
-        self.tell(&damage);
+        self.log_damage(&damage);
         Ok(state)
     }
 
-    /// What there is.
     #[must_use]
     pub fn count(&self) -> Count {
         self.0.shared.count()
     }
 
-    /// Writes what is not on disk yet. Takes as long as the disk does.
+    /// Writes the records that aren't on disk yet; blocks as long as the disk takes.
     pub fn flush(&self) {
         self.0.shared.write(true);
     }
 
-    /// Says what could not be read, of each file once.
-    fn tell(&self, damage: &[Damage]) {
-        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for part in damage.iter().filter(|part| !told.contains(&part.path)) {
+    /// Logs damaged files, each once.
+    fn log_damage(&self, damage: &[Damage]) {
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in damage.iter().filter(|part| !logged.contains(&part.path)) {
             tracing::warn!("history: {part}");
         }
-        if told.len() > MOST_TOLD {
-            told.clear();
+        if logged.len() > MAX_LOGGED {
+            logged.clear();
         }
-        told.extend(damage.iter().map(|part| part.path.clone()));
+        logged.extend(damage.iter().map(|part| part.path.clone()));
     }
 
-    /// A search may take long: it has a thread of its own.
+    /// Runs the work on a blocking thread, since a search may take long.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Source<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        // It is never closed. Who doesn't wait for the answer leaves the work behind, and with it the permit.
+        // The semaphore is never closed. If the caller goes away, the work goes on and keeps its permit.
         let permit = Arc::clone(&self.0.searches).acquire_owned().await;
         let store = Arc::clone(&self.0);
         let read = move || {
@@ -237,8 +224,7 @@ impl History {
     }
 }
 
-/// A history that is only read, whether a daemon writes it or not: what was decided within the last second is not in it
-/// yet.
+/// A history for reading only, even while a daemon writes it. Decisions of the last second may be missing.
 #[derive(Debug)]
 pub struct Archive {
     settings: Settings,
@@ -246,10 +232,10 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// The history of these settings; `None` where there is none.
+    /// Opens the history of these settings; `None` if it doesn't exist.
     ///
     /// # Errors
-    /// It can't be looked at.
+    /// The folder can't be read.
     pub fn open(settings: Settings) -> Result<Option<Self>, ReadError> {
         match folder::segments(&settings.path) {
             Ok(_) => Ok(Some(Self { settings, index: Index::default() })),
@@ -258,13 +244,12 @@ impl Archive {
         }
     }
 
-    /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.settings.path
     }
 
-    /// Whether a daemon is writing it.
+    /// Whether a daemon has it open for writing.
     #[must_use]
     pub fn is_live(&self) -> bool {
         folder::is_in_use(&self.settings.path)
@@ -286,12 +271,12 @@ impl Archive {
         self.source().search(filter, before, limit)
     }
 
-    /// Goes through all decisions that fit, the newest first; what could not be read.
+    /// Calls `each` for all matching decisions, the newest first, and returns the damage.
     ///
     /// # Errors
     /// The files can't be read.
     pub fn all(&self, filter: &Filter, each: impl FnMut(&DecisionRecord)) -> Result<Vec<Damage>, ReadError> {
-        all(|before| self.search(filter, before, STEP), each)
+        all(|before| self.search(filter, before, PAGE), each)
     }
 
     fn source(&self) -> Source<'_> {
@@ -300,7 +285,7 @@ impl Archive {
     }
 }
 
-/// Page after page.
+/// Reads page after page.
 fn all(
     search: impl Fn(Option<Cursor>) -> Result<Page, ReadError>,
     mut each: impl FnMut(&DecisionRecord),
@@ -309,7 +294,7 @@ fn all(
     loop {
         let page = search(before)?;
         page.records.iter().for_each(&mut each);
-        Damage::gather(&mut damage, page.damage);
+        Damage::merge(&mut damage, page.damage);
         match page.next {
             Some(next) => before = Some(next),
             None => return Ok(damage),

@@ -1,7 +1,7 @@
-//! Looks for decisions, the newest first: in what is not written yet, then in the files.
+//! Searches decisions, the newest first: in the records that aren't written yet, then in the files.
 //!
-//! A file may grow or go meanwhile; what is read is whole blocks. What is damaged, or can't be read, is passed
-//! over and said.
+//! A file may grow or be removed meanwhile; only whole blocks are read. Damaged or unreadable parts are skipped and
+//! reported.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,35 +18,33 @@ use crate::store::history::encode::milliseconds;
 use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::folder::{Segment, segments};
 
-/// Octets of records, and of heads of blocks, that are looked at for one page: a filter that fits nothing must not take for ever.
-const WORK: usize = 64 << 20;
-/// Decisions of one id that are found.
-const MOST_OF_ONE: usize = 100;
-/// Files that something is remembered of; a folder has fewer.
-const MOST_KNOWN: usize = 4096;
-/// How far apart decisions of one transaction can be: longer than a session lasts.
-const APART: Duration = Duration::from_secs(2 * 60 * 60);
+/// Octets of records and heads that are read for one page, so that a filter without matches doesn't take for ever.
+const MAX_READ: usize = 64 << 20;
+/// The most decisions of one id.
+const MAX_OF_ONE_ID: usize = 100;
+/// Files in the index; a folder has fewer.
+const MAX_INDEXED: usize = 4096;
+/// The most time between two decisions of one transaction: longer than a session lasts.
+const MAX_APART: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The newest first.
     pub records: Vec<DecisionRecord>,
-    /// Where more may be found; a page may be short and yet not the last.
+    /// Where the next page begins. A page with fewer records than the limit isn't always the last.
     pub next: Option<Cursor>,
-    /// What could not be read.
     pub damage: Vec<Damage>,
 }
 
-/// A file of which a part makes no sense, or that could not be read.
+/// A file that is damaged or could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", path.display(), self.what())]
 pub struct Damage {
-    /// The file.
     pub path: PathBuf,
-    /// How much of it.
+    /// The number of octets that are lost.
     pub octets: u64,
-    /// What the system says, where it doesn't give the file.
+    /// The system's error, if the file could not be read.
     pub error: Option<String>,
 }
 
@@ -55,14 +53,14 @@ impl Damage {
         let octets = self.octets;
         match &self.error {
             None => format!(
-                "{octets} octets are damaged and were passed over; what they held is lost, moving the file away loses the rest of it too"
+                "{octets} octets are damaged and were skipped; their records are lost, and moving the file away loses the other records in it too"
             ),
-            Some(error) => format!("can't be read and was passed over with its {octets} octets: {error}"),
+            Some(error) => format!("can't be read; its {octets} octets were skipped: {error}"),
         }
     }
 
-    /// Adds what another page says. Pages may share a file, which is told once.
-    pub fn gather(all: &mut Vec<Self>, more: Vec<Self>) {
+    /// Adds the damage of another page; a file of both pages is listed once.
+    pub fn merge(all: &mut Vec<Self>, more: Vec<Self>) {
         for part in more {
             match all.iter_mut().find(|known| known.path == part.path) {
                 Some(known) if known.octets >= part.octets => {}
@@ -73,67 +71,62 @@ impl Damage {
     }
 }
 
-/// Why nothing could be looked for.
+/// Why a search failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The system says no.
+    /// A system call failed.
     #[error("{}: {error}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// Something that should not happen did.
-    #[error("the search died: {0}")]
-    Died(#[from] tokio::task::JoinError),
+    Io { path: PathBuf, error: io::Error },
+    /// The search's thread panicked.
+    #[error("the search failed: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
 }
 
-/// What is known of the files that are not written to any more, so that those that hold nothing wanted need not be opened.
+/// The contents of closed files, so that a file without a match isn't opened.
 #[derive(Debug, Default)]
 pub(super) struct Index(Mutex<HashMap<u64, (Segment, Contents)>>);
 
 impl Index {
-    /// What is in this file, as far as it was looked at since it was written to.
-    pub(super) fn of(&self, segment: &Segment) -> Option<Contents> {
+    /// The contents of a file that was read since its last write.
+    pub(super) fn get(&self, segment: &Segment) -> Option<Contents> {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         files.get(&segment.number).filter(|(known, _)| known == segment).map(|(_, contents)| *contents)
     }
 
-    fn learn(&self, segment: &Segment, contents: Contents) {
+    fn insert(&self, segment: &Segment, contents: Contents) {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.len() >= MOST_KNOWN {
+        if files.len() >= MAX_INDEXED {
             files.clear();
         }
         files.insert(segment.number, (segment.clone(), contents));
     }
 }
 
-/// What there is to look through.
+/// The data for a search.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
     pub(super) folder: &'a Path,
     pub(super) index: &'a Index,
-    /// Blocks that are not written yet, the oldest first.
+    /// Blocks that aren't written yet, the oldest first.
     pub(super) tail: &'a [Arc<Closed>],
-    /// What is older counts as gone.
+    /// Older records count as removed.
     pub(super) oldest: Option<SystemTime>,
 }
 
-/// Who looks at blocks, the newest first.
+/// Visits blocks, the newest first.
 trait Visitor {
-    /// Whether a block that has this, or a file of such blocks, can hold what is looked for.
+    /// Whether a block or file with these contents can have a match.
     fn wants(&self, contents: &Contents) -> bool;
-    /// The records of a block; how many octets of it make no sense is added.
+    /// Visits the records of a block, and adds the number of invalid octets to `lost`.
     fn block(&mut self, contents: &Contents, body: &[u8], lost: &mut u64) -> ControlFlow<()>;
-    /// So many octets of a file were read to see where its blocks are.
+    /// Called with the number of octets that were read to locate the blocks of a file.
     fn file(&mut self, _segment: &Segment, _read: usize) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }
 
 impl Source<'_> {
-    /// The next `limit` records that fit, those before a place.
+    /// The next `limit` matching records before a position.
     pub(super) fn search(
         &self,
         filter: &Filter,
@@ -142,7 +135,7 @@ impl Source<'_> {
     ) -> Result<Page, ReadError> {
         let since = filter.since.into_iter().chain(self.oldest).max();
         let filter = Filter { since, ..filter.clone() };
-        let mut search = Search { filter: &filter, before, limit, left: WORK, page: Page::default() };
+        let mut search = Search { filter: &filter, before, limit, left: MAX_READ, page: Page::default() };
         let damage = self.blocks(since, &mut search)?;
         Ok(Page { damage, ..search.page })
     }
@@ -155,7 +148,7 @@ impl Source<'_> {
         Ok(Page { records: find.records, next: None, damage })
     }
 
-    /// Goes through the blocks that are wanted, the newest first; what could not be read.
+    /// Visits the wanted blocks, the newest first, and returns the damage.
     fn blocks(
         &self,
         since: Option<SystemTime>,
@@ -169,16 +162,16 @@ impl Source<'_> {
                 return Ok(damage);
             }
         }
-        // What was in the tail may be in a file by now.
+        // Blocks of the tail may be in a file by now.
         let end = self.tail.first().map_or(u64::MAX, |block| block.contents.number);
         let failed = |error| ReadError::Io { path: self.folder.to_owned(), error };
         let segments = segments(self.folder).map_err(failed)?;
         let newest = segments.back().map(|segment| segment.number);
         for segment in segments.iter().rev().filter(|segment| segment.number < end) {
             let unknown =
-                Contents { times: (0, u64::MAX), ids: (0, u64::MAX), ..Contents::none(segment.number) };
+                Contents { times: (0, u64::MAX), ids: (0, u64::MAX), ..Contents::empty(segment.number) };
             if since.is_some_and(|since| segment.last < since)
-                || !visitor.wants(&self.index.of(segment).unwrap_or(unknown))
+                || !visitor.wants(&self.index.get(segment).unwrap_or(unknown))
             {
                 continue;
             }
@@ -207,14 +200,15 @@ impl Source<'_> {
         lost: &mut u64,
     ) -> io::Result<ControlFlow<()>> {
         let mut file = match File::open(&segment.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())), // it went meanwhile
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())), // removed meanwhile
             other => other?,
         };
         let (found, damaged) = walk(&file, segment.octets)?;
         *lost += damaged;
         if closed && damaged == 0 {
-            let contents = found.iter().fold(Contents::none(segment.number), |all, it| all.and(&it.contents));
-            self.index.learn(segment, contents);
+            let contents =
+                found.iter().fold(Contents::empty(segment.number), |all, it| all.merge(&it.contents));
+            self.index.insert(segment, contents);
         }
         for block in found.iter().rev().filter(|it| it.contents.number < end) {
             if !visitor.wants(&block.contents) {
@@ -233,7 +227,7 @@ impl Source<'_> {
     }
 }
 
-/// The records of a block; what is not one counts as lost.
+/// The records of a block; all other octets count as lost.
 fn records<'o>(contents: &Contents, body: &'o [u8], lost: &mut u64) -> Vec<&'o [u8]> {
     let records: Vec<_> = decode::split(body).collect();
     if u32::try_from(records.len()) != Ok(contents.count) {
@@ -243,7 +237,7 @@ fn records<'o>(contents: &Contents, body: &'o [u8], lost: &mut u64) -> Vec<&'o [
     records
 }
 
-/// A record, where it is wanted; one that makes no sense counts as lost.
+/// Decodes a record if it is wanted; an invalid one counts as lost.
 fn record(
     octets: &[u8],
     lost: &mut u64,
@@ -269,7 +263,7 @@ impl Visitor for Find {
 
     fn block(&mut self, contents: &Contents, body: &[u8], lost: &mut u64) -> ControlFlow<()> {
         let last = self.records.last().map(|record| milliseconds(record.at));
-        let apart = u64::try_from(APART.as_millis()).unwrap_or(u64::MAX);
+        let apart = u64::try_from(MAX_APART.as_millis()).unwrap_or(u64::MAX);
         if last.is_some_and(|last| contents.times.1.saturating_add(apart) < last) {
             return ControlFlow::Break(());
         }
@@ -279,8 +273,8 @@ impl Visitor for Find {
         };
         let records = records(contents, body, lost);
         let found = records.iter().rev().filter_map(|octets| record(octets, lost, mine));
-        self.records.extend(found.take(MOST_OF_ONE - self.records.len()));
-        if self.records.len() == MOST_OF_ONE { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        self.records.extend(found.take(MAX_OF_ONE_ID - self.records.len()));
+        if self.records.len() == MAX_OF_ONE_ID { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -313,17 +307,17 @@ impl Visitor for Search<'_> {
             }
             self.page.records.push(record);
         }
-        self.worked(contents.number, body.len())
+        self.count_read(contents.number, body.len())
     }
 
     fn file(&mut self, segment: &Segment, read: usize) -> ControlFlow<()> {
-        self.worked(segment.number, read)
+        self.count_read(segment.number, read)
     }
 }
 
 impl Search<'_> {
-    /// Where that was too much, the next page begins before this place.
-    fn worked(&mut self, number: u64, octets: usize) -> ControlFlow<()> {
+    /// Ends the page after too many octets; the next page begins before this block.
+    fn count_read(&mut self, number: u64, octets: usize) -> ControlFlow<()> {
         match self.left.checked_sub(octets) {
             Some(left) => {
                 self.left = left;

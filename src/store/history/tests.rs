@@ -1,4 +1,4 @@
-//! The history over real files: what comes back, what is found, how much is kept, and what damage costs.
+//! The history with real files: round trips, searches, limits and damage.
 
 use std::fs;
 use std::net::IpAddr;
@@ -35,18 +35,18 @@ fn opened() -> (TempDir, Settings, History) {
     (folder, settings, history)
 }
 
-/// Dropped, and its thread has ended.
-fn ended(history: History) {
-    let dormant = history.downgrade();
+/// Drops the history and waits for the end of its thread.
+fn close(history: History) {
+    let weak = history.downgrade();
     drop(history);
-    dormant.settle();
+    weak.wait_until_written();
 }
 
 fn archive(settings: &Settings) -> Archive {
     Archive::open(settings.clone()).unwrap().expect("a history")
 }
 
-/// Milliseconds are what is kept of a time.
+/// The time in milliseconds, as a record keeps it.
 fn now() -> SystemTime {
     decode::time(encode::milliseconds(SystemTime::now()))
 }
@@ -98,7 +98,7 @@ fn refusal(number: u64, domain: &str) -> DecisionRecord {
     }
 }
 
-/// One with everything that a record can hold.
+/// A record with every field.
 fn richest() -> DecisionRecord {
     use Answer::{Found, NoSuchDomain, Unavailable};
     let host = |text: &str| Target::Host(name(text));
@@ -159,7 +159,7 @@ fn files(settings: &Settings) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_record_comes_back_as_it_was() {
+fn a_decoded_record_equals_the_encoded_one() {
     let others = [
         Some(FcrdnsResult::NotConfirmed(vec!["one.test".into(), "b\\032d.test".into()])),
         Some(FcrdnsResult::TempError(DnsFailure::Refused)),
@@ -172,7 +172,7 @@ fn a_record_comes_back_as_it_was() {
         let parts: Vec<_> = decode::split(&octets).collect();
         assert_eq!(parts.len(), 1);
         assert_eq!(decode::record(parts[0], |_| true), Some(Some(record.clone())));
-        // and whatever is cut off is no record, unless it is as older versions wrote it
+        // A shortened record is invalid, unless it has the form of older versions.
         let older = DecisionRecord { end: None, rcpts: 0, ..record };
         let read = (0..parts[0].len()).filter_map(|end| decode::record(&parts[0][..end], |_| true));
         assert_eq!(read.flatten().collect::<Vec<_>>(), [older]);
@@ -180,20 +180,20 @@ fn a_record_comes_back_as_it_was() {
 }
 
 #[test]
-fn what_no_rule_refused_has_no_finding_in_old_records_either() {
+fn a_refusal_without_a_rule_has_no_finding_in_old_records_either() {
     let found = finding(Identity::MailFrom, "a@good.test", RuleResult::Pass(Rung::Mx), Vec::new());
     let new = DecisionRecord {
         cause: Some(Cause::without_rule(Reason::RelayingDenied, "b@elsewhere.test")),
         findings: Arc::new(vec![found.clone()]),
         ..refusal(7, "good.test")
     };
-    // as versions before wrote it
+    // As older versions wrote it.
     let denied = RuleResult::Fail(Reason::RelayingDenied);
-    let invented =
+    let made_up =
         Finding { domain: "".into(), ..finding(Identity::MailFrom, "b@elsewhere.test", denied, Vec::new()) };
     let old = DecisionRecord {
         cause: Some(cause(Reason::RelayingDenied, Action::Reject, 1, "")),
-        findings: Arc::new(vec![found, invented]),
+        findings: Arc::new(vec![found, made_up]),
         ..new.clone()
     };
     for record in [&new, &old] {
@@ -222,7 +222,7 @@ fn a_refusal_takes_few_octets_and_a_huge_answer_is_cut() {
 
 proptest! {
     #[test]
-    fn any_octets_are_a_record_or_none(octets in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..400, byte: u8) {
+    fn decoding_never_panics(octets in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..400, byte: u8) {
         decode::record(&octets, |_| true);
         let mut changed = Vec::new();
         encode::record(&mut changed, &richest());
@@ -233,7 +233,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn what_was_decided_a_moment_ago_is_found_and_later_too() {
+async fn a_decision_is_found_before_and_after_it_is_written() {
     let (_folder, settings, history) = opened();
     let records: Vec<_> = (0..5).map(|number| refusal(number, &format!("d{number}.test"))).collect();
     records.iter().for_each(|record| history.record(record.clone()));
@@ -247,9 +247,9 @@ async fn what_was_decided_a_moment_ago_is_found_and_later_too() {
     }
     assert!(archive(&settings).is_live());
     assert_eq!(archive(&settings).find(Id::nth(2)).unwrap().records, [records[2].clone()]);
-    ended(history);
+    close(history);
     assert!(!archive(&settings).is_live());
-    // and another daemon goes on behind it
+    // Another daemon continues the history.
     let history = History::open(&settings).unwrap();
     history.record(refusal(5, "d5.test"));
     let page = history.search(Filter::default(), None, 3).await.unwrap();
@@ -258,7 +258,7 @@ async fn what_was_decided_a_moment_ago_is_found_and_later_too() {
 }
 
 #[tokio::test]
-async fn pages_follow_one_another_without_gap_or_repetition_while_more_comes() {
+async fn pages_have_no_gaps_or_repetitions_while_records_are_added() {
     let (_folder, settings, history) = opened();
     for number in 0..1000 {
         history.record(refusal(number, &format!("d{number}.test")));
@@ -287,7 +287,7 @@ async fn pages_follow_one_another_without_gap_or_repetition_while_more_comes() {
 }
 
 #[tokio::test]
-async fn filters_find_what_they_say() {
+async fn filters_find_the_matching_decisions() {
     let (_folder, _settings, history) = opened();
     let began = now();
     let monitored = DecisionRecord { mode: Mode::Monitor, ..refusal(1, "sub.spoof.test") };
@@ -349,7 +349,7 @@ async fn filters_find_what_they_say() {
 }
 
 #[test]
-fn what_a_filter_does_not_take_it_says() {
+fn a_filter_refuses_an_invalid_value_with_what_is_allowed() {
     let rows = [
         ("verdict", "no", "\"no\" is not allowed: accept, defer, reject"),
         ("reason", "x", "\"x\" is not allowed: no_such_domain, no_mx, "),
@@ -368,7 +368,7 @@ fn what_a_filter_does_not_take_it_says() {
 }
 
 #[test]
-fn no_more_is_kept_than_the_size_allows_and_the_oldest_go() {
+fn the_size_limit_holds_and_the_oldest_records_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { size: 1 << 20, ..settings(folder.path()) };
     let history = History::open(&settings).unwrap();
@@ -386,14 +386,14 @@ fn no_more_is_kept_than_the_size_allows_and_the_oldest_go() {
     archive(&settings).all(&Filter::default(), |it| numbers.push(it.id.unwrap().number())).unwrap();
     let oldest = *numbers.last().unwrap();
     assert_eq!(numbers, (oldest..30_000).rev().collect::<Vec<_>>());
-    // less room from now on
-    history.renew(&Settings { size: 512 << 10, ..settings.clone() });
+    // A smaller limit from now on.
+    history.set_limits(&Settings { size: 512 << 10, ..settings.clone() });
     history.flush();
     assert!(history.count().octets <= 512 << 10);
 }
 
 #[tokio::test]
-async fn what_is_too_old_is_not_found_and_its_files_go() {
+async fn old_records_are_not_found_and_their_files_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     let history = History::open(&settings).unwrap();
@@ -406,8 +406,8 @@ async fn what_is_too_old_is_not_found_and_its_files_go() {
     assert_eq!(archive(&settings).find(Id::nth(1)).unwrap().records, []);
     let file = fs::File::options().write(true).open(&files(&settings)[0]).unwrap();
     file.set_modified(SystemTime::now() - KEEP * 2).unwrap();
-    ended(history);
-    // a daemon that has nothing to write forgets nevertheless, but not what is young beside the newest
+    close(history);
+    // A daemon without new records removes old files too, but none that was young when the newest was written.
     let history = History::open(&settings).unwrap();
     history.flush();
     assert_eq!(files(&settings).len(), 1);
@@ -420,7 +420,7 @@ async fn what_is_too_old_is_not_found_and_its_files_go() {
 }
 
 #[tokio::test]
-async fn damage_costs_what_it_hit_and_is_told_with_the_file() {
+async fn damage_destroys_only_what_it_hits_and_is_reported_with_the_file() {
     let (_folder, settings, history) = opened();
     for number in 0..3000 {
         history.record(refusal(number, &format!("d{number}.test")));
@@ -442,15 +442,15 @@ async fn damage_costs_what_it_hit_and_is_told_with_the_file() {
         assert!((1..3000).contains(&left), "{at}: {left}");
         assert_eq!(damage.len(), 1, "{at}");
         assert!((1..80_000).contains(&damage[0].octets), "{at}: {damage:?}");
-        let told = damage[0].to_string();
-        assert!(told.starts_with(&format!("{}: ", path.display())) && told.contains("moving the file away"));
+        let text = damage[0].to_string();
+        assert!(text.starts_with(&format!("{}: ", path.display())) && text.contains("moving the file away"));
         assert!(history.search(Filter::default(), None, 9999).await.is_ok());
     }
-    // what was being written when the power went is not damage
+    // A block that was being written at a power cut isn't damage.
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let (left, damage) = count();
     assert!((1..3000).contains(&left) && damage.is_empty());
-    // nor is a file that is none of ours
+    // Another file in the folder isn't damage.
     fs::write(settings.path.join("notes.txt"), "hello").unwrap();
     fs::write(&path, "no block at all, and longer than the head of one would be, which is 64 octets")
         .unwrap();
@@ -458,23 +458,23 @@ async fn damage_costs_what_it_hit_and_is_told_with_the_file() {
 }
 
 #[test]
-fn one_daemon_has_the_folder_and_the_other_is_told_so() {
+fn a_second_daemon_can_not_open_the_folder() {
     let (_folder, settings, history) = opened();
     let error = History::open(&settings).unwrap_err();
     assert!(error.is_temporary());
     assert_eq!(error.to_string(), format!("{}: in use by another rmxd", settings.path.display()));
     assert!(history.is_at(&settings));
-    let dormant = history.downgrade();
-    assert!(dormant.wake().is_some());
+    let weak = history.downgrade();
+    assert!(weak.upgrade().is_some());
     drop(history);
-    assert!(dormant.wake().is_none());
+    assert!(weak.upgrade().is_none());
     History::open(&settings).unwrap();
     let error = History::open(&Settings { path: "/proc/nowhere".into(), ..settings }).unwrap_err();
     assert!(!error.is_temporary() && error.to_string().starts_with("/proc/nowhere: "), "{error}");
 }
 
 #[test]
-fn the_folder_is_for_its_owner_only() {
+fn only_the_owner_can_read_the_folder() {
     use std::os::unix::fs::PermissionsExt;
     let (_folder, settings, history) = opened();
     history.record(refusal(1, "a.test"));
@@ -484,13 +484,13 @@ fn the_folder_is_for_its_owner_only() {
 }
 
 #[tokio::test]
-async fn what_finds_no_room_is_dropped_and_counted_and_the_rest_is_there() {
+async fn records_without_room_are_dropped_and_counted() {
     let (_folder, _settings, history) = opened();
     let heavy = vec![evidence(RecordType::Mx, "d.test", Answer::NoData); 3000];
     let heavy = finding(Identity::From, "a@d.test", RuleResult::Fail(Reason::NoMx), heavy);
     let heavy = DecisionRecord { findings: Arc::new(vec![heavy]), ..refusal(1, "d.test") };
     let room = (32 << 20) / heavy.weight();
-    history.0.shared.while_it_hangs(|| {
+    history.0.shared.while_blocked(|| {
         for _ in 0..room + 10 {
             history.record(heavy.clone());
         }
@@ -503,7 +503,7 @@ async fn what_finds_no_room_is_dropped_and_counted_and_the_rest_is_there() {
 }
 
 #[tokio::test]
-async fn while_the_folder_cannot_be_written_decisions_wait_in_memory() {
+async fn decisions_wait_in_memory_while_the_folder_can_not_be_written() {
     let (_folder, settings, history) = opened();
     history.record(refusal(1, "a.test"));
     history.flush();
@@ -537,7 +537,7 @@ fn decisions_of_one_transaction_are_found_together() {
 }
 
 #[tokio::test]
-async fn a_search_that_nobody_waits_for_any_more_still_counts_until_it_ends() {
+async fn an_abandoned_search_keeps_its_permit_until_it_ends() {
     let (_folder, _settings, history) = opened();
     history.record(refusal(1, "a.test"));
     let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
@@ -553,32 +553,32 @@ async fn a_search_that_nobody_waits_for_any_more_still_counts_until_it_ends() {
     begins.recv().await.unwrap();
     search.abort();
     assert!(search.await.unwrap_err().is_cancelled());
-    assert_eq!(history.0.searches.available_permits(), SEARCHES - 1);
+    assert_eq!(history.0.searches.available_permits(), MAX_SEARCHES - 1);
     drop(end);
-    assert_eq!(history.0.searches.acquire_many(2).await.unwrap().num_permits(), SEARCHES);
+    assert_eq!(history.0.searches.acquire_many(2).await.unwrap().num_permits(), MAX_SEARCHES);
 }
 
 #[test]
-fn who_drops_the_last_handle_does_not_wait_and_whoever_opens_it_again_does_for_a_moment() {
+fn dropping_the_last_handle_does_not_wait_and_reopening_waits_for_the_writer() {
     let (_folder, settings, history) = opened();
     history.record(refusal(1, "a.test"));
-    let (dormant, shared) = (history.downgrade(), Arc::clone(&history.0.shared));
+    let (weak, shared) = (history.downgrade(), Arc::clone(&history.0.shared));
     let (reopened, opens) = std::sync::mpsc::channel();
-    shared.while_it_hangs(|| {
+    shared.while_blocked(|| {
         drop(history);
-        assert!(dormant.wake().is_none());
+        assert!(weak.upgrade().is_none());
         let settings = settings.clone();
         std::thread::spawn(move || reopened.send(History::open(&settings)).unwrap());
         assert!(opens.recv_timeout(Duration::from_millis(200)).is_err());
     });
     drop(shared);
     let history = opens.recv().unwrap().unwrap();
-    dormant.settle();
+    weak.wait_until_written();
     assert_eq!(archive(&settings).find(Id::nth(1)).unwrap().records.len(), 1);
     drop(history);
 }
 
-/// A file for each of these records.
+/// Writes each of these records into a file of its own.
 fn in_files_of_their_own(history: &History, numbers: std::ops::Range<u64>) {
     for number in numbers {
         history.record(refusal(number, "a.test"));
@@ -588,7 +588,7 @@ fn in_files_of_their_own(history: &History, numbers: std::ops::Range<u64>) {
 }
 
 #[tokio::test]
-async fn what_somebody_removes_or_moves_is_not_written_to_any_more() {
+async fn a_removed_or_moved_file_is_not_written_to_any_more() {
     let (_folder, settings, history) = opened();
     let away = settings.path.with_extension("away");
     let ways: [&dyn Fn(); 3] = [
@@ -611,7 +611,7 @@ async fn what_somebody_removes_or_moves_is_not_written_to_any_more() {
 }
 
 #[test]
-fn numbers_go_on_behind_the_last_block_where_the_clock_is_behind() {
+fn block_numbers_increase_even_if_the_clock_is_behind() {
     let (_folder, settings, history) = opened();
     for number in 0..3 {
         history.record(refusal(number, "a.test"));
@@ -620,21 +620,21 @@ fn numbers_go_on_behind_the_last_block_where_the_clock_is_behind() {
     let last = history.0.shared.last_number();
     let ahead = Id::nth(Id::next().number() + 1_000_000);
     history.record(DecisionRecord { id: Some(ahead), ..refusal(3, "a.test") });
-    ended(history);
+    close(history);
     let history = History::open(&settings).unwrap();
     assert!(history.0.shared.last_number() >= last);
-    assert!(Id::next().number() > ahead.number(), "nor is an id given twice");
+    assert!(Id::next().number() > ahead.number(), "an id was given twice");
 }
 
 #[test]
-fn a_clock_that_jumps_takes_one_file_at_a_time_and_nothing_that_is_young_beside_the_newest() {
+fn a_clock_jump_removes_one_file_at_a_time_and_none_that_is_young_beside_the_newest() {
     let (_folder, settings, history) = opened();
     in_files_of_their_own(&history, 0..5);
     let far = SystemTime::now() + KEEP * 1000;
     (0..9).for_each(|_| history.0.shared.prune(far));
     assert_eq!(files(&settings).len(), 5);
-    // the first is of a time to come, which protects none behind it; the others but the last are old
-    ended(history);
+    // The first file has a time in the future, which protects no other; all others but the last are old.
+    close(history);
     let modify = |at: usize, time: SystemTime| {
         let file = fs::File::options().write(true).open(&files(&settings)[at]).unwrap();
         file.set_modified(time).unwrap();
@@ -651,7 +651,7 @@ fn a_clock_that_jumps_takes_one_file_at_a_time_and_nothing_that_is_young_beside_
 }
 
 #[test]
-fn only_names_that_it_gives_are_its_own() {
+fn files_with_other_names_are_ignored() {
     let (_folder, settings, history) = opened();
     let others =
         ["ab.history", "00000000000000AB.history", "+0000000000000ab.history", "ffffffffffffffff.history"];
@@ -663,18 +663,18 @@ fn only_names_that_it_gives_are_its_own() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_closed_is_known_and_a_record_that_makes_no_sense_is_damage() {
+async fn a_closed_file_is_indexed_and_an_invalid_record_is_damage() {
     let (_folder, settings, history) = opened();
     in_files_of_their_own(&history, 0..3);
     assert_eq!(history.find(Id::nth(99)).await.unwrap(), []);
     let segments = folder::segments(&settings.path).unwrap();
     let known: Vec<_> =
-        segments.iter().map(|segment| history.0.index.of(segment).map(|contents| contents.ids)).collect();
+        segments.iter().map(|segment| history.0.index.get(segment).map(|contents| contents.ids)).collect();
     assert_eq!(known, [Some((0, 0)), Some((1, 1)), None]);
     for number in 0..3 {
         assert_eq!(history.find(Id::nth(number)).await.unwrap().len(), 1);
     }
-    // the verdict behind length, time, id and address is none, and the sums are right
+    // The verdict, after length, time, id and address, becomes invalid; the checksums are correct.
     let path = &segments[0].path;
     let mut octets = fs::read(path).unwrap();
     octets[64 + 4 + 8 + 9 + 5] = 0xee;
@@ -695,22 +695,22 @@ async fn a_file_that_is_closed_is_known_and_a_record_that_makes_no_sense_is_dama
 }
 
 #[test]
-fn a_damaged_file_is_told_once_and_one_that_cannot_be_read_with_its_error() {
+fn a_damaged_file_is_listed_once_and_an_unreadable_one_with_its_error() {
     let part = |path: &str, octets| Damage { path: path.into(), octets, error: None };
     let mut all = vec![part("a", 10)];
-    Damage::gather(&mut all, vec![part("a", 20), part("b", 1)]);
-    Damage::gather(&mut all, vec![part("a", 5), part("b", 1)]);
+    Damage::merge(&mut all, vec![part("a", 20), part("b", 1)]);
+    Damage::merge(&mut all, vec![part("a", 5), part("b", 1)]);
     assert_eq!(all, [part("a", 20), part("b", 1)]);
     let unreadable = Damage { error: Some("Input/output error (os error 5)".to_owned()), ..part("c", 7) };
-    let said = "c: can't be read and was passed over with its 7 octets: Input/output error (os error 5)";
-    assert_eq!(unreadable.to_string(), said);
+    let expected = "c: can't be read; its 7 octets were skipped: Input/output error (os error 5)";
+    assert_eq!(unreadable.to_string(), expected);
 }
 
 #[test]
-fn one_id_is_found_among_many_small_blocks_and_an_unknown_one_is_not() {
+fn one_id_is_found_among_many_small_blocks() {
     const BLOCKS: u64 = 20_000;
     let (_folder, settings, history) = opened();
-    ended(history);
+    close(history);
     let mut octets = Vec::new();
     for number in 0..BLOCKS {
         let mut block = block::Block::new(number + 1);
@@ -724,7 +724,7 @@ fn one_id_is_found_among_many_small_blocks_and_an_unknown_one_is_not() {
 }
 
 #[test]
-fn a_hostile_answer_cannot_make_a_record_larger_than_it_may_be() {
+fn a_hostile_answer_can_not_make_a_record_too_large() {
     let long = |at: usize| {
         let labels = ["x"; 3].map(|letter| letter.repeat(60)).join(".");
         format!("n{at}.{labels}.huge.test")
@@ -755,7 +755,7 @@ fn a_hostile_answer_cannot_make_a_record_larger_than_it_may_be() {
         };
         let mut octets = Vec::new();
         encode::record(&mut octets, &record);
-        assert!(octets.len() <= encode::LARGEST, "{decided}: {}", octets.len());
+        assert!(octets.len() <= encode::MAX_RECORD, "{decided}: {}", octets.len());
         let parts: Vec<_> = decode::split(&octets).collect();
         let read = decode::record(parts[0], |_| true).flatten().expect("a record");
         assert_eq!(read.findings.len(), 10);
@@ -763,7 +763,7 @@ fn a_hostile_answer_cannot_make_a_record_larger_than_it_may_be() {
         assert_eq!((&first.domain, first.outcome), (&deciding.domain, deciding.outcome));
         let kept = |finding: &Finding| finding.evidence.len();
         assert!(kept(deciding) > 0);
-        let most = read.findings.iter().map(kept).max();
-        assert_eq!(Some(kept(deciding)), most);
+        let max = read.findings.iter().map(kept).max();
+        assert_eq!(Some(kept(deciding)), max);
     }
 }

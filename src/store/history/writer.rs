@@ -1,7 +1,7 @@
-//! From the sessions to the files: what was handed over, what waits to be written, and the thread that writes it.
+//! From the sessions to the files: pending records, the tail of blocks for the disk, and the writer thread.
 //!
-//! Both waiting rooms are bounded by what they hold in memory. Whoever reads takes the first one along to the second, so
-//! that nothing is overlooked.
+//! Both are bounded by their memory. A reader first encodes the pending records into the tail, so that it finds all of
+//! them.
 
 use std::io;
 use std::mem;
@@ -13,23 +13,33 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use crate::decision::{DecisionRecord, Id};
-use crate::store::history::Count;
 use crate::store::history::block::{Block, Closed};
 use crate::store::history::folder::{Folder, Limits};
 
-/// How often what came is written.
+/// How often new records are written.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a folder that could not be written is left alone.
-const PAUSE: Duration = Duration::from_secs(10);
-/// How long no more drops are told.
-const SILENCE: Duration = Duration::from_secs(60);
-/// Octets in memory that wait for the writer, about; from the second on it is woken.
-const MOST_PENDING: usize = 32 << 20;
-const WAKE: usize = 4 << 20;
-/// Octets that wait for the disk.
-const MOST_TAIL: usize = 32 << 20;
+/// The time from a failed write to the next try.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The time between two log lines about dropped records.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Octets of pending records at most, about.
+const MAX_PENDING: usize = 32 << 20;
+/// At this many octets of pending records, the writer doesn't wait for its interval.
+const WRITE_AT: usize = 4 << 20;
+/// Octets of blocks that wait for the disk.
+const MAX_TAIL: usize = 32 << 20;
 
-/// What the sessions, the writer and the readers share. Locks are taken in the order of the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// Octets on disk.
+    pub octets: u64,
+    /// Decisions since the start.
+    pub recorded: u64,
+    /// Those that were dropped for lack of room.
+    pub dropped: u64,
+}
+
+/// The state that sessions, writer and readers share. The locks are taken in the order of the fields.
 #[derive(Debug)]
 pub(super) struct Shared {
     disk: Mutex<Disk>,
@@ -42,7 +52,7 @@ pub(super) struct Shared {
     octets: AtomicU64,
 }
 
-/// Handed over, not looked at.
+/// Records from the sessions, not yet encoded.
 #[derive(Debug, Default)]
 struct Pending {
     records: Vec<DecisionRecord>,
@@ -50,7 +60,7 @@ struct Pending {
     stop: bool,
 }
 
-/// Blocks that are not written, the oldest first.
+/// Blocks that aren't written yet, the oldest first.
 #[derive(Debug, Default)]
 struct Tail {
     blocks: Vec<Arc<Closed>>,
@@ -62,23 +72,23 @@ struct Tail {
 #[derive(Debug)]
 struct Disk {
     folder: Folder,
-    /// Not before, as it could not be written.
-    again: Option<Instant>,
+    /// The time of the next try, after a failed write.
+    retry_at: Option<Instant>,
     failing: bool,
-    /// Drops that were told, and until when no more are.
-    told: u64,
-    silent: Option<Instant>,
+    /// Dropped records that the log has, and the earliest time of the next log line about them.
+    logged: u64,
+    log_again: Option<Instant>,
 }
 
 impl Shared {
     pub(super) fn new(folder: Folder, limits: Limits) -> Self {
         let ((last, id), octets) = (folder.last(), folder.octets());
         if let Some(id) = id {
-            // An id names one transaction for as long as it is remembered.
+            // Ids must be unique within the history.
             Id::continue_after(id);
         }
         Self {
-            disk: Mutex::new(Disk { folder, again: None, failing: false, told: 0, silent: None }),
+            disk: Mutex::new(Disk { folder, retry_at: None, failing: false, logged: 0, log_again: None }),
             tail: Mutex::new(Tail { last, ..Tail::default() }),
             pending: Mutex::default(),
             limits: Mutex::new(limits),
@@ -102,45 +112,44 @@ impl Shared {
         Count { octets: of(&self.octets), recorded: of(&self.recorded), dropped: of(&self.dropped) }
     }
 
-    /// The one thing that a session waits for is that lock, which nobody holds for long.
+    /// A session waits only for the lock, which is never held for long.
     pub(super) fn push(&self, record: DecisionRecord) {
         let weight = record.weight();
         self.recorded.fetch_add(1, Ordering::Relaxed);
         let wake = {
             let mut pending = lock(&self.pending);
             let before = pending.weight;
-            if before + weight > MOST_PENDING {
+            if before + weight > MAX_PENDING {
                 drop(pending);
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             pending.weight += weight;
             pending.records.push(record);
-            before < WAKE && pending.weight >= WAKE
+            before < WRITE_AT && pending.weight >= WRITE_AT
         };
         if wake {
             self.woken.notify_one();
         }
     }
 
-    /// Everything that is not written yet.
+    /// All blocks that aren't written yet.
     pub(super) fn tail(&self) -> Vec<Arc<Closed>> {
         let mut tail = lock(&self.tail);
-        self.absorb(&mut tail);
+        self.encode_pending(&mut tail);
         tail.blocks.clone()
     }
 
-    /// Makes blocks of what was handed over.
-    fn absorb(&self, tail: &mut Tail) {
+    /// Encodes the pending records into blocks.
+    fn encode_pending(&self, tail: &mut Tail) {
         let records = {
             let mut pending = lock(&self.pending);
             pending.weight = 0;
-            // Room for as many again.
             let room = Vec::with_capacity(pending.records.len());
             mem::replace(&mut pending.records, room)
         };
         let mut records = records.iter();
-        while records.len() > 0 && tail.octets < MOST_TAIL {
+        while records.len() > 0 && tail.octets < MAX_TAIL {
             let mut block = Block::new(tail.next_number());
             while !block.is_full()
                 && let Some(record) = records.next()
@@ -154,12 +163,12 @@ impl Shared {
         self.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
     }
 
-    /// Writes what came, and forgets what is too old.
-    pub(super) fn write(&self, at_once: bool) {
+    /// Writes the tail and removes old files; with `force` even soon after a failed write.
+    pub(super) fn write(&self, force: bool) {
         let mut disk = lock(&self.disk);
         let blocks = self.tail();
-        disk.tell_drops(self.dropped.load(Ordering::Relaxed), at_once);
-        if disk.again.is_some_and(|again| Instant::now() < again) && !at_once {
+        disk.log_drops(self.dropped.load(Ordering::Relaxed), force);
+        if disk.retry_at.is_some_and(|time| Instant::now() < time) && !force {
             return;
         }
         let (limits, now) = (self.limits(), SystemTime::now());
@@ -171,20 +180,20 @@ impl Shared {
             tail.blocks.drain(..blocks.len());
             tail.octets = tail.blocks.iter().map(|block| block.octets.len()).sum();
         }
-        // Where nothing was to be written, nothing is known about whether it could be.
+        // An empty write doesn't show whether the disk works.
         if !blocks.is_empty() {
-            disk.tell(written);
+            disk.log_result(written);
         }
     }
 
-    /// Nothing is written after this.
-    fn give_up(&self) {
+    /// Logs the records that could not be written before the end.
+    fn log_unwritten(&self) {
         let blocks = self.tail();
         let lost: u64 = blocks.iter().map(|block| u64::from(block.contents.count)).sum();
         if lost > 0 {
             tracing::error!(
                 lost,
-                "decisions are missing in the history: they could not be written before the end"
+                "decisions are missing in the history: they could not be written before rmxd ended"
             );
         }
     }
@@ -192,33 +201,33 @@ impl Shared {
 
 #[cfg(test)]
 impl Shared {
-    /// Nothing is absorbed or written meanwhile.
-    pub(super) fn while_it_hangs(&self, work: impl FnOnce()) {
+    /// Blocks encoding and writing while `work` runs.
+    pub(super) fn while_blocked(&self, work: impl FnOnce()) {
         let (disk, tail) = (lock(&self.disk), lock(&self.tail));
         work();
         drop((disk, tail));
     }
 
-    /// Removes what is too old, as of this time.
+    /// Removes old files, as of this time.
     pub(super) fn prune(&self, now: SystemTime) {
         let limits = self.limits();
         lock(&self.disk).folder.prune(limits, now);
     }
 
-    /// Where the numbers of blocks go on.
+    /// The number of the last block.
     pub(super) fn last_number(&self) -> u64 {
         lock(&self.tail).last
     }
 
-    /// The next block begins a file.
+    /// Makes the next block begin a file.
     pub(super) fn begin_file(&self) {
         lock(&self.disk).folder.close();
     }
 }
 
 impl Tail {
-    /// Numbers are microseconds since 1970, so that they go on after a restart; where the clock stands still or goes
-    /// back, they go on all the same.
+    /// Numbers are microseconds since 1970, so that they increase over a restart; they increase even if the clock stands
+    /// still or is set back.
     fn next_number(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -228,56 +237,54 @@ impl Tail {
 }
 
 impl Disk {
-    fn tell(&mut self, written: io::Result<()>) {
+    fn log_result(&mut self, written: io::Result<()>) {
         let path = self.folder.path().display();
         let failed_before = mem::replace(&mut self.failing, written.is_err());
         match written {
             Ok(()) => {
-                self.again = None;
+                self.retry_at = None;
                 if failed_before {
                     tracing::info!(%path, "the history can be written again");
                 }
             }
             Err(error) => {
-                self.again = Instant::now().checked_add(PAUSE);
+                self.retry_at = Instant::now().checked_add(RETRY_AFTER);
                 if !failed_before {
-                    tracing::error!(%path, %error, "the history can't be written; decisions are held in memory, then dropped");
+                    tracing::error!(%path, %error, "the history can't be written; decisions are kept in memory, and dropped when it is full");
                 }
             }
         }
     }
 
-    /// Clients can cause drops, so they are not told one by one.
-    fn tell_drops(&mut self, dropped: u64, at_once: bool) {
+    /// Clients can cause drops, so the log has only one line per interval.
+    fn log_drops(&mut self, dropped: u64, force: bool) {
         let now = Instant::now();
-        if dropped > self.told && (at_once || self.silent.is_none_or(|silent| now >= silent)) {
+        if dropped > self.logged && (force || self.log_again.is_none_or(|time| now >= time)) {
             tracing::warn!(
-                dropped = dropped - self.told,
-                "decisions are missing in the history: they came faster than they could be written"
+                dropped = dropped - self.logged,
+                "decisions are missing in the history: the disk was slower than the decisions"
             );
-            (self.told, self.silent) = (dropped, now.checked_add(SILENCE));
+            (self.logged, self.log_again) = (dropped, now.checked_add(LOG_INTERVAL));
         }
     }
 }
 
-/// What makes the thread write, and has it end when it is dropped; who drops it may be a session, which doesn't wait.
+/// The handle of the writer thread. Dropping it makes the thread end, without waiting for it: a session may drop it.
 #[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
     thread: Arc<Thread>,
 }
 
-/// The thread that writes.
 #[derive(Debug)]
 pub(super) struct Thread(Mutex<Option<JoinHandle<()>>>);
 
 impl Thread {
-    /// Waits for its end.
     pub(super) fn join(&self) {
         if let Some(thread) = lock(&self.0).take()
             && thread.join().is_err()
         {
-            tracing::error!("the history's writer died");
+            tracing::error!("the history's writer thread panicked");
         }
     }
 }
@@ -289,12 +296,12 @@ impl Writer {
         let thread = thread.spawn(move || {
             loop {
                 let pending = lock(&own.pending);
-                let idle = |pending: &mut Pending| !pending.stop && pending.weight < WAKE;
+                let idle = |pending: &mut Pending| !pending.stop && pending.weight < WRITE_AT;
                 let waited = own.woken.wait_timeout_while(pending, INTERVAL, idle);
                 let stop = waited.unwrap_or_else(PoisonError::into_inner).0.stop;
                 own.write(stop);
                 if stop {
-                    own.give_up();
+                    own.log_unwritten();
                     return;
                 }
             }
@@ -314,7 +321,7 @@ impl Drop for Writer {
     }
 }
 
-/// What a panic left behind is whole: each holder changes one thing after the other.
+/// The data is consistent even after a panic: each holder of the lock changes one thing after the other.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What to type to try the running demo by hand: commands that work as they stand.
+//! Commands to try the running demo by hand; they work without changes.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -8,56 +8,55 @@ use crate::tools::demo::observed::RowResult;
 use crate::tools::demo::stage::Stage;
 use crate::tools::demo::tour::Policy;
 
-/// For another terminal, while it is up.
-pub(super) fn text(stage: &Stage, outcomes: &[RowResult]) -> String {
+pub(super) fn text(stage: &Stage, results: &[RowResult]) -> String {
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let port = |policy| stage.gate(policy, local).map_or(0, |address| address.port());
     let (first, public, strict) = (port(Policy::Default), port(Policy::Public), port(Policy::Strict));
     let (rmxd, folder) = (program(), quoted(&stage.folder));
     let (host, name_port) = (stage.name_server().ip(), stage.name_server().port());
-    let id = outcomes.iter().filter_map(RowResult::seen).find_map(|seen| seen.id.as_deref()).unwrap_or("ID");
+    let id = results.iter().filter_map(RowResult::seen).find_map(|seen| seen.id.as_deref()).unwrap_or("ID");
     let page = |policy| stage.dashboard(policy).unwrap_or_default();
     let dashboard = page(Policy::Default);
     let others = format!(" (public: {}, strict: {})", page(Policy::Public), page(Policy::Strict));
     let title =
-        Colour::of_stdout().bold("All of it stays up until Ctrl-C. Try it by hand, in another terminal:");
+        Colour::of_stdout().bold("The demo keeps running until Ctrl-C. Try it by hand in another terminal:");
     format!(
         "
 {title}
 
-  the dashboard, in a browser: who was refused, when and why{others}
+  the dashboard in a browser, with all decisions and their reasons{others}
     {dashboard}
-  a made-up sender (or a good one: client 127.0.0.10, ann@good.test), with swaks, or without:
+  an invented sender (or a valid one: client 127.0.0.10, ann@good.test), with swaks or with nc:
     swaks --server 127.0.0.1:{first} --local-interface 127.0.0.11 --from ann@nowhere.test --to you@demo.test
     printf 'EHLO me\\r\\nMAIL FROM:<ann@nowhere.test>\\r\\nRCPT TO:<you@demo.test>\\r\\nQUIT\\r\\n' \
 | nc -s 127.0.0.11 127.0.0.1 {first}
-  the same decision without a message, with every DNS record that was asked:
+  the same decision without a message, with every DNS record:
     {rmxd} check --config {folder}/default.toml --client 127.0.0.11 --mail-from ann@nowhere.test
-  what a domain must add to DNS, so that no address that its mail leaves from is refused:
+  the DNS records that a domain must add, so that none of its sending addresses is refused:
     {rmxd} audit bigmail.test --egress 127.0.0.41 --config {folder}/strict.toml
-  why a message was refused, by the id in the reply, with the records as they were then (the log is {folder}/log):
+  why a message was refused, by the id in its reply, with the DNS records of that time (the log is {folder}/log):
     {rmxd} explain {id} --config {folder}/default.toml
-  the zones, and who can send (other gates: public.toml on port {public}, strict.toml on port {strict}):
+  the zones, and their senders (other gates: public.toml on port {public}, strict.toml on port {strict}):
     dig @{host} -p {name_port} twolines.test MX
     {rmxd} zone --list
-  what was delivered, with its Authentication-Results:
+  the delivered messages, with Authentication-Results:
     head -n 20 {folder}/mail/new/*
 "
     )
 }
 
-/// This program, as a shell finds it from any folder.
+/// The path of this program, which must work in any folder.
 fn program() -> String {
-    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    let in_path = called.components().count() == 1;
+    let argument = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let in_path = argument.components().count() == 1;
     if in_path {
-        quoted(&called)
+        quoted(&argument)
     } else {
-        std::env::current_exe().map_or(quoted(&called), |path| quoted(&path))
+        std::env::current_exe().map_or(quoted(&argument), |path| quoted(&path))
     }
 }
 
-/// As one word of a shell.
+/// Quotes a path as one word of a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);

@@ -1,8 +1,8 @@
-//! `rmxd demo`: everything on one machine without a network, and a tour of messages through it.
+//! `rmxd demo`: a name server, gates and a Maildir on one machine without a network, and a tour of messages through them.
 //!
-//! Nothing is acted: the name server, the gates, the SMTP sessions over TCP from many loopback addresses and the Maildir
-//! are the real ones, and each verdict is read from the wire. A row that doesn't come out as expected fails the tour.
-//! Afterwards all of it stays up, to be tried by hand. It asks no name server outside and takes no mail from outside.
+//! No part is simulated: the sessions are SMTP over TCP from many loopback addresses, and each verdict is that of the reply. A
+//! row with another result than expected fails the tour. Afterwards everything keeps running, to be tried by hand. The demo
+//! uses no other name server and takes no mail from other machines.
 
 mod by_hand;
 mod observed;
@@ -24,27 +24,26 @@ use crate::tools::demo::observed::RowResult;
 use crate::tools::demo::stage::Stage;
 use crate::tools::demo::tour::Row;
 
-/// Show all of it on this machine, without a network
+/// Demonstrate rmxd on this machine, without a network
 ///
 /// Starts a name server with sample zones and three gates with different policies, sends them messages from valid and
-/// spoofed senders, and shows who was refused and why. Then it stays up until SIGTERM or Ctrl-C, to be tried by hand.
+/// spoofed senders, and shows each verdict with its reason. Then it keeps running until SIGTERM or Ctrl-C, to be tried by hand.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Exit codes: 0 every message had the verdict that was expected, 1 one had another, 64 wrong usage,
-75 something could not be started, or the tour was interrupted.")]
+Exit codes: 0 every message has the expected verdict, 1 otherwise, 64 wrong usage, \
+75 a part could not be started, or the tour was interrupted.")]
 pub struct Args {
-    /// End after the tour
+    /// Exit after the tour
     #[arg(long)]
     once: bool,
     /// Print the tour as JSON
     #[arg(long, requires = "once")]
     json: bool,
-    /// Put mail, log and configuration into this folder, and leave them there
+    /// Write mail, log and configuration to this folder and keep them
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     let failed = |what: String| {
         eprintln!("rmxd demo: {what}");
@@ -76,49 +75,49 @@ async fn demo(args: &Args) -> Result<Exit, String> {
             Progress::clear();
             Exit::Temporary
         }
-        Some((told, _)) if told != Exit::Done => told,
-        Some((_, outcomes)) => {
-            let told = if args.once { Exit::Done } else { print(&by_hand::text(&stage, &outcomes)) };
-            if !args.once && told == Exit::Done {
+        Some((printed, _)) if printed != Exit::Done => printed,
+        Some((_, results)) => {
+            let printed = if args.once { Exit::Done } else { print(&by_hand::text(&stage, &results)) };
+            if !args.once && printed == Exit::Done {
                 signals.any().await;
             }
-            if outcomes.iter().any(RowResult::is_wrong) { Exit::Reject } else { told }
+            if results.iter().any(RowResult::is_wrong) { Exit::Reject } else { printed }
         }
     };
     stage.stop().await;
     Ok(exit)
 }
 
-/// Plays all rows; the text comes chapter by chapter, as it is known.
+/// Plays all rows and prints each chapter when it is complete.
 async fn tour(args: &Args, stage: &Stage) -> (Exit, Vec<RowResult>) {
     let chapters = tour::chapters();
     let total = chapters.iter().map(|chapter| chapter.rows.len()).sum();
     let (colour, mut progress) = (Colour::of_stdout(), Progress { done: 0, total });
-    let mut outcomes: Vec<RowResult> = Vec::new();
-    let told = |text: &str| if args.json { Exit::Done } else { print(text) };
-    let mut last = told(&table::introduction(stage, colour));
+    let mut results: Vec<RowResult> = Vec::new();
+    let print_text = |text: &str| if args.json { Exit::Done } else { print(text) };
+    let mut last = print_text(&table::introduction(stage, colour));
     for chapter in chapters {
-        let first = outcomes.len();
+        let first = results.len();
         for row in chapter.rows {
-            outcomes.push(play(stage, row, &mut progress).await);
+            results.push(play(stage, row, &mut progress).await);
         }
         Progress::clear();
-        let rows = outcomes.get(first..).unwrap_or_default();
+        let rows = results.get(first..).unwrap_or_default();
         if last == Exit::Done {
-            last = told(&table::chapter(chapter.title, chapter.note, rows, first, colour));
+            last = print_text(&table::chapter(chapter.title, chapter.note, rows, first, colour));
         }
     }
     if last == Exit::Done {
-        last = print(&if args.json { table::json(&outcomes) } else { table::summary(&outcomes, colour) });
+        last = print(&if args.json { table::json(&results) } else { table::summary(&results, colour) });
     }
-    (last, outcomes)
+    (last, results)
 }
 
 async fn play(stage: &Stage, row: Row, progress: &mut Progress) -> RowResult {
     if row.after_repair {
         stage.repair();
         for left in (1..=stage::OLD_RECORDS_LAST.as_secs()).rev() {
-            progress.show(&format!("its DNS is repaired; its old records are cached for {left} s more"));
+            progress.show(&format!("the DNS records are corrected; the old ones stay cached for {left} s"));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -127,7 +126,7 @@ async fn play(stage: &Stage, row: Row, progress: &mut Progress) -> RowResult {
     observed::play(stage, row).await
 }
 
-/// One line on a terminal that is written over; nothing elsewhere.
+/// One line that each update overwrites, on a terminal only.
 struct Progress {
     done: usize,
     total: usize,
@@ -145,7 +144,7 @@ impl Progress {
     fn write(text: &str) {
         let mut stderr = io::stderr();
         if stderr.is_terminal() {
-            // A progress that can't be shown is no loss.
+            // A failure to show the progress is ignored.
             stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).ok();
         }
     }

@@ -1,5 +1,5 @@
-//! Plays one row and gathers what came of it: the reply from the wire, the reason from the gate's log by the id in the
-//! reply (as one would look for it by hand), the message and its Authentication-Results from the Maildir.
+//! Plays a row and collects its result: the reply of the session, the reason from the log of the gate by the id in the reply
+//! (as an operator would look for it), the message and its Authentication-Results from the Maildir.
 
 use std::fs;
 use std::io;
@@ -14,21 +14,21 @@ use crate::tools::demo::session::{self, DecidingReply, Mail};
 use crate::tools::demo::stage::Stage;
 use crate::tools::demo::tour::{Expected, Row};
 
-/// How long a line of the log is waited for, and how often it is looked for.
+/// Maximum wait for a line of the log, and the time between two reads.
 const LOG_WRITTEN: Duration = Duration::from_secs(2);
 const LOG_POLL: Duration = Duration::from_millis(5);
 
-/// A row with what came of it.
+/// A row and its result.
 #[derive(Debug)]
 pub(super) struct RowResult {
     pub(super) row: Row,
     pub(super) ptr: Vec<String>,
-    /// `None` if the machine lacks the address family, an error if there was no answer.
+    /// `None` if the machine lacks the address family, an error if there was no reply.
     pub(super) observed: Option<Result<Observed, String>>,
 }
 
 impl RowResult {
-    /// Whether something else came of it than was expected.
+    /// Whether the result differs from the expected one.
     pub(super) fn is_wrong(&self) -> bool {
         match &self.observed {
             None => false,
@@ -46,27 +46,26 @@ impl RowResult {
     }
 }
 
-/// Verdict and reason are as expected, and the message lies in the Maildir exactly if it was accepted.
+/// Whether verdict and reasons are as expected, and the Maildir has the message if and only if it was accepted.
 fn meets(observed: &Observed, expected: &Expected) -> bool {
     observed.verdict() == expected.verdict()
         && observed.reasons == expected.reasons()
         && observed.delivered.is_some() == (observed.verdict() == Verdict::Accept)
 }
 
-/// What came of one message.
 #[derive(Debug)]
 pub(super) struct Observed {
-    pub(super) answer: DecidingReply,
-    /// Of the refusal.
+    pub(super) reply: DecidingReply,
+    /// In the reply that refused.
     pub(super) id: Option<String>,
-    /// Why it was refused, or what it was tagged with.
+    /// The reason of the refusal, or the reasons in the tags.
     pub(super) reasons: Vec<Reason>,
     pub(super) delivered: Option<PathBuf>,
 }
 
 impl Observed {
     pub(super) fn verdict(&self) -> Verdict {
-        match self.answer.code {
+        match self.reply.code {
             500.. => Verdict::Reject,
             400..500 => Verdict::Defer,
             _ => Verdict::Accept,
@@ -74,7 +73,7 @@ impl Observed {
     }
 }
 
-/// Sends the message of a row and looks what came of it.
+/// Sends the message of a row and collects the result.
 pub(super) async fn play(stage: &Stage, row: Row) -> RowResult {
     let ptr = stage.ptr(row.client);
     let observed = match stage.gate(row.policy, row.client) {
@@ -91,7 +90,7 @@ pub(super) async fn play(stage: &Stage, row: Row) -> RowResult {
             };
             let sent = session::send(&mail, gate).await;
             let seen = match sent {
-                Ok(answer) => look(stage, answer, &token).await,
+                Ok(reply) => observe(stage, reply, &token).await,
                 Err(error) => Err(error),
             };
             Some(seen.map_err(|error| error.to_string()))
@@ -100,18 +99,18 @@ pub(super) async fn play(stage: &Stage, row: Row) -> RowResult {
     RowResult { row, ptr, observed }
 }
 
-async fn look(stage: &Stage, answer: DecidingReply, token: &str) -> io::Result<Observed> {
+async fn observe(stage: &Stage, reply: DecidingReply, token: &str) -> io::Result<Observed> {
     let delivered = find(&stage.maildir(), token)?;
-    let id = id(&answer.text);
+    let id = id(&reply.text);
     let reasons = match (&delivered, &id) {
         (Some((_, text)), _) => tags(text),
         (None, Some(id)) => logged(stage, id).await?.into_iter().collect(),
         (None, None) => Vec::new(),
     };
-    Ok(Observed { answer, id, reasons, delivered: delivered.map(|(path, _)| path) })
+    Ok(Observed { reply, id, reasons, delivered: delivered.map(|(path, _)| path) })
 }
 
-/// The reason in the log, which is written a moment after the reply.
+/// The reason in the log, which may be written a moment after the reply.
 async fn logged(stage: &Stage, id: &str) -> io::Result<Option<Reason>> {
     let until = Instant::now() + LOG_WRITTEN;
     loop {
@@ -123,7 +122,7 @@ async fn logged(stage: &Stage, id: &str) -> io::Result<Option<Reason>> {
     }
 }
 
-/// A Message-ID that no other message has.
+/// A unique Message-ID.
 fn token(name: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{name}.{now}@demo.test")
@@ -148,8 +147,7 @@ fn id(reply: &str) -> Option<String> {
     rest.split_once(')').map(|(id, _)| id.to_owned())
 }
 
-/// The reason in the line of the log that tells of this decision. Looks no further than the first field that others
-/// have written.
+/// The reason in the log line of this decision. Fields from `domain=` on may contain text from the sender and are skipped.
 fn reason(log: &str, id: &str) -> Option<Reason> {
     let id = format!("id={id}");
     let line = log
@@ -159,7 +157,7 @@ fn reason(log: &str, id: &str) -> Option<Reason> {
     words.filter_map(|word| word.strip_prefix("reason=")).find_map(named)
 }
 
-/// The reasons for what failed, in the field that the gate has written, the first of its kind.
+/// The reasons of failed rules in the Authentication-Results of the gate, the first field of that name.
 fn tags(message: &str) -> Vec<Reason> {
     let header = message.split("\n\n").next().unwrap_or_default().replace("\n\t", " ").replace("\n ", " ");
     let field =
@@ -177,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_found_by_the_id_and_not_in_what_others_wrote() {
+    fn the_reason_is_found_by_the_id_and_not_in_text_of_the_sender() {
         let log = "T INFO rmxd::relay: refused id=AAAAAAAA reason=null_mx\n\
                    T INFO rmxd::decision: id=BBBBBBBB verdict=reject reason=no_mx domain=a.test\n\
                    T INFO rmxd::decision: id=AAAAAAAA verdict=reject domain=a.test helo=\"x reason=no_ptr\"\n\

@@ -1,4 +1,4 @@
-//! A small SMTP client that sends one message from a loopback address of its choice and says how it was answered.
+//! A small SMTP client that sends one message from a given loopback address and returns the deciding reply.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,8 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// For each reply: longer than the gates' look-ups may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For each reply; longer than the lookups of a gate may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One message with its envelope.
 #[derive(Debug)]
@@ -22,20 +22,18 @@ pub(super) struct Mail<'a> {
     pub(super) message: &'a str,
 }
 
-/// The first reply that refused, or the one to the whole message.
+/// The first reply that refuses, or the one to the final dot.
 #[derive(Debug)]
 pub(super) struct DecidingReply {
-    /// What it came to, as in "at RCPT".
+    /// The stage, such as "at RCPT".
     pub(super) when: &'static str,
     pub(super) code: u16,
-    /// The last line, as it came.
+    /// The last line.
     pub(super) text: String,
 }
 
-/// Plays one session.
-///
 /// # Errors
-/// The connection can't be made, breaks, or gives no reply that is one.
+/// The connection fails, or the input is not a reply.
 pub(super) async fn send(mail: &Mail<'_>, server: SocketAddr) -> io::Result<DecidingReply> {
     let mut connection = Connection::open(mail.client, server).await?;
     let steps = [
@@ -46,12 +44,12 @@ pub(super) async fn send(mail: &Mail<'_>, server: SocketAddr) -> io::Result<Deci
         ("at DATA", "DATA\r\n".to_owned()),
     ];
     for (when, line) in steps {
-        let (code, text) = connection.ask(&line).await?;
+        let (code, text) = connection.exchange(&line).await?;
         if code >= 400 {
             return connection.quit(DecidingReply { when, code, text }).await;
         }
     }
-    let (code, text) = connection.ask(&format!("{}.\r\n", mail.message)).await?;
+    let (code, text) = connection.exchange(&format!("{}.\r\n", mail.message)).await?;
     connection.quit(DecidingReply { when: "after DATA", code, text }).await
 }
 
@@ -62,19 +60,20 @@ struct Connection {
 impl Connection {
     async fn open(client: IpAddr, server: SocketAddr) -> io::Result<Self> {
         let socket = if client.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        let here = |error: io::Error| io::Error::new(error.kind(), format!("no client at {client}: {error}"));
+        let here =
+            |error: io::Error| io::Error::new(error.kind(), format!("can't connect from {client}: {error}"));
         socket.bind(SocketAddr::new(client, 0)).map_err(here)?;
-        let stream = timeout(PATIENCE, socket.connect(server)).await??;
+        let stream = timeout(TIMEOUT, socket.connect(server)).await??;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Sends, and reads the reply: its code and its last line.
-    async fn ask(&mut self, text: &str) -> io::Result<(u16, String)> {
+    /// Sends a command, and returns the code and the last line of the reply.
+    async fn exchange(&mut self, text: &str) -> io::Result<(u16, String)> {
         self.stream.write_all(text.as_bytes()).await?;
         loop {
             let mut line = String::new();
-            timeout(PATIENCE, self.stream.read_line(&mut line)).await??;
+            timeout(TIMEOUT, self.stream.read_line(&mut line)).await??;
             let Some(line) = line.strip_suffix("\r\n") else {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"));
             };
@@ -86,9 +85,9 @@ impl Connection {
         }
     }
 
-    async fn quit(mut self, answer: DecidingReply) -> io::Result<DecidingReply> {
-        // What was answered before stands, however the goodbye goes.
-        self.ask("QUIT\r\n").await.ok();
-        Ok(answer)
+    async fn quit(mut self, reply: DecidingReply) -> io::Result<DecidingReply> {
+        // QUIT can't change the result.
+        self.exchange("QUIT\r\n").await.ok();
+        Ok(reply)
     }
 }

@@ -1,6 +1,6 @@
-//! What the tour is played on: a folder, the name server, and a gate for each policy.
+//! The parts of the demo: a folder, the name server, and a gate for each policy.
 //!
-//! Each gate is started from a file in the folder, the very one that `rmxd check --config` can be given.
+//! Each gate is started from a configuration file in the folder, which `rmxd check --config` can use as well.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,25 +16,24 @@ use crate::log::{self, Log, Output};
 use crate::tools::demo::tour::Policy;
 use crate::zone::{Name, RData, RecordType, Server, Zone};
 
-/// Longer than what the zones say of `twolines.test` may be cached: 5 s.
+/// Longer than the TTL of the records of `twolines.test`, 5 s.
 pub(super) const OLD_RECORDS_LAST: Duration = Duration::from_secs(6);
 
-/// How long a client of somebody who tries it by hand may go on after the end.
+/// For open connections of users at the end.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// The first gate's port, where it is free; the others follow.
+/// Port of the first gate if it is free; the others follow.
 const PORT: u16 = 2525;
 
-/// The port of the first gate's dashboard, where it is free; those of the others are any.
+/// Port of the dashboard of the first gate if it is free; the others get any port.
 const DASHBOARD: u16 = 8025;
 
-/// How often a port is looked for that nobody takes before the gate does.
+/// Tries to get a port that no other program takes before the gate binds it.
 const PORT_ATTEMPTS: u32 = 8;
 
-/// hickory-server logs every question at info.
+/// hickory-server logs every query at info.
 const LOG_LEVEL: &str = "info,hickory_server=warn";
 
-/// Everything that runs.
 pub(super) struct Stage {
     pub(super) folder: PathBuf,
     zone: Server,
@@ -42,15 +41,12 @@ pub(super) struct Stage {
     _log: Log,
 }
 
-/// One daemon.
 struct Gate {
     policy: Policy,
     daemon: Daemon,
 }
 
 impl Stage {
-    /// # Errors
-    /// What can't be started and why.
     pub(super) async fn start(folder: &Folder) -> Result<Self, String> {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let zone = Server::start(loopback, Zone::sample()).await;
@@ -66,23 +62,24 @@ impl Stage {
         Ok(Self { folder, zone, gates, _log: log })
     }
 
-    /// Where a gate listens for clients of this address family; `None` if the machine hasn't got it.
+    /// The address of a gate for clients of this address family; `None` if the machine lacks the family.
     pub(super) fn gate(&self, policy: Policy, client: IpAddr) -> Option<SocketAddr> {
         let gate = self.gates.iter().find(|gate| gate.policy == policy)?;
-        gate.daemon.addresses().iter().copied().find(|address| address.is_ipv4() == client.is_ipv4())
+        let mut addresses = gate.daemon.endpoints().into_iter().filter_map(|endpoint| endpoint.tcp());
+        addresses.find(|address| address.is_ipv4() == client.is_ipv4())
     }
 
-    /// The page of a gate.
     pub(super) fn dashboard(&self, policy: Policy) -> Option<String> {
         let gate = self.gates.iter().find(|gate| gate.policy == policy)?;
-        gate.daemon.admin().map(|address| format!("http://{address}/"))
+        let mut addresses = gate.daemon.admin_endpoints().into_iter().filter_map(|endpoint| endpoint.tcp());
+        addresses.next().map(|address| format!("http://{address}/"))
     }
 
     pub(super) fn name_server(&self) -> SocketAddr {
         self.zone.address()
     }
 
-    /// The names in the PTR records of an address, as the zones have them.
+    /// The names in the PTR records of an address.
     pub(super) fn ptr(&self, client: IpAddr) -> Vec<String> {
         let zone = self.zone.zone();
         let records = zone.records(&Name::from(client), RecordType::PTR).iter();
@@ -91,7 +88,7 @@ impl Stage {
         names.map(|name| name.to_ascii().trim_end_matches('.').to_owned()).collect()
     }
 
-    /// `twolines.test` makes its second line an MX host, as `rmxd audit` tells it to.
+    /// Adds the MX record for the second line of `twolines.test` that `rmxd audit` proposes.
     pub(super) fn repair(&self) {
         self.zone.replace(Zone::repaired_sample());
     }
@@ -111,14 +108,14 @@ impl Stage {
     }
 }
 
-/// The log of all gates, which would disturb the table on standard error.
+/// The log of all gates goes to a file, since on standard error it would mix with the table.
 fn start_log(path: &Path) -> Result<Log, String> {
     let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let settings = log::Settings { format: log::Format::Text, level: LOG_LEVEL.to_owned() };
     log::start(&settings, Output::File(file))
 }
 
-/// A gate at this port if it is free, otherwise at another; and the same for its dashboard.
+/// Starts a gate at this port if it is free, otherwise at another one; the same for its dashboard.
 async fn start_gate(
     policy: Policy,
     (port, dashboard): (u16, u16),
@@ -139,14 +136,14 @@ async fn start_gate(
         let settings = loaded.map_err(|problems| lines(&problems))?.settings;
         match Daemon::start(settings, Vec::new()).await {
             Ok(daemon) => return Ok(daemon),
-            // Somebody else took the port meanwhile.
-            Err(StartError::Listen(_) | StartError::Admin(_)) if attempts.next().is_some() => {}
+            // Another program took the port meanwhile.
+            Err(StartError::Listen(_)) if attempts.next().is_some() => {}
             Err(error) => return Err(error.to_string()),
         }
     }
 }
 
-/// IPv4, and IPv6 where there is one: both at this port, or at one that is free.
+/// IPv4, and IPv6 if the machine has it, both at this port, or at a free one.
 fn listeners(port: u16) -> io::Result<Vec<SocketAddr>> {
     let both = |port: u16| {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()?;
@@ -160,7 +157,7 @@ fn listeners(port: u16) -> io::Result<Vec<SocketAddr>> {
     both(port).or_else(|_taken: io::Error| both(0))
 }
 
-/// With this port if it is free, otherwise with one that the system chooses.
+/// With this port if it is free, otherwise with port 0.
 fn loopback(port: u16) -> SocketAddr {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     SocketAddr::from((Ipv4Addr::LOCALHOST, if free { port } else { 0 }))
@@ -185,7 +182,7 @@ fn configuration(
         }
     };
     format!(
-        r#"# The gate "{name}" of rmxd demo. Keys that are not named here have their defaults.
+        r#"# The gate "{name}" of rmxd demo. All other keys have their defaults.
 hostname = "mx.demo.test"
 
 [listen]

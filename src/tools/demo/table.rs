@@ -1,4 +1,4 @@
-//! The tour as a table for people and as JSON for programs: the same facts in both.
+//! The tour as a table and as JSON, with the same facts.
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::json;
@@ -12,28 +12,27 @@ use crate::tools::demo::tour::Expected;
 
 /// Widths of the columns, 129 with the gaps.
 const WIDTHS: [u16; 5] = [2, 24, 34, 20, 45];
-const HEADER: [&str; 5] = [" #", "WHO: CLIENT AND ITS PTR", "WHAT", "VERDICT AND REASON", "REPLY"];
+const HEADER: [&str; 5] = [" #", "CLIENT AND ITS PTR NAME", "WHAT", "VERDICT AND REASON", "REPLY"];
 
-/// What is running.
 pub(super) fn introduction(stage: &Stage, colour: Colour) -> String {
     format!(
         "{}\n\nA name server with sample zones ({}), three gates with different policies, a Maildir behind them, and\n\
-         clients on loopback addresses. Each row is an SMTP session over TCP; the reply is what came back, the reason\n\
-         is from the log, or from Authentication-Results in the Maildir. {RIGHT}: verdict and reason are those expected.\n\n",
-        colour.bold("rmxd demo: who gets in?"),
+         clients on loopback addresses. Each row is an SMTP session over TCP with its reply. The reason is from the log, or\n\
+         from Authentication-Results in the Maildir. {RIGHT} means that verdict and reason are as expected.\n\n",
+        colour.bold("rmxd demo: which senders are accepted?"),
         stage.name_server(),
     )
 }
 
-/// The rows of a chapter; `before` is how many came before. The first chapter bears the names of the columns.
+/// The rows of a chapter; `before` is the number of rows before it. The first chapter has the column names.
 pub(super) fn chapter(title: &str, note: &str, rows: &[RowResult], before: usize, colour: Colour) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     if before == 0 {
         table.set_header(HEADER);
     }
-    for (at, outcome) in rows.iter().enumerate() {
-        table.add_row(cells(before + at + 1, outcome));
+    for (at, result) in rows.iter().enumerate() {
+        table.add_row(cells(before + at + 1, result));
     }
     table.set_constraints(WIDTHS.map(|width| ColumnConstraint::Absolute(Width::Fixed(width + 1))));
     for column in table.column_iter_mut() {
@@ -52,56 +51,54 @@ pub(super) fn chapter(title: &str, note: &str, rows: &[RowResult], before: usize
     text + "\n"
 }
 
-fn cells(number: usize, outcome: &RowResult) -> [String; 5] {
-    let RowResult { row, ptr, observed } = outcome;
+fn cells(number: usize, result: &RowResult) -> [String; 5] {
+    let RowResult { row, ptr, observed } = result;
     let ptr = if ptr.is_empty() { "no PTR record".to_owned() } else { ptr.join(", ") };
     let what = [vec![row.what.to_owned()], row.sender()].concat().join("\n");
     let (verdict, reply) = match observed {
         None => ("- skipped".to_owned(), "this machine has no IPv6 on loopback".to_owned()),
-        Some(Err(error)) => (format!("{WRONG} no answer\n{}", wanted(&row.expected)), error.clone()),
-        Some(Ok(observed)) => (verdict(observed, outcome), observed.answer.text.clone()),
+        Some(Err(error)) => (format!("{WRONG} no reply\n{}", expected_text(&row.expected)), error.clone()),
+        Some(Ok(observed)) => (verdict(observed, result), observed.reply.text.clone()),
     };
     [format!("{number:>2}"), format!("{}\n{ptr}", row.client), what, verdict, reply]
 }
 
-fn verdict(observed: &Observed, outcome: &RowResult) -> String {
-    let mark = if outcome.is_wrong() { WRONG } else { RIGHT };
+fn verdict(observed: &Observed, result: &RowResult) -> String {
+    let mark = if result.is_wrong() { WRONG } else { RIGHT };
     let verdict = observed.verdict();
     let (at, tag) = match verdict {
         Verdict::Accept => (String::new(), "tag "),
-        Verdict::Defer | Verdict::Reject => (format!(" {}", observed.answer.when), ""),
+        Verdict::Defer | Verdict::Reject => (format!(" {}", observed.reply.when), ""),
     };
     let mut lines = vec![format!("{mark} {}{at}", verdict.name())];
     lines.extend(observed.reasons.iter().map(|reason| format!("{tag}{reason}")));
     match (&observed.delivered, verdict) {
         (None, Verdict::Accept) => lines.push("not in the Maildir".to_owned()),
-        (Some(_), Verdict::Defer | Verdict::Reject) => lines.push("yet delivered".to_owned()),
+        (Some(_), Verdict::Defer | Verdict::Reject) => lines.push("but delivered".to_owned()),
         (Some(_), Verdict::Accept) | (None, Verdict::Defer | Verdict::Reject) => {}
     }
-    if outcome.is_wrong() {
-        lines.push(wanted(&outcome.row.expected));
+    if result.is_wrong() {
+        lines.push(expected_text(&result.row.expected));
     }
     lines.join("\n")
 }
 
-fn wanted(expected: &Expected) -> String {
+fn expected_text(expected: &Expected) -> String {
     let reasons = expected.reasons().iter().map(|reason| format!(" {reason}")).collect::<String>();
     format!("expected {}{reasons}", expected.verdict().name())
 }
 
-/// How many were as expected, and what the marks mean.
-pub(super) fn summary(outcomes: &[RowResult], colour: Colour) -> String {
-    let count = |verdict| {
-        outcomes.iter().filter_map(RowResult::seen).filter(|seen| seen.verdict() == verdict).count()
-    };
+pub(super) fn summary(results: &[RowResult], colour: Colour) -> String {
+    let count =
+        |verdict| results.iter().filter_map(RowResult::seen).filter(|seen| seen.verdict() == verdict).count();
     let (accepted, rejected, deferred) =
         (count(Verdict::Accept), count(Verdict::Reject), count(Verdict::Defer));
-    let played = outcomes.iter().filter(|outcome| !outcome.is_skipped()).count();
-    let skipped = match outcomes.len() - played {
+    let played = results.iter().filter(|result| !result.is_skipped()).count();
+    let skipped = match results.len() - played {
         0 => String::new(),
         number => format!(" ({number} skipped)"),
     };
-    let verdict = match outcomes.iter().filter(|outcome| outcome.is_wrong()).count() {
+    let verdict = match results.iter().filter(|result| result.is_wrong()).count() {
         0 => format!("{RIGHT} all as expected"),
         wrong => format!("{WRONG} {wrong} not as expected"),
     };
@@ -112,12 +109,11 @@ pub(super) fn summary(outcomes: &[RowResult], colour: Colour) -> String {
     )
 }
 
-/// All rows as an array.
-pub(super) fn json(outcomes: &[RowResult]) -> String {
+pub(super) fn json(results: &[RowResult]) -> String {
     let names = |reasons: &[Reason]| reasons.iter().map(|reason| reason.name()).collect::<Vec<_>>();
-    let rows = outcomes.iter().map(|outcome| {
-        let RowResult { row, ptr, observed } = outcome;
-        let seen = outcome.seen();
+    let rows = results.iter().map(|result| {
+        let RowResult { row, ptr, observed } = result;
+        let seen = result.seen();
         json!({
             "name": row.name,
             "gate": row.policy.name(),
@@ -128,13 +124,13 @@ pub(super) fn json(outcomes: &[RowResult]) -> String {
             "expected": { "verdict": row.expected.verdict().name(), "reasons": names(row.expected.reasons()) },
             "verdict": seen.map(|seen| seen.verdict().name()),
             "reasons": seen.map(|seen| names(&seen.reasons)),
-            "reply": seen.map(|seen| &seen.answer.text),
-            "when": seen.map(|seen| seen.answer.when),
+            "reply": seen.map(|seen| &seen.reply.text),
+            "when": seen.map(|seen| seen.reply.when),
             "id": seen.and_then(|seen| seen.id.as_ref()),
             "delivered": seen.map(|seen| seen.delivered.is_some()),
-            "skipped": outcome.is_skipped(),
+            "skipped": result.is_skipped(),
             "error": observed.as_ref().and_then(|result| result.as_ref().err()),
-            "as_expected": !outcome.is_wrong(),
+            "as_expected": !result.is_wrong(),
         })
     });
     format!("{:#}\n", serde_json::Value::Array(rows.collect()))
@@ -146,17 +142,17 @@ mod tests {
     use crate::tools::demo::session::DecidingReply;
     use crate::tools::demo::tour::chapters;
 
-    fn outcome(name: &str, code: u16, reasons: &[Reason], delivered: bool) -> RowResult {
+    fn result(name: &str, code: u16, reasons: &[Reason], delivered: bool) -> RowResult {
         let row =
             chapters().into_iter().flat_map(|chapter| chapter.rows).find(|row| row.name == name).unwrap();
-        let answer = DecidingReply { when: "at RCPT", code, text: format!("{code} said") };
+        let reply = DecidingReply { when: "at RCPT", code, text: format!("{code} text") };
         let delivered = delivered.then(|| "mail".into());
-        let observed = Observed { answer, id: None, reasons: reasons.to_vec(), delivered };
+        let observed = Observed { reply, id: None, reasons: reasons.to_vec(), delivered };
         RowResult { row, ptr: vec![], observed: Some(Ok(observed)) }
     }
 
     #[test]
-    fn whatever_differs_from_what_was_expected_is_marked_and_said() {
+    fn every_difference_from_the_expected_result_is_marked() {
         let rows = [
             ("no_mx", 550, vec![Reason::NoMx], false, "✓ reject at RCPT\nno_mx"),
             ("no_mx", 450, vec![Reason::NoMx], false, "✗ defer at RCPT\nno_mx\nexpected reject no_mx"),
@@ -166,7 +162,7 @@ mod tests {
                 550,
                 vec![Reason::NoMx],
                 true,
-                "✗ reject at RCPT\nno_mx\nyet delivered\nexpected reject no_mx",
+                "✗ reject at RCPT\nno_mx\nbut delivered\nexpected reject no_mx",
             ),
             ("no_mx", 250, vec![], true, "✗ accept\nexpected reject no_mx"),
             ("no_ptr", 250, vec![Reason::NoPtr], true, "✓ accept\ntag no_ptr"),
@@ -175,10 +171,10 @@ mod tests {
             ("valid", 250, vec![], false, "✗ accept\nnot in the Maildir\nexpected accept"),
         ];
         for (name, code, reasons, delivered, expected) in rows {
-            let outcome = outcome(name, code, &reasons, delivered);
-            assert_eq!(cells(1, &outcome)[3], expected, "{name} {code}");
-            assert_eq!(outcome.is_wrong(), expected.contains(WRONG), "{name} {code}");
-            let summary = summary(&[outcome], Colour::NONE);
+            let result = result(name, code, &reasons, delivered);
+            assert_eq!(cells(1, &result)[3], expected, "{name} {code}");
+            assert_eq!(result.is_wrong(), expected.contains(WRONG), "{name} {code}");
+            let summary = summary(&[result], Colour::NONE);
             assert!(summary.contains(if expected.contains(WRONG) {
                 "1 not as expected"
             } else {
@@ -188,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_is_wrong_and_a_machine_without_ipv6_is_not() {
-        let mut outcome = outcome("ipv6", 250, &[], true);
-        outcome.observed = Some(Err("refused".to_owned()));
-        assert!(outcome.is_wrong());
-        assert_eq!(cells(1, &outcome)[3], "✗ no answer\nexpected accept");
-        outcome.observed = None;
-        assert!(!outcome.is_wrong());
-        assert!(summary(&[outcome], Colour::NONE).starts_with("0 messages (1 skipped)"));
+    fn a_missing_reply_is_wrong_and_a_machine_without_ipv6_is_not() {
+        let mut result = result("ipv6", 250, &[], true);
+        result.observed = Some(Err("refused".to_owned()));
+        assert!(result.is_wrong());
+        assert_eq!(cells(1, &result)[3], "✗ no reply\nexpected accept");
+        result.observed = None;
+        assert!(!result.is_wrong());
+        assert!(summary(&[result], Colour::NONE).starts_with("0 messages (1 skipped)"));
     }
 }

@@ -1,4 +1,4 @@
-//! The messages of the tour and what is expected of each.
+//! The messages of the tour and the expected result of each.
 //!
 //! The senders and their clients are those of the sample zones (`rmxd zone --list`).
 
@@ -7,17 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
 
-/// Whom all messages are for, unless their row says otherwise.
+/// Recipient of all messages whose row has no other.
 const RECIPIENT: &str = "you@demo.test";
 
-/// Which gate a message goes to.
+/// The policies of the gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Policy {
-    /// The built-in one, but for private addresses, which clients on loopback need.
+    /// The built-in one, with private addresses allowed, as clients on loopback need.
     Default,
     /// The built-in one.
     Public,
-    /// The literal reverse MX lookup, as `config/strict.toml` has it.
+    /// The literal reverse MX lookup, as in `config/strict.toml`.
     Strict,
 }
 
@@ -34,7 +34,6 @@ impl Policy {
     }
 }
 
-/// What has to come out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expected {
     /// Delivered, with these reasons in Authentication-Results.
@@ -62,34 +61,31 @@ impl Expected {
     }
 }
 
-/// One message.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) policy: Policy,
     pub(super) client: IpAddr,
     pub(super) what: &'static str,
-    /// Said in EHLO instead of the client's name.
+    /// The name in EHLO, if it isn't the PTR name of the client.
     pub(super) helo: Option<&'static str>,
     /// Empty for the null sender.
     pub(super) mail_from: &'static str,
     pub(super) recipient: &'static str,
-    /// Instead of a From: with the address of MAIL FROM.
+    /// Replaces the From: with the address of MAIL FROM.
     pub(super) header: &'static [&'static str],
     pub(super) after_repair: bool,
     pub(super) expected: Expected,
 }
 
-/// Rows that belong together.
 #[derive(Debug)]
 pub(super) struct Chapter {
     pub(super) title: &'static str,
-    /// A line below it, or none.
+    /// A line below the title; may be empty.
     pub(super) note: &'static str,
     pub(super) rows: Vec<Row>,
 }
 
-/// The tour, in its order.
 pub(super) fn chapters() -> Vec<Chapter> {
     let chapter = |title, note, rows| Chapter { title, note, rows };
     vec![
@@ -99,21 +95,21 @@ pub(super) fn chapters() -> Vec<Chapter> {
             envelope(),
         ),
         chapter(
-            "The senders that people see (default policy: from exists = reject, reply_to exists = greylist)",
+            "The senders that readers see (default policy: from exists = reject, reply_to exists = greylist)",
             "",
             header(),
         ),
-        chapter("What is only tagged, and who is exempt (default policy)", "", lenient()),
-        chapter("DNS in trouble: \"don't know\" is a 4xx, never a 5xx (default policy)", "", trouble()),
+        chapter("Messages that are only tagged or exempt (default policy)", "", lenient()),
+        chapter("DNS errors: a temporary failure is a 4xx, never a 5xx (default policy)", "", dns_errors()),
         chapter(
-            "MX hosts with addresses that no mail can be sent to (default policy)",
+            "MX hosts with addresses that mail can't be sent to (default policy)",
             "The other gates have dns.private_addresses = accept, because the clients here are on loopback.",
             private(),
         ),
         chapter("A strict gate (helo exists = reject, ptr exists = reject)", "", strict()),
         chapter(
             "A company with two Internet lines (strict gate: mail_from matches = reject)",
-            "Its MX host has the address of line 1 only. Before the last message it adds the MX record that rmxd audit names.",
+            "Its MX host has the address of line 1 only. Before the last message it adds the MX record that rmxd audit proposes.",
             company(),
         ),
     ]
@@ -124,10 +120,16 @@ fn envelope() -> Vec<Row> {
     let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
     vec![
         sends("valid", v4(0, 10), "a sender as it should be", "ann@good.test", Accept(&[])),
-        sends("several_mx", v4(0, 20), "three MX hosts, only one is right", "ann@many-mx.test", Accept(&[])),
+        sends(
+            "several_mx",
+            v4(0, 20),
+            "three MX hosts, one has the address",
+            "ann@many-mx.test",
+            Accept(&[]),
+        ),
         sends("ipv6", v6, "IPv6 only", "ann@v6-mx.test", Accept(&[])),
         sends("idn", v4(0, 36), "an internationalised domain", "jo@xn--mnchen-3ya.test", Accept(&[])),
-        sends("bounce", v4(0, 10), "a bounce, from nobody", "", Accept(&[]))
+        sends("bounce", v4(0, 10), "a bounce (null sender)", "", Accept(&[]))
             .with(&["From: <mailer-daemon@good.test>"]),
         sends(
             "no_such_domain",
@@ -137,9 +139,9 @@ fn envelope() -> Vec<Row> {
             Reject(Reason::NoSuchDomain),
         ),
         sends("no_mx", v4(0, 12), "a domain without MX", "ann@nomx.test", Reject(Reason::NoMx)),
-        // The tag is that of its PTR name, which has no MX either.
+        // The tag is for its PTR name, which has no MX record either.
         sends("address_only", v4(0, 13), "no MX, but an address", "ann@a-only.test", Accept(&[Reason::NoMx])),
-        sends("null_mx", v4(0, 14), "null MX: takes no mail", "ann@null-mx.test", Reject(Reason::NullMx)),
+        sends("null_mx", v4(0, 14), "a null MX record", "ann@null-mx.test", Reject(Reason::NullMx)),
         sends(
             "mx_without_address",
             v4(0, 16),
@@ -175,7 +177,7 @@ fn header() -> Vec<Row> {
         ),
         bulk(
             "group_in_from",
-            "a made-up one in a group in From:",
+            "a group with an invented one in From:",
             Reject(Reason::NoSuchDomain),
             &["From: Us: <a@bulk.test>, <b@nowhere.test>;"],
         ),
@@ -195,7 +197,7 @@ fn lenient() -> Vec<Row> {
         sends(
             "not_an_exchanger",
             v4(2, 77),
-            "a host that climbs no rung",
+            "a host that no rung confirms",
             "ann@good.test",
             Accept(&[Reason::NotAnExchanger]),
         ),
@@ -204,7 +206,7 @@ fn lenient() -> Vec<Row> {
             ..sends(
                 "exempt_recipient",
                 v4(0, 11),
-                "a made-up sender, to postmaster",
+                "an invented sender, to postmaster",
                 "ann@nowhere.test",
                 Accept(&[]),
             )
@@ -212,12 +214,18 @@ fn lenient() -> Vec<Row> {
     ]
 }
 
-fn trouble() -> Vec<Row> {
+fn dns_errors() -> Vec<Row> {
     let defer = Expected::Defer(Reason::DnsError);
     vec![
-        sends("dns_servfail", v4(0, 22), "its name server says SERVFAIL", "ann@broken.test", defer.clone()),
+        sends(
+            "dns_servfail",
+            v4(0, 22),
+            "its name server answers SERVFAIL",
+            "ann@broken.test",
+            defer.clone(),
+        ),
         sends("dns_silent", v4(0, 23), "its name server is silent", "ann@silent.test", defer),
-        sends("dns_slow", v4(0, 25), "its name server takes 0.5 s", "ann@slow.test", Expected::Accept(&[])),
+        sends("dns_slow", v4(0, 25), "its name server needs 0.5 s", "ann@slow.test", Expected::Accept(&[])),
     ]
 }
 
@@ -239,7 +247,7 @@ fn strict() -> Vec<Row> {
             ..at(sends(
                 "helo",
                 v4(0, 10),
-                "a made-up HELO name",
+                "an invented HELO name",
                 "ann@good.test",
                 Reject(Reason::NoSuchDomain),
             ))
@@ -257,7 +265,7 @@ fn strict() -> Vec<Row> {
         at(sends(
             "ptr_not_confirmed",
             v4(0, 30),
-            "a PTR name that belongs to another",
+            "a PTR name of another address",
             "ann@lying-ptr.test",
             Reject(Reason::PtrNotConfirmed),
         )),
@@ -280,7 +288,7 @@ fn company() -> Vec<Row> {
     ]
 }
 
-/// A message from a client that says EHLO with its own name, and whose From: is the sender of the envelope.
+/// A message with the PTR name of the client in EHLO, and the sender of the envelope in From:.
 fn sends(
     name: &'static str,
     client: IpAddr,
@@ -311,7 +319,7 @@ impl Row {
         Self { header, ..self }
     }
 
-    /// What is unusual about its sender, a line each.
+    /// The sender, and the other lines in which the message differs from `sends`.
     pub(super) fn sender(&self) -> Vec<String> {
         let helo = self.helo.map(|name| format!("EHLO {name}"));
         let recipient = (self.recipient != RECIPIENT).then(|| format!("RCPT TO:<{}>", self.recipient));
@@ -323,7 +331,7 @@ impl Row {
             .collect()
     }
 
-    /// The header block and a body, with CRLF; `token` finds it again.
+    /// The header block and a body, with CRLF; the result is found by `token`, its Message-ID.
     pub(super) fn message(&self, token: &str) -> String {
         let mut lines: Vec<String> = self.header.iter().map(|line| (*line).to_owned()).collect();
         if lines.is_empty() {

@@ -1,14 +1,13 @@
-//! The classes of senders, and the verdict that each is to have.
+//! The classes of senders, and the expected verdict of each.
 //!
-//! A verdict is expected of a class as a whole. So a class holds only senders that the target's policy must judge alike;
-//! where policies differ (`foreign`, `badhelo`), the expectation is a matter of options.
+//! All senders of a class have the same expected verdict, whatever the policy. For the classes whose verdict depends on the
+//! policy (`foreign`, `badhelo`), options set it.
 
 use std::fmt;
 
 use crate::policy::decide::Verdict;
 use crate::smtp::reply::Enhanced;
 
-/// Senders that are judged alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub(super) enum Class {
@@ -52,11 +51,11 @@ impl Class {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|class| class.name() == text).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|class| class.name()).collect();
-            format!("{text:?} is no class of senders: {}", names.join(", "))
+            format!("{text:?} is not a class of senders; allowed are {}", names.join(", "))
         })
     }
 
-    /// What the built-in configuration of rmxd makes of it.
+    /// With the built-in configuration of rmxd.
     pub(super) fn by_default(self) -> Expected {
         let verdict = match self {
             Self::Clean | Self::Foreign | Self::BadHelo => Verdict::Accept,
@@ -66,7 +65,7 @@ impl Class {
         Expected { verdict, enhanced: None }
     }
 
-    /// What the daemon of `--self`, which is strict, makes of it, with the code of its reply (contract 3.8).
+    /// With the strict daemon of `--self`, including the enhanced status code of its reply.
     pub(super) fn by_own_daemon(self) -> Expected {
         let (verdict, enhanced) = match self {
             Self::Clean => (Verdict::Accept, None),
@@ -79,11 +78,11 @@ impl Class {
     }
 }
 
-/// What a class is to be answered.
+/// The expected reply to a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expected {
     pub(super) verdict: Verdict,
-    /// `None`: any.
+    /// `None`: any code.
     pub(super) enhanced: Option<Enhanced>,
 }
 
@@ -141,12 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_back_to_their_class_and_others_are_told_what_is_allowed() {
+    fn names_parse_to_their_class_and_others_are_errors_with_what_is_allowed() {
         for class in Class::ALL {
             assert_eq!(Class::parse(class.name()), Ok(class));
         }
         let error = Class::parse("spam").unwrap_err();
-        assert!(error.starts_with("\"spam\" is no class of senders: clean, spoofed,"), "{error}");
+        assert!(
+            error.starts_with("\"spam\" is not a class of senders; allowed are clean, spoofed,"),
+            "{error}"
+        );
     }
 
     #[test]

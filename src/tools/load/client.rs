@@ -1,7 +1,7 @@
-//! One session of a sender: connect from its address, speak SMTP, and tell how each message was answered.
+//! One SMTP session of a sender from its address, with a result for each message.
 //!
-//! The reply that decides is the first one that refuses, or the one to the final dot. Every step has a time limit. A slow
-//! client sends commands octet by octet and reads a few octets at a time. What the target says is read with distrust.
+//! The deciding reply is the first one that refuses, or the one to the final dot. Every step has a timeout. A slow client
+//! sends commands octet by octet and reads a few octets at a time. Replies of the target are checked and bounded.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,51 +23,50 @@ use crate::tools::load::plan::{Plan, Session};
 const PIECE: usize = 16 << 10;
 const SLOW_PIECE: usize = 512;
 
-/// How many octets a slow client reads at a time.
+/// Octets of one read of a slow client.
 const SLOW_READ: usize = 16;
 
-/// How long a slow client waits between two pieces.
+/// Between two pieces of a slow client.
 const SLOW_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long the goodbye may take; what was answered before stands anyway.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// For QUIT; it can't change the result.
+const QUIT: Duration = Duration::from_secs(2);
 
-/// How sessions are held.
 #[derive(Debug, Clone)]
-pub(super) struct Manner {
+pub(super) struct SessionOptions {
     pub(super) target: SocketAddr,
     pub(super) pipelining: bool,
     /// For each reply, and for the connection.
     pub(super) timeout: Duration,
 }
 
-/// The buffers of one client after another.
+/// Buffers that consecutive sessions reuse.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     out: Vec<u8>,
     input: Vec<u8>,
 }
 
-/// Plays a session; `began` is when it was due. Tells of each message.
+/// Plays a session; `began` is the time at which it was due. Calls `report` for each message.
 pub(super) async fn play(
-    manner: &Manner,
+    options: &SessionOptions,
     plan: &Plan,
     session: &Session<'_>,
     buffers: &mut Buffers,
     ledger: Option<&Ledger>,
     began: Instant,
-    mut tell: impl FnMut(MessageResult),
+    mut report: impl FnMut(MessageResult),
 ) {
-    let mut client = match Client::connect(manner, session, buffers).await {
+    let mut client = match Client::connect(options, session, buffers).await {
         Ok(client) => client,
-        Err(failure) => return tell(MessageResult { result: Err(failure), took: began.elapsed() }),
+        Err(failure) => return report(MessageResult { result: Err(failure), took: began.elapsed() }),
     };
     let mut began = began;
     let mut greeted = false;
     for message in 0..plan.messages {
         let token = plan.token(session.number, message);
         let result = client.message(plan, session, token, greeted, ledger).await;
-        tell(MessageResult { result, took: began.elapsed() });
+        report(MessageResult { result, took: began.elapsed() });
         match result {
             Ok(answer) if answer.ends_session() => return,
             Ok(_) => greeted = true,
@@ -75,7 +74,7 @@ pub(super) async fn play(
         }
         if result.is_ok_and(|answer| answer.verdict != Verdict::Accept) && message + 1 < plan.messages {
             client.out("RSET\r\n");
-            if client.ask(Stage::Mail).await.is_err() {
+            if client.exchange(Stage::Mail).await.is_err() {
                 return;
             }
         }
@@ -89,7 +88,7 @@ struct Client<'a> {
     buffers: &'a mut Buffers,
     parser: ReplyParser,
     timeout: Duration,
-    /// Wanted; after EHLO: and offered.
+    /// Wanted by the options, and after EHLO also offered by the target.
     pipelining: bool,
     slow: bool,
 }
@@ -108,26 +107,26 @@ impl From<Failure> for Stop {
 
 impl<'a> Client<'a> {
     async fn connect(
-        manner: &Manner,
+        options: &SessionOptions,
         session: &Session<'_>,
         buffers: &'a mut Buffers,
     ) -> Result<Self, Failure> {
         buffers.out.clear();
         buffers.input.clear();
-        let opened = timeout(manner.timeout, open(session.address, manner.target)).await;
+        let opened = timeout(options.timeout, open(session.address, options.target)).await;
         let stream = opened.map_err(|_elapsed| FailureKind::TimedOut).and_then(|opened| opened);
-        let stream = stream.map_err(|trouble| Failure { stage: Stage::Connect, trouble })?;
+        let stream = stream.map_err(|kind| Failure { stage: Stage::Connect, kind })?;
         Ok(Self {
             stream,
             buffers,
             parser: ReplyParser::default(),
-            timeout: manner.timeout,
-            pipelining: manner.pipelining,
+            timeout: options.timeout,
+            pipelining: options.pipelining,
             slow: session.slow,
         })
     }
 
-    /// Sends one message, with the greetings before it if there were none yet.
+    /// Sends one message, after banner and EHLO if it is the first one.
     async fn message(
         &mut self,
         plan: &Plan,
@@ -149,7 +148,7 @@ impl<'a> Client<'a> {
         Ok(answer)
     }
 
-    /// The reply to the final dot.
+    /// Returns the reply to the final dot.
     async fn transaction(
         &mut self,
         plan: &Plan,
@@ -184,44 +183,44 @@ impl<'a> Client<'a> {
     }
 
     async fn greet(&mut self, session: &Session<'_>) -> Result<(), Stop> {
-        go_on(&self.reply(Stage::Greeting).await?, Stage::Greeting, 2)?;
+        expect_class(&self.reply(Stage::Greeting).await?, Stage::Greeting, 2)?;
         self.out("EHLO ");
         session.sender.helo.write(session.name, &mut self.buffers.out);
         self.out("\r\n");
-        let reply = self.ask(Stage::Ehlo).await?;
-        go_on(&reply, Stage::Ehlo, 2)?;
+        let reply = self.exchange(Stage::Ehlo).await?;
+        expect_class(&reply, Stage::Ehlo, 2)?;
         self.pipelining &= reply.text().lines().any(|line| line.eq_ignore_ascii_case("PIPELINING"));
         Ok(())
     }
 
-    /// MAIL, RCPT and DATA, in one go or one by one.
+    /// Sends MAIL, RCPT and DATA, in one write or one by one.
     async fn envelope(&mut self, plan: &Plan, session: &Session<'_>) -> Result<(), Stop> {
         self.out("MAIL FROM:<load@");
         session.sender.domain.write(session.name, &mut self.buffers.out);
         self.out(">\r\n");
         if !self.pipelining {
-            go_on(&self.ask(Stage::Mail).await?, Stage::Mail, 2)?;
+            expect_class(&self.exchange(Stage::Mail).await?, Stage::Mail, 2)?;
         }
         self.out("RCPT TO:<");
         self.out(&plan.recipient);
         self.out(">\r\n");
         if !self.pipelining {
-            go_on(&self.ask(Stage::Rcpt).await?, Stage::Rcpt, 2)?;
+            expect_class(&self.exchange(Stage::Rcpt).await?, Stage::Rcpt, 2)?;
         }
         self.out("DATA\r\n");
         if !self.pipelining {
-            return go_on(&self.ask(Stage::Data).await?, Stage::Data, 3);
+            return expect_class(&self.exchange(Stage::Data).await?, Stage::Data, 3);
         }
-        let mail = self.ask(Stage::Mail).await?;
+        let mail = self.exchange(Stage::Mail).await?;
         let rcpt = self.reply(Stage::Rcpt).await?;
         let data = self.reply(Stage::Data).await?;
-        let decided = go_on(&mail, Stage::Mail, 2)
-            .and_then(|()| go_on(&rcpt, Stage::Rcpt, 2))
-            .and_then(|()| go_on(&data, Stage::Data, 3));
+        let decided = expect_class(&mail, Stage::Mail, 2)
+            .and_then(|()| expect_class(&rcpt, Stage::Rcpt, 2))
+            .and_then(|()| expect_class(&data, Stage::Data, 3));
         if decided.is_err() && data.code() == 354 {
-            // RFC 2920 3.1: the server wants a message nevertheless, so it gets an empty one.
+            // RFC 2920 3.1: the server expects content nevertheless, so it gets an empty message.
             self.out(".\r\n");
-            self.ask(Stage::Data).await?;
+            self.exchange(Stage::Data).await?;
         }
         decided
     }
@@ -230,20 +229,20 @@ impl<'a> Client<'a> {
         self.buffers.out.extend_from_slice(text.as_bytes());
     }
 
-    /// Sends what is to be sent, and reads a reply.
-    async fn ask(&mut self, stage: Stage) -> Result<Reply, Failure> {
+    /// Sends the buffered commands, and reads a reply.
+    async fn exchange(&mut self, stage: Stage) -> Result<Reply, Failure> {
         self.send(stage, 1).await?;
         self.reply(stage).await
     }
 
-    /// Sends what is to be sent; a slow client in pieces of `slow` octets.
+    /// Sends the buffer; a slow client sends it in pieces of `slow` octets.
     async fn send(&mut self, stage: Stage, slow: usize) -> Result<(), Failure> {
         let size = if self.slow { slow } else { usize::MAX };
         for piece in self.buffers.out.chunks(size) {
             let sent = timeout(self.timeout, self.stream.write_all(piece)).await;
             let sent = sent.map_err(|_elapsed| FailureKind::TimedOut);
             sent.and_then(|sent| sent.map_err(|_io| FailureKind::Closed))
-                .map_err(|trouble| Failure { stage, trouble })?;
+                .map_err(|kind| Failure { stage, kind })?;
             if self.slow {
                 sleep(SLOW_PAUSE).await;
             }
@@ -255,7 +254,7 @@ impl<'a> Client<'a> {
     async fn reply(&mut self, stage: Stage) -> Result<Reply, Failure> {
         let reply = timeout(self.timeout, self.next_reply()).await;
         let reply = reply.map_err(|_elapsed| FailureKind::TimedOut).and_then(|reply| reply);
-        reply.map_err(|trouble| Failure { stage, trouble })
+        reply.map_err(|kind| Failure { stage, kind })
     }
 
     async fn next_reply(&mut self) -> Result<Reply, FailureKind> {
@@ -284,14 +283,14 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Leaves the closing to the server, so that the state that TCP keeps afterwards is the server's, as in real life.
+    /// Lets the server close the connection first, so that TIME-WAIT (RFC 9293 3.6) stays with the server, as with real clients.
     async fn quit(mut self) {
         self.out("QUIT\r\n");
-        self.timeout = self.timeout.min(GOODBYE);
-        if self.ask(Stage::Dot).await.is_ok_and(|reply| reply.code() == 221) {
+        self.timeout = self.timeout.min(QUIT);
+        if self.exchange(Stage::Dot).await.is_ok_and(|reply| reply.code() == 221) {
             self.buffers.input.clear();
             self.buffers.input.reserve(64);
-            // Whatever comes: the session is over.
+            // The session is over, whatever the read returns.
             timeout(self.timeout, self.stream.read_buf(&mut self.buffers.input)).await.ok();
         }
     }
@@ -313,27 +312,27 @@ async fn open(address: Option<IpAddr>, target: SocketAddr) -> Result<TcpStream, 
     Ok(stream)
 }
 
-/// Whether a reply lets the dialogue go on: it is of this class.
-fn go_on(reply: &Reply, stage: Stage, class: u16) -> Result<(), Stop> {
+/// An error unless the first digit of the reply is `class`.
+fn expect_class(reply: &Reply, stage: Stage, class: u16) -> Result<(), Stop> {
     if reply.code() / 100 == class {
         return Ok(());
     }
     match answer(reply, stage)? {
-        // A success of the wrong kind, as 250 to DATA.
+        // A positive reply of the wrong class, such as 250 to DATA.
         Decided { verdict: Verdict::Accept, .. } => {
-            Err(Stop::Failed(Failure { stage, trouble: FailureKind::NoReply }))
+            Err(Stop::Failed(Failure { stage, kind: FailureKind::NoReply }))
         }
         refused => Err(Stop::Refused(refused)),
     }
 }
 
-/// What a reply comes to (RFC 5321 4.2.1).
+/// The verdict in a reply (RFC 5321 4.2.1).
 fn answer(reply: &Reply, stage: Stage) -> Result<Decided, Failure> {
     let verdict = match reply.code() / 100 {
         2 => Verdict::Accept,
         4 => Verdict::Defer,
         5 => Verdict::Reject,
-        _ => return Err(Failure { stage, trouble: FailureKind::NoReply }),
+        _ => return Err(Failure { stage, kind: FailureKind::NoReply }),
     };
     Ok(Decided { verdict, stage, code: reply.code(), enhanced: reply.enhanced() })
 }

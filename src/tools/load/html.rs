@@ -1,4 +1,4 @@
-//! The report as one page: tables and plots, light or dark as the reader's system is, readable without a network.
+//! The report as one HTML page with tables and plots, light or dark as set in the system. It loads nothing from a network.
 
 use std::fmt::Write as _;
 
@@ -21,10 +21,9 @@ figure{margin:2rem 0}figcaption{font-weight:600}svg{width:100%;height:auto}\
 svg text{fill:var(--soft);font-size:12px}.grid{stroke:var(--grid)}.line{fill:none;stroke-width:2}.area{stroke:none;fill-opacity:.75}\
 .legend{font-size:.85rem;color:var(--soft)}.key{margin-right:1rem}.key i{display:inline-block;width:.8em;height:.8em;margin-right:.35em}";
 
-/// How many colours there are.
 const COLOURS: usize = 8;
 
-/// Octets.
+/// In octets.
 const MIB: f64 = 1_048_576.0;
 
 pub(super) fn page(summary: &Summary) -> String {
@@ -65,11 +64,10 @@ fn add(page: &mut String, what: std::fmt::Arguments<'_>) {
     page.write_fmt(what).ok();
 }
 
-/// Whether it went well, and if not, why.
 fn verdict(summary: &Summary) -> String {
     let mut text = String::new();
     if summary.interrupted {
-        text.push_str("<p class=\"bad\">Interrupted: this is what was done until then.</p>\n");
+        text.push_str("<p class=\"bad\">The run was interrupted; this is the result until then.</p>\n");
     }
     if summary.problems.is_empty() {
         text.push_str("<p class=\"good\">\u{2713} all as expected</p>\n");
@@ -149,7 +147,7 @@ fn distribution(summary: &Summary) -> Plot {
     Plot {
         title: "Latency by class".to_owned(),
         x: Axis {
-            label: "percent of the messages that were faster".to_owned(),
+            label: "percentage of messages with lower latency".to_owned(),
             scale: Scale::Quantile,
             write: percent,
         },
@@ -158,7 +156,7 @@ fn distribution(summary: &Summary) -> Plot {
     }
 }
 
-/// Messages a second, one verdict upon the other. The wrong ones are drawn as a line of their own.
+/// Messages per second, stacked by verdict, with a line for the wrong ones.
 fn verdicts(summary: &Summary) -> Plot {
     let parts: [(&str, usize, fn(&SliceSummary) -> u64); 4] = [
         ("accepted", 5, |slice| slice.counts.accepted),
@@ -211,7 +209,7 @@ fn memory(summary: &Summary) -> Option<Plot> {
     let series =
         Series { name: "resident memory".to_owned(), colour: 4, filled: false, points: points.collect() };
     Some(Plot {
-        title: "The daemon's memory".to_owned(),
+        title: "Memory of the daemon".to_owned(),
         x: seconds_axis(),
         y: Axis { label: "MiB".to_owned(), scale: Scale::Linear, write: number },
         series: vec![series],
@@ -232,7 +230,7 @@ fn seconds_axis() -> Axis {
 }
 
 fn rate_axis() -> Axis {
-    Axis { label: "messages a second".to_owned(), scale: Scale::Linear, write: number }
+    Axis { label: "messages per second".to_owned(), scale: Scale::Linear, write: number }
 }
 
 fn number(value: f64) -> String {
@@ -245,7 +243,7 @@ fn percent(quantile: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Microseconds, which are powers of ten here.
+/// `micros` is a power of ten: a mark on an axis.
 fn duration(micros: f64) -> String {
     match micros {
         ..1e3 => format!("{} us", number(micros)),
@@ -260,7 +258,7 @@ mod tests {
     use crate::tools::load::summary::tests::summary;
 
     #[test]
-    fn the_page_stands_alone_and_shows_what_went_wrong() {
+    fn the_page_loads_nothing_and_shows_the_problems() {
         let mut summary = summary();
         summary.problems = vec!["1 <script>alert(1)</script>".to_owned()];
         summary.replies[0].reply = "550 <b>".to_owned();
@@ -270,9 +268,7 @@ mod tests {
             assert!(!page.contains(outside), "{outside}");
         }
         assert!(page.contains("prefers-color-scheme:dark"));
-        for title in
-            ["Latency by class", "Verdicts over time", "Latency over time", "The daemon&#39;s memory"]
-        {
+        for title in ["Latency by class", "Verdicts over time", "Latency over time", "Memory of the daemon"] {
             assert!(page.contains(&format!("<figcaption>{title}</figcaption>\n<svg")), "{title}");
         }
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());

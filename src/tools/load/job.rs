@@ -1,4 +1,4 @@
-//! From the options to what is to be done. Every option that can't be kept is refused here, by name, before anything starts.
+//! Turns the options into a job. An option that can't be met is an error with its name, before anything starts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,25 +18,24 @@ use crate::zone::{Row, generated, sample_rows};
 /// Without --sessions and --duration.
 const SESSIONS: u64 = 10_000;
 
-/// Names that are used again and again.
+/// Number of names of `--names warm`.
 const WARM: u32 = 1000;
 
-/// For a target that isn't on loopback.
+/// Limits for a target that isn't on loopback.
 const MOST_RATE: u32 = 1000;
 const MOST_CONNECTIONS: u32 = 200;
 
-/// The mix for a target, and for --self, where each class is sure to be judged in one way.
+/// The mix for a target, and for --self, where the expected verdict of each class is known.
 const MIX: &str = "spoofed=90,clean=10";
 const OWN_MIX: &str = "spoofed=75,clean=15,nomx=2,nullmx=2,foreign=2,badhelo=1,badfrom=2,servfail=1";
 
-/// Names that exist nowhere: RFC 6761 reserves .test, and no zone here has it.
+/// Names that don't exist: RFC 6761 reserves .test, and no sample zone has this domain.
 const SPOOFED: &str = "s%n.spoof.test";
 
 const HELO: &str = "mail.good.test";
 
 const SOURCE: &str = "127.200.0.0/16";
 
-/// Everything that the options come to.
 pub(super) struct Job {
     /// `None`: --self.
     pub(super) target: Option<SocketAddr>,
@@ -47,13 +46,12 @@ pub(super) struct Job {
     pub(super) timeout: Duration,
     pub(super) tolerate_defer: bool,
     pub(super) tolerate_failure: bool,
-    /// With --self: how many valid domains there are, and settings of the daemon.
-    pub(super) crowd: u32,
+    /// With --self: the number of valid domains.
+    pub(super) domains: u32,
+    /// With --self: settings for the daemon.
     pub(super) set: Vec<String>,
 }
 
-/// # Errors
-/// What is wrong, and what is allowed.
 pub(super) async fn job(args: &Args) -> Result<Job, Stop> {
     let target = match &args.target {
         Some(text) => Some(resolve(text).await?),
@@ -67,7 +65,7 @@ async fn resolve(text: &str) -> Result<SocketAddr, Stop> {
     let wrong = |what: String| (Exit::Usage, what);
     let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     if port.is_none_or(|port| port == 0) {
-        return Err(wrong(format!("{text:?} is no HOST:PORT, as in 127.0.0.1:2525 or [::1]:25")));
+        return Err(wrong(format!("{text:?} is not HOST:PORT, such as 127.0.0.1:2525 or [::1]:25")));
     }
     let found = lookup_host(text).await.map_err(|error| (Exit::Temporary, format!("{text}: {error}")))?;
     let found: Vec<SocketAddr> = found.collect();
@@ -77,13 +75,13 @@ async fn resolve(text: &str) -> Result<SocketAddr, Stop> {
 
 fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
     let own = target.is_none();
-    let abroad = target.is_some_and(|target| !target.ip().is_loopback());
+    let remote = target.is_some_and(|target| !target.ip().is_loopback());
     let mix = match &args.mix {
         Some(mix) => mix.clone(),
         None => values::mix(if own { OWN_MIX } else { MIX })?,
     };
-    if abroad {
-        refuse_abroad(args, &mix)?;
+    if remote {
+        refuse_remote(args, &mix)?;
     }
     let sessions = args.sessions.or_else(|| args.duration.is_none().then_some(SESSIONS));
     let names = match args.names {
@@ -92,7 +90,7 @@ fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
     };
     let recipient = args.recipient.as_deref().unwrap_or(own::RECIPIENT);
     if !matches!(ForwardPath::parse(recipient), Ok(ForwardPath::Mailbox(_))) {
-        return Err(format!("--recipient: {recipient:?} is no address"));
+        return Err(format!("--recipient: {recipient:?} is not an address"));
     }
     let mut plan = Plan {
         seed: args.seed,
@@ -102,15 +100,15 @@ fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
         slow: args.slow,
         messages: args.messages,
         senders: PerClass::default(),
-        sources: if abroad { Vec::new() } else { sources(args)? },
+        sources: if remote { Vec::new() } else { sources(args)? },
         recipient: recipient.to_owned(),
     };
-    let crowd = crowd_size(args);
-    plan.senders = if own { own_senders(crowd)? } else { senders(args, target)? };
+    let domains = domain_count(args);
+    plan.senders = if own { own_senders(domains)? } else { senders(args, target)? };
     if let Some((class, _)) = plan.mix.0.iter().find(|(class, _)| plan.senders.of(*class).is_empty()) {
         let name = class.name();
         return Err(format!(
-            "no sender of class {name} fits this target: give one by --domain {name}=DOMAIN"
+            "no sender of class {name} can reach this target; name one with --domain {name}=DOMAIN"
         ));
     }
     let connections = usize::try_from(args.connections).unwrap_or(usize::MAX);
@@ -123,34 +121,39 @@ fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
         timeout: args.timeout,
         tolerate_defer: args.tolerate.contains(&Tolerated::Defer),
         tolerate_failure: args.tolerate.contains(&Tolerated::Failure),
-        crowd,
+        domains,
         set: args.set.clone(),
     })
 }
 
-/// What a target elsewhere needs: somebody who answers for it, moderation, and senders that mean something there.
-fn refuse_abroad(args: &Args, mix: &Mix) -> Result<(), String> {
+/// A target that isn't on loopback needs its owner's statement, a limited rate, and senders with a known verdict there.
+fn refuse_remote(args: &Args, mix: &Mix) -> Result<(), String> {
     if !args.i_own_this_host {
-        return Err("the target is not on loopback: say --i-own-this-host, if it is yours to test".to_owned());
+        return Err("the target is not on loopback: add --i-own-this-host if it is yours to test".to_owned());
     }
     if args.rate.is_none_or(|rate| rate > MOST_RATE) {
-        return Err(format!("the target is not on loopback: give a --rate, of at most {MOST_RATE}/s"));
+        return Err(format!("the target is not on loopback: add --rate with at most {MOST_RATE}/s"));
     }
     if args.connections > MOST_CONNECTIONS {
-        return Err(format!("the target is not on loopback: at most --connections {MOST_CONNECTIONS}"));
+        return Err(format!(
+            "the target is not on loopback: --connections may be at most {MOST_CONNECTIONS}"
+        ));
     }
     if !args.source.is_empty() {
-        return Err("--source is for targets on loopback".to_owned());
+        return Err("--source is allowed only for a target on loopback".to_owned());
     }
     if args.recipient.is_none() {
-        return Err("the target is not on loopback: give a --recipient that it takes mail for".to_owned());
+        return Err(
+            "the target is not on loopback: add --recipient with an address that it accepts mail for"
+                .to_owned(),
+        );
     }
     let given = |class| class == Class::Spoofed || args.domain.iter().any(|given| given.class == class);
     match mix.0.iter().find(|(class, _)| !given(*class)) {
         None => Ok(()),
         Some((class, _)) => {
             let name = class.name();
-            Err(format!("the target is not on loopback: name senders by --domain {name}=DOMAIN"))
+            Err(format!("the target is not on loopback: name senders with --domain {name}=DOMAIN"))
         }
     }
 }
@@ -167,27 +170,27 @@ fn expected(args: &Args, own: bool) -> PerClass<Expected> {
     expected
 }
 
-/// How many valid domains the zones of --self have.
-fn crowd_size(args: &Args) -> u32 {
+/// The number of valid domains in the zones of --self.
+fn domain_count(args: &Args) -> u32 {
     let size = args.domains.unwrap_or(match args.names {
         Names::Warm => WARM,
-        Names::Cold => generated::MOST,
+        Names::Cold => generated::MAX_DOMAINS,
     });
-    size.clamp(1, generated::MOST)
+    size.clamp(1, generated::MAX_DOMAINS)
 }
 
-/// The senders of --self, from the zones of the crowd.
-fn own_senders(crowd: u32) -> Result<PerClass<Vec<Sender>>, String> {
+/// The senders of --self, from the generated zones.
+fn own_senders(domains: u32) -> Result<PerClass<Vec<Sender>>, String> {
     let below = |start: &str, parent: &str| values::pattern(&format!("{start}%n.{parent}"));
     let valid = below("d", generated::VALID)?;
     let spoofed = below("s", generated::SPOOFED)?;
-    // A clean client greets with the name of its host.
+    // A clean client uses the name of its host in EHLO.
     let clean = Sender {
         helo: below("mx", generated::VALID)?,
         domain: valid.clone(),
         from: valid,
-        address: Address::Crowd,
-        domains: Some(u64::from(crowd)),
+        address: Address::Generated,
+        domains: Some(u64::from(domains)),
     };
     let stranger = |domain: Pattern| -> Result<Sender, String> {
         let (helo, from) = (values::pattern(generated::CLIENT)?, domain.clone());
@@ -210,7 +213,7 @@ fn own_senders(crowd: u32) -> Result<PerClass<Vec<Sender>>, String> {
     Ok(senders)
 }
 
-/// The senders that the options name, and for the other classes those of the sample zones.
+/// The senders from the options, and for the other classes those of the sample zones.
 fn senders(args: &Args, target: Option<SocketAddr>) -> Result<PerClass<Vec<Sender>>, String> {
     let helo = match &args.helo {
         Some(helo) => helo.clone(),
@@ -251,9 +254,9 @@ fn senders(args: &Args, target: Option<SocketAddr>) -> Result<PerClass<Vec<Sende
     Ok(senders)
 }
 
-/// Whether a row of the sample zones is a sender of this class, and one that doesn't make everybody wait.
+/// Whether a row of the sample zones is a sender of this class. Rows with slow DNS servers are left out.
 fn is_sample(class: Class, row: &Row) -> bool {
-    let prompt = !matches!(row.domain, "slow.test" | "silent.test" | "loop.test");
+    let is_fast = !matches!(row.domain, "slow.test" | "silent.test" | "loop.test");
     let fits = match class {
         Class::Clean | Class::BadFrom | Class::BadHelo => {
             row.exists == "pass" && row.matches == "yes" && row.ptr == "confirmed"
@@ -263,10 +266,10 @@ fn is_sample(class: Class, row: &Row) -> bool {
         Class::NoMx => row.exists == "no_mx" && !matches!(row.domain, "a-only.test" | "news.shop.test"),
         Class::NullMx => row.exists == "null_mx",
         Class::ServFail => row.exists == "dns_error",
-        // Its names are made up.
+        // Its names are generated.
         Class::Spoofed => false,
     };
-    fits && prompt && row.client.is_some_and(|client| client.is_ipv4())
+    fits && is_fast && row.client.is_some_and(|client| client.is_ipv4())
 }
 
 #[cfg(test)]
@@ -289,12 +292,12 @@ mod tests {
         match job(&args(line).unwrap()).await {
             Err((Exit::Usage, what)) => what,
             Err(other) => panic!("{line}: {other:?}"),
-            Ok(_) => panic!("{line} is let pass"),
+            Ok(_) => panic!("{line} is accepted"),
         }
     }
 
     #[test]
-    fn what_clap_can_tell_is_wrong_is_refused_by_it() {
+    fn clap_refuses_wrong_values_and_combinations() {
         for line in [
             "",
             "127.0.0.1:25 --self",
@@ -312,22 +315,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_on_loopback_needs_an_owner_and_a_limit() {
+    async fn a_target_off_loopback_needs_its_owner_and_a_limit() {
         let rows = [
-            ("192.0.2.1:25", "say --i-own-this-host"),
-            ("192.0.2.1:25 --rate 10", "say --i-own-this-host"),
-            ("192.0.2.1:25 --i-own-this-host", "give a --rate, of at most 1000/s"),
-            ("192.0.2.1:25 --i-own-this-host --rate 1001", "give a --rate, of at most 1000/s"),
-            ("192.0.2.1:25 --i-own-this-host --rate 9 --connections 201", "at most --connections 200"),
+            ("192.0.2.1:25", "add --i-own-this-host"),
+            ("192.0.2.1:25 --rate 10", "add --i-own-this-host"),
+            ("192.0.2.1:25 --i-own-this-host", "add --rate with at most 1000/s"),
+            ("192.0.2.1:25 --i-own-this-host --rate 1001", "add --rate with at most 1000/s"),
+            ("192.0.2.1:25 --i-own-this-host --rate 9 --connections 201", "--connections may be at most 200"),
             (
                 "192.0.2.1:25 --i-own-this-host --rate 9 --source 127.0.0.1",
-                "--source is for targets on loopback",
+                "--source is allowed only for a target on loopback",
             ),
-            ("192.0.2.1:25 --i-own-this-host --rate 9", "give a --recipient"),
+            ("192.0.2.1:25 --i-own-this-host --rate 9", "add --recipient"),
             ("192.0.2.1:25 --i-own-this-host --rate 9 --recipient a@b.test", "--domain clean=DOMAIN"),
-            ("localhost", "is no HOST:PORT"),
-            ("127.0.0.1:0", "is no HOST:PORT"),
-            ("127.0.0.1:25 --recipient x", "--recipient: \"x\" is no address"),
+            ("localhost", "is not HOST:PORT"),
+            ("127.0.0.1:0", "is not HOST:PORT"),
+            ("127.0.0.1:25 --recipient x", "--recipient: \"x\" is not an address"),
             ("[::1]:25 --domain clean=a.test@127.0.0.1", "can't reach the target at [::1]:25"),
         ];
         for (line, expected) in rows {
@@ -337,7 +340,7 @@ mod tests {
         let line = "192.0.2.1:25 --i-own-this-host --rate 9 --recipient a@b.test --mix spoofed=1";
         let job =
             job(&args(line).unwrap()).await.map_err(|stop| stop.1).unwrap_or_else(|what| panic!("{what}"));
-        assert_eq!(job.plan.session(0).unwrap().address, None, "the system chooses where it comes from");
+        assert_eq!(job.plan.session(0).unwrap().address, None, "the system chooses the address");
     }
 
     #[tokio::test]
@@ -357,21 +360,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_expected_can_be_changed_and_the_crowd_is_as_large_as_is_wanted() {
+    async fn options_change_the_expected_verdict_and_the_number_of_domains() {
         let rows = [
             ("127.0.0.1:25", "accept", 1000),
             ("127.0.0.1:25 --expect foreign=reject", "reject", 1000),
             ("--self", "reject 5.7.1", 1000),
             ("--self --expect foreign=accept --domains 7", "accept", 7),
-            ("--self --names cold --duration 5s", "reject 5.7.1", generated::MOST),
+            ("--self --names cold --duration 5s", "reject 5.7.1", generated::MAX_DOMAINS),
         ];
-        for (line, foreign, crowd) in rows {
+        for (line, foreign, domains) in rows {
             let job = job(&args(line).unwrap())
                 .await
                 .map_err(|stop| stop.1)
                 .unwrap_or_else(|what| panic!("{what}"));
             assert_eq!(job.expected.of(Class::Foreign).to_string(), foreign, "{line}");
-            assert_eq!(job.crowd, crowd, "{line}");
+            assert_eq!(job.domains, domains, "{line}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What was sent against what arrived, message by message: a bit each for accepted, refused and received.
+//! Compares sent with received messages: a bit each for accepted, refused and received.
 //!
-//! Accepted must be received exactly once (nothing lost, nothing doubled), and what was answered with a refusal must not be
-//! received. A message whose answer never came is in neither account: it may or may not have arrived.
+//! The sink must receive each accepted message exactly once and no refused one. A message without a reply counts as neither
+//! accepted nor refused: it may have arrived or not.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::tools::load::message::Damage;
 
-/// Both sides write here.
+/// The clients and the sink write to it.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<Accounts>);
 
@@ -21,24 +21,23 @@ struct Accounts {
     foreign: u64,
 }
 
-/// The balance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Balance {
-    /// Answered 250.
+    /// Replied to with 250.
     pub(super) accepted: u64,
-    /// Arrived whole.
+    /// Arrived undamaged.
     pub(super) received: u64,
-    /// Answered 250, and did not arrive whole.
+    /// Replied to with 250, and not arrived undamaged.
     pub(super) lost: u64,
-    /// Arrived once more.
+    /// Arrived again.
     pub(super) doubled: u64,
-    /// Answered with a refusal, and arrived.
+    /// Refused, and arrived.
     pub(super) received_though_refused: u64,
     /// Arrived with another body.
     pub(super) damaged: u64,
-    /// Arrived, and is none of ours.
+    /// Arrived, and was not sent by this run.
     pub(super) foreign: u64,
-    /// Arrived, and its answer never came.
+    /// Arrived, and the client got no reply.
     pub(super) unanswered: u64,
 }
 
@@ -47,7 +46,7 @@ impl Ledger {
         self.accounts().accepted.set(token);
     }
 
-    /// Its content was sent, and then it was refused.
+    /// The message was refused after its content.
     pub(super) fn refused(&self, token: u64) {
         self.accounts().refused.set(token);
     }
@@ -84,7 +83,7 @@ impl Ledger {
     }
 }
 
-/// Tokens beyond this many are no tokens of ours; it bounds the memory to 512 MiB at the very worst.
+/// Greater tokens are ignored, which bounds the memory to 512 MiB for each set.
 const MOST_TOKENS: u64 = 1 << 32;
 
 /// A set of small numbers.
@@ -92,7 +91,7 @@ const MOST_TOKENS: u64 = 1 << 32;
 struct Bits(Vec<u64>);
 
 impl Bits {
-    /// Whether it was new.
+    /// Returns whether the number is new.
     fn set(&mut self, number: u64) -> bool {
         let at = usize::try_from(number / 64).ok().filter(|_| number < MOST_TOKENS);
         let Some(at) = at else { return true };
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_to_go_wrong_has_its_count() {
+    fn each_kind_of_error_has_its_count() {
         let ledger = Ledger::default();
         for token in [0, 1, 63, 64, 1_000_000] {
             ledger.accepted(token);
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_nobody_gave_takes_no_memory() {
+    fn a_token_out_of_range_takes_no_memory() {
         let ledger = Ledger::default();
         ledger.received(Ok(u64::MAX));
         assert_eq!(ledger.accounts().received.0.len(), 0);

@@ -1,25 +1,25 @@
-//! The messages of the load test, from both ends: written for the target, and proven whole by the sink behind it.
+//! The messages of the load test: the client writes them, and the sink verifies that they are undamaged.
 //!
-//! A header field bears the token and the size of the body; the body is the beginning of one endless text, so nothing has
-//! to be kept to compare it. Some lines start with a dot: what the sink gets must still be dot-stuffed (RFC 5321 4.5.2).
+//! A header field has the token and the size of the body. The body is the beginning of one endless text, so the sink can
+//! compare it without keeping it. Some lines start with a dot: the sink must get them dot-stuffed (RFC 5321 4.5.2).
 
 use std::sync::LazyLock;
 
 use crate::smtp::decimal::push_decimal;
 
-/// The field that bears token and size.
+/// The field with token and size.
 const FIELD: &str = "X-Rmxd-Load";
 
-/// Longest header block that the sink reads: ours and what gates on the way put before it.
+/// Maximum header block at the sink: that of the message and the trace fields of gates before it.
 const LONGEST_HEADER: usize = 64 << 10;
 
-/// Octets of a line of the text, with its CRLF.
+/// Octets of a line of the text, including CRLF.
 const LINE: usize = 64;
 
 /// The text repeats after this many lines.
 const LINES: usize = 64;
 
-/// The text once; every line as long as the others, so that each prefix of it can be ended cleanly.
+/// All lines have the same length, so that a body of any size can end with a whole line.
 static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let line = |number: usize| {
         let start = if number % 8 == 3 { "..with a dot".to_owned() } else { format!("line {number}") };
@@ -28,10 +28,10 @@ static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..LINES).flat_map(|number| line(number).into_bytes()).collect()
 });
 
-/// A last line that is as long as is needed.
+/// The last line of a body is a part of it.
 static LAST: [u8; LINE] = [b'x'; LINE];
 
-/// Writes the header block with the empty line behind it.
+/// Writes the header block and the empty line after it.
 pub(super) fn write_header(token: u64, size: u64, from: &[u8], to: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"From: <load@");
     out.extend_from_slice(from);
@@ -50,8 +50,8 @@ pub(super) fn write_header(token: u64, size: u64, from: &[u8], to: &str, out: &m
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// What the body of this size has from this place on, as far as it is at hand; empty at its end. A body ends with a line end, so
-/// one with an octet more than whole lines is that octet shorter.
+/// The next piece of a body of this size at this position; empty at its end. A body ends with CRLF, so a size of one octet more
+/// than whole lines gives a body that is one octet shorter.
 pub(super) fn body(size: u64, at: u64) -> &'static [u8] {
     let line = u64::try_from(LINE).unwrap_or(u64::MAX);
     let whole = size / line * line;
@@ -73,12 +73,11 @@ fn cut(octets: &'static [u8], most: u64) -> &'static [u8] {
     octets.get(..most).unwrap_or_default()
 }
 
-/// Why what came is not a message of ours as it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
-    /// No header block, or none of ours.
+    /// No header block, or one without the field.
     Foreign,
-    /// The body differs, or isn't as long.
+    /// The body or its length differs.
     Body,
 }
 
@@ -133,10 +132,7 @@ impl Reader {
         }
     }
 
-    /// The token of a message that came whole.
-    ///
-    /// # Errors
-    /// What is wrong with it.
+    /// The token of an undamaged message.
     pub(super) fn finish(&self) -> Result<u64, Damage> {
         match self {
             Self::Header(_) => Err(Damage::Foreign),
@@ -189,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_of_a_message_is_read_alike() {
+    fn every_split_of_a_message_gives_the_same_result() {
         for (token, size) in [(0, 0), (7, 65), (4711, 300), (u64::MAX, 5000)] {
             let message = message(token, size);
             for at in 0..message.len() {
@@ -203,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn trace_fields_before_it_are_no_damage_and_anything_else_is() {
+    fn trace_fields_are_no_damage_and_every_other_change_is() {
         let whole = message(5, 300);
         let read = |message: &[u8]| {
             let mut reader = Reader::new();

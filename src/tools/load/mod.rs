@@ -1,7 +1,7 @@
-//! `rmxd load`: sends mail from spoofed and clean senders, and holds each verdict against the one that is expected.
+//! `rmxd load`: sends mail from spoofed and clean senders, and compares each verdict with the expected one.
 //!
-//! It is a test first and a measurement second: one false accept or false reject fails the run, whatever the rates. It is no
-//! weapon: what isn't on loopback has to be called one's own, and gets a rate limit.
+//! It is first a test and then a measurement: one false accept or false reject fails the run, whatever the rates. It must not
+//! serve as a weapon: a target that isn't on loopback needs the owner's statement and a rate limit.
 
 mod class;
 mod client;
@@ -45,28 +45,28 @@ use crate::tools::load::values::{Expectation, Mix, Pattern, SenderDomain, Sizes}
 
 /// Test a gate under load, with spoofed and clean senders
 ///
-/// Sends messages from senders of several classes, each with the verdict that it has to have, and compares. A single false
-/// accept or false reject fails the run. Senders on loopback come from many addresses of 127.0.0.0/8.
+/// Sends messages from senders of several classes and compares each verdict with the expected one. A single false
+/// accept or false reject fails the run. For a target on loopback the clients have many addresses of 127.0.0.0/8.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Classes of senders, and the verdict expected of a gate with the built-in policy (of --self):
+Classes of senders, and the verdict expected of a gate with the built-in policy (in parentheses: with --self):
   clean     the domain has a valid MX, and the client is its host   accept
   spoofed   the domain doesn't exist                                reject
   nomx      the domain has no MX record                             reject
-  nullmx    the domain takes no mail (RFC 7505)                     reject
+  nullmx    the domain has a null MX (RFC 7505)                     reject
   foreign   the domain is valid, the client is not its host         accept (reject)
   badhelo   the name in EHLO doesn't exist                          accept (reject)
   badfrom   the domain in the header field From: doesn't exist      reject
   servfail  the domain's name servers fail                          defer
 
-Without --domain the senders are those of the zones that `rmxd zone` serves; with --self, of zones made for it. \
-The daemon of --self refuses strictly and does not log its decisions (--set log.level=info changes that).
+Without --domain the senders are those of the zones that `rmxd zone` serves, or with --self of zones generated for the run. \
+The daemon of --self has a strict policy and does not log its decisions (--set log.level=info changes that).
 
-Latency is the time to the reply that decides. It counts from connect, or with --rate from when the session was due. \
-That of slow clients is left out.
+Latency is the time until the deciding reply. It counts from the connect, or with --rate from the time at which the session was due. \
+Slow clients do not count.
 
-Exit codes: 0 every verdict as expected (with --self: and every accepted message in the sink once, none lost), 1 not so, \
-64 wrong usage, 75 the target can't be reached, something could not be started, or the run was interrupted.")]
+Exit codes: 0 every verdict is as expected (with --self: and the sink has every accepted message exactly once), 1 otherwise, \
+64 wrong usage, 75 the target is unreachable, a part could not be started, or the run was interrupted.")]
 pub struct Args {
     /// The gate to test
     #[arg(value_name = "HOST:PORT", required_unless_present = "own")]
@@ -74,61 +74,61 @@ pub struct Args {
     /// Start a name server, a daemon and a sink behind it, and test these
     #[arg(long = "self", conflicts_with = "target")]
     own: bool,
-    /// Which share of the sessions each class has [default: spoofed=90,clean=10; with --self all classes]
+    /// Share of the sessions for each class [default: spoofed=90,clean=10; with --self all classes]
     #[arg(long, value_name = "CLASS=SHARE,...", value_parser = values::mix)]
     mix: Option<Mix>,
-    /// Runs with the same seed and options send the same
+    /// Runs with the same seed and options send the same messages
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// How many sessions [default: 10000, without --duration]
+    /// Number of sessions [default: 10000, without --duration]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     sessions: Option<u64>,
-    /// How long to begin new sessions
+    /// Begin new sessions for this time
     #[arg(long, value_name = "TIME", value_parser = values::time)]
     duration: Option<Duration>,
     /// Connections at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connections: u32,
-    /// Begin this many sessions a second, whatever the target does; needed where it isn't on loopback
+    /// Begin this many sessions a second, however slow the target is; required if the target is not on loopback
     #[arg(long, value_name = "NUMBER/s", value_parser = values::rate)]
     rate: Option<u32>,
-    /// The body of a message, or from which size to which
+    /// Size of the message bodies, or a range
     #[arg(long, value_name = "SIZE[-SIZE]", default_value = "4KiB", value_parser = values::sizes)]
     size: Sizes,
-    /// Messages in a session, one after another
+    /// Messages of a session, one after another
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     messages: u32,
-    /// Send MAIL, RCPT and DATA in one go where the target offers it
+    /// Send MAIL, RCPT and DATA in one write if the target offers PIPELINING
     #[arg(long)]
     pipelining: bool,
-    /// How many clients of a hundred send octet by octet and read slowly
+    /// Percentage of clients that send octet by octet and read slowly
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     slow: u8,
-    /// Use the same sender names and client addresses again and again, or a new name each time
+    /// warm: use the same sender names and client addresses repeatedly; cold: use a new name for each session
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Names::Warm)]
     names: Names,
-    /// How many names, and with warm addresses, there are [default: warm 1000; cold as many as are needed, of which 1048576 are valid with --self]
+    /// Number of sender names, and with warm of addresses [default: warm 1000; cold one for each session, with --self up to 1048576 valid ones]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     domains: Option<u32>,
-    /// A class's sender domain; %n stands for a number. The address is where its sessions come from. Can be given several times
+    /// Sender domain of a class, with %n for a number, and the client address of its sessions; may be given several times
     #[arg(long, value_name = "CLASS=DOMAIN[@ADDRESS]", conflicts_with = "own", value_parser = values::sender_domain)]
     domain: Vec<SenderDomain>,
-    /// The verdict expected of a class, where the target's policy differs
+    /// Expected verdict of a class, if the policy of the target differs
     #[arg(long, value_name = "CLASS=VERDICT", value_parser = values::expectation)]
     expect: Vec<Expectation>,
-    /// What doesn't fail the run: messages deferred, or sessions without a verdict
+    /// Do not fail the run because of deferred messages, or of sessions without a verdict
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     tolerate: Vec<Tolerated>,
-    /// The recipient of all messages [default: load@load.test]
+    /// Recipient of all messages [default: load@load.test]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "own")]
     recipient: Option<String>,
-    /// The name in EHLO of all but badhelo [default: mail.good.test]
+    /// Name in EHLO for all classes except badhelo [default: mail.good.test]
     #[arg(long, value_name = "NAME", conflicts_with = "own", value_parser = values::pattern)]
     helo: Option<Pattern>,
-    /// Where clients without an address of their own come from, on loopback [default: 127.200.0.0/16]
+    /// Network on loopback for clients without an address of their own; may be given several times [default: 127.200.0.0/16]
     #[arg(long, value_name = "NETWORK", value_parser = values::source)]
     source: Vec<Ipv4Net>,
-    /// For the connection, and for each reply
+    /// Timeout for the connection and for each reply
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::time)]
     timeout: Duration,
     /// With --self: set a key of the daemon's configuration, as for `rmxd serve`
@@ -137,38 +137,35 @@ pub struct Args {
     /// Print JSON; times are in microseconds
     #[arg(long)]
     json: bool,
-    /// Also write a page with plots
+    /// Also write an HTML page with plots
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// The target is not on this machine, and is mine to test
+    /// State that the target, which is not on loopback, is yours to test
     #[arg(long)]
     i_own_this_host: bool,
 }
 
-/// Which names senders get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Names {
     Warm,
     Cold,
 }
 
-/// What is let pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Tolerated {
-    /// A message was deferred though another verdict was due
+    /// A message was deferred although another verdict was expected
     Defer,
     /// A session ended without a verdict
     Failure,
 }
 
-/// Why there is no result.
+/// The exit code and the error of a run without a result.
 type Stop = (Exit, String);
 
 fn temporary(what: impl ToString) -> Stop {
     (Exit::Temporary, what.to_string())
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     let result =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(temporary).and_then(
@@ -193,10 +190,10 @@ async fn load(args: &Args) -> Result<Exit, Stop> {
         job = job::job(args) => job?,
         () = signals.any() => return Ok(Exit::Temporary),
     };
-    // Both ends of a connection are here with --self.
+    // With --self this process has both ends of a connection.
     raise_descriptor_limit(job.pace.connections.saturating_mul(3));
     if let Some(path) = &args.report {
-        // Before the run: it would be a pity afterwards.
+        // Before the run, so that a wrong path doesn't lose its result.
         std::fs::write(path, "")
             .map_err(|error| (Exit::Usage, format!("--report {}: {error}", path.display())))?;
     }
@@ -211,15 +208,15 @@ async fn load(args: &Args) -> Result<Exit, Stop> {
             .map_err(|error| temporary(format!("--report {}: {error}", path.display())))?;
     }
     let text = if args.json { report::json(&summary) } else { report::text(&summary, Colour::of_stdout()) };
-    let told = print(&text);
+    let printed = print(&text);
     Ok(match () {
         () if !summary.problems.is_empty() => Exit::Reject,
         () if summary.interrupted => Exit::Temporary,
-        () => told,
+        () => printed,
     })
 }
 
-/// Whatever is tested.
+/// The target of the run.
 enum Started {
     Target(SocketAddr),
     Own(Box<Own>),
@@ -227,13 +224,12 @@ enum Started {
 
 async fn start(job: &Job) -> Result<Started, Stop> {
     let Some(target) = job.target else {
-        let own = Own::start(job.crowd, job.pace.connections, &job.set).await.map_err(temporary)?;
+        let own = Own::start(job.domains, job.pace.connections, &job.set).await.map_err(temporary)?;
         return Ok(Started::Own(Box::new(own)));
     };
-    // Whether it is there at all is said before anything else.
+    // An unreachable target is an error before the run begins.
     let tried = timeout(job.timeout, TcpStream::connect(target)).await;
-    let reached =
-        tried.map_err(|_elapsed| "no answer".to_owned()).and_then(|it| it.map_err(|e| e.to_string()));
+    let reached = tried.map_err(|_elapsed| "timeout".to_owned()).and_then(|it| it.map_err(|e| e.to_string()));
     reached.map_err(|why| temporary(format!("{target} can't be reached: {why}")))?;
     Ok(Started::Target(target))
 }
@@ -245,8 +241,8 @@ async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summa
     };
     let stats = LoadStats::new(job.expected.clone()).map_err(temporary)?;
     let frame = summary::Frame::new(&job, target);
-    let manner = client::Manner { target, pipelining: job.pipelining, timeout: job.timeout };
-    let run = Run::new(job.plan, manner, job.pace, ledger, stats);
+    let options = client::SessionOptions { target, pipelining: job.pipelining, timeout: job.timeout };
+    let run = Run::new(job.plan, options, job.pace, ledger, stats);
     let before = summary::Usage::of(pid);
     let watch = tokio::spawn(progress::watch(Arc::clone(&run), pid));
     let mut interrupted = false;
@@ -262,19 +258,19 @@ async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summa
     }
     let elapsed = run.started.elapsed();
     watch.abort();
-    // The bar is gone before anything is printed; an error says only that it was aborted.
+    // Wait until the bar is removed; the error is only that the task was aborted.
     watch.await.ok();
     let usage = before.until(pid);
     let mut problems = Vec::new();
     let mut own_facts = None;
     if let Started::Own(own) = started {
         let (ledger, questions) = (Arc::clone(&own.ledger), own.questions());
-        // The daemon drains: what it has accepted is in the sink already, or never will be.
+        // The daemon drains: after its end no accepted message can still arrive at the sink.
         if let Err(problem) = own.stop().await {
             problems.push(problem);
         }
         own_facts = Some(summary::OwnFacts { balance: ledger.balance(), questions, usage });
     }
-    let ended = summary::Ended { elapsed, interrupted, hopeless: run.is_hopeless(), problems };
+    let ended = summary::Ended { elapsed, interrupted, unreachable: run.is_unreachable(), problems };
     Ok(frame.summary(&run.stats(), ended, own_facts))
 }

@@ -1,4 +1,4 @@
-//! What became of a message: an answer with its verdict, or a failure, and at which stage of the session.
+//! The result of a message: a verdict or a failure, and the stage of the session.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,15 +6,14 @@ use std::time::Duration;
 use crate::policy::decide::Verdict;
 use crate::smtp::reply::Enhanced;
 
-/// One message's end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MessageResult {
     pub(super) result: Result<Decided, Failure>,
-    /// From when the session was due, for its first message; from the end of the message before, for the others.
+    /// For the first message since the session was due, for the others since the end of the previous message.
     pub(super) took: Duration,
 }
 
-/// The reply that decided.
+/// The deciding reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Decided {
     pub(super) verdict: Verdict,
@@ -24,7 +23,7 @@ pub(super) struct Decided {
 }
 
 impl Decided {
-    /// The server closes behind this reply, or there is nothing to be said after it.
+    /// Whether the server closes the connection after this reply, or no command can follow it.
     pub(super) fn ends_session(&self) -> bool {
         matches!(self.code, 421 | 521) || (self.stage <= Stage::Ehlo && self.verdict != Verdict::Accept)
     }
@@ -41,28 +40,27 @@ impl fmt::Display for Decided {
     }
 }
 
-/// Why there is no verdict.
+/// A session without a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Failure {
     pub(super) stage: Stage,
-    pub(super) trouble: FailureKind,
+    pub(super) kind: FailureKind,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.trouble.name(), self.stage.name())
+        write!(f, "{} {}", self.kind.name(), self.stage.name())
     }
 }
 
-/// In what way a session failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum FailureKind {
-    /// No descriptors or ports are left here.
+    /// This machine has no descriptor or port left.
     NoSocket,
     ConnectionRefused,
     TimedOut,
     Closed,
-    /// What came is no reply, or none that fits.
+    /// The input is not a reply, or not one that is allowed here.
     NoReply,
 }
 
@@ -73,12 +71,11 @@ impl FailureKind {
             Self::ConnectionRefused => "connection refused",
             Self::TimedOut => "timed out",
             Self::Closed => "connection closed",
-            Self::NoReply => "not a reply that fits",
+            Self::NoReply => "unexpected reply",
         }
     }
 }
 
-/// Where in the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Stage {
     Connect,

@@ -1,7 +1,7 @@
-//! `--self`: a name server with a crowd of senders, a sink, and between them a daemon of its own, as a child process.
+//! `--self`: a name server with generated senders, a sink, and between them a daemon as a child process.
 //!
-//! A process of its own, so that its memory and processor time are the daemon's alone. It is ended by its id, whichever way
-//! the run ends, and stands in its own process group: Ctrl-C is for the run, which then ends the daemon.
+//! The daemon is a process of its own, so that its memory and processor time can be measured. It is ended by its id, however
+//! the run ends, and has its own process group: Ctrl-C goes to the run only, which then ends the daemon.
 
 use std::fmt::Write as _;
 use std::fs::{File, read_to_string};
@@ -20,18 +20,16 @@ use crate::tools::load::ledger::Ledger;
 use crate::tools::load::sink::Sink;
 use crate::zone::{Server, Zone};
 
-/// How long the daemon may take to listen.
+/// For the daemon to listen.
 const START: Duration = Duration::from_secs(20);
 
-/// How long it may take to end; its own drain time is shorter.
+/// For the daemon to end; its drain time is shorter.
 const END: Duration = Duration::from_secs(10);
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// The recipients' domain.
 pub(super) const RECIPIENT: &str = "load@load.test";
 
-/// Everything that runs for `--self`.
 pub(super) struct Own {
     pub(super) address: SocketAddr,
     pub(super) ledger: Arc<Ledger>,
@@ -49,7 +47,7 @@ impl Own {
     pub(super) async fn start(domains: u32, connections: usize, set: &[String]) -> Result<Self, String> {
         let folder = Folder::new("load", None)?;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let zone = Server::start(loopback, Zone::crowd(domains)).await;
+        let zone = Server::start(loopback, Zone::generated(domains)).await;
         let zone = zone.map_err(|error| format!("the name server: {error}"))?;
         let ledger = Arc::new(Ledger::default());
         let sink = Sink::start(Arc::clone(&ledger)).await.map_err(|error| format!("the sink: {error}"))?;
@@ -60,20 +58,17 @@ impl Own {
         Ok(own)
     }
 
-    /// The daemon's process.
     pub(super) fn pid(&self) -> u32 {
         self.daemon.child.id()
     }
 
-    /// Questions that the name server was asked.
+    /// DNS queries at the name server.
     pub(super) fn questions(&self) -> u64 {
         self.zone.questions().total
     }
 
-    /// Ends all of it. The daemon has to end in order.
-    ///
     /// # Errors
-    /// How the daemon ended instead, with the end of its log.
+    /// The daemon didn't end with success; the text has the end of its log.
     pub(super) async fn stop(mut self) -> Result<(), String> {
         let ended = self.daemon.stop().await;
         self.zone.stop().await;
@@ -81,8 +76,8 @@ impl Own {
     }
 }
 
-/// Strict enough that each class of senders has one verdict. Decisions are neither logged nor kept unless `--set` says so:
-/// the disk would be what is measured.
+/// Strict enough that each class of senders has one verdict. Without `--set`, decisions are neither logged nor kept: otherwise
+/// the run would measure the disk.
 fn configuration(zone: SocketAddr, sink: SocketAddr, connections: usize) -> String {
     let connections = connections.saturating_add(100);
     format!(
@@ -152,7 +147,7 @@ impl Daemon {
         Ok(Self { child, log })
     }
 
-    /// Where it listens, once it does.
+    /// Waits until the daemon listens.
     async fn listening(&mut self) -> Result<SocketAddr, String> {
         let began = Instant::now();
         loop {
@@ -165,7 +160,7 @@ impl Daemon {
             }
             if began.elapsed() > START {
                 let waited = humantime::format_duration(START);
-                return Err(format!("the daemon doesn't listen after {waited}{}", self.said()));
+                return Err(format!("the daemon doesn't listen after {waited}{}", self.log_end()));
             }
             sleep(POLL).await;
         }
@@ -176,16 +171,16 @@ impl Daemon {
             return Err(self.ended(status));
         }
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let told = pid.map(|pid| kill_process(pid, Signal::TERM));
+        let sent = pid.map(|pid| kill_process(pid, Signal::TERM));
         let began = Instant::now();
-        while told == Some(Ok(())) && began.elapsed() < END {
+        while sent == Some(Ok(())) && began.elapsed() < END {
             match self.status() {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(self.ended(status)),
                 None => sleep(POLL).await,
             }
         }
-        Err(format!("the daemon doesn't end when told to{}", self.said()))
+        Err(format!("the daemon didn't end after SIGTERM{}", self.log_end()))
     }
 
     fn status(&mut self) -> Option<ExitStatus> {
@@ -193,11 +188,10 @@ impl Daemon {
     }
 
     fn ended(&self, status: ExitStatus) -> String {
-        format!("the daemon ended by itself ({status}){}", self.said())
+        format!("the daemon ended by itself ({status}){}", self.log_end())
     }
 
-    /// The end of its log.
-    fn said(&self) -> String {
+    fn log_end(&self) -> String {
         let log = read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let mut text = String::new();
@@ -211,13 +205,13 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail only when it is gone already.
+        // Both fail only if the process has ended.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// The address in the line that tells of it.
+/// The address in a log line "listening".
 fn address(line: &str) -> Option<SocketAddr> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
     let field = |name: &str| event.get(name).or_else(|| event.get("fields")?.get(name))?.as_str();

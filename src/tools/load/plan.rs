@@ -1,7 +1,7 @@
-//! Which session comes when: everything about session number N follows from the seed and N.
+//! The sequence of sessions: session number N follows from the seed and N only.
 //!
-//! Nothing is drawn as it goes, so any number of connections can share a plan without a lock, and two runs with one seed
-//! send the same. Each run of as many sessions as the mix has shares holds exactly these shares, in an order of its own.
+//! There is no random state, so any number of connections can share a plan without a lock, and two runs with the same seed
+//! send the same messages. Each block of as many sessions as the mix has shares has exactly these shares, in its own order.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,28 +11,27 @@ use crate::tools::load::class::{Class, PerClass};
 use crate::tools::load::values::{Mix, Pattern, Sizes, common_divisor};
 use crate::zone::generated;
 
-/// What all sessions follow from.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) mix: Mix,
     pub(super) names: Names,
     pub(super) sizes: Sizes,
-    /// How many sessions of a hundred are slow.
+    /// Percentage of slow sessions.
     pub(super) slow: u8,
     pub(super) messages: u32,
     pub(super) senders: PerClass<Vec<Sender>>,
-    /// Where those come from that have no address of their own.
+    /// For senders without an address of their own.
     pub(super) sources: Vec<Ipv4Net>,
     pub(super) recipient: String,
 }
 
-/// Which numbers the names of senders get, and from how many addresses they come.
+/// The numbers in the names of senders, and the number of client addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
-    /// These many of both, again and again.
+    /// This many of both, used repeatedly.
     Warm(u64),
-    /// Each name is new, as far as there are any, and any address is used.
+    /// A new name for each session as long as there are any, and any address.
     Cold,
 }
 
@@ -44,36 +43,35 @@ pub(super) struct Sender {
     /// Of the header field From:.
     pub(super) from: Pattern,
     pub(super) address: Address,
-    /// How many domains there are; `None`: any number of them.
+    /// Number of domains; `None`: unlimited.
     pub(super) domains: Option<u64>,
 }
 
-/// Where a sender's sessions come from.
+/// The client address of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Address {
     /// Any of the sources.
     Source,
     Fixed(IpAddr),
-    /// That of the crowd's mail exchanger with the domain's number.
-    Crowd,
+    /// The address of the generated MX host with the number of the domain.
+    Generated,
 }
 
-/// One session, as planned.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Session<'a> {
     pub(super) number: u64,
     pub(super) class: Class,
     pub(super) sender: &'a Sender,
-    /// What stands for `%n` in its names.
+    /// The number for `%n` in its names.
     pub(super) name: u64,
     /// `None`: the system chooses.
     pub(super) address: Option<IpAddr>,
     pub(super) slow: bool,
 }
 
-/// What hashes are made for, so that they don't go together.
+/// The purpose of a hash, so that hashes of one number for different purposes are independent.
 #[derive(Debug, Clone, Copy)]
-enum For {
+enum Purpose {
     Step = 1,
     Shift,
     Name,
@@ -83,37 +81,36 @@ enum For {
 }
 
 impl Plan {
-    /// The session with this number; `None` if the mix names a class that has no senders, which the options refuse.
+    /// `None` if the mix has a class without senders, which the options exclude.
     pub(super) fn session(&self, number: u64) -> Option<Session<'_>> {
         let (class, ordinal) = self.class(number)?;
         let senders = self.senders.of(class);
         let kinds = u64::try_from(senders.len()).ok().filter(|kinds| *kinds > 0)?;
         let sender = senders.get(usize::try_from(ordinal % kinds).ok()?)?;
         let drawn = match self.names {
-            Names::Warm(names) => self.hash(For::Name, number) % names.max(1),
+            Names::Warm(names) => self.hash(Purpose::Name, number) % names.max(1),
             Names::Cold => ordinal,
         };
         let name = sender.domains.map_or(drawn, |domains| drawn % domains.max(1));
         let address = match sender.address {
             Address::Fixed(address) => Some(address),
-            Address::Crowd => u32::try_from(name).ok().map(generated::address).map(IpAddr::from),
+            Address::Generated => u32::try_from(name).ok().map(generated::address).map(IpAddr::from),
             Address::Source => {
-                let drawn = self.hash(For::Address, number);
+                let drawn = self.hash(Purpose::Address, number);
                 let place = if let Names::Warm(names) = self.names { drawn % names.max(1) } else { drawn };
                 self.source(place).map(IpAddr::from)
             }
         };
-        let slow = self.hash(For::Slow, number) % 100 < u64::from(self.slow);
+        let slow = self.hash(Purpose::Slow, number) % 100 < u64::from(self.slow);
         Some(Session { number, class, sender, name, address, slow })
     }
 
-    /// The body size of the message with this token.
     pub(super) fn size(&self, token: u64) -> u64 {
         let Sizes { least, most } = self.sizes;
-        least + self.hash(For::Size, token) % (most - least + 1)
+        least + self.hash(Purpose::Size, token) % (most - least + 1)
     }
 
-    /// A number for each message that no other one has.
+    /// A unique number for each message.
     pub(super) fn token(&self, session: u64, message: u32) -> u64 {
         session.saturating_mul(u64::from(self.messages)).saturating_add(u64::from(message))
     }
@@ -122,16 +119,16 @@ impl Plan {
         self.mix.0.iter().map(|(_, share)| u64::from(*share)).sum()
     }
 
-    /// The class of a session, and how many of its class come before it in the order of shares.
+    /// The class of a session, and the number of earlier sessions of that class in the order of shares.
     fn class(&self, number: u64) -> Option<(Class, u64)> {
         let shares = self.shares();
         let (run, place) = (number.checked_div(shares)?, number % shares);
-        // x -> step * x + shift is a permutation where step and the modulus have no common divisor.
-        let mut step = 1 + self.hash(For::Step, run) % shares;
+        // x -> step * x + shift is a permutation if step and the modulus have no common divisor.
+        let mut step = 1 + self.hash(Purpose::Step, run) % shares;
         while common_divisor(step, shares) != 1 {
             step += 1;
         }
-        let shift = self.hash(For::Shift, run) % shares;
+        let shift = self.hash(Purpose::Shift, run) % shares;
         let mut place = (step * place + shift) % shares;
         for (class, share) in &self.mix.0 {
             let share = u64::from(*share);
@@ -143,7 +140,7 @@ impl Plan {
         None
     }
 
-    /// The address at this place of all sources, which are gone through again where they end.
+    /// The address at this index of all sources, modulo their number.
     fn source(&self, place: u64) -> Option<Ipv4Addr> {
         let sizes = || self.sources.iter().map(|net| 1u64 << (32 - net.prefix_len().min(32)));
         let mut at = place.checked_rem(sizes().sum())?;
@@ -156,12 +153,12 @@ impl Plan {
         None
     }
 
-    fn hash(&self, what: For, number: u64) -> u64 {
-        scrambled(scrambled(self.seed ^ (what as u64) << 56).wrapping_add(number))
+    fn hash(&self, purpose: Purpose, number: u64) -> u64 {
+        scrambled(scrambled(self.seed ^ (purpose as u64) << 56).wrapping_add(number))
     }
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of the result hangs on every bit of the input.
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of the result depends on every bit of the input.
 fn scrambled(number: u64) -> u64 {
     let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -194,7 +191,7 @@ pub(super) mod tests {
             messages: 2,
             senders: PerClass::new(|class| {
                 if class == Class::Clean {
-                    vec![sender(Some(50), Address::Crowd)]
+                    vec![sender(Some(50), Address::Generated)]
                 } else {
                     vec![sender(None, Address::Source)]
                 }

@@ -1,10 +1,10 @@
 //! Line and area plots as SVG text: axes with round numbers, one path for each series.
 //!
-//! No scripts and no outside resources. Colours are classes (`s1`, `s2`, ...) that the page's style sheet gives; all text is escaped.
+//! No scripts and no external resources. Colours are CSS classes (`s1`, `s2`, ...) of the page; all text is escaped.
 
 use std::fmt::Write as _;
 
-/// The drawing in its own units.
+/// In the units of the viewBox.
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 70.0;
@@ -12,10 +12,9 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 44.0;
 
-/// About how many marks an axis gets.
+/// Approximate number of marks of an axis.
 const MARKS: f64 = 6.0;
 
-/// One plot.
 pub(super) struct Plot {
     pub(super) title: String,
     pub(super) x: Axis,
@@ -23,7 +22,6 @@ pub(super) struct Plot {
     pub(super) series: Vec<Series>,
 }
 
-/// What stands below or beside it, and how numbers on it are written.
 pub(super) struct Axis {
     pub(super) label: String,
     pub(super) scale: Scale,
@@ -32,24 +30,24 @@ pub(super) struct Axis {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Scale {
-    /// From zero on.
+    /// Starts at zero.
     Linear,
-    /// By powers of ten; what isn't above zero is drawn at the lower end.
+    /// By powers of ten; values that aren't above zero are drawn at the lower end.
     Logarithmic,
-    /// Quantiles from 0 to 1, with as much room for 99 to 99.9 % as for 90 to 99 %.
+    /// Quantiles from 0 to 1, with the same width for 99 to 99.9 % as for 90 to 99 %.
     Quantile,
 }
 
 pub(super) struct Series {
     pub(super) name: String,
-    /// The number of its colour, from 1.
+    /// From 1.
     pub(super) colour: usize,
-    /// Filled down to the series before it: values are stacked by the caller.
+    /// Filled down to the previous series; the caller stacks the values.
     pub(super) filled: bool,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// Text as it may stand in HTML and SVG, attributes included.
+/// Escapes text for HTML and SVG, including attributes.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -67,7 +65,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 impl Plot {
-    /// A figure with its legend; the text "no data" where there is none.
+    /// A figure with its legend, or the text "no data".
     pub(super) fn figure(&self) -> String {
         let title = escaped(&self.title);
         if self.series.iter().all(|series| series.points.is_empty()) {
@@ -158,7 +156,7 @@ fn path(points: &[(f64, f64)], first: char) -> String {
     d
 }
 
-/// The area between a line and the one below it, or the bottom.
+/// The area between a line and the line below it, or the bottom.
 fn area(points: &[(f64, f64)], floor: &[(f64, f64)]) -> String {
     let mut back: Vec<_> = if floor.len() == points.len() {
         floor.to_vec()
@@ -169,7 +167,6 @@ fn area(points: &[(f64, f64)], floor: &[(f64, f64)]) -> String {
     format!("{}{}Z", path(points, 'M'), path(&back, 'L'))
 }
 
-/// What an axis spans.
 struct Range {
     scale: Scale,
     low: f64,
@@ -195,17 +192,16 @@ impl Range {
             }
             Scale::Quantile => {
                 let nines = values.into_iter().filter(|value| *value < 1.0).map(nines).fold(1.0, f64::max);
-                // The maximum stands at the right end, a step behind the last quantile.
+                // The maximum is at the right end, one step after the last quantile.
                 Self { scale, low: 0.0, high: (nines - 1e-6).ceil() + 1.0, step: 1.0 }
             }
         }
     }
 
-    /// The values at which there are marks.
     fn marks(&self) -> Vec<f64> {
         let mut marks = Vec::new();
         let mut at = self.low;
-        // A little slack for what rounding does to sums of steps.
+        // Sums of steps have rounding errors.
         while at <= self.high + self.step / 1000.0 && marks.len() < 40 {
             marks.push(match self.scale {
                 Scale::Linear => at,

@@ -1,16 +1,16 @@
-//! What a process uses, from /proc (proc(5)): memory and processor time.
+//! Memory and processor time of a process, from /proc (proc(5)).
 
 use std::fs::read_to_string;
 use std::time::Duration;
 
-/// ResidentMemory in octets.
+/// In octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ResidentMemory {
     pub(super) now: u64,
     pub(super) peak: u64,
 }
 
-/// The resident memory of a process; `None` when it is gone.
+/// `None` after the end of the process.
 pub(super) fn memory(pid: u32) -> Option<ResidentMemory> {
     let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name| {
@@ -20,10 +20,10 @@ pub(super) fn memory(pid: u32) -> Option<ResidentMemory> {
     Some(ResidentMemory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
 }
 
-/// The processor time of a process so far, user and system, of all its threads.
+/// User and system time of all threads.
 pub(super) fn cpu(pid: u32) -> Option<Duration> {
     let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses that may hold anything.
+    // The second field is a name in parentheses with any characters.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
     let ticks = fields.next()?.parse::<u64>().ok()?.checked_add(fields.next()?.parse().ok()?)?;
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_uses_something_and_one_that_is_gone_nothing() {
+    fn a_running_process_has_values_and_one_that_has_ended_none() {
         let own = std::process::id();
         let memory_of_own = memory(own).unwrap();
         assert!(memory_of_own.now > 1 << 20 && memory_of_own.peak >= memory_of_own.now);

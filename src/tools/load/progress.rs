@@ -1,4 +1,4 @@
-//! The progress bar on a terminal, and the daemon's memory over time: both are looked at while the run goes on.
+//! The progress bar on a terminal, and samples of the memory of the daemon during the run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use tokio::time::interval;
 use crate::tools::load::process;
 use crate::tools::load::run::Run;
 
-const LOOK: Duration = Duration::from_millis(200);
+const PERIOD: Duration = Duration::from_millis(200);
 
-/// The message is cut where the terminal ends. ASCII, since indicatif measures other signs by their octets here.
+/// The terminal's width cuts the message. ASCII, since indicatif counts the octets of other characters here.
 const TEMPLATE: &str = "[{bar:20}] {percent:>3}% {wide_msg}";
 const BAR: &str = "=> ";
 
-/// Watches until it is aborted.
+/// Runs until its task is aborted.
 pub(super) async fn watch(run: Arc<Run>, pid: Option<u32>) {
     let bar = Bar::new(&run);
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(PERIOD);
     loop {
         ticks.tick().await;
         let elapsed = run.started.elapsed();
@@ -42,7 +42,7 @@ pub(super) async fn watch(run: Arc<Run>, pid: Option<u32>) {
     }
 }
 
-/// The bar; it goes when it is dropped.
+/// Dropping it removes the bar.
 struct Bar {
     bar: ProgressBar,
     by_time: bool,
@@ -54,7 +54,7 @@ impl Bar {
             (Some(sessions), _) => (sessions, false),
             (None, duration) => (millis(duration.unwrap_or_default()), true),
         };
-        // Draws nothing where standard error is no terminal.
+        // Draws nothing if standard error is not a terminal.
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style.progress_chars(BAR));

@@ -1,4 +1,4 @@
-//! The summary as tables for people, and as JSON for programs.
+//! The summary as text and as JSON.
 
 use std::fmt::Write as _;
 
@@ -15,11 +15,11 @@ const HEADER: [&str; 12] = [
     "P99.9", "MAX",
 ];
 
-/// How many kinds of replies are shown.
+/// Maximum number of replies in the text.
 const REPLIES: usize = 12;
 
 pub(super) fn json(summary: &Summary) -> String {
-    // A value of plain fields can be written; the empty text would be a parser's error, not a wrong result.
+    // Plain fields can't fail to serialise; if they did, the empty text would be an error for its reader.
     serde_json::to_string_pretty(summary).map(|text| text + "\n").unwrap_or_default()
 }
 
@@ -47,7 +47,7 @@ pub(super) fn text(summary: &Summary, colour: Colour) -> String {
         line(&mut text, &usage(daemon));
     }
     if summary.interrupted {
-        line(&mut text, "Interrupted: this is what was done until then.");
+        line(&mut text, "The run was interrupted; this is the result until then.");
     }
     for problem in &summary.problems {
         line(&mut text, &colour.verdicts(&format!("{WRONG} {problem}")));
@@ -63,14 +63,13 @@ fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").ok();
 }
 
-/// What was done.
 pub(super) fn title(summary: &Summary) -> String {
-    let who = if summary.own { "a daemon of its own" } else { "the gate" };
+    let target = if summary.own { "a daemon of its own" } else { "the gate" };
     let pace = match summary.rate {
-        Some(rate) => format!("{rate} sessions a second, at most {} at a time", summary.connections),
+        Some(rate) => format!("{rate} sessions per second, at most {} at a time", summary.connections),
         None => format!("{} sessions at a time", summary.connections),
     };
-    format!("rmxd load: {who} at {}, {pace}, seed {}", summary.target, summary.seed)
+    format!("rmxd load: {target} at {}, {pace}, seed {}", summary.target, summary.seed)
 }
 
 fn classes(summary: &Summary) -> String {
@@ -101,7 +100,6 @@ fn cells(class: &str, expected: &str, counts: &Counts, latency: Option<Latency>)
     cells
 }
 
-/// Microseconds for people.
 pub(super) fn time(micros: u64) -> String {
     match micros {
         0..1000 => format!("{micros} us"),
@@ -111,28 +109,26 @@ pub(super) fn time(micros: u64) -> String {
     }
 }
 
-/// How fast it was.
 pub(super) fn pace(summary: &Summary) -> String {
     let slow = match summary.slow_sessions {
         0 => String::new(),
         slow => format!(" ({slow} of them slow)"),
     };
     format!(
-        "{} sessions{slow} in {:.1} s: {:.0} a second.",
+        "{} sessions{slow} in {:.1} s: {:.0} per second.",
         summary.sessions, summary.seconds, summary.sessions_per_second
     )
 }
 
-/// What became of accepted messages.
 pub(super) fn delivery(balance: &Balance) -> String {
     let mut text = format!(
         "{} messages accepted, {} in the sink: {} lost, {} twice, {} damaged",
         balance.accepted, balance.received, balance.lost, balance.doubled, balance.damaged
     );
     for (count, what) in [
-        (balance.received_though_refused, "though refused"),
-        (balance.foreign, "that nobody sent"),
-        (balance.unanswered, "whose answer never came"),
+        (balance.received_though_refused, "received although refused"),
+        (balance.foreign, "not sent by this run"),
+        (balance.unanswered, "received without a reply to the client"),
     ] {
         if count > 0 {
             // Writing to a string can't fail.
@@ -142,14 +138,13 @@ pub(super) fn delivery(balance: &Balance) -> String {
     text + "."
 }
 
-/// What the daemon used.
 pub(super) fn usage(daemon: &DaemonSummary) -> String {
     let memory =
         |octets: Option<u64>| octets.map_or_else(|| "?".to_owned(), |octets| ByteSize(octets).to_string());
     let cpu = daemon.cpu_microseconds_per_session.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.0}"));
     format!(
-        "The daemon: memory {} before, {} at half time, {} at the end, {} at most; {cpu} us of processor time a session; \
-         {} questions to DNS.",
+        "The daemon: memory {} before, {} at half time, {} at the end, {} at most; {cpu} us of processor time per session; \
+         {} DNS queries.",
         memory(daemon.memory_before),
         memory(daemon.memory_half),
         memory(daemon.memory_end),

@@ -1,7 +1,7 @@
-//! Runs the sessions: so many connections at a time, as fast as they go or at a fixed rate, until enough is done.
+//! Runs the sessions with a number of connections, as fast as possible or at a fixed rate, until the limit is reached.
 //!
-//! At a fixed rate a session that has to wait for a free connection counts from when it was due, so that a target that stalls
-//! can't hide it by being sent less (coordinated omission). Without a rate there is nothing that a session could be late for.
+//! At a fixed rate the time of a session that waits for a free connection counts from when it was due. Otherwise a target that
+//! stalls would get fewer sessions and look fast (coordinated omission). Without a rate no session can be late.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,25 +11,24 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::tools::load::client::{self, Buffers, Manner};
+use crate::tools::load::client::{self, Buffers, SessionOptions};
 use crate::tools::load::ledger::Ledger;
 use crate::tools::load::outcome::MessageResult;
 use crate::tools::load::plan::Plan;
 use crate::tools::load::stats::LoadStats;
 
-/// The timer's own lateness, which isn't the target's.
+/// Lateness of the timer, which is not the target's.
 const TICK: Duration = Duration::from_millis(2);
 
-/// How long open sessions may go on after the run was stopped.
+/// For open sessions after the run was stopped.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// After a session that failed, so that a target that is gone isn't hammered.
+/// After a failed session, to spare an unreachable target.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// This many failures without an answer between them: the target is gone.
-const HOPELESS: u64 = 1000;
+/// Consecutive failures after which the target counts as unreachable.
+const UNREACHABLE: u64 = 1000;
 
-/// How much, and how fast.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     pub(super) sessions: Option<u64>,
@@ -39,15 +38,15 @@ pub(super) struct Pace {
     pub(super) connections: usize,
 }
 
-/// A run, as all its connections see it.
+/// Shared by all connections.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) plan: Plan,
-    pub(super) manner: Manner,
+    pub(super) options: SessionOptions,
     pub(super) pace: Pace,
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) started: Instant,
-    /// Cancelled from outside, or when the target is gone.
+    /// Cancelled by a signal, or if the target is unreachable.
     pub(super) stop: CancellationToken,
     stats: Mutex<LoadStats>,
     next: AtomicU64,
@@ -57,14 +56,14 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(
         plan: Plan,
-        manner: Manner,
+        options: SessionOptions,
         pace: Pace,
         ledger: Option<Arc<Ledger>>,
         stats: LoadStats,
     ) -> Arc<Self> {
         Arc::new(Self {
             plan,
-            manner,
+            options,
             pace,
             ledger,
             started: Instant::now(),
@@ -75,7 +74,7 @@ impl Run {
         })
     }
 
-    /// Plays all sessions, or those that fit in before it is stopped.
+    /// Plays all sessions, or those before the stop.
     pub(super) async fn play(self: &Arc<Self>) {
         let mut workers = JoinSet::new();
         for _ in 0..self.pace.connections {
@@ -93,31 +92,30 @@ impl Run {
         workers.shutdown().await;
     }
 
-    /// Whether the target was given up.
-    pub(super) fn is_hopeless(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= HOPELESS
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= UNREACHABLE
     }
 
     pub(super) fn stats(&self) -> MutexGuard<'_, LoadStats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One connection after another.
+    /// Plays one session after another.
     async fn work(&self) {
         let mut buffers = Buffers::default();
         while let Some((number, began)) = self.due().await {
             let Some(session) = self.plan.session(number) else { return };
             let mut failed = false;
-            let tell = |outcome: MessageResult| {
-                failed = outcome.result.is_err();
-                self.stats().message(session.class, session.slow, &outcome, self.started.elapsed());
+            let report = |message: MessageResult| {
+                failed = message.result.is_err();
+                self.stats().message(session.class, session.slow, &message, self.started.elapsed());
             };
             let ledger = self.ledger.as_deref();
-            client::play(&self.manner, &self.plan, &session, &mut buffers, ledger, began, tell).await;
+            client::play(&self.options, &self.plan, &session, &mut buffers, ledger, began, report).await;
             self.stats().session(session.slow);
             if !failed {
                 self.failures.store(0, Ordering::Relaxed);
-            } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= HOPELESS {
+            } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= UNREACHABLE {
                 self.stop.cancel();
             } else {
                 timeout(BACK_OFF, self.stop.cancelled()).await.ok();
@@ -125,7 +123,7 @@ impl Run {
         }
     }
 
-    /// Waits until the next session is due: its number, and from when it counts. `None`: there is none left.
+    /// Waits until the next session is due. Returns its number and the time from which it counts; `None` if none is left.
     async fn due(&self) -> Option<(u64, Instant)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let enough = self.pace.sessions.is_some_and(|sessions| number >= sessions);
@@ -151,7 +149,7 @@ impl Run {
     }
 }
 
-/// How long after the start a session is due.
+/// The time between the start and a session.
 fn after(number: u64, rate: u32) -> Duration {
     let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -194,10 +192,10 @@ mod tests {
     }
 
     fn run(target: SocketAddr, pace: Pace) -> Arc<Run> {
-        let manner = Manner { target, pipelining: false, timeout: Duration::from_secs(5) };
+        let options = SessionOptions { target, pipelining: false, timeout: Duration::from_secs(5) };
         let mut plan = plan(1, "spoofed=1", Names::Warm(5));
         (plan.slow, plan.messages) = (0, 1);
-        Run::new(plan, manner, pace, None, stats())
+        Run::new(plan, options, pace, None, stats())
     }
 
     fn pace() -> Pace {
@@ -236,13 +234,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_target_that_is_gone_is_given_up() {
+    async fn an_unreachable_target_ends_the_run() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
         drop(listener);
         let run = run(target, Pace { connections: 100, ..pace() });
         timeout(Duration::from_secs(10), run.play()).await.unwrap();
-        assert!(run.is_hopeless());
+        assert!(run.is_unreachable());
         let total = run.stats().total();
         assert_eq!(total.total(), total.failed);
     }

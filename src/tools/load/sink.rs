@@ -1,7 +1,7 @@
-//! The next hop of `--self`: an SMTP server that takes every message, proves it whole and books it.
+//! The next hop of `--self`: an SMTP server that accepts every message, verifies it and records it in the ledger.
 //!
-//! It reads with the strict framing of the gate itself. It takes XCLIENT, so that a gate can be configured either way, and
-//! refuses nothing: what arrives that shouldn't is the ledger's business.
+//! It uses the strict framing of the gate. It offers XCLIENT, so that the gate can be configured with or without it, and
+//! refuses nothing: the ledger counts messages that should not arrive.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,10 +17,10 @@ use crate::smtp::framing::{BareNewline, CommandReader, CommandStep, DataEvent, D
 use crate::tools::load::ledger::Ledger;
 use crate::tools::load::message::Reader;
 
-/// A connection that says nothing for this long is closed.
+/// A connection without input for this time is closed.
 const IDLE: Duration = Duration::from_secs(300);
 
-/// After an accept that failed: no descriptors are left, say.
+/// After a failed accept, such as without free descriptors.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 const LONGEST_LINE: usize = 4096;
@@ -28,7 +28,7 @@ const LONGEST_LINE: usize = 4096;
 const CAPABILITIES: &str = "250-sink.load.test\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
                             250 XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n";
 
-/// A running sink. Dropped, it takes no more connections.
+/// Dropping it ends the accept loop.
 pub(super) struct Sink {
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -43,7 +43,7 @@ impl Sink {
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         let ledger = Arc::clone(&ledger);
-                        // A connection that breaks is the gate's to tell; the ledger knows what came whole.
+                        // The gate reports a broken connection; the ledger has the complete messages.
                         tokio::spawn(async move { serve(stream, &ledger).await.ok() });
                     }
                     Err(_no_descriptors) => tokio::time::sleep(BACK_OFF).await,
@@ -71,7 +71,7 @@ struct Input {
 }
 
 impl Input {
-    /// Reads more; false at the end.
+    /// Reads more; false at the end of the stream.
     async fn more(&mut self) -> io::Result<bool> {
         self.buffer.reserve(16 << 10);
         Ok(timeout(IDLE, self.stream.read_buf(&mut self.buffer)).await?? > 0)
@@ -124,7 +124,7 @@ fn answer(verb: &[u8]) -> &'static str {
     }
 }
 
-/// Reads to the final dot.
+/// Reads up to the final dot.
 async fn message(input: &mut Input) -> io::Result<Reader> {
     let (mut data, mut reader) = (DataReader::new(BareNewline::Reject), Reader::new());
     loop {
@@ -148,7 +148,7 @@ mod tests {
     use crate::tools::load::message::{body, write_header};
 
     #[tokio::test]
-    async fn whole_messages_are_booked_and_one_that_breaks_off_is_not() {
+    async fn complete_messages_are_recorded_and_a_truncated_one_is_not() {
         let ledger = Arc::new(Ledger::default());
         let sink = Sink::start(Arc::clone(&ledger)).await.unwrap();
         let mut wire = b"EHLO gate\r\nXCLIENT ADDR=127.0.0.1\r\nEHLO gate\r\n".to_vec();

@@ -1,7 +1,7 @@
-//! Counts as the sessions end: verdicts by class, replies, latencies, and all of it over time.
+//! Verdicts by class, replies and latencies, in total and over time.
 //!
-//! Its size is bounded however long a run is: latencies are histograms, time is cut into at most [`MOST_SLICES`] slices that
-//! become twice as long when there are too many, and replies beyond [`MOST_REPLIES`] kinds are counted together.
+//! The size is bounded for runs of any length: latencies are histograms, time is divided into at most [`MOST_SLICES`] slices,
+//! which double their length when there are more, and replies beyond [`MOST_REPLIES`] kinds are counted together.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,32 +13,29 @@ use crate::policy::decide::Verdict;
 use crate::tools::load::class::{Class, Expected, PerClass};
 use crate::tools::load::outcome::{Decided, Failure, MessageResult};
 
-/// More slices are never kept.
 const MOST_SLICES: usize = 300;
 
-/// How long a slice is at first.
+/// Initial length of a slice.
 const FIRST_SLICE: Duration = Duration::from_millis(100);
 
-/// More kinds of replies are not told apart.
+/// Further kinds of replies are counted together.
 const MOST_REPLIES: usize = 200;
 
-/// Longer times count as this one, a day in microseconds: it bounds a histogram to 200 KiB.
+/// Longer times count as this one, a day in microseconds, which bounds a histogram to 200 KiB.
 const LONGEST_TIME: u64 = 86_400_000_000;
 
-/// How a verdict differs from the one that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
-    /// Accepted what was to be refused or deferred.
+    /// Accepted instead of rejected or deferred.
     FalseAccept,
-    /// Refused for good what was not to be.
+    /// Rejected instead of accepted or deferred.
     FalseReject,
-    /// Put off, though another verdict was due.
+    /// Deferred instead of accepted or rejected.
     Deferred,
     /// The right verdict by another reply.
     OtherReply,
 }
 
-/// What is wrong with an answer.
 pub(super) fn wrong(expected: Expected, answer: &Decided) -> Option<Wrong> {
     match (answer.verdict, expected.verdict) {
         (seen, wanted) if seen == wanted => {
@@ -51,7 +48,6 @@ pub(super) fn wrong(expected: Expected, answer: &Decided) -> Option<Wrong> {
     }
 }
 
-/// What came of some messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Counts {
     pub(super) accepted: u64,
@@ -61,7 +57,7 @@ pub(super) struct Counts {
     pub(super) failed: u64,
     pub(super) false_accepts: u64,
     pub(super) false_rejects: u64,
-    /// Deferred though another verdict was due.
+    /// Deferred instead of accepted or rejected.
     pub(super) wrongly_deferred: u64,
     /// The right verdict by another reply.
     pub(super) other_replies: u64,
@@ -95,30 +91,29 @@ impl Counts {
         self.other_replies += other.other_replies;
     }
 
-    /// Messages in all.
     pub(super) fn total(&self) -> u64 {
         self.accepted + self.rejected + self.deferred + self.failed
     }
 
-    /// Answers that were not the expected ones; failures are not answers.
+    /// Replies that differ from the expected one; failures don't count.
     pub(super) fn wrong(&self) -> u64 {
         self.false_accepts + self.false_rejects + self.wrongly_deferred + self.other_replies
     }
 }
 
-/// Times in microseconds.
+/// In microseconds.
 #[derive(Debug, Clone)]
 pub(super) struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    /// As exact as this many digits.
+    /// `digits`: significant digits.
     pub(super) fn new(digits: u8) -> Result<Self, CreationError> {
         Histogram::new(digits).map(Self)
     }
 
     fn record(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(LONGEST_TIME);
-        // Fails only where a histogram may not grow; these may. (saturating_record() never grows one.)
+        // Fails only if the histogram has a fixed size, which these have not. (saturating_record() never grows one.)
         self.0.record(micros).ok();
     }
 
@@ -140,16 +135,15 @@ impl Latencies {
     }
 }
 
-/// A stretch of time.
 #[derive(Debug, Clone)]
 pub(super) struct Slice {
     pub(super) counts: Counts,
     pub(super) latencies: Latencies,
-    /// The daemon's memory in octets, where it is known.
+    /// Memory of the daemon in octets, if known.
     pub(super) memory: Option<u64>,
 }
 
-/// How often something came, with all kinds beyond a number of them as one.
+/// Counts by kind, with one count for all kinds beyond a limit.
 #[derive(Debug)]
 pub(super) struct Kinds<T> {
     pub(super) known: HashMap<T, u64>,
@@ -172,7 +166,6 @@ impl<T: Eq + Hash> Kinds<T> {
     }
 }
 
-/// Everything that is counted.
 #[derive(Debug)]
 pub(super) struct LoadStats {
     expected: PerClass<Expected>,
@@ -207,14 +200,13 @@ impl LoadStats {
         *self.expected.of(class)
     }
 
-    /// A session is over.
     pub(super) fn session(&mut self, slow: bool) {
         self.sessions += 1;
         self.slow += u64::from(slow);
     }
 
-    /// A message of a class was answered, or not, this long after the start. The time of a slow client is its own fault and
-    /// isn't counted; nor is that of a failure, which is no answer.
+    /// Counts a message at this time after the start. The latencies don't include slow clients, which cause their own delay, and
+    /// failures, which have no reply.
     pub(super) fn message(&mut self, class: Class, slow: bool, outcome: &MessageResult, at: Duration) {
         let MessageResult { result, took } = outcome;
         let wrong = result.ok().and_then(|answer| wrong(self.expected(class), &answer));
@@ -236,14 +228,12 @@ impl LoadStats {
         }
     }
 
-    /// The daemon's memory at a time.
     pub(super) fn memory(&mut self, octets: u64, at: Duration) {
         if let Some(slice) = self.slice_at(at) {
             slice.memory = slice.memory.max(Some(octets));
         }
     }
 
-    /// All classes together.
     pub(super) fn total(&self) -> Counts {
         let mut total = Counts::default();
         self.classes.iter().for_each(|(_, (counts, _))| total.merge(counts));
@@ -267,7 +257,7 @@ impl LoadStats {
     }
 }
 
-/// Pairs of slices as one each.
+/// Merges each pair of slices.
 fn halved(slices: Vec<Slice>) -> Vec<Slice> {
     let mut slices = slices.into_iter();
     let mut half = Vec::new();
@@ -302,7 +292,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::tools::load) fn failure() -> MessageResult {
-        let failure = Failure { stage: Stage::Ehlo, trouble: FailureKind::Closed };
+        let failure = Failure { stage: Stage::Ehlo, kind: FailureKind::Closed };
         MessageResult { result: Err(failure), took: Duration::from_secs(9) }
     }
 
@@ -311,7 +301,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_way_to_be_wrong_is_told_apart() {
+    fn every_kind_of_wrong_verdict_is_distinguished() {
         let exact = Expected { verdict: Verdict::Reject, enhanced: Some(Enhanced(5, 7, 1)) };
         let rows = [
             (Class::Clean.by_default(), 250, None),
@@ -351,7 +341,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn time_is_cut_into_a_bounded_number_of_slices_and_nothing_is_lost() {
+    fn time_has_a_bounded_number_of_slices_and_no_count_is_lost() {
         let mut stats = stats();
         for second in 0..5000 {
             let at = Duration::from_secs(second);

@@ -1,6 +1,6 @@
-//! What a run came to, as one value: the table, the JSON and the page show the same facts.
+//! The result of a run as one value, which the text, the JSON and the page show.
 //!
-//! Here it is also decided whether the run failed: each problem is a line of text, and none means success.
+//! It also decides whether the run failed: each problem is a line of text, and a run without problems is a success.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::tools::load::ledger::Balance;
 use crate::tools::load::process;
 use crate::tools::load::stats::{Counts, Latencies, LoadStats};
 
-/// The quantiles at which the distribution is drawn.
+/// Points of the distribution plot.
 const QUANTILES: [f64; 16] =
     [0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0];
 
@@ -50,11 +50,11 @@ pub(super) struct ClassSummary {
     pub(super) counts: Counts,
     pub(super) wrong: u64,
     pub(super) latency: Option<Latency>,
-    /// Quantile and microseconds.
+    /// Pairs of quantile and microseconds.
     pub(super) distribution: Vec<(f64, u64)>,
 }
 
-/// Microseconds.
+/// In microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: u64,
@@ -76,7 +76,7 @@ pub(super) struct FailureCount {
     pub(super) count: u64,
 }
 
-/// The daemon of --self; octets.
+/// The daemon of --self; memory in octets.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct DaemonSummary {
     pub(super) memory_before: Option<u64>,
@@ -90,8 +90,9 @@ pub(super) struct DaemonSummary {
 
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct SliceSummary {
-    /// Seconds after the start, and how long it is.
+    /// Seconds after the start.
     pub(super) at: f64,
+    /// Length.
     pub(super) seconds: f64,
     #[serde(flatten)]
     pub(super) counts: Counts,
@@ -101,7 +102,7 @@ pub(super) struct SliceSummary {
     pub(super) memory: Option<u64>,
 }
 
-/// What is known of a run before it begins.
+/// The part of the summary that is known before the run.
 pub(super) struct Frame {
     target: SocketAddr,
     own: bool,
@@ -114,22 +115,21 @@ pub(super) struct Frame {
     tolerate_failure: bool,
 }
 
-/// How it ended.
 pub(super) struct Ended {
     pub(super) elapsed: Duration,
     pub(super) interrupted: bool,
-    pub(super) hopeless: bool,
+    pub(super) unreachable: bool,
     pub(super) problems: Vec<String>,
 }
 
-/// What only --self knows.
+/// Facts that only --self has.
 pub(super) struct OwnFacts {
     pub(super) balance: Balance,
     pub(super) questions: u64,
     pub(super) usage: Usage,
 }
 
-/// What the daemon used between two looks at it.
+/// Resources of the daemon between two samples.
 pub(super) struct Usage {
     before: Option<process::ResidentMemory>,
     after: Option<process::ResidentMemory>,
@@ -241,10 +241,10 @@ impl Frame {
             add(balance.doubled, "messages twice in the sink".to_owned());
             add(balance.received_though_refused, "messages in the sink that were refused".to_owned());
             add(balance.damaged, "messages damaged on the way".to_owned());
-            add(balance.foreign, "messages in the sink that nobody sent".to_owned());
+            add(balance.foreign, "messages in the sink that this run did not send".to_owned());
         }
-        if ended.hopeless {
-            problems.push("the target doesn't answer any more: given up".to_owned());
+        if ended.unreachable {
+            problems.push("the target is unreachable, so the run was ended".to_owned());
         }
         if stats.sessions == 0 && !ended.interrupted {
             problems.push("no session was played".to_owned());
@@ -335,14 +335,14 @@ pub(super) mod tests {
 
     fn ended() -> Ended {
         let elapsed = Duration::from_secs(2);
-        Ended { elapsed, interrupted: false, hopeless: false, problems: Vec::new() }
+        Ended { elapsed, interrupted: false, unreachable: false, problems: Vec::new() }
     }
 
     fn own(balance: Balance) -> OwnFacts {
         OwnFacts { balance, questions: 4, usage: Usage::of(Some(std::process::id())) }
     }
 
-    /// What a small run of --self came to.
+    /// The summary of a small run of --self.
     pub(in crate::tools::load) fn summary() -> Summary {
         let mut stats = stats();
         for millis in 1..=100 {
@@ -372,7 +372,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn whatever_goes_wrong_is_a_problem_of_its_own_and_some_can_be_tolerated() {
+    fn each_kind_of_error_is_a_problem_and_some_can_be_tolerated() {
         let of = |class, outcome| {
             let mut stats = stats();
             stats.message(class, false, &outcome, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The values of `rmxd load`'s options: read from text, with what is allowed in each complaint.
+//! Parsers for the option values of `rmxd load`; each error says what is allowed.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::policy::decide::Verdict;
 use crate::smtp::decimal::push_decimal;
 use crate::tools::load::class::Class;
 
-/// The largest body of a message.
+/// Maximum size of a body.
 const LARGEST: u64 = 1 << 30;
 
-/// How many shares a mix may have in all. It is also how often its proportions come true exactly.
+/// Maximum sum of the shares: after at most this many sessions the proportions are exact.
 const MOST_SHARES: u32 = 10_000;
 
-/// Which share of the sessions each class has.
+/// The share of the sessions for each class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mix(pub(super) Vec<(Class, u32)>);
 
@@ -24,33 +24,38 @@ pub(super) fn mix(text: &str) -> Result<Mix, String> {
     let mut shares: Vec<(Class, u32)> = Vec::new();
     for part in text.split(',') {
         let (class, share) =
-            part.split_once('=').ok_or_else(|| format!("{part:?} is not CLASS=SHARE, as in spoofed=90"))?;
+            part.split_once('=').ok_or_else(|| format!("{part:?} is not CLASS=SHARE, such as spoofed=90"))?;
         let class = Class::parse(class.trim())?;
-        let share = share.trim().parse().map_err(|_number| format!("{share:?} is no share: 0 to 10000"))?;
+        let share = share
+            .trim()
+            .parse()
+            .map_err(|_number| format!("{share:?} is not a share; allowed are 0 to 10000"))?;
         if shares.iter().any(|(known, _)| *known == class) {
-            return Err(format!("{} is there twice", class.name()));
+            return Err(format!("{} occurs twice", class.name()));
         }
         shares.push((class, share));
     }
     shares.retain(|(_, share)| *share > 0);
     let sum = shares.iter().fold(0, |sum: u32, (_, share)| sum.saturating_add(*share));
     if !(1..=MOST_SHARES).contains(&sum) {
-        return Err(format!("the shares make {sum}, which must be 1 to {MOST_SHARES}"));
+        return Err(format!("the sum of the shares is {sum}; allowed are 1 to {MOST_SHARES}"));
     }
-    // 90 and 10 come true exactly every 10 sessions, as 9 and 1 do.
+    // 90 and 10 become 9 and 1, which are exact after 10 sessions.
     let divisor = shares.iter().fold(0, |divisor, (_, share)| common_divisor(divisor, u64::from(*share)));
     let divisor = u32::try_from(divisor).unwrap_or(1).max(1);
     Ok(Mix(shares.into_iter().map(|(class, share)| (class, share / divisor)).collect()))
 }
 
-/// Sessions begun a second.
+/// Sessions per second.
 pub(super) fn rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     let rate = number.parse().ok().filter(|rate| (1..=1_000_000).contains(rate));
-    rate.ok_or_else(|| format!("{text:?} is no rate: 1 to 1000000 sessions a second, as in 500 or 500/s"))
+    rate.ok_or_else(|| {
+        format!("{text:?} is not a rate; allowed are 1 to 1000000 sessions per second, such as 500 or 500/s")
+    })
 }
 
-/// Octets of a message's body, from and to.
+/// Range of body sizes in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
     pub(super) least: u64,
@@ -62,7 +67,7 @@ pub(super) fn sizes(text: &str) -> Result<Sizes, String> {
         let size = text.trim().parse::<ByteSize>().map(|size| size.as_u64()).ok();
         size.filter(|size| *size <= LARGEST).ok_or_else(|| {
             format!(
-                "{text:?} is no size: octets, or with KiB or MiB as in 4KiB; at most {}",
+                "{text:?} is not a size; allowed are octets, or a number with KiB or MiB such as 4KiB, up to {}",
                 ByteSize(LARGEST)
             )
         })
@@ -72,16 +77,17 @@ pub(super) fn sizes(text: &str) -> Result<Sizes, String> {
     if sizes.least <= sizes.most { Ok(sizes) } else { Err(format!("{least} is more than {most}")) }
 }
 
-/// A time above zero and not absurd.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).ok().filter(|time| !time.is_zero());
-    time.filter(|time| *time <= Duration::from_secs(30 * 24 * 3600))
-        .ok_or_else(|| format!("{text:?} is no duration: above zero and at most 30d, as in 500ms, 30s or 5m"))
+    time.filter(|time| *time <= Duration::from_secs(30 * 24 * 3600)).ok_or_else(|| {
+        format!(
+            "{text:?} is not a duration; allowed are times above zero and up to 30d, such as 500ms, 30s or 5m"
+        )
+    })
 }
 
-/// A network of source addresses.
 pub(super) fn source(text: &str) -> Result<Ipv4Net, String> {
-    let wrong = || format!("{text:?} is no network on loopback, as in 127.200.0.0/16");
+    let wrong = || format!("{text:?} is not a network on loopback, such as 127.200.0.0/16");
     let net: Ipv4Net = if text.contains('/') {
         text.parse().map_err(|_syntax| wrong())?
     } else {
@@ -90,7 +96,6 @@ pub(super) fn source(text: &str) -> Result<Ipv4Net, String> {
     (net.network().is_loopback() && net.prefix_len() >= 8).then_some(net).ok_or_else(wrong)
 }
 
-/// What is expected of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expectation {
     pub(super) class: Class,
@@ -98,15 +103,17 @@ pub(super) struct Expectation {
 }
 
 pub(super) fn expectation(text: &str) -> Result<Expectation, String> {
-    let (class, verdict) =
-        text.split_once('=').ok_or_else(|| format!("{text:?} is not CLASS=VERDICT, as in foreign=reject"))?;
+    let (class, verdict) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not CLASS=VERDICT, such as foreign=reject"))?;
     let verdicts = [Verdict::Accept, Verdict::Defer, Verdict::Reject];
     let found = verdicts.into_iter().find(|known| known.name() == verdict);
-    let verdict = found.ok_or_else(|| format!("{verdict:?} is no verdict: accept, defer, reject"))?;
+    let verdict =
+        found.ok_or_else(|| format!("{verdict:?} is not a verdict; allowed are accept, defer, reject"))?;
     Ok(Expectation { class: Class::parse(class)?, verdict })
 }
 
-/// A domain of a class's senders, perhaps with the address that they come from.
+/// A sender domain of a class, with the client address if the option has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SenderDomain {
     pub(super) class: Class,
@@ -115,21 +122,21 @@ pub(super) struct SenderDomain {
 }
 
 pub(super) fn sender_domain(text: &str) -> Result<SenderDomain, String> {
-    let (class, rest) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} is not CLASS=DOMAIN[@ADDRESS], as in clean=good.test@127.0.0.10"))?;
+    let (class, rest) = text.split_once('=').ok_or_else(|| {
+        format!("{text:?} is not CLASS=DOMAIN[@ADDRESS], such as clean=good.test@127.0.0.10")
+    })?;
     let class = Class::parse(class)?;
     let (domain, address) = match rest.split_once('@') {
         None => (rest, None),
         Some((domain, address)) => {
-            let address = address.parse().map_err(|_syntax| format!("{address:?} is no IP address"))?;
+            let address = address.parse().map_err(|_syntax| format!("{address:?} is not an IP address"))?;
             (domain, Some(address))
         }
     };
     Ok(SenderDomain { class, domain: pattern(domain)?, address })
 }
 
-/// A domain, perhaps with a number in it: `s%n.spoof.test`.
+/// A domain with an optional placeholder for a number: `s%n.spoof.test`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
     before: String,
@@ -157,13 +164,13 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     let whole = format!("{before}{}", after.unwrap_or_default());
     if whole.is_empty() || whole.len() > 200 || !whole.chars().all(fits) {
         return Err(format!(
-            "{text:?} is no domain: letters, digits, hyphens and dots, and once %n for a number"
+            "{text:?} is not a domain; allowed are letters, digits, hyphens, underscores and dots, and once %n for a number"
         ));
     }
     Ok(Pattern { before: before.to_owned(), after: after.map(str::to_owned) })
 }
 
-/// The greatest number that divides both.
+/// The greatest common divisor.
 pub(super) fn common_divisor(mut a: u64, mut b: u64) -> u64 {
     while b != 0 {
         (a, b) = (b, a % b);
@@ -176,30 +183,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_named_with_what_is_allowed() {
+    fn each_error_has_the_value_and_what_is_allowed() {
         let rows = [
             (mix("spoofed").map(drop), "\"spoofed\" is not CLASS=SHARE"),
-            (mix("spam=1").map(drop), "\"spam\" is no class of senders: clean,"),
-            (mix("clean=x").map(drop), "\"x\" is no share"),
-            (mix("clean=1,clean=2").map(drop), "clean is there twice"),
-            (mix("clean=0").map(drop), "the shares make 0, which must be 1 to 10000"),
-            (mix("clean=9999,spoofed=2").map(drop), "the shares make 10001"),
-            (rate("0").map(drop), "\"0\" is no rate: 1 to 1000000"),
-            (rate("5/m").map(drop), "\"5/m\" is no rate"),
-            (sizes("4 apples").map(drop), "\"4 apples\" is no size"),
-            (sizes("2GiB").map(drop), "\"2GiB\" is no size"),
+            (mix("spam=1").map(drop), "\"spam\" is not a class of senders; allowed are clean,"),
+            (mix("clean=x").map(drop), "\"x\" is not a share"),
+            (mix("clean=1,clean=2").map(drop), "clean occurs twice"),
+            (mix("clean=0").map(drop), "the sum of the shares is 0; allowed are 1 to 10000"),
+            (mix("clean=9999,spoofed=2").map(drop), "the sum of the shares is 10001"),
+            (rate("0").map(drop), "\"0\" is not a rate; allowed are 1 to 1000000"),
+            (rate("5/m").map(drop), "\"5/m\" is not a rate"),
+            (sizes("4 apples").map(drop), "\"4 apples\" is not a size"),
+            (sizes("2GiB").map(drop), "\"2GiB\" is not a size"),
             (sizes("2KiB-1KiB").map(drop), "2KiB is more than 1KiB"),
-            (time("0s").map(drop), "\"0s\" is no duration"),
-            (time("soon").map(drop), "\"soon\" is no duration"),
-            (source("192.0.2.0/24").map(drop), "\"192.0.2.0/24\" is no network on loopback"),
-            (source("127.0.0.0/7").map(drop), "\"127.0.0.0/7\" is no network on loopback"),
-            (source("::1").map(drop), "\"::1\" is no network on loopback"),
+            (time("0s").map(drop), "\"0s\" is not a duration"),
+            (time("soon").map(drop), "\"soon\" is not a duration"),
+            (source("192.0.2.0/24").map(drop), "\"192.0.2.0/24\" is not a network on loopback"),
+            (source("127.0.0.0/7").map(drop), "\"127.0.0.0/7\" is not a network on loopback"),
+            (source("::1").map(drop), "\"::1\" is not a network on loopback"),
             (expectation("foreign").map(drop), "\"foreign\" is not CLASS=VERDICT"),
-            (expectation("foreign=no").map(drop), "\"no\" is no verdict: accept, defer, reject"),
+            (
+                expectation("foreign=no").map(drop),
+                "\"no\" is not a verdict; allowed are accept, defer, reject",
+            ),
             (sender_domain("good.test").map(drop), "\"good.test\" is not CLASS=DOMAIN[@ADDRESS]"),
-            (sender_domain("clean=a@b").map(drop), "\"b\" is no IP address"),
-            (sender_domain("clean=a b").map(drop), "\"a b\" is no domain"),
-            (sender_domain("clean=\r\n").map(drop), "\"\\r\\n\" is no domain"),
+            (sender_domain("clean=a@b").map(drop), "\"b\" is not an IP address"),
+            (sender_domain("clean=a b").map(drop), "\"a b\" is not a domain"),
+            (sender_domain("clean=\r\n").map(drop), "\"\\r\\n\" is not a domain"),
         ];
         for (result, expected) in rows {
             let error = result.unwrap_err();
@@ -208,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_read() {
+    fn valid_values_are_parsed() {
         assert_eq!(mix("spoofed=90, clean=20,nomx=0"), Ok(Mix(vec![(Class::Spoofed, 9), (Class::Clean, 2)])));
         assert_eq!((rate("500"), rate("500/s")), (Ok(500), Ok(500)));
         assert_eq!(sizes("4KiB"), Ok(Sizes { least: 4096, most: 4096 }));

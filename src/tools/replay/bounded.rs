@@ -1,21 +1,20 @@
-//! A table that forgets its oldest entries: what is open in a log, where an end may never come.
+//! A table that drops its oldest entries, for messages and sessions whose end may never occur in a log.
 
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
-/// Values by a hash of their key.
+/// Values by the hash of their key.
 #[derive(Debug)]
 pub(super) struct Bounded<V> {
     most: usize,
     values: HashMap<u64, (u64, V), RandomState>,
-    /// In the order of insertion, with the number of it; some are gone.
+    /// Keys in the order of insertion, with the number of the insertion; some have been removed.
     order: VecDeque<(u64, u64)>,
     inserted: u64,
 }
 
 impl<V> Bounded<V> {
-    /// Holds at most so many.
     pub(super) fn new(most: usize) -> Self {
         Self { most, values: HashMap::default(), order: VecDeque::new(), inserted: 0 }
     }
@@ -27,7 +26,7 @@ impl<V> Bounded<V> {
         while self.values.len() > self.most
             && let Some((oldest, number)) = self.order.pop_front()
         {
-            if self.is_there(oldest, number) {
+            if self.contains(oldest, number) {
                 self.values.remove(&oldest);
             }
         }
@@ -45,7 +44,7 @@ impl<V> Bounded<V> {
         self.values.get_mut(&key).map(|(_, value)| value)
     }
 
-    fn is_there(&self, key: u64, number: u64) -> bool {
+    fn contains(&self, key: u64, number: u64) -> bool {
         self.values.get(&key).is_some_and(|(its, _)| *its == number)
     }
 }
@@ -55,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_goes_and_what_came_again_is_new() {
+    fn the_oldest_entry_is_dropped_and_an_insertion_renews_an_entry() {
         let mut table = Bounded::new(3);
         (1..=3).for_each(|key| table.insert(key, key));
         table.insert(1, 10);

@@ -1,5 +1,5 @@
-//! The logs as lines: files one after the other, plain or gzip (told by how they begin, not by their names), or standard
-//! input. A line is held as far as [`LONGEST`]; how long it may be in truth doesn't matter.
+//! The lines of the logs: files one after the other, plain or gzip (recognised by their first octets, not by their names), or
+//! standard input. At most [`LONGEST`] octets of a line are kept, so that a line of any length is allowed.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -9,35 +9,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Octets of a line; Postfix cuts its own at 2000 (syslog) or little more.
+/// In octets; Postfix cuts its lines at about 2000 (syslog).
 const LONGEST: usize = 16 * 1024;
 const BUFFER: usize = 128 * 1024;
 
-/// A log that is open.
 pub(super) struct Input {
     name: String,
     reader: Box<dyn BufRead + Send>,
     line: Vec<u8>,
 }
 
-/// One line.
 pub(super) enum Piece<'a> {
     Line(&'a [u8]),
-    /// The beginning of one that is too long.
+    /// The beginning of a longer line.
     TooLong(&'a [u8]),
 }
 
-/// How much of the files was read, and how much there is; zero where nobody knows.
+/// Octets read from the files, and their total size; 0 if it is unknown.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Octets {
     pub(super) read: Arc<AtomicU64>,
     pub(super) all: u64,
 }
 
-/// Opens all logs, before any is read.
-///
-/// # Errors
-/// One can't be opened, with its name.
+/// Opens all logs before any is read.
 pub(super) fn open(paths: &[PathBuf]) -> Result<(Vec<Input>, Octets), String> {
     let mut octets = Octets::default();
     let (mut inputs, mut sizes) = (Vec::new(), Some(0));
@@ -45,7 +40,7 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<(Vec<Input>, Octets), String> {
         let (name, size, source) = source(path)?;
         sizes = sizes.zip(size).map(|(all, size): (u64, u64)| all.saturating_add(size));
         let source = Counted { source, read: Arc::clone(&octets.read) };
-        let reader = unpacked(source).map_err(|error| format!("{name}: {error}"))?;
+        let reader = decompressed(source).map_err(|error| format!("{name}: {error}"))?;
         inputs.push(Input { name, reader, line: Vec::new() });
     }
     octets.all = sizes.unwrap_or(0);
@@ -67,7 +62,7 @@ fn source(path: &Path) -> Result<Source, String> {
     Ok((name, metadata.is_file().then_some(metadata.len()), Box::new(file)))
 }
 
-fn unpacked(source: Counted) -> Result<Box<dyn BufRead + Send>, String> {
+fn decompressed(source: Counted) -> Result<Box<dyn BufRead + Send>, String> {
     const OTHERS: [(&[u8], &str, &str); 3] = [
         (b"\xfd7zXZ\0", "xz", "xzcat"),
         (b"BZh", "bzip2", "bzcat"),
@@ -80,13 +75,13 @@ fn unpacked(source: Counted) -> Result<Box<dyn BufRead + Send>, String> {
     }
     if let Some((_, format, tool)) = OTHERS.iter().find(|(magic, ..)| start.starts_with(magic)) {
         return Err(format!(
-            "is packed with {format}, which is not read here; use {tool} FILE | rmxd replay -"
+            "is compressed with {format}, which rmxd doesn't read; use {tool} FILE | rmxd replay -"
         ));
     }
     Ok(Box::new(reader))
 }
 
-/// Counts what is read of the file itself, for the progress bar.
+/// Counts the octets of the file, compressed or not, for the progress bar.
 struct Counted {
     source: Box<dyn Read + Send>,
     read: Arc<AtomicU64>,
@@ -101,10 +96,10 @@ impl Read for Counted {
 }
 
 impl Input {
-    /// The next line without its end; `None` after the last.
+    /// The next line without its line end; `None` at the end.
     ///
     /// # Errors
-    /// The file can't be read on, or a packed one is damaged or cut off; with its name.
+    /// The file can't be read, or a gzip file is damaged or truncated; with the name of the file.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, String> {
         self.line.clear();
         let (mut any, mut too_long) = (false, false);
@@ -140,10 +135,10 @@ impl Input {
 fn explained(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            "the gzip file ends too early; what it held up to there was read".to_owned()
+            "the gzip file ends too early; the lines before that were read".to_owned()
         }
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-            format!("the gzip file is damaged ({error}); what it held up to there was read")
+            format!("the gzip file is damaged ({error}); the lines before that were read")
         }
         _ => error.to_string(),
     }
@@ -162,7 +157,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// The lines of a file with this content, and what went wrong at its end.
+    /// The lines of a file with this content, and the error at its end.
     fn lines(content: &[u8]) -> (Vec<String>, Option<String>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
@@ -185,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_packed_logs_give_the_same_lines_whatever_ends_them() {
+    fn plain_and_gzip_logs_give_the_same_lines_with_any_line_end() {
         let text = b"one\ntwo\r\n\nthree";
         for content in [text.to_vec(), gzip(text), [gzip(b"one\ntwo"), gzip(b"\n\nthree")].concat()] {
             assert_eq!(lines(&content), (["one", "two", "", "three"].map(str::to_owned).to_vec(), None));
@@ -195,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_any_length_takes_no_more_memory_than_a_long_one() {
+    fn a_line_of_any_length_takes_bounded_memory() {
         let content = [b"a\n".to_vec(), vec![b'x'; 3_000_000], b"\nb\n".to_vec()].concat();
         let expected = ["a".to_owned(), format!("too long: {LONGEST}"), "b".to_owned()];
         assert_eq!(lines(&content).0, expected);
@@ -204,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packed_log_that_is_cut_off_or_damaged_gives_what_it_held_and_says_so() {
+    fn a_truncated_or_damaged_gzip_log_gives_its_lines_and_an_error() {
         let text: String =
             (0..50_000u32).map(|n| format!("line {n} {}\n", n.wrapping_mul(2_654_435_761))).collect();
         let whole = gzip(text.as_bytes());
@@ -218,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn other_packings_are_named_with_what_unpacks_them() {
+    fn other_compression_formats_are_errors_with_the_program_to_use() {
         for (content, tool) in
             [(&b"\xfd7zXZ\0\0\0"[..], "xzcat"), (b"BZh91AY", "bzcat"), (b"\x28\xb5\x2f\xfd\0", "zstdcat")]
         {

@@ -1,7 +1,7 @@
-//! What the gate says of the senders of a log: its own decision code, each sender once, at a bounded pace.
+//! Decisions of the gate on the senders of a log: each sender once, with a limited rate of DNS queries.
 //!
-//! DNS is asked as little as can be: what only tags is not looked up, and what the cache knows costs nothing of the pace.
-//! Senders whose DNS is in trouble are tried a second time at the end of a batch.
+//! DNS queries are few: rules that only tag are not looked up, and cached answers don't count for the rate. Senders with a DNS
+//! error are judged again at the end of a batch.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::stats::refusals::{RefusalStats, Volume};
 use crate::tools::replay::mail::Sender;
 use crate::tools::replay::progress::Bar;
 
-/// What a burst may take before the pace holds it back.
+/// A burst may exceed the rate by this time.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The policy without what refuses nothing.
-pub(super) fn what_refuses(policy: &Policy) -> Policy {
+/// The policy with only those rules that refuse.
+pub(super) fn refusing_rules(policy: &Policy) -> Policy {
     let rules = |rules: &IdentityRules| {
         let needed = |action: Action| if action.refuses() { action } else { Action::Off };
         IdentityRules { exists: needed(rules.exists), matches: needed(rules.matches), ..rules.clone() }
@@ -42,40 +42,38 @@ pub(super) struct Judge {
     pub(super) judged: Judged,
 }
 
-/// What was judged so far.
+/// Results so far.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
-    /// Refusals.
-    pub(super) tally: RefusalStats,
-    /// What passes.
+    pub(super) refusals: RefusalStats,
     pub(super) passed: Volume,
     /// Different senders.
     pub(super) senders: u64,
-    /// Questions to DNS.
+    /// DNS queries.
     pub(super) questions: u64,
 }
 
 impl Judge {
-    /// At most `concurrency` senders at a time, and `rate` questions a second.
+    /// At most `concurrency` senders at a time, and `rate` DNS queries per second.
     pub(super) fn new(gate: Arc<Gate>, concurrency: usize, rate: u32) -> Self {
         let pace = Pace { each: Duration::from_secs(1) / rate.max(1), due: Mutex::new(Instant::now()) };
         Self { gate, concurrency, pace, judged: Judged::default() }
     }
 
-    /// Judges these. May be dropped before its end; what is not judged by then is not counted.
+    /// If dropped before its end, senders that are not judged yet don't count.
     pub(super) async fn batch(&mut self, senders: Vec<(Sender, Volume)>, bar: &Bar) {
         let again = self.pass(senders, bar, false).await;
         self.pass(again, bar, true).await;
     }
 
-    /// Judges these; those whose DNS is in trouble come back, unless this is the last time.
+    /// Returns the senders with a DNS error to be judged again, unless this is the last pass.
     async fn pass(&mut self, senders: Vec<(Sender, Volume)>, bar: &Bar, last: bool) -> Vec<(Sender, Volume)> {
         let mut again = Vec::new();
         let (gate, pace, judged) = (&self.gate, &self.pace, &mut self.judged);
         let work = stream::iter(senders).map(|(sender, volume)| async move {
             pace.wait().await;
             let record = decide(gate, &sender).await;
-            pace.took(record.queries());
+            pace.add(record.queries());
             (sender, volume, record)
         });
         let mut work = std::pin::pin!(work.buffer_unordered(self.concurrency));
@@ -86,7 +84,7 @@ impl Judge {
                     again.push((sender, volume));
                     continue;
                 }
-                Some(cause) => judged.tally.add(cause, &record.findings, sender.client, volume),
+                Some(cause) => judged.refusals.add(cause, &record.findings, sender.client, volume),
                 None => judged.passed += volume,
             }
             judged.senders += 1;
@@ -103,7 +101,7 @@ async fn decide(gate: &Arc<Gate>, sender: &Sender) -> DecisionRecord {
     gate.dry_run(&DryRun { client: sender.client, helo, mail_from, message: None }).await
 }
 
-/// Questions are paid for when it is known how many there were: who comes next waits for it.
+/// The number of queries is known only after a decision, so the next sender waits for them.
 #[derive(Debug)]
 struct Pace {
     each: Duration,
@@ -118,7 +116,7 @@ impl Pace {
         }
     }
 
-    fn took(&self, questions: usize) {
+    fn add(&self, questions: usize) {
         if questions == 0 {
             return;
         }
@@ -133,17 +131,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_pace_is_that_of_questions_and_none_cost_nothing() {
+    async fn the_rate_limits_queries_and_decisions_without_queries_are_free() {
         let pace = Pace { each: Duration::from_millis(10), due: Mutex::new(Instant::now()) };
         let began = Instant::now();
         for _ in 0..1000 {
             pace.wait().await;
-            pace.took(0);
+            pace.add(0);
         }
         assert_eq!(began.elapsed(), Duration::ZERO);
         for _ in 0..100 {
             pace.wait().await;
-            pace.took(3);
+            pace.add(3);
         }
         let took = began.elapsed();
         assert!((Duration::from_millis(2_850)..Duration::from_millis(3_050)).contains(&took), "{took:?}");

@@ -1,53 +1,55 @@
-//! One line of a Postfix log: who wrote it, and what it says of a sender.
+//! Parses a line of a Postfix log: the process that wrote it, and its event.
 //!
-//! Takes the time stamps of syslog ("Nov  3 12:00:00") and RFC 3339, any instance name (postfix-in/smtpd) and service
-//! name (postfix/submission/smtpd), and short and long queue ids. It reads only the kinds of lines that a sender is
-//! in; what else Postfix writes says nothing here, and what other programs write is none of ours. Senders can put
-//! nearly anything into an address or a HELO, so a line may be made to say something false of its own sender: this is
-//! for statistics. It never fails on what a line holds, it says that the line can't be read.
+//! It accepts the time stamps of syslog ("Nov  3 12:00:00") and RFC 3339, any instance name (postfix-in/smtpd) and service
+//! name (postfix/submission/smtpd), and short and long queue ids. Only lines with a client or a sender are events; other
+//! lines of Postfix and those of other programs are ignored. A sender can put nearly any text into an address or a HELO and so
+//! forge a line about itself; the result is for statistics only. A line that can't be parsed is counted as unreadable.
 
 use std::net::IpAddr;
 
-/// What a line turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line<'a> {
-    /// Another program's.
+    /// Of another program.
     Foreign,
-    /// Postfix's; with its time stamp.
+    /// Of Postfix, with its time stamp.
     Postfix(&'a str, Entry<'a>),
-    /// No log line at all, or one of a known kind without what it has to have.
+    /// Not a log line, or an event without a required part.
     Unreadable,
 }
 
-/// A line of one Postfix process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
-    /// The host that it ran on.
     pub(super) host: &'a str,
-    /// `postfix`, or what `syslog_name` says.
+    /// `postfix`, or the value of `syslog_name`.
     pub(super) instance: &'a str,
-    /// The whole tag with the process id: what one session's lines have in common.
+    /// The whole tag with the process id, which all lines of a session have in common.
     pub(super) process: &'a str,
-    /// A service for one's own users, by its name.
+    /// The name of the service says that it is for authenticated users.
     pub(super) submission: bool,
     pub(super) event: Event<'a>,
 }
 
-/// What it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event<'a> {
-    /// Nothing of a sender.
+    /// Without a client or a sender.
     Nothing,
-    /// A client came.
-    Connect { client: IpAddr },
-    /// It went.
+    Connect {
+        client: IpAddr,
+    },
     Disconnect,
-    /// A message begins; without a queue id it goes through to a filter.
-    Begin { id: Option<&'a str>, client: IpAddr, origin: Origin },
+    /// A message begins; without a queue id Postfix passes it through to a filter.
+    Begin {
+        id: Option<&'a str>,
+        client: IpAddr,
+        origin: Origin,
+    },
     /// The message is in the queue.
-    Queued { id: &'a str, sender: &'a str },
-    /// A message (or a recipient of it) is refused. With `id` it was known by that; postscreen's `session` is the
-    /// client with its port.
+    Queued {
+        id: &'a str,
+        sender: &'a str,
+    },
+    /// A message, or one of its recipients, is refused. `id` is the queue id if it had one; `session` is the client
+    /// address with its port, in lines of postscreen.
     Refused {
         id: Option<&'a str>,
         client: Option<IpAddr>,
@@ -55,32 +57,35 @@ pub(super) enum Event<'a> {
         sender: &'a str,
         helo: Option<&'a str>,
     },
-    /// A client is refused before it named a sender.
+    /// A client is refused before MAIL FROM.
     RefusedEarly,
-    /// The filter behind took a message, or didn't.
-    Proxied { accepted: bool, sender: &'a str, helo: Option<&'a str> },
+    /// The filter accepted or refused a message.
+    Proxied {
+        accepted: bool,
+        sender: &'a str,
+        helo: Option<&'a str>,
+    },
 }
 
-/// Where a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// Another mail server.
-    Elsewhere,
-    /// One of our users, with a password or a certificate.
+    External,
+    /// An authenticated user of this server.
     Authenticated,
-    /// A filter on this machine gives it back, or a program on it sends it.
+    /// A filter or another program on this machine.
     Internal,
 }
 
-/// Reads a line, without its end.
-pub(super) fn read(line: &str) -> Line<'_> {
+/// `line` is without its line end.
+pub(super) fn parse(line: &str) -> Line<'_> {
     let Some((stamp, rest)) = stamp(line) else { return Line::Unreadable };
     let Some((host, rest)) = rest.split_once(' ').filter(|(host, _)| !host.is_empty()) else {
         return Line::Unreadable;
     };
     let Some((process, text)) = rest.split_once(": ") else { return Line::Foreign };
     let Some((instance, service, program)) = names(process) else { return Line::Foreign };
-    // Solaris puts this before the text: [ID 197553 mail.info]
+    // Solaris has this before the text: [ID 197553 mail.info]
     let text = match text.strip_prefix("[ID ").and_then(|rest| rest.split_once("] ")) {
         Some((_, text)) => text,
         None => text,
@@ -99,9 +104,9 @@ pub(super) fn read(line: &str) -> Line<'_> {
     }
 }
 
-/// The time stamp, and what follows the blank behind it.
+/// The time stamp, and the text after the following space.
 fn stamp(line: &str) -> Option<(&str, &str)> {
-    // <22>, where a receiver has kept the priority
+    // <22>, if the log receiver has kept the priority
     let line = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
         Some((priority, rest)) if (1..=3).contains(&priority.len()) && is_digits(priority) => rest,
         _ => line,
@@ -129,7 +134,7 @@ fn is_syslog(stamp: &str) -> bool {
     MONTHS.contains(&month) && (fits(rest, " dd dd:dd:dd") || fits(rest, "  d dd:dd:dd"))
 }
 
-/// `d` stands for a digit, all else for itself.
+/// `d` in the pattern matches a digit, any other character itself.
 fn fits(text: &str, pattern: &str) -> bool {
     let octet =
         |(octet, wanted): (u8, u8)| if wanted == b'd' { octet.is_ascii_digit() } else { octet == wanted };
@@ -140,7 +145,7 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `postfix/submission/smtpd[123]`: the first part, the parts between, the last; `None` for what isn't Postfix's.
+/// `postfix/submission/smtpd[123]`: the first part, the parts in between, and the last one; `None` for other programs.
 fn names(process: &str) -> Option<(&str, &str, &str)> {
     let name = match process.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
         Some((name, pid)) if is_digits(pid) => name,
@@ -155,7 +160,7 @@ fn names(process: &str) -> Option<(&str, &str, &str)> {
 
 fn smtpd(text: &str) -> Option<Event<'_>> {
     if let Some(rest) = text.strip_prefix("connect from ") {
-        // a client that was gone at once is unknown[unknown]
+        // a client that has disconnected at once is unknown[unknown]
         return Some(client(rest).map_or(Event::Nothing, |client| Event::Connect { client }));
     }
     if text.starts_with("disconnect from ") {
@@ -194,7 +199,7 @@ fn qmgr(text: &str) -> Option<Event<'_>> {
     }
 }
 
-/// Its filters: `ID: milter-reject: END-OF-MESSAGE from ...`, `ID: reject: header Subject: ... from ...; from=<a> ...`
+/// Milters and header checks: `ID: milter-reject: END-OF-MESSAGE from ...`, `ID: reject: header Subject: ... from ...; from=<a> ...`
 fn cleanup(text: &str) -> Option<Event<'_>> {
     let Some((id, rest)) = queue_id(text) else { return Some(Event::Nothing) };
     let Some(rest) = refusal(rest) else { return Some(Event::Nothing) };
@@ -218,7 +223,7 @@ fn refused<'a>(id: Option<&'a str>, rest: &'a str) -> Option<Event<'a>> {
         return Some(Event::RefusedEarly);
     }
     if id.is_some() && ["RCPT", "MAIL"].contains(&stage) {
-        // Postfix gives the id with the first recipient that it takes: there is one.
+        // Postfix assigns the id with the first accepted recipient, so the message has one.
         return Some(Event::Nothing);
     }
     let Some((_, fields)) = rest.rsplit_once("; from=<") else {
@@ -248,7 +253,7 @@ fn proxied(text: &str) -> Option<Event<'_>> {
     Some(Event::Proxied { accepted, sender: sender(fields)?, helo: helo(fields) })
 }
 
-/// The address behind `from=<`: what follows it is another field, or nothing.
+/// The address after `from=<`, up to the next field or the end.
 fn sender(fields: &str) -> Option<&str> {
     let ends = ["> to=<", ">, to=<", "> proto=", ">, proto=", "> helo=<", ">:"];
     let end = ends.iter().filter_map(|end| fields.find(end)).min();
@@ -282,11 +287,11 @@ fn origin(client: &str) -> Origin {
     {
         Origin::Internal
     } else {
-        Origin::Elsewhere
+        Origin::External
     }
 }
 
-/// The queue id (`None` for NOQUEUE) and what follows it.
+/// The queue id (`None` for NOQUEUE) and the text after it.
 fn queue_id(text: &str) -> Option<(Option<&str>, &str)> {
     let (id, rest) = text.split_once(": ")?;
     if id == "NOQUEUE" {

@@ -1,9 +1,9 @@
-//! From lines to messages: the client of a queue id, the recipients of one refusal, and each different sender once.
+//! Collects the lines of a log into messages and counts each different sender.
 //!
-//! A message that Postfix took is told in two lines: the client when it began, the sender when it went into the queue.
-//! What is open between them is bounded, and so is the table of senders: [`Mail::is_full`] says when it is to be judged
-//! and emptied. An address is read as the daemon reads it. Of senders of the same domain one address stands for all: no
-//! rule looks at the local part but SPF's macro `l`, which hardly any domain uses.
+//! A message that Postfix accepted has two lines: one with the client when it begins, one with the sender when it is queued.
+//! The number of open messages is bounded, and so is the table of senders: when [`Mail::is_full`], its senders must be judged
+//! and removed. Addresses are parsed as in the daemon. Senders of the same domain count as one: no rule depends on the local
+//! part except the SPF macro `l`, which hardly any domain uses.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -16,26 +16,25 @@ use crate::smtp::address::{Domain, ReversePath};
 use crate::smtp::escape::Escaped;
 use crate::stats::refusals::Volume;
 use crate::tools::replay::bounded::Bounded;
-use crate::tools::replay::line::{Entry, Event, Line, Origin, read};
+use crate::tools::replay::line::{Entry, Event, Line, Origin, parse};
 
-/// Queue ids between their two lines.
+/// Maximum number of queue ids between their two lines.
 const OPEN: usize = 100_000;
-/// Connections.
+/// Maximum number of open connections.
 const SESSIONS: usize = 20_000;
-/// Lines that can't be read, shown, and octets of each.
+/// Unreadable lines in the report, and octets of each.
 const SAMPLES: (usize, usize) = (5, 200);
 
-/// What a decision rests on, as far as a log has it.
+/// The input of a decision, as far as a log has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Sender {
     pub(super) client: IpAddr,
-    /// Lower case; empty where the log doesn't tell it.
+    /// Lower case; empty if the log has none.
     pub(super) helo: CompactString,
-    /// Whom the message is from.
     pub(super) path: Path,
 }
 
-/// A sender's address. Two of the same domain are the same.
+/// The address of a sender. Two addresses of the same domain are equal.
 #[derive(Debug, Clone)]
 pub(super) struct Path(pub(super) ReversePath);
 
@@ -63,32 +62,31 @@ impl Hash for Path {
     }
 }
 
-/// What was read, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Counts {
     /// All lines.
     pub(super) lines: u64,
-    /// Of other programs.
+    /// Lines of other programs.
     pub(super) foreign: u64,
-    /// Of Postfix.
+    /// Lines of Postfix.
     pub(super) postfix: u64,
-    /// That can't be read.
+    /// Unreadable lines.
     pub(super) unreadable: u64,
-    /// The first of these, escaped.
+    /// The first of them, escaped.
     pub(super) unreadable_samples: Vec<String>,
-    /// Messages that Postfix took from elsewhere, and attempts that it refused.
+    /// Messages from other servers that Postfix accepted, and attempts that it refused.
     pub(super) messages: Volume,
-    /// Of these, by the null sender, which has no domain.
+    /// Those of the null sender.
     pub(super) null_sender: Volume,
-    /// Of these, by senders without an address that SMTP allows.
+    /// Those whose sender is not an address (RFC 5321 4.1.2).
     pub(super) no_address: Volume,
-    /// Messages of users who authenticated, or came by a service for them.
+    /// Messages of authenticated users, or over a service for them.
     pub(super) authenticated: u64,
-    /// Messages that a filter gave back, or a program on the machine sent.
+    /// Messages from a filter or another program on this machine.
     pub(super) internal: u64,
-    /// Clients refused before they named a sender.
+    /// Clients refused before MAIL FROM.
     pub(super) refused_early: u64,
-    /// The first and the last time stamp of Postfix's lines, in the order of reading.
+    /// The first and the last time stamp of Postfix lines, in the order of reading.
     pub(super) first: Option<String>,
     pub(super) last: Option<String>,
 }
@@ -97,7 +95,7 @@ pub(super) struct Counts {
 pub(super) struct Mail {
     pub(super) counts: Counts,
     pub(super) senders: HashMap<Sender, Volume, RandomState>,
-    room: usize,
+    capacity: usize,
     open: Bounded<IpAddr>,
     sessions: Bounded<Session>,
     hasher: RandomState,
@@ -107,17 +105,17 @@ pub(super) struct Mail {
 #[derive(Debug)]
 struct Session {
     client: IpAddr,
-    /// One message to several recipients is refused for each of them.
+    /// Hash of the last refused sender: a message has a refusal for each of its recipients.
     refused: Option<u64>,
 }
 
 impl Mail {
-    /// With room for so many different senders.
-    pub(super) fn new(room: usize) -> Self {
+    /// `capacity`: maximum number of different senders.
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             counts: Counts::default(),
             senders: HashMap::default(),
-            room,
+            capacity,
             open: Bounded::new(OPEN),
             sessions: Bounded::new(SESSIONS),
             hasher: RandomState::default(),
@@ -125,28 +123,26 @@ impl Mail {
         }
     }
 
-    /// Whether the senders are to be judged before more is read.
+    /// Whether the senders must be judged before more lines are read.
     pub(super) fn is_full(&self) -> bool {
-        self.senders.len() >= self.room
+        self.senders.len() >= self.capacity
     }
 
-    /// What was read in all, at the end.
     pub(super) fn counts(&self) -> Counts {
         let last = (!self.last.is_empty()).then(|| self.last.clone());
         Counts { last, ..self.counts.clone() }
     }
 
-    /// A line that is longer than any of Postfix's; its beginning.
+    /// `start` is the beginning of a line that is longer than any line of Postfix.
     pub(super) fn too_long(&mut self, start: &[u8]) {
         self.counts.lines += 1;
         self.unreadable(start);
     }
 
-    /// One line, without its end.
     pub(super) fn line(&mut self, octets: &[u8]) {
         self.counts.lines += 1;
         let line = String::from_utf8_lossy(octets);
-        match read(&line) {
+        match parse(&line) {
             Line::Foreign => self.counts.foreign += 1,
             Line::Unreadable => self.unreadable(octets),
             Line::Postfix(stamp, entry) => {
@@ -194,9 +190,9 @@ impl Mail {
             }
             Event::Refused { id, client, session: port, sender, helo } => {
                 let waiting = id.and_then(|id| self.open.remove(self.key(entry, id)));
-                // One that was known by its id and isn't any more came from our own users.
-                let from_elsewhere = id.is_none() || waiting.is_some();
-                if let Some(client) = client.or(waiting).filter(|_| from_elsewhere && !entry.submission) {
+                // A queue id without an open message belongs to mail of authenticated users or programs on this machine.
+                let is_external = id.is_none() || waiting.is_some();
+                if let Some(client) = client.or(waiting).filter(|_| is_external && !entry.submission) {
                     let session = port.map_or(session, |port| self.hasher.hash_one((entry.host, port)));
                     if id.is_some() || self.is_new(session, client, sender) {
                         self.count(client, *helo, sender, false);
@@ -211,28 +207,28 @@ impl Mail {
         match (origin, id) {
             (Origin::Authenticated, _) => self.counts.authenticated += 1,
             (Origin::Internal, _) => self.counts.internal += 1,
-            (Origin::Elsewhere, Some(id)) => {
+            (Origin::External, Some(id)) => {
                 self.open.insert(self.key(entry, id), client);
                 return;
             }
-            (Origin::Elsewhere, None) => {
+            (Origin::External, None) => {
                 self.sessions.insert(session, Session { client, refused: None });
                 return;
             }
         }
-        // Neither what the filter says of it nor its way through the queue counts.
+        // Later lines about this message must not count.
         match id {
             Some(id) => drop(self.open.remove(self.key(entry, id))),
             None => drop(self.sessions.remove(session)),
         }
     }
 
-    /// An id means something within its host and instance only.
+    /// A queue id is unique within its host and instance only.
     fn key(&self, entry: &Entry<'_>, id: &str) -> u64 {
         self.hasher.hash_one((entry.host, entry.instance, id))
     }
 
-    /// Whether this is another message than the one that was refused in this session before.
+    /// Whether the refusal belongs to another message than the previous one of this session.
     fn is_new(&mut self, session: u64, client: IpAddr, sender: &str) -> bool {
         let refused = Some(self.hasher.hash_one(sender));
         match self.sessions.get_mut(session) {

@@ -1,8 +1,7 @@
-//! `rmxd replay`: what this policy would have refused of the mail in Postfix's logs, before it stands in the way of any.
+//! `rmxd replay`: which mail in Postfix's logs the policy would have refused, before rmxd handles any mail.
 //!
-//! Logs are read once and in order; each different sender is judged once, by the gate's own code against DNS as it is
-//! now. Services is bounded for logs of any length: where there are more different senders than the table holds, those
-//! that it has are judged, and it begins anew.
+//! Logs are read once and in order. Each different sender is judged once by the code of the gate, with the DNS of now. Memory is
+//! bounded for logs of any length: when the table of senders is full, its senders are judged and it is cleared.
 
 mod bounded;
 mod input;
@@ -25,43 +24,43 @@ use crate::console::signals::Signals;
 use crate::console::{ConfigSource, Exit, print};
 use crate::daemon;
 use crate::tools::replay::input::{Input, Octets, Piece};
-use crate::tools::replay::judge::{Judge, what_refuses};
+use crate::tools::replay::judge::{Judge, refusing_rules};
 use crate::tools::replay::mail::Mail;
 use crate::tools::replay::progress::Bar;
 
-/// Questions a second where every name server is on this machine, and else.
+/// DNS queries per second: if all name servers are on this machine, and otherwise.
 const RATES: (u32, u32) = (5_000, 500);
-/// Different senders that are held before they are judged: about 60 MB of memory.
+/// Different senders in the table: about 60 MB of memory.
 const SENDERS: usize = 250_000;
-/// Lines between two looks at the bar.
-const LOOK: u64 = 4_096;
+/// Lines between two updates of the bar.
+const UPDATE: u64 = 4_096;
 
-/// Report what this policy would have refused of the mail in Postfix's logs
+/// Report which mail in Postfix's logs your policy would have refused
 ///
-/// Reads lines of smtpd, postscreen, qmgr and cleanup, plain or gzip; - is standard input. Give rotated logs in the order of their
+/// Reads lines of smtpd, postscreen, qmgr and cleanup, plain or gzip; - is standard input. Name rotated logs in the order of their
 /// age, oldest first. Each different sender (client, HELO, domain of MAIL FROM) is judged once, as the daemon would judge it now.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-A log has no header fields, so From: and Reply-To: are not judged, nor are exempt recipients; HELO is known of what Postfix refused \
-or gave to a filter. The address in MAIL FROM of what Postfix took is that of its queue: after canonical maps and SRS. TAKEN counts messages, \
-REFUSED attempts that Postfix refused itself. Mail of authenticated users, of services named submission or smtps, and from a filter on the \
-machine is left out.
+A log has no header fields, so From: and Reply-To: are not judged, and exempt recipients are not considered. A log has HELO only for mail \
+that Postfix refused or passed to a filter. For mail that Postfix accepted, MAIL FROM is the address of the queue, after canonical maps and \
+SRS. TAKEN counts accepted messages, REFUSED attempts that Postfix itself refused. Mail of authenticated users, of services named submission \
+or smtps, and from a filter on this machine is left out.
 
-Exit codes: 0 done, 64 wrong usage or a log that can't be opened, 75 a log could not be read to its end or the run was \
-interrupted (what was read is reported), 78 configuration error.")]
+Exit codes: 0 success, 64 wrong usage or a log that can't be opened, 75 a log could not be read to its end or the run was \
+interrupted (the report covers what was read), 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
     /// Postfix logs; - is standard input
     #[arg(value_name = "MAILLOG", required = true)]
     logs: Vec<PathBuf>,
-    /// Ask DNS at most so many questions a second [default: 500; 5000 where all of dns.servers are on this machine]
+    /// Send at most this many DNS queries per second [default: 500; 5000 if all of dns.servers are on this machine]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
-    /// Judge so many senders at a time
+    /// Judge this many senders at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=512))]
     concurrency: u16,
-    /// Show so many sender domains of each list
+    /// Show this many sender domains in each list
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     top: usize,
     /// Print JSON
@@ -69,14 +68,13 @@ pub struct Args {
     json: bool,
 }
 
-/// Why there is no report.
+/// The exit code and the error of a run without a report.
 type Stop = (Exit, String);
 
 fn temporary(what: impl ToString) -> Stop {
     (Exit::Temporary, what.to_string())
 }
 
-/// Runs the command to its end.
 pub fn run(args: &Args) -> ExitCode {
     let settings = match args.source.load(DRAIN) {
         Ok(loaded) => loaded.settings,
@@ -99,9 +97,9 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn replay(args: &Args, mut settings: Settings) -> Result<Exit, Stop> {
     let mut signals = Signals::new().map_err(temporary)?;
-    settings.gate.policy = what_refuses(&settings.gate.policy);
+    settings.gate.policy = refusing_rules(&settings.gate.policy);
     let gate = daemon::gate(&settings).map_err(|error| (Exit::Config, error.to_string()))?;
-    let rate = args.rate.unwrap_or_else(|| usual_rate(&settings.dns.servers));
+    let rate = args.rate.unwrap_or_else(|| default_rate(&settings.dns.servers));
     let mut judge = Judge::new(gate, usize::from(args.concurrency), rate);
     let (inputs, octets) = input::open(&args.logs).map_err(|what| (Exit::Usage, what))?;
     let mut reader = Reader {
@@ -146,12 +144,12 @@ async fn replay(args: &Args, mut settings: Settings) -> Result<Exit, Stop> {
     let complete = facts.problems.is_empty() && !interrupted;
     match print(&text) {
         Exit::Done if !complete => Ok(Exit::Temporary),
-        told => Ok(told),
+        printed => Ok(printed),
     }
 }
 
-/// A resolver of one's own can be asked more than somebody else's.
-fn usual_rate(servers: &[SocketAddr]) -> u32 {
+/// A resolver on this machine gets more queries than that of a provider.
+fn default_rate(servers: &[SocketAddr]) -> u32 {
     let own = !servers.is_empty() && servers.iter().all(|server| server.ip().to_canonical().is_loopback());
     if own { RATES.0 } else { RATES.1 }
 }
@@ -165,7 +163,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads until the table of senders is full, or to the end of all logs: that is the second value.
+    /// Reads until the table of senders is full or all logs have ended, which the second value says.
     fn fill(mut self) -> (Self, bool) {
         let bar = Bar::reading(&self.octets);
         while !self.mail.is_full() {
@@ -186,7 +184,7 @@ impl Reader {
                     self.current = None;
                 }
             }
-            if self.mail.counts.lines.is_multiple_of(LOOK) {
+            if self.mail.counts.lines.is_multiple_of(UPDATE) {
                 bar.read(&self.octets, self.mail.counts.lines, self.mail.senders.len());
             }
         }
@@ -202,12 +200,12 @@ mod tests {
     use std::fmt::Write as _;
 
     #[test]
-    fn what_does_not_fit_is_read_in_parts_and_nothing_is_lost_between_them() {
+    fn senders_beyond_the_table_are_read_in_parts_and_none_is_lost_in_between() {
         let mut log = String::new();
         for number in 0..100 {
             let head = "Nov 23 12:00:00 mx postfix";
             writeln!(log, "{head}/smtpd[1]: 4F{number:08X}: client=a[192.0.2.1]").unwrap();
-            // Each is in the queue two messages later, so some are open where a part ends.
+            // Each message is queued two messages later, so some are open at the end of a part.
             if let Some(id) = u32::checked_sub(number, 2) {
                 let domain = id % 30;
                 writeln!(
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_on_this_machine_may_be_asked_more() {
+    fn a_resolver_on_this_machine_gets_more_queries() {
         let servers = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
         let rows: [(&[&str], u32); 4] = [
             (&[], RATES.1),
@@ -246,7 +244,7 @@ mod tests {
             (&["192.0.2.1:53"], RATES.1),
         ];
         for (list, rate) in rows {
-            assert_eq!(usual_rate(&servers(list)), rate, "{list:?}");
+            assert_eq!(default_rate(&servers(list)), rate, "{list:?}");
         }
     }
 }

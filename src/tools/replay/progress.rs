@@ -1,5 +1,5 @@
-//! The progress bar: how much of the logs is read, and how many of their senders are judged. Nothing is drawn where
-//! standard error is no terminal.
+//! The progress bar: the read part of the logs, and the number of judged senders. Nothing is drawn if standard error is not a
+//! terminal.
 
 use std::sync::atomic::Ordering;
 
@@ -11,16 +11,14 @@ const TEMPLATE: &str = "[{bar:20}] {percent:>3}% {wide_msg}";
 const ENDLESS: &str = "{spinner} {wide_msg}";
 const BAR: &str = "=> ";
 
-/// One bar; it goes when it is dropped.
+/// Dropping it removes the bar.
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {
-    /// Of what is read.
     pub(super) fn reading(octets: &Octets) -> Self {
         Self::new(octets.all)
     }
 
-    /// Of senders to judge.
     pub(super) fn judging(senders: usize) -> Self {
         Self::new(u64::try_from(senders).unwrap_or(0))
     }
@@ -39,11 +37,10 @@ impl Bar {
         self.0.set_position(octets.read.load(Ordering::Relaxed));
     }
 
-    /// One more sender.
     pub(super) fn judged(&self, questions: u64) {
         self.0.inc(1);
         if self.0.position().is_multiple_of(64) {
-            self.0.set_message(format!("{} senders, {questions} questions to DNS", self.0.position()));
+            self.0.set_message(format!("{} senders, {questions} DNS queries", self.0.position()));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The report: tables for people, and JSON for programs; the same facts in both.
+//! The report as text and as JSON, with the same facts.
 //!
-//! What Postfix took and this policy would refuse is what matters: it comes first, and only for it are there lines for
-//! `[exempt]`. DNS in trouble says nothing of a sender and stands apart.
+//! Mail that Postfix accepted and this policy would refuse comes first, and only such mail has lines for `[exempt]`. DNS errors
+//! say nothing about a sender and have a list of their own.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::stats::refusals::{Kind, Row, Volume};
 use crate::tools::replay::judge::Judged;
 use crate::tools::replay::mail::Counts;
 
-/// What has to be known at whatever the numbers are.
+/// Limits of every report.
 const LIMITS: [&str; 2] = [
-    "From: and Reply-To: are not in a log and were not judged: run the daemon with policy.mode = \"monitor\" for these.",
-    "Judged by DNS as it is now, not as it was then.",
+    "From: and Reply-To: are not in a log and were not judged; for these run the daemon with policy.mode = \"monitor\".",
+    "The results depend on the DNS records of now, not of the time of the log.",
 ];
 
 pub(super) struct ReplayFacts<'a> {
@@ -33,21 +33,21 @@ impl ReplayFacts<'_> {
         self.counts.no_address
     }
 
-    /// Of refusals, and of DNS in trouble.
+    /// Refusals, and DNS errors.
     fn kinds(&self) -> (Vec<(Kind, Volume)>, Vec<(Kind, Volume)>) {
-        self.judged.tally.kinds().into_iter().partition(|(kind, _)| !kind.is_trouble())
+        self.judged.refusals.kinds().into_iter().partition(|(kind, _)| !kind.is_trouble())
     }
 
     fn rows(&self) -> (Vec<Row>, Vec<Row>) {
-        self.judged.tally.rows().into_iter().partition(|row| !row.kind.is_trouble())
+        self.judged.refusals.rows().into_iter().partition(|row| !row.kind.is_trouble())
     }
 }
 
 pub(super) fn json(facts: &ReplayFacts<'_>, top: usize) -> String {
-    let (kinds, troubles) = facts.kinds();
-    let (rows, trouble_rows) = facts.rows();
+    let (kinds, dns_errors) = facts.kinds();
+    let (rows, error_rows) = facts.rows();
     let (rows, exempt) = shown(&rows, top);
-    let (trouble_rows, _) = shown(&trouble_rows, top);
+    let (error_rows, _) = shown(&error_rows, top);
     let value = json!({
         "counts": facts.counts,
         "no_address": facts.no_address(),
@@ -56,10 +56,10 @@ pub(super) fn json(facts: &ReplayFacts<'_>, top: usize) -> String {
         "seconds": facts.took.as_secs_f64(),
         "passes": facts.judged.passed,
         "would_be_refused": sum(&kinds),
-        "dns_trouble": sum(&troubles),
+        "dns_trouble": sum(&dns_errors),
         "kinds": kinds.iter().map(|(kind, volume)| kind.json(*volume)).collect::<Vec<_>>(),
         "senders": rows.iter().map(Row::json).collect::<Vec<_>>(),
-        "in_dns_trouble": trouble_rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "in_dns_trouble": error_rows.iter().map(Row::json).collect::<Vec<_>>(),
         "exempt": exempt,
         "not_judged": ["from", "reply_to"],
         "problems": facts.problems,
@@ -70,17 +70,17 @@ pub(super) fn json(facts: &ReplayFacts<'_>, top: usize) -> String {
 
 pub(super) fn text(facts: &ReplayFacts<'_>, top: usize, colour: Colour) -> String {
     let mut text = String::new();
-    read(&mut text, facts);
-    let (kinds, troubles) = facts.kinds();
-    let (rows, trouble_rows) = facts.rows();
-    let (would, trouble, passed) = (sum(&kinds), sum(&troubles), facts.judged.passed);
+    logs(&mut text, facts);
+    let (kinds, dns_errors) = facts.kinds();
+    let (rows, error_rows) = facts.rows();
+    let (would, failed, passed) = (sum(&kinds), sum(&dns_errors), facts.judged.passed);
     let mut table = table(&["", "TAKEN", "REFUSED"], &[1, 2]);
     for (name, volume) in [
-        ("all by Postfix", facts.counts.messages),
-        ("pass here too", passed),
-        ("would be refused here", would),
-        ("DNS in trouble", trouble),
-        ("no address, refused at MAIL", facts.no_address()),
+        ("all in the logs", facts.counts.messages),
+        ("would pass", passed),
+        ("would be refused", would),
+        ("DNS errors", failed),
+        ("not an address, refused at MAIL", facts.no_address()),
     ] {
         table.add_row([name.to_owned(), volume.taken.to_string(), volume.refused.to_string()]);
     }
@@ -88,15 +88,21 @@ pub(super) fn text(facts: &ReplayFacts<'_>, top: usize, colour: Colour) -> Strin
     if !kinds.is_empty() {
         line(&mut text, &format!("\n{}", colour.bold("What would be refused, and why")));
         line(&mut text, &kinds_table(&kinds));
-        line(&mut text, &format!("\n{}", colour.bold("By sender domain, most mail that Postfix took first")));
-        list(&mut text, &rows, top, "--top");
-    }
-    if !troubles.is_empty() {
         line(
             &mut text,
-            &format!("\n{}", colour.bold("DNS in trouble: nothing is known of these, try again later")),
+            &format!(
+                "\n{}",
+                colour.bold("By sender domain, those with the most mail that Postfix accepted first")
+            ),
         );
-        list(&mut text, &trouble_rows, top, "--top");
+        list(&mut text, &rows, top, "--top");
+    }
+    if !dns_errors.is_empty() {
+        line(
+            &mut text,
+            &format!("\n{}", colour.bold("DNS errors: no result for these senders, try again later")),
+        );
+        list(&mut text, &error_rows, top, "--top");
     }
     let (_, exempt) = shown(&rows, top);
     if !exempt.is_empty() {
@@ -106,7 +112,7 @@ pub(super) fn text(facts: &ReplayFacts<'_>, top: usize, colour: Colour) -> Strin
     text.push('\n');
     LIMITS.iter().for_each(|limit| line(&mut text, limit));
     if facts.interrupted {
-        line(&mut text, "Interrupted: this is what was judged until then.");
+        line(&mut text, "The run was interrupted; this is the result until then.");
     }
     for problem in &facts.problems {
         line(&mut text, &format!("Incomplete: {problem}"));
@@ -114,15 +120,15 @@ pub(super) fn text(facts: &ReplayFacts<'_>, top: usize, colour: Colour) -> Strin
     text
 }
 
-/// What the logs were.
-fn read(text: &mut String, facts: &ReplayFacts<'_>) {
+/// Facts about the logs.
+fn logs(text: &mut String, facts: &ReplayFacts<'_>) {
     let counts = &facts.counts;
     let Counts { lines, postfix, foreign, unreadable, .. } = counts;
     line(
         text,
         &format!(
-            "{lines} lines: {postfix} of Postfix, {foreign} of other programs, {unreadable} can't be read. {} different \
-             senders, {} questions to DNS, {:.1} s.",
+            "{lines} lines: {postfix} of Postfix, {foreign} of other programs, {unreadable} unreadable. {} different \
+             senders, {} DNS queries, {:.1} s.",
             facts.judged.senders,
             facts.judged.questions,
             facts.took.as_secs_f64(),
@@ -140,6 +146,6 @@ fn read(text: &mut String, facts: &ReplayFacts<'_>) {
         ),
     );
     for sample in &counts.unreadable_samples {
-        line(text, &format!("Can't be read: {sample}"));
+        line(text, &format!("Unreadable: {sample}"));
     }
 }

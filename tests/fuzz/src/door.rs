@@ -8,17 +8,15 @@
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rmxd::config::{self, Flags, Settings};
 use rmxd::dns::Dns;
-use rmxd::door::Door;
-use rmxd::gate::Gate;
+use rmxd::door::SmtpDoor;
 use rmxd::message::header::{self, Field};
-use rmxd::relay::{NextHop, Relay};
-use rmxd::reverse_mx::ReverseMx;
+use rmxd::relay::NextHop;
 use rmxd::smtp::address::{Domain, DomainName, ReversePath};
 use rmxd::smtp::transparency::unstuffed;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -93,24 +91,15 @@ fn fresh_address() -> Ipv4Addr {
     Ipv4Addr::new(127, a, b, c.clamp(1, 254))
 }
 
-fn door(settings: u8, relay: SocketAddr) -> Door {
+fn door(settings: u8, relay: SocketAddr) -> SmtpDoor {
     static LOADED: OnceLock<Settings> = OnceLock::new();
-    let loaded = LOADED.get_or_init(load);
-    let mut door = loaded.door.clone();
+    let mut loaded = LOADED.get_or_init(load).clone();
     if settings & 1 != 0 {
-        door.bare_newline = rmxd::smtp::framing::BareNewline::Normalize;
+        loaded.door.bare_newline = rmxd::smtp::framing::BareNewline::Normalize;
     }
-    let mut hop = loaded.relay.clone();
-    hop.next_hop = NextHop::Smtp { host: relay.ip().to_string(), port: relay.port() };
+    loaded.relay.next_hop = NextHop::Smtp { host: relay.ip().to_string(), port: relay.port() };
     let dns = Dns::new(loaded.dns.clone()).unwrap();
-    let reverse_mx = ReverseMx::new(dns, loaded.reverse_mx.clone());
-    Door {
-        settings: Arc::new(door),
-        session: Arc::new(loaded.session.clone()),
-        gate: Gate::new(loaded.gate.clone(), reverse_mx, Duration::from_secs(5)),
-        relay: Relay::new(hop),
-        tls: None,
-    }
+    rmxd::daemon::door_over(dns, &loaded).unwrap()
 }
 
 /// Small limits, a name server to which no packet can be sent, and exempt senders.

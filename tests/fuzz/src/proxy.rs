@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use rmxd::server::proxy::parse;
+use rmxd::net::proxy::parse;
 
 /// What is held at the very most (the header itself may have 536 octets).
 const MOST: usize = 536;

@@ -148,7 +148,7 @@ async fn too_many_requests_are_told_when_to_come_again() {
     for answer in refused {
         assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1, "{answer:?}");
         assert!(
-            answer.json()["detail"].as_str().unwrap().starts_with("what asks DNS is bounded"),
+            answer.json()["detail"].as_str().unwrap().starts_with("requests that query DNS are limited"),
             "{answer:?}"
         );
     }

@@ -165,14 +165,14 @@ async fn without_a_history_that_is_said_and_what_is_wrong_is_named() {
     let site = Site::remembering(KEPT).await;
     for (target, status, detail) in [
         ("/api/v1/decisions?limit=0", 400, "limit: \"0\" must be a number from 1 to 1000"),
-        ("/api/v1/decisions?before=x", 400, "before: \"x\" is not a place in the history"),
+        ("/api/v1/decisions?before=x", 400, "before: \"x\" is not a position in the history"),
         ("/api/v1/decisions?verdict=maybe", 400, "verdict: \"maybe\" is not allowed: accept, defer, reject"),
         ("/api/v1/decisions?client=me", 400, "client: \"me\" is neither an address nor a network"),
         ("/api/v1/decisions/4KXN7Q2M", 404, "no decision \"4KXN7Q2M\" is kept"),
         ("/api/v1/decisions/%3Cb%3E", 404, "no decision \"<b>\" is kept"),
         ("/api/v1/top?minutes=1441", 400, "minutes: \"1441\" must be a number from 1 to 1440"),
         ("/api/v1/would?would=false", 400, "\"would\": is not a parameter"),
-        ("/ui/nothing.js", 404, "\"nothing.js\" is no part of the page"),
+        ("/ui/nothing.js", 404, "the page has no file \"nothing.js\""),
     ] {
         let answer = Request::get(target).send(site.admin).await;
         let said = answer.json()["detail"].as_str().unwrap().to_owned();

@@ -128,8 +128,7 @@ async fn the_plot_keeps_its_focus_and_a_late_sum_is_told_only_where_it_stands() 
            ? Promise.reject(new DOMException('late', 'TimeoutError')) : ask(url, options);",
     )
     .await;
-    page.until("document.querySelector('.since').textContent === 'not known now: no answer within 10 s'")
-        .await;
+    page.until("document.querySelector('.since').textContent === 'unknown: no answer within 10 s'").await;
     site.traffic(1).await;
     page.until(&format!("{LIVE} && {ROWS} === 16")).await;
     assert_eq!(page.text("document.getElementById('gone').hidden").await, "true");

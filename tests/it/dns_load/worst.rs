@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rmxd::config::{DRAIN, Flags, load};
+use rmxd::daemon::gate_over;
 use rmxd::dns::{Clock, Dns};
 use rmxd::gate::Gate;
 use rmxd::policy::finding::Finding;
-use rmxd::reverse_mx::ReverseMx;
 use rmxd::smtp::address::{ForwardPath, ReversePath};
 
 use super::responder::{Answer, Responder, Type};
@@ -64,11 +64,8 @@ pub(super) fn gate(profile: &str, dns: SocketAddr) -> Arc<Gate> {
     let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let loaded = load(Some(&path), [], &Flags { set, drain: DRAIN });
     let settings = loaded.unwrap_or_else(|problems| panic!("{profile}: {problems:?}")).settings;
-    let mut asked = settings.dns.clone();
-    asked.servers = vec![dns];
-    let dns = Dns::with_clock(asked, Clock::running()).unwrap();
-    let deadline = settings.dns.timeout * 3;
-    Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx), deadline)
+    let dns = rmxd::dns::Settings { servers: vec![dns], ..settings.dns.clone() };
+    gate_over(Dns::with_clock(dns, Clock::running()).unwrap(), &settings).unwrap()
 }
 
 /// A field with one address at each domain; none without a domain.

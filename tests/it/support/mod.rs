@@ -15,11 +15,8 @@ use std::sync::Arc;
 
 use rmxd::config::{DRAIN, Flags, Settings, load};
 use rmxd::dns::{Clock, Dns};
-use rmxd::door::Door;
+use rmxd::door::SmtpDoor;
 use rmxd::gate::Gate;
-use rmxd::relay::Relay;
-use rmxd::reverse_mx::ReverseMx;
-use rmxd::tls::Acceptor;
 
 /// What differs from the built-in defaults: clients of the tests stand on loopback, and nobody waits for long.
 const BASE: [(&str, &str); 4] = [
@@ -40,24 +37,20 @@ pub(crate) fn settings<'a>(lines: impl IntoIterator<Item = &'a str>) -> Settings
     loaded.unwrap_or_else(|problems| panic!("{problems:?}")).settings
 }
 
-/// A gate with a cache of its own that asks this name server.
-pub(crate) fn gate(settings: &Settings, dns: SocketAddr, clock: Clock) -> Arc<Gate> {
-    let mut asked = settings.dns.clone();
-    asked.servers = vec![dns];
-    let dns = Dns::with_clock(asked, clock).unwrap();
-    let deadline = settings.dns.timeout * 3;
-    Gate::new(settings.gate.clone(), ReverseMx::new(dns, settings.reverse_mx.clone()), deadline)
+/// A gate with a cache of its own over this name server.
+pub(crate) fn gate(settings: &Settings, server: SocketAddr, clock: Clock) -> Arc<Gate> {
+    rmxd::daemon::gate_over(dns(settings, server, clock), settings).unwrap()
 }
 
-/// A door before a gate of its own, with the next hop that the settings name.
-pub(crate) fn door(settings: &Settings, dns: SocketAddr) -> Door {
-    Door {
-        settings: Arc::new(settings.door.clone()),
-        session: Arc::new(settings.session.clone()),
-        gate: gate(settings, dns, Clock::running()),
-        relay: Relay::new(settings.relay.clone()),
-        tls: settings.tls.clone().map(|tls| Acceptor::load(tls).unwrap()),
-    }
+/// A door before a gate of its own, with the next hop of the settings.
+pub(crate) fn door(settings: &Settings, server: SocketAddr) -> SmtpDoor {
+    rmxd::daemon::door_over(dns(settings, server, Clock::running()), settings).unwrap()
+}
+
+/// A resolver with a cache of its own over this name server.
+pub(crate) fn dns(settings: &Settings, server: SocketAddr, clock: Clock) -> Dns {
+    let dns = rmxd::dns::Settings { servers: vec![server], ..settings.dns.clone() };
+    Dns::with_clock(dns, clock).unwrap()
 }
 
 /// The files with this ending in a folder below `tests/it`, by name.

@@ -10,14 +10,14 @@ fn ip(text: &str) -> IpAddr {
 
 /// The event of a line of this program.
 fn event<'a>(line: &'a str) -> Event<'a> {
-    match read(line) {
+    match parse(line) {
         Line::Postfix(_, entry) => entry.event,
         other => panic!("{line}: {other:?}"),
     }
 }
 
 #[test]
-fn who_wrote_a_line_is_read_from_any_time_stamp_and_name() {
+fn the_process_is_parsed_with_any_time_stamp_and_name() {
     let rows = [
         ("Nov 23 12:00:00 mx postfix/smtpd[12]: x", "Nov 23 12:00:00", "mx", "postfix", false),
         ("Nov  3 02:00:00 mx postfix/smtpd[12]: x", "Nov  3 02:00:00", "mx", "postfix", false),
@@ -57,7 +57,7 @@ fn who_wrote_a_line_is_read_from_any_time_stamp_and_name() {
         ),
     ];
     for (line, stamp, host, instance, submission) in rows {
-        let Line::Postfix(its_stamp, entry) = read(line) else { panic!("{line}: {:?}", read(line)) };
+        let Line::Postfix(its_stamp, entry) = parse(line) else { panic!("{line}: {:?}", parse(line)) };
         assert_eq!(
             (its_stamp, entry.host, entry.instance, entry.submission),
             (stamp, host, instance, submission),
@@ -68,7 +68,7 @@ fn who_wrote_a_line_is_read_from_any_time_stamp_and_name() {
 }
 
 #[test]
-fn other_programs_are_told_from_lines_that_cannot_be_read() {
+fn lines_of_other_programs_are_not_unreadable_lines() {
     let rows = [
         ("Nov 23 12:00:00 mx sshd[1]: Connection from x", Line::Foreign),
         ("Nov 23 12:00:00 mx dovecot: imap-login: x", Line::Foreign),
@@ -92,27 +92,27 @@ fn other_programs_are_told_from_lines_that_cannot_be_read() {
         ("Nov 23 12:00:00 mx postfix/qmgr[1]: 4F2A1B3C: from=<a@b.test", Line::Unreadable),
     ];
     for (line, expected) in rows {
-        assert_eq!(read(line), expected, "{line}");
+        assert_eq!(parse(line), expected, "{line}");
     }
 }
 
 #[test]
-fn a_message_that_is_taken_is_told_by_smtpd_and_qmgr() {
+fn an_accepted_message_has_lines_of_smtpd_and_qmgr() {
     let begin = |id, client: &str, origin| Event::Begin { id, client: ip(client), origin };
     let rows = [
         (
             "smtpd[1]: 4F2A1B3C5D: client=mail.a.test[192.0.2.1]",
-            begin(Some("4F2A1B3C5D"), "192.0.2.1", Origin::Elsewhere),
+            begin(Some("4F2A1B3C5D"), "192.0.2.1", Origin::External),
         ),
         (
             "smtpd[1]: 3yQbzy4fPSzbkw: client=unknown[2001:db8::1]",
-            begin(Some("3yQbzy4fPSzbkw"), "2001:db8::1", Origin::Elsewhere),
+            begin(Some("3yQbzy4fPSzbkw"), "2001:db8::1", Origin::External),
         ),
         (
             "smtpd[1]: 4F2A1B3C5D: client=a.test[::ffff:192.0.2.1]:4711",
-            begin(Some("4F2A1B3C5D"), "192.0.2.1", Origin::Elsewhere),
+            begin(Some("4F2A1B3C5D"), "192.0.2.1", Origin::External),
         ),
-        ("smtpd[1]: NOQUEUE: client=a.test[192.0.2.1]", begin(None, "192.0.2.1", Origin::Elsewhere)),
+        ("smtpd[1]: NOQUEUE: client=a.test[192.0.2.1]", begin(None, "192.0.2.1", Origin::External)),
         (
             "smtpd[1]: 4F2A1B3C5D: client=a.test[192.0.2.1], sasl_method=PLAIN, sasl_username=ann",
             begin(Some("4F2A1B3C5D"), "192.0.2.1", Origin::Authenticated),
@@ -157,7 +157,7 @@ fn a_message_that_is_taken_is_told_by_smtpd_and_qmgr() {
 }
 
 #[test]
-fn a_refusal_is_told_with_its_client_sender_and_helo() {
+fn a_refusal_has_client_sender_and_helo() {
     let refused = |client: Option<&str>, sender, helo| Event::Refused {
         id: None,
         client: client.map(ip),
@@ -249,25 +249,25 @@ fn a_refusal_is_told_with_its_client_sender_and_helo() {
 
 proptest! {
     #[test]
-    fn no_line_is_too_strange(line in ".{0,200}") {
-        read(&line);
+    fn any_line_is_parsed_without_a_panic(line in ".{0,200}") {
+        parse(&line);
     }
 
     #[test]
-    fn nothing_behind_a_good_beginning_is_too_strange(
+    fn any_text_after_a_valid_beginning_is_parsed_without_a_panic(
         program in "(smtpd|postscreen|qmgr|cleanup)",
         start in "(NOQUEUE: |4F2A1B3C5D: |)(reject: |milter-reject: |client=|from=<|proxy-accept: |)(RCPT from |header |)",
         middle in "[\\[\\]<>;:=, a-z0-9é]{0,60}",
         end in "(; from=<|>|> to=<|helo=<|sasl_username=<|, size=|\\]|)",
         rest in ".{0,30}",
     ) {
-        read(&format!("Nov 23 12:00:00 mx postfix/{program}[1]: {start}{middle}{end}{rest}"));
+        parse(&format!("Nov 23 12:00:00 mx postfix/{program}[1]: {start}{middle}{end}{rest}"));
     }
 
     #[test]
-    fn what_is_cut_off_anywhere_is_read_or_not_and_that_is_all(at in 0usize..200) {
+    fn a_line_cut_anywhere_is_parsed_without_a_panic(at in 0usize..200) {
         let line = "Nov 23 12:00:00 mx postfix/smtpd[1]: NOQUEUE: reject: RCPT from a.test[192.0.2.1]: 450 4.7.1 <h>: no; \
                     from=<a@b.test> to=<c@d.test> proto=ESMTP helo=<h.test>";
-        read(line.get(..at).unwrap_or(line));
+        parse(line.get(..at).unwrap_or(line));
     }
 }

@@ -72,7 +72,7 @@ fn the_recipients_of_a_refused_message_are_one_attempt() {
 }
 
 #[test]
-fn what_comes_from_ones_own_users_or_back_from_a_filter_is_left_out() {
+fn mail_of_authenticated_users_and_from_a_filter_is_left_out() {
     let (senders, counts) = read_lines(&[
         "postfix/submission/smtpd[1]: 4F2A1B3C01: client=a[192.0.2.1]",
         "postfix/qmgr[9]: 4F2A1B3C01: from=<a@a.test>, size=1, nrcpt=1 (queue active)",
@@ -91,7 +91,7 @@ fn what_comes_from_ones_own_users_or_back_from_a_filter_is_left_out() {
 }
 
 #[test]
-fn a_message_that_is_refused_at_its_end_was_not_taken() {
+fn a_message_refused_after_its_content_does_not_count_as_accepted() {
     let (senders, _) = read_lines(&[
         "postfix/smtpd[1]: 4F2A1B3C01: client=a[192.0.2.1]",
         "postfix/smtpd[1]: 4F2A1B3C01: reject: RCPT from a[192.0.2.1]: 550 x; from=<a@a.test> to=<c@d> proto=ESMTP helo=<h>",
@@ -103,7 +103,7 @@ fn a_message_that_is_refused_at_its_end_was_not_taken() {
 }
 
 #[test]
-fn what_cannot_be_read_is_counted_and_shown_escaped() {
+fn unreadable_lines_are_counted_and_shown_escaped() {
     let mut mail = Mail::new(1000);
     mail.line(b"\x1b[2Jrubbish\xff");
     mail.line(b"Nov 23 12:00:00 mx sshd[1]: hello");

@@ -1,33 +1,22 @@
 //! What servers do wrong, octet by octet, and what is made of it.
 
-use std::time::Duration;
-
-use futures_util::future::join_all;
-use tokio::time::Instant;
-
 use super::raw_server::{
-    MX_DATA, Manner, Query, RawServer, Reaction, denied, found, has_edns, head, question_end, record,
+    Behaviour, MX_DATA, Query, RawServer, Reaction, denied, found, has_edns, head, question_end, record,
     soa_data, truncated,
 };
-use super::test_server::settings;
 use super::*;
-use crate::evidence::RecordType;
-use crate::smtp::address::DomainName;
 
-const CLIENT: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-const SECOND: Duration = Duration::from_secs(1);
-
-fn dns(server: &RawServer, timeout: Duration) -> Dns {
+pub(super) fn dns(server: &RawServer, timeout: Duration) -> Dns {
     Dns::with_clock(Settings { timeout, ..settings(&[server.address()]) }, Clock::standing()).unwrap()
 }
 
-async fn mx(dns: &Dns, name: &str) -> Evidence {
+async fn evidence(dns: &Dns, name: &str) -> Evidence {
     let question = Question { name: DomainName::parse(name).unwrap().into(), rtype: RecordType::Mx };
     dns.ask(question, &Account::new(CLIENT, Budget::of(u32::MAX), Urgency::Refuses)).await.evidence
 }
 
-async fn said(dns: &Dns, name: &str) -> String {
-    mx(dns, name).await.answer.to_string()
+pub(super) async fn said(dns: &Dns, name: &str) -> String {
+    evidence(dns, name).await.answer.to_string()
 }
 
 /// A question's answer with some octets of it changed.
@@ -95,47 +84,47 @@ const ANSWERS: [(&str, Reaction, &str, &str); 24] = [
     (
         "another name",
         |query| changed(&denied(query.octets), |answer| answer[13] = b'x'),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "another type",
         |query| changed(&denied(query.octets), |answer| answer[question_end(query.octets) - 3] = 28),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "another class",
         |query| changed(&denied(query.octets), |answer| answer[question_end(query.octets) - 1] = 3),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "a question",
         |query| changed(&denied(query.octets), |answer| answer[2] &= 0x7F),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
-    ("the question itself", |query| Some(query.octets.to_vec()), "time-out", "broken answer"),
+    ("the question itself", |query| Some(query.octets.to_vec()), "timeout", "broken answer"),
     (
         "NOTIFY",
         |query| changed(&denied(query.octets), |answer| answer[2] |= 4 << 3),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "UPDATE",
         |query| changed(&found(query.octets), |answer| answer[2] |= 5 << 3),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
     (
         "two questions",
         |query| changed(&denied(query.octets), |answer| answer[5] = 2),
-        "time-out",
+        "timeout",
         "broken answer",
     ),
-    ("another id", |query| changed(&denied(query.octets), |answer| answer[1] ^= 1), "time-out", "time-out"),
+    ("another id", |query| changed(&denied(query.octets), |answer| answer[1] ^= 1), "timeout", "timeout"),
     (
         "records of another name",
         |query| {
@@ -182,9 +171,9 @@ fn without_question(answer: &mut Vec<u8>) {
 }
 
 #[tokio::test]
-async fn only_a_response_with_the_very_question_says_that_something_is_there_or_not() {
+async fn only_a_response_with_the_very_question_proves_presence_or_absence() {
     let rows = ANSWERS.iter().map(|(what, reaction, expected, _)| async move {
-        let server = RawServer::start(*reaction, Manner::Serve).await;
+        let server = RawServer::start(*reaction, Behaviour::Serve).await;
         let dns = dns(&server, SECOND / 2);
         assert_eq!(said(&dns, "name-to-be-asked-for.test").await, *expected, "{what}");
     });
@@ -229,11 +218,11 @@ async fn a_time_to_live_with_the_top_bit_is_zero() {
         ("e.test", 5, 5),
     ];
     for (reaction, negative) in [(positive, false), (by_soa, true), (by_minimum, true)] {
-        let server = RawServer::start(reaction, Manner::Serve).await;
+        let server = RawServer::start(reaction, Behaviour::Serve).await;
         let dns = dns(&server, SECOND);
         for (name, found, absent) in rows {
             let expected = Duration::from_secs(if negative { absent } else { found });
-            assert_eq!(mx(&dns, name).await.ttl_left, expected, "{name}");
+            assert_eq!(evidence(&dns, name).await.ttl_left, expected, "{name}");
         }
     }
 }
@@ -269,7 +258,7 @@ fn with_edns(server: &RawServer) -> Vec<bool> {
 #[tokio::test]
 async fn a_server_without_edns_is_asked_without_and_that_is_remembered_for_a_while() {
     for (what, reaction) in WITHOUT_EDNS {
-        let server = RawServer::start(reaction, Manner::Serve).await;
+        let server = RawServer::start(reaction, Behaviour::Serve).await;
         let dns = dns(&server, SECOND);
         assert_eq!(said(&dns, "one.test").await, "10 m.test", "{what}");
         assert_eq!(with_edns(&server), [true, false], "{what}");
@@ -289,7 +278,7 @@ async fn one_question_that_a_server_can_not_read_does_not_cost_it_edns() {
         let odd = query.octets[13].eq_ignore_ascii_case(&b'o');
         Some(if odd { head(query.octets, 1, 0, 0) } else { found(query.octets) })
     };
-    let server = RawServer::start(reaction, Manner::Serve).await;
+    let server = RawServer::start(reaction, Behaviour::Serve).await;
     let dns = dns(&server, SECOND);
     assert_eq!(said(&dns, "odd.test").await, "broken answer");
     // `failover` asks a server twice only where it was silent
@@ -305,121 +294,14 @@ async fn a_server_without_edns_gives_long_answers_over_tcp() {
         (false, false) => Some(truncated(query.octets)),
         (true, false) => Some(found(query.octets)),
     };
-    let server = RawServer::start(reaction, Manner::Serve).await;
+    let server = RawServer::start(reaction, Behaviour::Serve).await;
     let dns = dns(&server, SECOND);
     assert_eq!(said(&dns, "one.test").await, "10 m.test");
     assert_eq!(with_edns(&server), [true, false, false]);
 }
 
-/// UDP says that TCP is the way; names that begin with `s` are never answered there.
-const LONG: Reaction = |query| match query.tcp {
-    false => Some(truncated(query.octets)),
-    true if query.octets[13].eq_ignore_ascii_case(&b's') => None,
-    true => Some(found(query.octets)),
-};
-
-async fn all_said(dns: &Dns, names: impl Iterator<Item = String>) -> Vec<String> {
-    join_all(names.map(|name| async move { said(dns, &name).await })).await
-}
-
-#[tokio::test]
-async fn long_answers_come_over_connections_that_are_used_again_and_side_by_side() {
-    let server = RawServer::start(LONG, Manner::Serve).await;
-    let dns = dns(&server, SECOND * 2);
-    for nth in 0..20 {
-        assert_eq!(said(&dns, &format!("n{nth}.test")).await, "10 m.test");
-    }
-    assert_eq!(server.connections(), 1);
-    let many = all_said(&dns, (0..100).map(|nth| format!("many{nth}.test"))).await;
-    assert_eq!(many, vec!["10 m.test"; 100]);
-    assert!((2..=8).contains(&server.connections()), "{}", server.connections());
-}
-
-#[tokio::test]
-async fn a_server_that_answers_one_question_after_the_other_is_asked_on_several_connections() {
-    let server = RawServer::start(LONG, Manner::Serial(SECOND / 5)).await;
-    let dns = dns(&server, SECOND * 4);
-    let began = Instant::now();
-    let many = all_said(&dns, (0..8).map(|nth| format!("n{nth}.test"))).await;
-    assert_eq!(many, vec!["10 m.test"; 8]);
-    assert!(began.elapsed() < SECOND, "one after the other takes 1.6 s: {:?}", began.elapsed());
-    assert_eq!(server.connections(), 8);
-}
-
-#[tokio::test]
-async fn a_connection_that_falls_silent_costs_no_answer_and_is_used_no_more() {
-    let server = RawServer::start(LONG, Manner::FallSilentAfter(3)).await;
-    let dns = dns(&server, SECOND);
-    for nth in 0..10 {
-        assert_eq!(said(&dns, &format!("n{nth}.test")).await, "10 m.test", "{nth}");
-    }
-    assert_eq!(server.connections(), 4);
-    // the questions that waited with it ask again as well
-    let many = all_said(&dns, (0..30).map(|nth| format!("many{nth}.test"))).await;
-    assert_eq!(many.iter().filter(|said| *said == "10 m.test").count(), 30);
-}
-
-#[tokio::test]
-async fn a_server_that_accepts_and_is_silent_is_a_time_out_each_time_on_a_new_connection() {
-    let server = RawServer::start(LONG, Manner::Silent).await;
-    let dns = dns(&server, SECOND / 2);
-    let began = Instant::now();
-    assert_eq!(said(&dns, "one.test").await, "time-out");
-    assert!(began.elapsed() < SECOND);
-    let before = server.connections();
-    assert_eq!(said(&dns, "two.test").await, "time-out");
-    assert!(server.connections() > before);
-    assert_eq!(all_said(&dns, (0..20).map(|nth| format!("n{nth}.test"))).await, vec!["time-out"; 20]);
-}
-
-#[tokio::test]
-async fn a_server_that_closes_each_connection_after_an_answer_answers_all() {
-    let server = RawServer::start(LONG, Manner::CloseAfter(1)).await;
-    let dns = dns(&server, SECOND * 4);
-    for nth in 0..5 {
-        assert_eq!(said(&dns, &format!("n{nth}.test")).await, "10 m.test");
-    }
-    let many = all_said(&dns, (0..40).map(|nth| format!("many{nth}.test"))).await;
-    assert_eq!(many, vec!["10 m.test"; 40]);
-}
-
-#[tokio::test]
-async fn a_server_that_closes_idle_connections_answers_the_next_question_on_a_new_one() {
-    let server = RawServer::start(LONG, Manner::CloseIdle(SECOND / 20)).await;
-    let dns = dns(&server, SECOND * 2);
-    for nth in 0..4 {
-        assert_eq!(said(&dns, &format!("n{nth}.test")).await, "10 m.test");
-        server.closes(nth + 1).await;
-    }
-    assert_eq!(server.connections(), 4);
-}
-
-#[tokio::test]
-async fn a_server_that_closes_without_an_answer_is_trouble_at_once() {
-    let server = RawServer::start(LONG, Manner::Close).await;
-    let dns = dns(&server, SECOND * 4);
-    let began = Instant::now();
-    assert_eq!(said(&dns, "one.test").await, "broken answer");
-    assert!(began.elapsed() < SECOND * 2);
-}
-
-#[tokio::test]
-async fn a_question_that_takes_long_does_not_cost_others_their_connection() {
-    let server = RawServer::start(LONG, Manner::Serve).await;
-    let dns = dns(&server, SECOND * 2);
-    let others = async {
-        for nth in 0..40 {
-            assert_eq!(said(&dns, &format!("n{nth}.test")).await, "10 m.test");
-            tokio::time::sleep(SECOND / 20).await;
-        }
-    };
-    let (slow, ()) = tokio::join!(said(&dns, "silent.test"), others);
-    assert_eq!(slow, "time-out");
-    assert!(server.connections() <= 4, "{}", server.connections());
-}
-
 #[test]
-fn only_a_server_on_this_machine_is_believed_what_dnssec_proves() {
+fn only_a_server_on_this_machine_may_prove_by_dnssec() {
     let rows = [
         ("127.0.0.1", true),
         ("127.0.0.53", true),
@@ -431,14 +313,14 @@ fn only_a_server_on_this_machine_is_believed_what_dnssec_proves() {
     ];
     for (address, expected) in rows {
         let server = SocketAddr::new(address.parse().unwrap(), 53);
-        assert_eq!(super::resolver::Upstream::new(server).is_trusted(), expected, "{address}");
+        assert_eq!(upstream::Upstream::new(server).is_trusted(), expected, "{address}");
     }
 }
 
 #[tokio::test]
 async fn the_answer_of_a_server_that_sets_ad_is_proven_only_where_it_was_asked_for() {
     let reaction: Reaction = |query| changed(&denied(query.octets), |answer| answer[3] |= 0x20);
-    let server = RawServer::start(reaction, Manner::Serve).await;
+    let server = RawServer::start(reaction, Behaviour::Serve).await;
     let dns = dns(&server, SECOND);
     assert_eq!(said(&dns, "gone.test").await, "NXDOMAIN");
     let asked = server.seen();

@@ -25,7 +25,7 @@ pub(super) struct Query<'a> {
 
 /// How connections are treated.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Manner {
+pub(super) enum Behaviour {
     /// As they should.
     Serve,
     /// Accepted, and nothing else ever happens.
@@ -58,16 +58,16 @@ struct Counts {
 
 impl RawServer {
     /// Reacts over UDP and TCP alike.
-    pub(super) async fn start(reaction: Reaction, manner: Manner) -> Self {
+    pub(super) async fn start(reaction: Reaction, manner: Behaviour) -> Self {
         Self::launch(reaction, reaction, manner).await
     }
 
     /// Over UDP it says that TCP is the way.
     pub(super) async fn over_tcp(reaction: Reaction) -> Self {
-        Self::launch(TRUNCATED, reaction, Manner::Serve).await
+        Self::launch(TRUNCATED, reaction, Behaviour::Serve).await
     }
 
-    async fn launch(over_udp: Reaction, reaction: Reaction, manner: Manner) -> Self {
+    async fn launch(over_udp: Reaction, reaction: Reaction, manner: Behaviour) -> Self {
         let (udp, tcp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
@@ -119,7 +119,7 @@ impl RawServer {
         self.counts.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until it has closed so many.
+    /// Waits until the server has closed so many connections.
     pub(super) async fn closes(&self, count: usize) {
         while self.counts.closed.load(Ordering::SeqCst) < count {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -127,24 +127,24 @@ impl RawServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, reaction: Reaction, manner: Manner, counts: &Counts) {
+async fn serve(mut stream: TcpStream, reaction: Reaction, manner: Behaviour, counts: &Counts) {
     let mut answered = 0;
     loop {
         match manner {
-            Manner::Close => return,
-            Manner::Silent => return std::future::pending().await,
-            Manner::FallSilentAfter(most) if answered >= most => return std::future::pending().await,
-            Manner::CloseAfter(most) if answered >= most => return,
+            Behaviour::Close => return,
+            Behaviour::Silent => return std::future::pending().await,
+            Behaviour::FallSilentAfter(most) if answered >= most => return std::future::pending().await,
+            Behaviour::CloseAfter(most) if answered >= most => return,
             _ => {}
         }
-        let limit = if let Manner::CloseIdle(limit) = manner { limit } else { Duration::from_secs(600) };
+        let limit = if let Behaviour::CloseIdle(limit) = manner { limit } else { Duration::from_secs(600) };
         let Ok(Ok(length)) = timeout(limit, stream.read_u16()).await else { return };
         let mut octets = vec![0; length.into()];
         if stream.read_exact(&mut octets).await.is_err() {
             return;
         }
         counts.seen.lock().unwrap().push(octets.clone());
-        if let Manner::Serial(time) = manner {
+        if let Behaviour::Serial(time) = manner {
             tokio::time::sleep(time).await;
         }
         if let Some(answer) = reaction(&Query { octets: &octets, tcp: true }) {

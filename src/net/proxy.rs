@@ -1,9 +1,9 @@
-//! The PROXY header, versions 1 and 2 (HAProxy's specification): whom a load balancer speaks for. The only file that
-//! names proxy-header.
+//! The PROXY header, versions 1 and 2 (HAProxy's specification), which names the client of a load balancer. The only file
+//! that names proxy-header.
 //!
-//! Only connections from `trusted.proxy` come here, and there the header is required: without a valid one the
+//! Only connections from `trusted.proxy` are read here, and they must begin with the header: without a valid one the
 //! connection is closed, since the proxy's own address must never be judged as a client's by mistake. Exactly the
-//! header is taken from the socket, so that what the client itself said stays where it is.
+//! header is taken from the socket, so that the octets of the client stay in it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,35 +15,35 @@ use tokio::net::TcpStream;
 
 /// For the whole header; a proxy sends it at once.
 const WAIT: Duration = Duration::from_secs(5);
-/// Longest header: version 2 with IPv6 addresses and room for what else it may say (section 2.2 asks for 216, which
-/// Unix sockets need; TLV come on top).
+/// Longest header: version 2 with IPv6 addresses and room for more (section 2.2 wants 216 octets, for unix sockets; the
+/// TLV come on top).
 const MOST: usize = 536;
 /// Longest header of version 1 (section 2.1).
 const MOST_V1: usize = 107;
-/// How version 1 begins.
+/// The first octets of version 1.
 const V1: &[u8] = b"PROXY ";
-/// How version 2 begins.
+/// The first octets of version 2.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Why a connection from a trusted proxy can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum NoClient {
-    /// It is silent.
+    /// No header came in time.
     #[error("no PROXY header within {} s", WAIT.as_secs())]
     TimedOut,
-    /// What it says is no header, or not one of a stream.
+    /// Not a header, or not one of a stream.
     #[error("not a PROXY header")]
     Invalid,
-    /// It left.
+    /// The proxy closed the connection.
     #[error("the connection ended within the PROXY header")]
     Gone,
-    /// The system says no.
+    /// An error of the socket.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// The client that a proxy announces; the proxy itself where it speaks for nobody (LOCAL, UNKNOWN: health checks).
-pub(super) async fn client(stream: &mut TcpStream, proxy: SocketAddr) -> Result<SocketAddr, NoClient> {
+/// The client that a proxy announces; the proxy itself where it announces none (LOCAL, UNKNOWN: health checks).
+pub(crate) async fn client(stream: &mut TcpStream, proxy: SocketAddr) -> Result<SocketAddr, NoClient> {
     let read = tokio::time::timeout(WAIT, read(stream)).await;
     Ok(read.map_err(|_elapsed| NoClient::TimedOut)??.unwrap_or(proxy))
 }
@@ -72,13 +72,13 @@ async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoClient> {
 /// not complete.
 ///
 /// # Errors
-/// [`NoClient::Invalid`], whatever follows.
+/// [`NoClient::Invalid`]: more octets can't make it a header.
 pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoClient> {
     let begins = |with: &[u8]| octets.iter().zip(with).all(|(octet, wanted)| octet == wanted);
     if !begins(V1) && !begins(V2) {
         return Err(NoClient::Invalid);
     }
-    // Of version 1, only the line counts: what is found must not depend on how much of the rest has come.
+    // Of version 1, only the line counts: the result must not depend on how many octets behind it have arrived.
     let line_end = memchr::memchr(b'\n', octets).filter(|_| begins(V1)).map(|at| at + 1);
     let octets = octets.get(..line_end.unwrap_or(octets.len())).unwrap_or_default();
     let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
@@ -103,7 +103,7 @@ pub fn parse(octets: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, NoCli
     }
 }
 
-/// Whether a line is as section 2.1 has it; proxy-header is not as strict.
+/// Whether a line follows section 2.1; proxy-header is not as strict.
 fn is_plain_v1(header: &[u8], addressed: bool) -> bool {
     let Some(line) = header.strip_suffix(b"\r\n").filter(|_| header.len() <= MOST_V1) else {
         return false;
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_that_leaves_or_stays_silent_is_no_client() {
+    async fn a_proxy_that_closes_or_sends_nothing_announces_no_client() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (octets, leaves, expected) in [
             (&b"PROXY TCP4 192"[..], true, "the connection ended within the PROXY header"),

@@ -1,0 +1,26 @@
+//! The settings of all layers, resolved.
+
+use crate::smtp::address::DomainName;
+use crate::store::{greylist, history};
+use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// rmxd's own host name, also its authserv-id (RFC 8601 2.5).
+    pub hostname: DomainName,
+    pub session: session::Settings,
+    pub door: door::Settings,
+    pub gate: gate::Settings,
+    pub reverse_mx: reverse_mx::Settings,
+    /// `None` if no rule has the action `greylist`.
+    pub greylist: Option<greylist::Settings>,
+    /// `None` if decisions aren't kept.
+    pub history: Option<history::Settings>,
+    pub dns: dns::Settings,
+    pub relay: relay::Settings,
+    pub server: server::Settings,
+    pub admin: admin::Settings,
+    /// `None` if STARTTLS isn't offered.
+    pub tls: Option<tls::Settings>,
+    pub log: log::Settings,
+}

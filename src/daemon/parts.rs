@@ -1,0 +1,76 @@
+//! What new connections are served by: a start and a reload make the doors and the admin server's state from it alike.
+
+use std::time::SystemTime;
+
+use crate::admin;
+use crate::config::Settings;
+use crate::daemon::gate::{gate_over, gate_with_services, smtp_door};
+use crate::daemon::relay_probe::ProbedRelay;
+use crate::daemon::{StartError, auditor};
+use crate::dns::Dns;
+use crate::gate::Services;
+use crate::metrics::Metrics;
+use crate::net::Purpose;
+use crate::server::{self, Service};
+use crate::stats::Monitor;
+use crate::store::greylist::Greylist;
+use crate::store::history::History;
+use crate::tls::Acceptor;
+
+/// Settings and what was made by them. A reload makes new ones.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) settings: Settings,
+    pub(super) dns: Dns,
+    pub(super) relay: ProbedRelay,
+    pub(super) tls: Option<Acceptor>,
+    pub(super) greylist: Option<Greylist>,
+    pub(super) history: Option<History>,
+}
+
+/// What counts from the start to the end.
+#[derive(Debug)]
+pub(super) struct Observers {
+    pub(super) monitor: Monitor,
+    pub(super) metrics: Metrics,
+    pub(super) started: SystemTime,
+}
+
+impl Parts {
+    /// The doors.
+    pub(super) fn services(&self, observers: &Observers) -> Vec<Service> {
+        let services = Services {
+            greylist: self.greylist.clone(),
+            monitor: observers.monitor.clone(),
+            metrics: observers.metrics.clone(),
+            history: self.history.clone(),
+        };
+        let gate = gate_with_services(self.dns.clone(), &self.settings, services);
+        let smtp = smtp_door(&self.settings, gate, self.relay.relay.clone(), self.tls.clone());
+        vec![Service::new(Purpose::Smtp, self.settings.server.listen_smtp.clone(), smtp)]
+    }
+
+    /// What the admin server answers from.
+    ///
+    /// # Errors
+    /// As [`gate_over`] and [`auditor`].
+    pub(super) fn admin(
+        &self,
+        observers: &Observers,
+        server: server::Status,
+    ) -> Result<admin::State, StartError> {
+        let settings = &self.settings;
+        Ok(admin::State {
+            settings: settings.admin.clone(),
+            dns: self.dns.clone(),
+            relay: self.relay.relay.clone(),
+            server,
+            metrics: observers.metrics.clone(),
+            started: observers.started,
+            history: self.history.clone(),
+            hostname: settings.hostname.clone(),
+            gate: gate_over(self.dns.clone(), settings)?,
+            auditor: auditor(&self.dns, settings, true).map_err(StartError::Auditor)?,
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! The listeners of a start: those that the service manager passed, each for the door of its name, and those of our own.
+
+use crate::config::Settings;
+use crate::daemon::StartError;
+use crate::net::{Endpoint, Listener, Purpose};
+use crate::server;
+
+/// All listeners, by what serves them.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) doors: Vec<Listener>,
+    pub(super) admin: Vec<Listener>,
+}
+
+impl Sockets {
+    /// Binds what wasn't passed.
+    ///
+    /// # Errors
+    /// An endpoint can't be bound, or a passed socket is for a door that isn't there.
+    pub(super) fn open(settings: &Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
+        let (mut doors, mut admin) = (Vec::new(), Vec::new());
+        for listener in passed {
+            match listener.purpose() {
+                Purpose::Smtp => doors.push(listener),
+                Purpose::Admin => admin.push(listener),
+                purpose @ (Purpose::Milter | Purpose::Policy) => return Err(StartError::NoDoor(purpose)),
+            }
+        }
+        let doors = server::listeners(&settings.server, doors)?;
+        let wanted = settings.admin.listen.iter();
+        let missing: Vec<&Endpoint> =
+            wanted.filter(|wanted| admin.iter().all(|passed| passed.endpoint() != *wanted)).collect();
+        let passed: Vec<Endpoint> = admin.iter().map(|listener| listener.endpoint().clone()).collect();
+        require_token(&passed, settings)?;
+        for endpoint in missing {
+            admin.push(Listener::bind(Purpose::Admin, endpoint)?);
+        }
+        Ok(Self { doors, admin })
+    }
+}
+
+/// The rule of `listen.admin` for sockets that were passed: only this machine can connect, or there is a token.
+pub(super) fn require_token(admin: &[Endpoint], settings: &Settings) -> Result<(), StartError> {
+    match admin.iter().find(|endpoint| !endpoint.is_local()) {
+        Some(endpoint) if settings.admin.token.is_none() => Err(StartError::NoToken(endpoint.clone())),
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,87 @@
+//! The stores: opened, handed over by a reload, and written at the end.
+
+use std::io::ErrorKind;
+
+use tokio::task::spawn_blocking;
+
+use crate::config::Settings;
+use crate::daemon::StartError;
+use crate::daemon::parts::Parts;
+use crate::store::OpenError;
+use crate::store::greylist::Greylist;
+use crate::store::history::{History, WeakHistory};
+
+/// The stores that are open.
+#[derive(Debug, Default)]
+pub(super) struct Stores {
+    /// Stays open once it was opened: old sessions may still use it, and a later reload may want it again.
+    greylist: Option<Greylist>,
+    /// All that were opened: old sessions may still write there, and no other process can.
+    histories: Vec<WeakHistory>,
+}
+
+impl Stores {
+    /// The greylist of these settings: the one that is open, or one that is opened now.
+    pub(super) async fn greylist(&self, settings: &Settings) -> Result<Option<Greylist>, StartError> {
+        let Some(wanted) = settings.greylist.clone() else { return Ok(None) };
+        if let Some(open) = &self.greylist {
+            return Ok(Some(open.with_settings(wanted)));
+        }
+        let settings = wanted.clone();
+        let opened = spawn_blocking(move || Greylist::open(settings)).await;
+        match opened.map_err(StartError::StoreDied)? {
+            Ok(greylist) => Ok(Some(greylist)),
+            // The defaults greylist, and an operator who starts rmxd where it may not write may have no other need to
+            // write.
+            Err(OpenError::Io { path, error }) if may_not_write(&error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "the greylist is kept in memory only, a restart forgets it");
+                Greylist::in_memory(wanted).map(Some).map_err(StartError::Random)
+            }
+            Err(error) => Err(StartError::Greylist(error)),
+        }
+    }
+
+    /// The history of these settings: one that is open, or one that is opened now.
+    pub(super) async fn history(&self, settings: &Settings) -> Result<Option<History>, StartError> {
+        let Some(wanted) = settings.history.clone() else { return Ok(None) };
+        let open =
+            self.histories.iter().filter_map(WeakHistory::upgrade).find(|history| history.is_at(&wanted));
+        if open.is_some() {
+            return Ok(open);
+        }
+        let opened = spawn_blocking(move || History::open(&wanted)).await;
+        opened.map_err(StartError::StoreDied)?.map(Some).map_err(StartError::History)
+    }
+
+    /// The settings of the stores are in effect from now on, and what new sessions decide goes to them.
+    pub(super) fn take_over(&mut self, parts: &Parts) {
+        self.histories.retain(|before| before.upgrade().is_some());
+        if let (Some(history), Some(wanted)) = (&parts.history, &parts.settings.history) {
+            history.set_limits(wanted);
+            self.histories.push(history.downgrade());
+        }
+        if let Some(greylist) = &parts.greylist {
+            greylist.apply_expiry();
+            self.greylist = Some(greylist.clone());
+        }
+    }
+
+    /// Writes everything to disk, also of histories that only sessions from before a reload wrote to.
+    pub(super) async fn write(self) {
+        let Self { greylist, histories } = self;
+        if let Some(greylist) = greylist
+            && spawn_blocking(move || greylist.flush()).await.is_err()
+        {
+            tracing::error!("the greylist could not be written");
+        }
+        let settle = move || histories.iter().for_each(WeakHistory::wait_until_written);
+        if spawn_blocking(settle).await.is_err() {
+            tracing::error!("the history could not be written");
+        }
+    }
+}
+
+fn may_not_write(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}

@@ -1,0 +1,108 @@
+//! Which connections are served: within the limits, and behind a trusted proxy only with a PROXY header.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::metrics::Connection;
+use crate::net::permit::ConnectionPermit;
+use crate::net::{Purpose, Stream, proxy};
+use crate::server::service::AnyDoor;
+use crate::server::{Current, Settings, Shared};
+
+/// Why a connection is refused: for the metrics, and for the client.
+type Refusal = (Connection, &'static str);
+
+const STOPPING: Refusal = (Connection::Stopping, "is shutting down, try again later");
+const LIMIT: Refusal = (Connection::Limit, "too many connections, try again later");
+const CLIENT_LIMIT: Refusal =
+    (Connection::ClientLimit, "too many connections from your address, try again later");
+
+/// An accepted connection that is not served yet.
+struct Arrival {
+    /// What is in effect for it, to its end.
+    current: Arc<Current>,
+    purpose: Purpose,
+    stream: Stream,
+    /// At first the peer of the connection, then the client that a proxy announced.
+    client: SocketAddr,
+}
+
+impl Shared {
+    /// Serves an accepted connection if the limits allow it, else refuses it.
+    pub(super) fn admit(self: &Arc<Self>, purpose: Purpose, stream: Stream, peer: SocketAddr) {
+        let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let current = Arc::clone(&self.current.borrow());
+        let arrival = Arrival { current, purpose, stream, client };
+        match self.permit(&arrival.current.settings) {
+            Ok(permit) if arrival.is_from_proxy() => {
+                self.connections.spawn(Arc::clone(self).behind_proxy(arrival, permit));
+            }
+            Ok(permit) => self.within_total(arrival, permit),
+            Err(refusal) => self.refuse(arrival, refusal),
+        }
+    }
+
+    fn permit(&self, limits: &Settings) -> Result<ConnectionPermit, Refusal> {
+        if self.close.is_cancelled() {
+            return Err(STOPPING);
+        }
+        self.counts.permit(limits.connections).ok_or(LIMIT)
+    }
+
+    /// Reads the PROXY header; from then on the connection is the announced client's.
+    async fn behind_proxy(self: Arc<Self>, mut arrival: Arrival, permit: ConnectionPermit) {
+        let proxy = arrival.client;
+        let announced = match &mut arrival.stream {
+            Stream::Tcp(stream) => proxy::client(stream, proxy).await,
+            Stream::Unix(_) => Ok(proxy),
+        };
+        match announced {
+            Ok(client) => self.within_total(Arrival { client, ..arrival }, permit),
+            Err(error) => {
+                self.metrics.connection(Connection::NotAnnounced);
+                tracing::warn!(proxy = %proxy.ip(), %error, "closed: a trusted proxy must announce its client");
+            }
+        }
+    }
+
+    /// Serves a connection that is within the total, unless its client has too many. Gateways that name their clients by
+    /// XCLIENT have no limit of their own, and the peers of the other doors are no clients (contract 7.4).
+    fn within_total(self: &Arc<Self>, arrival: Arrival, permit: ConnectionPermit) {
+        let (limits, client) = (&arrival.current.settings, arrival.client.ip());
+        let permit = if arrival.purpose != Purpose::Smtp || contains(&limits.trusted_xclient, client) {
+            Some(permit)
+        } else {
+            permit.for_client(client, limits.connections_per_client)
+        };
+        let Some(permit) = permit else { return self.refuse(arrival, CLIENT_LIMIT) };
+        let Some(door) = arrival.door() else { return };
+        self.metrics.connection(Connection::Served);
+        door.serve(Arc::clone(self), arrival.stream, arrival.client, permit);
+    }
+
+    fn refuse(&self, arrival: Arrival, (outcome, why): Refusal) {
+        self.metrics.connection(outcome);
+        tracing::info!(client = %arrival.client.ip(), "{why}");
+        if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned()
+            && let Some(door) = arrival.door()
+        {
+            door.refuse(self, arrival.stream, why, permit);
+        }
+    }
+}
+
+impl Arrival {
+    fn is_from_proxy(&self) -> bool {
+        self.purpose == Purpose::Smtp && contains(&self.current.settings.trusted_proxy, self.client.ip())
+    }
+
+    fn door(&self) -> Option<Arc<dyn AnyDoor>> {
+        self.current.service(self.purpose).map(|service| Arc::clone(&service.door))
+    }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}

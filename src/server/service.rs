@@ -1,0 +1,88 @@
+//! A door with the endpoints where the server serves it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::door::Door;
+use crate::net::catch_panic::catch_panic;
+use crate::net::permit::ConnectionPermit;
+use crate::net::{Endpoint, Purpose, Stream};
+use crate::server::Shared;
+
+/// A door with the endpoints where the server serves it.
+#[derive(Debug, Clone)]
+pub struct Service {
+    pub(super) purpose: Purpose,
+    /// Besides the sockets that the service manager passed.
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) door: Arc<dyn AnyDoor>,
+}
+
+impl Service {
+    pub fn new(purpose: Purpose, endpoints: Vec<Endpoint>, door: impl Door) -> Self {
+        Self { purpose, endpoints, door: Arc::new(door) }
+    }
+}
+
+/// A [`Door`] of any kind. The future of a connection is part of its task, not in a box beside it: the size of that task
+/// is what an idle client costs.
+pub(super) trait AnyDoor: fmt::Debug + Send + Sync {
+    fn serve(
+        self: Arc<Self>,
+        server: Arc<Shared>,
+        stream: Stream,
+        client: SocketAddr,
+        permit: ConnectionPermit,
+    );
+
+    fn refuse(
+        self: Arc<Self>,
+        server: &Shared,
+        stream: Stream,
+        why: &'static str,
+        permit: OwnedSemaphorePermit,
+    );
+}
+
+impl<D: Door> AnyDoor for D {
+    fn serve(
+        self: Arc<Self>,
+        server: Arc<Shared>,
+        stream: Stream,
+        client: SocketAddr,
+        permit: ConnectionPermit,
+    ) {
+        let connections = server.connections.clone();
+        connections.spawn(connection(self, server, stream, client, permit));
+    }
+
+    fn refuse(
+        self: Arc<Self>,
+        server: &Shared,
+        stream: Stream,
+        why: &'static str,
+        permit: OwnedSemaphorePermit,
+    ) {
+        server.connections.spawn(async move {
+            Door::refuse(&*self, stream, why).await;
+            drop(permit);
+        });
+    }
+}
+
+/// The whole task of a connection.
+pub(super) async fn connection<D: Door>(
+    door: Arc<D>,
+    server: Arc<Shared>,
+    stream: Stream,
+    client: SocketAddr,
+    _permit: ConnectionPermit,
+) {
+    if let Err(panic) = catch_panic(Door::serve(&*door, stream, client, server.stop.clone())).await {
+        let count = server.metrics.panic();
+        tracing::error!(%client, panic, count, "a connection ended in a panic");
+    }
+}

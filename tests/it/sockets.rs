@@ -1,0 +1,170 @@
+//! Unix sockets, and sockets that the service manager passes by name (contract 7.4).
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::admin::http::Request;
+use crate::support::client::Client;
+use crate::support::daemon::{Daemon, Home, any_port, configuration};
+use crate::support::process::{self, SOON, binary, free_address};
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A configuration whose admin server is at `admin`.
+fn with_admin(admin: &str) -> String {
+    let text = configuration("gate.test", &[any_port()], free_address(), "");
+    text.replace("admin = \"\"", &format!("admin = \"{admin}\""))
+}
+
+/// The whole answer to a request by a unix socket.
+async fn get(path: &Path, target: &str) -> String {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    stream.write_all(&Request::get(target).octets()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// The exit code and the log of a start that fails.
+async fn failing(command: Command, home: Home) -> (Option<i32>, String) {
+    let mut daemon = Daemon::launch(command, home);
+    let status = daemon.ended(SOON).await;
+    (status.code(), daemon.log())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_server_is_reached_by_a_unix_socket() {
+    let home = Home::new();
+    let path = home.path().join("admin");
+    let endpoint = format!("unix:{}", path.display());
+    home.configure(&with_admin(&endpoint));
+    let mut daemon = Daemon::spawn(home.serve(), home).await;
+    daemon.logged(&format!("metrics and API address={endpoint}")).await;
+    let metadata = fs::metadata(&path).unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o660);
+    for (target, expected) in
+        [("/healthz", "ok\n"), ("/metrics", "rmxd_"), ("/api/v1/status", "\"gate.test\"")]
+    {
+        let answer = get(&path, target).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(expected), "{target}: {answer}");
+    }
+
+    // A second daemon doesn't take a socket away on which the first listens.
+    let other = Home::new();
+    other.configure(&with_admin(&endpoint));
+    let (code, log) = failing(other.serve(), other).await;
+    assert_eq!(code, Some(75), "{log}");
+    assert!(
+        log.contains(&format!("listen.admin: {endpoint}: another process listens on this socket")),
+        "{log}"
+    );
+    assert!(get(&path, "/healthz").await.ends_with("ok\n"));
+
+    // A crash leaves the file behind; the next start replaces it.
+    daemon.signal("KILL");
+    daemon.ended(SOON).await;
+    assert!(path.exists());
+    let home = daemon.into_home();
+    let mut daemon = Daemon::spawn(home.serve(), home).await;
+    assert!(get(&path, "/healthz").await.ends_with("ok\n"));
+
+    // A reload moves it.
+    let moved = daemon.home().path().join("moved");
+    daemon.home().configure(&with_admin(&format!("unix:{}", moved.display())));
+    let log = daemon.reload().await;
+    assert!(log.contains(&format!("metrics and API address=unix:{}", moved.display())), "{log}");
+    assert!(get(&moved, "/healthz").await.ends_with("ok\n"));
+    process::eventually("the end of the old socket", SOON, || (!path.exists()).then_some(())).await;
+    daemon.terminate().await;
+    assert!(!moved.exists());
+}
+
+#[tokio::test]
+async fn a_file_at_the_path_of_a_socket_stops_the_start_and_stays() {
+    let home = Home::new();
+    let path = home.path().join("admin");
+    fs::write(&path, "kept").unwrap();
+    home.configure(&with_admin(&format!("unix:{}", path.display())));
+    let mut daemon = Daemon::launch(home.serve(), home);
+    assert_eq!(daemon.ended(SOON).await.code(), Some(75), "{}", daemon.log());
+    assert!(daemon.log().contains("there is a file at this path, and it isn't a socket"), "{}", daemon.log());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+}
+
+/// `rmxd serve` with two sockets passed as the service manager does it.
+fn activated(home: &Home, names: &str, sockets: [OwnedFd; 2]) -> Command {
+    let script = "exec 3<&0 4<&1 </dev/null >/dev/null
+        LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=\"$2\" exec \"$0\" serve --config \"$1\"";
+    let [first, second] = sockets;
+    let mut command = home.command("sh");
+    command.args(["-c", script, binary()]).arg(home.file()).arg(names);
+    command.stdin(Stdio::from(first)).stdout(Stdio::from(second));
+    command
+}
+
+fn tcp(address: Ipv4Addr) -> TcpListener {
+    TcpListener::bind((address, 0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passed_socket_goes_to_the_door_of_its_name() {
+    let home = Home::new();
+    home.configure(&configuration("gate.test", &[], free_address(), ""));
+    let path = home.path().join("passed");
+    let (admin, smtp) = (UnixListener::bind(&path).unwrap(), tcp(Ipv4Addr::LOCALHOST));
+    let address = smtp.local_addr().unwrap();
+    let command = activated(&home, "admin:rmxd.socket", [admin.into(), smtp.into()]);
+    let mut daemon = Daemon::spawn(command, home).await;
+    let log = daemon.log();
+    assert!(log.contains(&format!("metrics and API address=unix:{}", path.display())), "{log}");
+    Client::greeted(CLIENT, address, "mail.good.test").await;
+    assert!(get(&path, "/healthz").await.ends_with("ok\n"));
+    // It is the service manager's, so that a reload and the end leave it.
+    daemon.home().configure(&configuration("other.test", &[], free_address(), ""));
+    let log = daemon.reload().await;
+    assert!(log.contains("reloaded"), "{log}");
+    assert!(get(&path, "/api/v1/status").await.contains("\"other.test\""));
+    daemon.terminate().await;
+}
+
+#[tokio::test]
+async fn a_passed_socket_that_has_no_door_stops_the_start() {
+    let any = Ipv4Addr::UNSPECIFIED;
+    let unix = |home: &Home| UnixListener::bind(home.path().join("passed")).unwrap();
+    let not_here = |name| {
+        format!("the service manager passed a socket for {name}, which is not available in this version")
+    };
+    let rows = [
+        (":milter", false, not_here("milter")),
+        (":policy", true, not_here("policy")),
+        (
+            ":submission",
+            false,
+            "socket 2 of those that the service manager passed: it has the name \"submission\"".into(),
+        ),
+        (
+            ":",
+            true,
+            "socket 2 of those that the service manager passed: fd 4 is not a valid tcp socket".into(),
+        ),
+        (":admin", false, "for the admin server: an address that is not loopback needs admin.token".into()),
+    ];
+    for (names, by_path, expected) in rows {
+        let home = Home::new();
+        home.configure(&configuration("gate.test", &[], free_address(), ""));
+        let second = if by_path { unix(&home).into() } else { tcp(any).into() };
+        let command = activated(&home, names, [tcp(Ipv4Addr::LOCALHOST).into(), second]);
+        let (code, log) = failing(command, home).await;
+        assert_eq!(code, Some(78), "{names}: {log}");
+        assert!(log.contains(&expected), "{names}: {log}");
+    }
+}
