@@ -249,6 +249,9 @@ async fn unroutable_exchangers_do_not_count_unless_the_operator_says_so() {
     }
     assert_eq!(bench.matches("bogon-priv.test", &[Rung::Mx], "10.1.2.3").await, "fail not_an_exchanger");
     assert_eq!(bench.matches("mixedmx.test", &[Rung::Mx], "9.9.9.9").await, "pass mx");
+    for (address, expected) in [("9.9.9.9", true), ("::ffff:9.9.9.9", true), ("::ffff:10.1.2.3", false)] {
+        assert_eq!(bench.rules.is_usable(address.parse().unwrap()), expected, "{address}");
+    }
 }
 
 #[tokio::test]
@@ -728,6 +731,7 @@ async fn an_mx_report_has_every_exchanger_with_its_addresses_and_whether_it_coun
 
 fn exchanger(exchanger: &Exchanger) -> String {
     let Exchanger { preference, target, counts, holding, usable } = exchanger;
+    assert_eq!(exchanger.host().is_some(), *counts, "{target}");
     let mut text = format!("{preference} {target}");
     if let Some(Holding { addresses, alias, trouble }) = holding {
         text += &alias.as_ref().map(|alias| format!(" alias of {alias}")).unwrap_or_default();
