@@ -45,3 +45,33 @@ pub(super) fn finding(
         evidence: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::rule::{Action, Rung};
+
+    /// Without these findings a lookup that died would let everything pass.
+    #[test]
+    fn a_lookup_that_is_not_done_is_trouble_for_each_rule_that_is_not_off() {
+        let rules = |exists, matches| {
+            let (exists_by, matches_by) = (vec![Rung::Mx], vec![Rung::Mx]);
+            IdentityRules { exists, matches, exists_by, matches_by }
+        };
+        let rows = [
+            (rules(Action::Reject, Action::Tag), vec![Rule::Exists, Rule::Matches]),
+            (rules(Action::Off, Action::Greylist), vec![Rule::Matches]),
+            (rules(Action::Defer, Action::Off), vec![Rule::Exists]),
+            (rules(Action::Off, Action::Off), vec![]),
+        ];
+        for (rules, expected) in rows {
+            let findings = timed_out(&rules, Identity::MailFrom, "a@d.test", "d.test");
+            let seen: Vec<_> = findings.iter().map(|finding| finding.rule).collect();
+            assert_eq!(seen, expected);
+            for found in findings {
+                assert_eq!(found.outcome, RuleResult::TempError(DnsFailure::Timeout));
+                assert_eq!((found.identity, found.subject.as_str()), (Identity::MailFrom, "a@d.test"));
+            }
+        }
+    }
+}

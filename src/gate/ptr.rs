@@ -149,3 +149,19 @@ fn name_of(names: Option<&ClientNames>, client: IpAddr) -> CompactString {
     let name = names.and_then(ClientNames::first).map(|name| CompactString::new(name.as_str()));
     name.unwrap_or_else(|| client.to_compact_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::rule::{Action, Rung};
+
+    #[test]
+    fn names_that_come_too_late_are_trouble_of_the_address() {
+        let (exists_by, matches_by) = (vec![Rung::Mx], vec![Rung::Mx]);
+        let rules = IdentityRules { exists: Action::Reject, matches: Action::Tag, exists_by, matches_by };
+        let found = too_late(&rules, None, "192.0.2.7".parse().unwrap());
+        let seen: Vec<_> = found.iter().map(|it| (it.identity, it.subject.as_str(), it.outcome)).collect();
+        let trouble = (Identity::Ptr, "192.0.2.7", RuleResult::TempError(DnsFailure::Timeout));
+        assert_eq!(seen, [trouble, trouble]);
+    }
+}

@@ -18,7 +18,7 @@ use crate::net::unix::{self, SocketFile};
 use crate::net::{Endpoint, Purpose, Stream};
 
 /// Connections in the kernel's queue before they are accepted.
-pub(super) const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 1024;
 /// After an error of accept(): the first wait, doubled up to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -91,9 +91,8 @@ impl Listener {
             Endpoint::Tcp(address) => {
                 bind_tcp(*address).map(|(socket, address)| (Std::Tcp(socket), Endpoint::Tcp(address), None))
             }
-            Endpoint::Unix(path) => {
-                unix::bind(path).map(|(file, socket)| (Std::Unix(socket), wanted.clone(), Some(file)))
-            }
+            Endpoint::Unix(path) => unix::bind(path, BACKLOG)
+                .map(|(file, socket)| (Std::Unix(socket), wanted.clone(), Some(file))),
         };
         let bound = bound.map_err(|error| ListenError::Bind { purpose, endpoint: wanted.clone(), error });
         let (socket, endpoint, file) = bound?;

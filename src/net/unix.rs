@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::net::listener::BACKLOG;
-
 /// The owner and the group may connect.
 const MODE: u32 = 0o660;
 
@@ -24,11 +22,11 @@ pub(super) struct SocketFile {
     identity: (u64, u64),
 }
 
-/// Binds and listens at a path.
+/// Binds and listens at a path; `backlog` connections may wait to be accepted.
 ///
 /// # Errors
 /// The path is in use or can't be made, or it can't have the group of its folder.
-pub(super) fn bind(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
+pub(super) fn bind(path: &Path, backlog: i32) -> io::Result<(SocketFile, UnixListener)> {
     let socket = match bind_new(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_stale(path)?;
@@ -42,7 +40,7 @@ pub(super) fn bind(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
     // The umask took bits away.
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     // Only now, so that nothing connects under another group.
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok((file, UnixListener::from(OwnedFd::from(socket))))
 }
 
@@ -117,7 +115,7 @@ mod tests {
         } else {
             fs::metadata(&folder).unwrap().gid()
         };
-        let bound = bind(&path).unwrap();
+        let bound = bind(&path, 8).unwrap();
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!((metadata.permissions().mode() & 0o7777, metadata.gid()), (0o660, group));
         UnixStream::connect(&path).unwrap();
@@ -130,8 +128,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin");
         drop(UnixListener::bind(&path).unwrap());
-        let (file, _first) = bind(&path).unwrap();
-        let error = bind(&path).unwrap_err();
+        let (file, _first) = bind(&path, 8).unwrap();
+        let error = bind(&path, 8).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (io::ErrorKind::AddrInUse, "another process listens on this socket")
@@ -139,7 +137,7 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         // The end of the first must not take the file of another away.
         fs::remove_file(&path).unwrap();
-        let _second = bind(&path).unwrap();
+        let _second = bind(&path, 8).unwrap();
         drop(file);
         UnixStream::connect(&path).unwrap();
     }
@@ -152,7 +150,7 @@ mod tests {
         socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
         socket.listen(0).unwrap();
         let _waiting = UnixStream::connect(&path).unwrap();
-        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&path, 8).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
     }
 
@@ -165,11 +163,11 @@ mod tests {
         std::os::unix::fs::symlink(path("nowhere"), path("link")).unwrap();
         let _datagram = UnixDatagram::bind(path("datagram")).unwrap();
         for name in ["file", "folder", "link", "datagram"] {
-            let error = bind(&path(name)).unwrap_err();
+            let error = bind(&path(name), 8).unwrap_err();
             assert_ne!(error.kind(), io::ErrorKind::AddrInUse, "{name}: {error}");
             assert!(fs::symlink_metadata(path(name)).is_ok(), "{name}");
         }
         assert_eq!(fs::read_to_string(path("file")).unwrap(), "kept");
-        assert_eq!(bind(&path("missing/admin")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(bind(&path("missing/admin"), 8).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -10,9 +10,9 @@ use hickory_server::proto::op::ResponseCode;
 use hickory_server::proto::rr::rdata::SOA;
 use hickory_server::proto::rr::{LowerName, Record};
 
-use super::data::{Behaviour, Node, RecordSet, Zone, ancestors, key};
-use super::generated;
-use super::{Name, RData, RecordType};
+use crate::zone::data::{Behaviour, Node, RecordSet, Zone, ancestors, key};
+use crate::zone::generated;
+use crate::zone::{Name, RData, RecordType};
 
 /// Longest chain of aliases that is followed; a loop is as long as that.
 const MAX_ALIASES: usize = 16;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hickory_server::proto::rr::LowerName;
 
-use super::{Name, RData, RecordType};
+use crate::zone::{Name, RData, RecordType};
 
 /// Records by name and type, and the names that misbehave.
 #[derive(Debug, Clone, Default)]

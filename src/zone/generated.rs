@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 
 use hickory_server::proto::rr::LowerName;
 
-use super::data::{Node, RecordSet};
-use super::{Behaviour, Name, RData, Zone, rdata};
+use crate::zone::data::{Node, RecordSet};
+use crate::zone::{Behaviour, Name, RData, Zone, rdata};
 
 /// All names but those of the PTR records are below it.
 const APEX: &str = "load.test";

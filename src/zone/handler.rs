@@ -16,8 +16,8 @@ use hickory_server::proto::serialize::binary::BinEncoder;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder};
 
-use super::answer::Reply;
-use super::{RecordType, Zone, text};
+use crate::zone::answer::Reply;
+use crate::zone::{RecordType, Zone, text};
 
 /// How many of the latest questions are kept.
 const QUESTIONS_KEPT: usize = 4096;

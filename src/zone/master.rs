@@ -14,8 +14,8 @@ use std::str::FromStr;
 
 use hickory_server::proto::serialize::txt::parse_ttl;
 
-use super::lexer::{Entry, Problem, Word, Words};
-use super::{Behaviour, Name, RData, RecordType, Zone, rdata, text};
+use crate::zone::lexer::{Entry, Problem, Word, Words};
+use crate::zone::{Behaviour, Name, RData, RecordType, Zone, rdata, text};
 
 /// Largest time to live (RFC 2181 8).
 const MAX_TTL: u32 = i32::MAX as u32;

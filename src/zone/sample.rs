@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Zone;
+use crate::zone::Zone;
 
 const SAMPLE: &str = include_str!("sample.zone");
 

@@ -71,6 +71,79 @@ fn each_foreign_crate_stands_behind_one_module() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Lines of a file without its test module.
+const MAX_LINES: usize = 400;
+
+#[test]
+fn no_file_outgrows_what_can_be_read_at_once() {
+    let tests =
+        |path: &str| path.contains("/tests/") || path.ends_with("/tests.rs") || path.contains("test_server");
+    let mut wrong = Vec::new();
+    for (path, text) in sources().into_iter().filter(|(path, _)| !tests(path)) {
+        let lines =
+            text.split_once("\n#[cfg(test)]\nmod ").map_or(text.as_str(), |(code, _)| code).lines().count();
+        if lines > MAX_LINES {
+            wrong.push(format!("{path}: {lines}"));
+        }
+    }
+    assert!(wrong.is_empty(), "more than {MAX_LINES} lines without tests: {}", wrong.join(", "));
+}
+
+#[test]
+fn no_two_files_of_a_module_import_each_other() {
+    let sources: Vec<(String, String)> =
+        sources().into_iter().map(|(path, text)| (module_path(&path), code(&text))).collect();
+    let imports: Vec<(&str, Vec<&str>)> = sources
+        .iter()
+        .map(|(module, code)| {
+            let named = |other: &&str| *other != module.as_str() && names_inside(code, other);
+            (module.as_str(), sources.iter().map(|(other, _)| other.as_str()).filter(named).collect())
+        })
+        .collect();
+    let circle = circle(&imports);
+    assert!(circle.is_empty(), "a circle of imports: {}", circle.join(" -> "));
+}
+
+#[test]
+fn the_checker_sees_a_circle() {
+    let row = |module, imports: &[&'static str]| (module, imports.to_vec());
+    let straight = [row("a::b", &["a::c"]), row("a::c", &["a::d"]), row("a::d", &[])];
+    assert_eq!(circle(&straight), Vec::<String>::new());
+    let round = [row("a::b", &["a::c"]), row("a::c", &["a::d"]), row("a::d", &["a::b"])];
+    assert_eq!(circle(&round).len(), 3);
+    assert!(
+        names_inside("use crate::a::b::Name;", "a::b") && !names_inside("use crate::a::bc::Name;", "a::b")
+    );
+}
+
+/// `src/a/b.rs` -> `a::b`. A `mod.rs` is the module of its folder, which stands both above and below its files: it is
+/// left out here.
+fn module_path(path: &str) -> String {
+    path.trim_start_matches("src/").trim_end_matches(".rs").replace('/', "::")
+}
+
+/// Whether the code imports from this module by its whole path.
+fn names_inside(code: &str, module: &str) -> bool {
+    let path = format!("crate::{module}::");
+    code.contains(&path) && !module.ends_with("::mod") && !module.ends_with("::tests")
+}
+
+/// The modules of a circle, if there is one: those that are left when all that import nothing are taken away, again and
+/// again, and then all that nothing imports.
+fn circle(imports: &[(&str, Vec<&str>)]) -> Vec<String> {
+    let mut left: Vec<(&str, Vec<&str>)> = imports.to_vec();
+    loop {
+        let before = left.len();
+        let there: BTreeSet<&str> = left.iter().map(|(module, _)| *module).collect();
+        left.retain(|(_, named)| named.iter().any(|other| there.contains(other)));
+        let named: BTreeSet<&str> = left.iter().flat_map(|(_, named)| named.iter().copied()).collect();
+        left.retain(|(module, _)| named.contains(module));
+        if left.len() == before {
+            return left.into_iter().map(|(module, _)| module.to_owned()).collect();
+        }
+    }
+}
+
 #[test]
 fn the_top_of_the_repository_holds_what_it_should() {
     let listed = Command::new("git").arg("-C").arg(root()).arg("ls-files").output();

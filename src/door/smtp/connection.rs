@@ -1,6 +1,6 @@
 //! Drives one SMTP session over one connection.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -8,36 +8,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Door;
-use crate::door::smtp::Settings;
+use crate::door::smtp::SmtpDoor;
 use crate::door::smtp::incoming::{Chunked, Received, Source, log_too_slow};
 use crate::door::smtp::message::Message;
 use crate::door::smtp::relayed::{Envelope, Relayed, refuse_command};
 use crate::door::smtp::wire::{Ended, Wire};
-use crate::gate::{Client, Gate};
+use crate::gate::Client;
 use crate::net::Stream;
-use crate::relay::{ClientLease, Hold, Relay, TakenBack};
-use crate::session::{self, Effect, Event, Offer, Refusal, Refused, Session};
+use crate::relay::{ClientLease, Hold, TakenBack};
+use crate::session::{Effect, Event, Refusal, Refused, Session};
 use crate::smtp::address::ReversePath;
 use crate::smtp::command::MailParameters;
 use crate::smtp::framing::{CommandReader, CommandStep, Fault};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::smtp::xclient::Xclient;
-use crate::tls;
-
-/// What all connections share.
-#[derive(Debug, Clone)]
-pub struct SmtpDoor {
-    /// The limits of one connection.
-    pub settings: Arc<Settings>,
-    /// The dialogue's host name and limits.
-    pub session: Arc<session::Settings>,
-    /// Makes the decisions.
-    pub gate: Arc<Gate>,
-    /// The next hop of accepted mail.
-    pub relay: Relay,
-    /// Our certificate; with one, STARTTLS is offered.
-    pub tls: Option<tls::Acceptor>,
-}
 
 impl SmtpDoor {
     /// Serves one client until it leaves, makes too many errors, is silent too long, or `stop` is cancelled. Then a command
@@ -65,19 +49,6 @@ impl SmtpDoor {
             Ok(Closed::ByClient) => connection.wire.part().await,
             Ok(Closed::ByUs) => connection.wire.close().await,
             Err(Ended::Gone | Ended::TimedOut | Ended::TooSlow(_)) => {}
-        }
-    }
-
-    fn offer(&self, client: IpAddr) -> Offer {
-        let relay = self.relay.capabilities();
-        let limit = self.settings.message;
-        Offer {
-            size: relay.size_for_clients().map_or(limit, |size| size.min(limit)),
-            eight_bit_mime: relay.eight_bit_mime,
-            xclient: self.settings.trusts_xclient(client),
-            smtputf8: relay.smtputf8,
-            dsn: relay.dsn,
-            starttls: self.tls.is_some(),
         }
     }
 }
