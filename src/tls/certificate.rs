@@ -65,7 +65,7 @@ fn not_pem(error: &pem::Error) -> String {
     format!("is not PEM: {error}")
 }
 
-/// Differs between two states of the files, whether they are written in place, renamed or linked anew.
+/// The state of both files. It changes whether they are written in place, renamed or linked anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint([Option<[i128; 7]>; 2]);
 
