@@ -286,7 +286,7 @@ impl Cursor<'_> {
 
 /// Whether a program could show the text as another one: it has characters without a glyph, or characters that turn the
 /// reading direction. Joiners and variation selectors shape the character in front of them, in Persian and in emoji,
-/// but not in ASCII. Domains need no such check: `u_label` accepts none of these characters in a U-label.
+/// but not in ASCII. Domains need no such check: `u_label` is stricter.
 fn has_invisible(text: &str) -> bool {
     let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     let mut before = None;

@@ -464,7 +464,7 @@ mod tests {
         assert_eq!(from(field(16 * 1024 - 3)), "a@good.test");
         assert_eq!(from(field(16 * 1024 + 3)), "TooLong");
         let name = |length: usize| format!("{} <a@good.test>", "x".repeat(length));
-        // "From: ", the name, " <a@": the line is broken behind 998 octets
+        // "From: ", the name, " <a@": the line is broken after 998 octets
         assert_eq!(from(name(998 - 6 - 2)), "a@good.test");
         assert_eq!(from(name(998 - 6 - 3)), "a@good.test");
         assert_eq!(from(name(998 - 6 - 4)), "TooLong");
@@ -498,7 +498,7 @@ mod tests {
         assert_eq!(authors[0].domain.as_ref().unwrap().as_str(), "good.test");
     }
 
-    /// A value four times as long may take four times as long. The time is the processor time of this thread, which
+    /// A value four times as long may take four times the time. That is the processor time of this thread, which
     /// other load doesn't change.
     #[test]
     fn hostile_blocks_take_linear_time() {

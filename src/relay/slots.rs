@@ -574,10 +574,10 @@ mod tests {
             Ok::<usize, ()>(1)
         };
         assert_eq!(hold.wait(long).await, Ok(Ok(1)));
-        // its final dot is sent to the relay, which is slow
+        // the client has sent its final dot, and the relay is slow
         assert!(slots.take(client(2), &settings(1), PATIENCE).await.is_none());
         assert!(slots.take(None, &settings(1), PATIENCE).await.is_none());
-        // the client waits for the relay, and a request of the same client takes nothing back
+        // now the client is slow, but a request without a client takes nothing back
         let waiting = sender(slot, 1, Duration::from_secs(1000));
         assert!(slots.take(None, &settings(1), PATIENCE).await.is_none());
         assert!(!waiting.is_finished());

@@ -268,8 +268,8 @@ fn once<T>(place: &mut Option<T>, value: T) -> bool {
     place.replace(value).is_none()
 }
 
-/// xtext (RFC 3461 4): two hexadecimal digits after `+`, in practice also in lower case. A value has none of the other
-/// characters that xtext excludes but `=`.
+/// xtext (RFC 3461 4): two hexadecimal digits, also in lower case, after each `+`, and no `=`. White space and control
+/// characters can't be here.
 fn is_xtext(value: &str) -> bool {
     let mut parts = value.split('+');
     parts.next();

@@ -65,7 +65,7 @@ fn not_pem(error: &pem::Error) -> String {
     format!("is not PEM: {error}")
 }
 
-/// The state of both files. It changes whether they are written in place, renamed or linked anew.
+/// The state of both files; it differs after they are written in place, renamed or linked anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint([Option<[i128; 7]>; 2]);
 

@@ -1,5 +1,5 @@
-//! The client's side of a handshake with the relay: encryption against listeners, without proof of the relay's
-//! identity.
+//! The client's side of a handshake with the relay: encryption against eavesdroppers, without proof of the
+//! relay's identity.
 //!
 //! There is no configuration key for trusted roots, and the relay is usually a Postfix on this host with a self-signed
 //! certificate. So no certificate is checked. Nor is a signature: an impostor with a certificate of its own could sign

@@ -3,7 +3,8 @@
 //! [`Stream`] is a connection that begins in plain text and may become TLS once, never back. [`Acceptor`] has our
 //! certificate and follows its files as they change. TLS 1.2 and 1.3 are offered with rustls's own choice of ciphers,
 //! nothing older. No certificate of a peer is checked: a client's doesn't vouch for its mail, and for the relay no key
-//! names trusted roots. So TLS protects against listeners, not against an impostor in the relay's place.
+//! names trusted roots. So TLS protects against eavesdroppers, not against an impostor in the relay's
+//! place.
 
 mod acceptor;
 mod certificate;
