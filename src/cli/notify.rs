@@ -1,7 +1,7 @@
 //! Notifications for the service manager (sd_notify(3)): ready, reloading, stopping, and keep-alives.
 //!
-//! Without `NOTIFY_SOCKET` nothing is sent. A notification that can't be sent is logged and doesn't stop the daemon. Sending
-//! can block if the service manager doesn't read, so it runs on threads that serve no connections.
+//! Without `NOTIFY_SOCKET` nothing is sent. A notification that can't be sent is logged and doesn't stop the daemon.
+//! Sending can block if the service manager doesn't read, so it runs on threads that serve no connections.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 /// Added to the drain time of the connections.
 const SLACK: Duration = Duration::from_secs(10);
-/// For one notification; the socket has a queue.
+/// Time for one notification; the socket has a queue.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The first settings, or new ones, are in effect.
+/// The first settings, or those of a reload, are in effect.
 pub(super) async fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]).await;
 }
 
-/// A reload begins. [`ready`] must follow whether it succeeds or not. `Type=notify-reload` needs the time.
+/// A reload begins. [`ready`] must follow, whether it succeeds or not. `Type=notify-reload` needs the time.
 pub(super) async fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]).await,
@@ -34,8 +34,8 @@ pub(super) async fn stopping(drain: Duration) {
     send(&[NotifyState::Stopping, NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(wait)]).await;
 }
 
-/// Sends keep-alives as long as the process runs, if the unit has `WatchdogSec`. Must be called within the runtime: each is
-/// started by a thread that serves connections, so that they stop if those threads hang.
+/// Sends keep-alives as long as the process runs, if the unit has `WatchdogSec`. Must be called within the runtime: a
+/// thread that serves connections starts each, so that they stop if those threads hang.
 pub(super) fn keep_alive() {
     let Some(period) = sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) else {
         return;
@@ -46,7 +46,7 @@ pub(super) fn keep_alive() {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Without a timeout: another one would only wait behind this one.
+            // No timeout: a further keep-alive would only wait behind this one.
             let sent = spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await;
             if let Ok(Err(error)) = sent {
                 tracing::warn!(%error, "the keep-alive to the service manager failed");

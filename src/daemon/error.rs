@@ -6,7 +6,6 @@ use crate::relay::RelayError;
 use crate::store::OpenError;
 use crate::tls;
 
-/// Why a daemon can't start, or can't take other settings.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("dns.servers: {0}")]

@@ -1,4 +1,4 @@
-//! The gate and the SMTP door of some settings, always with the same deadlines.
+//! Builds the gate and the SMTP door from settings, always with the same deadlines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::reverse_mx::ReverseMx;
 use crate::store::greylist::Greylist;
 use crate::tls::Acceptor;
 
-/// For SPF (RFC 7208 4.6.4): its lookups come one after the other.
+/// Time for SPF (RFC 7208 4.6.4), whose lookups come one after the other.
 const SPF_TIME: Duration = Duration::from_secs(20);
 
-/// A gate that decides as the daemon does, with a DNS cache of its own; its greylist is empty and in memory only.
+/// A gate that decides as the daemon does, with a DNS cache of its own. Its greylist is empty and only in memory.
 ///
 /// # Errors
 /// The name servers can't be used.
@@ -26,7 +26,7 @@ pub fn gate(settings: &Settings) -> Result<Arc<Gate>, StartError> {
     gate_over(Dns::new(settings.dns.clone())?, settings)
 }
 
-/// The same over a DNS that others use too.
+/// The same over a DNS that is shared with others.
 ///
 /// # Errors
 /// The system has no random numbers.
@@ -36,7 +36,7 @@ pub fn gate_over(dns: Dns, settings: &Settings) -> Result<Arc<Gate>, StartError>
     Ok(gate_with_services(dns, settings, Services { greylist, ..Services::default() }))
 }
 
-/// A gate with what it remembers and counts.
+/// A gate with the stores and counters of `services`.
 #[must_use]
 pub fn gate_with_services(dns: Dns, settings: &Settings, services: Services) -> Arc<Gate> {
     let reverse_mx = ReverseMx::new(dns, settings.reverse_mx.clone());
@@ -62,8 +62,8 @@ pub(super) fn smtp_door(
     SmtpDoor { settings: Arc::new(settings.door.clone()), session, gate, relay, tls }
 }
 
-/// The longest chain of lookups without SPF: MX, then the address of its host, then the same for the organisational
-/// domain; nothing of it goes on at one time.
+/// Time for the longest chain of lookups without SPF, which can't run at the same time: MX, the address of its host,
+/// and the same for the organisational domain.
 fn deadline(settings: &Settings) -> Duration {
     let longest = settings.dns.timeout * 3;
     let uses_spf = |identity| {

@@ -1,5 +1,5 @@
-//! From settings to a running daemon: `rmxd serve`, `rmxd demo`, the commands that only judge, tests and benches build
-//! everything here.
+//! From settings to a running daemon: `rmxd serve`, `rmxd demo`, the commands that only judge, tests and benches all
+//! build it here.
 
 mod error;
 mod gate;
@@ -28,7 +28,6 @@ use crate::server::{self, Moved, Server};
 use crate::stats::Monitor;
 use crate::tls::Acceptor;
 
-/// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
     parts: Parts,
@@ -40,24 +39,24 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Binds, learns what the relay can take, and serves. A relay that is down doesn't stop the start; one that would
-    /// make an open relay of us does (contract 1.7), and so does a Maildir that can't be written. `passed` are the sockets
-    /// that the service manager passed.
+    /// Binds the listeners, probes the relay, and serves. A relay that is down doesn't stop the start. A relay that
+    /// would make rmxd an open relay does (contract 1.7), and so does a Maildir that can't be written. `passed` are the
+    /// sockets that the service manager passed.
     ///
     /// # Errors
-    /// Why it can't start.
+    /// The reason why the daemon can't start.
     pub async fn start(settings: Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
         let metrics = Metrics::default();
         let dns = Dns::with_metrics(settings.dns.clone(), metrics.clone())?;
         let watch = dns.watch();
-        // Before the relay is tried: clients wait in the queue meanwhile, and an error is there at once.
+        // Before the probe of the relay: clients wait in the queue meanwhile, and an error appears at once.
         let sockets = Sockets::open(&settings, passed)?;
         let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
         let mut stores = Stores::default();
         let history = stores.history(&settings).await?;
         raise_descriptor_limit(&settings);
         let relay = ProbedRelay::start(Relay::with_metrics(settings.relay.clone(), metrics.clone())).await?;
-        // Last, so that a start which fails for another reason makes no file.
+        // Last, so that a start that fails for another reason creates no file.
         let greylist = stores.greylist(&settings).await?;
         let observers = Observers { monitor: Monitor::default(), metrics, started: SystemTime::now() };
         let parts = Parts { settings, dns, relay, tls, greylist, history };
@@ -69,14 +68,14 @@ impl Daemon {
         Ok(Self { parts, observers, stores, watch, server, admin })
     }
 
-    /// Replaces the settings: they are in effect for new connections, and open ones end as they began. What the settings
-    /// leave as it is goes on: the cache of DNS (unless `dns.servers` changed), the counts of connections, and the relay
-    /// with its connections. The relay's connections of old sessions count against the new `relay.max_connections` too,
-    /// unless `relay.next_hop` changed: then they are connections to the old host. While an old resolver still has sessions
-    /// to serve, its limits count beside those of the new one.
+    /// Replaces the settings: new connections use them, and open ones keep the old ones. Parts whose settings stay the
+    /// same go on: the cache of DNS (unless `dns.servers` changed), the counts of connections, and the relay with its
+    /// connections. The relay's connections of old sessions count against the new `relay.max_connections` too, unless
+    /// `relay.next_hop` changed: then they are connections to the old host. While an old resolver still has sessions to
+    /// serve, its limits count beside those of the new one.
     ///
     /// # Errors
-    /// As [`Daemon::start`]; then nothing has changed. The same when the future is dropped before its end.
+    /// As [`Daemon::start`]; nothing has changed then. The same holds if the future is dropped before its end.
     pub async fn reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
         let parts = self.parts_of(settings).await?;
         let settings = &parts.settings;
@@ -95,7 +94,7 @@ impl Daemon {
         Ok(moved)
     }
 
-    /// The parts by other settings, with what goes on of those in effect.
+    /// The parts for other settings, with those that go on.
     async fn parts_of(&self, settings: Settings) -> Result<Parts, StartError> {
         let before = &self.parts;
         let dns = before.dns.with_settings(settings.dns.clone()).await?;
@@ -120,29 +119,30 @@ impl Daemon {
         &self.parts.settings
     }
 
-    /// Counts refusals, before and after a reload.
+    /// Counts refusals, from the start on; a reload doesn't reset it.
     #[must_use]
     pub fn monitor(&self) -> &Monitor {
         &self.observers.monitor
     }
 
-    /// Where metrics and the API are.
+    /// The endpoints of metrics and the API.
     #[must_use]
     pub fn admin_endpoints(&self) -> Vec<Endpoint> {
         self.admin.endpoints()
     }
 
-    /// Where the doors are.
+    /// The endpoints of the doors.
     #[must_use]
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.server.endpoints()
     }
 
-    /// Takes no new connections and waits for the open ones. Returns how many were cut off at the end.
+    /// Takes no new connections and waits for the open ones. Returns how many were still open at the end of the drain
+    /// time.
     pub async fn drain(self) -> usize {
         let cut_off = self.server.drain().await;
         self.stores.write().await;
-        // Last, so that the end can be watched.
+        // Last, so that an operator can watch the drain.
         self.admin.stop().await;
         cut_off
     }

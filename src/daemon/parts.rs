@@ -1,4 +1,5 @@
-//! What new connections are served by: a start and a reload make the doors and the admin server's state from it alike.
+//! The parts that serve new connections: a start and a reload build the doors and the admin server's state from them
+//! alike.
 
 use std::time::SystemTime;
 
@@ -17,7 +18,7 @@ use crate::store::greylist::Greylist;
 use crate::store::history::History;
 use crate::tls::Acceptor;
 
-/// Settings and what was made by them. A reload makes new ones.
+/// Settings and the parts built from them. A reload builds new ones.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) settings: Settings,
@@ -28,7 +29,7 @@ pub(super) struct Parts {
     pub(super) history: Option<History>,
 }
 
-/// What counts from the start to the end.
+/// Counters that live from the start to the end.
 #[derive(Debug)]
 pub(super) struct Observers {
     pub(super) monitor: Monitor,
@@ -37,7 +38,6 @@ pub(super) struct Observers {
 }
 
 impl Parts {
-    /// The doors.
     pub(super) fn services(&self, observers: &Observers) -> Vec<Service> {
         let services = Services {
             greylist: self.greylist.clone(),
@@ -50,7 +50,7 @@ impl Parts {
         vec![Service::new(Purpose::Smtp, self.settings.server.listen_smtp.clone(), smtp)]
     }
 
-    /// What the admin server answers from.
+    /// The state from which the admin server replies.
     ///
     /// # Errors
     /// As [`gate_over`] and [`auditor`].

@@ -1,5 +1,5 @@
-//! The relay with a task that probes it from time to time, so that the log has a line before mail is deferred, and so that
-//! the relay's capabilities are known when the first client sends EHLO.
+//! Probes the relay from time to time, so that the log has a line before mail is deferred, and the relay's capabilities
+//! are known when the first client sends EHLO.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::relay::{NextHop, Relay, RelayError, Settings};
 
-/// The time between probes while the relay is up, and while it is down. Every transaction shows it too, so this matters for
-/// quiet hours only.
+/// The time between probes while the relay is up, and while it is down. Every transaction shows its state too, so the
+/// probes only matter in quiet hours.
 const PROBE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(15));
 
 /// How long a start or a reload waits for a relay that accepts the connection and then sends nothing.
 const FIRST_PROBE: Duration = Duration::from_secs(5);
 
-/// A relay that is probed for as long as a clone of this lives.
+/// A relay that is probed as long as a clone of this lives.
 #[derive(Debug, Clone)]
 pub(super) struct ProbedRelay {
     pub(super) relay: Relay,
@@ -24,7 +24,7 @@ pub(super) struct ProbedRelay {
 }
 
 impl ProbedRelay {
-    /// The relay of other settings.
+    /// The same relay with other settings.
     ///
     /// # Errors
     /// As [`ProbedRelay::start`].
@@ -32,10 +32,10 @@ impl ProbedRelay {
         Self::start(self.relay.with_settings(settings.clone())).await
     }
 
-    /// Probes the relay now, and from time to time.
+    /// Probes the relay now, and then from time to time.
     ///
     /// # Errors
-    /// One that doesn't go away by itself.
+    /// An error that stays until the operator acts.
     pub(super) async fn start(relay: Relay) -> Result<Self, RelayError> {
         let settings = relay.settings();
         match timeout(settings.connect_timeout + FIRST_PROBE, relay.probe()).await {
@@ -54,12 +54,11 @@ impl ProbedRelay {
     }
 }
 
-/// Whether the error stays until the operator acts.
 fn is_final(next_hop: &NextHop, error: &RelayError) -> bool {
     error.is_final() || matches!(next_hop, NextHop::Maildir(_))
 }
 
-/// Logs when the relay becomes unusable or usable, as a probe or mail shows it.
+/// Probes the relay, and logs when a probe or mail shows that its state has changed.
 async fn keep_probing(relay: Relay, stop: CancellationToken) {
     let mut availability = relay.watch_availability();
     let mut usable = availability.borrow_and_update().ok;
@@ -67,7 +66,7 @@ async fn keep_probing(relay: Relay, stop: CancellationToken) {
         let wait = if usable { PROBE.0 } else { PROBE.1 };
         tokio::select! {
             () = stop.cancelled() => return,
-            // There is no error while we hold a clone of the relay.
+            // This can't fail while the task has a clone of the relay.
             _ = availability.changed() => {}
             () = tokio::time::sleep(wait) => {
                 if let Err(error) = relay.probe().await {

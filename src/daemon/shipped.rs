@@ -1,4 +1,4 @@
-//! The policies that ship with rmxd, as gates over one DNS: `rmxd audit` judges by them.
+//! The policies that ship with rmxd, as gates over one DNS, for `rmxd audit`.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use crate::config::{self, Flags, Settings};
 use crate::daemon;
 use crate::dns::Dns;
 
-/// The strict policy: the path and the text of the file.
+/// The strict policy: the path and the text of its file.
 const STRICT: (&str, &str) = ("config/strict.toml", include_str!("../../config/strict.toml"));
 
-/// The shipped policies, and the operator's own if wanted, over one DNS.
+/// The shipped policies, and on request the operator's own, over one DNS.
 ///
 /// # Errors
 /// The problems of a configuration, a line each.
@@ -29,8 +29,8 @@ pub fn auditor(dns: &Dns, own: &Settings, with_own: bool) -> Result<Auditor, Str
     Ok(Auditor::new(dns.clone(), own.reverse_mx.clone(), judges))
 }
 
-/// A policy as other sites run it, without the environment of this process; only the name servers, and which addresses
-/// count, are the operator's.
+/// A policy as other sites run it, without this process's environment. Only the name servers and the addresses that
+/// count are the operator's.
 fn shipped(file: Option<(&Path, &str)>, own: &Settings) -> Result<Settings, String> {
     let set = vec![("hostname".to_owned(), own.hostname.to_string())];
     let loaded = config::load_text(file, [], &Flags { set, ..Flags::default() });

@@ -1,11 +1,11 @@
-//! The listeners of a start: those that the service manager passed, each for the door of its name, and those of our own.
+//! The listeners of a start: those that the service manager passed, each for the door of its name, and rmxd's own.
 
 use crate::config::Settings;
 use crate::daemon::StartError;
 use crate::net::{Endpoint, Listener, Purpose};
 use crate::server;
 
-/// All listeners, by what serves them.
+/// All listeners, by the server that uses them.
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) doors: Vec<Listener>,
@@ -13,10 +13,10 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds what wasn't passed.
+    /// Binds the endpoints for which no socket was passed.
     ///
     /// # Errors
-    /// An endpoint can't be bound, or a passed socket is for a door that isn't there.
+    /// An endpoint can't be bound, or a socket was passed for a door that doesn't exist.
     pub(super) fn open(settings: &Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
         let (mut doors, mut admin) = (Vec::new(), Vec::new());
         for listener in passed {
@@ -39,7 +39,7 @@ impl Sockets {
     }
 }
 
-/// The rule of `listen.admin` for sockets that were passed: only this machine can connect, or there is a token.
+/// The rule of `listen.admin`, for passed sockets: only this machine can connect, or there is a token.
 pub(super) fn require_token(admin: &[Endpoint], settings: &Settings) -> Result<(), StartError> {
     match admin.iter().find(|endpoint| !endpoint.is_local()) {
         Some(endpoint) if settings.admin.token.is_none() => Err(StartError::NoToken(endpoint.clone())),

@@ -1,4 +1,4 @@
-//! The stores: opened, handed over by a reload, and written at the end.
+//! The stores: opened at a start, passed on by a reload, and written at the end.
 
 use std::io::ErrorKind;
 
@@ -14,14 +14,14 @@ use crate::store::history::{History, WeakHistory};
 /// The stores that are open.
 #[derive(Debug, Default)]
 pub(super) struct Stores {
-    /// Stays open once it was opened: old sessions may still use it, and a later reload may want it again.
+    /// Stays open once it is opened: old sessions may still use it, and a later reload may need it again.
     greylist: Option<Greylist>,
-    /// All that were opened: old sessions may still write there, and no other process can.
+    /// All that were opened: old sessions may still write to them, and no other process can open them.
     histories: Vec<WeakHistory>,
 }
 
 impl Stores {
-    /// The greylist of these settings: the one that is open, or one that is opened now.
+    /// The greylist of these settings: the open one, or a new one.
     pub(super) async fn greylist(&self, settings: &Settings) -> Result<Option<Greylist>, StartError> {
         let Some(wanted) = settings.greylist.clone() else { return Ok(None) };
         if let Some(open) = &self.greylist {
@@ -31,8 +31,8 @@ impl Stores {
         let opened = spawn_blocking(move || Greylist::open(settings)).await;
         match opened.map_err(StartError::StoreDied)? {
             Ok(greylist) => Ok(Some(greylist)),
-            // The defaults greylist, and an operator who starts rmxd where it may not write may have no other need to
-            // write.
+            // Greylisting is on by default. An operator may start rmxd without write access and not need it for
+            // anything else.
             Err(OpenError::Io { path, error }) if may_not_write(&error) => {
                 let path = path.display();
                 tracing::warn!(%path, %error, "the greylist is kept in memory only, a restart forgets it");
@@ -42,7 +42,7 @@ impl Stores {
         }
     }
 
-    /// The history of these settings: one that is open, or one that is opened now.
+    /// The history of these settings: an open one, or a new one.
     pub(super) async fn history(&self, settings: &Settings) -> Result<Option<History>, StartError> {
         let Some(wanted) = settings.history.clone() else { return Ok(None) };
         let open =
@@ -54,7 +54,7 @@ impl Stores {
         opened.map_err(StartError::StoreDied)?.map(Some).map_err(StartError::History)
     }
 
-    /// The settings of the stores are in effect from now on, and what new sessions decide goes to them.
+    /// Puts the stores' settings into effect; the decisions of new sessions go to these stores.
     pub(super) fn take_over(&mut self, parts: &Parts) {
         self.histories.retain(|before| before.upgrade().is_some());
         if let (Some(history), Some(wanted)) = (&parts.history, &parts.settings.history) {
@@ -67,7 +67,7 @@ impl Stores {
         }
     }
 
-    /// Writes everything to disk, also of histories that only sessions from before a reload wrote to.
+    /// Writes everything to disk, also histories that only sessions from before a reload use.
     pub(super) async fn write(self) {
         let Self { greylist, histories } = self;
         if let Some(greylist) = greylist

@@ -1,16 +1,20 @@
 //! Address lists of From: and Reply-To: (RFC 5322 3.4 with the obsolete forms of 4.4, RFC 6854), read strictly.
 //!
-//! The rule: what can be read in one way only is read, however odd; where two readers could see two different sender
-//! domains, the field is malformed. Read: nested comments, quoted strings, encoded words (text, never an address),
-//! groups, white space and comments in a local part and in front of the `@`, empty list elements; in an unquoted
-//! display name dots, brackets, 8-bit text of any charset and the specials of an encoded word; stray dots in a local
-//! part; a group or list that ends in too few or too many `;`. Refused: white space, comments and folds in a domain or
-//! between the `@` and the domain, source routes, a comma in an unquoted display name (`Foo, Inc. <x@d>` has an author
-//! `Foo` for those who complete it), two addresses without a comma between them, `@` in an unquoted display name unless
-//! it is the same address once more, anything behind `<...>`, a domain with empty labels, whatever is not closed,
-//! control characters, and in a local part invisible ones (U+202E, U+200B), which display names may have.
+//! A field is accepted if it has one reading only, however odd. It is malformed if two readers could see two different
+//! sender domains.
 //!
-//! One pass, no recursion, nothing is read twice: the time is linear in the length of the field.
+//! Accepted: nested comments, quoted strings, encoded words (text, never an address), groups, white space and comments
+//! in a local part and in front of the `@`, empty list elements; in an unquoted display name dots, brackets, 8-bit text
+//! of any charset and the specials of an encoded word; stray dots in a local part; a group or list that ends in too few
+//! or too many `;`.
+//!
+//! Refused: white space, comments and folds in a domain or between the `@` and the domain, source routes, a comma in an
+//! unquoted display name (some systems complete the `Foo` of `Foo, Inc. <x@d>` to an address), two addresses without a
+//! comma between them, `@` in an unquoted display name unless it is the same address once more, anything after `<...>`,
+//! a domain with empty labels, anything that isn't closed, control characters, and in a local part invisible characters
+//! (U+202E, U+200B), which display names may have.
+//!
+//! The list is read in one pass without recursion, and no octet twice: the time is linear in the length of the field.
 
 use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
@@ -18,26 +22,26 @@ use icu_properties::props::DefaultIgnorableCodePoint;
 use crate::message::lexer::{Cfws, Cursor, encoded_word, is_atext};
 use crate::message::malformed::Malformed;
 
-/// More addresses than anybody signs with; past them the field is refused.
+/// A field with more addresses is refused; no message has so many authors.
 const MAX_ADDRESSES: usize = 1000;
 
-/// One `local-part@domain`, without the white space and comments that stood inside it.
+/// One `local-part@domain`, without the white space and comments inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
-    /// As it came, with its quotes.
+    /// As received, with its quotes.
     pub local: String,
-    /// A domain as it came, or an address literal with its brackets.
+    /// A domain as received, or an address literal with its brackets.
     pub domain: String,
-    /// The local part holds a quoted string.
+    /// The local part contains a quoted string.
     pub quoted: bool,
-    /// A form in which a reader without the whole grammar goes astray; see `second_reader`.
+    /// mail-parser misreads this form, so `cross_check` doesn't compare it.
     pub astray: bool,
 }
 
-/// Reads the value of a field: all behind the colon. The result has at least one address.
+/// Reads the value of a field, which is everything after the colon. The result has at least one address.
 ///
 /// # Errors
-/// [`Malformed::Empty`] when there is no address, and all the other ways.
+/// [`Malformed::Empty`] if there is no address; the other variants for the other faults.
 pub(super) fn read(value: &[u8]) -> Result<Vec<Address>, Malformed> {
     let mut list = List { at: Cursor { rest: value }, in_group: false, addresses: Vec::new(), null: false };
     while list.element()? {
@@ -56,12 +60,12 @@ struct List<'a> {
     at: Cursor<'a>,
     in_group: bool,
     addresses: Vec<Address>,
-    /// `<>` stood in the place of an address.
+    /// The field has `<>` in the place of an address.
     null: bool,
 }
 
 impl List<'_> {
-    /// Reads one element and what ends it; false at the end of the field.
+    /// Reads one element and its delimiter; false at the end of the field.
     fn element(&mut self) -> Result<bool, Malformed> {
         let mut words = Words::default();
         loop {
@@ -93,8 +97,8 @@ impl List<'_> {
         self.end()
     }
 
-    /// `local@domain` without angle brackets; or with others in them behind it, when both have the same domain: that is
-    /// all that is judged.
+    /// `local@domain` without angle brackets. The address may follow once more in angle brackets; only the domain is
+    /// judged, so only the domain must be the same.
     fn bare(&mut self, words: Words) -> Result<Address, Malformed> {
         let mut address = self.at.address(words)?;
         if self.at.peek() == Some(b'<') {
@@ -107,7 +111,7 @@ impl List<'_> {
         Ok(address)
     }
 
-    /// What stands behind an element: a comma, a semicolon, or nothing more.
+    /// Reads the end of an element: a comma, a semicolon, or the end of the field.
     fn end(&mut self) -> Result<bool, Malformed> {
         self.at.cfws()?;
         match self.at.peek() {
@@ -141,7 +145,7 @@ struct Words {
     /// Two words without a dot between them, or text that only a display name may have.
     phrase: bool,
     after_word: bool,
-    /// The last gap could lead a reader astray if an address goes on behind it.
+    /// The last gap has a comment or a fold; some readers misread an address that goes on after it.
     hidden: bool,
 }
 
@@ -160,7 +164,7 @@ impl Words {
 }
 
 impl Cursor<'_> {
-    /// One more word, or a dot.
+    /// Reads one more word, or a dot.
     fn word(&mut self, byte: u8, words: &mut Words) -> Result<(), Malformed> {
         if let Some(length) = encoded_word(self.rest) {
             words.phrase = true;
@@ -184,7 +188,7 @@ impl Cursor<'_> {
                 words.text.push(byte);
                 self.skip();
             }
-            // no escape that a reader could undo into a special: DOMAIN\user
+            // DOMAIN\user: the backslash is in front of no special, so no reader can unescape one
             b'\\' if self.rest.get(1).is_some_and(u8::is_ascii_alphanumeric) => {
                 words.phrase = true;
                 words.text.push(byte);
@@ -199,7 +203,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// `<...>` with its address, `None` for `<>`.
+    /// `<...>` with its address; `None` for `<>`.
     fn angle(&mut self) -> Result<Option<Address>, Malformed> {
         self.skip();
         self.cfws()?;
@@ -230,7 +234,7 @@ impl Cursor<'_> {
         Ok(Some(Address { astray: false, ..address }))
     }
 
-    /// From the `@` on, up to what follows the domain and the white space behind it.
+    /// Reads from the `@` to the end of the domain and of the white space after it.
     fn address(&mut self, words: Words) -> Result<Address, Malformed> {
         if words.is_empty() || words.phrase {
             return Err(Malformed::Syntax);
@@ -254,13 +258,13 @@ impl Cursor<'_> {
         Ok(Address { local, domain: printable(domain)?, quoted, astray })
     }
 
-    /// What is wrong with a domain in which white space stood here: at the end of the field it was none.
+    /// The fault of a domain with white space at this place. At the end of the field there is no domain at all.
     fn broken(&self) -> Malformed {
         if self.rest.is_empty() { Malformed::Syntax } else { Malformed::BrokenDomain }
     }
 
-    /// Atoms and dots with nothing between them: some readers end the domain at white space, others go on. Takes the
-    /// white space behind it along.
+    /// Reads atoms and dots with nothing between them, since some readers end the domain at white space and others go
+    /// on. The white space after the domain is read too.
     fn domain_name(&mut self, text: &mut Vec<u8>) -> Result<(), Malformed> {
         loop {
             if !self.peek().is_some_and(is_atext) {
@@ -280,9 +284,9 @@ impl Cursor<'_> {
     }
 }
 
-/// Whether a reader could show the text as another one: characters without a glyph, and those that turn its direction.
-/// Joiners and variation selectors shape the character before them, in Persian and in emoji, but not ASCII. In a domain
-/// none of them counts as a U-label anyway (`u_label`).
+/// Whether a program could show the text as another one: it has characters without a glyph, or characters that turn the
+/// reading direction. Joiners and variation selectors shape the character in front of them, in Persian and in emoji,
+/// but not in ASCII. Domains need no such check: `u_label` is stricter.
 fn has_invisible(text: &str) -> bool {
     let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     let mut before = None;

@@ -1,11 +1,11 @@
 //! Our own Authentication-Results: (RFC 8601).
 //!
-//! Per finding one `x-reverse-mx=RESULT (RUNG or REASON) PROPERTY=DOMAIN`. Programs drop comments, so a finding of the
-//! rule `matches` also bears `policy.rule=matches`; without it, it is the rule `exists`. A `none` for want of a
-//! domain has the value `""`, and `none (dkim_pending)` is what can be said of a DKIM signature before the body is there:
-//! the field goes first and is not written twice. Domains come from the client: what is no token (RFC 2045 5.1) is a
-//! quoted string, in which `?` stands for whatever a simple reader could take for the end of the value, for a comment
-//! or for another result.
+//! Each finding is one entry `x-reverse-mx=RESULT (RUNG or REASON) PROPERTY=DOMAIN`. Programs drop comments, so an
+//! entry of the rule `matches` also has `policy.rule=matches`; an entry without it is of the rule `exists`. A `none`
+//! for lack of a domain has the value `""`. A DKIM signature has `none (dkim_pending)`: the field is sent before the
+//! body has arrived, and it isn't written twice. Domains come from the client. A domain that is no token (RFC 2045 5.1)
+//! is written as a quoted string, with `?` for each character that a simple reader could take for the end of the value,
+//! for a comment or for another result.
 
 use std::net::IpAddr;
 
@@ -16,24 +16,23 @@ use crate::policy::rule::Rule;
 use crate::smtp::address::DomainName;
 
 const FIELD: &str = "Authentication-Results";
-/// Longest value that is written; names have at most 253 octets.
+/// Values are cut to this length; names have at most 253 octets.
 const MAX_VALUE: usize = 255;
 
 /// Results of the method `iprev` (RFC 8601 2.7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IprevResult {
-    /// A PTR name leads back to the address.
+    /// A PTR name resolves to the client's address.
     Pass,
-    /// None does, or there is none.
+    /// No PTR name does, or there is none.
     Fail,
-    /// DNS was in trouble.
+    /// A lookup failed; a later one may succeed.
     TempError,
-    /// DNS will go on giving no usable answer.
+    /// A lookup failed, and later ones will fail too.
     PermError,
 }
 
 impl IprevResult {
-    /// The word in the field.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,16 +44,14 @@ impl IprevResult {
     }
 }
 
-/// What is known of the client's PTR name.
+/// The result of `iprev` for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Iprev {
-    /// The result.
     pub result: IprevResult,
-    /// The client's address.
     pub client: IpAddr,
 }
 
-/// Our field, with its CRLF; `; none` where nothing was looked at (RFC 8601 2.2).
+/// The field with its CRLF; `; none` if nothing was evaluated (RFC 8601 2.2).
 #[must_use]
 pub fn authentication_results(
     authserv_id: &DomainName,
@@ -94,7 +91,7 @@ fn because(outcome: RuleResult) -> &'static str {
     }
 }
 
-/// `value` of RFC 2045 5.1: a token where it can be one, otherwise a quoted string.
+/// `value` of RFC 2045 5.1: a token if possible, otherwise a quoted string.
 fn value(text: &str) -> String {
     if !text.is_empty() && text.len() <= MAX_VALUE && text.bytes().all(is_token_octet) {
         return text.to_owned();
@@ -207,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_parted_by_semicolons_and_folded() {
+    fn entries_are_separated_by_semicolons_and_folded() {
         let iprev = |result, client: &str| Some(Iprev { result, client: client.parse().unwrap() });
         assert_eq!(written(None, &[]), "Authentication-Results: gate.relay.test; none\r\n");
         assert_eq!(
@@ -232,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_write_is_what_we_take_out() {
+    fn our_own_field_is_removed_from_a_message_that_comes_back() {
         let own =
             written(None, &[finding(Identity::From, Rule::Exists, "a.test", RuleResult::Pass(Rung::Mx))]);
         let block = format!("{own}stray line\r\nX: y\r\n{own}");

@@ -1,13 +1,13 @@
-//! A field as the next hop may send it on: with its long lines broken.
+//! A field as the next hop may send it: with its long lines broken.
 //!
-//! A line has at most 998 octets (RFC 5322 2.1.1). Postfix breaks longer ones at that place, in whatever stands there
-//! (`smtp_line_length_limit`), so that a domain could become one with a fold inside, which readers see differently.
+//! A line has at most 998 octets (RFC 5322 2.1.1). Postfix breaks a longer line at exactly that place
+//! (`smtp_line_length_limit`), so that a domain could get a fold inside, and readers differ in how they read it.
 
 /// Octets of a line, without CRLF.
 const MAX_LINE: usize = 998;
 
-/// The value with CRLF and a space put in where a line is too long; `None` where none is. `before` octets stand on the
-/// first line in front of it.
+/// The value with CRLF and a space inserted where a line is too long; `None` if no line is. `before` octets stand in
+/// front of it on the first line.
 pub(super) fn broken_lines(before: usize, value: &[u8]) -> Option<Vec<u8>> {
     let mut room = MAX_LINE.saturating_sub(before);
     let (mut out, mut broken) = (Vec::new(), false);
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_broken_behind_998_octets() {
+    fn lines_are_broken_after_998_octets() {
         let (long, rest) = ("x".repeat(993), "y".repeat(997));
         let rows = [
             (long.clone(), None),

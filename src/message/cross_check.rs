@@ -1,8 +1,8 @@
-//! A second pair of eyes: mail-parser, a reader as lenient as those of mail programs, must see the same senders.
+//! A second reader: mail-parser, as lenient as the readers of mail programs, must find the same senders.
 //!
-//! [`address_list`](super::address_list) decides what a field says; this file only confirms. mail-parser forgives what
-//! a gate can't (it joins `<a@b> <c@d>` into one address, skips lines without a colon, keeps routes), so its word
-//! alone never counts, and where it differs the field is ambiguous. It goes astray on correct input in two forms,
+//! [`address_list`](super::address_list) decides which addresses a field has; this file only confirms them. mail-parser
+//! accepts what a gate must not (it joins `<a@b> <c@d>` into one address, skips lines without a colon, keeps source
+//! routes), so its result alone never counts; a field for which it differs is ambiguous. It misreads two correct forms,
 //! which are marked [`Address::astray`] and not compared: a comment or fold inside an address without angle brackets,
 //! and the same address twice (`a@d <a@d>`). An encoded word that it decodes across a delimiter shows as a difference.
 
@@ -10,17 +10,17 @@ use mail_parser::{Header, HeaderName, HeaderValue, MessageParser};
 
 use crate::message::address_list::Address;
 
-/// mail-parser searches the end of each encoded word up to the end of the field: so many open ones at a time, no more.
+/// Most unfinished encoded words at a time: for each of them mail-parser searches the rest of the field for its end.
 const MAX_OPEN_WORDS: usize = 64;
 
-/// Whether mail-parser sees the same From: fields and the same Reply-To: fields with the same addresses.
-/// `None` stands for a field that was found malformed before, and is not compared.
+/// Whether mail-parser finds the same From: and Reply-To: fields with the same addresses. `None` stands for a field
+/// that is malformed already; it is not compared.
 pub(super) fn confirms(
     block: &[u8],
     from: Option<&[Vec<Address>]>,
     reply_to: Option<&[Vec<Address>]>,
 ) -> (bool, bool) {
-    // It loses the last value of a block without the empty line.
+    // mail-parser loses the last value of a block without the empty line.
     let mut terminated = Vec::with_capacity(block.len() + 2);
     terminated.extend_from_slice(block);
     terminated.extend_from_slice(b"\r\n");
@@ -36,7 +36,7 @@ pub(super) fn confirms(
     (confirm(HeaderName::From, from), confirm(HeaderName::ReplyTo, reply_to))
 }
 
-/// Whether there is an `@` in a field's value, encoded words decoded.
+/// Whether a field's value contains an `@`, also after encoded words are decoded.
 pub(super) fn finds_an_at(value: &[u8]) -> bool {
     if value.contains(&b'@') {
         return true;
@@ -50,7 +50,7 @@ pub(super) fn finds_an_at(value: &[u8]) -> bool {
     message.is_none_or(|message| message.subject().is_none_or(|text| text.contains('@')))
 }
 
-/// Whether a field's value can be given to mail-parser without it needing more than linear time.
+/// Whether mail-parser can read a field's value in linear time.
 pub(super) fn can_take(value: &[u8]) -> bool {
     let mut open = 0_usize;
     value.windows(2).all(|pair| {
@@ -82,8 +82,8 @@ fn confirms_field(value: &HeaderValue<'_>, ours: &[Address]) -> bool {
         && theirs.next().is_none()
 }
 
-/// Whether mail-parser's text, which may hold a route and white space, is our address. Of a quoted local part it
-/// keeps now the quotes, now nothing, so there the domain alone is compared.
+/// Whether mail-parser's text is our address. The text may contain a source route and white space. mail-parser doesn't
+/// keep a quoted local part reliably, so there only the domain is compared.
 fn same(ours: &Address, theirs: &str) -> bool {
     let theirs: String = theirs.chars().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let theirs = match theirs.strip_prefix('@').and_then(|route| route.split_once(':')) {

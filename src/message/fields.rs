@@ -1,35 +1,34 @@
-//! A header block as fields (RFC 5322 2.2), folded lines kept together, every octet accounted for.
+//! A header block as fields (RFC 5322 2.2); folded lines stay together, and no octet is lost.
 //!
-//! White space before the colon is obsolete syntax (RFC 5322 4.5.2) and still names the field. Nothing else is
-//! forgiven: a line that is neither a field nor the continuation of one is [`Item::Stray`], since some readers skip
-//! it and others see the body begin there. So is a bare CR, LF or NUL; framing keeps those out, it costs little to check.
+//! White space in front of the colon is obsolete syntax (RFC 5322 4.5.2) and is accepted. A line that is neither a
+//! field nor the continuation of one is [`Item::Stray`], since some readers skip it and others begin the body there. So
+//! is a line with a bare CR, LF or NUL; framing refuses those before, but the check costs little.
 
-/// Longest field name with the white space behind it: past some thousand octets relays take the line for the body's
-/// first (Postfix: `line_length_limit`, 2048).
+/// Longest field name with the white space after it. A relay takes a line of some thousand octets for the first of the
+/// body (Postfix: `line_length_limit`, 2048).
 const MAX_NAME: usize = 256;
 
-/// A field, or a line that is none; together the items are the block.
+/// A field, or a line that isn't one; all items together are the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Item<'a> {
     /// `name: value`.
     Field {
         /// Without the white space before the colon.
         name: &'a [u8],
-        /// All behind the colon, folds and the last CRLF included.
+        /// Everything after the colon, with folds and the last CRLF.
         value: &'a [u8],
         /// The whole field.
         raw: &'a [u8],
     },
-    /// Neither a field nor the continuation of one, with the continuation lines behind it.
+    /// Neither a field nor the continuation of one, with the continuation lines after it.
     Stray(&'a [u8]),
 }
 
-/// Parts a block into its items, in order.
+/// Splits a block into its items, in order.
 pub(crate) fn items(block: &[u8]) -> Items<'_> {
     Items { rest: block }
 }
 
-/// See [`items`].
 #[derive(Debug, Clone)]
 pub(crate) struct Items<'a> {
     rest: &'a [u8],
@@ -68,13 +67,13 @@ fn item(raw: &[u8]) -> Item<'_> {
     Item::Field { name, value: value.strip_prefix(b":").unwrap_or(value), raw }
 }
 
-/// Whether it would be a field but for the length of its name.
+/// Whether only the length of its name keeps this line from being a field.
 pub(crate) fn has_long_name(stray: &[u8]) -> bool {
     let name = memchr::memchr(b':', stray).and_then(|colon| stray.get(..colon)).unwrap_or_default();
     name.len() > MAX_NAME && name.trim_ascii_end().iter().all(u8::is_ascii_graphic)
 }
 
-/// Whether every line ends in CRLF, the last one too, and no CR, LF or NUL stands elsewhere.
+/// Whether every line ends in CRLF, the last one too, and there is no other CR, LF or NUL.
 fn has_whole_lines(raw: &[u8]) -> bool {
     raw.ends_with(b"\r\n")
         && memchr::memchr3_iter(b'\r', b'\n', 0, raw).all(|at| match raw.get(at) {
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_256_octets_at_most_with_the_white_space_behind_it() {
+    fn a_name_has_at_most_256_octets_with_the_white_space_after_it() {
         let rows =
             [("a".repeat(256), true), ("a".repeat(257), false), (format!("a{}", " ".repeat(256)), false)];
         for (name, is_field) in rows {

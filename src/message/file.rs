@@ -2,7 +2,7 @@
 
 use crate::message::mailbox_line;
 
-/// The header block and the body of a file, whose lines may end in LF; a `From ` line of an mbox is a field.
+/// The header block and the body of a file, whose lines may end in LF. A `From ` line of an mbox becomes a field.
 #[must_use]
 pub fn parts(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let lines = content.split_inclusive(|byte| *byte == b'\n');

@@ -1,7 +1,7 @@
 //! Writes one header field word by word, folded (RFC 5322 2.2.3).
 //!
-//! Lines stay within 78 octets as long as the words allow it (RFC 5322 2.1.1); a word is never broken, so whoever
-//! passes words longer than a few hundred octets breaks the hard limit of 998.
+//! Lines stay within 78 octets as long as the words allow it (RFC 5322 2.1.1). A word is never broken, so a caller that
+//! passes words of more than a few hundred octets breaks the hard limit of 998.
 
 /// Preferred line length without CRLF.
 const PREFERRED: usize = 78;
@@ -21,7 +21,7 @@ impl Folded {
         Self { text, line }
     }
 
-    /// Adds a word, behind a space or on a new line where it would not fit.
+    /// Adds a word after a space, or on a new line if it doesn't fit.
     pub(super) fn word(&mut self, word: &str) {
         if self.line + 1 + word.len() > PREFERRED {
             return self.line(word);
@@ -38,7 +38,7 @@ impl Folded {
         self.line = 1 + word.len();
     }
 
-    /// Adds to the last word.
+    /// Appends to the last word.
     pub(super) fn glue(&mut self, text: &str) {
         self.text.push_str(text);
         self.line += text.len();
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_holds_78_octets_and_no_more() {
+    fn a_line_has_at_most_78_octets() {
         let field = |word: usize, glued: usize| {
             let mut field = Folded::new("Name", "first");
             field.word("second");

@@ -1,13 +1,14 @@
-//! Results in our name that we did not write go (RFC 8601 5), in every spelling that a lenient reader takes for ours.
+//! Removes results in our name that we did not write (RFC 8601 5), in every spelling that a lenient reader takes for
+//! our name.
 //!
-//! Readers behind us drop comments, white space, quotes and backslashes, and don't agree on what a comment is. So each
-//! reading of the field is tried; the field goes when one of them gives our name before the first `;`. A name is
-//! compared by case, as A-label, U-label and with a final dot, without characters that are no text, and as the first
-//! word before a version. What claims our name in a way that can't be read safely goes too. A longer name, and ours in
-//! any other place, stay as they are, octet for octet.
+//! Later readers drop comments, white space, quotes and backslashes, and don't agree on what a comment is. So each
+//! reading of the field is tried, and the field is removed if one of them finds our name before the first `;`. Names
+//! are compared without case, as A-label and as U-label, with and without a final dot, without characters that are no
+//! text, and as the first word before a version. A field that can't be read safely and may have our name is removed
+//! too. A longer name, and our name in any other place, stay as they are, octet for octet.
 //!
-//! In ARC-Authentication-Results: (RFC 8617 4.1.1) our name goes as well, unless an ARC-Seal: of the same instance stands
-//! in the block: a chain must not be broken.
+//! ARC-Authentication-Results: (RFC 8617 4.1.1) in our name is removed as well, unless the block has an ARC-Seal: of
+//! the same instance: a chain must not be broken.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -18,10 +19,10 @@ use crate::smtp::address::DomainName;
 const FIELD: &[u8] = b"authentication-results";
 const ARC_FIELD: &[u8] = b"arc-authentication-results";
 const SEAL: &[u8] = b"arc-seal";
-/// No name is longer, in whatever spelling; converting U-labels is not linear.
+/// Longer text is no name in any spelling; the time for converting U-labels is not linear.
 const MAX_NAME: usize = 1024;
 
-/// The block without the fields that claim to be ours; the block itself where there is none.
+/// The block without the fields in our name; the block itself if it has none.
 #[must_use]
 pub fn without_own_results<'a>(block: &'a [u8], authserv_id: &str) -> Cow<'a, [u8]> {
     let seals = OnceCell::new();
@@ -48,7 +49,7 @@ enum Kind {
     ArcResults,
 }
 
-/// What an item is to a reader that forgives anything in front of the colon but another name.
+/// The kind of a field, for a reader that skips everything in front of the colon but another name.
 fn kind<'a>(item: &Item<'a>) -> Option<(Kind, &'a [u8])> {
     let (name, value): (Cow<'_, [u8]>, _) = match *item {
         Item::Field { name, value, .. } => (Cow::Borrowed(name), value),
@@ -71,7 +72,7 @@ fn claims(value: &[u8], authserv_id: &str) -> bool {
     Reading::all().any(|reading| reading.segment(value).0.is(authserv_id))
 }
 
-/// The same behind the instance, and without one.
+/// The same after the instance, and without an instance.
 fn claims_in_arc(value: &[u8], authserv_id: &str) -> bool {
     Reading::all().any(|reading| {
         let (first, rest) = reading.segment(value);
@@ -79,7 +80,7 @@ fn claims_in_arc(value: &[u8], authserv_id: &str) -> bool {
     })
 }
 
-/// The instances that have an ARC-Seal:.
+/// The instances for which the block has an ARC-Seal:.
 struct Seals(Vec<u8>);
 
 impl Seals {
@@ -96,7 +97,7 @@ impl Seals {
         Self(seals)
     }
 
-    /// Whether the instance of these results is among them.
+    /// Whether there is a seal of the instance of these results.
     fn cover(&self, results: &[u8]) -> bool {
         let tag = results.split(|&byte| byte == b';').next();
         tag.and_then(instance).is_some_and(|instance| self.0.contains(&instance))
@@ -109,12 +110,12 @@ fn instance(tag: &[u8]) -> Option<u8> {
     std::str::from_utf8(number.trim_ascii()).ok()?.parse().ok()
 }
 
-/// One way to tell comments (RFC 5322 3.2.2) from text.
+/// One way to separate comments (RFC 5322 3.2.2) from text.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
-    /// A comment may hold comments.
+    /// A comment may contain comments.
     nested: bool,
-    /// A backslash in a comment takes the parenthesis behind it along.
+    /// A backslash in a comment escapes the parenthesis after it.
     escapes: bool,
     /// A parenthesis in a quoted string is text.
     quotes: bool,
@@ -125,8 +126,8 @@ impl Reading {
         (0_u8..8).map(|bits| Self { nested: bits & 1 == 0, escapes: bits & 2 == 0, quotes: bits & 4 == 0 })
     }
 
-    /// The name before the first `;` and what stands behind that. A comment that isn't closed is none: its parenthesis
-    /// is dropped.
+    /// The name in front of the first `;`, and the octets after it. A comment that isn't closed is no comment: only its
+    /// parenthesis is dropped.
     fn segment(self, value: &[u8]) -> (Name, &[u8]) {
         let (mut name, mut rest, mut quoted, mut closes) = (Name::default(), value, false, true);
         while let Some((&byte, behind)) = rest.split_first() {
@@ -137,7 +138,7 @@ impl Reading {
                         rest = behind;
                         name.gap();
                     }
-                    // nor is any that begins later
+                    // no later comment is closed either
                     None => closes = false,
                 },
                 b';' => break,
@@ -172,11 +173,11 @@ impl Reading {
     }
 }
 
-/// What stands before a `;`, without everything that a reader may leave out.
+/// The text in front of a `;`, without everything that a reader may leave out.
 #[derive(Debug, Default)]
 struct Name {
     text: Vec<u8>,
-    /// Where something was left out that may end a word, outside of quotes.
+    /// The places outside of quotes where something was left out that may end a word.
     gaps: Vec<usize>,
 }
 
@@ -188,13 +189,13 @@ impl Name {
     fn is(&self, authserv_id: &str) -> bool {
         let text = self.text.get(..MAX_NAME.min(self.text.len())).unwrap_or_default();
         let ascii: Vec<u8> = text.iter().copied().filter(u8::is_ascii).collect();
-        // an encoded word (RFC 2047) has no place here; who decodes it may find our name
+        // an encoded word (RFC 2047) isn't allowed here; a reader that decodes it may find our name
         memchr::memmem::find(text, b"=?").is_some()
             || self.words(text).any(|word| is_name(word, authserv_id))
             || (ascii.len() < text.len() && is_name(&ascii, authserv_id))
     }
 
-    /// The whole, and what may be its first word.
+    /// The whole text, and each part of it that may be its first word.
     fn words<'a>(&self, text: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte) || byte >= 128;
         let token = text.iter().position(|&byte| !of_name(byte)).unwrap_or(text.len());
@@ -203,7 +204,8 @@ impl Name {
     }
 }
 
-/// More gaps than that before a name ends are in no honest field; then the whole and the token are compared.
+/// No honest field has more gaps in front of the end of its name; after so many, only the token and the whole text are
+/// compared.
 const MAX_WORDS: usize = 64;
 
 fn is_name(word: &[u8], authserv_id: &str) -> bool {
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_claim_our_name_are_taken_out_and_no_others() {
+    fn fields_in_our_name_are_removed_and_no_others() {
         let rows = [
             ("Authentication-Results: gate.relay.test; forged=pass", true),
             ("authentication-RESULTS:GATE.relay.TEST;forged=pass", true),
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn results_of_arc_go_where_no_seal_of_their_instance_stands_beside_them() {
+    fn arc_results_are_removed_unless_their_instance_has_a_seal() {
         let results = "ARC-Authentication-Results: i=1; gate.relay.test; dkim=pass";
         let seal = |instance: &str| format!("ARC-Seal: a=rsa-sha256; t=1;\r\n i={instance} ; b=x\r\n");
         let rows = [

@@ -1,9 +1,10 @@
-//! From a header block to the domains that claim to have written the message: From: and Reply-To: (RFC 5322 3.6.2).
+//! Reads the domains that claim to have written a message, from From: and Reply-To: of its header (RFC 5322 3.6.2).
 //!
-//! Exactly one From:, and any number of Reply-To:, which lists and forwarders repeat: the union of their domains counts,
-//! and one that names nobody is absent. Each address must be one that every reader sees alike. The strict reader of
-//! `address_list` decides, mail-parser confirms. What has no reading, or two, is [`Malformed`]; the friendlier of two
-//! readings is never taken. Sender: and the Resent- fields are not looked at: no mail program shows them as author.
+//! A header has exactly one From: and any number of Reply-To:, since lists and forwarders repeat that field. The
+//! domains of all Reply-To: count together, and a Reply-To: without an address counts as absent. Every reader must find
+//! the same addresses: the strict reader of `address_list` decides, mail-parser confirms. A field with no reading, or
+//! with two, is [`Malformed`]; the friendlier of two readings is never taken. Sender: and the Resent- fields are not
+//! read: no mail program shows them as the author.
 
 use compact_str::CompactString;
 
@@ -14,14 +15,14 @@ use crate::message::malformed::Malformed;
 use crate::message::{cross_check, u_label};
 use crate::smtp::address::DomainName;
 
-/// Distinct domains of From:, and of all Reply-To: together, that are checked.
+/// Most distinct domains of From:, and of all Reply-To: together.
 const MAX_DOMAINS: usize = 5;
-/// What is kept of an address for replies and logs (a path has at most 256 octets, RFC 5321 4.5.3.1.3).
+/// Addresses are cut to this length for replies and logs (a path has at most 256 octets, RFC 5321 4.5.3.1.3).
 const MAX_SHOWN: usize = 256;
 /// Longest From: and Reply-To:, folds included: mail servers cut longer fields, each at its own length.
 const MAX_FIELD: usize = 16 * 1024;
 
-/// What a header block says about its authors.
+/// The authors that a header block names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// From:; never [`Field::Absent`].
@@ -35,7 +36,7 @@ pub struct Header {
 /// One address field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Field {
-    /// Not there, or naming nobody, which only Reply-To: may be.
+    /// There is no such field, or it has no address, which only Reply-To: may have.
     Absent,
     /// No reading, or more than one.
     Malformed(Malformed),
@@ -81,7 +82,7 @@ pub fn read(block: &[u8]) -> Header {
     Header { from: field(from, from_confirmed), reply_to: field(reply_to, reply_to_confirmed), received }
 }
 
-/// From:, which stands once.
+/// From:, which must occur exactly once.
 fn author_field(fields: &[Item<'_>]) -> Result<Vec<Vec<Address>>, Malformed> {
     match fields {
         [] => Err(Malformed::Missing),
@@ -90,7 +91,7 @@ fn author_field(fields: &[Item<'_>]) -> Result<Vec<Vec<Address>>, Malformed> {
     }
 }
 
-/// Each Reply-To:, with no address where it names nobody.
+/// The addresses of each Reply-To:; none for a field without an address.
 fn reply_to_fields(fields: &[Item<'_>]) -> Result<Vec<Vec<Address>>, Malformed> {
     let nobody = |why| if why == Malformed::Empty { Ok(Vec::new()) } else { Err(why) };
     fields.iter().map(|field| addresses(field).or_else(nobody)).collect()
@@ -105,13 +106,13 @@ fn addresses(field: &Item<'_>) -> Result<Vec<Address>, Malformed> {
         return Err(Malformed::Syntax);
     }
     let addresses = match address_list::read(value) {
-        // Some readers take a text, a comment or an encoded word for an address where there is no other.
+        // Some readers take text, a comment or an encoded word for an address if there is no other.
         Err(why) if why.names_no_domain() && cross_check::finds_an_at(value) => {
             return Err(Malformed::Ambiguous);
         }
         read => read?,
     };
-    // the name and the colon, as the next hop writes them: without white space between
+    // the next hop writes the name and the colon without white space between them
     match broken_lines(name.len() + 1, value).map(|broken| address_list::read(&broken)) {
         None => Ok(addresses),
         Some(Ok(broken)) if same_addresses(&broken, &addresses) => Ok(addresses),
@@ -124,7 +125,7 @@ fn same_addresses(one: &[Address], other: &[Address]) -> bool {
     one.iter().map(spelled).eq(other.iter().map(spelled))
 }
 
-/// No addresses at all are [`Field::Absent`]: From: without one is malformed.
+/// No address at all is [`Field::Absent`]; From: without an address has an error by now.
 fn field(addresses: Result<Vec<Vec<Address>>, Malformed>, confirmed: bool) -> Field {
     let authors = match addresses {
         Ok(_) if !confirmed => Err(Malformed::Ambiguous),
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_reading_or_two_is_malformed() {
+    fn a_field_with_no_reading_or_two_is_malformed() {
         let rows = [
             ("", "Empty"),
             (" \t", "Empty"),
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn from_stands_once_and_the_domains_of_all_reply_to_count() {
+    fn from_occurs_once_and_the_domains_of_all_reply_to_count() {
         let rows = [
             ("", "Missing", "absent"),
             ("To: a@good.test\r\n", "Missing", "absent"),
@@ -458,12 +459,12 @@ mod tests {
     }
 
     #[test]
-    fn what_mail_servers_cut_is_malformed() {
+    fn a_field_that_mail_servers_cut_is_malformed() {
         let field = |length: usize| format!("a@good.test {}", "(x)".repeat((length - 22) / 3));
         assert_eq!(from(field(16 * 1024 - 3)), "a@good.test");
         assert_eq!(from(field(16 * 1024 + 3)), "TooLong");
         let name = |length: usize| format!("{} <a@good.test>", "x".repeat(length));
-        // "From: ", the name, " <a@": the line is broken behind 998 octets
+        // "From: ", the name, " <a@": the line is broken after 998 octets
         assert_eq!(from(name(998 - 6 - 2)), "a@good.test");
         assert_eq!(from(name(998 - 6 - 3)), "a@good.test");
         assert_eq!(from(name(998 - 6 - 4)), "TooLong");
@@ -490,14 +491,15 @@ mod tests {
     }
 
     #[test]
-    fn long_addresses_are_cut_off_for_showing_only() {
+    fn long_addresses_are_cut_only_where_they_are_shown() {
         let header = read(format!("From: {}@good.test\r\n", "\u{e9}".repeat(300)).as_bytes());
         let Field::Authors(authors) = header.from else { panic!("{header:?}") };
         assert_eq!((authors.len(), authors[0].address.len()), (1, 256));
         assert_eq!(authors[0].domain.as_ref().unwrap().as_str(), "good.test");
     }
 
-    /// A value four times as long may take four times as long: compared in time of this thread, whatever else runs.
+    /// A value four times as long may take four times the time. That is the processor time of this thread, which
+    /// other load doesn't change.
     #[test]
     fn hostile_blocks_take_linear_time() {
         let noise = Duration::from_millis(25);
@@ -609,7 +611,7 @@ mod tests {
             |(name, local, labels, angle, gaps)| {
                 let [e, f] = gaps.try_into().unwrap();
                 let address = format!("{local}@{}", labels.join("."));
-                // mail-parser takes delimiters in a quoted local part between angle brackets for real
+                // mail-parser takes delimiters in a quoted local part between angle brackets for real delimiters
                 let bare = !angle || local.starts_with('"');
                 let text = if bare { format!("{e}{address}{f}") } else { format!("{name}{e}<{address}>{f}") };
                 (text, labels.join(".").to_ascii_lowercase())
@@ -619,7 +621,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn domains_of_valid_lists_come_out_exactly(
+        fn valid_lists_give_exactly_their_domains(
             mailboxes in proptest::collection::vec(mailbox(), 1..6),
             group in any::<bool>(),
             before in gap(),

@@ -1,17 +1,18 @@
 //! The lexical tokens of structured fields (RFC 5322 3.2): white space, comments, atoms, quoted strings, literals;
 //! and encoded words (RFC 2047).
 //!
-//! Octet by octet and always forward. White space may hold folds, since `fields` has proven that every line end in a
-//! value is one. Control characters, which the obsolete syntax allows in comments and quoted strings, are refused.
+//! The lexer reads octet by octet and never goes back. White space may contain folds: `fields` has checked that every
+//! line end in a value is a fold. Control characters are refused, although the obsolete syntax allows them in comments
+//! and quoted strings.
 
 use crate::message::malformed::Malformed;
 
-/// What is left of a field's value.
+/// The unread rest of a field's value.
 pub(super) struct Cursor<'a> {
     pub rest: &'a [u8],
 }
 
-/// What white space and comments there were.
+/// What a gap of white space and comments contained.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Cfws {
     pub comment: bool,
@@ -63,7 +64,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// The next octet of a comment or quoted string, and whether a backslash stood before it (RFC 5322 3.2.1).
+    /// The next octet of a comment or quoted string, and whether a backslash stood in front of it (RFC 5322 3.2.1).
     fn text_octet(&mut self) -> Result<(u8, bool), Malformed> {
         let first = self.peek().ok_or(Malformed::Syntax)?;
         self.skip();
@@ -100,7 +101,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Appends what there is of atext.
+    /// Appends the run of atext that begins here.
     pub(super) fn atom(&mut self, text: &mut Vec<u8>) {
         let length = self.rest.iter().take_while(|&&byte| is_atext(byte)).count();
         text.extend_from_slice(self.rest.get(..length).unwrap_or_default());
@@ -114,7 +115,7 @@ impl Cursor<'_> {
         Ok(self.rest.len() < before)
     }
 
-    /// Appends `[...]` (RFC 5322 3.4.1), which may hold no white space here.
+    /// Appends `[...]` (RFC 5322 3.4.1), which must not contain white space here.
     pub(super) fn literal(&mut self, text: &mut Vec<u8>) -> Result<(), Malformed> {
         loop {
             let byte = self.peek().ok_or(Malformed::Syntax)?;
@@ -136,8 +137,8 @@ impl Cursor<'_> {
     }
 }
 
-/// The length of the encoded word (RFC 2047 2) that begins here. Its text may hold specials, which broken mailers
-/// leave unencoded, but none that could make up an address.
+/// The length of the encoded word (RFC 2047 2) that begins here. Its text may contain specials, which broken mailers
+/// leave unencoded, but none that could form an address.
 pub(super) fn encoded_word(text: &[u8]) -> Option<usize> {
     let mut parts = text.strip_prefix(b"=?")?.splitn(4, |&byte| byte == b'?');
     let (charset, encoding, content) = (parts.next()?, parts.next()?, parts.next()?);
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encoded_words_end_where_they_can_hide_nothing() {
+    fn encoded_words_can_hide_no_address() {
         let rows = [
             ("=?utf-8?Q?ann?= <a@b>", Some(15)),
             ("=?utf-8*en?b?YQ==?=", Some(19)),
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_says_what_it_held() {
+    fn a_gap_reports_what_it_contained() {
         let rows = [
             ("", Ok((false, false)), ""),
             (" \tx", Ok((false, false)), "x"),

@@ -1,18 +1,18 @@
-//! The `From ` line that mailbox files (mbox, RFC 4155) put in front of a message, and some programs send along.
+//! The `From ` line that mailbox files (mbox, RFC 4155) have in front of a message, and that some programs send.
 //!
-//! It is no field. Behind our trace fields it would end the header for the next hop, so it goes on as
-//! `X-Mailbox-Line:`, as Postfix writes it when such a line comes first. A line that is a field with white space before
-//! the colon (`From : a@b`) stays the field.
+//! The line is no header field. After our trace fields it would end the header for the next hop, so it goes on as
+//! `X-Mailbox-Line:`; Postfix does the same with such a line at the beginning. A line that is a field with white space
+//! in front of the colon (`From : a@b`) stays as it is.
 
 use std::borrow::Cow;
 
 use crate::message::fields::{Item, items};
 
 const FIELD: &[u8] = b"X-Mailbox-Line: ";
-/// Mail that was stored several times has several.
+/// A message that was stored several times has several such lines.
 const MOST: usize = 8;
 
-/// The block with its first mailbox lines made fields; the block itself where there is none.
+/// The block with its first mailbox lines turned into fields; the block itself if it has none.
 #[must_use]
 pub fn as_field(block: &[u8]) -> Cow<'_, [u8]> {
     let lines = items(block).map_while(mailbox_line).take(MOST);

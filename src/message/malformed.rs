@@ -7,13 +7,13 @@ use crate::policy::identity::Identity;
 pub enum Malformed {
     /// There is no From: field (RFC 5322 3.6).
     Missing,
-    /// The field stands more than once, and readers differ in which one they show (RFC 5322 3.6).
+    /// The field occurs more than once, and readers differ in which one they show (RFC 5322 3.6).
     Repeated,
-    /// The field names nobody: no text, `<>`, or a group without members (RFC 6854 2.1).
+    /// The field has no address: it is empty or `<>`, or a group without members (RFC 6854 2.1).
     Empty,
     /// Not an address list, or one that can be read in two ways (RFC 5322 3.4).
     Syntax,
-    /// An address without `@domain`, which some system on the way would complete with its own.
+    /// An address without `@domain`; a system on the way would complete it with its own domain.
     NoDomain,
     /// Control characters.
     Control,
@@ -21,7 +21,7 @@ pub enum Malformed {
     Invisible,
     /// More than five distinct domains, or more than a thousand addresses.
     TooMany,
-    /// Two readers see different senders.
+    /// Two readers find different senders.
     Ambiguous,
     /// White space, a comment or a fold inside a domain, or between the `@` and the domain.
     BrokenDomain,
@@ -34,8 +34,8 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// Whether the field says nothing about a sender, and nothing wrong: it is empty, or has a name without a domain.
-    /// In From: of a bounce that alone refuses nothing, since nobody would learn of the loss.
+    /// Whether the field names no domain and has no other fault: it is empty, or has a name without a domain. From: of
+    /// a bounce isn't refused for that alone, since no sender would learn of the loss.
     #[must_use]
     pub fn names_no_domain(self) -> bool {
         matches!(self, Self::Empty | Self::NoDomain)

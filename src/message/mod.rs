@@ -1,9 +1,9 @@
 //! The message's header: from a header block to the sender domains, and the trace fields that rmxd adds.
 //!
-//! [`header`] reads From: and Reply-To:, [`forged_results`] takes out results that bear our name,
-//! [`authentication_results`] writes ours, [`mailbox_line`] makes a field of a mailbox's `From ` line, [`trace`] writes
-//! Received: and Return-Path:. Programs that show the message read its header a little differently, so a header with two
-//! readings is malformed here, never read in the friendlier way.
+//! [`header`] reads From: and Reply-To:, [`forged_results`] removes results in our name, [`authentication_results`]
+//! writes our own, [`mailbox_line`] turns a mailbox's `From ` line into a field, [`trace`] writes Received: and
+//! Return-Path:. Programs that show a message differ in how they read its header, so a header with two readings is
+//! malformed here; the friendlier reading is never taken.
 
 mod address_list;
 pub mod authentication_results;

@@ -1,8 +1,8 @@
 //! The trace fields Received: and Return-Path: (RFC 5321 4.4), each as octets that end in CRLF.
 //!
-//! What the client says about itself (HELO, the recipient) goes in only where it can't be taken for anything else:
-//! no parentheses, no semicolons, no line ends. A HELO argument that is neither a name nor an address literal is
-//! shown with every other character replaced, not left out, since it is what an investigator looks for.
+//! Values from the client (the HELO argument, the recipient) are written only in a form that can't be taken for another
+//! part of the field: without parentheses, semicolons and line ends. A HELO argument that is neither a name nor an
+//! address literal is written with `?` for each unsafe character. It isn't left out, since investigators look for it.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,11 +12,11 @@ use mail_parser::DateTime;
 use crate::message::fold::Folded;
 use crate::smtp::address::{Domain, DomainName, ForwardPath, ReversePath};
 
-/// The most that rmxd adds to a message that it passes on: one Received: and one Authentication-Results: with two rules
-/// for each of helo, ptr, mail_from and the five domains that From: and Reply-To: may have.
+/// Most octets that rmxd adds to a message: one Received:, and one Authentication-Results: with two rules for each of
+/// helo, ptr, mail_from and the five domains that From: and Reply-To: may have.
 pub const MOST_ADDED: u64 = 12 * 1024;
 
-/// What is kept of text from outside; names have at most 253 octets.
+/// Text from outside is cut to this length; names have at most 253 octets.
 const MAX_WORD: usize = 255;
 
 /// The words of the `with` clause (RFC 3848, RFC 6531 4.3).
@@ -35,7 +35,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The word itself.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,31 +47,27 @@ impl Protocol {
     }
 }
 
-/// What a Received: field tells.
+/// The content of a Received: field.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
-    /// The argument of HELO or EHLO, as it came.
+    /// The argument of HELO or EHLO, as received.
     pub helo: &'a str,
-    /// The client's name, if the PTR record is forward-confirmed.
+    /// The client's PTR name, if it is forward-confirmed.
     pub ptr: Option<&'a DomainName>,
-    /// The client's address.
     pub client: IpAddr,
     /// Our own name.
     pub by: &'a DomainName,
-    /// How the message came.
     pub protocol: Protocol,
     /// TLS version and cipher, in words that need no escaping.
     pub tls: Option<&'a str>,
     /// The id of the transaction.
     pub id: &'a str,
-    /// The recipient, if there is exactly one: with more, a blind copy would show (RFC 5321 7.2).
+    /// The recipient, if there is exactly one: with more, the field would disclose a blind copy (RFC 5321 7.2).
     pub recipient: Option<&'a ForwardPath>,
-    /// When.
     pub at: SystemTime,
 }
 
 impl Received<'_> {
-    /// The field.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut field = Folded::new("Received", "from");
@@ -119,7 +114,7 @@ fn address_literal(address: IpAddr) -> String {
     }
 }
 
-/// A name or the literal of an address as it is, everything else made safe.
+/// A name or an address literal stays as it is; other text is made safe.
 fn helo_word(helo: &str) -> String {
     match Domain::parse(helo) {
         Ok(Domain::Name(name)) => name.as_str().to_owned(),
@@ -132,7 +127,7 @@ fn helo_word(helo: &str) -> String {
     }
 }
 
-/// One word of letters, digits, dots, hyphens and underscores, with `?` for whatever else there was.
+/// One word of letters, digits, dots, hyphens and underscores, with `?` for any other character.
 fn safe_word(text: &str) -> String {
     if text.is_empty() {
         return "unknown".to_owned();
@@ -144,8 +139,8 @@ fn is_safe(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
 }
 
-/// A recipient that can't be misread inside the field; quoted, internationalised and very long local parts are left out,
-/// and those with an equals sign, which looks like a result.
+/// A recipient that can't be misread inside the field. `None` for local parts that are quoted, internationalised or
+/// very long, and for those with an equals sign, which looks like a result.
 fn safe_recipient(path: &ForwardPath) -> Option<String> {
     let text = path.to_string();
     let graphic = |byte: u8| byte.is_ascii_graphic() && !b"\"\\(),;<>=".contains(&byte);
@@ -188,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_are_never_longer_than_what_is_kept_free_for_them() {
+    fn the_fields_are_never_longer_than_the_room_reserved_for_them() {
         let long_name = ["n".repeat(63), "n".repeat(63), "n".repeat(63), "n".repeat(61)].join(".");
         let long_recipient = format!("{}@{long_name}", "r".repeat(64));
         let recipient = ForwardPath::parse(&long_recipient).ok();
@@ -240,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn received_tells_how_it_was_encrypted() {
+    fn received_names_the_tls_version_and_cipher() {
         let field = Received {
             helo: "h.test",
             ptr: None,
@@ -263,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_says_of_itself_stays_one_harmless_word() {
+    fn a_helo_argument_stays_one_harmless_word() {
         let (long, cut) = ("x".repeat(600), "x".repeat(255));
         let rows = [
             ("[127.0.0.10]", "[127.0.0.10]"),
@@ -322,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn return_path_bears_the_reverse_path() {
+    fn return_path_contains_the_reverse_path() {
         let rows = [
             (ReversePath::Null, "Return-Path: <>\r\n"),
             (ReversePath::parse("u@good.test").unwrap(), "Return-Path: <u@good.test>\r\n"),

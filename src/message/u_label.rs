@@ -1,10 +1,11 @@
-//! Domains with U-labels (RFC 5890 2.3.2.1): only those that are spelled as their registry spells them.
+//! Domains with U-labels (RFC 5890 2.3.2.1), accepted only in the spelling of their registry.
 //!
-//! UTS #46, by which programs look up names, maps mathematical, full-width and other compatible characters to plain
-//! letters and leaves out invisible ones, so that a text which isn't `bank.test` leads to `bank.test`. IDNA2008 maps
-//! nothing (RFC 5891 4). Here a label counts when it has only characters that IDNA2008 permits (RFC 5892) and comes
-//! back unchanged from its A-label; case and NFC are forgiven (RFC 5895 2). A-labels are taken as they are: DNS answers
-//! for the very name. Symbols such as emoji are not permitted as U-labels, although registries have sold them.
+//! Programs look up names by UTS #46. It maps mathematical, full-width and other compatible characters to plain letters
+//! and drops invisible ones, so that a text which isn't `bank.test` leads to `bank.test`. IDNA2008 maps nothing (RFC
+//! 5891 4). Here a label is accepted if it has only characters that IDNA2008 permits (RFC 5892) and comes back
+//! unchanged from its A-label; only case and NFC may differ (RFC 5895 2). A-labels are accepted as they are: DNS
+//! answers for exactly that name. Symbols such as emoji are not permitted in U-labels, although registries have sold
+//! them.
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_properties::CodePointMapData;
@@ -12,10 +13,10 @@ use icu_properties::props::GeneralCategory;
 
 use crate::smtp::address::DomainName;
 
-/// Longer text is no domain; converting U-labels is not linear.
+/// Longer text is no domain; the time for converting U-labels is not linear.
 const MAX_TEXT: usize = 1024;
 
-/// The domain that a text names; `None` where it names none, or where it only looks like one.
+/// The domain that a text names; `None` if it names none, or only looks like one.
 pub(super) fn domain(text: &str) -> Option<DomainName> {
     if text.len() > MAX_TEXT {
         return None;
@@ -23,7 +24,7 @@ pub(super) fn domain(text: &str) -> Option<DomainName> {
     if text.is_ascii() {
         return DomainName::parse(text).ok();
     }
-    // Decoded and encoded as a whole: the Bidi rule (RFC 5893 2) is on all labels of a domain.
+    // The whole name is decoded and encoded: the Bidi rule (RFC 5893 2) applies to all labels of a domain together.
     let name = DomainName::parse_unicode(text).ok()?;
     let unchanged = text.split('.').all(|label| label.is_ascii() || is_own_u_label(label))
         && text.split('.').count() == name.as_str().split('.').count();
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_u_label_counts_where_it_is_its_own() {
+    fn a_u_label_is_accepted_only_in_its_own_spelling() {
         let rows = [
             ("good.test", Some("good.test")),
             ("GOOD.test", Some("good.test")),

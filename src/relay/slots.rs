@@ -1,13 +1,13 @@
 //! Slots: the right to use a connection to the relay, shared fairly among clients.
 //!
 //! A client takes a slot only while it holds fewer than are free: the first client has half of them at most, the next
-//! half of the rest, and so on. So a newcomer finds one, however slow the others are. A client with its full share
-//! waits, as all clients do when none is free; a released slot goes to the first in the queue that may have it. Each
+//! half of the rest, and so on. So a new client finds one, however slow the others are. A client with its full share
+//! waits, as all clients do if none is free; a released slot goes to the first in the queue that may have it. Each
 //! request brings its limit: sessions from before a reload keep the old one, and all slots are counted together.
 //!
 //! While clients wait, slots are taken back from the slowest holders ([`super::hold`]), one for each waiting client:
 //! from clients that hold more than it does or, after a longer time, from itself. A client that lost a slot is last in
-//! the queue for a minute, so that a new connection doesn't win the slot back from a newcomer.
+//! the queue for a minute, so that its new connection doesn't win the slot back from a new client.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -34,27 +34,27 @@ pub(super) struct Slots {
     state: Mutex<State>,
 }
 
-/// The right to have a connection in use, until it is dropped.
+/// The right to use a connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,
     number: u64,
     holder: Arc<Holder>,
-    /// The limit of the request that took it.
+    /// The limit of the request that took the slot.
     limit: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     held: Held,
-    /// By number.
+    /// Holders by the number of their slot.
     holders: HashMap<u64, Arc<Holder>>,
-    /// No client in it may have a slot now.
+    /// Requests whose clients may not have a slot now.
     queue: BTreeMap<Turn, Waiter>,
     next_number: u64,
-    /// Time of the last check.
+    /// Time of the last check of all holders.
     checked: Option<Instant>,
-    /// When clients lost a slot.
+    /// Time at which each client lost a slot.
     lost: HashMap<IpAddr, Instant>,
 }
 
@@ -79,8 +79,8 @@ struct Waiter {
 }
 
 impl Slots {
-    /// A slot out of `settings.max_connections`, if this client may have one within `patience`. Pass `None` for
-    /// requests that count against no client; for them no slot is taken back.
+    /// A slot out of `settings.max_connections`, if this client may have one within `patience`. Pass `None` for a
+    /// request that counts against no client; no slot is taken back for it.
     pub(super) async fn take(
         self: &Arc<Self>,
         client: Option<IpAddr>,
@@ -126,7 +126,7 @@ impl Slots {
         state.holders.remove(&slot.number);
         state.held.remove(slot.holder.client);
         let State { held, queue, .. } = &mut *state;
-        // each slot taken leaves fewer for all others, so one pass in order serves all that may have one
+        // each slot taken leaves fewer for all others, so one pass in order serves all requests that may have one
         let served = queue.extract_if(.., |_, waiter| {
             let served = held.allow(waiter.holder.client, waiter.limit);
             if served {
@@ -142,7 +142,7 @@ impl Slots {
         }
         drop(state);
         for (hand, slot) in slots {
-            // a slot whose waiter has gone is dropped here, and goes to the next
+            // a slot whose request was given up is dropped here, and goes to the next
             drop(hand.send(slot));
         }
     }
@@ -221,7 +221,7 @@ impl State {
 }
 
 impl Slot {
-    /// Free slots besides it.
+    /// Slots that are free besides this one.
     pub(super) fn others_free(&self) -> usize {
         self.slots.state().held.free(self.limit)
     }
@@ -230,7 +230,7 @@ impl Slot {
         Hold::of(&self.holder)
     }
 
-    /// Its client sent a command for the relay.
+    /// Counts a command that the client sent for the relay.
     pub(super) fn count_command(&self) {
         self.holder.count_command();
     }
@@ -275,7 +275,7 @@ impl Held {
     }
 }
 
-/// A place in the queue, until the wait is over or given up.
+/// A place in the queue, until the wait ends or is given up.
 struct QueueTicket<'a> {
     slots: &'a Slots,
     turn: Turn,
@@ -310,7 +310,7 @@ mod tests {
         Settings { max_connections: most, ..crate::relay::tests::settings(NextHop::Maildir("mail".into())) }
     }
 
-    /// All that a client gets without waiting.
+    /// All slots that a client gets without waiting.
     async fn grab(slots: &Arc<Slots>, client: Option<IpAddr>, limit: usize) -> Vec<Slot> {
         let mut grabbed = Vec::new();
         while let Some(slot) = slots.take(client, &settings(limit), Duration::ZERO).await {
@@ -319,7 +319,7 @@ mod tests {
         grabbed
     }
 
-    /// A waiting request, in the queue when this returns.
+    /// A request that waits in the queue when this returns.
     async fn queue(slots: &Arc<Slots>, client: Option<IpAddr>, limit: usize) -> JoinHandle<Option<Slot>> {
         let (slots, waiting) = (Arc::clone(slots), slots.state().queue.len());
         let task = tokio::spawn({
@@ -332,7 +332,7 @@ mod tests {
         task
     }
 
-    /// Whether the request has a slot by now, which is then released.
+    /// Whether the request has got a slot, which is released then.
     async fn is_served(task: &mut JoinHandle<Option<Slot>>) -> bool {
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beside_two_greedy_clients_that_wait_a_newcomer_is_served_at_once() {
+    async fn a_new_client_is_served_at_once_beside_two_greedy_clients_that_wait() {
         let slots = Arc::new(Slots::default());
         let first = grab(&slots, client(1), 100).await;
         let second = grab(&slots, client(2), 100).await;
@@ -399,7 +399,7 @@ mod tests {
         let mut fourth = queue(&slots, client(4), 4).await;
         drop(last);
         assert!(is_served(&mut third).await, "client 1 came before, and has its share");
-        // that test gave it back, which served the next, and so on
+        // the first check gave the slot back, and it went to the next request, and so on
         assert!(is_served(&mut fourth).await);
         assert!(!is_served(&mut again).await);
         greedy.pop();
@@ -428,12 +428,12 @@ mod tests {
     async fn a_request_that_gives_up_keeps_no_place_and_loses_no_slot() {
         let slots = Arc::new(Slots::default());
         let held = slots.take(client(9), &settings(1), Duration::ZERO).await;
-        // cancelled while it waits
+        // given up while it waits
         let task = queue(&slots, client(1), 1).await;
         task.abort();
         assert!(task.await.is_err());
         assert_eq!(slots.state().queue.len(), 0);
-        // cancelled when it was handed a slot and didn't look yet
+        // given up when it has a slot that it didn't see yet
         let mut next = queue(&slots, client(2), 1).await;
         {
             let one = settings(1);
@@ -447,7 +447,7 @@ mod tests {
         }
         assert!(is_served(&mut next).await);
         assert_empty(&slots);
-        // too late
+        // too late for this request
         let held = slots.take(client(9), &settings(1), Duration::ZERO).await;
         let task = queue(&slots, client(1), 1).await;
         advance(PATIENCE).await;
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_newcomer_gets_the_slot_of_the_slowest_holder() {
+    async fn a_new_client_gets_the_slot_of_the_slowest_holder() {
         const TICK: Duration = Duration::from_millis(100);
         let slots = Arc::new(Slots::default());
         let mut honest = senders(&slots, 1..=4, 8, 200, TICK).await;
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_clients_that_come_again_at_once_stand_behind_a_newcomer() {
+    async fn slow_clients_that_reconnect_are_behind_a_new_client() {
         let slots = Arc::new(Slots::default());
         let tasks: Vec<_> = (1..=20)
             .map(|number| {
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_is_not_waited_for_keeps_its_slot() {
+    async fn a_client_that_waits_for_the_relay_keeps_its_slot() {
         let slots = Arc::new(Slots::default());
         let slot = slots.take(client(1), &settings(1), PATIENCE).await.unwrap();
         let hold = slot.hold();
@@ -574,10 +574,10 @@ mod tests {
             Ok::<usize, ()>(1)
         };
         assert_eq!(hold.wait(long).await, Ok(Ok(1)));
-        // its final dot is on the way to the relay, which takes its time
+        // the client has sent its final dot, and the relay is slow
         assert!(slots.take(client(2), &settings(1), PATIENCE).await.is_none());
         assert!(slots.take(None, &settings(1), PATIENCE).await.is_none());
-        // it is waited for, and a request of our own takes nothing back
+        // now the client is slow, but a request without a client takes nothing back
         let waiting = sender(slot, 1, Duration::from_secs(1000));
         assert!(slots.take(None, &settings(1), PATIENCE).await.is_none());
         assert!(!waiting.is_finished());
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_while_a_client_takes_slots_back_from_itself() {
+    async fn after_a_longer_time_a_client_takes_slots_back_from_itself() {
         let slots = Arc::new(Slots::default());
         let own: Vec<_> = grab(&slots, client(1), 8)
             .await
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_transaction_that_takes_too_long_makes_way_at_any_rate() {
+    async fn a_transaction_that_takes_too_long_always_loses_its_slot() {
         let slots = Arc::new(Slots::default());
         let long = senders(&slots, 1..=1, 1, 5000, Duration::from_secs(1)).await;
         sleep(Duration::from_secs(595)).await;

@@ -18,9 +18,9 @@ use crate::relay::{
 };
 use crate::smtp::address::{DomainName, ForwardPath, ReversePath};
 
-/// Long enough for a busy machine to answer, short enough to be waited for.
+/// Timeout for peers that reply, long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For peers that will never answer.
+/// Timeout for peers that never reply.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
 fn permit() -> Permit {
@@ -60,7 +60,7 @@ fn recipient(path: &str) -> ForwardPath {
     ForwardPath::parse(path).unwrap()
 }
 
-/// MAIL and RCPT in the name of [`client`], in a lease of its own.
+/// Begins a transaction of [`client`] with MAIL and RCPT, in a lease of its own.
 async fn begin(relay: &Relay) -> Result<Transaction, HopReply> {
     begin_as(&relay.lease(), &client()).await
 }
@@ -77,7 +77,7 @@ async fn begin_with(lease: &ClientLease, envelope: Envelope<'_>) -> Result<Trans
     Ok(transaction)
 }
 
-/// Sends one message to one recipient as the door would; the step at which it ended, and the client's reply.
+/// Sends one message to one recipient as the door does. Returns the last step and the client's reply.
 async fn deliver(relay: &Relay, message: &[&[u8]]) -> String {
     deliver_as(&relay.lease(), &client(), message).await
 }
@@ -108,7 +108,7 @@ async fn deliver_as(lease: &ClientLease, client: &ClientInfo, message: &[&[u8]])
 }
 
 #[test]
-fn a_relay_wants_the_clients_name_where_it_may_be_told() {
+fn a_lease_wants_the_clients_name_where_the_relay_may_get_it() {
     let smtp = || NextHop::Smtp { host: "relay.test".into(), port: 25 };
     let rows = [
         (smtp(), ClientIdentity::Auto, false, true),

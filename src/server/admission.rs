@@ -11,7 +11,7 @@ use crate::net::{Purpose, Stream, proxy};
 use crate::server::service::AnyDoor;
 use crate::server::{Current, Settings, Shared};
 
-/// Why a connection is refused: for the metrics, and for the client.
+/// Why a connection is refused, for the metrics and for the client.
 type Refusal = (Connection, &'static str);
 
 const STOPPING: Refusal = (Connection::Stopping, "is shutting down, try again later");
@@ -21,16 +21,16 @@ const CLIENT_LIMIT: Refusal =
 
 /// An accepted connection that is not served yet.
 struct Arrival {
-    /// What is in effect for it, to its end.
+    /// The settings and services of the connection, to its end.
     current: Arc<Current>,
     purpose: Purpose,
     stream: Stream,
-    /// At first the peer of the connection, then the client that a proxy announced.
+    /// The peer of the connection, or the client that a proxy announced for it.
     client: SocketAddr,
 }
 
 impl Shared {
-    /// Serves an accepted connection if the limits allow it, else refuses it.
+    /// Serves an accepted connection if the limits allow it; otherwise refuses it.
     pub(super) fn admit(self: &Arc<Self>, purpose: Purpose, stream: Stream, peer: SocketAddr) {
         let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let current = Arc::clone(&self.current.borrow());
@@ -51,7 +51,7 @@ impl Shared {
         self.counts.permit(limits.connections).ok_or(LIMIT)
     }
 
-    /// Reads the PROXY header; from then on the connection is the announced client's.
+    /// Reads the PROXY header, after which the announced client counts as the client.
     async fn behind_proxy(self: Arc<Self>, mut arrival: Arrival, permit: ConnectionPermit) {
         let proxy = arrival.client;
         let announced = match &mut arrival.stream {
@@ -67,8 +67,8 @@ impl Shared {
         }
     }
 
-    /// Serves a connection that is within the total, unless its client has too many. Gateways that name their clients by
-    /// XCLIENT have no limit of their own, and the peers of the other doors are no clients (contract 7.4).
+    /// Serves a connection within the total limit, unless its client has too many. Gateways that announce their clients
+    /// by XCLIENT have no limit of their own, and the peers of the other doors are no clients (contract 7.4).
     fn within_total(self: &Arc<Self>, arrival: Arrival, permit: ConnectionPermit) {
         let (limits, client) = (&arrival.current.settings, arrival.client.ip());
         let permit = if arrival.purpose != Purpose::Smtp || contains(&limits.trusted_xclient, client) {

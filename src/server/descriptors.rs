@@ -1,15 +1,15 @@
-//! File descriptors: one for each connection, and those of lookups and files.
+//! File descriptors: one for each connection, and more for lookups and files.
 //!
-//! A process starts with the soft limit (often 1024) and may have up to the hard limit, so the first is raised towards the
-//! second. If that isn't enough, the log has a warning at the start, before accept() fails.
+//! A process starts with the soft limit (often 1024) and may raise it to the hard limit. If that isn't enough, the log
+//! has a warning at the start, before accept() fails.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Besides connections: DNS (a socket for each of 512 open questions and of 512 late ones, 128 that are kept), those of
-/// `listen.admin` (128), refusals, files, the runtime.
+/// Descriptors besides connections: DNS (a socket for each of 512 open queries and of 512 late ones, 128 that are
+/// kept), those of `listen.admin` (128), refusals, files, the runtime.
 const BESIDES: u64 = 512 + 512 + 128 + 128 + 256;
 
-/// Raises the limit to the need of so many connections, at most to the hard limit.
+/// Raises the soft limit to the need of so many connections, at most to the hard limit.
 pub fn raise_descriptor_limit(connections: usize) {
     let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(BESIDES);
     let limit = getrlimit(Resource::Nofile);

@@ -1,8 +1,8 @@
 //! The doors over their listeners: limits, TLS by the door's settings, reload, drain.
 //!
-//! A reload replaces what new connections are served by and leaves the open ones alone. At the end the listeners close
-//! first, then the open connections learn of it: a client that is turned away can't come back in. They may finish their
-//! transaction until the drain time is over.
+//! A reload replaces the settings and services for new connections; open ones keep theirs. At the end the listeners
+//! close first, then the open connections are signalled, so that a client that gets a 421 can't connect again. Open
+//! connections may finish their transaction until the drain time is over.
 
 mod admission;
 mod descriptors;
@@ -30,27 +30,27 @@ pub use crate::server::service::Service;
 use crate::server::status::Accepting;
 pub use crate::server::status::Status;
 
-/// Refused clients that get a reply at one time; the connections of more are just closed.
+/// Most refused clients that get a reply at one time; other connections are closed without one.
 const REFUSALS: usize = 64;
 
-/// Limits, and trust in peers.
+/// The limits, and the peers that are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Endpoints of the SMTP door, besides the sockets that were passed.
     pub listen_smtp: Vec<Endpoint>,
-    /// Connections at one time, of all doors.
+    /// Most connections at one time, of all doors.
     pub connections: usize,
-    /// Connections of one client of the SMTP door at one time: an IPv4 address, an IPv6 /64.
+    /// Most connections of one client of the SMTP door at one time: an IPv4 address, an IPv6 /64.
     pub connections_per_client: usize,
     /// Load balancers, which must announce their clients by a PROXY header.
     pub trusted_proxy: Vec<IpNet>,
-    /// Gateways, which may announce their clients by XCLIENT, so that `connections_per_client` is not for them.
+    /// Gateways, which may announce their clients by XCLIENT, so that `connections_per_client` doesn't apply to them.
     pub trusted_xclient: Vec<IpNet>,
-    /// How long open connections may go on after SIGTERM.
+    /// Time that open connections have after SIGTERM.
     pub drain: Duration,
 }
 
-/// A running server. Dropped without [`Server::drain`], it goes on as long as the runtime.
+/// A running server. If it is dropped without [`Server::drain`], it runs as long as the runtime.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -58,27 +58,26 @@ pub struct Server {
     loops: TaskTracker,
 }
 
-/// A listener that is served.
 #[derive(Debug)]
 struct Open {
     purpose: Purpose,
     endpoint: Endpoint,
-    /// As the operator wrote it; `None` for a passed socket.
+    /// The endpoint in the operator's spelling; `None` for a passed socket.
     bound_as: Option<Endpoint>,
     close: CancellationToken,
 }
 
-/// What a reload changed.
+/// The changes of a reload.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// Endpoints that are listened on now.
+    /// Endpoints that have a listener now.
     pub opened: Vec<Endpoint>,
-    /// Endpoints that are not listened on any more.
+    /// Endpoints that have no listener any more.
     pub closed: Vec<Endpoint>,
 }
 
 impl Server {
-    /// Serves these listeners until [`Server::drain`], each by the service of its purpose.
+    /// Serves these listeners until [`Server::drain`], each with the service of its purpose.
     ///
     /// # Errors
     /// The runtime can't take a listener.
@@ -106,23 +105,23 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// The endpoints of the listeners.
     #[must_use]
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.open.iter().map(|open| open.endpoint.clone()).collect()
     }
 
-    /// The state of the server, for as long as it is wanted.
+    /// The state of the server; it stays readable after the end.
     #[must_use]
     pub fn status(&self) -> Status {
         Status::of(&self.shared)
     }
 
-    /// From now on new connections are served by these settings and services; open ones end as they began. The counts of
+    /// Puts these settings and services into effect for new connections; open ones keep theirs. The counts of
     /// connections go on.
     ///
     /// # Errors
-    /// A new endpoint can't be listened on, or none would be left; nothing is changed then.
+    /// A new endpoint can't be bound, or none would be left; nothing is changed then.
     pub fn reload(&mut self, settings: Settings, services: Vec<Service>) -> Result<Moved, ListenError> {
         let held: Vec<_> =
             self.open.iter().map(|open| open.bound_as.as_ref().unwrap_or(&open.endpoint)).collect();
@@ -185,10 +184,10 @@ impl Server {
     }
 }
 
-/// All listeners of the doors: those that were passed, and the wanted endpoints that are not among them.
+/// All listeners of the doors: the passed ones, and new ones for the other endpoints of the settings.
 ///
 /// # Errors
-/// An endpoint can't be bound, or there is nothing to listen on.
+/// An endpoint can't be bound, or there is none.
 pub fn listeners(settings: &Settings, passed: Vec<Listener>) -> Result<Vec<Listener>, ListenError> {
     let smtp = settings.listen_smtp.iter().map(|endpoint| (Purpose::Smtp, endpoint));
     let held: Vec<_> = passed.iter().map(Listener::endpoint).collect();
@@ -201,7 +200,7 @@ fn wanted(services: &[Service]) -> impl Iterator<Item = (Purpose, &Endpoint)> {
     services.iter().flat_map(|service| service.endpoints.iter().map(|endpoint| (service.purpose, endpoint)))
 }
 
-/// Binds those that are not held yet: all or none.
+/// Binds the endpoints that aren't held yet: all or none.
 fn bind_missing<'a>(
     wanted: impl Iterator<Item = (Purpose, &'a Endpoint)>,
     held: &[&Endpoint],
@@ -210,7 +209,7 @@ fn bind_missing<'a>(
     missing.map(|(purpose, endpoint)| Listener::bind(purpose, endpoint)).collect()
 }
 
-/// What new connections are served by.
+/// The settings and services for new connections.
 #[derive(Debug)]
 struct Current {
     settings: Settings,
@@ -223,18 +222,18 @@ impl Current {
     }
 }
 
-/// What all listeners and connections share.
+/// State that all listeners and connections share.
 #[derive(Debug)]
 struct Shared {
     current: watch::Sender<Arc<Current>>,
     counts: Arc<ConnectionCounts>,
-    /// Those that accept.
+    /// Number of listeners that accept.
     listeners: AtomicUsize,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
     metrics: Metrics,
-    /// Ends the listeners.
+    /// Closes the listeners.
     close: CancellationToken,
-    /// Ends the connections, once no listener is left.
+    /// Signals the connections to end, once no listener is left.
     stop: CancellationToken,
 }

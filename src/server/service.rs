@@ -12,11 +12,10 @@ use crate::net::permit::ConnectionPermit;
 use crate::net::{Endpoint, Purpose, Stream};
 use crate::server::Shared;
 
-/// A door with the endpoints where the server serves it.
 #[derive(Debug, Clone)]
 pub struct Service {
     pub(super) purpose: Purpose,
-    /// Besides the sockets that the service manager passed.
+    /// Endpoints besides the sockets that the service manager passed.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) door: Arc<dyn AnyDoor>,
 }
@@ -27,8 +26,8 @@ impl Service {
     }
 }
 
-/// A [`Door`] of any kind. The future of a connection is part of its task, not in a box beside it: the size of that task
-/// is what an idle client costs.
+/// A [`Door`] of any kind. The future of a connection is part of its task, not boxed: the size of that task is the cost
+/// of an idle client.
 pub(super) trait AnyDoor: fmt::Debug + Send + Sync {
     fn serve(
         self: Arc<Self>,
@@ -73,7 +72,6 @@ impl<D: Door> AnyDoor for D {
     }
 }
 
-/// The whole task of a connection.
 pub(super) async fn connection<D: Door>(
     door: Arc<D>,
     server: Arc<Shared>,

@@ -1,11 +1,10 @@
-//! The state of a server, read only: for readiness, metrics and the dashboard.
+//! The state of a server, read-only: for readiness, metrics and the dashboard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::server::Shared;
 
-/// The state of a server, now.
 #[derive(Debug, Clone)]
 pub struct Status(Arc<Shared>);
 
@@ -14,32 +13,32 @@ impl Status {
         Self(Arc::clone(shared))
     }
 
-    /// Listeners that accept.
+    /// Number of listeners that accept.
     #[must_use]
     pub fn listeners(&self) -> usize {
         self.0.listeners.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open.
+    /// Number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.0.counts.open()
     }
 
-    /// How many may be open, by the settings in effect.
+    /// Most connections that may be open, by the settings in effect.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.0.current.borrow().settings.connections
     }
 
-    /// Whether the daemon ends and takes no new connections.
+    /// Whether the daemon is ending and takes no new connections.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.0.close.is_cancelled()
     }
 }
 
-/// Counts a listener as accepting for as long as this lives.
+/// Counts a listener as accepting as long as this lives.
 pub(super) struct Accepting<'a>(&'a AtomicUsize);
 
 impl<'a> Accepting<'a> {

@@ -1,4 +1,4 @@
-//! The server with a real door, over sockets; the relay is a folder, and nothing is looked up.
+//! The server with a real door, over sockets. The relay is a folder, and no DNS is used.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ fn server(assignments: &[(&str, &str)]) -> (Arc<Shared>, TempDir) {
     (server.shared, folder)
 }
 
-/// These settings over the defaults, without lookups.
+/// The defaults with these settings, without lookups.
 fn settings(assignments: &[(&str, &str)], folder: &TempDir) -> crate::config::Settings {
     let mut set = vec![
         ("hostname".to_owned(), "gate.test".to_owned()),
@@ -35,7 +35,6 @@ fn settings(assignments: &[(&str, &str)], folder: &TempDir) -> crate::config::Se
     load(None, [], &Flags { set, ..Flags::default() }).unwrap().settings
 }
 
-/// A server with these settings.
 fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(assignments, &folder);
@@ -57,7 +56,7 @@ async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(line).unwrap().trim_end().to_owned()
 }
 
-/// Connects, is admitted, sends `first`, and returns the first line that comes.
+/// Connects, is admitted, sends `first`, and returns the first line that arrives.
 async fn first_line(server: &Arc<Shared>, first: &[u8]) -> (String, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -91,7 +90,6 @@ impl Door for Echo {
     }
 }
 
-/// A client of the door for this purpose.
 fn client_of(server: &Arc<Shared>, purpose: Purpose) -> UnixStream {
     let (client, stream) = UnixStream::pair().unwrap();
     server.admit(purpose, Stream::Unix(stream), "192.0.2.7:1".parse().unwrap());
@@ -104,7 +102,7 @@ async fn echoes(client: &mut UnixStream, octet: u8) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_ends_one_connection_is_counted_and_gives_its_permit_back() {
+async fn a_panic_ends_one_connection_is_counted_and_releases_its_permit() {
     let (mut server, _folder) = running(&[("limits.connections", "3")], Vec::new());
     let settings = server.shared.current.borrow().settings.clone();
     let kept = vec![Endpoint::Tcp("127.0.0.1:0".parse().unwrap())];
@@ -129,7 +127,7 @@ async fn each_door_serves_its_own_connections_and_the_total_counts_them_all() {
         let current = server.shared.current.borrow();
         (current.settings.clone(), current.services.clone())
     };
-    // A gateway in front of Postfix is no gateway of a milter's peer.
+    // A trusted gateway in front of Postfix isn't one for the peer of a milter.
     settings.trusted_proxy = vec!["192.0.2.0/24".parse().unwrap()];
     let listen = vec![Endpoint::Tcp("127.0.0.1:0".parse().unwrap())];
     let milter = Service::new(Purpose::Milter, listen, Echo);
@@ -148,7 +146,7 @@ async fn each_door_serves_its_own_connections_and_the_total_counts_them_all() {
 }
 
 #[tokio::test]
-async fn a_client_beyond_a_limit_gets_the_reason_and_permits_come_back() {
+async fn a_client_over_a_limit_gets_the_reason_and_permits_are_released() {
     let rows = [
         ("limits.connections", "421 4.7.0 gate.test too many connections, try again later"),
         (
@@ -231,7 +229,7 @@ async fn a_client_that_sends_before_the_banner_is_refused_and_one_that_waits_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_learns_of_the_end_finds_no_listener_any_more() {
+async fn the_listeners_close_before_clients_get_the_last_421() {
     let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
     for _ in 0..50 {
         let (server, _folder) = running(&[], vec![Listener::bind(Purpose::Smtp, &any).unwrap()]);

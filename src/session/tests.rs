@@ -1,4 +1,4 @@
-//! Dialogues without a socket: lines in, codes out, the outcomes of effects given by the test.
+//! Dialogues without a socket: the test gives the lines and the outcomes of effects, and checks the codes.
 
 use super::*;
 use crate::smtp::framing::Fault;
@@ -12,7 +12,7 @@ fn session(recipients: usize, errors: usize) -> Session {
     Session::new(Arc::new(settings), offer)
 }
 
-/// What a line leads to, with every effect answered positively; the codes, and `close` where the session ends.
+/// The code of the reply to a line if every effect succeeds, with `close` if the session ends.
 fn say(session: &mut Session, line: &str) -> String {
     let good = || Reply::new(250, Enhanced(2, 1, 0), "ok");
     let mut effect = session.step(Event::Line(line.as_bytes()));
@@ -104,7 +104,7 @@ fn recipients_over_the_limit_are_452_and_the_others_stay() {
 }
 
 #[test]
-fn errors_of_protocol_end_the_session_and_only_those() {
+fn only_protocol_errors_end_the_session() {
     dialogue(&mut session(9, 2), &[EHLO, ("FROB", "500"), ("FROB", "500"), ("FROB", "421 close")]);
     dialogue(
         &mut session(9, 1),
@@ -113,7 +113,7 @@ fn errors_of_protocol_end_the_session_and_only_those() {
 }
 
 #[test]
-fn what_is_pipelined_behind_a_refusal_counts_as_no_error() {
+fn commands_pipelined_after_a_refusal_count_as_no_errors() {
     let refusal = || Reply::new(550, Enhanced(5, 1, 8), "no");
     let mut session = session(9, 1);
     say(&mut session, "EHLO c.test");
@@ -142,7 +142,7 @@ fn what_is_pipelined_behind_a_refusal_counts_as_no_error() {
 }
 
 #[test]
-fn a_sender_refused_for_its_size_excuses_what_was_pipelined_behind_it_but_no_more() {
+fn commands_pipelined_after_a_message_too_large_count_as_no_errors_and_later_ones_do() {
     let mut session = session(9, 1);
     dialogue(&mut session, &[EHLO, ("MAIL FROM:<u@good.test> SIZE=2000", "552")]);
     for _ in 0..100 {
@@ -151,9 +151,9 @@ fn a_sender_refused_for_its_size_excuses_what_was_pipelined_behind_it_but_no_mor
     dialogue(&mut session, &[("DATA", "503"), ("DATA", "503"), ("DATA", "421 close")]);
 }
 
-/// RFC 2920 3.1: the client had sent it before it could know.
+/// RFC 2920 3.1: the client sent them before the refusal could reach it.
 #[test]
-fn what_is_pipelined_behind_any_refused_mail_counts_as_no_error() {
+fn commands_pipelined_after_any_refused_mail_command_count_as_no_errors() {
     let refused = [
         ("MAIL FROM:<u@good.test> FOO=BAR", "555"),
         ("MAIL FROM:<x@y@good.test>", "501"),
@@ -179,7 +179,7 @@ fn what_is_pipelined_behind_any_refused_mail_counts_as_no_error() {
 }
 
 #[test]
-fn a_client_that_brings_no_mail_is_closed_after_so_many_commands() {
+fn a_client_without_mail_is_closed_after_the_limit_of_commands() {
     let closed = "421 4.7.0 gate.test too many commands without mail, closing connection";
     for junk in ["NOOP", "RSET", "VRFY u", "HELP", "EHLO c.test", "HELO c.test"] {
         let mut session = session(9, 9);
@@ -195,15 +195,15 @@ fn a_client_that_brings_no_mail_is_closed_after_so_many_commands() {
     for _ in 0..300 {
         dialogue(&mut session, &[MAIL, RCPT, ("DATA", "250"), ("RSET", "250"), ("NOOP", "250")]);
     }
-    // RSET and NOOP came after the last message
+    // RSET and NOOP after the last message count already
     for _ in 0..98 {
-        dialogue(&mut session, &[("RSET", "250"), MAIL]); // a sender alone is no mail
+        dialogue(&mut session, &[("RSET", "250"), MAIL]); // MAIL alone brings no mail
     }
     dialogue(&mut session, &[("RSET", "421 close")]);
 }
 
 #[test]
-fn what_ends_a_connection_says_why() {
+fn the_last_reply_of_a_connection_gives_the_reason() {
     let mut session = session(9, 9);
     let rows = [
         (
@@ -227,7 +227,7 @@ fn what_ends_a_connection_says_why() {
 }
 
 #[test]
-fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
+fn ehlo_offers_what_the_relay_accepts_and_helo_nothing() {
     let hostname = DomainName::parse("gate.test").unwrap();
     let settings = Settings { hostname, recipients: 1, errors: 1, junk_commands: 100 };
     let offer = Offer {
@@ -251,9 +251,9 @@ fn ehlo_offers_what_the_relay_can_take_and_helo_nothing() {
 
 const TLS: (&str, &str) = ("STARTTLS", "listens");
 
-/// RFC 3207 4.2.
+/// RFC 3207 4.2: the server forgets what it learned from the client before.
 #[test]
-fn after_the_handshake_nothing_is_left_of_what_was_said_before() {
+fn a_handshake_clears_the_greeting_and_the_transaction() {
     dialogue(&mut session(9, 99), &[EHLO, TLS, ("MAIL FROM:<u@good.test>", "503"), EHLO, MAIL, RCPT]);
     dialogue(
         &mut session(9, 99),
@@ -270,7 +270,7 @@ fn after_the_handshake_nothing_is_left_of_what_was_said_before() {
 }
 
 #[test]
-fn starttls_has_its_place() {
+fn starttls_is_allowed_once_and_only_after_ehlo() {
     dialogue(&mut session(9, 99), &[("STARTTLS", "503"), ("HELO c.test", "250"), ("STARTTLS", "503")]);
     dialogue(&mut session(9, 99), &[EHLO, ("STARTTLS now", "501"), TLS, EHLO, ("STARTTLS", "503"), MAIL]);
     dialogue(&mut session(9, 1), &[EHLO, TLS, ("STARTTLS", "503"), ("STARTTLS", "421 close")]);
@@ -280,7 +280,7 @@ fn starttls_has_its_place() {
 }
 
 #[test]
-fn starttls_that_cannot_be_had_is_answered_in_plain_text() {
+fn the_reply_to_unavailable_starttls_is_in_plain_text() {
     let mut session = session(9, 9);
     say(&mut session, "EHLO c.test");
     say(&mut session, "MAIL FROM:<u@good.test>");
@@ -299,7 +299,7 @@ fn http_ends_the_session_at_once() {
     }
 }
 
-/// Of a gateway that is trusted.
+/// The session of a trusted gateway.
 fn gateway() -> Session {
     let mut gateway = session(9, 99);
     gateway.offer.xclient = true;
@@ -307,7 +307,7 @@ fn gateway() -> Session {
 }
 
 #[test]
-fn xclient_is_for_those_who_were_offered_it_and_nobody_else() {
+fn xclient_is_only_for_clients_that_were_offered_it() {
     let offers = |session: &mut Session| match session.step(Event::Line(b"EHLO c.test")) {
         Effect::Helo(reply) => reply.text().contains("\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN"),
         other => panic!("{other:?}"),
@@ -317,13 +317,13 @@ fn xclient_is_for_those_who_were_offered_it_and_nobody_else() {
     dialogue(&mut stranger, &[("XCLIENT ADDR=192.0.2.7", "502"), ("XCLIENT", "502"), MAIL]);
     let mut gateway = gateway();
     assert!(offers(&mut gateway));
-    // the client announced is not trusted: what it says in turn is not obeyed
+    // the announced client is not trusted, so its own XCLIENT is refused
     dialogue(&mut gateway, &[("XCLIENT ADDR=192.0.2.7", "220"), ("XCLIENT ADDR=192.0.2.8", "502")]);
     assert!(!offers(&mut gateway));
 }
 
 #[test]
-fn xclient_goes_back_to_the_banner_and_not_within_a_transaction() {
+fn xclient_starts_the_session_anew_and_is_refused_within_a_transaction() {
     dialogue(
         &mut gateway(),
         &[EHLO, MAIL, ("XCLIENT ADDR=192.0.2.7", "503"), RCPT, ("DATA", "250"), ("XCLIENT PORT=1", "220")],
@@ -333,7 +333,7 @@ fn xclient_goes_back_to_the_banner_and_not_within_a_transaction() {
 }
 
 #[test]
-fn the_greeting_announced_counts_before_the_gateways() {
+fn the_announced_greeting_replaces_that_of_the_gateway() {
     let mut session = gateway();
     let helo = |session: &mut Session, line: &str| {
         say(session, line);
@@ -348,7 +348,7 @@ fn the_greeting_announced_counts_before_the_gateways() {
 }
 
 #[test]
-fn chunks_make_a_message_and_what_has_no_place_is_discarded_by_its_count() {
+fn chunks_make_a_message_and_misplaced_ones_are_discarded_by_their_count() {
     dialogue(&mut session(9, 9), &[EHLO, MAIL, RCPT, ("BDAT 10", "250"), ("BDAT 0 LAST", "250"), MAIL]);
     dialogue(
         &mut session(9, 99),
@@ -382,7 +382,7 @@ fn domains_beyond_ascii_need_smtputf8() {
         &[EHLO, MAIL, ("RCPT TO:<\u{fc}@here.test>", "250"), ("RCPT TO:<u@h\u{fc}r.test>", "553")],
     );
     dialogue(&mut session(9, 9), &[EHLO, ("MAIL FROM:<u@g\u{fc}d.test>", "553")]);
-    // as Postfix does where the local part alone is beyond ASCII
+    // as in Postfix if only the local part isn't ASCII
     dialogue(&mut session(9, 9), &[EHLO, ("MAIL FROM:<\u{fc}@good.test>", "250")]);
     dialogue(
         &mut session(9, 9),

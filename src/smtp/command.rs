@@ -1,8 +1,8 @@
-//! Command lines (RFC 5321 4.1.1) to values that can't be wrong.
+//! Reads command lines (RFC 5321 4.1.1) into values that can't be wrong.
 //!
-//! Case of verbs doesn't matter, white space around a command and behind `FROM:` is read over, the argument of HELO may
-//! be anything, and addresses are read as leniently as Postfix reads them (`smtp::path`). What isn't taken is named, so
-//! that the reply can say it.
+//! Case of verbs doesn't matter, white space around a command and after `FROM:` is skipped, the argument of HELO may be
+//! anything, and addresses are read as leniently as in Postfix (`smtp::path`). An error names what is refused, for the
+//! reply.
 
 use compact_str::CompactString;
 
@@ -11,7 +11,7 @@ use crate::smtp::path;
 
 /// Longest HELO argument (RFC 5321 4.5.3.1.2).
 const MAX_HELO: usize = 255;
-/// Longest ENVID. RFC 3461 4.4 says 100; Postfix takes longer ones.
+/// Longest ENVID. RFC 3461 4.4 allows 100; Postfix accepts longer ones.
 const MAX_ENVID: usize = 500;
 /// Longest ORCPT (RFC 3461 4.2).
 const MAX_ORCPT: usize = 500;
@@ -21,38 +21,32 @@ const MAX_ORCPT: usize = 500;
 pub enum Command {
     /// HELO with its argument: printable ASCII, not empty, not proven to be a domain.
     Helo(CompactString),
-    /// EHLO, likewise.
+    /// EHLO, with the same.
     Ehlo(CompactString),
-    /// MAIL FROM.
     Mail(ReversePath, MailParameters),
-    /// RCPT TO.
     Rcpt(ForwardPath, RcptParameters),
-    /// DATA.
     Data,
-    /// BDAT (RFC 3030 2): so many octets follow at once.
+    /// BDAT (RFC 3030 2): this many octets follow at once.
     Bdat {
         /// Octets of the chunk.
         octets: u64,
-        /// The message ends with it.
+        /// The chunk is the last of the message.
         last: bool,
     },
-    /// RSET.
     Rset,
     /// NOOP, with or without argument.
     Noop,
-    /// QUIT.
     Quit,
     /// VRFY; the argument doesn't matter, users aren't disclosed.
     Vrfy,
-    /// HELP.
     Help,
-    /// XCLIENT with its arguments as they came: who may not say it is answered alike whatever they are.
+    /// XCLIENT with its arguments unread: the reply to a client that may not use it doesn't depend on them.
     Xclient(CompactString),
     /// STARTTLS (RFC 3207).
     StartTls,
 }
 
-/// What may stand behind the reverse path.
+/// Parameters after the reverse path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailParameters {
     /// SIZE in octets (RFC 1870).
@@ -67,14 +61,14 @@ pub struct MailParameters {
     pub envid: Option<CompactString>,
 }
 
-/// What may stand behind the forward path.
+/// Parameters after the forward path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RcptParameters {
     /// NOTIFY: `NEVER`, or of `SUCCESS,FAILURE,DELAY` (RFC 3461 4.1).
     pub notify: Option<CompactString>,
     /// ORCPT: address type and address in xtext (RFC 3461 4.2).
     pub orcpt: Option<CompactString>,
-    /// The domain was written with octets above 127, which a transaction without SMTPUTF8 can't have (RFC 6531 3.5).
+    /// The domain has octets above 127, which isn't allowed in a transaction without SMTPUTF8 (RFC 6531 3.5).
     pub utf8: bool,
 }
 
@@ -98,13 +92,13 @@ pub enum Body {
 /// What is wrong with a command line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// No such verb: 500.
+    /// The verb doesn't exist: 500.
     #[error("command not known")]
     Unknown,
     /// A verb of RFC 5321 or an extension that this server doesn't have: 502.
     #[error("command not implemented")]
     NotImplemented,
-    /// 501; the text says what is expected.
+    /// 501; the text is the expected syntax.
     #[error("syntax: {0}")]
     Syntax(&'static str),
     /// The path of MAIL: 501 5.1.7.
@@ -116,7 +110,7 @@ pub enum CommandError {
     /// A domain with octets above 127, without SMTPUTF8: 553 (RFC 6531 3.5).
     #[error("the address is not ASCII")]
     NotAscii,
-    /// How many octets follow isn't known, so the connection can't go on: 501.
+    /// The number of octets that follow is unknown, so the connection can't go on: 501.
     #[error("syntax: BDAT octets [LAST]")]
     ChunkSize,
     /// 555.
@@ -128,10 +122,10 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// Reads a line without its CRLF.
+    /// Reads a line, which is without its CRLF.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault of the line.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
         let line = line.trim_ascii();
         let at = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
@@ -172,8 +166,8 @@ fn printable(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandE
         .ok_or(CommandError::Syntax(usage))
 }
 
-/// Whatever the client calls itself is no reason to refuse it (RFC 5321 4.1.4). What can't be shown becomes `?`, and
-/// the end of an argument that is longer than a domain is cut off.
+/// No argument is a reason for a refusal (RFC 5321 4.1.4). An octet that can't be shown becomes `?`, and an argument
+/// that is longer than a domain is cut.
 fn helo(rest: &[u8], usage: &'static str) -> Result<CompactString, CommandError> {
     let shown = |octet: &u8| if matches!(octet, b' '..=b'~') { char::from(*octet) } else { '?' };
     let text: CompactString = rest.iter().take(MAX_HELO).map(shown).collect();
@@ -205,14 +199,14 @@ fn mail(rest: &[u8]) -> Result<Command, CommandError> {
     let mut parameters = MailParameters::default();
     for Parameter { name, value } in parameters_of(rest)? {
         let fits = match (name.as_str(), value) {
-            // Postfix takes these more than once; the last one counts
+            // Postfix accepts these more than once; the last one counts
             ("SIZE", Some(value)) => last(&mut parameters.size, size(value)),
             ("BODY", Some(value)) => last(&mut parameters.body, body(value)),
             ("SMTPUTF8", None) => {
                 parameters.smtputf8 = true;
                 true
             }
-            // RFC 4954 5: for servers that trust the client, which nobody is here
+            // RFC 4954 5: read and ignored, since no client is trusted here
             ("AUTH", Some(_)) => true,
             ("RET", Some(value)) => {
                 let value = value.to_ascii_uppercase();
@@ -256,26 +250,26 @@ fn rcpt(rest: &[u8]) -> Result<Command, CommandError> {
     Ok(Command::Rcpt(path, parameters))
 }
 
-/// Whether a domain is written beyond ASCII. Without SMTPUTF8 Postfix takes such a local part and refuses such a
+/// Whether the domain of a path isn't ASCII. Without SMTPUTF8 Postfix accepts such a local part and refuses such a
 /// domain.
 fn has_u_label(path: &str) -> bool {
     path.rsplit_once('@').is_some_and(|(_, domain)| !domain.is_ascii())
 }
 
-/// Sets what may be given again.
+/// Sets a parameter that may be given again.
 fn last<T>(place: &mut Option<T>, value: Option<T>) -> bool {
     let valid = value.is_some();
     *place = value;
     valid
 }
 
-/// Sets what may be given once.
+/// Sets a parameter that may be given only once.
 fn once<T>(place: &mut Option<T>, value: T) -> bool {
     place.replace(value).is_none()
 }
 
-/// xtext (RFC 3461 4): `+` stands before two hexadecimal digits; the other characters that it excludes can't be here.
-/// Lower-case digits are written too.
+/// xtext (RFC 3461 4): two hexadecimal digits, also in lower case, after each `+`, and no `=`. White space and control
+/// characters can't be here.
 fn is_xtext(value: &str) -> bool {
     let mut parts = value.split('+');
     parts.next();
@@ -297,7 +291,7 @@ fn is_orcpt(value: &str) -> bool {
         })
 }
 
-/// Size-value (RFC 1870 3): 1 to 20 digits. More than 64 bits is more than any limit.
+/// Size-value (RFC 1870 3): 1 to 20 digits. A number over 64 bits is above any limit.
 fn size(value: &str) -> Option<u64> {
     let valid = (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
     valid.then(|| value.parse().unwrap_or(u64::MAX))
@@ -312,7 +306,7 @@ fn body(value: &str) -> Option<Body> {
     }
 }
 
-/// `KEYWORD:path rest` to path and rest.
+/// Splits `KEYWORD:path rest` into path and rest.
 fn path<'a>(rest: &'a [u8], keyword: &[u8], usage: &'static str) -> Result<(&'a str, &'a str), CommandError> {
     let (head, tail) = rest.split_at_checked(keyword.len()).ok_or(CommandError::Syntax(usage))?;
     if !head.eq_ignore_ascii_case(keyword) {
@@ -330,7 +324,7 @@ struct Parameter<'a> {
     value: Option<&'a str>,
 }
 
-/// ` KEYWORD=value KEYWORD ...` (RFC 5321 4.1.2, esmtp-param). A word that is no parameter is one that isn't known.
+/// ` KEYWORD=value KEYWORD ...` (RFC 5321 4.1.2, esmtp-param). A word that is no parameter counts as an unknown one.
 fn parameters_of(rest: &str) -> Result<Vec<Parameter<'_>>, CommandError> {
     rest.split([' ', '\t']).filter(|word| !word.is_empty()).map(parameter).collect()
 }
@@ -364,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_as_the_grammar_says() {
+    fn lines_are_read_by_the_grammar() {
         let rows = [
             ("ehlo Mail.Good.test", "Ehlo(\"Mail.Good.test\")"),
             ("EHLO [127.0.0.1] ", "Ehlo(\"[127.0.0.1]\")"),
@@ -462,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_takes_whatever_a_client_calls_itself() {
+    fn helo_and_ehlo_accept_any_argument() {
         let rows: [(&[u8], &str); 5] = [
             (b"EHLO a\x1bb", "a?b"),
             (b"EHLO \xff", "?"),

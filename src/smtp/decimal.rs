@@ -1,6 +1,5 @@
-//! Numbers on the wire, written for every reply: nothing is allocated or formatted for them.
+//! Writes numbers into replies without allocation or formatting.
 
-/// Appends a number in decimal.
 pub fn push_decimal(out: &mut Vec<u8>, number: u64) {
     let start = out.len();
     let mut rest = number;
@@ -22,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_written_as_it_would_be_formatted() {
+    fn a_number_is_written_as_the_formatter_writes_it() {
         for number in [0, 7, 10, 250, 65_535, u64::MAX] {
             let mut out = b"> ".to_vec();
             push_decimal(&mut out, number);

@@ -1,13 +1,13 @@
 //! Printable text from untrusted octets: for logs, reports and problem lines.
 //!
-//! What a peer sends must neither end a line, nor steer a terminal, nor turn the reading direction. [`Escaped`] is
-//! lossless: two different inputs never print alike. [`OneLine`] leaves backslashes alone, for text that was
-//! escaped before or is not a peer's. Neither quotes: where a blank parts fields, that is the writer's task.
+//! Octets from a peer must not end a line, control a terminal or turn the reading direction. [`Escaped`] is lossless:
+//! two different inputs never print alike. [`OneLine`] leaves backslashes alone, for text that was escaped before or
+//! doesn't come from a peer. Neither adds quotes; a caller that separates fields by blanks must.
 
 use std::fmt::{self, Write};
 
-/// Whether a character must not be printed as it is: it has no glyph of its own but does something to its
-/// surroundings (C0, DEL, C1, line separators, bidi and other format controls, tags, noncharacters).
+/// Whether a character must not be printed as it is: it has no glyph of its own and changes its surroundings (C0, DEL,
+/// C1, line separators, bidi and other format controls, tags, noncharacters).
 #[must_use]
 pub fn is_hazard(character: char) -> bool {
     character.is_control()
@@ -23,7 +23,7 @@ pub fn is_hazard(character: char) -> bool {
 pub struct Escaped<'a>(&'a [u8]);
 
 impl<'a> Escaped<'a> {
-    /// Shows `text`, a string or octets.
+    /// Wraps `text`, a string or octets.
     #[must_use]
     pub fn new<T: AsRef<[u8]> + ?Sized>(text: &'a T) -> Self {
         Self(text.as_ref())
@@ -60,7 +60,7 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
-/// What the value prints, hazards escaped as in [`Escaped`] and all else as it is: always one line.
+/// Prints the value on one line: hazards escaped as in [`Escaped`], everything else as it is.
 #[derive(Clone, Copy)]
 pub struct OneLine<T>(pub T);
 
@@ -87,7 +87,7 @@ impl Write for Safe<'_, '_> {
     }
 }
 
-/// Printable ASCII, as nearly all text is: nothing of it needs a second look.
+/// Printable ASCII, as nearly all text is, needs no escapes.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_comes_in_comes_out_printable() {
+    fn any_input_is_printed_safely() {
         let rows: [(&[u8], &str); 12] = [
             (b"plain text", "plain text"),
             ("b\u{fc}cher \u{4e2d}\u{1f600}".as_bytes(), "b\u{fc}cher \u{4e2d}\u{1f600}"),

@@ -1,7 +1,7 @@
-//! Lines that no SMTP client sends: those of HTTP.
+//! Lines of HTTP, which no SMTP client sends.
 //!
-//! A browser or a proxy can be led to send a request to port 25 whose body holds SMTP commands. Whoever begins like
-//! this is not obeyed in anything that follows, so the session ends at the first such line.
+//! An attacker can make a browser or a proxy send a request to port 25 whose body contains SMTP commands. None of them
+//! may be executed, so the session ends at the first such line.
 
 /// Methods of HTTP (RFC 9110 9, RFC 5789), and the first word of HTTP/2 (RFC 9113 3.4).
 const METHODS: [&[u8]; 10] =
@@ -14,7 +14,7 @@ pub fn is_foreign(line: &[u8]) -> bool {
     METHODS.iter().any(|method| word.eq_ignore_ascii_case(method)) || is_field_name(word)
 }
 
-/// `Host:` and the like.
+/// `Host:`, for example.
 fn is_field_name(word: &[u8]) -> bool {
     word.strip_suffix(b":").is_some_and(|name| {
         !name.is_empty() && name.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-')
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn http_is_told_from_smtp_by_its_first_word() {
+    fn http_is_recognised_by_its_first_word() {
         let rows = [
             ("GET / HTTP/1.1", true),
             ("get http://mx.test/ HTTP/1.0", true),

@@ -1,4 +1,4 @@
-//! Domains as lists in the configuration name them: `example.com`, or `.example.com` for it and all below.
+//! Domains in lists of the configuration: `example.com`, or `.example.com` for it and all names below.
 
 use std::fmt;
 
@@ -12,28 +12,27 @@ pub struct DomainPattern {
 }
 
 impl DomainPattern {
-    /// Reads `example.com` (that name only) or `.example.com` (it and its sub-domains); U-labels are converted.
+    /// Reads `example.com` (that name only) or `.example.com` (it and its subdomains); U-labels are converted.
     ///
     /// # Errors
-    /// [`AddressError::Domain`] when it is no domain name.
+    /// [`AddressError::Domain`] if it is no domain name.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let (text, below) = text.strip_prefix('.').map_or((text, false), |rest| (rest, true));
         Ok(Self { name: DomainName::parse_unicode(text)?, below })
     }
 
-    /// The name, without what is below it.
+    /// The name itself, also of a pattern that covers the names below.
     #[must_use]
     pub fn name(&self) -> &DomainName {
         &self.name
     }
 
-    /// Whether all below the name is meant too.
+    /// Whether the pattern covers the names below, too.
     #[must_use]
     pub fn is_wide(&self) -> bool {
         self.below
     }
 
-    /// Whether the pattern covers a name.
     #[must_use]
     pub fn covers(&self, name: &DomainName) -> bool {
         if self.below { name.is_at_or_below(&self.name) } else { *name == self.name }
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leading_dot_takes_in_everything_below() {
+    fn a_leading_dot_covers_all_names_below() {
         let name = |text| DomainName::parse(text).unwrap();
         let exact = DomainPattern::parse("Example.com").unwrap();
         let wide = DomainPattern::parse(".example.com").unwrap();

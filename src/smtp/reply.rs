@@ -1,7 +1,7 @@
 //! A reply to a command (RFC 5321 4.2) with its enhanced status code (RFC 3463).
 //!
-//! Whatever the text came from (a client's address, the relay, a DNS name), what is written is printable ASCII,
-//! and no line is longer than 512 octets (RFC 5321 4.5.3.1.5). The text may have several lines, parted by LF.
+//! Each line is written as printable ASCII of at most 512 octets (RFC 5321 4.5.3.1.5), also where the text contains a
+//! client's address, a reply of the relay or a DNS name. The text may have several lines, separated by LF.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,31 +30,29 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A reply with an enhanced status code; `text` may hold several lines parted by LF.
+    /// A reply with an enhanced status code; `text` may have several lines, separated by LF.
     #[must_use]
     pub fn new(code: u16, enhanced: Enhanced, text: impl Into<Cow<'static, str>>) -> Self {
         Self { code, enhanced: Some(enhanced), text: text.into() }
     }
 
-    /// A reply without enhanced code: the banner, the answers to HELO and EHLO, 354 (RFC 2034 4).
+    /// A reply without enhanced code: the banner, the replies to HELO and EHLO, 354 (RFC 2034 4).
     #[must_use]
     pub fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
         Self { code, enhanced: None, text: text.into() }
     }
 
-    /// The three digits.
     #[must_use]
     pub fn code(&self) -> u16 {
         self.code
     }
 
-    /// The enhanced status code, where the reply has one.
     #[must_use]
     pub fn enhanced(&self) -> Option<Enhanced> {
         self.enhanced
     }
 
-    /// The text without codes; lines are parted by LF.
+    /// The text without codes; lines are separated by LF.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -66,7 +64,7 @@ impl Reply {
         self.code < 400
     }
 
-    /// The reply with `suffix` at the end of its last line; of that, as much is cut off as the suffix needs.
+    /// The reply with `suffix` at the end of its last line, which is cut if both don't fit.
     #[must_use]
     pub fn ending_with(mut self, suffix: &str) -> Self {
         if suffix.is_empty() {
@@ -81,8 +79,8 @@ impl Reply {
         self
     }
 
-    /// The reply with `suffix` at its end: on its last line where there is room, else on a line of its own. Nothing of
-    /// the text is lost.
+    /// The reply with `suffix` at its end: on its last line if there is room, otherwise on a line of its own. No text
+    /// is lost.
     #[must_use]
     pub fn followed_by(mut self, suffix: &str) -> Self {
         let mut text = self.text.clone().into_owned();
@@ -98,20 +96,20 @@ impl Reply {
         self
     }
 
-    /// All lines as one, for logs: at most as long as one line on the wire.
+    /// All lines as one, for logs; at most as long as one line of the reply.
     #[must_use]
     pub fn on_one_line(&self) -> String {
         let text = Cow::Owned(self.text.replace('\n', " "));
         Self { code: self.code, enhanced: self.enhanced, text }.to_string()
     }
 
-    /// Octets of text that a line takes.
+    /// Most octets of text in a line.
     fn room(&self) -> usize {
         let enhanced = self.enhanced.map_or(0, |enhanced| enhanced.to_string().len() + 1);
         MAX_LINE - "250 \r\n".len() - enhanced
     }
 
-    /// Appends the reply in wire form.
+    /// Appends the reply as it is sent.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
@@ -144,7 +142,7 @@ impl Reply {
 }
 
 impl fmt::Display for Reply {
-    /// The first line as the client gets it, without CRLF: printable ASCII, and cut where that is too long.
+    /// The first line as the client receives it, without CRLF: printable ASCII, cut if it is too long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = Vec::new();
         self.push_line(&mut line, self.text.split('\n').next().unwrap_or_default(), true);
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_bears_both_codes_and_only_the_last_a_space() {
+    fn every_line_has_both_codes_and_only_the_last_a_space() {
         let reply = Reply::new(550, Enhanced(5, 1, 8), "one\ntwo");
         assert_eq!(wire(&reply), "550-5.1.8 one\r\n550 5.1.8 two\r\n");
         assert_eq!(wire(&Reply::plain(250, "gate")), "250 gate\r\n");
@@ -195,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_strangers_is_made_printable_and_bounded() {
+    fn text_from_outside_is_made_printable_and_bounded() {
         let reply = Reply::new(550, Enhanced(5, 7, 1), format!("a\rb\0c\u{e9} {}", "x".repeat(900)));
         let wire = wire(&reply);
         assert!(wire.starts_with("550 5.7.1 a?b?c?? x"), "{wire}");

@@ -1,23 +1,23 @@
-//! The arguments of XCLIENT (Postfix XCLIENT_README): whom a trusted gateway announces.
+//! The arguments of XCLIENT (Postfix XCLIENT_README): the client that a trusted gateway announces.
 //!
-//! Only the syntax is looked at here, not who may say it. NAME is read and not kept: the client's names are what DNS
-//! says, asked again, as everything that is judged. LOGIN, DESTADDR and DESTPORT are read and of no use.
+//! This file reads only the syntax; the session checks whether the client may use the command. NAME is read and
+//! dropped: rmxd looks up the client's names in DNS itself. LOGIN, DESTADDR and DESTPORT are read and not used.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use compact_str::CompactString;
 
-/// What EHLO says behind XCLIENT.
+/// The attributes in the reply to EHLO, after XCLIENT.
 pub const ATTRIBUTES: &str = "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";
 /// Longest value in its encoded form (XCLIENT_README).
 const MAX_VALUE: usize = 255;
 
-/// What an XCLIENT command says; what it doesn't say stays as it is.
+/// The attributes of an XCLIENT command; those that it lacks stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Xclient {
     /// ADDR.
     pub address: Option<IpAddr>,
-    /// PORT; 0 where the gateway doesn't know it.
+    /// PORT; 0 if the gateway doesn't know it.
     pub port: Option<u16>,
     /// HELO: printable, without white space.
     pub helo: Option<CompactString>,
@@ -25,28 +25,28 @@ pub struct Xclient {
     pub extended: Option<bool>,
 }
 
-/// What is wrong with an XCLIENT command; the text is for the reply.
+/// The fault of an XCLIENT command; the text is for the reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum XclientError {
-    /// No attribute, or a word that is none.
+    /// No attribute, or a word that isn't one.
     #[error("syntax: XCLIENT NAME=value ...")]
     Syntax,
-    /// An attribute that EHLO doesn't name, or one that is there twice.
+    /// An attribute that the reply to EHLO doesn't list, or one that occurs twice.
     #[error("attribute {0} is not known, or there twice")]
     Attribute(CompactString),
-    /// A value that is not xtext, too long, or not what the attribute takes.
+    /// A value that is not xtext, too long, or not allowed for the attribute.
     #[error("attribute {0} has no valid value")]
     Value(&'static str),
-    /// A client without an address can't be judged, and must not be taken for the gateway.
+    /// A client without an address can't be judged, and the gateway's address must not be used instead.
     #[error("ADDR must be given as an address")]
     NoAddress,
 }
 
 impl Xclient {
-    /// Reads what stands behind the verb.
+    /// Reads the arguments, without the verb.
     ///
     /// # Errors
-    /// What is wrong with it; then none of it may be obeyed.
+    /// The fault of the command; no attribute of it may be used then.
     pub fn parse(arguments: &str) -> Result<Self, XclientError> {
         let mut read = Self::default();
         let mut seen = [false; NAMES.len()];
@@ -78,7 +78,7 @@ impl Xclient {
             }
             ("PROTO", _) => return Err(wrong()),
             ("HELO", Known::Value(text)) => self.helo = Some(word(&text).ok_or_else(wrong)?),
-            // NAME and the others, and a HELO that was not given
+            // NAME and the others, and an unknown HELO
             (_, Known::Value(_) | Known::Not) => {}
         }
         Ok(())
@@ -95,7 +95,7 @@ enum Known {
 }
 
 impl Known {
-    /// `None` for what is no value at all.
+    /// `None` if it is no value at all.
     fn read(value: &str) -> Option<Self> {
         if value.is_empty() || value.len() > MAX_VALUE {
             return None;
@@ -107,7 +107,7 @@ impl Known {
     }
 }
 
-/// xtext (RFC 3461 4): `+` and two hex digits for an octet. Postfix takes lower-case digits and `=` too.
+/// xtext (RFC 3461 4): `+` and two hex digits for an octet. Postfix accepts lower-case digits and `=` too.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut octets = text.bytes();
     let mut out = Vec::with_capacity(text.len());
@@ -125,7 +125,7 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// `192.0.2.1` or `IPV6:2001:db8::1`; an IPv4-mapped one is IPv4.
+/// `192.0.2.1` or `IPV6:2001:db8::1`; an IPv4-mapped address becomes IPv4.
 fn address(octets: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(octets).ok()?;
     let v6 = text.get(..5).filter(|prefix| prefix.eq_ignore_ascii_case("IPV6:")).and_then(|_| text.get(5..));
@@ -141,7 +141,7 @@ fn port(octets: &[u8]) -> Option<u16> {
     std::str::from_utf8(octets).ok().filter(|_| digits)?.parse().ok()
 }
 
-/// What HELO itself would take.
+/// A HELO argument without white space.
 fn word(octets: &[u8]) -> Option<CompactString> {
     let text = std::str::from_utf8(octets).ok()?;
     (!text.is_empty() && text.bytes().all(|octet| octet.is_ascii_graphic())).then(|| CompactString::new(text))
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_read_as_the_readme_says() {
+    fn attributes_are_read_by_the_readme() {
         let (long, longest) = (format!("HELO={}", "h".repeat(256)), format!("HELO={}", "h".repeat(255)));
         let rows = [
             ("ADDR=192.0.2.7", "from 192.0.2.7"),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ehlo_names_is_what_is_read() {
+    fn every_attribute_of_ehlo_is_read() {
         assert_eq!(NAMES.join(" "), ATTRIBUTES);
         for name in NAMES {
             assert_ne!(

@@ -1,8 +1,8 @@
-//! Our side of a client's handshake, with a certificate that follows its files.
+//! The server's side of a handshake with a client, with a certificate that follows its files.
 //!
-//! The files are looked at on a handshake, at most once a second, so that a with_settings certificate needs no reload of
-//! the daemon. Files that can't be used (half of a renewal, a wrong key) change nothing: the log says so once, and the
-//! certificate that was there stays in use.
+//! A handshake checks the files, at most once a second, so that a renewed certificate needs no reload of the daemon.
+//! Files that can't be used (half of a renewal, a wrong key) change nothing: the log has one line, and the old
+//! certificate stays in use.
 
 use std::io;
 use std::path::Path;
@@ -21,10 +21,10 @@ use tokio_rustls::server::TlsStream;
 use crate::tls::certificate::{self, Fingerprint, LoadError};
 use crate::tls::{Settings, provider};
 
-/// How often the files are looked at.
+/// Least time between two checks of the files.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Makes TLS of a client's connection. Cheap to clone; all clones share the certificate and the counts.
+/// Turns a client's connection into TLS. Cheap to clone; all clones share the certificate and the counts.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     inner: Arc<Inner>,
@@ -49,9 +49,9 @@ struct Counts {
 /// Handshakes since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handshakes {
-    /// Those that made TLS of the connection.
+    /// Handshakes that succeeded.
     pub done: u64,
-    /// Those that failed or were broken off.
+    /// Handshakes that failed or were dropped.
     pub failed: u64,
 }
 
@@ -59,15 +59,15 @@ impl Acceptor {
     /// Reads the certificate and its key.
     ///
     /// # Errors
-    /// Names the configuration key, the file and what is wrong.
+    /// The configuration key, the file and the fault.
     pub fn load(settings: Settings) -> Result<Self, LoadError> {
         Self::counting(settings, Arc::default())
     }
 
-    /// The same for other settings, with counts that go on. The files are read anew.
+    /// An acceptor with other settings that goes on with the same counts. The files are read anew.
     ///
     /// # Errors
-    /// As for [`Self::load`]; then this one is as it was.
+    /// As for [`Self::load`]; `self` stays as it was.
     pub fn with_settings(&self, settings: Settings) -> Result<Self, LoadError> {
         Self::counting(settings, Arc::clone(&self.inner.counts))
     }
@@ -85,14 +85,13 @@ impl Acceptor {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// How many handshakes there were.
     #[must_use]
     pub fn handshakes(&self) -> Handshakes {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Handshakes { done: count(&self.inner.counts.done), failed: count(&self.inner.counts.failed) }
     }
 
-    /// The handshake. It has no time limit of its own; dropping it breaks it off.
+    /// The handshake has no time limit of its own; dropping the future breaks it off.
     pub(super) async fn handshake<S>(&self, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -104,7 +103,7 @@ impl Acceptor {
         Ok(stream)
     }
 
-    /// Takes on changed files, if it is time to look. Whoever comes meanwhile goes on with what there is.
+    /// Loads changed files, at most once in [`LOOK`]. Other handshakes don't wait for it; they use the old certificate.
     async fn look(&self) {
         {
             let mut looked = self.inner.looked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,7 +121,7 @@ impl Acceptor {
 
 impl Inner {
     fn refresh(&self) {
-        // Before they are read: what changes while they are is seen the next time.
+        // Taken before the files are read: the next check finds a change that comes meanwhile.
         let found = Fingerprint::of(&self.settings);
         let known = {
             let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +142,7 @@ impl Inner {
     }
 }
 
-/// A handshake that counts as failed unless it says otherwise, also where it is dropped.
+/// A handshake that counts as failed unless [`Self::done`] is called, also when it is dropped.
 struct Counted<'a> {
     counts: &'a Counts,
     done: bool,
@@ -162,7 +161,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// The certificate in use, whatever name the client asks for (SNI): there is one.
+/// The certificate in use. There is only one, so the name that the client asks for (SNI) doesn't matter.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 

@@ -1,7 +1,7 @@
-//! Our certificate and its key, read from PEM files and proven to belong together.
+//! Our certificate and its key, read from PEM files and checked to belong together.
 //!
-//! Nothing is repaired or guessed: what can't serve a handshake is refused here, with the configuration key, the
-//! file and what is wrong.
+//! Nothing is repaired or guessed. Files that can't serve a handshake are refused here; the error names the
+//! configuration key, the file and the fault.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,13 +18,11 @@ use crate::tls::{Settings, provider};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {}: {what}", path.display())]
 pub struct LoadError {
-    /// The configuration key.
     key: &'static str,
     path: PathBuf,
     what: String,
 }
 
-/// Reads both files.
 pub(super) fn load(settings: &Settings) -> Result<CertifiedKey, LoadError> {
     let in_certificate = |what| error("tls.certificate", &settings.certificate, what);
     let in_key = |what| error("tls.key", &settings.key, what);
@@ -67,7 +65,7 @@ fn not_pem(error: &pem::Error) -> String {
     format!("is not PEM: {error}")
 }
 
-/// What tells one state of the files from another, whether they are written in place, renamed or linked anew.
+/// The state of both files; it differs after they are written in place, renamed or linked anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint([Option<[i128; 7]>; 2]);
 

@@ -1,8 +1,9 @@
-//! Our side of a handshake with the relay: encryption against listeners, without asking who the relay is.
+//! The client's side of a handshake with the relay: encryption against eavesdroppers, without proof of the
+//! relay's identity.
 //!
-//! There is no configuration key for roots to trust, and the relay is usually a Postfix on this host with a
-//! certificate of its own making. So no certificate is checked, nor a signature made with one: who could put a
-//! certificate of his own there could sign with it as well.
+//! There is no configuration key for trusted roots, and the relay is usually a Postfix on this host with a self-signed
+//! certificate. So no certificate is checked. Nor is a signature: an impostor with a certificate of its own could sign
+//! with it as well.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,14 +18,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::tls::provider;
 
-/// One for all, so that a relay's sessions are resumed.
+/// One for all connections, so that a relay's TLS sessions are resumed.
 static CONFIG: LazyLock<Result<Arc<ClientConfig>, Error>> = LazyLock::new(|| {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate));
     Ok(Arc::new(builder.with_no_client_auth()))
 });
 
-/// The handshake. `host` goes to the relay as SNI where it is a name.
+/// `host` goes to the relay as SNI if it is a name.
 pub(super) async fn handshake<S>(stream: S, host: &str, address: IpAddr) -> io::Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,

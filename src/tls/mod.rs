@@ -1,9 +1,10 @@
-//! TLS for STARTTLS (RFC 3207), towards clients and towards the relay: the only place that names rustls.
+//! TLS for STARTTLS (RFC 3207), with clients and with the relay: the only place that names rustls.
 //!
-//! [`Stream`] is a connection that begins in plain text and becomes TLS once, never back. [`Acceptor`] has our
-//! certificate and follows its files as they change. TLS 1.2 and 1.3 with rustls's own choice of ciphers, nothing
-//! older. No certificate of a peer is checked: a client's says nothing about its mail, and for the relay there is no
-//! key that would name whom to trust, so that TLS keeps listeners out, not an impostor in the relay's place.
+//! [`Stream`] is a connection that begins in plain text and may become TLS once, never back. [`Acceptor`] has our
+//! certificate and follows its files as they change. TLS 1.2 and 1.3 are offered with rustls's own choice of ciphers,
+//! nothing older. No certificate of a peer is checked: a client's doesn't vouch for its mail, and for the relay no key
+//! names trusted roots. So TLS protects against eavesdroppers, not against an impostor in the relay's
+//! place.
 
 mod acceptor;
 mod certificate;
@@ -26,7 +27,7 @@ pub use crate::tls::stream::Stream;
 /// `[tls]`: where our certificate is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// PEM: our certificate first, then those that lead to a root.
+    /// PEM: our certificate first, then the intermediates up to a root.
     pub certificate: PathBuf,
     /// PEM: its private key, not encrypted.
     pub key: PathBuf,
@@ -49,7 +50,7 @@ impl Negotiated {
 impl fmt::Display for Negotiated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = if self.version == ProtocolVersion::TLSv1_2 { "TLSv1.2" } else { "TLSv1.3" };
-        // IANA's names have no version in them, rustls's for TLS 1.3 do
+        // IANA's names have no version in them; rustls's names for TLS 1.3 have one.
         let cipher = self.cipher.as_str().unwrap_or("unknown");
         let (prefix, cipher) = cipher.strip_prefix("TLS13_").map_or(("", cipher), |rest| ("TLS_", rest));
         write!(f, "{version} with cipher {prefix}{cipher}")

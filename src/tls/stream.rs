@@ -1,7 +1,7 @@
 //! A connection that begins in plain text and may become TLS, once.
 //!
-//! The way is one: a handshake that fails or is broken off leaves a stream on which nothing can be read or written
-//! any more, so that nobody goes on in plain text by mistake.
+//! A handshake that fails or is dropped leaves a stream that refuses all reads and writes, so that no caller goes on in
+//! plain text by mistake.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,26 +17,25 @@ use crate::tls::{Negotiated, connector};
 /// A connection, plain or TLS.
 #[derive(Debug)]
 pub enum Stream<S> {
-    /// As it was opened.
     Plain(S),
-    /// After a handshake; boxed, since a plain connection that idles should not pay for it.
+    /// After a handshake. Boxed, so that an idle plain connection doesn't take the memory of TLS.
     Tls(Box<TlsStream<S>>),
-    /// A handshake is under way, or has failed.
+    /// A handshake is in progress, or has failed.
     Broken,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
-    /// The handshake as the server. Without success, or when dropped before its end, the stream is of no more use.
+    /// The handshake as the server. After an error, or if the future is dropped, the stream can't be used any more.
     ///
     /// # Errors
-    /// What went wrong with it, or that the stream is not plain.
+    /// The fault of the handshake, or that the stream is not plain.
     pub async fn accept(&mut self, acceptor: &Acceptor) -> io::Result<()> {
         let stream = acceptor.handshake(self.take_plain()?).await?;
         *self = Self::Tls(Box::new(stream.into()));
         Ok(())
     }
 
-    /// The handshake as the client of `host`, which was reached at `address`; its certificate isn't checked.
+    /// The handshake as the client of `host`, which was reached at `address`. Its certificate isn't checked.
     ///
     /// # Errors
     /// As for [`Self::accept`].
@@ -55,7 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         }
     }
 
-    /// The connection below; `None` for a broken one.
+    /// The connection below TLS; `None` after a failed handshake.
     #[must_use]
     pub fn below(&self) -> Option<&S> {
         match self {

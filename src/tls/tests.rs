@@ -30,7 +30,7 @@ impl Files {
         files
     }
 
-    /// Writes another pair; its certificate.
+    /// Writes another pair and returns its certificate.
     fn renew(&self) -> Vec<u8> {
         let pair = pair();
         fs::write(&self.settings.certificate, pair.cert.pem()).unwrap();
@@ -58,14 +58,14 @@ async fn secured(acceptor: &Acceptor) -> (Stream<DuplexStream>, Stream<DuplexStr
     (client, server)
 }
 
-/// The certificate that a new client is shown.
+/// The certificate that a new client receives.
 async fn shown(acceptor: &Acceptor) -> Vec<u8> {
     let (Stream::Tls(client), _server) = secured(acceptor).await else { panic!("not TLS") };
     client.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
 #[tokio::test]
-async fn both_versions_are_spoken_and_named() {
+async fn both_versions_are_supported_and_named() {
     let files = Files::new();
     let acceptor = files.acceptor();
     let mut roots = RootCertStore::empty();
@@ -108,7 +108,7 @@ async fn new_handshakes_see_a_renewed_certificate() {
     assert_eq!(shown(&acceptor).await, second);
 }
 
-/// As certbot does it.
+/// certbot renews a certificate in this way.
 #[tokio::test(start_paused = true)]
 async fn a_certificate_renewed_by_changing_links_is_seen() {
     let (old, new, files) = (Files::new(), Files::new(), Files::new());
@@ -150,7 +150,7 @@ async fn files_that_cannot_be_used_leave_the_old_certificate_in_use() {
 }
 
 #[test]
-fn what_is_wrong_with_the_files_is_said_with_key_and_file() {
+fn errors_of_the_files_name_the_key_and_the_file() {
     let files = Files::new();
     let Settings { certificate, key } = &files.settings;
     let text = |path: &Path| fs::read_to_string(path).unwrap();
@@ -193,7 +193,7 @@ fn what_is_wrong_with_the_files_is_said_with_key_and_file() {
 }
 
 #[tokio::test]
-async fn a_failed_handshake_leaves_nothing_to_go_on_with() {
+async fn a_stream_is_useless_after_a_failed_handshake() {
     let files = Files::new();
     let acceptor = files.acceptor();
     for garbage in
@@ -213,7 +213,7 @@ async fn a_failed_handshake_leaves_nothing_to_go_on_with() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_broken_off_counts_as_failed() {
+async fn a_dropped_handshake_counts_as_failed() {
     let files = Files::new();
     let acceptor = files.acceptor();
     let (_client, far) = duplex(1024);

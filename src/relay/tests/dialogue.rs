@@ -1,4 +1,4 @@
-//! What is said to a relay that behaves.
+//! The commands and the message for a relay that works.
 
 use crate::relay::HopReply;
 use crate::relay::tests::script::{HELLO, ScriptedRelay};
@@ -24,7 +24,7 @@ fn scripts(parts: &[&str]) -> [String; 1] {
 }
 
 #[tokio::test]
-async fn the_message_goes_through_as_it_came_however_it_is_split() {
+async fn the_message_is_sent_unchanged_however_it_is_split() {
     let message = b"Subject: x\r\n\r\n..stuffed\r\nend\r\n";
     let chunks: [Vec<&[u8]>; 4] =
         [vec![message], message.chunks(1).collect(), vec![&message[..12], b"", &message[12..]], vec![]];
@@ -56,7 +56,7 @@ async fn a_message_that_does_not_end_its_line_gets_no_dot() {
 }
 
 #[tokio::test]
-async fn each_recipient_has_its_own_answer() {
+async fn each_recipient_has_its_own_reply() {
     let scripted = ScriptedRelay::play(&scripts(&[
         HELLO,
         "C MAIL FROM:<>\nS 250 2.1.0 Ok",
@@ -155,7 +155,7 @@ async fn capabilities_follow_the_latest_greeting() {
 }
 
 #[tokio::test]
-async fn the_relay_learns_the_client_by_xclient() {
+async fn xclient_names_the_client() {
     let row = |address: &str, name, helo: &str, esmtp| ClientInfo {
         address: address.parse().unwrap(),
         name,
@@ -195,7 +195,7 @@ async fn the_relay_learns_the_client_by_xclient() {
 }
 
 #[tokio::test]
-async fn what_the_relay_offers_after_xclient_is_what_mail_uses() {
+async fn mail_uses_the_extensions_that_the_relay_offers_after_xclient() {
     let scripted = ScriptedRelay::play(&scripts(&[
         XCLIENT,
         "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7\nS 220 relay.test",
@@ -210,7 +210,7 @@ async fn what_the_relay_offers_after_xclient_is_what_mail_uses() {
 }
 
 #[tokio::test]
-async fn an_xclient_that_fails_is_no_transaction() {
+async fn a_transaction_fails_if_xclient_fails() {
     for (answers, expected) in [
         ("S 550 5.7.0 Error: insufficient authorization\nREST QUIT", "451 4.4.1 "),
         ("S 250 Ok\nREST", "451 4.4.2 "),
@@ -232,7 +232,7 @@ async fn an_xclient_that_fails_is_no_transaction() {
 }
 
 #[tokio::test]
-async fn behind_xclient_a_refusal_of_the_client_is_its_answer_and_before_it_none_is() {
+async fn a_refusal_is_passed_to_the_client_only_after_xclient() {
     const REFUSED: &str = "554 5.7.1 <mx.good.test[192.0.2.7]>: Client host rejected: Access denied";
     const HELO: &str = "550 5.7.1 <helo.good.test>: Helo command rejected: Access denied";
     const LATER: &str = "450 4.7.1 <helo.good.test>: Helo command rejected: Host not found";
@@ -242,7 +242,7 @@ async fn behind_xclient_a_refusal_of_the_client_is_its_answer_and_before_it_none
         format!("{XCLIENT}\nC XCLIENT PROTO=ESMTP HELO={helo} NAME=mx.good.test PORT=4321 ADDR=192.0.2.7")
     };
     let greeting = |helo: &str, said: &str| format!("S 220 relay.test\nC EHLO {helo}\nS {said}");
-    // two commands
+    // sent as two XCLIENT commands
     let long = ClientInfo {
         name: ClientName::Confirmed(DomainName::parse(&vec!["n".repeat(60); 4].join(".")).unwrap()),
         ..named(&"x".repeat(255))
@@ -272,13 +272,13 @@ async fn behind_xclient_a_refusal_of_the_client_is_its_answer_and_before_it_none
             ),
             SHORT,
         ),
-        // not its own words
+        // the command is not in the client's own words
         (
             named("a b"),
             format!("{}\n{}\nC HELO a?b\nS {SHORT}", xclient("a+20b"), greeting("a?b", SHORT)),
             "451 4.4.1 ",
         ),
-        // before it, or in the first of two commands, we are the client
+        // in front of XCLIENT, or in the first of two commands, we are the client
         (named("helo.good.test"), format!("S {REFUSED}"), "451 4.4.1 "),
         (
             named("helo.good.test"),
@@ -396,7 +396,7 @@ async fn notification_parameters_go_on_only_where_the_relay_offers_dsn() {
 }
 
 #[tokio::test]
-async fn smtputf8_is_said_or_the_transaction_is_none() {
+async fn smtputf8_is_a_parameter_of_mail_or_the_transaction_fails() {
     for (offered, rest) in [
         (
             "SMTPUTF8",

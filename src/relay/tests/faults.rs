@@ -14,7 +14,7 @@ const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 /// The message in a script.
 const SCRIPTED: &str = "M Subject: x||body|.";
 
-/// What the relay hears and answers at each step, and the step's name at the client.
+/// The line that the relay reads, its reply, and the step's name for the client.
 const DIALOGUE: [(&str, &str, &str); 6] = [
     ("", "S 220 relay.test ESMTP", "MAIL"),
     ("C EHLO gate.test", "S 250-relay.test|250 SIZE", "MAIL"),
@@ -24,7 +24,7 @@ const DIALOGUE: [(&str, &str, &str); 6] = [
     (SCRIPTED, "S 250 2.0.0 queued as 1", "END"),
 ];
 
-/// The dialogue up to the answer of step `at`, and `fault` in place of that answer.
+/// The dialogue up to the reply of step `at`, with `fault` in place of that reply.
 fn broken_at(at: usize, fault: &str) -> String {
     let mut steps: Vec<&str> = DIALOGUE[..at].iter().flat_map(|(heard, said, _)| [*heard, *said]).collect();
     steps.extend([DIALOGUE[at].0, fault]);
@@ -32,7 +32,7 @@ fn broken_at(at: usize, fault: &str) -> String {
     steps.join("\n")
 }
 
-/// Plays `fault` at each step of the dialogue; the client's replies, step by step.
+/// Plays `fault` at each step of the dialogue; returns the client's reply for each.
 async fn at_every_step(fault: &str, reply_timeout: Duration) -> Vec<String> {
     let steps = DIALOGUE.iter().enumerate().map(async |(at, (_, _, name))| {
         let scripted = ScriptedRelay::play(&[broken_at(at, fault)]).await;
@@ -52,7 +52,7 @@ async fn a_whole_dialogue_is_250() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_451_at_every_step() {
+async fn a_missing_or_broken_reply_is_451_at_every_step() {
     let patient = Duration::from_secs(20);
     let rows = [
         ("silence", "REST", IMPATIENCE),
@@ -93,12 +93,12 @@ async fn a_421_is_never_passed_on() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_us_is_451_and_one_of_the_mail_is_the_clients() {
+async fn a_refusal_of_the_gate_itself_is_451_and_one_of_the_mail_is_passed_on() {
     for said in ["450 4.2.0 later", "554 5.7.1 never", "550 no enhanced code", "552-5.3.4 too|552 5.3.4 big"]
     {
         let first_line = said.replace("552-5.3.4 too|552 5.3.4 big", "552 5.3.4 too");
         for (at, (_, _, name)) in DIALOGUE.iter().enumerate() {
-            // EHLO is tried again as HELO
+            // after EHLO, HELO is tried
             let again = if at == 1 && said.starts_with('5') { "\nC HELO gate.test\nS 550 no" } else { "" };
             let end = if at == 0 { "REST" } else { "REST QUIT" };
             let script = broken_at(at, &format!("S {said}{again}\n{end}"));
@@ -115,9 +115,9 @@ async fn a_refusal_of_us_is_451_and_one_of_the_mail_is_the_clients() {
 }
 
 #[tokio::test]
-async fn a_relay_that_is_not_there_is_451() {
+async fn an_unreachable_relay_is_451() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    // a label over 63 octets is no name: the system's resolver says so without asking anyone
+    // a label over 63 octets is no name: the system's resolver fails without a query
     for (host, port) in [("127.0.0.1".to_owned(), free), (format!("{}.test", "x".repeat(64)), 25)] {
         let relay = Relay::new(settings(NextHop::Smtp { host, port }));
         let reply = begin(&relay).await.unwrap_err();
@@ -141,19 +141,19 @@ async fn every_address_of_the_host_is_tried() {
     let script = broken_at(5, "S 250 2.0.0 queued as 1\nREST QUIT");
     let scripted = ScriptedRelay::play(&[script]).await;
     let NextHop::Smtp { port, .. } = scripted.hop() else { unreachable!() };
-    // ::1 comes first in most hosts files, and nobody listens there
+    // ::1 comes first in most hosts files, and has no listener for this port
     let relay = Relay::new(settings(NextHop::Smtp { host: "localhost".into(), port }));
     assert_eq!(deliver(&relay, &[MESSAGE]).await, "END 250 2.0.0 queued as 1");
     drop(relay);
     scripted.played().await;
 }
 
-/// What the relay does within the message, after it said 354 and heard a little.
+/// The client's reply if the relay plays `fault` within the message, after its 354 and some octets.
 async fn amid_the_message(fault: &str, reply_timeout: Duration) -> String {
     let scripted = ScriptedRelay::play(&[broken_at(4, &format!("S 354 go\nTAKE 1000\n{fault}"))]).await;
     let relay = scripted.relay_with(|settings| settings.reply_timeout = reply_timeout);
     let piece = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n".repeat(1024);
-    let message = vec![piece.as_slice(); 256]; // 16 MiB: more than any socket buffer holds
+    let message = vec![piece.as_slice(); 256]; // 16 MiB: more than fits into any socket buffer
     let reply = timeout(Duration::from_secs(20), deliver(&relay, &message)).await.expect("no deadlock");
     drop(relay);
     scripted.played().await;
@@ -161,7 +161,7 @@ async fn amid_the_message(fault: &str, reply_timeout: Duration) -> String {
 }
 
 #[tokio::test]
-async fn an_early_answer_counts_when_it_refuses() {
+async fn an_early_reply_counts_if_it_is_a_refusal() {
     let patient = Duration::from_secs(20);
     for (fault, expected) in [
         ("S 552 5.3.4 too big\nSTALL", "WRITE 552 5.3.4 too big"),
@@ -177,13 +177,13 @@ async fn an_early_answer_counts_when_it_refuses() {
 }
 
 #[tokio::test]
-async fn a_relay_that_stops_reading_is_given_up() {
+async fn a_relay_that_stops_reading_times_out() {
     assert!(amid_the_message("STALL", IMPATIENCE).await.starts_with("WRITE 451 4.4.2 "));
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_waited_for_as_long_as_it_reads() {
-    // the 16 MiB take longer than the patience for one write
+async fn a_relay_that_reads_slowly_does_not_time_out() {
+    // the relay takes longer for the 16 MiB than the timeout of one write
     let rest = 16 * 1024 * 1024 - 1000;
     let fault = format!("SIP {rest}\nM .\nS 250 2.0.0 at last\nREST QUIT");
     let started = Instant::now();
@@ -193,12 +193,12 @@ async fn a_slow_reader_is_waited_for_as_long_as_it_reads() {
 }
 
 #[tokio::test]
-async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
+async fn a_stray_250_before_the_final_dot_is_not_the_reply_to_it() {
     let scripted = ScriptedRelay::play(&[broken_at(4, "S 354 go|250 2.0.0 queued as 0\nREST")]).await;
     assert!(deliver(&scripted.relay(), &[MESSAGE]).await.starts_with("DATA 451 4.4.2 "));
     scripted.played().await;
 
-    // said later, when 354 was read already
+    // sent later, when the client has read 354 already
     let script = broken_at(4, "S 354 go\nSTALL\nS 250 2.0.0 queued as 0\nREST");
     let said = script.lines().count() - 1;
     let scripted = ScriptedRelay::play(&[script]).await;
@@ -213,10 +213,10 @@ async fn a_stray_250_before_the_final_dot_is_not_the_answer_to_it() {
 }
 
 #[tokio::test]
-async fn the_answer_to_the_final_dot_is_waited_for_twice_as_long_as_any_other() {
+async fn the_timeout_for_the_final_dot_is_twice_that_for_other_replies() {
     let minutes = |count: u64| Duration::from_secs(60 * count);
     let late = |minutes: u64, said: &str| format!("PAUSE {}\nS {said}", 60_000 * minutes);
-    // the step, what the relay does instead of the answer, what comes of it after how many minutes of wait
+    // the step, the relay's script instead of its reply, the client's reply, the minutes until then
     let rows = [
         (5, format!("{}\nREST QUIT", late(9, "250 2.0.0 at last")), "250 2.0.0 at last", 9),
         (5, format!("{}\nREST", late(11, "250 2.0.0 too late")), "451 4.4.2 ", 10),
@@ -248,7 +248,7 @@ async fn the_answer_to_the_final_dot_is_waited_for_twice_as_long_as_any_other() 
 }
 
 #[tokio::test]
-async fn a_call_broken_off_leaves_no_reply_for_the_next_one() {
+async fn the_reply_to_a_dropped_call_is_not_taken_for_the_next_one() {
     let script = broken_at(4, "REST").replace("C DATA", "C RCPT TO:<v@relay.test>");
     let scripted = ScriptedRelay::play(&[script]).await;
     let mut transaction = begin(&scripted.relay()).await.unwrap();

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::relay::tests::{IMPATIENCE, begin, deliver, permit, recipient, settings};
 use crate::relay::{NextHop, Recipient, Relay, Settings};
 
-/// Names the folder on a tiny file system, in the process that was started to fill it.
+/// The variable that names a folder on a tiny file system, for the process that fills it.
 const TINY_DISK: &str = "RMXD_TEST_TINY_DISK";
 
 fn maildir(path: &Path) -> Relay {
@@ -86,7 +86,7 @@ async fn concurrent_mail_gets_a_file_each() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_before_data_and_nothing_stays_of_a_message_not_finished() {
+async fn nothing_is_written_before_data_and_an_unfinished_message_is_removed() {
     let home = tempfile::tempdir().unwrap();
     let relay = maildir(home.path());
     relay.probe().await.unwrap();
@@ -113,7 +113,7 @@ async fn nothing_is_written_before_data_and_nothing_stays_of_a_message_not_finis
 }
 
 #[tokio::test]
-async fn any_message_finds_out_that_the_folder_is_gone_or_back() {
+async fn any_message_detects_that_the_folder_is_missing_or_back() {
     let home = tempfile::tempdir().unwrap();
     let relay = maildir(home.path());
     relay.probe().await.unwrap();
@@ -132,7 +132,7 @@ async fn any_message_finds_out_that_the_folder_is_gone_or_back() {
     );
 }
 
-/// The file goes when the work that holds it ends, which may be a little later.
+/// The file is removed when the work that has it open ends, which may be a little later.
 async fn assert_emptied(path: &Path) {
     for _ in 0..500 {
         if files(path, "tmp").is_empty() {
@@ -144,7 +144,7 @@ async fn assert_emptied(path: &Path) {
 }
 
 #[test]
-fn a_write_broken_off_can_not_be_finished() {
+fn a_message_with_a_dropped_write_cannot_be_finished() {
     let one_thread =
         tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
     one_thread.unwrap().block_on(async {
@@ -153,7 +153,7 @@ fn a_write_broken_off_can_not_be_finished() {
         relay.probe().await.unwrap();
         let mut transaction = begin(&relay).await.unwrap();
         transaction.data().await.unwrap();
-        // the thread for file work is kept busy, so that the write can't end
+        // keeps the thread for file work busy, so that the write can't end
         let (release, busy) = std::sync::mpsc::channel::<()>();
         let occupied = tokio::task::spawn_blocking(move || busy.recv().is_err());
         let bytes = b"more\r\n".repeat(20_000);
@@ -177,7 +177,7 @@ async fn a_folder_that_cannot_be_written_is_451_and_no_start() {
         "DATA 451 4.3.0 The message cannot be stored, try again later"
     );
 
-    // `new` goes away between DATA and the end
+    // `new` is removed between DATA and the end
     let path = home.path().join("other");
     let relay = maildir(&path);
     relay.probe().await.unwrap();
@@ -189,7 +189,7 @@ async fn a_folder_that_cannot_be_written_is_451_and_no_start() {
     assert!(files(&path, "tmp").is_empty());
 }
 
-/// Runs itself once more, in a mount name space with a file system of 32 KiB.
+/// The test runs itself once more, in a mount namespace with a file system of 32 KiB.
 #[test]
 fn a_full_disk_is_452_and_leaves_nothing() {
     if let Some(disk) = std::env::var_os(TINY_DISK) {
@@ -224,7 +224,7 @@ async fn fill(disk: &Path) {
     relay.probe().await.unwrap();
     let full = "452 4.3.1 Insufficient system storage, try again later";
     let line = b"0123456789abcdef\r\n".repeat(100);
-    // it overflows once within the message, once only with what was still in memory at its end
+    // the disk is full once within the message, and once only when its end is written from memory
     for (lines, expected) in [(200, format!("WRITE {full}")), (36, format!("END {full}"))] {
         let message = vec![line.as_slice(); lines];
         let reply = deliver(&relay, &message).await;

@@ -1,4 +1,4 @@
-//! Connections that are used again: for whom, after what, for how long.
+//! Connections that are used again: for which client, after which replies, for how long.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::relay::tests::{
 use crate::relay::{ClientIdentity, ClientInfo, ClientName, Envelope, Recipient};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
-/// A whole transaction as the robot hears it.
+/// A whole transaction as the relay receives it.
 const WHOLE: [&str; 4] = ["MAIL FROM:<a@good.test>", "RCPT TO:<u@relay.test>", "DATA", "Subject: x||body|"];
 const QUEUED: &str = "END 250 2.0.0 queued";
 
@@ -26,7 +26,7 @@ fn transactions(count: usize) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn where_nobody_is_named_one_connection_serves_all_clients() {
+async fn a_connection_that_names_no_client_serves_all_clients() {
     for keywords in ["8BITMIME", "PIPELINING 8BITMIME"] {
         let robot = Robot::start(keywords, GOOD).await;
         let relay = robot.relay();
@@ -59,7 +59,7 @@ async fn a_connection_that_names_a_client_serves_one_session_of_it() {
 }
 
 #[tokio::test]
-async fn a_client_that_greets_anew_or_gets_a_name_has_a_new_connection() {
+async fn another_greeting_or_name_of_the_client_needs_a_new_connection() {
     let robot = Robot::start("XCLIENT_NAME_ADDR_PROTO_HELO", GOOD).await;
     let relay = robot.relay();
     let lease = relay.lease();
@@ -131,7 +131,7 @@ async fn xforward_names_the_client_anew_for_each_transaction() {
 }
 
 #[tokio::test]
-async fn a_refused_xforward_is_no_transaction_and_its_connection_is_left() {
+async fn a_refused_xforward_fails_the_transaction_and_ends_the_connection() {
     for keywords in ["PIPELINING XFORWARD_ADDR", "XFORWARD_ADDR"] {
         let robot = Robot::start(keywords, |_, line| {
             line.starts_with("XFORWARD").then_some(Some("550 5.7.0 not you"))
@@ -147,7 +147,7 @@ async fn a_refused_xforward_is_no_transaction_and_its_connection_is_left() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_and_not_offered_is_no_transaction() {
+async fn a_transaction_fails_if_the_relay_lacks_the_configured_extension() {
     use ClientIdentity::{Auto, None as Nothing, ProxyV2, Xclient, Xforward};
     let rows = [
         (Xforward, false, "PIPELINING", true),
@@ -173,7 +173,7 @@ async fn what_is_asked_for_and_not_offered_is_no_transaction() {
 }
 
 #[tokio::test]
-async fn a_transaction_given_up_is_reset_before_the_next_and_leaves_nothing() {
+async fn an_abandoned_transaction_is_reset_before_the_next() {
     for keywords in ["PIPELINING 8BITMIME", "8BITMIME"] {
         let robot = Robot::start(keywords, GOOD).await;
         let relay = robot.relay();
@@ -239,7 +239,7 @@ async fn after_a_refusal_a_connection_goes_on_only_with_the_same_client() {
 }
 
 #[tokio::test]
-async fn mail_refused_in_a_group_is_the_answer_and_a_recipient_taken_all_the_same_ends_the_connection() {
+async fn a_refused_mail_is_the_reply_to_the_group_and_a_recipient_accepted_after_it_ends_the_connection() {
     let rows: [(Whim, usize); 2] = [
         (
             |_, line| match line {
@@ -265,8 +265,8 @@ async fn mail_refused_in_a_group_is_the_answer_and_a_recipient_taken_all_the_sam
 }
 
 #[tokio::test]
-async fn a_connection_that_ended_unseen_is_replaced_before_mail_is_answered_and_never_after() {
-    // (where the second transaction's connection ends, how many connections it takes, the answer)
+async fn a_connection_that_ended_is_replaced_before_the_reply_to_mail_and_never_after() {
+    // the fault in the second transaction, the number of connections, the reply
     let rows: [(Whim, usize, &str); 6] = [
         (|at, line| (at == 0 && line == "MAIL FROM:<b@good.test>").then_some(None), 2, QUEUED),
         (
@@ -291,7 +291,7 @@ async fn a_connection_that_ended_unseen_is_replaced_before_mail_is_answered_and_
     }
 }
 
-/// A transaction from b@good.test to v@relay.test.
+/// Delivers a message from b@good.test to v@relay.test.
 async fn second(relay: &crate::relay::Relay) -> String {
     let (client, reverse_path, path) = (client(), sender("b@good.test"), recipient("v@relay.test"));
     let envelope = Envelope::new(&client, &reverse_path, "2");
@@ -309,8 +309,8 @@ async fn second(relay: &crate::relay::Relay) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_on_which_the_relay_spoke_unasked_is_not_used_again() {
-    // the words come after the answer was read
+async fn a_connection_with_an_unexpected_reply_is_not_used_again() {
+    // the relay sends the 421 after the reply to the message was read
     let script = "S 220 relay.test\nC EHLO gate.test\nS 250 relay.test\nC MAIL FROM:<a@good.test>\nS 250 Ok\n\
                   C RCPT TO:<u@relay.test>\nS 250 Ok\nC DATA\nS 354 go\nM Subject: x||body|.\nS 250 2.0.0 queued";
     let unasked = format!("{script}\nSTALL\nS 421 4.4.2 too long\nREST QUIT");
@@ -326,7 +326,7 @@ async fn a_connection_on_which_the_relay_spoke_unasked_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn connections_that_wait_are_closed_in_time() {
+async fn idle_connections_are_closed_in_time() {
     for keywords in ["PIPELINING", "XCLIENT_ADDR"] {
         let robot = Robot::start(keywords, GOOD).await;
         let relay = robot.relay();
@@ -355,7 +355,7 @@ async fn a_connection_is_not_used_for_ever() {
     }
     assert_eq!(robot.ended(0).await.len(), 100 * WHOLE.len() + 2);
     assert_eq!(robot.connections(), 2);
-    // and not for long, however often
+    // nor for long, however often it is used
     for _ in 0..20 {
         pause();
         advance(Duration::from_secs(20)).await;
@@ -366,7 +366,7 @@ async fn a_connection_is_not_used_for_ever() {
 }
 
 #[tokio::test]
-async fn all_connections_together_are_bounded_and_one_that_waits_makes_way() {
+async fn all_connections_together_are_bounded_and_an_idle_one_is_replaced() {
     let robot = Robot::start("PIPELINING XCLIENT_ADDR", GOOD).await;
     let relay = robot.relay_with(|settings| {
         settings.max_connections = 2;
@@ -377,19 +377,19 @@ async fn all_connections_together_are_bounded_and_one_that_waits_makes_way() {
     assert_eq!(deliver_as(&visits[0], &clients[0], &[MESSAGE]).await, QUEUED);
     assert_eq!(deliver_as(&visits[1], &clients[1], &[MESSAGE]).await, QUEUED);
     assert_eq!(robot.open(), 2, "both wait for their clients");
-    // the third takes the place of the one that has waited longest
+    // the third replaces the connection that has been idle longest
     let third = begin_as(&visits[2], &clients[2]).await.unwrap();
     robot.ended(0).await;
     assert_eq!(robot.open(), 2);
-    // the second has its own still
+    // the second still has its own
     let second = begin_as(&visits[1], &clients[1]).await.unwrap();
     assert_eq!(robot.connections(), 3);
-    // and now all are in use
+    // now all are in use
     let reply = begin_as(&visits[0], &clients[0]).await.unwrap_err();
     assert!(reply.to_string().starts_with("451 4.3.2 "), "{reply}");
     assert!(relay.probe().await.is_ok(), "they show that the relay is there");
     assert_eq!(robot.connections(), 3);
-    // whoever waits gets the place of one that ends
+    // a client that waits gets the place of a connection that ends
     let (first, ()) = tokio::join!(begin_as(&visits[0], &clients[0]), async {
         sleep(IMPATIENCE / 5).await;
         second.abandon().await;
@@ -401,7 +401,7 @@ async fn all_connections_together_are_bounded_and_one_that_waits_makes_way() {
 }
 
 #[tokio::test]
-async fn a_visit_that_is_over_leaves_no_connection() {
+async fn a_dropped_lease_leaves_no_connection() {
     let robot = Robot::start("XCLIENT_ADDR", GOOD).await;
     let relay = robot.relay();
     let lease = relay.lease();

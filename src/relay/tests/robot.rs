@@ -1,4 +1,4 @@
-//! A relay that takes everything, remembers who said what on which connection, and errs where a test wants it to.
+//! A relay that accepts everything, records the lines of each connection, and fails where a test wants it to.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,10 @@ use tokio::time::sleep;
 use crate::relay::tests::settings;
 use crate::relay::{NextHop, Relay, Settings};
 
-/// What is said to a line instead of what is due; `None` closes the connection. The line of a message is its dot.
+/// The reply to a line instead of the usual one; `None` closes the connection. A message is one line.
 pub(super) type Whim = fn(connection: usize, line: &str) -> Option<Option<&'static str>>;
 
-/// No whims.
+/// Only the usual replies.
 pub(super) const GOOD: Whim = |_, _| None;
 
 pub(super) struct Robot {
@@ -24,12 +24,13 @@ pub(super) struct Robot {
     listening: AbortHandle,
 }
 
-/// The lines of each connection. A message is one line, with `|` for CRLF and without the dot; the end is `(end)`.
+/// The lines that each connection received. A message is one line, with `|` for CRLF and without the dot; `(end)` is
+/// the last.
 type Heard = Arc<Mutex<Vec<Vec<String>>>>;
 
 impl Robot {
-    /// `keywords` is what it offers, separated by blanks, with `_` for blanks within; if `PROXY` is the first, each
-    /// connection has to begin with a PROXY header.
+    /// `keywords` are the extensions of the relay, separated by blanks, with `_` for a blank within one. If the first
+    /// is `PROXY`, each connection must begin with a PROXY header.
     pub(super) async fn start(keywords: &'static str, whim: Whim) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -60,18 +61,18 @@ impl Robot {
         self.relay_with(|_| {})
     }
 
-    /// How many connections there were.
+    /// Number of connections, open and closed.
     pub(super) fn connections(&self) -> usize {
         self.heard.lock().unwrap().len()
     }
 
-    /// What was heard on a connection so far, but for the greeting.
+    /// The lines of a connection so far, without the EHLO of the gate.
     pub(super) fn heard(&self, connection: usize) -> Vec<String> {
         let heard = self.heard.lock().unwrap();
         heard[connection].iter().filter(|line| !line.starts_with("EHLO gate.test")).cloned().collect()
     }
 
-    /// Waits until the connection is closed, and gives what was heard on it.
+    /// Waits until the connection is closed, and returns its lines.
     pub(super) async fn ended(&self, connection: usize) -> Vec<String> {
         for _ in 0..2000 {
             if self.heard(connection).last().is_some_and(|line| line == "(end)") {
@@ -82,7 +83,7 @@ impl Robot {
         panic!("connection {connection} stays open: {:?}", self.heard(connection));
     }
 
-    /// The connections that aren't closed.
+    /// Number of open connections.
     pub(super) fn open(&self) -> usize {
         let heard = self.heard.lock().unwrap();
         heard.iter().filter(|lines| lines.last().is_none_or(|line| line != "(end)")).count()
@@ -128,7 +129,7 @@ async fn serve(stream: TcpStream, number: usize, keywords: &str, whim: Whim, hea
     heard.lock().unwrap()[number].push("(end)".to_owned());
 }
 
-/// Whom a PROXY header names: the address of a TCP connection by IPv4, or nobody (LOCAL).
+/// The client that a PROXY header names: the address of a TCP connection over IPv4, or none (LOCAL).
 async fn proxied(stream: &mut BufReader<TcpStream>) -> Option<String> {
     let mut head = [0; 16];
     stream.read_exact(&mut head).await.ok()?;

@@ -1,10 +1,10 @@
-//! A relay that plays a script: one connection for each script, one step a line.
+//! A relay that plays scripts: one for each connection, with one step in each line.
 //!
-//! `S text` says it (`|` stands for CRLF, one is added), `C text` hears exactly that line, `M text` hears exactly that
-//! message with its dot line, `TAKE n` hears n octets whatever they are, `SIP n` the same slowly, `FLOOD n` says n octets of one
-//! line, `PAUSE n` waits n milliseconds, `TLS` is the handshake, `SWALLOW` hears whatever comes, `STALL` leaves everything
-//! unread until the client is done or the test lets it go on, `REST text` hears exactly that and the end of the
-//! connection. After the last step the relay closes.
+//! `S text` sends the text (`|` stands for CRLF, one is added), `C text` expects exactly that line, `M text` expects
+//! exactly that message with its dot line, `TAKE n` reads n octets of any kind, `SIP n` does so slowly, `FLOOD n` sends
+//! n octets of one line, `PAUSE n` waits n milliseconds, `TLS` is the handshake, `SWALLOW` reads to the end, `STALL`
+//! reads nothing until the client is done or the test continues, `REST text` expects exactly that and the end of the
+//! connection. After the last step the relay closes the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) struct ScriptedRelay {
     address: SocketAddr,
     playing: JoinHandle<()>,
     gone: Arc<Notify>,
-    /// How many steps were played.
+    /// Number of steps played.
     steps: watch::Receiver<usize>,
 }
 
@@ -72,14 +72,14 @@ impl ScriptedRelay {
         self.gone.notify_one();
     }
 
-    /// Waits until so many steps were played, those of all connections together.
+    /// Waits until so many steps were played, on all connections together.
     pub(super) async fn steps(&self, count: usize) {
         let mut steps = self.steps.clone();
         let played = steps.wait_for(|steps| *steps >= count);
         timeout(Duration::from_secs(20), played).await.expect("the script goes on").unwrap();
     }
 
-    /// The scripts were played to their end, and the client kept to them.
+    /// Waits until all scripts are at their end, and checks that the client kept to them.
     pub(super) async fn played(self) {
         self.gone.notify_one();
         timeout(Duration::from_secs(20), self.playing).await.expect("the script comes to its end").unwrap();
@@ -93,13 +93,13 @@ async fn play(
     gone: &Notify,
     done: &watch::Sender<usize>,
 ) {
-    stream.set_nodelay(true).unwrap(); // what is said is on its way at once
+    stream.set_nodelay(true).unwrap(); // sends each step at once
     let mut stream = BufReader::with_capacity(4096, Stream::Plain(stream));
     for step in script.lines() {
         let (verb, text) = step.split_once(' ').unwrap_or((step, ""));
         match verb {
             "S" => {
-                // the client may be gone already: whether that is right is the client's test
+                // the client may have closed: the client's test decides whether it should have
                 let said = format!("{}\r\n", text.replace('|', "\r\n"));
                 let _gone = stream.write_all(said.as_bytes()).await;
                 let _gone = stream.flush().await;

@@ -1,4 +1,4 @@
-//! Whose connections they are: a client's share, and what sessions of older settings still hold.
+//! A client's share of the connections, and connections that sessions of older settings still have.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn from(address: &str) -> ClientInfo {
     ClientInfo { address: address.parse().unwrap(), ..client() }
 }
 
-/// As many transactions as the client gets, and the reply that ends it.
+/// Begins transactions until the relay refuses one; returns those that began, and the reply.
 async fn all_it_gets(relay: &Relay, addresses: impl Iterator<Item = String>) -> (Vec<Transaction>, String) {
     let mut open = Vec::new();
     for address in addresses {
@@ -54,13 +54,13 @@ async fn a_client_is_an_ipv4_address_or_an_ipv6_network_and_leaves_room_for_othe
     assert_eq!(deliver_as(&relay.lease(), &from("192.0.2.9:1"), &[MESSAGE]).await, QUEUED);
     assert!(began.elapsed() < IMPATIENCE, "a newcomer waits for nobody");
     assert!(robot.open() <= 9);
-    // who lets go may come again
+    // a client that ends its transactions may begin new ones
     drop(first);
     assert_eq!(all_it_gets(&relay, ports(100)).await.0.len(), 3);
 }
 
 #[tokio::test]
-async fn who_has_his_share_waits_and_is_served_when_another_of_his_ends() {
+async fn a_client_with_its_full_share_waits_until_one_of_its_transactions_ends() {
     let robot = Robot::start("PIPELINING XCLIENT_ADDR", GOOD).await;
     let relay = robot.relay_with(|settings| settings.max_connections = 2);
     let first = begin_as(&relay.lease(), &client()).await.unwrap();
@@ -79,7 +79,7 @@ async fn who_has_his_share_waits_and_is_served_when_another_of_his_ends() {
 
 #[tokio::test]
 async fn sessions_of_older_settings_count_against_the_new_limit() {
-    // the old limit and the new one, what four clients hold by then, how many more the new settings give
+    // the old limit, the new one, and how many transactions the new settings allow beside four old ones
     for (before, after, more) in [(8, 8, 4), (8, 6, 2), (8, 4, 0), (8, 2, 0), (4, 6, 2)] {
         let robot = Robot::start("PIPELINING XCLIENT_ADDR", GOOD).await;
         let relay = robot.relay_with(|settings| changed(settings, before));
@@ -100,7 +100,7 @@ async fn sessions_of_older_settings_count_against_the_new_limit() {
 }
 
 #[tokio::test]
-async fn a_connection_that_waits_serves_only_settings_that_would_make_the_same() {
+async fn an_idle_connection_serves_only_settings_that_would_make_the_same() {
     type Change = fn(&mut Settings);
     let rows: [(Change, usize); 6] = [
         (|_| {}, 1),
@@ -133,7 +133,7 @@ async fn a_connection_that_waits_serves_only_settings_that_would_make_the_same()
 }
 
 #[tokio::test]
-async fn connections_that_wait_make_way_for_other_settings_and_a_smaller_limit() {
+async fn idle_connections_are_closed_for_other_settings_and_a_smaller_limit() {
     let robot = Robot::start("PIPELINING", GOOD).await;
     let relay = robot.relay_with(|settings| changed(settings, 4));
     let mut open = Vec::new();
@@ -157,7 +157,7 @@ async fn connections_that_wait_make_way_for_other_settings_and_a_smaller_limit()
 }
 
 #[tokio::test]
-async fn another_hosts_connections_are_its_own() {
+async fn connections_of_another_host_count_separately() {
     let (robot, other) = (Robot::start("XCLIENT_ADDR", GOOD).await, Robot::start("XCLIENT_ADDR", GOOD).await);
     let relay = robot.relay_with(|settings| changed(settings, 1));
     let held = begin_as(&relay.lease(), &client()).await.unwrap();

@@ -1,4 +1,4 @@
-//! STARTTLS towards the relay: what is said in plain text, what by TLS, and what isn't said at all.
+//! STARTTLS towards the relay: the commands in plain text, those over TLS, and those that must not be sent.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::relay::{Capabilities, Relay, Tls};
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 const BANNER: &str = "S 220 relay.test ESMTP\nC EHLO gate.test";
 const OFFER: &str = "S 250-relay.test|250-SIZE 1000|250 STARTTLS\nC STARTTLS";
-/// What the relay is greeted with and answers once more, and the whole of a transaction.
+/// The second EHLO and its reply.
 const AGAIN: &str = "C EHLO gate.test\nS 250-relay.test|250 SIZE 2000";
 const DELIVERY: &str = "\
 C MAIL FROM:<a@good.test>\nS 250 2.1.0 Ok\nC RCPT TO:<u@relay.test>\nS 250 2.1.5 Ok\nC DATA\nS 354 go
@@ -25,7 +25,7 @@ fn relay(scripted: &ScriptedRelay, tls: Tls) -> Relay {
     scripted.relay_with(|settings| settings.tls = tls)
 }
 
-/// What the relay is known to offer after a message, and how that ended.
+/// The capabilities of the relay after a message, and the reply to it.
 async fn delivered(scripts: &[String], tls: Tls) -> (Capabilities, String) {
     let scripted = ScriptedRelay::play(scripts).await;
     let relay = relay(&scripted, tls);
@@ -37,7 +37,7 @@ async fn delivered(scripts: &[String], tls: Tls) -> (Capabilities, String) {
 }
 
 #[tokio::test]
-async fn a_relay_that_offers_tls_is_greeted_again_and_given_the_message_by_tls() {
+async fn a_relay_that_offers_tls_is_greeted_again_and_gets_the_message_over_tls() {
     for tls in [Tls::Opportunistic, Tls::Required] {
         let script = script(&[BANNER, OFFER, "S 220 go\nTLS", AGAIN, DELIVERY]);
         let (offered, reply) = delivered(&[script], tls).await;
@@ -47,7 +47,7 @@ async fn a_relay_that_offers_tls_is_greeted_again_and_given_the_message_by_tls()
 }
 
 #[tokio::test]
-async fn a_connection_by_tls_is_used_again_and_reset_like_any_other() {
+async fn a_connection_over_tls_is_used_again_and_reset_like_any_other() {
     let twice = DELIVERY.replace("\nREST QUIT", "");
     let given_up =
         "C MAIL FROM:<a@good.test>\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok";
@@ -62,7 +62,7 @@ async fn a_connection_by_tls_is_used_again_and_reset_like_any_other() {
 }
 
 #[tokio::test]
-async fn without_relay_tls_the_offer_is_passed_over() {
+async fn without_relay_tls_the_offer_is_ignored() {
     let script = script(&[BANNER, "S 250-relay.test|250 STARTTLS", DELIVERY]);
     assert_eq!(delivered(&[script], Tls::None).await.1, "END 250 2.0.0 queued");
 }
@@ -105,9 +105,9 @@ async fn after_a_failed_handshake_a_new_connection_is_plain_only_where_that_is_a
     }
 }
 
-/// CVE-2011-0411 the other way round: octets put behind the 220 must not be heard as the answer to EHLO by TLS.
+/// CVE-2011-0411 in the other direction: octets after the 220 must not be taken for the reply to EHLO over TLS.
 #[tokio::test]
-async fn plain_text_behind_the_220_ends_the_connection() {
+async fn plain_text_after_the_220_ends_the_connection() {
     for tls in [Tls::Opportunistic, Tls::Required] {
         let script = script(&[BANNER, OFFER, "S 220 go|250-relay.test|250 XCLIENT ADDR\nREST"]);
         let (offered, reply) = delivered(&[script], tls).await;
@@ -117,9 +117,9 @@ async fn plain_text_behind_the_220_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn by_tls_too_no_reply_is_taken_for_that_of_another_step() {
+async fn over_tls_no_reply_is_taken_for_that_of_another_step() {
     for (said, expected) in [
-        ("", "END 250 2.0.0 queued"), // session tickets, and whatever else TLS has to say of itself, are no replies
+        ("", "END 250 2.0.0 queued"), // session tickets and other records of TLS itself are no replies
         ("S 250 2.0.0 queued as 0\nREST", "END 451 4.4.2 "),
         ("S 421 4.3.2 bye", "END 451 4.4.2 "),
         ("S 552 5.3.4 too big", "END 552 5.3.4 too big"),
@@ -132,7 +132,7 @@ async fn by_tls_too_no_reply_is_taken_for_that_of_another_step() {
         let mut transaction = begin(&relay(&scripted, Tls::Required)).await.unwrap();
         transaction.data().await.unwrap();
         transaction.write(&b"0123456789abcdefgh\r\n".repeat(1000)).await.unwrap();
-        transaction.write(MESSAGE).await.unwrap(); // which is collected until the end
+        transaction.write(MESSAGE).await.unwrap(); // buffered until the end
         scripted.steps(taken + usize::from(!said.is_empty())).await;
         let reply = format!("END {}", transaction.finish(permit()).await);
         assert!(reply.starts_with(expected), "{said}: {reply}");
@@ -141,7 +141,7 @@ async fn by_tls_too_no_reply_is_taken_for_that_of_another_step() {
 }
 
 #[tokio::test]
-async fn large_messages_go_by_tls_to_slow_readers_and_those_that_stop_are_given_up() {
+async fn large_messages_over_tls_reach_slow_relays_and_time_out_at_stalled_ones() {
     let piece = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n".repeat(1024);
     let message = vec![piece.as_slice(); 128];
     let size = 8 * 1024 * 1024;
