@@ -93,8 +93,8 @@ async fn both_versions_are_supported_and_named() {
         assert_eq!(&heard, b"220 ok\r\n");
     }
     assert_eq!(acceptor.handshakes(), Handshakes { done: 3, failed: 0 });
-    let with_settings = acceptor.with_settings(files.settings.clone()).unwrap();
-    assert_eq!(with_settings.handshakes(), Handshakes { done: 3, failed: 0 });
+    let changed = acceptor.with_settings(files.settings.clone()).unwrap();
+    assert_eq!(changed.handshakes(), Handshakes { done: 3, failed: 0 });
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,7 +95,8 @@ fn no_two_files_of_a_module_import_each_other() {
     let imports: Vec<(&str, Vec<&str>)> = sources
         .iter()
         .map(|(module, code)| {
-            let is_parent = |other: &str| module.strip_prefix(other).is_some_and(|rest| rest.starts_with("::"));
+            let is_parent =
+                |other: &str| module.strip_prefix(other).is_some_and(|rest| rest.starts_with("::"));
             let named =
                 |other: &&str| *other != module.as_str() && !is_parent(other) && names_inside(code, other);
             (module.as_str(), sources.iter().map(|(other, _)| other.as_str()).filter(named).collect())

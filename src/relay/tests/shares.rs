@@ -87,14 +87,14 @@ async fn sessions_of_older_settings_count_against_the_new_limit() {
         for number in 1..=4 {
             old.push(begin_as(&relay.lease(), &from(&format!("192.0.2.{number}:1"))).await.unwrap());
         }
-        let with_settings = relay.with_settings(settings_of(&robot, after));
+        let changed = relay.with_settings(settings_of(&robot, after));
         let newcomers = |from: u8| (from..).map(|number| format!("198.51.100.{number}:1"));
-        let (new, busy) = all_it_gets(&with_settings, newcomers(1)).await;
+        let (new, busy) = all_it_gets(&changed, newcomers(1)).await;
         assert!(busy.starts_with("451 4.3.2 "), "{busy}");
         assert_eq!(new.len(), more, "{before} to {after}");
         assert!(robot.open() <= before.max(after));
         drop((old, new));
-        let (new, _) = all_it_gets(&with_settings, newcomers(100)).await;
+        let (new, _) = all_it_gets(&changed, newcomers(100)).await;
         assert_eq!(new.len(), after, "{before} to {after}, and the old ones have ended");
     }
 }
@@ -116,16 +116,12 @@ async fn an_idle_connection_serves_only_settings_that_would_make_the_same() {
         assert_eq!(deliver_as(&relay.lease(), &client(), &[MESSAGE]).await, QUEUED);
         let mut settings = robot.settings();
         change(&mut settings);
-        let with_settings = relay.with_settings(settings);
-        assert_eq!(
-            with_settings.capabilities(),
-            relay.capabilities(),
-            "what is known of the host is known still"
-        );
-        assert_eq!(with_settings.availability(), relay.availability());
-        assert!(with_settings.availability().ok, "row {number}");
+        let changed = relay.with_settings(settings);
+        assert_eq!(changed.capabilities(), relay.capabilities(), "what is known of the host is known still");
+        assert_eq!(changed.availability(), relay.availability());
+        assert!(changed.availability().ok, "row {number}");
         for _ in 0..2 {
-            assert_eq!(deliver_as(&with_settings.lease(), &client(), &[MESSAGE]).await, QUEUED);
+            assert_eq!(deliver_as(&changed.lease(), &client(), &[MESSAGE]).await, QUEUED);
             assert_eq!(deliver_as(&relay.lease(), &client(), &[MESSAGE]).await, QUEUED);
         }
         assert_eq!(robot.connections(), connections, "row {number}");
@@ -146,8 +142,8 @@ async fn idle_connections_are_closed_for_other_settings_and_a_smaller_limit() {
     assert_eq!(robot.open(), 4, "they wait for anyone");
     let mut settings = settings_of(&robot, 2);
     settings.hostname = "other.test".into();
-    let with_settings = relay.with_settings(settings);
-    let transaction = begin_as(&with_settings.lease(), &client()).await.unwrap();
+    let changed = relay.with_settings(settings);
+    let transaction = begin_as(&changed.lease(), &client()).await.unwrap();
     for connection in 0..3 {
         robot.ended(connection).await;
     }
@@ -161,12 +157,12 @@ async fn connections_of_another_host_count_separately() {
     let (robot, other) = (Robot::start("XCLIENT_ADDR", GOOD).await, Robot::start("XCLIENT_ADDR", GOOD).await);
     let relay = robot.relay_with(|settings| changed(settings, 1));
     let held = begin_as(&relay.lease(), &client()).await.unwrap();
-    let with_settings = relay.with_settings(settings_of(&other, 1));
-    assert_eq!(deliver_as(&with_settings.lease(), &client(), &[MESSAGE]).await, QUEUED);
+    let changed = relay.with_settings(settings_of(&other, 1));
+    assert_eq!(deliver_as(&changed.lease(), &client(), &[MESSAGE]).await, QUEUED);
     assert_eq!((robot.connections(), other.connections()), (1, 1));
     drop(held);
     let folder = tempfile::tempdir().unwrap();
-    let maildir = with_settings.with_settings(Settings {
+    let maildir = changed.with_settings(Settings {
         next_hop: NextHop::Maildir(folder.path().to_owned()),
         ..settings_of(&other, 1)
     });
