@@ -1,6 +1,6 @@
 //! Next hops: where accepted mail goes.
 //!
-//! [`ClientLease::begin`] takes a [`Permit`], so a refused sender never costs the relay a connection. The relay's reply
+//! [`ClientLease::begin`] takes a [`crate::gate::Permit`], so a refused sender never costs the relay a connection. The relay's reply
 //! to a recipient or a message is the client's reply; a failure between us and the relay is 451. A 2xx goes out only
 //! where the relay sent it, or where the Maildir has the file on disk. Nothing is queued: the client keeps its message
 //! until it has a 2xx.

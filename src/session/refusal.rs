@@ -22,7 +22,7 @@ pub struct Refusal {
     pub closes: bool,
 }
 
-/// The refused command, with its argument as text, cut to [`MOST_KEPT`].
+/// The refused command, with its argument as text, cut to 512 octets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// MAIL.
