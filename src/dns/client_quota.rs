@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::dns::budget::Urgency;
-use crate::dns::quota_table::{Place, Table, index};
+use crate::dns::quota_table::{QuotaPlace, Table, index};
 use crate::dns::shares::Bounds;
 use crate::policy::client::client_network;
 
@@ -42,8 +42,8 @@ pub(super) struct Ticket {
     quota: Arc<ClientQuota>,
     network: IpAddr,
     /// `None` once it has its place.
-    turn: Option<oneshot::Receiver<Place>>,
-    place: Option<Place>,
+    turn: Option<oneshot::Receiver<QuotaPlace>>,
+    place: Option<QuotaPlace>,
 }
 
 impl ClientQuota {

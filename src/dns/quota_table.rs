@@ -36,13 +36,13 @@ pub(super) struct Table {
 pub(super) struct TakenPlace {
     network: IpAddr,
     since: Instant,
-    /// Dropped when the question ends or loses its place: that resolves [`Place::revoked`].
+    /// Dropped when the question ends or loses its place: that resolves [`QuotaPlace::revoked`].
     _end: oneshot::Sender<()>,
 }
 
 /// A place, as the question keeps it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct QuotaPlace {
     pub(super) number: u64,
     pub(super) revoked: oneshot::Receiver<()>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Network {
 }
 
 /// The sender end of a waiting question: its place is sent here.
-pub(super) type Turn = oneshot::Sender<Place>;
+pub(super) type Turn = oneshot::Sender<QuotaPlace>;
 
 /// The order of turns for each [`Urgency`]: of neighbourhoods, or of the networks within one.
 pub(super) type Turns = [VecDeque<IpAddr>; 2];
@@ -155,7 +155,7 @@ impl Table {
         left > 0 && room && network.waiting < share(bounds.waiting, left, bounds.waiting_each)
     }
 
-    pub(super) fn take(&mut self, network: IpAddr) -> Place {
+    pub(super) fn take(&mut self, network: IpAddr) -> QuotaPlace {
         let (end, revoked) = oneshot::channel();
         let number = self.next;
         self.next += 1;
@@ -166,7 +166,7 @@ impl Table {
         if let Some(network) = self.networks.get_mut(&network) {
             network.held += 1;
         }
-        Place { number, revoked }
+        QuotaPlace { number, revoked }
     }
 
     /// Frees the place of a question that has ended, unless it was revoked before.

@@ -25,7 +25,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 /// A socket to accept on, not yet known to the runtime.
 #[derive(Debug)]
 pub struct Listener {
-    place: Place,
+    place: Location,
     socket: Std,
 }
 
@@ -38,7 +38,7 @@ enum Std {
 /// A listener that the runtime knows.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    place: Place,
+    place: Location,
     socket: Tokio,
 }
 
@@ -50,7 +50,7 @@ enum Tokio {
 
 /// Where a listener is, and what for.
 #[derive(Debug)]
-struct Place {
+struct Location {
     purpose: Purpose,
     endpoint: Endpoint,
     bound_as: Option<Endpoint>,
@@ -96,14 +96,17 @@ impl Listener {
         };
         let bound = bound.map_err(|error| ListenError::Bind { purpose, endpoint: wanted.clone(), error });
         let (socket, endpoint, file) = bound?;
-        Ok(Self { socket, place: Place { purpose, endpoint, bound_as: Some(wanted.clone()), file } })
+        Ok(Self { socket, place: Location { purpose, endpoint, bound_as: Some(wanted.clone()), file } })
     }
 
     pub(super) fn of_passed_tcp(purpose: Purpose, socket: TcpListener) -> io::Result<Self> {
         must_listen(SockRef::from(&socket))?;
         socket.set_nonblocking(true)?;
         let endpoint = Endpoint::Tcp(socket.local_addr()?);
-        Ok(Self { socket: Std::Tcp(socket), place: Place { purpose, endpoint, bound_as: None, file: None } })
+        Ok(Self {
+            socket: Std::Tcp(socket),
+            place: Location { purpose, endpoint, bound_as: None, file: None },
+        })
     }
 
     pub(super) fn of_passed_unix(purpose: Purpose, socket: UnixListener) -> io::Result<Self> {
@@ -111,7 +114,10 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let path = socket.local_addr()?.as_pathname().map(ToOwned::to_owned);
         let endpoint = Endpoint::Unix(path.unwrap_or_default());
-        Ok(Self { socket: Std::Unix(socket), place: Place { purpose, endpoint, bound_as: None, file: None } })
+        Ok(Self {
+            socket: Std::Unix(socket),
+            place: Location { purpose, endpoint, bound_as: None, file: None },
+        })
     }
 
     /// Where it listens.

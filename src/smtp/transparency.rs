@@ -45,12 +45,12 @@ pub fn unstuffed(stuffed: &[u8]) -> Cow<'_, [u8]> {
 /// Takes the added dots off a message that comes in pieces; holds and copies nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unstuffer {
-    place: Place,
+    place: WithinLine,
 }
 
 /// The place of the next octet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Place {
+enum WithinLine {
     #[default]
     LineStart,
     Text,
@@ -62,8 +62,8 @@ impl Unstuffer {
     /// Passes the plain octets of `stuffed` to `take`, in order.
     pub fn push<'a>(&mut self, stuffed: &'a [u8], mut take: impl FnMut(&'a [u8])) {
         let mut rest = match (self.place, stuffed) {
-            (Place::LineStart, [b'.', rest @ ..]) => rest,
-            (Place::AfterCr, [b'\n', b'.', rest @ ..]) => {
+            (WithinLine::LineStart, [b'.', rest @ ..]) => rest,
+            (WithinLine::AfterCr, [b'\n', b'.', rest @ ..]) => {
                 take(b"\n");
                 rest
             }
@@ -78,16 +78,16 @@ impl Unstuffer {
         }
         self.place = match (self.place, stuffed) {
             (place, []) => place,
-            (Place::AfterCr, [b'\n']) | (_, [.., b'\r', b'\n']) => Place::LineStart,
-            (_, [.., b'\r']) => Place::AfterCr,
-            _ => Place::Text,
+            (WithinLine::AfterCr, [b'\n']) | (_, [.., b'\r', b'\n']) => WithinLine::LineStart,
+            (_, [.., b'\r']) => WithinLine::AfterCr,
+            _ => WithinLine::Text,
         };
     }
 
     /// Whether the octets so far are whole lines, or none.
     #[must_use]
     pub fn is_at_line_start(self) -> bool {
-        self.place == Place::LineStart
+        self.place == WithinLine::LineStart
     }
 }
 
