@@ -35,6 +35,7 @@ fn session_side(bencher: Bencher<'_, '_>) {
     let (stage, folder) = (Stage::new("rcpt"), tempfile::tempdir().expect("a folder"));
     let history = open(&folder);
     let path = ReversePath::parse("u@nosuch.test").expect("an address");
+    let _in_runtime = stage.runtime.enter(); // the lookup of the PTR name is a task
     let mut client = stage.gate.client(CLIENT);
     let transaction = stage.runtime.block_on(refused(&mut client, &path));
     let decision = transaction.decision().expect("a decision").clone();
