@@ -55,7 +55,7 @@ impl Gate {
         let mut transaction = client.dry_transaction(of.mail_from.as_ref());
         let mut envelope = transaction.envelope(&mut client).await;
         let Some(DryMessage { header, block, body }) = &of.message else {
-            return transaction.record(&envelope);
+            return DecisionRecord { id: None, ..transaction.record(&envelope) };
         };
         let refused_by = envelope.cause.as_ref().and_then(|cause| cause.finding_of(transaction.findings()));
         let refused_by = refused_by.cloned();
@@ -66,7 +66,8 @@ impl Gate {
             cause.finding = findings.position(|finding| refused_by.as_ref() == Some(finding));
         }
         client.names().await;
-        transaction.record(if envelope.refuses() { &envelope } else { &whole })
+        let decision = if envelope.refuses() { &envelope } else { &whole };
+        DecisionRecord { id: None, ..transaction.record(decision) }
     }
 }
 

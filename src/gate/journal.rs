@@ -60,8 +60,6 @@ pub(super) struct Journal {
     events: usize,
     /// The outcome was counted.
     pub(super) over: bool,
-    /// Nothing is logged, kept or counted.
-    pub(super) is_dry: bool,
 }
 
 impl Journal {
@@ -86,7 +84,6 @@ impl Journal {
             refusal_recorded: false,
             events: 0,
             over: false,
-            is_dry: false,
         }
     }
 
@@ -131,12 +128,13 @@ impl Journal {
     ) {
         let answer = answer.map(|reply| reply.to_compact_string()).unwrap_or_default();
         let end = End { answer, ..End::of(Outcome::Refused) };
-        self.count(evaluation, &decision, self.started.elapsed());
+        let took = self.started.elapsed();
+        self.count(evaluation, &decision, took);
         if let Some(cause) = decision.cause.as_ref().filter(|cause| cause.finding.is_none()) {
             evaluation.gate.services.metrics.refusal(cause.reason);
         }
         self.outcome = Some(Outcome::Refused);
-        self.write(evaluation, &decision, rcpt, self.started.elapsed(), end);
+        self.write(evaluation, &decision, rcpt, took, end);
         self.refused_by = Some(decision);
     }
 
@@ -209,7 +207,7 @@ impl Journal {
         let gate = &evaluation.gate;
         let names = self.names.as_ref().and_then(|names| names.get());
         DecisionRecord {
-            id: (!self.is_dry).then_some(self.id),
+            id: Some(self.id),
             at: SystemTime::now(),
             client: self.client,
             names: names.map(|names| names.outcome.clone()),
@@ -260,7 +258,7 @@ impl Journal {
         end: End,
     ) {
         self.events += 1;
-        if self.is_dry || self.events > MOST_EVENTS && end.outcome != Outcome::Delivered {
+        if self.events > MOST_EVENTS && end.outcome != Outcome::Delivered {
             return;
         }
         let record = DecisionRecord { end: Some(end), ..self.record(evaluation, decision, rcpt, took) };
@@ -272,9 +270,6 @@ impl Journal {
 
     /// Counts a decision for the metrics and the monitor's report.
     fn count(&self, evaluation: &Evaluation, decision: &Decision, took: Duration) {
-        if self.is_dry {
-            return;
-        }
         let services = &evaluation.gate.services;
         let findings = evaluation.findings();
         let why = decision.cause.as_ref().map(|cause| {

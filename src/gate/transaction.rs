@@ -7,7 +7,6 @@
 //! this module makes a [`Permit`], without which no next hop takes a recipient or the end of a message.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 
@@ -69,14 +68,14 @@ impl Client {
         transaction
     }
 
-    /// One that is only tried: it is neither logged nor kept nor counted.
+    /// One that is only tried: each decision is on the message, as if a recipient was accepted, and its end is not recorded.
     pub(super) fn dry_transaction(&mut self, path: Option<&ReversePath>) -> Transaction {
         let mut transaction = self.transaction(path.unwrap_or(&ReversePath::Null));
         if path.is_none() {
             transaction.journal.mail_from.clear();
         }
         transaction.journal.over = true;
-        transaction.journal.is_dry = true;
+        transaction.journal.judged = true;
         transaction
     }
 }
@@ -94,12 +93,6 @@ impl Transaction {
     #[must_use]
     pub fn id(&self) -> Id {
         self.journal.id
-    }
-
-    /// The time since it began.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        self.journal.started.elapsed()
     }
 
     /// Everything found so far: what `Authentication-Results` is made of.
@@ -161,13 +154,7 @@ impl Transaction {
     /// # Errors
     /// The reply that refuses.
     pub async fn header(&mut self, client: &mut Client, block: &[u8]) -> Result<(), Reply> {
-        let header = header::read(block);
-        self.journal.read(&header);
-        let decision = match always_refused_header(&header, block) {
-            Some(decision) => decision,
-            None if self.journal.judged => self.evaluation.header(client, &header, block).await,
-            None => exempt(),
-        };
+        let decision = self.judge_header(client, &header::read(block), block).await;
         self.decided_on_all(decision)
     }
 
@@ -285,11 +272,7 @@ impl Transaction {
         block: &[u8],
         body: &[u8],
     ) -> Decision {
-        self.journal.read(header);
-        if let Some(decision) = always_refused_header(header, block) {
-            return decision;
-        }
-        let decision = self.evaluation.header(client, header, block).await;
+        let decision = self.judge_header(client, header, block).await;
         if !self.evaluation.awaits_body() {
             return decision;
         }
@@ -297,10 +280,20 @@ impl Transaction {
         self.evaluation.end().await
     }
 
+    /// The decision on the header block, which the body may still change.
+    async fn judge_header(&mut self, client: &mut Client, header: &Header, block: &[u8]) -> Decision {
+        self.journal.read(header);
+        match always_refused_header(header, block) {
+            Some(decision) => decision,
+            None if self.journal.judged => self.evaluation.header(client, header, block).await,
+            None => exempt(),
+        }
+    }
+
     /// A decision with everything that explains it.
     #[must_use]
     pub fn record(&self, decision: &Decision) -> DecisionRecord {
-        self.journal.record(&self.evaluation, decision, None, self.age())
+        self.journal.record(&self.evaluation, decision, None, self.journal.started.elapsed())
     }
 
     /// The reply for a decision that refuses; `None` for one that doesn't.
