@@ -59,6 +59,8 @@ impl Stores {
         self.histories.retain(|before| before.upgrade().is_some());
         if let (Some(history), Some(wanted)) = (&parts.history, &parts.settings.history) {
             history.set_limits(wanted);
+            // Once only, however often the settings are reloaded.
+            self.histories.retain(|before| before.upgrade().is_some_and(|open| !open.is_at(wanted)));
             self.histories.push(history.downgrade());
         }
         if let Some(greylist) = &parts.greylist {
