@@ -6,6 +6,7 @@
 //! | module | is about |
 //! | --- | --- |
 //! | [`smtp`] | the words of the wire: commands, replies, addresses, line ends, dot-stuffing; pure |
+//! | [`milter`] | the words of the milter protocol: packets, events, answers; pure |
 //! | [`evidence`] | what DNS was asked and answered, as plain data |
 //! | [`policy`] | identities, rules, findings, the decision and its reason; pure |
 //! | [`message`] | from a header block to the sender domains; our trace fields |
@@ -115,6 +116,8 @@
 //! - `missing_docs` is off: the crate isn't published, and a comment that repeats a name is noise.
 
 pub mod smtp;
+
+pub mod milter;
 
 pub mod evidence;
 
