@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`smtp`] | the words of the wire: commands, replies, addresses, line ends, dot-stuffing; pure |
 //! | [`milter`] | the words of the milter protocol: packets, events, answers; pure |
+//! | [`delegation`] | the words of Postfix's policy delegation: requests, answers; pure |
 //! | [`evidence`] | what DNS was asked and answered, as plain data |
 //! | [`policy`] | identities, rules, findings, the decision and its reason; pure |
 //! | [`message`] | from a header block to the sender domains; our trace fields |
@@ -118,6 +119,8 @@
 pub mod smtp;
 
 pub mod milter;
+
+pub mod delegation;
 
 pub mod evidence;
 
