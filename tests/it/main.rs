@@ -69,6 +69,8 @@ mod spf;
 #[cfg(test)]
 mod starttls;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod systemd;
