@@ -87,11 +87,11 @@ fn with_one_octet_changed(input: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 /// `\t`, `\n`, `\\` and `\xNN` are what they stand for.
 fn unescape(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.extend_from_slice(&rest.as_bytes()[..at]);
-        let (octet, length) = match rest.as_bytes()[at + 1] {
-            b'x' => (u8::from_str_radix(&rest[at + 2..at + 4], 16).unwrap(), 4),
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|octet| *octet == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        let (octet, length) = match rest[at + 1] {
+            b'x' => (octet(&rest[at + 2..at + 4]), 4),
             b't' => (b'\t', 2),
             b'n' => (b'\n', 2),
             b'r' => (b'\r', 2),
@@ -101,6 +101,11 @@ fn unescape(text: &str) -> Vec<u8> {
         out.push(octet);
         rest = &rest[at + length..];
     }
-    out.extend_from_slice(rest.as_bytes());
+    out.extend_from_slice(rest);
     out
+}
+
+/// Two hexadecimal digits.
+fn octet(digits: &[u8]) -> u8 {
+    u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
 }

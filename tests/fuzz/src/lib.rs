@@ -6,11 +6,13 @@
 
 pub mod address;
 pub mod command;
+pub mod delegation;
 pub mod dkim;
 pub mod door;
 pub mod framing;
 pub mod from;
 pub mod header;
+pub mod milter;
 pub mod proxy;
 pub mod reply;
 pub mod session;
@@ -18,14 +20,16 @@ pub mod spf;
 mod wire;
 
 /// The targets by name, for whoever plays a corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 11] = [
+pub const TARGETS: [(&str, fn(&[u8])); 13] = [
     ("address", address::check),
     ("command", command::check),
+    ("delegation", delegation::check),
     ("dkim", dkim::check),
     ("door", door::check),
     ("framing", framing::check),
     ("from", from::check),
     ("header", header::check),
+    ("milter", milter::check),
     ("proxy", proxy::check),
     ("reply", reply::check),
     ("session", session::check),

@@ -3,7 +3,7 @@
 use rmxd::milter::{Answer, Event, Packet, Terms, Wants};
 use rmxd::smtp::reply::{Enhanced, Reply};
 
-use super::{Connection, connections, files, unescape, with_one_octet_changed};
+use super::{Connection, connections, files, octet, unescape, with_one_octet_changed};
 
 /// Streams in which the filter didn't answer the last event that wanted an answer.
 const UNANSWERED: [&str; 5] =
@@ -19,8 +19,7 @@ fn all() -> Vec<Connection> {
 }
 
 fn octets(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    hex.as_bytes().chunks(2).map(octet).collect()
 }
 
 /// The events, and then the error or the octets that are left, as texts.
