@@ -69,10 +69,10 @@ fn assert_request(request: &Request<'_>, octets: &[u8]) {
     assert_eq!(request.encryption_protocol, value("encryption_protocol"));
     assert!(request.client_address.is_none_or(|address| address == address.to_canonical()));
     if let Ok(path) = request.reverse_path() {
-        assert!(!path.to_string().contains(char::is_control), "{path}");
+        assert!(!path.to_string().contains(|character: char| character.is_ascii_control()), "{path}");
     }
     if let Ok(path) = request.forward_path() {
-        assert!(!path.to_string().contains(char::is_control), "{path}");
+        assert!(!path.to_string().contains(|character: char| character.is_ascii_control()), "{path}");
     }
 }
 
