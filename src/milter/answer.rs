@@ -195,13 +195,19 @@ mod tests {
             for reply in [&reply, &Reply::new(550, Enhanced(5, 1, 8), text.repeat(2000))] {
                 let (_, data) = written(Answer::Refuse(reply), NEW);
                 let line = data.strip_suffix(b"\0").unwrap();
-                assert!(line.len() <= MAX_REPLY && line.iter().all(|octet| matches!(octet, b' '..=b'~')));
+                assert!(line.len() <= 980 && line.iter().all(|octet| matches!(octet, b' '..=b'~')));
                 let doubled = String::from_utf8(line.to_vec()).unwrap().replace("%%", "");
                 assert!(!doubled.contains('%'), "{doubled}");
             }
             let (_, data) = written(Answer::Refuse(&reply), NEW);
             assert!(data.ends_with(b" (id 4KXN7Q2M)\0") || text.contains('\n'), "{}", data.escape_ascii());
             assert!(whole || !data.contains(&b'%'), "{}", data.escape_ascii());
+        }
+        for (percents, octets) in [(485, 980), (486, 496), (970, 980), (971, 980)] {
+            let (_, data) =
+                written(Answer::Refuse(&Reply::new(550, Enhanced(5, 1, 8), "%".repeat(percents))), NEW);
+            let is_doubled = data.contains(&b'%');
+            assert_eq!((data.len() - 1, is_doubled), (octets, percents == 485), "{percents} percent signs");
         }
     }
 }
