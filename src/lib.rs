@@ -14,6 +14,7 @@
 //! | [`dns`] | questions over our sockets, cache, budgets, quotas of clients, health of the servers |
 //! | [`spf`] | SPF (RFC 7208) over our DNS |
 //! | [`dkim`] | DKIM signatures (RFC 6376), verified while the message streams |
+//! | [`dmarc`] | what the owner of a From: domain asks for (RFC 9989): the record, the tree walk |
 //! | [`reverse_mx`] | from a domain to its mail exchangers: does it exist, does the client match |
 //! | [`decision`] | one decision as a record: its id, its evidence, its text and JSON |
 //! | [`store`] | what outlives a connection: the greylist and the history |
@@ -131,6 +132,8 @@ pub mod dns;
 pub mod spf;
 
 pub mod dkim;
+
+pub mod dmarc;
 
 pub mod reverse_mx;
 

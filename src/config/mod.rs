@@ -208,6 +208,7 @@ mod tests {
     use crate::exempt::Exemptions;
     use crate::net::Endpoint;
     use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
+    use crate::policy::senders::Senders;
     use crate::relay::{ClientIdentity, NextHop};
     use crate::reverse_mx::PrivateAddresses;
     use crate::smtp::address::DomainName;
@@ -256,12 +257,14 @@ mod tests {
                     reject_at: RejectAt::Rcpt,
                     on_dns_error: OnDnsError::Defer,
                     malformed: Action::Reject,
+                    dmarc_quarantine: Action::Tag,
+                    senders: Senders::default(),
                     helo: rules(Action::Off, Action::Off, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
                     ptr: rules(Action::Tag, Action::Off, &[Mx, Organization], &[Mx, Network, Spf]),
                     mail_from: rules(Action::Reject, Action::Tag, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
                     from: rules(
                         Action::Reject,
-                        Action::Off,
+                        Action::Dmarc,
                         &[Mx, Address, Organization],
                         &[Mx, Network, Ptr, Spf, Dkim],
                     ),

@@ -54,6 +54,7 @@ pub(super) struct Policy {
     pub(super) reject_at: String,
     pub(super) on_dns_error: String,
     pub(super) malformed: String,
+    pub(super) dmarc_quarantine: String,
     pub(super) exists_by: Vec<String>,
     pub(super) matches_by: Vec<String>,
     pub(super) match_prefix_v4: i64,

@@ -4,13 +4,15 @@ use crate::config::raw;
 use crate::config::reader::Reader;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rule, Rung};
+use crate::policy::senders::Senders;
 
-const ACTIONS: [(&str, Action); 5] = [
+const ACTIONS: [(&str, Action); 6] = [
     ("off", Action::Off),
     ("tag", Action::Tag),
     ("greylist", Action::Greylist),
     ("defer", Action::Defer),
     ("reject", Action::Reject),
+    ("dmarc", Action::Dmarc),
 ];
 
 /// Rungs of `matches` for every identity but `ptr` and `from`.
@@ -28,6 +30,8 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
     let reject_at = [("rcpt", RejectAt::Rcpt), ("mail", RejectAt::Mail)];
     let on_dns_error = [("defer", OnDnsError::Defer), ("accept", OnDnsError::Accept)];
     let malformed = [("reject", Action::Reject), ("tag", Action::Tag)];
+    let quarantine = ["tag", "greylist", "defer", "reject"];
+    let quarantine: Vec<_> = ACTIONS.into_iter().filter(|(word, _)| quarantine.contains(word)).collect();
     let general = Rungs {
         exists: rungs(Rule::Exists, None, &raw.exists_by, reader),
         matches: rungs(Rule::Matches, None, &raw.matches_by, reader),
@@ -39,6 +43,10 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
             .choice("policy.on_dns_error", &raw.on_dns_error, &on_dns_error)
             .unwrap_or(OnDnsError::Defer),
         malformed: reader.choice("policy.malformed", &raw.malformed, &malformed).unwrap_or(Action::Tag),
+        dmarc_quarantine: reader
+            .choice("policy.dmarc_quarantine", &raw.dmarc_quarantine, &quarantine)
+            .unwrap_or(Action::Tag),
+        senders: Senders::default(),
         helo: rules(Identity::Helo, &raw.helo, &general, reader),
         ptr: rules(Identity::Ptr, &raw.ptr, &general, reader),
         mail_from: rules(Identity::MailFrom, &raw.mail_from, &general, reader),
@@ -86,7 +94,10 @@ fn action(identity: Identity, rule: Rule, text: &str, reader: &mut Reader<'_>) -
         );
         return Action::Off;
     }
-    reader.choice(&key, text, &ACTIONS).unwrap_or(Action::Off)
+    let takes_dmarc = identity == Identity::From && rule == Rule::Matches;
+    let words: Vec<_> =
+        ACTIONS.into_iter().filter(|(_, action)| takes_dmarc || *action != Action::Dmarc).collect();
+    reader.choice(&key, text, &words).unwrap_or(Action::Off)
 }
 
 /// The rungs of one rule, for one identity or (`None`) for all.

@@ -5,6 +5,7 @@
 //! gives the same reply for the same facts.
 
 mod id;
+mod notes;
 mod refusal;
 pub mod report;
 mod sequence;
@@ -198,7 +199,7 @@ impl DecisionRecord {
         for (_, finding) in all.filter(|(at, _)| self.cause.as_ref().and_then(|it| it.finding) != Some(*at)) {
             let RuleResult::Fail(reason) = finding.outcome else { continue };
             let by_malformed = reason == Reason::MalformedHeader && self.cause.is_none();
-            let action = self.actions.action(finding.identity, finding.rule);
+            let action = finding.action;
             let tag = || format!("{}.{}.{reason}", finding.identity, finding.rule);
             if (action == Action::Tag || by_malformed) && !tags.contains(&tag()) {
                 tags.push(tag());
@@ -215,7 +216,7 @@ impl DecisionRecord {
             return cause.finding_of(&self.findings);
         }
         let passed = self.findings.iter().filter(|finding| matches!(finding.outcome, RuleResult::Pass(_)));
-        let refuses = |finding: &Finding| self.actions.action(finding.identity, finding.rule).refuses();
+        let refuses = |finding: &Finding| finding.action.refuses();
         let rank = |finding: &&Finding| {
             (finding.rule == Rule::Matches && refuses(finding), finding.identity == Identity::From)
         };

@@ -12,6 +12,7 @@ mod event;
 mod journal;
 mod known;
 mod lookup;
+mod owner;
 mod pending;
 mod ptr;
 mod signed;

@@ -202,13 +202,9 @@ mod tests {
         let identities = [Helo, Ptr, MailFrom].into_iter().chain([From; 5]).chain([ReplyTo; 5]);
         let findings: Vec<Finding> = identities
             .flat_map(|identity| [(identity, Exists), (identity, Matches)])
-            .map(|(identity, rule)| Finding {
-                identity,
-                rule,
-                domain: "\"".repeat(2000).into(),
-                subject: "".into(),
-                outcome: RuleResult::Fail(Reason::MxUnresolvable),
-                evidence: Vec::new(),
+            .map(|(identity, rule)| {
+                let longest = "\"".repeat(2000);
+                Finding::new(identity, rule, &longest, "", RuleResult::Fail(Reason::MxUnresolvable))
             })
             .collect();
         let iprev = Some(Iprev { result: IprevResult::TempError, client });

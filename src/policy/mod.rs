@@ -3,6 +3,7 @@
 //! A [`finding`] is the result of one rule for one identity, with the DNS answers as evidence. [`decide`] is the only place
 //! that turns findings into a verdict, and [`reason`] the only table from a reason to its reply, log name and help text.
 
+pub mod authentication;
 pub mod client;
 pub mod decide;
 pub mod finding;
@@ -10,3 +11,4 @@ pub mod identity;
 pub mod outcome;
 pub mod reason;
 pub mod rule;
+pub mod senders;

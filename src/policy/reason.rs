@@ -21,6 +21,10 @@ pub enum Reason {
     NullMx,
     /// The client is none of the domain's mail exchangers.
     NotAnExchanger,
+    /// The owner of the From: domain asks to reject such mail (DMARC).
+    DmarcReject,
+    /// The owner of the From: domain asks to quarantine such mail, or to reject it while it came over a list or a forwarder.
+    DmarcQuarantine,
     /// The client's address has no PTR record.
     NoPtr,
     /// No PTR name has the client's address.
@@ -79,13 +83,15 @@ struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::NoSuchDomain,
         Self::NoMx,
         Self::MxUnresolvable,
         Self::MxUnroutable,
         Self::NullMx,
         Self::NotAnExchanger,
+        Self::DmarcReject,
+        Self::DmarcQuarantine,
         Self::NoPtr,
         Self::PtrNotConfirmed,
         Self::InvalidDomain,
@@ -149,6 +155,24 @@ impl Reason {
                 "does not name your address among its mail exchangers",
                 "The client is none of the domain's MX hosts, and none of the other rungs that count here (network, ptr, spf) \
                  holds. Send through an MX host, or add the line's address to one.",
+            ),
+            Self::DmarcReject => (
+                "dmarc_reject",
+                Code::ByAction,
+                (7, 1),
+                "asks to reject mail that neither its SPF nor its DKIM vouches for",
+                "The DMARC record of the From: domain has p=reject (RFC 9989), and the client is none of the domain's mail \
+                 exchangers. Add the client to the SPF record of a MAIL FROM domain of the same organisation, or sign as the \
+                 From: domain (DKIM). A mailing list can write its own address into From:.",
+            ),
+            Self::DmarcQuarantine => (
+                "dmarc_quarantine",
+                Code::ByAction,
+                (7, 1),
+                "asks for suspicion of mail that neither its SPF nor its DKIM vouches for",
+                "The DMARC record of the From: domain has p=quarantine (RFC 9989), or p=reject while the message came over a \
+                 list or a forwarder, and the client is none of the domain's mail exchangers. Add the client to the SPF record \
+                 of a MAIL FROM domain of the same organisation, or sign as the From: domain (DKIM).",
             ),
             Self::NoPtr => (
                 "no_ptr",
@@ -298,6 +322,8 @@ impl Reason {
             | Self::MxUnroutable
             | Self::NullMx
             | Self::NotAnExchanger
+            | Self::DmarcReject
+            | Self::DmarcQuarantine
             | Self::NoPtr
             | Self::PtrNotConfirmed
             | Self::InvalidDomain

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::policy::identity::Identity;
+use crate::policy::senders::{Entry, Senders};
+use crate::smtp::address::DomainName;
 
 /// A condition for an identity's domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +89,8 @@ pub enum Action {
     Defer,
     /// 5xx.
     Reject,
+    /// What the owner of the domain asks for (contract 3.3); for `matches` of [`Identity::From`] only.
+    Dmarc,
 }
 
 impl Action {
@@ -99,13 +103,14 @@ impl Action {
             Self::Greylist => "greylist",
             Self::Defer => "defer",
             Self::Reject => "reject",
+            Self::Dmarc => "dmarc",
         }
     }
 
     /// Whether a failure can refuse mail: neither `off` nor `tag`.
     #[must_use]
     pub fn refuses(self) -> bool {
-        matches!(self, Self::Greylist | Self::Defer | Self::Reject)
+        matches!(self, Self::Greylist | Self::Defer | Self::Reject | Self::Dmarc)
     }
 }
 
@@ -199,6 +204,11 @@ pub struct Policy {
     /// The action for an ambiguous From: or Reply-To: field and for a missing From: field; [`Action::Reject`] or
     /// [`Action::Tag`].
     pub malformed: Action,
+    /// What follows where the owner of a From: domain asks for `quarantine`, and for indirect mail where it asks for `reject`;
+    /// of [`Action::Tag`], [`Action::Greylist`], [`Action::Defer`], [`Action::Reject`].
+    pub dmarc_quarantine: Action,
+    /// `[[policy.senders]]`: other rules for some sender domains.
+    pub senders: Senders,
     pub helo: IdentityRules,
     pub ptr: IdentityRules,
     pub mail_from: IdentityRules,
@@ -206,12 +216,20 @@ pub struct Policy {
     pub reply_to: IdentityRules,
 }
 
+/// The rules that apply to one domain of an identity.
+#[derive(Debug, Clone, Copy)]
+pub struct InForce<'p> {
+    pub rules: &'p IdentityRules,
+    /// The entry of `policy.senders` that they come from.
+    pub entry: Option<&'p Entry>,
+}
+
 impl Policy {
     /// Whether any rule has the action [`Action::Greylist`].
     #[must_use]
     pub fn greylists(&self) -> bool {
-        let mut rules = Identity::ALL.into_iter().map(|identity| self.rules(identity));
-        rules.any(|rules| [rules.exists, rules.matches].contains(&Action::Greylist))
+        let greylists = |rules: &IdentityRules| [rules.exists, rules.matches].contains(&Action::Greylist);
+        self.all_rules().any(greylists) || self.dmarc_quarantine == Action::Greylist
     }
 
     /// The rules of one identity.
@@ -224,5 +242,27 @@ impl Policy {
             Identity::From => &self.from,
             Identity::ReplyTo => &self.reply_to,
         }
+    }
+
+    /// The rules that apply to this domain of one identity: those of the first entry of `policy.senders` that covers it,
+    /// else the identity's own.
+    #[must_use]
+    pub fn in_force(&self, identity: Identity, domain: &DomainName) -> InForce<'_> {
+        match self.senders.rules(identity, domain) {
+            Some((rules, entry)) => InForce { rules, entry: Some(entry) },
+            None => self.general(identity),
+        }
+    }
+
+    /// The identity's own rules.
+    #[must_use]
+    pub fn general(&self, identity: Identity) -> InForce<'_> {
+        InForce { rules: self.rules(identity), entry: None }
+    }
+
+    /// The rules of all identities, and those of `policy.senders`.
+    pub fn all_rules(&self) -> impl Iterator<Item = &IdentityRules> {
+        let general = Identity::ALL.into_iter().map(|identity| self.rules(identity));
+        general.chain(self.senders.all_rules())
     }
 }

@@ -13,7 +13,9 @@ use smallvec::SmallVec;
 
 use crate::decision::{DecisionRecord, End};
 use crate::evidence::{Answer, Evidence, Records, Target};
+use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
 use crate::policy::finding::{Finding, RuleResult};
+use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::store::history::codes::Coded;
 
@@ -31,6 +33,8 @@ const KEPT: [(Kept, Kept); 5] = [
 const ALL: Kept = Kept { items: 100, text: 513, evidence: 1000 }; // one octet more than is ever shown, so that a cut text shows as cut
 /// Octets of each text of the client that a record keeps if it would be too large otherwise.
 const MAX_CLIENT_TEXT: usize = 512;
+/// Signatures of one finding; as many as are verified.
+const MAX_SIGNATURES: usize = 10;
 /// Strings and answers that can be referred to again.
 const WINDOW: usize = 48;
 
@@ -164,16 +168,68 @@ impl<'r> Encoder<'_, 'r> {
         self.count(record.rcpts);
         let subject = record.cause.as_ref().filter(|cause| cause.finding.is_none());
         self.client_text(subject.map(|cause| cause.subject.as_str()).unwrap_or_default());
-        let Some(End { outcome, trouble, relay_reply, answer }) = &record.end else {
-            return self.byte(tag::NOTHING);
-        };
-        self.tagged(tag::SOMETHING, *outcome);
-        match trouble {
+        match &record.end {
             None => self.byte(tag::NOTHING),
-            Some(reason) => self.tagged(tag::SOMETHING, *reason),
+            Some(End { outcome, trouble, relay_reply, answer }) => {
+                self.tagged(tag::SOMETHING, *outcome);
+                self.optional(*trouble);
+                self.client_text(relay_reply);
+                self.client_text(answer);
+            }
         }
-        self.client_text(relay_reply);
-        self.client_text(answer);
+        for finding in record.findings.iter() {
+            self.coded(finding.action);
+            self.text(finding.entry.as_ref().map(Entry::as_str).unwrap_or_default());
+            match &finding.authentication {
+                None => self.byte(tag::NOTHING),
+                Some(results) => {
+                    self.byte(tag::SOMETHING);
+                    self.authentication(results);
+                }
+            }
+        }
+    }
+
+    fn authentication(&mut self, results: &'r Authentication) {
+        match &results.spf {
+            None => self.byte(tag::NOTHING),
+            Some(SpfCheck { result, identity, domain }) => {
+                self.tagged(tag::SOMETHING, *result);
+                self.coded(*identity);
+                self.text(domain);
+            }
+        }
+        let kept = results.dkim.get(..MAX_SIGNATURES).unwrap_or(&results.dkim);
+        self.count(kept.len());
+        for SignatureCheck { result, domain, selector, aligned } in kept {
+            self.coded(*result);
+            self.text(domain);
+            self.text(selector);
+            self.byte(u8::from(*aligned));
+        }
+        let Some(check) = &results.dmarc else { return self.byte(tag::NOTHING) };
+        let DmarcCheck { result, request, testing, record_at, organization, indirect } = check;
+        self.byte(tag::SOMETHING);
+        self.optional(*result);
+        self.optional(*request);
+        self.byte(u8::from(*testing));
+        self.text(record_at);
+        self.text(organization);
+        match indirect {
+            None => self.byte(tag::NOTHING),
+            Some(Indirect { sign, envelope, rung }) => {
+                self.tagged(tag::SOMETHING, *sign);
+                self.text(envelope);
+                self.coded(*rung);
+            }
+        }
+    }
+
+    fn optional(&mut self, value: Option<impl Coded>) {
+        match value {
+            None => self.byte(tag::NOTHING),
+            Some(value) => self.tagged(tag::SOMETHING, value),
+        }
     }
 
     fn names(&mut self, names: Option<&'r FcrdnsResult>) {
