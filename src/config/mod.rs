@@ -17,6 +17,7 @@ mod reader;
 pub mod reference;
 mod resolve;
 mod rules;
+mod senders;
 mod settings;
 mod value;
 
@@ -31,7 +32,7 @@ use crate::config::reader::Reader;
 
 pub use crate::config::problem::{Origin, Problem};
 pub use crate::config::settings::Settings;
-pub use crate::config::value::Value;
+pub use crate::config::value::{Row, Value};
 
 /// The default of `serve --drain`.
 pub const DRAIN: Duration = Duration::from_secs(30);

@@ -2,11 +2,11 @@
 
 use crate::config::raw;
 use crate::config::reader::Reader;
+use crate::config::senders::senders;
 use crate::policy::identity::Identity;
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rule, Rung};
-use crate::policy::senders::Senders;
 
-const ACTIONS: [(&str, Action); 6] = [
+pub(super) const ACTIONS: [(&str, Action); 6] = [
     ("off", Action::Off),
     ("tag", Action::Tag),
     ("greylist", Action::Greylist),
@@ -18,7 +18,7 @@ const ACTIONS: [(&str, Action); 6] = [
 /// Rungs of `matches` for every identity but `ptr` and `from`.
 const MATCHES_RUNGS: [Rung; 4] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf];
 /// Rungs of `matches` for `from`.
-const FROM_MATCHES_RUNGS: [Rung; 5] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf, Rung::Dkim];
+pub(super) const FROM_MATCHES_RUNGS: [Rung; 5] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf, Rung::Dkim];
 /// Why `dkim` is a rung of `from` only.
 const DKIM_IS_FOR_FROM: &str = "a DKIM signature vouches for From: only; set policy.from.matches_by";
 /// Why `ptr` is no rung of its own identity.
@@ -36,6 +36,8 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
         exists: rungs(Rule::Exists, None, &raw.exists_by, reader),
         matches: rungs(Rule::Matches, None, &raw.matches_by, reader),
     };
+    let mail_from = rules(Identity::MailFrom, &raw.mail_from, &general, reader);
+    let from = rules(Identity::From, &raw.from, &general, reader);
     Policy {
         mode: reader.choice("policy.mode", &raw.mode, &modes).unwrap_or(Mode::Monitor),
         reject_at: reader.choice("policy.reject_at", &raw.reject_at, &reject_at).unwrap_or(RejectAt::Rcpt),
@@ -46,11 +48,11 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
         dmarc_quarantine: reader
             .choice("policy.dmarc_quarantine", &raw.dmarc_quarantine, &quarantine)
             .unwrap_or(Action::Tag),
-        senders: Senders::default(),
+        senders: senders(&raw.senders, &mail_from, &from, reader),
         helo: rules(Identity::Helo, &raw.helo, &general, reader),
         ptr: rules(Identity::Ptr, &raw.ptr, &general, reader),
-        mail_from: rules(Identity::MailFrom, &raw.mail_from, &general, reader),
-        from: rules(Identity::From, &raw.from, &general, reader),
+        mail_from,
+        from,
         reply_to: rules(Identity::ReplyTo, &raw.reply_to, &general, reader),
     }
 }
