@@ -30,7 +30,14 @@ fn signature(check: &SignatureCheck) -> String {
 /// `dmarc: fail, _dmarc.bank.test asks for reject (t=y: quarantine)`.
 fn dmarc(check: &DmarcCheck) -> String {
     let result = check.result.map_or("not evaluated", DmarcResult::name);
-    let Some(request) = check.request else { return format!("dmarc: {result}, no record that can be read") };
+    let Some(request) = check.request else {
+        let why = match check.result {
+            Some(DmarcResult::PermError) => "the record can't be read",
+            Some(DmarcResult::TempError) => "the record can't be looked up now",
+            Some(DmarcResult::Pass | DmarcResult::Fail | DmarcResult::None) | None => "no record",
+        };
+        return format!("dmarc: {result}, {why}");
+    };
     let asks = match request.name() {
         "none" => "asks for nothing".to_owned(),
         request => format!("asks for {request}"),
@@ -41,4 +48,85 @@ fn dmarc(check: &DmarcCheck) -> String {
         name => format!(", organisation {name}"),
     };
     format!("dmarc: {result}, _dmarc.{} {asks}{weakened}{organization}", check.record_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::authentication::{
+        Authentication, Indirect, Request, SignatureResult, SpfResult, WaySign,
+    };
+    use crate::policy::finding::RuleResult;
+    use crate::policy::identity::Identity;
+    use crate::policy::reason::Reason;
+    use crate::policy::rule::{Rule, Rung};
+    use crate::policy::senders::Entry;
+
+    #[test]
+    fn a_finding_says_which_entry_and_which_results_it_rests_on() {
+        let finding = Finding::new(
+            Identity::From,
+            Rule::Matches,
+            "a.bank.test",
+            "x@a.bank.test",
+            RuleResult::Fail(Reason::DmarcQuarantine),
+        );
+        assert!(of(&finding).is_empty());
+        let check = DmarcCheck {
+            result: Some(DmarcResult::Fail),
+            request: Some(Request::Reject),
+            testing: false,
+            record_at: "bank.test".into(),
+            organization: "bank.test".into(),
+            indirect: Some(Indirect { sign: WaySign::ListId, envelope: "lists.test".into(), rung: Rung::Spf }),
+        };
+        let results = Authentication {
+            spf: Some(SpfCheck {
+                result: SpfResult::Fail,
+                identity: Identity::MailFrom,
+                domain: "out.bank.test".into(),
+            }),
+            dkim: vec![SignatureCheck {
+                result: SignatureResult::Fail,
+                domain: "bank.test".into(),
+                selector: "k1".into(),
+                aligned: true,
+            }],
+            dmarc: Some(check.clone()),
+        };
+        let entry = Some(Entry::new("policy.senders 2: .bank.test"));
+        let whole = Finding { entry, authentication: Some(Box::new(results)), ..finding };
+        assert_eq!(
+            of(&whole),
+            [
+                "rule: policy.senders 2: .bank.test",
+                "spf: fail (mail_from out.bank.test)",
+                "dkim: fail (d bank.test, s k1, aligned)",
+                "dmarc: fail, _dmarc.bank.test asks for reject, organisation bank.test",
+                "indirect: list-id, envelope lists.test by spf",
+            ]
+        );
+        let rows = [
+            (
+                DmarcCheck { testing: true, ..check.clone() },
+                "dmarc: fail, _dmarc.bank.test asks for reject (t=y: quarantine), organisation bank.test",
+            ),
+            (
+                DmarcCheck { result: None, request: Some(Request::None), organization: "".into(), ..check.clone() },
+                "dmarc: not evaluated, _dmarc.bank.test asks for nothing",
+            ),
+            (DmarcCheck { result: Some(DmarcResult::None), request: None, ..check.clone() }, "dmarc: none, no record"),
+            (
+                DmarcCheck { result: Some(DmarcResult::PermError), request: None, ..check.clone() },
+                "dmarc: permerror, the record can't be read",
+            ),
+            (
+                DmarcCheck { result: Some(DmarcResult::TempError), request: None, ..check },
+                "dmarc: temperror, the record can't be looked up now",
+            ),
+        ];
+        for (check, expected) in rows {
+            assert_eq!(dmarc(&check), expected);
+        }
+    }
 }

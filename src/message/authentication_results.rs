@@ -270,6 +270,84 @@ mod tests {
     }
 
     #[test]
+    fn spf_dkim_and_dmarc_are_written_where_they_were_evaluated() {
+        use crate::policy::authentication::{
+            Authentication, DmarcCheck, DmarcResult, Indirect, Request, SignatureResult, SpfResult, WaySign,
+        };
+        let spf = |result, identity, domain: &str| {
+            Some(SpfCheck { result, identity, domain: domain.into() })
+        };
+        let signature = |result, domain: &str, aligned| SignatureCheck {
+            result,
+            domain: domain.into(),
+            selector: "key;1".into(),
+            aligned,
+        };
+        let dmarc = |result, request, testing, indirect| DmarcCheck {
+            result,
+            request,
+            testing,
+            record_at: "d.test".into(),
+            organization: "d.test".into(),
+            indirect,
+        };
+        let with = |identity, results: Authentication| Finding {
+            authentication: Some(Box::new(results)),
+            ..finding(identity, Rule::Matches, "d.test", RuleResult::Pass(Rung::Mx))
+        };
+        let none = Authentication::default;
+        let written = |findings: &[Finding]| {
+            let text = written(None, findings).replace("\r\n\t", " ").replace("\r\n", "");
+            let own = |result: &&str| !result.trim_start().starts_with("x-reverse-mx");
+            text.split(';').skip(1).filter(own).map(|result| result.trim().to_owned()).collect::<Vec<_>>()
+        };
+        let list = Indirect { sign: WaySign::ListId, envelope: "lists.test".into(), rung: Rung::Spf };
+        let rows = [
+            (vec![with(Identity::MailFrom, none())], vec![]),
+            // once, however many findings needed it; RFC 8601 has a property for MAIL FROM and HELO only
+            (
+                vec![
+                    with(Identity::MailFrom, Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() }),
+                    with(Identity::From, Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() }),
+                    with(Identity::From, Authentication { spf: spf(SpfResult::Fail, Identity::From, "d.test"), ..none() }),
+                    with(Identity::Helo, Authentication { spf: spf(SpfResult::SoftFail, Identity::Helo, "h.test"), ..none() }),
+                ],
+                vec!["spf=pass smtp.mailfrom=d.test", "spf=softfail smtp.helo=h.test"],
+            ),
+            (
+                vec![with(
+                    Identity::From,
+                    Authentication {
+                        dkim: vec![
+                            signature(SignatureResult::Pass, "d.test", true),
+                            signature(SignatureResult::Pass, "d.test", true),
+                            signature(SignatureResult::Fail, "e.test", false),
+                        ],
+                        dmarc: Some(dmarc(Some(DmarcResult::Pass), Some(Request::Reject), false, None)),
+                        spf: None,
+                    },
+                )],
+                vec![
+                    "dkim=pass header.d=d.test header.s=\"key?1\"",
+                    "dkim=fail header.d=e.test header.s=\"key?1\"",
+                    "dmarc=pass (reject) header.from=d.test",
+                ],
+            ),
+            (
+                vec![
+                    with(Identity::From, Authentication { dmarc: Some(dmarc(Some(DmarcResult::Fail), Some(Request::Reject), true, Some(list))), ..none() }),
+                    with(Identity::From, Authentication { dmarc: Some(dmarc(Some(DmarcResult::None), None, false, None)), ..none() }),
+                    with(Identity::From, Authentication { dmarc: Some(dmarc(None, Some(Request::None), false, None)), ..none() }),
+                ],
+                vec!["dmarc=fail (reject, test mode, indirect) header.from=d.test", "dmarc=none header.from=d.test"],
+            ),
+        ];
+        for (findings, expected) in rows {
+            assert_eq!(written(&findings), expected);
+        }
+    }
+
+    #[test]
     fn our_own_field_is_removed_from_a_message_that_comes_back() {
         let own =
             written(None, &[finding(Identity::From, Rule::Exists, "a.test", RuleResult::Pass(Rung::Mx))]);
