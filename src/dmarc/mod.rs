@@ -6,7 +6,8 @@
 //! - An own record is enough for the policy, so that it costs one question; the rest of the walk is asked where it is needed,
 //!   all at once.
 //! - A failed lookup leaves the walk open. Only that of a single label (`_dmarc.com`) counts as no record: a broken server
-//!   of a top-level domain would hold up the mail of every domain below it.
+//!   of a top-level domain would hold up the mail of every domain below it. Where rmxd itself doesn't ask, as a budget is
+//!   spent, even that is a failure: the sender of a message could choose it, to be free of the record of `bank`.
 //! - The organisation of another domain is looked up only if it can be that of the From: domain, so that a sender's own zone
 //!   can't spend the questions of the From: domain's check.
 
@@ -121,8 +122,22 @@ async fn published(lookups: &mut Lookups<'_>, name: &DomainName) -> Result<Publi
     match &*answer {
         Answer::Found(Records::Txt(texts)) => Ok(Published::among(texts)),
         Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => Ok(Published::Nothing),
-        Answer::Unavailable(_) if name.is_single_label() => Ok(Published::Nothing),
+        Answer::Unavailable(failure) if name.is_single_label() && is_of_the_zone(*failure) => {
+            Ok(Published::Nothing)
+        }
         Answer::Unavailable(failure) => Err(*failure),
+    }
+}
+
+/// Whether a failure can be the fault of the zone's servers; the others are bounds of our own, or all DNS is down.
+fn is_of_the_zone(failure: DnsFailure) -> bool {
+    match failure {
+        DnsFailure::Timeout
+        | DnsFailure::ServerFailure
+        | DnsFailure::Refused
+        | DnsFailure::Broken
+        | DnsFailure::AliasLoop => true,
+        DnsFailure::Busy | DnsFailure::Down | DnsFailure::TooMany => false,
     }
 }
 

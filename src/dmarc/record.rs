@@ -2,7 +2,8 @@
 //!
 //! Records of RFC 7489 are read too: `pct`, `ri`, `rf` and every unknown tag are passed over. A tag with a value that is not
 //! allowed counts as absent, but for `p`, `sp` and `np`: with such a value the owner's will is unknown, and nothing is
-//! asked for (RFC 9989 4.10.1). A tag that comes twice spoils the record, as in RFC 6376 3.2: two readers would choose differently.
+//! asked for (RFC 9989 4.10.1). A tag that counts and comes twice spoils the record, as in RFC 6376 3.2: two readers would
+//! choose differently. Names of tags are read in either case, as the literals of the grammar are (RFC 5234 2.3).
 
 use crate::policy::authentication::Request;
 
@@ -52,7 +53,7 @@ pub struct DmarcRecord {
 pub enum Published {
     Nothing,
     Record(DmarcRecord),
-    /// A record with a syntax that can't be read.
+    /// A record that can't be read: too long, or with a tag twice.
     Malformed,
     /// Several records, which count as none (RFC 9989 4.10).
     Several,
@@ -180,8 +181,9 @@ mod tests {
 
     #[test]
     fn records_are_read_as_the_rfc_has_it() {
-        let long = format!("v=DMARC1; p=reject; x={}", "a".repeat(MOST_OCTETS));
-        let rows: [(&[u8], &str); 48] = [
+        let longest = format!("{:a<MOST_OCTETS$}", "v=DMARC1; p=reject; x=");
+        let long = format!("{longest}a");
+        let rows: [(&[u8], &str); 57] = [
             (b"v=DMARC1; p=none", "none/-/-"),
             (b"v=DMARC1;p=quarantine;", "quarantine/-/-"),
             (b"v=DMARC1; p=reject; sp=quarantine; np=none", "reject/quarantine/none"),
@@ -239,6 +241,17 @@ mod tests {
             (b"v=DMARC1; reject", "none/-/-"),
             (b"v=DMARC1; p=reject; rua mailto:a@x.test; =; =x", "reject/-/-"),
             (b"v=DMARC1; p=reject; x=\0; \0; x=\xff\xe9; x=1; x=1", "reject/-/-"),
+            (b"v=DMARC1; p=reject; rua=mailto:a@x.test; rua=mailto:b@x.test", "reject/-/-"),
+            (b"v=DMARC1; p=none; P=reject", "malformed"),
+            // an octet that no value may have
+            (b"v=DMARC1; p=reject\0", "none/-/-"),
+            (b"v=DMARC1; p=r\xe9ject", "none/-/-"),
+            (b"v=DMARC1; \xa0p=reject", "none/-/-"),
+            (b"v=DMARC1\0; p=reject", "nothing"),
+            (b"v=DMARC1\xa0; p=reject", "nothing"),
+            (b"v=DMARC1; p=\r\n reject\n", "reject/-/-"),
+            // the octets at the bound, and one more
+            (longest.as_bytes(), "reject/-/-"),
             (long.as_bytes(), "malformed"),
         ];
         for (text, expected) in rows {

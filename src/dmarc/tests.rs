@@ -23,6 +23,24 @@ const ZONE: &str = "
     _dmarc.mid.com TXT v=DMARC1; p=reject
     _dmarc.wrong.mid.com SERVFAIL
     _dmarc.stop.mid.com TXT v=DMARC1; p=reject; psd=n
+    _dmarc.a.stop.mid.com TXT v=spf1 -all
+    _dmarc.broken.own.test TXT v=DMARC1; p=none; p=none
+    _dmarc.twice.own.test TXT v=DMARC1; p=none
+    _dmarc.twice.own.test TXT v=DMARC1; p=none
+    _dmarc.all.test TXT v=DMARC1; p=reject; sp=quarantine; np=none; t=y
+    here.all.test A 192.0.2.1
+    npfail.np.test SERVFAIL MX
+    npfail.np.test A 192.0.2.1
+    _dmarc.same.test TXT v=DMARC1; p=reject; np=reject
+    _dmarc.alias.test CNAME _dmarc.own.test
+    _dmarc.loop.test CNAME _dmarc.loop.test
+    _dmarc.refused.test REFUSED
+    _dmarc.b.psd.com SERVFAIL
+    _dmarc.psd.com TXT v=DMARC1; p=reject; psd=y
+    _dmarc.below.psd.com TXT v=DMARC1; p=none; psd=n
+    _dmarc.gov TXT v=DMARC1; p=none; np=reject; psd=y
+    a.gov MX 10 mx.a.gov
+    _dmarc.corp.example TXT v=DMARC1; p=reject
 ";
 
 fn name(text: &str) -> DomainName {
@@ -61,6 +79,25 @@ async fn the_record_that_applies_is_found_with_as_few_questions_as_can_be() {
         ("a.wrong.mid.com", "SERVFAIL", 4),
         ("test", "nothing", 0),
         ("192.0.2.1", "nothing", 0),
+        // an own record that does not count is none
+        ("broken.own.test", "own.test asks for reject", 3),
+        ("twice.own.test", "own.test asks for reject", 3),
+        ("alias.test", "alias.test asks for reject", 1),
+        // sp, np and t together
+        ("all.test", "all.test asks for reject, t=y", 1),
+        ("here.all.test", "all.test asks for quarantine, t=y", 5),
+        ("gone.all.test", "all.test asks for none, t=y", 6),
+        ("npfail.np.test", "np.test asks for none", 5),
+        ("a.same.test", "same.test asks for reject", 3),
+        // the record of a top-level domain
+        ("a.gov", "gov asks for none", 3),
+        ("b.gov", "gov asks for reject", 5),
+        // failures that count, and those behind the end of the walk
+        ("loop.test", "CNAME loop", 1),
+        ("refused.test", "REFUSED", 1),
+        ("a.b.psd.com", "SERVFAIL", 4),
+        ("a.stop.mid.com", "stop.mid.com asks for reject", 4),
+        ("a.wrong.stop.mid.com", "stop.mid.com asks for reject", 5),
     ];
     for (domain, expected, questions) in rows {
         let (dns, _) = server.dns();
@@ -104,6 +141,18 @@ async fn domains_are_aligned_that_have_one_organisation() {
         ("own.test", "a.servfail.test", Relaxed, "false", 2),
         ("mid.com", "a.wrong.mid.com", Relaxed, "SERVFAIL", 4),
         ("mid.com", "a.mid.com", Relaxed, "true", 3),
+        ("own.test", "test", Relaxed, "false", 2),
+        ("own.test", "192.0.2.1", Relaxed, "false", 2),
+        ("192.0.2.1", "192.0.2.1", Relaxed, "true", 0),
+        ("192.0.2.1", "a.192.0.2.1", Relaxed, "false", 0),
+        // below psd=n below psd=y
+        ("below.psd.com", "a.below.psd.com", Relaxed, "true", 4),
+        ("one.psd.com", "a.one.psd.com", Relaxed, "true", 4),
+        ("one.psd.com", "psd.com", Relaxed, "false", 3),
+        ("psd.com", "one.psd.com", Relaxed, "false", 3),
+        // the names between are not asked
+        ("a.b.c.d.e.f.g.h.corp.example", "corp.example", Relaxed, "true", 8),
+        ("a.b.c.d.e.f.g.h.corp.example", "z.b.c.d.e.f.g.h.corp.example", Relaxed, "true", 9),
     ];
     for (author, other, mode, expected, questions) in rows {
         let (dns, _) = server.dns();
@@ -119,11 +168,44 @@ async fn domains_are_aligned_that_have_one_organisation() {
 #[tokio::test]
 async fn a_spent_budget_is_a_failure_and_no_absence() {
     let server = TestServer::start(ZONE).await;
-    let (dns, _) = server.dns();
-    for questions in 0..3 {
+    // four names with dots, and `test`, whose own failure would be none
+    for questions in 0..5 {
+        let (dns, _) = server.dns(); // what is cached costs nothing
         let account = account(questions);
         let mut lookups = Lookups::new(&dns, &account);
         let found = discover(&mut lookups, &name("a.b.long.own.test")).await;
         assert_eq!(found, Err(DnsFailure::TooMany), "{questions}");
     }
+}
+
+#[tokio::test]
+async fn a_name_too_long_for_a_record_costs_no_question() {
+    let server = TestServer::start(ZONE).await;
+    let (dns, _) = server.dns();
+    let label = "a".repeat(60);
+    // 253 octets, and as many as leave room for `_dmarc.`
+    for (first, questions) in [("b".repeat(61), 5), ("b".repeat(54), 6)] {
+        let domain = name(&format!("{first}.{label}.{label}.{label}.own.test"));
+        let account = account(100);
+        let mut lookups = Lookups::new(&dns, &account);
+        let found = discover(&mut lookups, &domain).await;
+        let Ok(Discovery::Applied { applied, request }) = found else { panic!("{found:?}") };
+        assert_eq!((applied.name.as_str(), request), ("own.test", Request::Reject));
+        assert_eq!(lookups.into_evidence().len(), questions, "{}", domain.as_str().len());
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_is_not_asked_again() {
+    let server = TestServer::start(ZONE).await;
+    let (dns, _) = server.dns();
+    let account = account(100);
+    let mut lookups = Lookups::new(&dns, &account);
+    let (author, other) = (name("own.test"), name("mail.own.test"));
+    assert!(discover(&mut lookups, &author).await.is_ok());
+    assert_eq!(aligned(&mut lookups, &author, &other, Alignment::Relaxed).await, Ok(true));
+    assert_eq!(organization(&mut lookups, &author).await, Ok(author.clone()));
+    assert_eq!(organization(&mut lookups, &other).await, Ok(author));
+    let asked: Vec<_> = lookups.into_evidence().iter().map(|seen| seen.question.to_string()).collect();
+    assert_eq!(asked, ["TXT _dmarc.own.test", "TXT _dmarc.test", "TXT _dmarc.mail.own.test"]);
 }

@@ -12,11 +12,8 @@ const MOST: usize = 8;
 /// seven labels.
 #[must_use]
 pub fn targets(domain: &DomainName) -> Vec<DomainName> {
-    let whole = domain.as_str();
-    let parents =
-        std::iter::successors(Some(whole), |name| name.split_once('.').map(|(_, rest)| rest)).skip(1);
-    let labels = |name: &str| name.split('.').count();
-    let asked = parents.filter(|name| labels(name) < MOST).filter_map(|name| DomainName::parse(name).ok());
+    let parents = std::iter::successors(domain.parent(), DomainName::parent);
+    let asked = parents.filter(|name| name.as_str().split('.').count() < MOST);
     std::iter::once(domain.clone()).chain(asked).collect()
 }
 

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod command;
 pub mod dkim;
+pub mod dmarc;
 pub mod door;
 pub mod framing;
 pub mod from;
@@ -18,10 +19,11 @@ pub mod spf;
 mod wire;
 
 /// The targets by name, for whoever plays a corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 11] = [
+pub const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("address", address::check),
     ("command", command::check),
     ("dkim", dkim::check),
+    ("dmarc", dmarc::check),
     ("door", door::check),
     ("framing", framing::check),
     ("from", from::check),
