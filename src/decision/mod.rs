@@ -25,9 +25,10 @@ use crate::evidence::{Answer, DnsFailure, Evidence, Freshness};
 use crate::policy::decide::{Cause, Verdict};
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::Policy;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, Mode, Policy, Rule, Rung};
+use crate::policy::rule::{Action, Mode, Rule, Rung};
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 

@@ -23,8 +23,9 @@ use crate::gate::pending::Pending;
 use crate::policy::authentication::{SignatureCheck, SignatureResult};
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, Policy, Rule, Rung};
+use crate::policy::rule::{Action, Rule, Rung};
 use crate::smtp::address::DomainName;
 
 /// Findings that wait, before anything is looked up.
