@@ -2,7 +2,7 @@
 
 mod opendkim;
 mod owner;
-mod signer;
+pub(crate) mod signer;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
