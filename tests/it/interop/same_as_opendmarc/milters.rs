@@ -13,6 +13,9 @@ use crate::support::process;
 /// In the results that the milters write and that opendmarc believes.
 pub(super) const AUTHSERV_ID: &str = "gate.relay.test";
 
+/// A shell's words that start a program with another resolv.conf.
+const IN_NAMESPACE: &str = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+
 /// The programs.
 pub(super) struct Programs {
     opendkim: PathBuf,
@@ -26,7 +29,7 @@ impl Programs {
         let opendkim = process::program("opendkim")?;
         let opendmarc = process::program("opendmarc")?;
         let unshare = process::program("unshare")?;
-        let tried = Command::new(&unshare).args(["--mount", "true"]).output();
+        let tried = Command::new(&unshare).args(["--mount", "sh", "-c", IN_NAMESPACE, "/etc/resolv.conf", "true"]).output();
         if !tried.is_ok_and(|run| run.status.success()) {
             process::missing("there are no mount namespaces");
             return None;
@@ -74,19 +77,14 @@ impl Milters {
                 suffixes.display()
             ),
         );
-        for (name, program) in [("opendkim", &programs.opendkim), ("opendmarc", &programs.opendmarc)] {
-            let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        for (name, program, option) in
+            [("opendkim", &programs.opendkim, "-x"), ("opendmarc", &programs.opendmarc, "-c")]
+        {
+            let at = |name: &str| milters.folder.path().join(name);
             let mut command = Command::new(&programs.unshare);
-            command.args(["--mount", "sh", "-c", script]).arg(milters.folder.path().join("resolv.conf"));
-            command.arg(program).args(["-f", "-x"]).arg(milters.folder.path().join(name));
-            if name == "opendmarc" {
-                // its -x is another option
-                command = Command::new(&programs.unshare);
-                command.args(["--mount", "sh", "-c", script]).arg(milters.folder.path().join("resolv.conf"));
-                command.arg(program).args(["-f", "-c"]).arg(milters.folder.path().join(name));
-            }
-            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-            milters.children.push(child);
+            command.args(["--mount", "sh", "-c", IN_NAMESPACE]).arg(at("resolv.conf"));
+            command.arg(program).args(["-f", option]).arg(at(name));
+            milters.children.push(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
         }
         for address in addresses {
             drop(process::accepted(address).await);
