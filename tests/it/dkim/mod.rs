@@ -1,6 +1,6 @@
 //! The rung `dkim` through the daemon: what a signature lets in, and that nothing is delivered which the body refuses.
 
-mod opendkim;
+pub(crate) mod opendkim;
 mod owner;
 pub(crate) mod signer;
 

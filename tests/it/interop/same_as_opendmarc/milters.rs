@@ -29,7 +29,9 @@ impl Programs {
         let opendkim = process::program("opendkim")?;
         let opendmarc = process::program("opendmarc")?;
         let unshare = process::program("unshare")?;
-        let tried = Command::new(&unshare).args(["--mount", "sh", "-c", IN_NAMESPACE, "/etc/resolv.conf", "true"]).output();
+        let tried = Command::new(&unshare)
+            .args(["--mount", "sh", "-c", IN_NAMESPACE, "/etc/resolv.conf", "true"])
+            .output();
         if !tried.is_ok_and(|run| run.status.success()) {
             process::missing("there are no mount namespaces");
             return None;

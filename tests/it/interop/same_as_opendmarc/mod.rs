@@ -16,7 +16,8 @@ use rmxd::zone::{Server, Zone};
 use serde_json::Value;
 
 use super::postfix::Postfix;
-use crate::support::client::Client;
+use crate::dkim::opendkim::OpenDkim;
+use crate::support::client::{Client, Reply};
 use crate::support::process::{Run, rmxd_asking};
 use milters::{AUTHSERV_ID, Milters, Programs};
 use row::Row;
@@ -25,15 +26,17 @@ use row::Row;
 const EX_TEMPFAIL: i32 = 75;
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LIMIT: Duration = Duration::from_secs(60);
+const SIDE_BY_SIDE: usize = 6;
 /// What the issue of DMARC asks for.
 const FEWEST_ROWS: usize = 60;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dmarc_has_the_results_of_opendmarc_but_for_what_the_table_gives_reasons_for() {
     let Some(programs) = Programs::find() else { return };
-    let rows = row::table();
+    let Some(rsa) = OpenDkim::new(2048) else { return };
+    let rows = row::table(&rsa);
     assert!(rows.len() >= FEWEST_ROWS, "{} rows", rows.len());
-    let dns = Server::start(name_server(), Zone::parse(&row::zone(), None).unwrap()).await.unwrap();
+    let dns = Server::start(name_server(), Zone::parse(&row::zone(&rsa), None).unwrap()).await.unwrap();
     let milters = Milters::start(&programs, dns.address(), &row::file("suffixes.list")).await;
     let [opendkim, opendmarc] = milters.addresses;
     let Some(postfix) = Postfix::start_with(|_| {
@@ -84,9 +87,7 @@ fn result_of_rmxd(dns: SocketAddr, row: &Row) -> String {
     let file = folder.path().join("message.eml");
     fs::write(&file, &row.message).unwrap();
     let mut command = rmxd_asking("check", dns);
-    for setting in
-        ["policy.from.matches=dmarc", "policy.from.matches_by=spf,dkim", "policy.mode=monitor"]
-    {
+    for setting in ["policy.from.matches=dmarc", "policy.from.matches_by=spf,dkim", "policy.mode=monitor"] {
         command.args(["--set", setting]);
     }
     command.args(["--json", "--client", &row.client, "--helo", &row.helo, "--mail-from", &row.mail_from]);
@@ -112,16 +113,25 @@ fn in_short(dmarc: &Value) -> String {
 async fn results_of_opendmarc(postfix: &Postfix, rows: &[Row]) -> BTreeMap<String, String> {
     let mut results = BTreeMap::new();
     let mut taken = 0;
-    for row in rows {
-        let mut client = Client::greeted(HERE, postfix.address(), "gate.relay.test").await;
-        let identity = format!("XCLIENT NAME=[UNAVAILABLE] ADDR={} HELO={}", row.client, row.helo);
-        assert_eq!(client.command(&identity).await.code, 220);
-        assert_eq!(client.command(&format!("EHLO {}", row.helo)).await.code, 250);
-        let reply = client.deliver(&row.mail_from, "user@relay.test", row.message.as_bytes()).await;
-        if reply.is_positive() {
-            taken += 1;
-        } else {
-            results.insert(row.name.clone(), format!("refused: {}", reply.text));
+    let share = rows.len().div_ceil(SIDE_BY_SIDE);
+    let to = postfix.address();
+    let deliveries = rows.chunks(share).map(|rows| {
+        let rows = rows.to_vec();
+        tokio::spawn(async move {
+            let mut replies = Vec::new();
+            for row in rows {
+                replies.push((deliver(to, &row).await, row.name));
+            }
+            replies
+        })
+    });
+    for delivery in deliveries.collect::<Vec<_>>() {
+        for (reply, name) in delivery.await.unwrap() {
+            if reply.is_positive() {
+                taken += 1;
+            } else {
+                results.insert(name, format!("refused: {}", reply.text));
+            }
         }
     }
     for file in postfix.wait_for_messages("user", taken, LIMIT).await {
@@ -136,6 +146,15 @@ async fn results_of_opendmarc(postfix: &Postfix, rows: &[Row]) -> BTreeMap<Strin
         results.insert(name.to_owned(), shortened(result));
     }
     results
+}
+
+/// Delivers the message of a row in the name of its client.
+async fn deliver(to: SocketAddr, row: &Row) -> Reply {
+    let mut client = Client::greeted(HERE, to, "gate.relay.test").await;
+    let identity = format!("XCLIENT NAME=[UNAVAILABLE] ADDR={} HELO={}", row.client, row.helo);
+    assert_eq!(client.command(&identity).await.code, 220);
+    assert_eq!(client.command(&format!("EHLO {}", row.helo)).await.code, 250);
+    client.deliver(&row.mail_from, "user@relay.test", row.message.as_bytes()).await
 }
 
 /// `fail (p=reject dis=none) header.from=good.test` as `fail reject`.

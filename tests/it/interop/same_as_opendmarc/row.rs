@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::dkim::opendkim::OpenDkim;
 use crate::dkim::signer::Signer;
 
+/// The domain and the selector of the key of opendkim.
+const RSA: (&str, &str) = ("good.test", "real");
 const BODY: &str = "Hello,\r\nthis is the body.\r\n";
 
 /// One message, and what becomes of it.
@@ -29,14 +32,14 @@ pub(super) fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/interop/same_as_opendmarc").join(name)
 }
 
-/// All rows.
-pub(super) fn table() -> Vec<Row> {
+/// All rows; the key `rsa` is that of opendkim.
+pub(super) fn table(rsa: &OpenDkim) -> Vec<Row> {
     let table = fs::read_to_string(file("messages.table")).unwrap();
     let lines = table.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(row).collect()
+    lines.map(|line| row(line, rsa)).collect()
 }
 
-fn row(line: &str) -> Row {
+fn row(line: &str, rsa: &OpenDkim) -> Row {
     let columns: Vec<&str> = line.split('|').map(str::trim).collect();
     let [name, client, helo, mail_from, header, signatures, expected, opendmarc, reason] = columns[..] else {
         panic!("{line}: nine columns, not {}", columns.len());
@@ -49,7 +52,7 @@ fn row(line: &str) -> Row {
         client: format!("198.51.100.{client}"),
         helo: helo.to_owned(),
         mail_from: mail_from.trim_matches(['<', '>']).to_owned(),
-        message: message(name, header, signatures),
+        message: message(name, header, signatures, rsa),
         expected: expected.to_owned(),
         opendmarc: if same { expected } else { opendmarc }.to_owned(),
         reason: reason.to_owned(),
@@ -57,7 +60,7 @@ fn row(line: &str) -> Row {
 }
 
 /// The header fields, with the row's name in one of them, signed in the order of the signatures.
-fn message(name: &str, header: &str, signatures: &str) -> String {
+fn message(name: &str, header: &str, signatures: &str, rsa: &OpenDkim) -> String {
     let mut fields = String::new();
     for (at, field) in header.split(" ;; ").enumerate() {
         let prefix = if at == 0 { "From: " } else { "" };
@@ -75,8 +78,13 @@ fn message(name: &str, header: &str, signatures: &str) -> String {
         let [key, domain, selector, ref tags @ ..] = parts[..] else {
             panic!("{name}: {signature}: KEY:DOMAIN:SELECTOR[:TAGS]");
         };
-        let signer = Signer::new(domain, key.parse().unwrap());
-        let signed = signer.sign_with(&fields, &body, selector, tags.first().unwrap_or(&""));
+        let signed = if key == "rsa" {
+            assert_eq!((domain, selector, tags), (RSA.0, RSA.1, [].as_slice()), "{name}");
+            rsa.sign(&format!("{fields}\r\n{body}"), "relaxed/relaxed", "")
+        } else {
+            let signer = Signer::new(domain, key.parse().unwrap());
+            signer.sign_with(&fields, &body, selector, tags.first().unwrap_or(&""))
+        };
         let (field, _) = signed.split_once(&fields).unwrap();
         above.push_str(field);
     }
@@ -84,8 +92,8 @@ fn message(name: &str, header: &str, signatures: &str) -> String {
 }
 
 /// The zone: its file, with the keys in place of `%KEY1` and so on.
-pub(super) fn zone() -> String {
-    let mut zone = fs::read_to_string(file("owners.zone")).unwrap();
+pub(super) fn zone(rsa: &OpenDkim) -> String {
+    let mut zone = fs::read_to_string(file("owners.zone")).unwrap() + &rsa.records();
     for number in (1..=3).rev() {
         zone = zone.replace(&format!("%KEY{number}"), &Signer::new("any.test", number).record());
     }
