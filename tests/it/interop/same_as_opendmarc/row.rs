@@ -80,7 +80,7 @@ fn message(name: &str, header: &str, signatures: &str, rsa: &OpenDkim) -> String
         };
         let signed = if key == "rsa" {
             assert_eq!((domain, selector, tags), (RSA.0, RSA.1, [].as_slice()), "{name}");
-            rsa.sign(&format!("{fields}\r\n{body}"), "relaxed/relaxed", "")
+            rsa.sign(&format!("{fields}\r\n{body}"), "relaxed/relaxed", "SubDomains yes")
         } else {
             let signer = Signer::new(domain, key.parse().unwrap());
             signer.sign_with(&fields, &body, selector, tags.first().unwrap_or(&""))
