@@ -78,7 +78,11 @@ mod tests {
             testing: false,
             record_at: "bank.test".into(),
             organization: "bank.test".into(),
-            indirect: Some(Indirect { sign: WaySign::ListId, envelope: "lists.test".into(), rung: Rung::Spf }),
+            indirect: Some(Indirect {
+                sign: WaySign::ListId,
+                envelope: "lists.test".into(),
+                rung: Rung::Spf,
+            }),
         };
         let results = Authentication {
             spf: Some(SpfCheck {
@@ -112,10 +116,18 @@ mod tests {
                 "dmarc: fail, _dmarc.bank.test asks for reject (t=y: quarantine), organisation bank.test",
             ),
             (
-                DmarcCheck { result: None, request: Some(Request::None), organization: "".into(), ..check.clone() },
+                DmarcCheck {
+                    result: None,
+                    request: Some(Request::None),
+                    organization: "".into(),
+                    ..check.clone()
+                },
                 "dmarc: not evaluated, _dmarc.bank.test asks for nothing",
             ),
-            (DmarcCheck { result: Some(DmarcResult::None), request: None, ..check.clone() }, "dmarc: none, no record"),
+            (
+                DmarcCheck { result: Some(DmarcResult::None), request: None, ..check.clone() },
+                "dmarc: none, no record",
+            ),
             (
                 DmarcCheck { result: Some(DmarcResult::PermError), request: None, ..check.clone() },
                 "dmarc: permerror, the record can't be read",

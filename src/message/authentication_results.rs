@@ -274,9 +274,7 @@ mod tests {
         use crate::policy::authentication::{
             Authentication, DmarcCheck, DmarcResult, Indirect, Request, SignatureResult, SpfResult, WaySign,
         };
-        let spf = |result, identity, domain: &str| {
-            Some(SpfCheck { result, identity, domain: domain.into() })
-        };
+        let spf = |result, identity, domain: &str| Some(SpfCheck { result, identity, domain: domain.into() });
         let signature = |result, domain: &str, aligned| SignatureCheck {
             result,
             domain: domain.into(),
@@ -307,10 +305,22 @@ mod tests {
             // once, however many findings needed it; RFC 8601 has a property for MAIL FROM and HELO only
             (
                 vec![
-                    with(Identity::MailFrom, Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() }),
-                    with(Identity::From, Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() }),
-                    with(Identity::From, Authentication { spf: spf(SpfResult::Fail, Identity::From, "d.test"), ..none() }),
-                    with(Identity::Helo, Authentication { spf: spf(SpfResult::SoftFail, Identity::Helo, "h.test"), ..none() }),
+                    with(
+                        Identity::MailFrom,
+                        Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication { spf: spf(SpfResult::Fail, Identity::From, "d.test"), ..none() },
+                    ),
+                    with(
+                        Identity::Helo,
+                        Authentication { spf: spf(SpfResult::SoftFail, Identity::Helo, "h.test"), ..none() },
+                    ),
                 ],
                 vec!["spf=pass smtp.mailfrom=d.test", "spf=softfail smtp.helo=h.test"],
             ),
@@ -335,11 +345,37 @@ mod tests {
             ),
             (
                 vec![
-                    with(Identity::From, Authentication { dmarc: Some(dmarc(Some(DmarcResult::Fail), Some(Request::Reject), true, Some(list))), ..none() }),
-                    with(Identity::From, Authentication { dmarc: Some(dmarc(Some(DmarcResult::None), None, false, None)), ..none() }),
-                    with(Identity::From, Authentication { dmarc: Some(dmarc(None, Some(Request::None), false, None)), ..none() }),
+                    with(
+                        Identity::From,
+                        Authentication {
+                            dmarc: Some(dmarc(
+                                Some(DmarcResult::Fail),
+                                Some(Request::Reject),
+                                true,
+                                Some(list),
+                            )),
+                            ..none()
+                        },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication {
+                            dmarc: Some(dmarc(Some(DmarcResult::None), None, false, None)),
+                            ..none()
+                        },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication {
+                            dmarc: Some(dmarc(None, Some(Request::None), false, None)),
+                            ..none()
+                        },
+                    ),
                 ],
-                vec!["dmarc=fail (reject, test mode, indirect) header.from=d.test", "dmarc=none header.from=d.test"],
+                vec![
+                    "dmarc=fail (reject, test mode, indirect) header.from=d.test",
+                    "dmarc=none header.from=d.test",
+                ],
             ),
         ];
         for (findings, expected) in rows {

@@ -210,7 +210,11 @@ mod tests {
             .map(|(identity, rule)| {
                 let longest = "\"".repeat(2000);
                 let results = Authentication {
-                    spf: Some(SpfCheck { result: SpfResult::TempError, identity, domain: long_name.as_str().into() }),
+                    spf: Some(SpfCheck {
+                        result: SpfResult::TempError,
+                        identity,
+                        domain: long_name.as_str().into(),
+                    }),
                     dkim: Vec::new(), // the body is still to come
                     dmarc: (identity == From).then(|| DmarcCheck {
                         result: Some(DmarcResult::PermError),

@@ -43,7 +43,11 @@ async fn an_aligned_signature_is_what_the_owner_asks_for() {
         ("another body", signed.replace("you", "YOU"), REJECTED),
         ("no such key", good().sign_with(HEADER, body, "absent", ""), REJECTED),
         ("a revoked key", good().sign_with(HEADER, body, "revoked", ""), REJECTED),
-        ("a key that can't be looked up", good().sign_with(HEADER, body, "broken", ""), "451 4.4.3 <ann@good.test>"),
+        (
+            "a key that can't be looked up",
+            good().sign_with(HEADER, body, "broken", ""),
+            "451 4.4.3 <ann@good.test>",
+        ),
     ];
     for (what, message, expected) in &rows {
         for reply in [
