@@ -78,9 +78,9 @@ async fn decisions_and_audits_are_as_the_document_says() {
     let mut shown = Vec::new();
     for query in [
         "client=127.0.0.10&mail_from=a@good.test&from=a@good.test",
-        "client=127.0.0.99&mail_from=a@good.test&from=a@good.test",
-        "client=127.0.0.99&mail_from=a@bank.test&from=a@bank.test&reply_to=a@bank.test",
-        "client=127.0.0.99&mail_from=a@nomx.test&from=a@nomx.test",
+        "client=127.9.0.2&mail_from=a@good.test&from=a@good.test",
+        "client=127.9.0.2&mail_from=a@bank.test&from=a@bank.test&reply_to=a@bank.test",
+        "client=127.9.0.2&mail_from=a@nomx.test&from=a@nomx.test",
         "client=127.0.0.22&mail_from=a@broken.test&from=a@broken.test",
     ] {
         let answer = site.json(&format!("/api/v1/check?{query}")).await;
