@@ -84,6 +84,17 @@
 //!   `mail_from` stays without a result.
 //! - DKIM decides before the final dot, not before the body: the relay has the octets by then, never the dot. The trace
 //!   fields before the message say that the result was open; to hold the body back would break the bound on memory.
+//! - DMARC is asked last, by what costs least: rungs that need no owner, then the record, then SPF of an aligned envelope, and
+//!   the body only where a signature could still count. A domain that asks for nothing costs no SPF and no hash, so there is no
+//!   `dmarc=` result for it.
+//! - Every finding has its own action, since what follows from a failure may be another for each domain: by
+//!   `policy.senders`, and by what the owner of the From: domain asks for.
+//! - SPF and signatures of the From: organisation count with the action `dmarc` whatever `matches_by` lists: rmxd is never
+//!   stricter than the owner asks. SPF of the From: domain itself does not: another customer of its provider has that too.
+//! - A top-level domain is no organisation, though its record may apply: some have had records since before the tag `psd`, and
+//!   all domains below would be aligned with each other. A failed lookup of its record counts as no record, since its broken
+//!   server would hold up the mail of all these domains.
+//! - Mail counts as indirect only if its own envelope holds: anyone can write a `List-Id:`.
 //! - Refusals are counted by kind and domain, within bounds: a flood of invented names pushes out rare ones of its own kind,
 //!   and no total.
 //! - A replay of logs judges by the gate's own code, so that it predicts what the daemon does; it doesn't look up rules that

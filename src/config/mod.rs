@@ -208,7 +208,8 @@ mod tests {
     use super::*;
     use crate::exempt::Exemptions;
     use crate::net::Endpoint;
-    use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
+    use crate::policy::operator::Policy;
+    use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
     use crate::policy::senders::Senders;
     use crate::relay::{ClientIdentity, NextHop};
     use crate::reverse_mx::PrivateAddresses;

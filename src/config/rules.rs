@@ -2,9 +2,10 @@
 
 use crate::config::raw;
 use crate::config::reader::Reader;
-use crate::config::senders::senders;
 use crate::policy::identity::Identity;
-use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rule, Rung};
+use crate::policy::operator::Policy;
+use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rule, Rung};
+use crate::policy::senders::Senders;
 
 pub(super) const ACTIONS: [(&str, Action); 6] = [
     ("off", Action::Off),
@@ -24,7 +25,7 @@ const DKIM_IS_FOR_FROM: &str = "a DKIM signature vouches for From: only; set pol
 /// Why `ptr` is no rung of its own identity.
 const PTR_IS_ITS_OWN_PROOF: &str = "every PTR name would match itself";
 
-/// Parses `[policy]`. A value that can't be parsed is recorded, and a weak one is taken instead.
+/// Parses `[policy]`, all but `policy.senders`. A value that can't be parsed is recorded, and a weak one is taken instead.
 pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
     let modes = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
     let reject_at = [("rcpt", RejectAt::Rcpt), ("mail", RejectAt::Mail)];
@@ -36,8 +37,6 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
         exists: rungs(Rule::Exists, None, &raw.exists_by, reader),
         matches: rungs(Rule::Matches, None, &raw.matches_by, reader),
     };
-    let mail_from = rules(Identity::MailFrom, &raw.mail_from, &general, reader);
-    let from = rules(Identity::From, &raw.from, &general, reader);
     Policy {
         mode: reader.choice("policy.mode", &raw.mode, &modes).unwrap_or(Mode::Monitor),
         reject_at: reader.choice("policy.reject_at", &raw.reject_at, &reject_at).unwrap_or(RejectAt::Rcpt),
@@ -48,11 +47,11 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
         dmarc_quarantine: reader
             .choice("policy.dmarc_quarantine", &raw.dmarc_quarantine, &quarantine)
             .unwrap_or(Action::Tag),
-        senders: senders(&raw.senders, &mail_from, &from, reader),
+        senders: Senders::default(),
         helo: rules(Identity::Helo, &raw.helo, &general, reader),
         ptr: rules(Identity::Ptr, &raw.ptr, &general, reader),
-        mail_from,
-        from,
+        mail_from: rules(Identity::MailFrom, &raw.mail_from, &general, reader),
+        from: rules(Identity::From, &raw.from, &general, reader),
         reply_to: rules(Identity::ReplyTo, &raw.reply_to, &general, reader),
     }
 }

@@ -6,6 +6,7 @@ use crate::config::raw;
 use crate::config::reader::Reader;
 use crate::config::rules::{ACTIONS, FROM_MATCHES_RUNGS};
 use crate::policy::identity::Identity;
+use crate::policy::operator::Policy;
 use crate::policy::rule::{Action, IdentityRules, Rule, Rung};
 use crate::policy::senders::{SenderRules, Senders};
 use crate::smtp::pattern::DomainPattern;
@@ -14,16 +15,11 @@ const IDENTITIES: [Identity; 2] = [Identity::MailFrom, Identity::From];
 const EXISTS_RUNGS: [Rung; 3] = [Rung::Mx, Rung::Address, Rung::Organization];
 
 /// Parses the entries; what one doesn't set is as the identity's own rules have it.
-pub(super) fn senders(
-    raw: &[raw::Sender],
-    mail_from: &IdentityRules,
-    from: &IdentityRules,
-    reader: &mut Reader<'_>,
-) -> Senders {
+pub(super) fn senders(raw: &[raw::Sender], policy: &Policy, reader: &mut Reader<'_>) -> Senders {
     let mut entries: Vec<SenderRules> = Vec::with_capacity(raw.len());
     for (number, raw) in (1..).zip(raw) {
         let mut entry = Entry { key: format!("{SENDERS} {number}"), raw, reader };
-        let read = entry.read(mail_from, from);
+        let read = entry.read(&policy.mail_from, &policy.from);
         entry.refuse_covered(&read, &entries);
         entries.push(read);
     }

@@ -82,14 +82,21 @@ impl Walk {
     /// The organisational domain (RFC 9989 4.10.2).
     #[must_use]
     pub fn organization(&self) -> DomainName {
-        match self.found.last() {
-            None => self.domain.clone(),
-            Some((name, record)) if record.psd == Psd::Yes && *name != self.domain => {
-                below(name, &self.domain).unwrap_or_else(|| self.domain.clone())
-            }
-            // psd=n ends the walk, so it is the last; else the last has the fewest labels.
-            Some((name, _)) => name.clone(),
+        if let Some((suffix, _)) = self.suffix() {
+            return below(suffix, &self.domain).unwrap_or_else(|| self.domain.clone());
         }
+        // psd=n ends the walk, so it is the last; else the last has the fewest labels.
+        self.found.last().map_or_else(|| self.domain.clone(), |(name, _)| name.clone())
+    }
+
+    /// The record of the public suffix domain. A top-level domain without the tag `psd` counts as one: some had records before
+    /// RFC 9989 defined the tag, and everything below them would be one organisation.
+    fn suffix(&self) -> Option<&(DomainName, DmarcRecord)> {
+        self.found.last().filter(|(name, record)| match record.psd {
+            Psd::Yes => *name != self.domain,
+            Psd::Unset => *name != self.domain && name.is_single_label(),
+            Psd::No => false,
+        })
     }
 
     /// The record that applies (RFC 9989 4.10.1): the domain's own, else that of its organisation, else that of the
@@ -97,9 +104,8 @@ impl Walk {
     #[must_use]
     pub fn applied(&self) -> Option<Applied> {
         let at = |name: &DomainName| self.found.iter().find(|(other, _)| other == name);
-        let (name, record) = at(&self.domain)
-            .or_else(|| at(&self.organization()))
-            .or_else(|| self.found.last().filter(|(_, record)| record.psd == Psd::Yes))?;
+        let organization = || at(&self.organization());
+        let (name, record) = at(&self.domain).or_else(organization).or_else(|| self.suffix())?;
         let scope = if *name == self.domain { TagScope::Own } else { TagScope::Below };
         Some(Applied { name: name.clone(), record: *record, scope })
     }
@@ -177,7 +183,7 @@ mod tests {
     fn organisations_and_records_are_those_of_the_rfc() {
         // domain, records, organisation, where the applied record stands and what it asks for
         type Row = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str);
-        let rows: [Row; 19] = [
+        let rows: [Row; 21] = [
             ("example.com", &[], "example.com", "-"),
             ("a.example.com", &[], "a.example.com", "-"),
             ("example.com", &[("example.com", "p=reject")], "example.com", "example.com reject"),
@@ -242,8 +248,15 @@ mod tests {
                 "giant.bank.example",
                 "bank.example reject",
             ),
-            // without psd the fewest labels count
-            ("a.example.com", &[("com", "p=none")], "com", "com none"),
+            // a top-level domain is no organisation, but where it says so
+            ("a.example.com", &[("com", "p=reject; sp=none")], "example.com", "com none"),
+            ("a.example.com", &[("com", "p=none; psd=n")], "com", "com none"),
+            (
+                "a.example.com",
+                &[("a.example.com", "p=reject"), ("com", "p=none")],
+                "example.com",
+                "a.example.com reject",
+            ),
             (
                 "a.example.com",
                 &[("example.com", "p=reject"), ("com", "p=none; psd=y")],

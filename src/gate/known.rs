@@ -3,7 +3,8 @@
 use crate::evidence::DnsFailure;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
-use crate::policy::rule::{InForce, Rule};
+use crate::policy::operator::InForce;
+use crate::policy::rule::Rule;
 
 /// A lookup that was not done in time.
 pub(super) fn timed_out(rules: InForce<'_>, identity: Identity, subject: &str, domain: &str) -> Vec<Finding> {

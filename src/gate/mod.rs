@@ -31,7 +31,7 @@ pub use crate::gate::client::Client;
 pub use crate::gate::dry_run::{DryMessage, DryRun, author, sender};
 pub use crate::gate::transaction::{Permit, Transaction};
 use crate::metrics::Metrics;
-use crate::policy::rule::Policy;
+use crate::policy::operator::Policy;
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
 use crate::stats::Monitor;

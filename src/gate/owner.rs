@@ -154,7 +154,7 @@ async fn ask_by(
                         set(finding, check, RuleResult::Pass(Rung::Spf), Action::Dmarc);
                         return None;
                     }
-                    SpfResult::TempError => trouble = trouble.or(Some(DnsFailure::ServerFailure)),
+                    SpfResult::TempError => trouble = trouble.or(lookups.trouble()),
                     SpfResult::Fail
                     | SpfResult::SoftFail
                     | SpfResult::Neutral

@@ -18,7 +18,8 @@ use crate::gate::lookup::{Findings, Lookup, Wanted, rules_of};
 use crate::gate::pending::Pending;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
-use crate::policy::rule::{IdentityRules, InForce};
+use crate::policy::operator::InForce;
+use crate::policy::rule::IdentityRules;
 use crate::reverse_mx::{ClientNames, FcrdnsResult};
 
 type Names = Arc<SetOnce<ClientNames>>;

@@ -23,8 +23,9 @@ use crate::gate::pending::Pending;
 use crate::policy::authentication::{SignatureCheck, SignatureResult};
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, Policy, Rule, Rung};
+use crate::policy::rule::{Action, Rule, Rung};
 use crate::smtp::address::DomainName;
 
 /// Findings that wait, before anything is looked up.
@@ -41,6 +42,8 @@ struct OpenFinding {
     domain: DomainName,
     /// What the other rungs came to.
     otherwise: RuleResult,
+    /// A failure can refuse the message.
+    refuses: bool,
     /// What the owner of the domain asks for, if the action is `dmarc`.
     asked: Option<Asked>,
 }
@@ -115,16 +118,22 @@ fn could_be_signed(
     if finding.identity != Identity::From || finding.rule != Rule::Matches {
         return None;
     }
-    let otherwise = finding.outcome;
+    let (otherwise, refuses) = (finding.outcome, finding.action.refuses());
     if let Some(known) = asked.iter().position(|asked| asked.domain.as_str() == finding.domain) {
         let asked = asked.swap_remove(known);
-        return Some(OpenFinding { at, domain: asked.domain.clone(), otherwise, asked: Some(asked) });
+        return Some(OpenFinding {
+            at,
+            domain: asked.domain.clone(),
+            otherwise,
+            refuses,
+            asked: Some(asked),
+        });
     }
     let failed = matches!(otherwise, RuleResult::Fail(Reason::NotAnExchanger) | RuleResult::TempError(_));
     let domain = DomainName::parse(&finding.domain).ok().filter(|_| failed)?;
     let rules = policy.in_force(Identity::From, &domain).rules;
     let counts = rules.matches != Action::Dmarc && rules.matches_by.contains(&Rung::Dkim);
-    counts.then_some(OpenFinding { at, domain, otherwise, asked: None })
+    counts.then_some(OpenFinding { at, domain, otherwise, refuses, asked: None })
 }
 
 impl OpenFinding {
@@ -210,7 +219,7 @@ impl Open {
     pub(super) fn start(self, gate: &Arc<Gate>, client: IpAddr, budget: Budget) -> AwaitsBody {
         let Self { findings, signatures, way } = self;
         let (gate, hasher) = (Arc::clone(gate), signatures.body_hasher());
-        let refuses = gate.policy().from.matches.refuses();
+        let refuses = findings.iter().any(|finding| finding.refuses);
         let urgency = if refuses { Urgency::Refuses } else { Urgency::Tags };
         let account = Account::new(client, budget, urgency);
         let mut signers: Vec<DomainName> = Vec::new();

@@ -18,8 +18,9 @@ use crate::gate::owner::{self, Asked};
 use crate::message::header::{Author, Field, Header};
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::InForce;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{InForce, Rule};
+use crate::policy::rule::Rule;
 
 /// What the lookup of both fields needs to know.
 pub(super) struct Visible {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use compact_str::CompactString;
 
 use crate::policy::finding::{Finding, RuleResult};
+use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, Mode, OnDnsError, Policy};
+use crate::policy::rule::{Action, Mode, OnDnsError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {

@@ -8,6 +8,7 @@ pub mod client;
 pub mod decide;
 pub mod finding;
 pub mod identity;
+pub mod operator;
 pub mod outcome;
 pub mod reason;
 pub mod rule;

@@ -5,6 +5,8 @@
 //! messages can't push all others out of the history: a larger record keeps less of each answer, and least of the answers
 //! that did not decide.
 
+mod results;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +15,6 @@ use smallvec::SmallVec;
 
 use crate::decision::{DecisionRecord, End};
 use crate::evidence::{Answer, Evidence, Records, Target};
-use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
@@ -33,8 +34,6 @@ const KEPT: [(Kept, Kept); 5] = [
 const ALL: Kept = Kept { items: 100, text: 513, evidence: 1000 }; // one octet more than is ever shown, so that a cut text shows as cut
 /// Octets of each text of the client that a record keeps if it would be too large otherwise.
 const MAX_CLIENT_TEXT: usize = 512;
-/// Signatures of one finding; as many as are verified.
-const MAX_SIGNATURES: usize = 10;
 /// Strings and answers that can be referred to again.
 const WINDOW: usize = 48;
 
@@ -186,41 +185,6 @@ impl<'r> Encoder<'_, 'r> {
                     self.byte(tag::SOMETHING);
                     self.authentication(results);
                 }
-            }
-        }
-    }
-
-    fn authentication(&mut self, results: &'r Authentication) {
-        match &results.spf {
-            None => self.byte(tag::NOTHING),
-            Some(SpfCheck { result, identity, domain }) => {
-                self.tagged(tag::SOMETHING, *result);
-                self.coded(*identity);
-                self.text(domain);
-            }
-        }
-        let kept = results.dkim.get(..MAX_SIGNATURES).unwrap_or(&results.dkim);
-        self.count(kept.len());
-        for SignatureCheck { result, domain, selector, aligned } in kept {
-            self.coded(*result);
-            self.text(domain);
-            self.text(selector);
-            self.byte(u8::from(*aligned));
-        }
-        let Some(check) = &results.dmarc else { return self.byte(tag::NOTHING) };
-        let DmarcCheck { result, request, testing, record_at, organization, indirect } = check;
-        self.byte(tag::SOMETHING);
-        self.optional(*result);
-        self.optional(*request);
-        self.byte(u8::from(*testing));
-        self.text(record_at);
-        self.text(organization);
-        match indirect {
-            None => self.byte(tag::NOTHING),
-            Some(Indirect { sign, envelope, rung }) => {
-                self.tagged(tag::SOMETHING, *sign);
-                self.text(envelope);
-                self.coded(*rung);
             }
         }
     }
