@@ -16,6 +16,7 @@
 //! | [`dns`] | questions over our sockets, cache, budgets, quotas of clients, health of the servers |
 //! | [`spf`] | SPF (RFC 7208) over our DNS |
 //! | [`dkim`] | DKIM signatures (RFC 6376), verified while the message streams |
+//! | [`dmarc`] | what the owner of a From: domain asks for (RFC 9989): the record, the tree walk |
 //! | [`reverse_mx`] | from a domain to its mail exchangers: does it exist, does the client match |
 //! | [`decision`] | one decision as a record: its id, its evidence, its text and JSON |
 //! | [`store`] | what outlives a connection: the greylist and the history |
@@ -85,6 +86,17 @@
 //!   `mail_from` stays without a result.
 //! - DKIM decides before the final dot, not before the body: the relay has the octets by then, never the dot. The trace
 //!   fields before the message say that the result was open; to hold the body back would break the bound on memory.
+//! - DMARC is asked last, by what costs least: rungs that need no owner, then the record, then SPF of an aligned envelope, and
+//!   the body only where a signature could still count. A domain that asks for nothing costs no SPF and no hash, so there is no
+//!   `dmarc=` result for it.
+//! - Every finding has its own action, since what follows from a failure may be another for each domain: by
+//!   `policy.senders`, and by what the owner of the From: domain asks for.
+//! - SPF and signatures of the From: organisation count with the action `dmarc` whatever `matches_by` lists: rmxd is never
+//!   stricter than the owner asks. SPF of the From: domain itself does not: another customer of its provider has that too.
+//! - A top-level domain is no organisation, though its record may apply: some have had records since before the tag `psd`, and
+//!   all domains below would be aligned with each other. A failed lookup of its record counts as no record, since its broken
+//!   server would hold up the mail of all these domains.
+//! - Mail counts as indirect only if its own envelope holds: anyone can write a `List-Id:`.
 //! - Refusals are counted by kind and domain, within bounds: a flood of invented names pushes out rare ones of its own kind,
 //!   and no total.
 //! - A replay of logs judges by the gate's own code, so that it predicts what the daemon does; it doesn't look up rules that
@@ -137,6 +149,8 @@ pub mod dns;
 pub mod spf;
 
 pub mod dkim;
+
+pub mod dmarc;
 
 pub mod reverse_mx;
 

@@ -215,8 +215,13 @@ impl Inquiry<'_> {
             matches_by: vec![if rule == Rule::Matches { rung } else { Rung::Mx }],
         };
         let text = self.question.sender.to_string();
-        let subject =
-            Subject { identity: Identity::MailFrom, text: &text, domain: &self.question.domain, helo };
+        let subject = Subject {
+            identity: Identity::MailFrom,
+            text: &text,
+            domain: &self.question.domain,
+            helo,
+            envelope: None,
+        };
         let findings = self.auditor.reverse_mx.inspect(&subject, &rules, &account(address)).await;
         findings.first().map(|finding| Climbed { rule, rung, outcome: finding.outcome })
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::config::{DRAIN, Entry, Value};
+use crate::config::{DRAIN, Entry, Row, Value};
 use crate::console::{ConfigSource, Exit, print};
 use crate::tls;
 
@@ -85,20 +85,33 @@ fn without_password(url: &str) -> String {
 
 /// A file that can be loaded again, with each origin in a comment.
 fn as_toml(entries: &[Entry]) -> String {
-    let lines: Vec<(&str, String, String)> = entries
-        .iter()
-        .map(|entry| {
-            let (table, name) = entry.key.rsplit_once('.').unwrap_or(("", &entry.key));
-            (table, format!("{name} = {}", toml_value(&entry.value)), entry.origin.source())
-        })
-        .collect();
+    let mut lines: Vec<(String, String, String)> = Vec::new();
+    for Entry { key, value, origin } in entries {
+        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let origin = origin.source();
+        let line = |name: &str, value| format!("{name} = {}", toml_value(value));
+        match value {
+            Value::Tables(rows) => {
+                for (nth, row) in rows.iter().enumerate() {
+                    let header = format!("[[{key}]]{}", " ".repeat(nth)); // blanks tell two of them apart
+                    let row =
+                        row.iter().map(|(name, value)| (header.clone(), line(name, value), origin.clone()));
+                    lines.extend(row);
+                }
+            }
+            Value::Text(_) | Value::Number(_) | Value::List(_) => {
+                let header = if table.is_empty() { String::new() } else { format!("[{table}]") };
+                lines.push((header, line(name, value), origin));
+            }
+        }
+    }
     let width = lines.iter().map(|(_, line, _)| line.chars().count()).max().unwrap_or(0);
     let mut out = String::new();
     let mut open = "";
-    for (table, line, origin) in &lines {
-        if *table != open {
-            out.push_str(&format!("\n[{table}]\n"));
-            open = table;
+    for (header, line, origin) in &lines {
+        if *header != open {
+            out.push_str(&format!("\n{}\n", header.trim_end()));
+            open = header;
         }
         let origin = crate::smtp::escape::OneLine(origin);
         out.push_str(&format!("{line:width$}  # {origin}\n"));
@@ -111,20 +124,34 @@ pub(super) fn toml_value(value: &Value) -> String {
         Value::Text(text) => toml::Value::from(text.as_str()),
         Value::Number(number) => toml::Value::from(*number),
         Value::List(items) => toml::Value::from(items.clone()),
+        Value::Tables(rows) => {
+            let inline = |(name, value): &(String, Value)| format!("{name} = {}", toml_value(value));
+            let row = |row: &Row| format!("{{ {} }}", row.iter().map(inline).collect::<Vec<_>>().join(", "));
+            return format!("[{}]", rows.iter().map(row).collect::<Vec<_>>().join(", "));
+        }
     }
     .to_string()
 }
 
 fn as_json(entries: &[Entry]) -> String {
     let rows = entries.iter().map(|Entry { key, value, origin }| {
-        let value = match value {
-            Value::Text(text) => serde_json::json!(text),
-            Value::Number(number) => serde_json::json!(number),
-            Value::List(items) => serde_json::json!(items),
-        };
-        serde_json::json!({ "key": key, "value": value, "origin": origin.source() })
+        serde_json::json!({ "key": key, "value": json_value(value), "origin": origin.source() })
     });
     format!("{:#}\n", serde_json::Value::Array(rows.collect()))
+}
+
+fn json_value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Text(text) => serde_json::json!(text),
+        Value::Number(number) => serde_json::json!(number),
+        Value::List(items) => serde_json::json!(items),
+        Value::Tables(rows) => {
+            let row = |row: &Row| -> serde_json::Map<String, serde_json::Value> {
+                row.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
+            };
+            rows.iter().map(row).collect()
+        }
+    }
 }
 
 #[cfg(test)]

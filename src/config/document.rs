@@ -12,6 +12,8 @@ pub(super) struct Leaf {
     pub(super) value: Result<Value, &'static str>,
     /// Line and column of the key, from 1.
     pub(super) position: (usize, usize),
+    /// For each of several tables of this name its own leaves.
+    pub(super) rows: Option<Vec<Vec<Leaf>>>,
 }
 
 #[derive(Debug)]
@@ -50,10 +52,32 @@ fn collect(
         match value.get_ref() {
             DeValue::Table(inner) if enter(&key) => collect(text, inner, &key, enter, found),
             other => {
-                found.push(Leaf { key, value: read(other), position: position(text, name.span().start) });
+                let rows = rows(text, other);
+                found.push(Leaf {
+                    key,
+                    value: read(other),
+                    position: position(text, name.span().start),
+                    rows,
+                });
             }
         }
     }
+}
+
+/// The leaves of each table in an array of tables.
+fn rows(text: &str, value: &DeValue<'_>) -> Option<Vec<Vec<Leaf>>> {
+    let DeValue::Array(items) = value else { return None };
+    let table = |item: &DeValue<'_>| match item {
+        DeValue::Table(table) => {
+            let mut leaves = Vec::new();
+            collect(text, table, "", &|_| false, &mut leaves);
+            leaves.sort_by_key(|leaf| leaf.position);
+            Some(leaves)
+        }
+        _ => None,
+    };
+    let tables: Option<Vec<_>> = items.iter().map(|item| table(item.get_ref())).collect();
+    tables.filter(|tables| !tables.is_empty())
 }
 
 fn read(value: &DeValue<'_>) -> Result<Value, &'static str> {

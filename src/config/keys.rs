@@ -18,6 +18,8 @@ pub(super) enum Kind {
     Quantity,
     Number,
     List,
+    /// Tables of one name, which only a file can have.
+    Tables,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Value::Text(_) => Self::Text,
             Value::Number(_) => Self::Number,
             Value::List(_) => Self::List,
+            Value::Tables(_) => Self::Tables,
         }
     }
 
@@ -37,6 +40,9 @@ impl Kind {
             Self::Quantity => "must be a string such as \"30s\" or \"50MiB\"",
             Self::Number => "must be a whole number",
             Self::List => "must be a list of strings",
+            Self::Tables => {
+                "must be tables in a configuration file, each below its own line [[policy.senders]]"
+            }
         }
     }
 
@@ -47,6 +53,7 @@ impl Kind {
             (Self::Quantity, Value::Number(number)) => Some(Value::Text(number.to_string())),
             (Self::Number, Value::Number(number)) => Some(Value::Number(number)),
             (Self::List, Value::List(items)) => Some(Value::List(items)),
+            (Self::Tables, Value::Tables(rows)) => Some(Value::Tables(rows)),
             _ => None,
         }
     }
@@ -58,9 +65,27 @@ impl Kind {
             Self::Number => text.trim().parse().ok().map(Value::Number),
             Self::List if text.trim().is_empty() => Some(Value::List(Vec::new())),
             Self::List => Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect())),
+            Self::Tables => None,
         }
     }
 }
+
+/// The key whose values are tables.
+pub(super) const SENDERS: &str = "policy.senders";
+
+/// The keys of each of its tables.
+pub(super) const SENDER_KEYS: [(&str, Kind); 6] = [
+    ("domains", Kind::List),
+    ("matches", Kind::Text),
+    ("matches_by", Kind::List),
+    ("exists", Kind::Text),
+    ("exists_by", Kind::List),
+    ("identities", Kind::List),
+];
+
+/// What the manual says of it.
+pub(super) const ABOUT_SENDERS: &str = "tables in a file, each below its own line [[policy.senders]]: rules for some \
+    sender domains. Keys: domains, matches, matches_by, exists, exists_by, identities";
 
 /// All keys, in the order of the commented default.
 #[derive(Debug)]
@@ -69,7 +94,8 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Takes the leaves of the built-in defaults. The rungs of an identity are keys even without a default.
+    /// Takes the leaves of the built-in defaults. The rungs of an identity and `policy.senders` are keys even without a
+    /// default.
     pub(super) fn new(defaults: &[Leaf]) -> Self {
         let mut keys: Vec<(String, Kind)> = defaults
             .iter()
@@ -86,6 +112,9 @@ impl Keys {
                 keys.insert(last.map_or(keys.len(), |last| last + 1), (key, Kind::List));
             }
         }
+        let direct = |key: &str| key.strip_prefix("policy.").is_some_and(|rest| !rest.contains('.'));
+        let last = keys.iter().rposition(|(known, _)| direct(known));
+        keys.insert(last.map_or(keys.len(), |last| last + 1), (SENDERS.to_owned(), Kind::Tables));
         Self { keys }
     }
 
@@ -104,6 +133,9 @@ impl Keys {
 
     /// Explains why a key can't have a value, and lists the keys that can.
     pub(super) fn explain_unknown(&self, key: &str) -> String {
+        if key.strip_prefix(SENDERS).is_some_and(|rest| rest.starts_with('.')) {
+            return format!("{SENDERS} {}", Kind::Tables.requirement());
+        }
         let names = self.below(key);
         if !names.is_empty() {
             return format!("is a table, with the keys {}", either(&names));

@@ -6,9 +6,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::document::{self, Leaf};
-use crate::config::keys::Keys;
-use crate::config::problem::{Origin, Problem};
-use crate::config::value::Value;
+use crate::config::keys::{Keys, Kind, SENDER_KEYS, SENDERS};
+use crate::config::problem::{Origin, Problem, either};
+use crate::config::value::{Row, Value};
 
 /// The start of a variable's name, as in `RMXD__POLICY__MAIL_FROM__EXISTS`.
 const PREFIX: &str = "RMXD__";
@@ -17,13 +17,15 @@ const PREFIX: &str = "RMXD__";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer {
     values: BTreeMap<String, (Value, Origin)>,
+    /// The keys within tables, as `policy.senders 1.matches`.
+    inner: BTreeMap<String, Origin>,
 }
 
 impl Layer {
     pub(super) fn defaults(leaves: Vec<Leaf>) -> Self {
         let values =
             leaves.into_iter().filter_map(|leaf| Some((leaf.key, (leaf.value.ok()?, Origin::Default))));
-        Self { values: values.collect() }
+        Self { values: values.collect(), ..Self::default() }
     }
 
     pub(super) fn file(text: &str, path: &Path, keys: &Keys, problems: &mut Vec<Problem>) -> Self {
@@ -40,7 +42,11 @@ impl Layer {
             }
         };
         let mut layer = Self::default();
-        for Leaf { key, value, position } in leaves {
+        for Leaf { key, value, position, rows } in leaves {
+            if let (Some(Kind::Tables), Some(rows)) = (keys.kind(&key), rows) {
+                layer.add_rows(&key, rows, at(position), &at, problems);
+                continue;
+            }
             let value = match keys.kind(&key) {
                 None => Err(keys.explain_unknown(&key)),
                 Some(kind) => value
@@ -83,7 +89,8 @@ impl Layer {
     }
 
     pub(super) fn origins(&self) -> impl Iterator<Item = (&str, &Origin)> {
-        self.values.iter().map(|(key, (_, origin))| (key.as_str(), origin))
+        let values = self.values.iter().map(|(key, (_, origin))| (key.as_str(), origin));
+        values.chain(self.inner.iter().map(|(key, origin)| (key.as_str(), origin)))
     }
 
     /// The value of a key.
@@ -94,6 +101,33 @@ impl Layer {
     /// Drops the value of a key.
     pub(super) fn remove(&mut self, key: &str) {
         self.values.remove(key);
+    }
+
+    /// Adds tables of one name, if their keys and kinds are known.
+    fn add_rows(
+        &mut self,
+        key: &str,
+        rows: Vec<Vec<Leaf>>,
+        origin: Origin,
+        at: &impl Fn((usize, usize)) -> Origin,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut tables = Vec::with_capacity(rows.len());
+        for (nth, row) in (1..).zip(rows) {
+            let first = row.iter().map(|leaf| leaf.position).min();
+            self.inner.insert(format!("{key} {nth}"), first.map_or_else(|| origin.clone(), at));
+            let mut table = Row::new();
+            for Leaf { key: name, value, position, .. } in row {
+                let (inner, origin) = (format!("{key} {nth}.{name}"), at(position));
+                match in_row(&name, value) {
+                    Ok(value) => table.push((name, value)),
+                    Err(what) => problems.push(Problem { origin: origin.clone(), key: inner.clone(), what }),
+                }
+                self.inner.insert(inner, origin);
+            }
+            tables.push(table);
+        }
+        self.values.insert(key.to_owned(), (Value::Tables(tables), origin));
     }
 
     fn add(
@@ -112,9 +146,33 @@ impl Layer {
     }
 }
 
+/// A value within one of several tables.
+fn in_row(name: &str, value: Result<Value, &'static str>) -> Result<Value, String> {
+    let Some((_, kind)) = SENDER_KEYS.into_iter().find(|(known, _)| *known == name) else {
+        let names = SENDER_KEYS.map(|(name, _)| name);
+        return Err(format!("no such key; [[{SENDERS}]] has {}", either(&names)));
+    };
+    let requirement = || kind.requirement().to_owned();
+    value.map_err(|_type_name| requirement()).and_then(|value| kind.convert(value).ok_or_else(requirement))
+}
+
 fn from_text(keys: &Keys, key: &str, text: &str) -> Result<Value, String> {
     let kind = keys.kind(key).ok_or_else(|| keys.explain_unknown(key))?;
     kind.parse(text).ok_or_else(|| kind.requirement().to_owned())
+}
+
+fn to_merge(value: &Value, origin: &String) -> ::config::Value {
+    match value {
+        Value::Text(text) => ::config::Value::new(Some(origin), text.as_str()),
+        Value::Number(number) => ::config::Value::new(Some(origin), *number),
+        Value::List(items) => ::config::Value::new(Some(origin), items.clone()),
+        Value::Tables(rows) => {
+            let row = |row: &Row| -> ::config::Map<String, ::config::Value> {
+                row.iter().map(|(name, value)| (name.clone(), to_merge(value, origin))).collect()
+            };
+            ::config::Value::new(Some(origin), rows.iter().map(row).collect::<Vec<_>>())
+        }
+    }
 }
 
 impl ::config::Source for Layer {
@@ -125,11 +183,7 @@ impl ::config::Source for Layer {
     fn collect(&self) -> Result<::config::Map<String, ::config::Value>, ::config::ConfigError> {
         let value = |(value, origin): &(Value, Origin)| {
             let origin = origin.to_string();
-            match value {
-                Value::Text(text) => ::config::Value::new(Some(&origin), text.as_str()),
-                Value::Number(number) => ::config::Value::new(Some(&origin), *number),
-                Value::List(items) => ::config::Value::new(Some(&origin), items.clone()),
-            }
+            to_merge(value, &origin)
         };
         Ok(self.values.iter().map(|(key, entry)| (key.clone(), value(entry))).collect())
     }

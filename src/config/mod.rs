@@ -17,6 +17,7 @@ mod reader;
 pub mod reference;
 mod resolve;
 mod rules;
+mod senders;
 mod settings;
 mod value;
 
@@ -31,7 +32,7 @@ use crate::config::reader::Reader;
 
 pub use crate::config::problem::{Origin, Problem};
 pub use crate::config::settings::Settings;
-pub use crate::config::value::Value;
+pub use crate::config::value::{Row, Value};
 
 /// The default of `serve --drain`.
 pub const DRAIN: Duration = Duration::from_secs(30);
@@ -207,7 +208,9 @@ mod tests {
     use super::*;
     use crate::exempt::Exemptions;
     use crate::net::Endpoint;
-    use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rung};
+    use crate::policy::operator::Policy;
+    use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
+    use crate::policy::senders::Senders;
     use crate::relay::{ClientIdentity, NextHop};
     use crate::reverse_mx::PrivateAddresses;
     use crate::smtp::address::DomainName;
@@ -256,12 +259,14 @@ mod tests {
                     reject_at: RejectAt::Rcpt,
                     on_dns_error: OnDnsError::Defer,
                     malformed: Action::Reject,
+                    dmarc_quarantine: Action::Tag,
+                    senders: Senders::default(),
                     helo: rules(Action::Off, Action::Off, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
                     ptr: rules(Action::Tag, Action::Off, &[Mx, Organization], &[Mx, Network, Spf]),
                     mail_from: rules(Action::Reject, Action::Tag, &[Mx, Address], &[Mx, Network, Ptr, Spf]),
                     from: rules(
                         Action::Reject,
-                        Action::Off,
+                        Action::Dmarc,
                         &[Mx, Address, Organization],
                         &[Mx, Network, Ptr, Spf, Dkim],
                     ),

@@ -1,7 +1,7 @@
 //! The merged configuration as the operator wrote it. Names and kinds are checked, values aren't.
 //!
 //! Every key has a value, since the built-in defaults contain them all. Only the rungs of an identity may be missing;
-//! the identity then has those of `[policy]`.
+//! the identity then has those of `[policy]`. `policy.senders` has no default, and any of its keys may be missing.
 
 use serde::Deserialize;
 
@@ -54,15 +54,30 @@ pub(super) struct Policy {
     pub(super) reject_at: String,
     pub(super) on_dns_error: String,
     pub(super) malformed: String,
+    pub(super) dmarc_quarantine: String,
     pub(super) exists_by: Vec<String>,
     pub(super) matches_by: Vec<String>,
     pub(super) match_prefix_v4: i64,
     pub(super) match_prefix_v6: i64,
+    #[serde(default)]
+    pub(super) senders: Vec<Sender>,
     pub(super) helo: Rules,
     pub(super) ptr: Rules,
     pub(super) mail_from: Rules,
     pub(super) from: Rules,
     pub(super) reply_to: Rules,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sender {
+    #[serde(default)]
+    pub(super) domains: Vec<String>,
+    pub(super) matches: Option<String>,
+    pub(super) matches_by: Option<Vec<String>>,
+    pub(super) exists: Option<String>,
+    pub(super) exists_by: Option<Vec<String>>,
+    pub(super) identities: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -120,13 +120,14 @@ impl Paragraphs {
     }
 }
 
-/// Adds the rungs of the identities that have those of `[policy]`.
+/// Adds the rungs of the identities that have those of `[policy]`, and `policy.senders`.
 fn add_keys_without_default(reference: &mut Reference, keys: &Keys) {
     for name in keys.names() {
         let (table, _) = name.rsplit_once('.').unwrap_or(("", name));
         let Some(table) = reference.tables.iter_mut().find(|known| known.name == table) else { continue };
         if !table.keys.iter().any(|key| key.name == name) {
-            table.keys.push(Key { name: name.to_owned(), default: None, about: String::new() });
+            let about = if name == keys::SENDERS { keys::ABOUT_SENDERS } else { "" };
+            table.keys.push(Key { name: name.to_owned(), default: None, about: about.to_owned() });
         }
     }
 }

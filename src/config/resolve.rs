@@ -8,9 +8,9 @@ use crate::config::problem::Problem;
 use crate::config::raw::{self, Raw};
 use crate::config::reader::{MAX_COUNT, MAX_OCTETS, Reader};
 use crate::config::settings::Settings;
-use crate::config::{exempt, later, next_hop, rules};
+use crate::config::{exempt, later, next_hop, rules, senders};
 use crate::net::{Endpoint, Purpose};
-use crate::policy::rule::Policy;
+use crate::policy::operator::Policy;
 use crate::reverse_mx::PrivateAddresses;
 use crate::smtp::address::DomainName;
 use crate::smtp::framing::BareNewline;
@@ -42,8 +42,10 @@ pub(super) fn resolve(
     let hostname = hostname(&raw.hostname, system_name, reading);
     let domains = reading.list("relay.domains", &raw.relay.domains, pattern).unwrap_or_default();
     let relay = next_hop::relay(raw, hostname.as_ref(), reading);
+    let policy = rules::policy(&raw.policy, reading);
+    let senders = senders::senders(&raw.policy.senders, &policy, reading);
     let gate = gate::Settings {
-        policy: rules::policy(&raw.policy, reading),
+        policy: Policy { senders, ..policy },
         exempt: exempt::exemptions(&raw.exempt, reading),
         help_url: help_url(&raw.reply.help_url, reading),
     };

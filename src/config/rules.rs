@@ -3,31 +3,36 @@
 use crate::config::raw;
 use crate::config::reader::Reader;
 use crate::policy::identity::Identity;
-use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, Policy, RejectAt, Rule, Rung};
+use crate::policy::operator::Policy;
+use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rule, Rung};
+use crate::policy::senders::Senders;
 
-const ACTIONS: [(&str, Action); 5] = [
+pub(super) const ACTIONS: [(&str, Action); 6] = [
     ("off", Action::Off),
     ("tag", Action::Tag),
     ("greylist", Action::Greylist),
     ("defer", Action::Defer),
     ("reject", Action::Reject),
+    ("dmarc", Action::Dmarc),
 ];
 
 /// Rungs of `matches` for every identity but `ptr` and `from`.
 const MATCHES_RUNGS: [Rung; 4] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf];
 /// Rungs of `matches` for `from`.
-const FROM_MATCHES_RUNGS: [Rung; 5] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf, Rung::Dkim];
+pub(super) const FROM_MATCHES_RUNGS: [Rung; 5] = [Rung::Mx, Rung::Network, Rung::Ptr, Rung::Spf, Rung::Dkim];
 /// Why `dkim` is a rung of `from` only.
 const DKIM_IS_FOR_FROM: &str = "a DKIM signature vouches for From: only; set policy.from.matches_by";
 /// Why `ptr` is no rung of its own identity.
 const PTR_IS_ITS_OWN_PROOF: &str = "every PTR name would match itself";
 
-/// Parses `[policy]`. A value that can't be parsed is recorded, and a weak one is taken instead.
+/// Parses `[policy]`, all but `policy.senders`. A value that can't be parsed is recorded, and a weak one is taken instead.
 pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
     let modes = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
     let reject_at = [("rcpt", RejectAt::Rcpt), ("mail", RejectAt::Mail)];
     let on_dns_error = [("defer", OnDnsError::Defer), ("accept", OnDnsError::Accept)];
     let malformed = [("reject", Action::Reject), ("tag", Action::Tag)];
+    let quarantine = ["tag", "greylist", "defer", "reject"];
+    let quarantine: Vec<_> = ACTIONS.into_iter().filter(|(word, _)| quarantine.contains(word)).collect();
     let general = Rungs {
         exists: rungs(Rule::Exists, None, &raw.exists_by, reader),
         matches: rungs(Rule::Matches, None, &raw.matches_by, reader),
@@ -39,6 +44,10 @@ pub(super) fn policy(raw: &raw::Policy, reader: &mut Reader<'_>) -> Policy {
             .choice("policy.on_dns_error", &raw.on_dns_error, &on_dns_error)
             .unwrap_or(OnDnsError::Defer),
         malformed: reader.choice("policy.malformed", &raw.malformed, &malformed).unwrap_or(Action::Tag),
+        dmarc_quarantine: reader
+            .choice("policy.dmarc_quarantine", &raw.dmarc_quarantine, &quarantine)
+            .unwrap_or(Action::Tag),
+        senders: Senders::default(),
         helo: rules(Identity::Helo, &raw.helo, &general, reader),
         ptr: rules(Identity::Ptr, &raw.ptr, &general, reader),
         mail_from: rules(Identity::MailFrom, &raw.mail_from, &general, reader),
@@ -86,7 +95,10 @@ fn action(identity: Identity, rule: Rule, text: &str, reader: &mut Reader<'_>) -
         );
         return Action::Off;
     }
-    reader.choice(&key, text, &ACTIONS).unwrap_or(Action::Off)
+    let takes_dmarc = identity == Identity::From && rule == Rule::Matches;
+    let words: Vec<_> =
+        ACTIONS.into_iter().filter(|(_, action)| takes_dmarc || *action != Action::Dmarc).collect();
+    reader.choice(&key, text, &words).unwrap_or(Action::Off)
 }
 
 /// The rungs of one rule, for one identity or (`None`) for all.

@@ -8,8 +8,7 @@ use crate::daemon::StartError;
 use crate::dns::Dns;
 use crate::door::SmtpDoor;
 use crate::gate::{Gate, Services};
-use crate::policy::identity::Identity;
-use crate::policy::rule::{Action, Rung};
+use crate::policy::rule::{Action, IdentityRules, Rung};
 use crate::relay::Relay;
 use crate::reverse_mx::ReverseMx;
 use crate::store::greylist::Greylist;
@@ -66,11 +65,14 @@ pub(super) fn smtp_door(
 /// and the same for the organisational domain.
 fn deadline(settings: &Settings) -> Duration {
     let longest = settings.dns.timeout * 3;
-    let uses_spf = |identity| {
-        let rules = settings.gate.policy.rules(identity);
-        rules.matches != Action::Off && rules.matches_by.contains(&Rung::Spf)
+    let uses_spf = |rules: &IdentityRules| match rules.matches {
+        Action::Off => false,
+        Action::Dmarc => true,
+        Action::Tag | Action::Greylist | Action::Defer | Action::Reject => {
+            rules.matches_by.contains(&Rung::Spf)
+        }
     };
-    if Identity::ALL.into_iter().any(uses_spf) { longest.max(SPF_TIME) } else { longest }
+    if settings.gate.policy.all_rules().any(uses_spf) { longest.max(SPF_TIME) } else { longest }
 }
 
 #[cfg(test)]
@@ -80,12 +82,14 @@ mod tests {
 
     #[test]
     fn spf_has_its_time_where_a_rule_uses_it() {
-        let rows: [(&[(&str, &str)], u64); 5] = [
+        let no_owner = ("policy.from.matches", "off");
+        let rows: [(&[(&str, &str)], u64); 6] = [
             (&[], 20),
             (&[("policy.matches_by", "mx,spf")], 20),
             (&[("policy.matches_by", "mx,spf"), ("dns.timeout", "10s")], 30),
-            (&[("policy.matches_by", "mx,ptr")], 15),
-            (&[("policy.mail_from.matches", "off")], 15),
+            (&[no_owner, ("policy.matches_by", "mx,ptr")], 15),
+            (&[no_owner, ("policy.mail_from.matches", "off")], 15),
+            (&[("policy.mail_from.matches", "off")], 20),
         ];
         for (lines, seconds) in rows {
             let base = [("hostname", "gate.test"), ("relay.domains", "here.test")];

@@ -5,6 +5,7 @@
 //! gives the same reply for the same facts.
 
 mod id;
+mod notes;
 mod refusal;
 pub mod report;
 mod sequence;
@@ -21,12 +22,14 @@ use compact_str::CompactString;
 pub use crate::decision::id::Id;
 pub use crate::decision::refusal::{refusal, suffix};
 use crate::evidence::{Answer, DnsFailure, Evidence, Freshness};
+use crate::policy::authentication::{Authentication, SignatureCheck};
 use crate::policy::decide::{Cause, Verdict};
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::Policy;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, Mode, Policy, Rule, Rung};
+use crate::policy::rule::{Action, Mode, Rule, Rung};
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 
@@ -157,7 +160,11 @@ impl DecisionRecord {
         let texts = [helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
         let texts: usize = texts.map(|text| text.len()).sum();
         let evidence: usize = findings.iter().map(|finding| finding.evidence.len()).sum();
-        size_of::<Self>() + texts + findings.len() * size_of::<Finding>() + evidence * WEIGHT_OF_EVIDENCE
+        let results = findings.iter().filter_map(|finding| finding.authentication.as_ref());
+        let results: usize =
+            results.map(|it| size_of::<Authentication>() + it.dkim.len() * size_of::<SignatureCheck>()).sum();
+        let findings = findings.len() * size_of::<Finding>();
+        size_of::<Self>() + texts + findings + results + evidence * WEIGHT_OF_EVIDENCE
     }
 
     /// Whether the client was refused: the verdict isn't accept, and the mode is enforce.
@@ -198,7 +205,7 @@ impl DecisionRecord {
         for (_, finding) in all.filter(|(at, _)| self.cause.as_ref().and_then(|it| it.finding) != Some(*at)) {
             let RuleResult::Fail(reason) = finding.outcome else { continue };
             let by_malformed = reason == Reason::MalformedHeader && self.cause.is_none();
-            let action = self.actions.action(finding.identity, finding.rule);
+            let action = finding.action;
             let tag = || format!("{}.{}.{reason}", finding.identity, finding.rule);
             if (action == Action::Tag || by_malformed) && !tags.contains(&tag()) {
                 tags.push(tag());
@@ -215,7 +222,7 @@ impl DecisionRecord {
             return cause.finding_of(&self.findings);
         }
         let passed = self.findings.iter().filter(|finding| matches!(finding.outcome, RuleResult::Pass(_)));
-        let refuses = |finding: &Finding| self.actions.action(finding.identity, finding.rule).refuses();
+        let refuses = |finding: &Finding| finding.action.refuses();
         let rank = |finding: &&Finding| {
             (finding.rule == Rule::Matches && refuses(finding), finding.identity == Identity::From)
         };

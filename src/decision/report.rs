@@ -6,13 +6,16 @@ use std::time::Duration;
 use compact_str::CompactString;
 use serde_json::{Map, Value, json};
 
+use crate::decision::notes;
 use crate::decision::{DecisionRecord, Scope};
 use crate::evidence::{Answer, Evidence, Freshness, Records};
+use crate::policy::authentication::{DmarcCheck, DmarcResult, Request, SignatureCheck, SpfCheck};
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule, Rung};
+use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::escape::Escaped;
 
@@ -113,7 +116,7 @@ fn show_identity(tree: &mut Tree, record: &DecisionRecord, identity: Identity, l
         tree.open = vec![!last];
         tree.line(2, last_finding, &format!("{rule} of {subject}: {} [{action}]{mark}", result(finding)));
         tree.open = vec![!last, !last_finding];
-        tree.records(&finding.evidence);
+        tree.records(&notes::of(finding), &finding.evidence);
         tree.open = vec![];
     }
 }
@@ -133,7 +136,7 @@ fn decides(record: &DecisionRecord, at: usize) -> bool {
 fn action(record: &DecisionRecord, at: usize, finding: &Finding) -> Action {
     match &record.cause {
         Some(cause) if cause.finding == Some(at) => cause.action,
-        _ => record.actions.action(finding.identity, finding.rule),
+        _ => finding.action,
     }
 }
 
@@ -232,6 +235,7 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
 }
 
 fn finding_json(record: &DecisionRecord, at: usize, finding: &Finding) -> Value {
+    let authentication = finding.authentication.as_deref();
     let (rung, reason) = match finding.outcome {
         RuleResult::Pass(rung) => (Some(rung.name()), None),
         RuleResult::Fail(reason) => (None, Some(reason.name())),
@@ -247,7 +251,40 @@ fn finding_json(record: &DecisionRecord, at: usize, finding: &Finding) -> Value 
         "result": finding.outcome.word(),
         "rung": rung,
         "reason": reason,
+        "entry": finding.entry.as_ref().map(Entry::as_str),
+        "spf": authentication.and_then(|results| results.spf.as_ref()).map(spf_json),
+        "dkim": authentication.map(|results| &results.dkim).into_iter().flatten().map(signature_json).collect::<Vec<_>>(),
+        "dmarc": authentication.and_then(|results| results.dmarc.as_ref()).map(dmarc_json),
         "evidence": finding.evidence.iter().map(evidence_json).collect::<Vec<_>>(),
+    })
+}
+
+fn spf_json(check: &SpfCheck) -> Value {
+    json!({
+        "result": check.result.name(),
+        "identity": check.identity.name(),
+        "domain": Escaped::new(check.domain.as_str()).to_string(),
+    })
+}
+
+fn signature_json(check: &SignatureCheck) -> Value {
+    json!({
+        "result": check.result.name(),
+        "domain": check.domain.as_str(),
+        "selector": check.selector.as_str(),
+        "aligned": check.aligned,
+    })
+}
+
+fn dmarc_json(check: &DmarcCheck) -> Value {
+    let named = |text: &CompactString| (!text.is_empty()).then(|| text.to_string());
+    json!({
+        "result": check.result.map(DmarcResult::name),
+        "request": check.request.map(Request::name),
+        "testing": check.testing,
+        "record_at": named(&check.record_at),
+        "organization": named(&check.organization),
+        "indirect": check.indirect.as_ref().map(ToString::to_string),
     })
 }
 
@@ -319,8 +356,8 @@ impl Tree {
         writeln!(self.text, "{:width$}{text}", format!("{name}:"), width = self.width).ok();
     }
 
-    /// The records of one finding, each once; a record that is shown above is only referred to.
-    fn records(&mut self, evidence: &[Evidence]) {
+    /// The notes and the records of one finding, each once; a record that is shown above is only referred to.
+    fn records(&mut self, notes: &[String], evidence: &[Evidence]) {
         let mut lines: Vec<(String, String)> = Vec::new();
         for (text, known) in evidence.iter().map(record) {
             if lines.iter().all(|(other, _)| *other != text) {
@@ -330,6 +367,9 @@ impl Tree {
         let lengths = lines.iter().map(|(text, _)| text.chars().count());
         let width = lengths.filter(|length| *length <= MAX_WIDTH).max().unwrap_or_default();
         let count = lines.len();
+        for (at, note) in notes.iter().enumerate() {
+            self.line(3, count == 0 && at + 1 == notes.len(), note);
+        }
         for (at, (text, known)) in lines.into_iter().enumerate() {
             let known = if self.shown.contains(&text) { "as above" } else { &known };
             self.line(3, at + 1 == count, &format!("{text:width$}  ({known})"));

@@ -8,13 +8,16 @@ use crate::policy::finding::Absence;
 use crate::smtp::escape::is_hazard;
 
 fn finding(identity: Identity, rule: Rule, outcome: RuleResult) -> Finding {
-    let (domain, subject) = ("d.test".into(), "a@d.test".into());
-    Finding { identity, rule, domain, subject, outcome, evidence: Vec::new() }
+    Finding::new(identity, rule, "d.test", "a@d.test", outcome)
 }
 
 /// Accepted at the end of the header; helo is off, ptr only tags.
 fn accepted(findings: Vec<Finding>) -> DecisionRecord {
     use Action::{Off, Reject, Tag};
+    let actions = Actions::from_all([Off, Off, Tag, Off, Reject, Reject, Reject, Off, Tag, Off]);
+    let acted = findings
+        .into_iter()
+        .map(|finding| Finding { action: actions.action(finding.identity, finding.rule), ..finding });
     DecisionRecord {
         id: Some(Id::nth(1)),
         at: SystemTime::UNIX_EPOCH,
@@ -22,7 +25,7 @@ fn accepted(findings: Vec<Finding>) -> DecisionRecord {
         names: None,
         extent: Scope::Message,
         mode: Mode::Enforce,
-        actions: Actions::from_all([Off, Off, Tag, Off, Reject, Reject, Reject, Off, Tag, Off]),
+        actions,
         verdict: Verdict::Accept,
         cause: None,
         end: None,
@@ -34,7 +37,7 @@ fn accepted(findings: Vec<Finding>) -> DecisionRecord {
         from: CompactString::default(),
         reply_to: CompactString::default(),
         duration: Duration::ZERO,
-        findings: Arc::new(findings),
+        findings: Arc::new(acted.collect()),
     }
 }
 

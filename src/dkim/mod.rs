@@ -5,8 +5,8 @@
 //! parsers, takes lists with repeated tags and signatures without a version; and it brings its resolver along, and more
 //! of mail-parser's decoders than the reader of From: should have.
 //!
-//! `tags`, `signature`, `key`, `fields` and `body` are pure. Only signatures that are aligned with an author are looked
-//! at: their domain and the author's have the same organisational domain. Two rules are stricter than the RFC: `l=` must cover
+//! `tags`, `signature`, `key`, `fields` and `body` are pure. Only signatures are looked at whose domain can count for an author,
+//! which the caller decides: by the public suffix list ([`are_aligned`]) or by the tree walk of DMARC. Two rules are stricter than the RFC: `l=` must cover
 //! the whole body, since any relay could have added the rest, and a key in test mode doesn't count. rsa-sha1 is no signature
 //! (RFC 8301 3.1).
 
@@ -20,6 +20,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
 use futures_util::future::join_all;
 
 pub use crate::dkim::body::{BodyHasher, BodyHashes};
@@ -30,6 +31,7 @@ use crate::dns::lookups::{Lookups, trouble};
 use crate::dns::organization::organization;
 use crate::dns::{Account, Dns};
 use crate::evidence::{Answer, DnsFailure, Evidence, RecordType, Records};
+use crate::policy::authentication::SignatureResult;
 use crate::smtp::address::DomainName;
 
 const FIELD: &[u8] = b"dkim-signature";
@@ -57,6 +59,7 @@ struct CheckedSignature {
     signature: Signature,
     /// The result over the header alone.
     outcome: DkimResult,
+    has_key: bool,
     evidence: Vec<Evidence>,
 }
 
@@ -72,24 +75,22 @@ pub enum DkimResult {
 }
 
 impl Signatures {
-    /// Reads those of a header block that are aligned with one of the authors; `None` where there is none, which costs
-    /// next to nothing. `now` in seconds since 1970.
+    /// Reads those of a header block whose domain `counts`; `None` where there is none, which costs next to nothing. `now` in
+    /// seconds since 1970.
     #[must_use]
-    pub fn read(block: &[u8], authors: &[&DomainName], now: u64) -> Option<Self> {
+    pub fn read(block: &[u8], now: u64, counts: impl Fn(&DomainName) -> bool) -> Option<Self> {
         let fields = Fields::new(block);
         let read = fields.named(FIELD).filter_map(|(place, value)| {
             let signature = Signature::parse(value, now)?;
-            let aligned = authors.iter().any(|author| are_aligned(&signature.domain, author));
-            aligned.then_some((place, signature))
+            counts(&signature.domain).then_some((place, signature))
         });
         let list: Vec<_> = read.take(MOST_SIGNATURES).collect();
         (!list.is_empty()).then(|| Self { block: block.into(), list })
     }
 
-    /// Whether any is aligned with this author.
-    #[must_use]
-    pub fn any_for(&self, author: &DomainName) -> bool {
-        self.list.iter().any(|(_, signature)| are_aligned(&signature.domain, author))
+    /// The domains that sign, top first.
+    pub fn domains(&self) -> impl Iterator<Item = &DomainName> {
+        self.list.iter().map(|(_, signature)| &signature.domain)
     }
 
     /// A hasher for the canonical forms that the signatures need.
@@ -120,25 +121,26 @@ impl Signatures {
     fn verified(self, keys: Vec<(Arc<Answer>, Vec<Evidence>)>) -> Checked {
         let fields = Fields::new(&self.block);
         let verified = self.list.iter().zip(keys).map(|((place, signature), (answer, evidence))| {
+            let keys = keys_in(&answer);
             let outcome = match trouble(&evidence) {
-                _ if verifies(signature, &answer, &fields, *place) => DkimResult::Pass,
+                _ if verifies(signature, &keys, &fields, *place) => DkimResult::Pass,
                 Some(trouble) => DkimResult::TempError(trouble),
                 None => DkimResult::Fail,
             };
-            CheckedSignature { signature: signature.clone(), outcome, evidence }
+            let has_key = !keys.is_empty();
+            CheckedSignature { signature: signature.clone(), outcome, has_key, evidence }
         });
         Checked { list: verified.collect() }
     }
 }
 
 impl Checked {
-    /// The result for one author, when the body has come.
+    /// The result of the signatures whose domain `counts`, when the body has come.
     #[must_use]
-    pub fn outcome(&self, author: &DomainName, body: &BodyHashes) -> DkimResult {
-        let covering = self.aligned(author).filter(|checked| {
-            body.of(checked.signature.body_form).is_some_and(|hash| checked.signature.covers(hash))
-        });
-        covering.fold(DkimResult::Fail, |best, checked| match (best, checked.outcome) {
+    pub fn outcome(&self, body: &BodyHashes, counts: impl Fn(&DomainName) -> bool) -> DkimResult {
+        let covering = self.list.iter().filter(|checked| checked.covers(body));
+        let counting = covering.filter(|checked| counts(&checked.signature.domain));
+        counting.fold(DkimResult::Fail, |best, checked| match (best, checked.outcome) {
             (DkimResult::Pass, _) | (_, DkimResult::Pass) => DkimResult::Pass,
             (DkimResult::TempError(trouble), _) | (_, DkimResult::TempError(trouble)) => {
                 DkimResult::TempError(trouble)
@@ -147,29 +149,55 @@ impl Checked {
         })
     }
 
-    /// Every question that was asked for one author.
-    pub fn evidence(&self, author: &DomainName) -> impl Iterator<Item = &Evidence> {
-        self.aligned(author).flat_map(|checked| &checked.evidence)
+    /// Every question that was asked for the signatures whose domain `counts`.
+    pub fn evidence(&self, counts: impl Fn(&DomainName) -> bool) -> impl Iterator<Item = &Evidence> {
+        let counting = self.list.iter().filter(move |checked| counts(&checked.signature.domain));
+        counting.flat_map(|checked| &checked.evidence)
     }
 
-    fn aligned(&self, author: &DomainName) -> impl Iterator<Item = &CheckedSignature> {
-        self.list.iter().filter(|checked| are_aligned(&checked.signature.domain, author))
+    /// The result of each signature, top first: its domain, its selector.
+    pub fn results(
+        &self,
+        body: &BodyHashes,
+    ) -> impl Iterator<Item = (&DomainName, &CompactString, SignatureResult)> {
+        self.list.iter().map(|checked| {
+            let result = match checked.outcome {
+                DkimResult::Pass if checked.covers(body) => SignatureResult::Pass,
+                DkimResult::TempError(_) => SignatureResult::TempError,
+                DkimResult::Pass | DkimResult::Fail if checked.has_key => SignatureResult::Fail,
+                DkimResult::Pass | DkimResult::Fail => SignatureResult::PermError,
+            };
+            (&checked.signature.domain, &checked.signature.selector, result)
+        })
     }
 }
 
-fn verifies(signature: &Signature, answer: &Answer, fields: &Fields<'_>, place: usize) -> bool {
-    let Answer::Found(Records::Txt(texts)) = answer else {
-        return false;
-    };
-    let mut keys = texts.iter().filter_map(|text| Key::parse(text)).take(MOST_KEYS).peekable();
-    if keys.peek().is_none() {
+impl CheckedSignature {
+    /// Whether the body is the one that was signed.
+    fn covers(&self, body: &BodyHashes) -> bool {
+        body.of(self.signature.body_form).is_some_and(|hash| self.signature.covers(hash))
+    }
+}
+
+fn keys_in(answer: &Answer) -> Vec<Key> {
+    match answer {
+        Answer::Found(Records::Txt(texts)) => {
+            texts.iter().filter_map(|text| Key::parse(text)).take(MOST_KEYS).collect()
+        }
+        Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain | Answer::Unavailable(_) => Vec::new(),
+    }
+}
+
+fn verifies(signature: &Signature, keys: &[Key], fields: &Fields<'_>, place: usize) -> bool {
+    if keys.is_empty() {
         return false;
     }
     let header = fields.signed(&signature.fields, signature.header_form, place);
-    keys.any(|key| key.verifies(signature, &header))
+    keys.iter().any(|key| key.verifies(signature, &header))
 }
 
-/// Of one organisation (relaxed alignment, as in RFC 7489 3.1.1); a public suffix is aligned with itself only.
-fn are_aligned(signer: &DomainName, author: &DomainName) -> bool {
+/// Of one organisation by the public suffix list (as in RFC 7489 3.1.1); a public suffix is aligned with itself only.
+#[must_use]
+pub fn are_aligned(signer: &DomainName, author: &DomainName) -> bool {
     signer == author || organization(signer).is_some_and(|name| organization(author) == Some(name))
 }

@@ -29,6 +29,7 @@ pub(super) struct Signature {
     pub(super) body_form: Form,
     /// The domain that signs.
     pub(super) domain: DomainName,
+    pub(super) selector: CompactString,
     /// Where its key stands.
     pub(super) key_name: QuestionName,
     /// Names of the signed fields, lower case.
@@ -69,6 +70,7 @@ impl Signature {
             body_form,
             key_name: QuestionName::parse(key_name.as_bytes())?,
             fields,
+            selector: selector.as_str().into(),
             agent_in_domain: agent == domain,
             length,
             domain,

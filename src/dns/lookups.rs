@@ -128,9 +128,14 @@ impl<'a> Lookups<'a> {
         seen.map(|seen| Arc::clone(&seen.answer))
     }
 
+    /// The first DNS failure so far.
+    pub(crate) fn trouble(&self) -> Option<DnsFailure> {
+        trouble(&self.evidence)
+    }
+
     /// The result of a rule that has not passed: a failure only where no lookup failed.
     pub(crate) fn failure(&self, reason: Reason) -> RuleResult {
-        match trouble(&self.evidence) {
+        match self.trouble() {
             Some(trouble) => RuleResult::TempError(trouble),
             None => RuleResult::Fail(reason),
         }

@@ -110,7 +110,8 @@ impl Client {
             Identity::Helo => match &mut self.helo_lookup {
                 None => Findings::default(),
                 Some(lookup) => {
-                    wanted.of(lookup, || timed_out(&policy.helo, Identity::Helo, "", "").into()).await
+                    let lost = || timed_out(policy.general(Identity::Helo), Identity::Helo, "", "").into();
+                    wanted.of(lookup, lost).await
                 }
             },
             Identity::MailFrom | Identity::From | Identity::ReplyTo => Findings::default(),
@@ -127,16 +128,17 @@ impl Client {
         budget: Budget,
     ) -> Lookup {
         let gate = &self.gate;
-        let rules = gate.policy().rules(identity);
         let Some(name) = name else {
-            let invalid = RuleResult::Fail(Reason::InvalidDomain);
+            let (rules, invalid) = (gate.policy().general(identity), RuleResult::Fail(Reason::InvalidDomain));
             return Lookup::ready(for_each_rule(rules, identity, subject, text, invalid).into());
         };
+        let rules = gate.policy().in_force(identity, name).rules;
         let subject = OwnedSubject {
             identity,
             text: CompactString::new(subject),
             domain: name.clone(),
             helo: self.helo.clone(),
+            envelope: None,
         };
         let until = Instant::now() + gate.deadline;
         let named = Arc::new(Named { gate: Arc::clone(gate), subject, client: self.address, until });

@@ -5,22 +5,29 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use compact_str::{CompactString, ToCompactString};
+use tokio::time::timeout;
 
-use crate::dns::Budget;
+use crate::dns::{Account, Budget, Urgency};
+use crate::evidence::DnsFailure;
 use crate::exempt::Exemptions;
 use crate::gate::Gate;
 use crate::gate::allowance::Allowance;
 use crate::gate::client::Client;
 use crate::gate::known::{for_each_rule, timed_out};
-use crate::gate::lookup::{Findings, Lookup, Wanted};
+use crate::gate::lookup::{EnvelopeSender, Findings, Lookup, Wanted};
+use crate::gate::owner::{Asked, EnvelopeState, Way};
 use crate::gate::signed::{self, AwaitsBody};
-use crate::gate::visible::Visible;
+use crate::gate::visible::{Visible, VisibleFindings};
 use crate::message::header::{Field, Header};
+use crate::message::way::WaySigns;
 use crate::policy::decide::{Decision, decide_by, exempt};
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::{InForce, Policy};
 use crate::policy::reason::Reason;
-use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::policy::rule::{Action, IdentityRules, Rule};
+use crate::reverse_mx::Subject;
+use crate::smtp::address::{Domain, ForwardPath, ReversePath};
 use crate::store::greylist::{GreylistAnswer, Triple};
 
 /// The findings of one transaction. Dropping it ends the lookups that only it waits for.
@@ -31,6 +38,8 @@ pub(super) struct Evaluation {
     /// Nothing of the envelope can refuse.
     exempt: bool,
     sender: Lookup,
+    /// The sender as SPF sees it; `None` where that has no domain name.
+    envelope_sender: Option<Arc<EnvelopeSender>>,
     allowance: Allowance,
     envelope: Option<Decision>,
     findings: Arc<Vec<Finding>>,
@@ -59,7 +68,8 @@ impl Evaluation {
         };
         let domain = gate.services.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
         let bounce = matches!(path, ReversePath::Null);
-        Self { exempt, sender, domain, bounce, allowance, ..Self::of_nothing(client) }
+        let envelope_sender = envelope_sender(client, path).map(Arc::new);
+        Self { exempt, sender, envelope_sender, domain, bounce, allowance, ..Self::of_nothing(client) }
     }
 
     /// Nothing is looked up.
@@ -69,6 +79,7 @@ impl Evaluation {
             client: client.address(),
             exempt: client.is_exempt(),
             sender: Lookup::ready(Findings::default()),
+            envelope_sender: None,
             allowance: Allowance::new(),
             envelope: None,
             findings: Arc::default(),
@@ -132,13 +143,15 @@ impl Evaluation {
         }
         let (gate, address, helo) = (Arc::clone(&self.gate), self.client, client.helo_argument().into());
         let [from, reply_to] = self.allowance.visible();
-        let visible = Visible { gate, client: address, helo, budgets: [from.clone(), reply_to] };
-        let (envelope, visible) =
+        let envelope = self.envelope_sender.clone();
+        let visible = Visible { gate, client: address, helo, envelope, budgets: [from.clone(), reply_to] };
+        let (mut findings, VisibleFindings { findings: visible, asked }) =
             tokio::join!(self.envelope_findings(client, Wanted::All), visible.senders(header));
-        let mut findings = [envelope, visible].concat();
+        let way = self.way(&asked, &findings, block).await;
+        findings.extend(visible);
         self.nameless =
             self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
-        let open = signed::open(&self.gate, &mut findings, block);
+        let open = signed::open(self.gate.policy(), &mut findings, block, asked, way);
         (self.findings, self.whole) = (Arc::new(findings), true);
         let decision = self.greylisted(self.decision(), &self.triples);
         match open {
@@ -202,17 +215,81 @@ impl Evaluation {
         let gate = Arc::clone(&self.gate);
         let policy = gate.policy();
         let looked_at = |identity| wanted == Wanted::All || policy.rules(identity).refuses();
+        let mail_from = self.rules_of_sender(policy);
         let mut findings = Vec::new();
         for identity in [Identity::Helo, Identity::Ptr] {
             if !self.exempt && looked_at(identity) {
                 findings.extend_from_slice(&client.findings(identity, wanted).await);
             }
         }
-        if looked_at(Identity::MailFrom) {
-            let lost = || timed_out(&policy.mail_from, Identity::MailFrom, "", "").into();
+        if wanted == Wanted::All || mail_from.rules.refuses() {
+            let lost = || timed_out(mail_from, Identity::MailFrom, "", "").into();
             findings.extend_from_slice(&wanted.of(&mut self.sender, lost).await);
         }
         findings
+    }
+
+    /// The rules of `mail_from` that apply to the sender.
+    fn rules_of_sender<'p>(&self, policy: &'p Policy) -> InForce<'p> {
+        match self.envelope_sender.as_deref() {
+            Some(EnvelopeSender { identity: Identity::MailFrom, domain, .. }) => {
+                policy.in_force(Identity::MailFrom, domain)
+            }
+            Some(_) | None => policy.general(Identity::MailFrom),
+        }
+    }
+
+    /// How the message came, as far as what was asked for depends on it. `findings` are those of the envelope; where
+    /// they don't have `mail_from.matches`, since it is off or the sender exempt, it is looked up now.
+    async fn way(&self, asked: &[Asked], findings: &[Finding], block: &[u8]) -> Way {
+        let quarantine = self.gate.policy().dmarc_quarantine;
+        let mut way = Way { signs: WaySigns::default(), envelope: EnvelopeState::DoesNotHold, quarantine };
+        if !asked.iter().any(Asked::needs_way) {
+            return way;
+        }
+        way.signs = WaySigns::read(block);
+        let mut known = findings.iter().filter_map(|finding| match finding.outcome {
+            RuleResult::None(_) => None,
+            result => {
+                (finding.identity == Identity::MailFrom && finding.rule == Rule::Matches).then_some(result)
+            }
+        });
+        way.envelope = match known.next() {
+            Some(result) => result.into(),
+            None => self.envelope_state().await,
+        };
+        way
+    }
+
+    /// Whether `mail_from.matches` holds, whatever its action is.
+    async fn envelope_state(&self) -> EnvelopeState {
+        let policy = self.gate.policy();
+        let Some(sender) = self.envelope_sender.as_deref() else { return EnvelopeState::DoesNotHold };
+        let rules = IdentityRules { matches: Action::Tag, ..self.rules_of_sender(policy).rules.clone() };
+        let text = format!("{}@{}", sender.local, sender.domain);
+        let (identity, domain) = (Identity::MailFrom, &sender.domain);
+        let subject = Subject { identity, text: &text, domain, helo: "", envelope: None };
+        let account = Account::new(self.client, self.allowance.mail_from(), Urgency::Refuses);
+        let work = self.gate.reverse_mx.inspect_by(Rule::Matches, &subject, &rules, &account);
+        match timeout(self.gate.deadline, Box::pin(work)).await {
+            Ok(finding) => finding.outcome.into(),
+            Err(_elapsed) => EnvelopeState::Unknown(DnsFailure::Timeout),
+        }
+    }
+}
+
+/// MAIL FROM, or HELO for the null sender (RFC 7208 2.4).
+fn envelope_sender(client: &Client, path: &ReversePath) -> Option<EnvelopeSender> {
+    match path {
+        ReversePath::NoDomain(_) => None,
+        ReversePath::Null => {
+            let domain = Domain::parse(client.helo_argument()).ok()?.name()?.clone();
+            Some(EnvelopeSender { identity: Identity::Helo, local: CompactString::default(), domain })
+        }
+        ReversePath::Mailbox(mailbox) => {
+            let domain = mailbox.domain().name()?.clone();
+            Some(EnvelopeSender { identity: Identity::MailFrom, local: mailbox.local().into(), domain })
+        }
     }
 }
 
@@ -232,8 +309,15 @@ fn is_exempt_sender(exempt: &Exemptions, path: &ReversePath) -> bool {
 }
 
 fn sender(client: &Client, path: &ReversePath, budget: Budget) -> Lookup {
-    let rules = &client.gate.policy().mail_from;
-    if !rules.looks() {
+    let policy = client.gate.policy();
+    let rules = policy.general(Identity::MailFrom);
+    let in_force = match path {
+        ReversePath::Mailbox(mailbox) => {
+            mailbox.domain().name().map(|name| policy.in_force(Identity::MailFrom, name))
+        }
+        ReversePath::Null | ReversePath::NoDomain(_) => None,
+    };
+    if !in_force.unwrap_or(rules).rules.looks() {
         return Lookup::ready(Findings::default());
     }
     match path {

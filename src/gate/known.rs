@@ -1,35 +1,30 @@
 //! Findings that need no lookup: the same result for each rule of an identity.
 
-use compact_str::CompactString;
-
 use crate::evidence::DnsFailure;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
-use crate::policy::rule::{IdentityRules, Rule};
+use crate::policy::operator::InForce;
+use crate::policy::rule::Rule;
 
 /// A lookup that was not done in time.
-pub(super) fn timed_out(
-    rules: &IdentityRules,
-    identity: Identity,
-    subject: &str,
-    domain: &str,
-) -> Vec<Finding> {
+pub(super) fn timed_out(rules: InForce<'_>, identity: Identity, subject: &str, domain: &str) -> Vec<Finding> {
     for_each_rule(rules, identity, subject, domain, RuleResult::TempError(DnsFailure::Timeout))
 }
 
 /// The same result for each rule that is not off.
 pub(super) fn for_each_rule(
-    rules: &IdentityRules,
+    rules: InForce<'_>,
     identity: Identity,
     subject: &str,
     domain: &str,
     result: RuleResult,
 ) -> Vec<Finding> {
-    rules.active().map(|rule| finding(rule, identity, subject, domain, result)).collect()
+    rules.rules.active().map(|rule| finding(rules, rule, identity, subject, domain, result)).collect()
 }
 
 /// A result without evidence.
 pub(super) fn finding(
+    rules: InForce<'_>,
     rule: Rule,
     identity: Identity,
     subject: &str,
@@ -37,19 +32,16 @@ pub(super) fn finding(
     result: RuleResult,
 ) -> Finding {
     Finding {
-        identity,
-        rule,
-        domain: CompactString::new(domain),
-        subject: CompactString::new(subject),
-        outcome: result,
-        evidence: Vec::new(),
+        action: rules.rules.action(rule),
+        entry: rules.entry.cloned(),
+        ..Finding::new(identity, rule, domain, subject, result)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::rule::{Action, Rung};
+    use crate::policy::rule::{Action, IdentityRules, Rung};
 
     /// Without these findings a lookup that died would let everything pass.
     #[test]
@@ -65,7 +57,8 @@ mod tests {
             (rules(Action::Off, Action::Off), vec![]),
         ];
         for (rules, expected) in rows {
-            let findings = timed_out(&rules, Identity::MailFrom, "a@d.test", "d.test");
+            let findings =
+                timed_out(InForce { rules: &rules, entry: None }, Identity::MailFrom, "a@d.test", "d.test");
             let seen: Vec<_> = findings.iter().map(|finding| finding.rule).collect();
             assert_eq!(seen, expected);
             for found in findings {

@@ -16,8 +16,12 @@ use crate::gate::Gate;
 use crate::gate::known::finding;
 use crate::gate::pending::Pending;
 use crate::policy::finding::{Absence, Finding, RuleResult};
+use crate::policy::identity::Identity;
+use crate::policy::operator::InForce;
 use crate::policy::rule::{IdentityRules, Rule};
-use crate::reverse_mx::Subject;
+use crate::reverse_mx::{Envelope, Subject};
+use crate::smtp::address::DomainName;
+use crate::spf::Sender;
 
 /// The findings of one identity.
 pub(super) type Findings = Arc<[Finding]>;
@@ -122,20 +126,45 @@ pub(super) struct Named {
 /// [`Subject`], owned.
 #[derive(Debug)]
 pub(super) struct OwnedSubject {
-    pub(super) identity: crate::policy::identity::Identity,
+    pub(super) identity: Identity,
     pub(super) text: CompactString,
-    pub(super) domain: crate::smtp::address::DomainName,
+    pub(super) domain: DomainName,
     pub(super) helo: CompactString,
+    pub(super) envelope: Option<Arc<EnvelopeSender>>,
+}
+
+/// [`Envelope`], owned.
+#[derive(Debug, Clone)]
+pub(super) struct EnvelopeSender {
+    pub(super) identity: Identity,
+    /// Empty for HELO.
+    pub(super) local: CompactString,
+    pub(super) domain: DomainName,
+}
+
+impl OwnedSubject {
+    /// The sender of the envelope as SPF sees it.
+    pub(super) fn envelope(&self) -> Option<Envelope<'_>> {
+        let EnvelopeSender { identity, local, domain } = self.envelope.as_deref()?;
+        Some(Envelope { identity: *identity, sender: Sender { local, domain, helo: &self.helo } })
+    }
 }
 
 impl Named {
+    /// The rules that apply to the domain.
+    pub(super) fn in_force(&self) -> InForce<'_> {
+        self.gate.policy().in_force(self.subject.identity, &self.subject.domain)
+    }
+
     /// The findings of the rules with this urgency; always in time.
     pub(super) async fn step(&self, urgency: Urgency, budget: Budget) -> Vec<Finding> {
-        let OwnedSubject { identity, text, domain, helo } = &self.subject;
-        let rules = self.gate.policy().rules(*identity);
+        let OwnedSubject { identity, text, domain, helo, .. } = &self.subject;
+        let in_force = self.in_force();
+        let rules = in_force.rules;
         let account = Account::new(self.client, budget, urgency);
-        let subject = Subject { identity: *identity, text, domain, helo };
-        let known = |rule, outcome| finding(rule, *identity, text, domain.as_str(), outcome);
+        let envelope = self.subject.envelope();
+        let subject = Subject { identity: *identity, text, domain, helo, envelope };
+        let known = |rule, outcome| finding(in_force, rule, *identity, text, domain.as_str(), outcome);
         let exempt = self.gate.settings.exempt.domain(domain);
         let mut findings = Vec::new();
         for rule in rules_of(rules, urgency) {
@@ -145,9 +174,9 @@ impl Named {
             }
             let work = self.gate.reverse_mx.inspect_by(rule, &subject, rules, &account);
             let found = timeout_at(self.until, Box::pin(work)).await;
-            findings.push(
-                found.unwrap_or_else(|_elapsed| known(rule, RuleResult::TempError(DnsFailure::Timeout))),
-            );
+            let found =
+                found.unwrap_or_else(|_elapsed| known(rule, RuleResult::TempError(DnsFailure::Timeout)));
+            findings.push(Finding { entry: in_force.entry.cloned(), ..found });
         }
         findings
     }

@@ -18,6 +18,7 @@ use crate::gate::lookup::{Findings, Lookup, Wanted, rules_of};
 use crate::gate::pending::Pending;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::InForce;
 use crate::policy::rule::IdentityRules;
 use crate::reverse_mx::{ClientNames, FcrdnsResult};
 
@@ -112,7 +113,8 @@ async fn inspect(
     urgency: Urgency,
     until: Instant,
 ) -> Vec<Finding> {
-    let rules = &gate.policy().ptr;
+    let in_force = gate.policy().general(Identity::Ptr);
+    let rules = in_force.rules;
     let mut findings = Vec::new();
     for rule in rules_of(rules, urgency) {
         let work = async {
@@ -126,7 +128,7 @@ async fn inspect(
             match exempt {
                 Some(name) => {
                     let exempt = RuleResult::None(Absence::Exempt);
-                    finding(rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
+                    finding(in_force, rule, Identity::Ptr, name.as_str(), name.as_str(), exempt)
                 }
                 None => gate.reverse_mx.inspect_ptr(rule, names, rules, &account).await,
             }
@@ -134,7 +136,7 @@ async fn inspect(
         let found = timeout_at(until, Box::pin(work)).await;
         findings.push(found.unwrap_or_else(|_elapsed| {
             let text = name_of(names.get(), account.client());
-            finding(rule, Identity::Ptr, &text, &text, RuleResult::TempError(DnsFailure::Timeout))
+            finding(in_force, rule, Identity::Ptr, &text, &text, RuleResult::TempError(DnsFailure::Timeout))
         }));
     }
     findings
@@ -142,7 +144,7 @@ async fn inspect(
 
 fn too_late(rules: &IdentityRules, names: Option<&ClientNames>, client: IpAddr) -> Vec<Finding> {
     let text = name_of(names, client);
-    timed_out(rules, Identity::Ptr, &text, &text)
+    timed_out(InForce { rules, entry: None }, Identity::Ptr, &text, &text)
 }
 
 fn name_of(names: Option<&ClientNames>, client: IpAddr) -> CompactString {

@@ -10,6 +10,7 @@ use crate::dns::test_server::{TestServer, settings};
 use crate::evidence::DnsFailure;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
+use crate::policy::senders::Senders;
 use crate::reverse_mx::{self, ClientNames, FcrdnsResult, PrivateAddresses};
 use crate::smtp::address::{ForwardPath, ReversePath};
 
@@ -44,6 +45,8 @@ async fn gate() -> (Arc<Gate>, TestServer) {
         reject_at: RejectAt::Rcpt,
         on_dns_error: OnDnsError::Defer,
         malformed: Action::Tag,
+        dmarc_quarantine: Action::Tag,
+        senders: Senders::default(),
         helo: rules(Action::Off),
         ptr: rules(Action::Tag),
         mail_from: rules(Action::Off),

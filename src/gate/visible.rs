@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::dns::{Budget, Urgency};
+use crate::dns::{Account, Budget, Urgency};
 use crate::gate::Gate;
-use crate::gate::known::for_each_rule;
-use crate::gate::lookup::{Named, OwnedSubject, rules_of};
+use crate::gate::known::{finding, for_each_rule};
+use crate::gate::lookup::{EnvelopeSender, Named, OwnedSubject, rules_of};
+use crate::gate::owner::{self, Asked};
 use crate::message::header::{Author, Field, Header};
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
+use crate::policy::operator::InForce;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rule;
 
@@ -25,8 +27,17 @@ pub(super) struct Visible {
     pub(super) gate: Arc<Gate>,
     pub(super) client: IpAddr,
     pub(super) helo: CompactString,
+    /// The sender of the envelope, whose SPF may count for From:.
+    pub(super) envelope: Option<Arc<EnvelopeSender>>,
     /// Of From: and of Reply-To:.
     pub(super) budgets: [Budget; 2],
+}
+
+/// The findings of both fields.
+pub(super) struct VisibleFindings {
+    pub(super) findings: Vec<Finding>,
+    /// What the owners of From: domains ask for, where that is open.
+    pub(super) asked: Vec<Asked>,
 }
 
 /// Where a finding belongs: the field, the domain within it, the rule.
@@ -34,7 +45,7 @@ type Order = (usize, usize, Rule);
 
 impl Visible {
     /// The findings: field by field, domain by domain, rule by rule.
-    pub(super) async fn senders(&self, header: &Header) -> Vec<Finding> {
+    pub(super) async fn senders(&self, header: &Header) -> VisibleFindings {
         let fields = [(Identity::From, &header.from), (Identity::ReplyTo, &header.reply_to)];
         let mut findings: Vec<(Order, Finding)> = Vec::new();
         let mut names: [Vec<(usize, Named)>; 2] = [Vec::new(), Vec::new()];
@@ -43,13 +54,13 @@ impl Visible {
             let mut known = |nth, found: Vec<Finding>| {
                 findings.extend(found.into_iter().map(|finding| ((at, nth, finding.rule), finding)));
             };
-            let rules = self.gate.policy().rules(identity);
+            let rules = self.gate.policy().general(identity);
             match field {
                 Field::Absent => {
                     known(0, for_each_rule(rules, identity, "", "", RuleResult::None(Absence::NotGiven)));
                 }
                 Field::Malformed(malformed) => {
-                    known(0, vec![malformed_field(identity, &malformed.text(identity))]);
+                    known(0, vec![malformed_field(rules, identity, &malformed.text(identity))]);
                 }
                 Field::Authors(authors) => {
                     for (nth, author) in authors.iter().enumerate() {
@@ -65,13 +76,17 @@ impl Visible {
                 }
             }
         }
+        let mut asked = Vec::new();
         for urgency in Urgency::ALL {
             let steps = names.iter().zip(&self.budgets).enumerate();
             let steps = steps.flat_map(|(at, (names, budget))| self.steps(at, names, budget, urgency));
-            findings.extend(join_all(steps).await.into_iter().flatten());
+            for (found, open) in join_all(steps).await {
+                findings.extend(found);
+                asked.extend(open);
+            }
         }
         findings.sort_by_key(|(place, _)| *place);
-        findings.into_iter().map(|(_, finding)| finding).collect()
+        VisibleFindings { findings: findings.into_iter().map(|(_, finding)| finding).collect(), asked }
     }
 
     fn named(&self, identity: Identity, author: &Author, until: Instant) -> Option<Named> {
@@ -80,6 +95,7 @@ impl Visible {
             text: author.address.clone(),
             domain: author.domain.clone()?,
             helo: self.helo.clone(),
+            envelope: self.envelope.clone(),
         };
         Some(Named { gate: Arc::clone(&self.gate), subject, client: self.client, until })
     }
@@ -91,13 +107,12 @@ impl Visible {
         names: &'a [(usize, Named)],
         budget: &Budget,
         urgency: Urgency,
-    ) -> Vec<impl Future<Output = Vec<(Order, Finding)>> + use<'a>> {
-        let looked_at = names.first().is_some_and(|(_, name)| {
-            rules_of(self.gate.policy().rules(name.subject.identity), urgency).next().is_some()
-        });
-        let names = if looked_at { names } else { &[] };
+    ) -> Vec<impl Future<Output = (Vec<(Order, Finding)>, Option<Asked>)> + use<'a>> {
+        let looked_at =
+            |(_, name): &&(usize, Named)| rules_of(name.in_force().rules, urgency).next().is_some();
+        let names: Vec<_> = names.iter().filter(looked_at).collect();
         let shares = budget.shares(names.len());
-        let steps = names.iter().zip(shares);
+        let steps = names.into_iter().zip(shares);
         steps.map(|((nth, name), share)| step((at, *nth), name, urgency, share)).collect()
     }
 }
@@ -107,19 +122,30 @@ async fn step(
     name: &Named,
     urgency: Urgency,
     budget: Budget,
-) -> Vec<(Order, Finding)> {
-    let found = name.step(urgency, budget).await;
-    found.into_iter().map(|finding| ((at, nth, finding.rule), finding)).collect()
+) -> (Vec<(Order, Finding)>, Option<Asked>) {
+    let mut found = name.step(urgency, budget.clone()).await;
+    let asked = match found.iter_mut().find(|finding| owner::is_open(finding)) {
+        Some(finding) => ask_owner(name, urgency, budget, finding).await,
+        None => None,
+    };
+    (found.into_iter().map(|finding| ((at, nth, finding.rule), finding)).collect(), asked)
+}
+
+/// What the owner of the domain asks for; always in time.
+async fn ask_owner(name: &Named, urgency: Urgency, budget: Budget, finding: &mut Finding) -> Option<Asked> {
+    let account = Account::new(name.client, budget, urgency);
+    let (domain, envelope) = (&name.subject.domain, name.subject.envelope());
+    let work = owner::ask(&name.gate, finding, domain, envelope, &account);
+    match timeout_at(name.until, Box::pin(work)).await {
+        Ok(asked) => asked,
+        Err(_elapsed) => {
+            owner::too_late(finding);
+            None
+        }
+    }
 }
 
 /// Judged by `policy.malformed` whatever the rules of the identity are.
-fn malformed_field(identity: Identity, text: &str) -> Finding {
-    Finding {
-        identity,
-        rule: Rule::Exists,
-        domain: CompactString::default(),
-        subject: CompactString::new(text),
-        outcome: RuleResult::Fail(Reason::MalformedHeader),
-        evidence: Vec::new(),
-    }
+fn malformed_field(rules: InForce<'_>, identity: Identity, text: &str) -> Finding {
+    finding(rules, Rule::Exists, identity, text, "", RuleResult::Fail(Reason::MalformedHeader))
 }

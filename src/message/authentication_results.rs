@@ -1,6 +1,6 @@
 //! Our own Authentication-Results: (RFC 8601).
 //!
-//! Each finding is one entry `x-reverse-mx=RESULT (RUNG or REASON) PROPERTY=DOMAIN`. Programs drop comments, so an
+//! Beside `iprev`, `spf`, `dkim` and `dmarc` where they were evaluated, each finding is one entry `x-reverse-mx=RESULT (RUNG or REASON) PROPERTY=DOMAIN`. Programs drop comments, so an
 //! entry of the rule `matches` also has `policy.rule=matches`; an entry without it is of the rule `exists`. A `none`
 //! for lack of a domain has the value `""`. A DKIM signature has `none (dkim_pending)`: the field is sent before the
 //! body has arrived, and it isn't written twice. Domains come from the client. A domain that is no token (RFC 2045 5.1)
@@ -10,7 +10,9 @@
 use std::net::IpAddr;
 
 use crate::message::fold::Folded;
+use crate::policy::authentication::{SignatureCheck, SpfCheck};
 use crate::policy::finding::{Absence, Finding, RuleResult};
+use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Rule;
 use crate::smtp::address::DomainName;
@@ -72,12 +74,58 @@ pub fn authentication_results(
             field.word(&format!("policy.rule={}", finding.rule));
         }
     }
+    methods(&mut field, findings);
     if let Some(Iprev { result, client }) = iprev {
         field.glue(";");
         field.line(&format!("iprev={}", result.name()));
         field.word(&format!("policy.iprev={}", value(&client.to_canonical().to_string())));
     }
     field.finish()
+}
+
+/// SPF, DKIM and DMARC, as far as they were evaluated (RFC 8601 2.7.1, 2.7.2; RFC 9989 9), each result once.
+fn methods(field: &mut Folded, findings: &[Finding]) {
+    let results =
+        || findings.iter().filter_map(|finding| Some((finding, finding.authentication.as_deref()?)));
+    let mut shown: Vec<&SpfCheck> = Vec::new();
+    for check in results().filter_map(|(_, results)| results.spf.as_ref()) {
+        // RFC 8601 has a property for these two only.
+        let described = matches!(check.identity, Identity::MailFrom | Identity::Helo);
+        let known = |other: &&SpfCheck| (other.identity, &other.domain) == (check.identity, &check.domain);
+        if described && !shown.iter().any(known) {
+            field.glue(";");
+            field.line(&format!("spf={}", check.result));
+            field.word(&format!("{}={}", check.identity.property(), value(&check.domain)));
+            shown.push(check);
+        }
+    }
+    let mut shown: Vec<&SignatureCheck> = Vec::new();
+    for check in results().flat_map(|(_, results)| &results.dkim) {
+        let known = |other: &&SignatureCheck| {
+            (&other.domain, &other.selector, other.result) == (&check.domain, &check.selector, check.result)
+        };
+        if !shown.iter().any(known) {
+            field.glue(";");
+            field.line(&format!("dkim={}", check.result.name()));
+            field.word(&format!("header.d={}", value(&check.domain)));
+            field.word(&format!("header.s={}", value(&check.selector)));
+            shown.push(check);
+        }
+    }
+    for (finding, results) in results() {
+        let Some((check, result)) = results.dmarc.as_ref().and_then(|check| Some((check, check.result?)))
+        else {
+            continue;
+        };
+        field.glue(";");
+        field.line(&format!("dmarc={}", result.name()));
+        if let Some(request) = check.request {
+            let testing = if check.testing { ", test mode" } else { "" };
+            let indirect = if check.indirect.is_some() { ", indirect" } else { "" };
+            field.word(&format!("({request}{testing}{indirect})"));
+        }
+        field.word(&format!("header.from={}", value(&finding.domain)));
+    }
 }
 
 fn because(outcome: RuleResult) -> &'static str {
@@ -123,14 +171,7 @@ mod tests {
     use crate::policy::rule::Rung;
 
     fn finding(identity: Identity, rule: Rule, domain: &str, outcome: RuleResult) -> Finding {
-        Finding {
-            identity,
-            rule,
-            domain: domain.into(),
-            subject: domain.into(),
-            outcome,
-            evidence: Vec::new(),
-        }
+        Finding::new(identity, rule, domain, domain, outcome)
     }
 
     fn written(iprev: Option<Iprev>, findings: &[Finding]) -> String {
@@ -226,6 +267,120 @@ mod tests {
                  \tiprev=pass policy.iprev=127.0.0.10\r\n"
             )
         );
+    }
+
+    #[test]
+    fn spf_dkim_and_dmarc_are_written_where_they_were_evaluated() {
+        use crate::policy::authentication::{
+            Authentication, DmarcCheck, DmarcResult, Indirect, Request, SignatureResult, SpfResult, WaySign,
+        };
+        let spf = |result, identity, domain: &str| Some(SpfCheck { result, identity, domain: domain.into() });
+        let signature = |result, domain: &str, aligned| SignatureCheck {
+            result,
+            domain: domain.into(),
+            selector: "key;1".into(),
+            aligned,
+        };
+        let dmarc = |result, request, testing, indirect| DmarcCheck {
+            result,
+            request,
+            testing,
+            record_at: "d.test".into(),
+            organization: "d.test".into(),
+            indirect,
+        };
+        let with = |identity, results: Authentication| Finding {
+            authentication: Some(Box::new(results)),
+            ..finding(identity, Rule::Matches, "d.test", RuleResult::Pass(Rung::Mx))
+        };
+        let none = Authentication::default;
+        let written = |findings: &[Finding]| {
+            let text = written(None, findings).replace("\r\n\t", " ").replace("\r\n", "");
+            let own = |result: &&str| !result.trim_start().starts_with("x-reverse-mx");
+            text.split(';').skip(1).filter(own).map(|result| result.trim().to_owned()).collect::<Vec<_>>()
+        };
+        let list = Indirect { sign: WaySign::ListId, envelope: "lists.test".into(), rung: Rung::Spf };
+        let rows = [
+            (vec![with(Identity::MailFrom, none())], vec![]),
+            // once, however many findings needed it; RFC 8601 has a property for MAIL FROM and HELO only
+            (
+                vec![
+                    with(
+                        Identity::MailFrom,
+                        Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication { spf: spf(SpfResult::Pass, Identity::MailFrom, "d.test"), ..none() },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication { spf: spf(SpfResult::Fail, Identity::From, "d.test"), ..none() },
+                    ),
+                    with(
+                        Identity::Helo,
+                        Authentication { spf: spf(SpfResult::SoftFail, Identity::Helo, "h.test"), ..none() },
+                    ),
+                ],
+                vec!["spf=pass smtp.mailfrom=d.test", "spf=softfail smtp.helo=h.test"],
+            ),
+            (
+                vec![with(
+                    Identity::From,
+                    Authentication {
+                        dkim: vec![
+                            signature(SignatureResult::Pass, "d.test", true),
+                            signature(SignatureResult::Pass, "d.test", true),
+                            signature(SignatureResult::Fail, "e.test", false),
+                        ],
+                        dmarc: Some(dmarc(Some(DmarcResult::Pass), Some(Request::Reject), false, None)),
+                        spf: None,
+                    },
+                )],
+                vec![
+                    "dkim=pass header.d=d.test header.s=\"key?1\"",
+                    "dkim=fail header.d=e.test header.s=\"key?1\"",
+                    "dmarc=pass (reject) header.from=d.test",
+                ],
+            ),
+            (
+                vec![
+                    with(
+                        Identity::From,
+                        Authentication {
+                            dmarc: Some(dmarc(
+                                Some(DmarcResult::Fail),
+                                Some(Request::Reject),
+                                true,
+                                Some(list),
+                            )),
+                            ..none()
+                        },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication {
+                            dmarc: Some(dmarc(Some(DmarcResult::None), None, false, None)),
+                            ..none()
+                        },
+                    ),
+                    with(
+                        Identity::From,
+                        Authentication {
+                            dmarc: Some(dmarc(None, Some(Request::None), false, None)),
+                            ..none()
+                        },
+                    ),
+                ],
+                vec![
+                    "dmarc=fail (reject, test mode, indirect) header.from=d.test",
+                    "dmarc=none header.from=d.test",
+                ],
+            ),
+        ];
+        for (findings, expected) in rows {
+            assert_eq!(written(&findings), expected);
+        }
     }
 
     #[test]

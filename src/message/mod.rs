@@ -19,3 +19,4 @@ pub mod mailbox_line;
 pub mod malformed;
 pub mod trace;
 mod u_label;
+pub mod way;

@@ -152,14 +152,19 @@ fn safe_recipient(path: &ForwardPath) -> Option<String> {
 mod tests {
     use std::time::Duration;
 
+    use compact_str::CompactString;
     use proptest::prelude::*;
 
     use super::*;
     use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
+    use crate::policy::authentication::{
+        Authentication, DmarcCheck, DmarcResult, Indirect, Request, SpfCheck, SpfResult, WaySign,
+    };
     use crate::policy::finding::{Finding, RuleResult};
     use crate::policy::identity::Identity::{From, Helo, MailFrom, Ptr, ReplyTo};
     use crate::policy::reason::Reason;
     use crate::policy::rule::Rule::{Exists, Matches};
+    use crate::policy::rule::Rung;
 
     fn name(text: &str) -> DomainName {
         DomainName::parse(text).unwrap()
@@ -202,13 +207,31 @@ mod tests {
         let identities = [Helo, Ptr, MailFrom].into_iter().chain([From; 5]).chain([ReplyTo; 5]);
         let findings: Vec<Finding> = identities
             .flat_map(|identity| [(identity, Exists), (identity, Matches)])
-            .map(|(identity, rule)| Finding {
-                identity,
-                rule,
-                domain: "\"".repeat(2000).into(),
-                subject: "".into(),
-                outcome: RuleResult::Fail(Reason::MxUnresolvable),
-                evidence: Vec::new(),
+            .map(|(identity, rule)| {
+                let longest = "\"".repeat(2000);
+                let results = Authentication {
+                    spf: Some(SpfCheck {
+                        result: SpfResult::TempError,
+                        identity,
+                        domain: long_name.as_str().into(),
+                    }),
+                    dkim: Vec::new(), // the body is still to come
+                    dmarc: (identity == From).then(|| DmarcCheck {
+                        result: Some(DmarcResult::PermError),
+                        request: Some(Request::Quarantine),
+                        testing: true,
+                        record_at: CompactString::default(),
+                        organization: CompactString::default(),
+                        indirect: Some(Indirect {
+                            sign: WaySign::ListId,
+                            envelope: CompactString::default(),
+                            rung: Rung::Mx,
+                        }),
+                    }),
+                };
+                let authentication = (rule == Matches).then(|| Box::new(results));
+                let reason = RuleResult::Fail(Reason::MxUnresolvable);
+                Finding { authentication, ..Finding::new(identity, rule, &longest, "", reason) }
             })
             .collect();
         let iprev = Some(Iprev { result: IprevResult::TempError, client });

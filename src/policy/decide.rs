@@ -8,8 +8,9 @@ use std::time::Duration;
 use compact_str::CompactString;
 
 use crate::policy::finding::{Finding, RuleResult};
+use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, Mode, OnDnsError, Policy};
+use crate::policy::rule::{Action, Mode, OnDnsError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -134,7 +135,9 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
     let verdict = match strongest {
         None => Verdict::Accept,
         Some((Action::Reject, ..)) => Verdict::Reject,
-        Some((Action::Off | Action::Tag | Action::Greylist | Action::Defer, ..)) => Verdict::Defer,
+        Some((Action::Off | Action::Tag | Action::Greylist | Action::Defer | Action::Dmarc, ..)) => {
+            Verdict::Defer
+        }
     };
     let cause = strongest.map(|(action, reason, at, finding)| Cause {
         reason,
@@ -148,10 +151,12 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
 
 /// The action and reason of one finding; `None` if it doesn't refuse.
 fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
-    let action = policy.rules(finding.identity).action(finding.rule);
+    let action = finding.action;
     match finding.outcome {
         RuleResult::Pass(_) | RuleResult::None(_) => None,
         RuleResult::Fail(Reason::MalformedHeader) => Some((policy.malformed, Reason::MalformedHeader)),
+        // The owner was not asked, as for a name that no one can own.
+        RuleResult::Fail(_) if action == Action::Dmarc => None,
         RuleResult::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
         RuleResult::Fail(reason) => Some((action, reason)),
         RuleResult::TempError(_) => match policy.on_dns_error {
@@ -169,6 +174,7 @@ mod tests {
     use crate::policy::finding::Absence;
     use crate::policy::identity::Identity;
     use crate::policy::rule::{IdentityRules, RejectAt, Rule, Rung};
+    use crate::policy::senders::Senders;
 
     fn rules(exists: Action, matches: Action) -> IdentityRules {
         IdentityRules { exists, matches, exists_by: vec![Rung::Mx], matches_by: vec![Rung::Mx] }
@@ -180,6 +186,8 @@ mod tests {
             reject_at: RejectAt::Rcpt,
             on_dns_error: OnDnsError::Defer,
             malformed: Action::Reject,
+            dmarc_quarantine: Action::Tag,
+            senders: Senders::default(),
             helo: rules(Action::Tag, Action::Tag),
             ptr: rules(Action::Defer, Action::Off),
             mail_from: rules(Action::Reject, Action::Reject),
@@ -189,14 +197,16 @@ mod tests {
     }
 
     fn finding(identity: Identity, rule: Rule, outcome: RuleResult) -> Finding {
-        Finding {
-            identity,
-            rule,
-            domain: "d.test".into(),
-            subject: "d.test".into(),
-            outcome,
-            evidence: Vec::new(),
-        }
+        Finding::new(identity, rule, "d.test", "d.test", outcome)
+    }
+
+    /// [`super::decide`] with the policy's own actions.
+    fn decide(policy: &Policy, findings: &[Finding]) -> Decision {
+        let acted = findings.iter().map(|finding| Finding {
+            action: policy.rules(finding.identity).action(finding.rule),
+            ..finding.clone()
+        });
+        super::decide(policy, &acted.collect::<Vec<_>>())
     }
 
     #[test]
@@ -271,6 +281,36 @@ mod tests {
                 };
                 assert_eq!(decide(&policy, &found).verdict, expected, "{action:?} {on_dns_error:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_the_owner_asks_for_counts_once_it_is_known() {
+        let failed = |reason, action| Finding {
+            action,
+            ..finding(Identity::From, Rule::Matches, RuleResult::Fail(reason))
+        };
+        let trouble = |action| Finding {
+            action,
+            ..finding(Identity::From, Rule::Matches, RuleResult::TempError(DnsFailure::Timeout))
+        };
+        let (reject, quarantine) = (Reason::DmarcReject, Reason::DmarcQuarantine);
+        let rows = [
+            (failed(reject, Action::Reject), Verdict::Reject, Some(reject)),
+            (failed(quarantine, Action::Tag), Verdict::Accept, None),
+            (failed(quarantine, Action::Greylist), Verdict::Defer, Some(Reason::Greylisted)),
+            (failed(quarantine, Action::Defer), Verdict::Defer, Some(quarantine)),
+            (failed(quarantine, Action::Reject), Verdict::Reject, Some(quarantine)),
+            (failed(Reason::NotAnExchanger, Action::Tag), Verdict::Accept, None),
+            (failed(Reason::InvalidDomain, Action::Dmarc), Verdict::Accept, None),
+            (trouble(Action::Dmarc), Verdict::Defer, Some(Reason::DnsError)),
+            (trouble(Action::Reject), Verdict::Defer, Some(Reason::DnsError)),
+            (trouble(Action::Tag), Verdict::Accept, None),
+        ];
+        for (finding, verdict, reason) in rows {
+            let decision = super::decide(&policy(), std::slice::from_ref(&finding));
+            let cause = decision.cause.map(|cause| cause.reason);
+            assert_eq!((decision.verdict, cause), (verdict, reason), "{finding:?}");
         }
     }
 

@@ -3,9 +3,11 @@
 use compact_str::CompactString;
 
 use crate::evidence::{DnsFailure, Evidence};
+use crate::policy::authentication::Authentication;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Rule, Rung};
+use crate::policy::rule::{Action, Rule, Rung};
+use crate::policy::senders::Entry;
 
 /// Why a rule has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +55,36 @@ pub struct Finding {
     /// The address of the domain (`a@spoof.test`), printable; equal to `domain` if there is no address.
     pub subject: CompactString,
     pub outcome: RuleResult,
+    /// What a failure leads to: the operator's action; for [`Action::Dmarc`] what follows from the owner's request, once it
+    /// is known.
+    pub action: Action,
+    /// The entry of `policy.senders` that the rule comes from.
+    pub entry: Option<Entry>,
+    /// What SPF, DKIM and DMARC came to, where the rule needed them.
+    pub authentication: Option<Box<Authentication>>,
     /// The DNS questions of this finding with their answers, in order.
     pub evidence: Vec<Evidence>,
+}
+
+impl Finding {
+    /// A result without evidence, whose failure leads to nothing.
+    #[must_use]
+    pub fn new(identity: Identity, rule: Rule, domain: &str, subject: &str, outcome: RuleResult) -> Self {
+        Self {
+            identity,
+            rule,
+            domain: CompactString::new(domain),
+            subject: CompactString::new(subject),
+            outcome,
+            action: Action::Off,
+            entry: None,
+            authentication: None,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The results of SPF, DKIM and DMARC, to be added to.
+    pub fn authentication_mut(&mut self) -> &mut Authentication {
+        self.authentication.get_or_insert_default()
+    }
 }

@@ -1,8 +1,6 @@
-//! The operator's policy: rules, the rungs that can satisfy them, and the actions for failures.
+//! The parts of a policy: rules, the rungs that can satisfy them, and the actions for failures.
 
 use std::fmt;
-
-use crate::policy::identity::Identity;
 
 /// A condition for an identity's domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +85,8 @@ pub enum Action {
     Defer,
     /// 5xx.
     Reject,
+    /// What the owner of the domain asks for (contract 3.3); for `matches` of From: only.
+    Dmarc,
 }
 
 impl Action {
@@ -99,13 +99,14 @@ impl Action {
             Self::Greylist => "greylist",
             Self::Defer => "defer",
             Self::Reject => "reject",
+            Self::Dmarc => "dmarc",
         }
     }
 
     /// Whether a failure can refuse mail: neither `off` nor `tag`.
     #[must_use]
     pub fn refuses(self) -> bool {
-        matches!(self, Self::Greylist | Self::Defer | Self::Reject)
+        matches!(self, Self::Greylist | Self::Defer | Self::Reject | Self::Dmarc)
     }
 }
 
@@ -188,41 +189,4 @@ pub enum OnDnsError {
     Defer,
     /// As if the rule had passed.
     Accept,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// Whether refusals are carried out.
-    pub mode: Mode,
-    pub reject_at: RejectAt,
-    pub on_dns_error: OnDnsError,
-    /// The action for an ambiguous From: or Reply-To: field and for a missing From: field; [`Action::Reject`] or
-    /// [`Action::Tag`].
-    pub malformed: Action,
-    pub helo: IdentityRules,
-    pub ptr: IdentityRules,
-    pub mail_from: IdentityRules,
-    pub from: IdentityRules,
-    pub reply_to: IdentityRules,
-}
-
-impl Policy {
-    /// Whether any rule has the action [`Action::Greylist`].
-    #[must_use]
-    pub fn greylists(&self) -> bool {
-        let mut rules = Identity::ALL.into_iter().map(|identity| self.rules(identity));
-        rules.any(|rules| [rules.exists, rules.matches].contains(&Action::Greylist))
-    }
-
-    /// The rules of one identity.
-    #[must_use]
-    pub fn rules(&self, identity: Identity) -> &IdentityRules {
-        match identity {
-            Identity::Helo => &self.helo,
-            Identity::Ptr => &self.ptr,
-            Identity::MailFrom => &self.mail_from,
-            Identity::From => &self.from,
-            Identity::ReplyTo => &self.reply_to,
-        }
-    }
 }

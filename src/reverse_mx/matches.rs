@@ -11,25 +11,40 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::dns::lookups::{Lookups, Start, addresses, family};
+use crate::dns::organization::organization;
 use crate::evidence::Question;
+use crate::policy::authentication::{SpfCheck, SpfResult};
 use crate::policy::finding::RuleResult;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{IdentityRules, Rung};
-use crate::reverse_mx::Settings;
+use crate::policy::rule::{Action, IdentityRules, Rung};
 use crate::reverse_mx::exists::exchangers;
 use crate::reverse_mx::ptr::shares_organization;
+use crate::reverse_mx::{Envelope, Settings, Subject};
 use crate::smtp::address::DomainName;
-use crate::spf::{self, Sender};
+use crate::spf;
 
-/// Tries the rungs in their order.
+/// The result of a rule, with that of SPF where a rung asked for it.
+pub(super) struct Matched {
+    pub(super) outcome: RuleResult,
+    pub(super) spf: Option<SpfCheck>,
+}
+
+impl From<RuleResult> for Matched {
+    fn from(outcome: RuleResult) -> Self {
+        Self { outcome, spf: None }
+    }
+}
+
+/// Tries the rungs in their order. With the action `dmarc` SPF is not asked here: whether it is needed, and what it must be
+/// aligned with, the owner of the domain decides.
 pub(super) async fn matches(
     lookups: &mut Lookups<'_>,
     settings: &Settings,
-    sender: &Sender<'_>,
+    subject: &Subject<'_>,
     rules: &IdentityRules,
-) -> RuleResult {
-    let domain = sender.domain;
-    let mut nearness = None;
+) -> Matched {
+    let domain = subject.domain;
+    let (mut nearness, mut spf) = (None, None);
     for &rung in &rules.matches_by {
         let holds = match rung {
             Rung::Mx | Rung::Network => {
@@ -39,15 +54,34 @@ pub(super) async fn matches(
                 nearness.is_some_and(|nearness| nearness.holds(rung))
             }
             Rung::Ptr => shares_organization(lookups, domain).await,
-            Rung::Spf => spf::check_by(lookups, sender).await == spf::SpfResult::Pass,
+            Rung::Spf if rules.matches == Action::Dmarc => false,
+            Rung::Spf => passes_spf(lookups, subject, &mut spf).await,
             Rung::Dkim => false, // the gate's, where no other holds: it needs the body
             Rung::Address | Rung::Organization => false, // rungs of `exists`
         };
         if holds {
-            return RuleResult::Pass(rung);
+            return Matched { outcome: RuleResult::Pass(rung), spf };
         }
     }
-    lookups.failure(Reason::NotAnExchanger)
+    Matched { outcome: lookups.failure(Reason::NotAnExchanger), spf }
+}
+
+/// SPF for the domain; for From: first for the envelope's sender, where both have the same organisational domain.
+async fn passes_spf(lookups: &mut Lookups<'_>, subject: &Subject<'_>, spf: &mut Option<SpfCheck>) -> bool {
+    let aligned = |envelope: &Envelope<'_>| {
+        let sender = envelope.sender.domain;
+        sender == subject.domain
+            || organization(sender).is_some_and(|name| organization(subject.domain) == Some(name))
+    };
+    let own = Envelope { identity: subject.identity, sender: subject.sender() };
+    for envelope in subject.envelope.filter(aligned).into_iter().chain([own]) {
+        let result = spf::check_by(lookups, &envelope.sender).await;
+        *spf = Some(envelope.checked(result));
+        if result == SpfResult::Pass {
+            return true;
+        }
+    }
+    false
 }
 
 /// How near the domain's exchangers come to the client.

@@ -21,10 +21,12 @@ use futures_util::stream::FuturesUnordered;
 use crate::dns::lookups::{Lookups, trouble};
 use crate::dns::{Account, Dns};
 use crate::evidence::Evidence;
+use crate::policy::authentication::{Authentication, SpfCheck, SpfResult};
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{IdentityRules, Rule};
+use crate::reverse_mx::matches::Matched;
 use crate::smtp::address::DomainName;
 use crate::spf::Sender;
 
@@ -71,6 +73,23 @@ pub struct Subject<'a> {
     pub domain: &'a DomainName,
     /// What the client called itself, if it did.
     pub helo: &'a str,
+    /// For From: the sender of the envelope, whose SPF counts where it is of the same organisation.
+    pub envelope: Option<Envelope<'a>>,
+}
+
+/// The sender of the envelope as SPF sees it: MAIL FROM, or HELO for the null sender (RFC 7208 2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    pub identity: Identity,
+    pub sender: Sender<'a>,
+}
+
+impl Envelope<'_> {
+    /// SPF for it, as a result to be shown.
+    #[must_use]
+    pub fn checked(&self, result: SpfResult) -> SpfCheck {
+        SpfCheck { result, identity: self.identity, domain: self.sender.domain.as_str().into() }
+    }
 }
 
 impl<'a> Subject<'a> {
@@ -128,13 +147,25 @@ impl ReverseMx {
         account: &Account,
     ) -> Finding {
         let Subject { identity, text, domain, .. } = *subject;
-        let (outcome, evidence) = if is_infrastructure(domain) {
-            (RuleResult::Fail(Reason::InvalidDomain), Vec::new())
+        let (Matched { outcome, spf }, evidence) = if is_infrastructure(domain) {
+            (RuleResult::Fail(Reason::InvalidDomain).into(), Vec::new())
         } else {
-            self.judge(rule, &subject.sender(), rules, account).await
+            self.judge(rule, subject, rules, account).await
         };
+        let authentication =
+            spf.map(|spf| Box::new(Authentication { spf: Some(spf), ..Authentication::default() }));
         let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(text));
-        Finding { identity, rule, domain, subject, outcome, evidence }
+        Finding {
+            identity,
+            rule,
+            domain,
+            subject,
+            outcome,
+            action: rules.action(rule),
+            entry: None,
+            authentication,
+            evidence,
+        }
     }
 
     /// The names that the client's PTR records give, confirmed by their own addresses.
@@ -156,6 +187,9 @@ impl ReverseMx {
             domain: CompactString::default(),
             subject: account.client().to_compact_string(),
             outcome,
+            action: rules.action(rule),
+            entry: None,
+            authentication: None,
             evidence: names.evidence.clone(),
         };
         match &names.outcome {
@@ -174,20 +208,22 @@ impl ReverseMx {
     async fn judge(
         &self,
         rule: Rule,
-        sender: &Sender<'_>,
+        subject: &Subject<'_>,
         rules: &IdentityRules,
         account: &Account,
-    ) -> (RuleResult, Vec<Evidence>) {
-        let domain = sender.domain;
+    ) -> (Matched, Vec<Evidence>) {
+        let domain = subject.domain;
         if domain.is_single_label() || domain.is_ip_text() {
-            return (RuleResult::Fail(Reason::InvalidDomain), Vec::new());
+            return (RuleResult::Fail(Reason::InvalidDomain).into(), Vec::new());
         }
         let mut lookups = Lookups::new(&self.dns, account);
-        let outcome = match rule {
-            Rule::Exists => exists::exists(&mut lookups, &self.settings, domain, &rules.exists_by).await,
-            Rule::Matches => matches::matches(&mut lookups, &self.settings, sender, rules).await,
+        let matched = match rule {
+            Rule::Exists => {
+                exists::exists(&mut lookups, &self.settings, domain, &rules.exists_by).await.into()
+            }
+            Rule::Matches => matches::matches(&mut lookups, &self.settings, subject, rules).await,
         };
-        (outcome, lookups.into_evidence())
+        (matched, lookups.into_evidence())
     }
 
     /// The first name found to pass; without one the first name's failure, unless any lookup failed.
@@ -202,13 +238,14 @@ impl ReverseMx {
         let shares = account.shares(confirmed.len());
         let judge = async |(at, (name, account)): (usize, (_, &Account))| {
             // The names are known before the client says HELO.
-            let sender = Sender { local: "", domain: name, helo: "" };
-            (at, name, self.judge(rule, &sender, rules, account).await)
+            let subject =
+                Subject { identity: Identity::Ptr, text: "", domain: name, helo: "", envelope: None };
+            (at, name, self.judge(rule, &subject, rules, account).await)
         };
         let mut pending: FuturesUnordered<_> = confirmed.iter().zip(&shares).enumerate().map(judge).collect();
         let mut judged = Vec::new();
         let mut passed = None;
-        while let Some((at, name, (outcome, evidence))) = pending.next().await {
+        while let Some((at, name, (Matched { outcome, .. }, evidence))) = pending.next().await {
             judged.push((at, name, outcome, evidence));
             if let RuleResult::Pass(_) = outcome {
                 passed = Some((name, outcome));
@@ -226,7 +263,17 @@ impl ReverseMx {
             (None, None, _) => return None,
         };
         let domain = CompactString::new(name.as_str());
-        Some(Finding { identity: Identity::Ptr, rule, subject: domain.clone(), domain, outcome, evidence })
+        Some(Finding {
+            identity: Identity::Ptr,
+            rule,
+            subject: domain.clone(),
+            domain,
+            outcome,
+            action: rules.action(rule),
+            entry: None,
+            authentication: None,
+            evidence,
+        })
     }
 }
 

@@ -143,8 +143,8 @@ impl Bench {
     async fn inspect(&self, name: &str, rules: &IdentityRules, client: &str) -> Vec<Finding> {
         let client = client.parse().unwrap();
         let (text, domain) = (format!("u@{name}"), domain(name));
-        let subject =
-            Subject { identity: Identity::MailFrom, text: &text, domain: &domain, helo: "helo.test" };
+        let (identity, helo) = (Identity::MailFrom, "helo.test");
+        let subject = Subject { identity, text: &text, domain: &domain, helo, envelope: None };
         self.rules.inspect(&subject, rules, &account(client)).await
     }
 
@@ -395,7 +395,7 @@ async fn names_below_arpa_are_no_senders_and_are_not_asked_for_but_a_client_may_
     let (client, domain) = ("127.0.4.4".parse::<IpAddr>().unwrap(), domain("host.4.0.127.in-addr.arpa"));
     let both = rules(&[Rung::Mx, Rung::Address, Rung::Organization], &[Rung::Mx, Rung::Ptr, Rung::Spf]);
     for identity in [Identity::Helo, Identity::MailFrom, Identity::From, Identity::ReplyTo] {
-        let subject = Subject { identity, text: "u@x", domain: &domain, helo: "helo.test" };
+        let subject = Subject { identity, text: "u@x", domain: &domain, helo: "helo.test", envelope: None };
         let findings = bench.rules.inspect(&subject, &both, &account(client)).await;
         let outcomes: Vec<_> = findings.iter().map(|finding| text(finding.outcome)).collect();
         assert_eq!(outcomes, ["fail invalid_domain"; 2], "{identity:?}");

@@ -12,52 +12,13 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use crate::dns::lookups::Lookups;
 use crate::dns::{Account, Dns};
 use crate::evidence::Evidence;
 use crate::smtp::address::DomainName;
 
+pub use crate::policy::authentication::SpfResult;
 pub use crate::spf::own::{InsertionPoint, Policy, Published, published};
-
-/// The result of a check (RFC 7208 2.6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SpfResult {
-    Pass,
-    Fail,
-    SoftFail,
-    /// The policy decides neither way.
-    Neutral,
-    /// The domain has no policy.
-    None,
-    /// The policy can't be read, or takes too many lookups.
-    PermError,
-    /// A DNS lookup failed.
-    TempError,
-}
-
-impl SpfResult {
-    /// The word of RFC 7208 2.6.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::SoftFail => "softfail",
-            Self::Neutral => "neutral",
-            Self::None => "none",
-            Self::PermError => "permerror",
-            Self::TempError => "temperror",
-        }
-    }
-}
-
-impl fmt::Display for SpfResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// The sender that the client claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -461,14 +461,8 @@ mod tests {
     #[test]
     fn only_a_rung_of_the_same_domain_and_identity_confirms() {
         use crate::policy::rule::Rung;
-        let finding = |identity, rule, domain: &str, outcome| Finding {
-            identity,
-            rule,
-            domain: CompactString::new(domain),
-            subject: CompactString::default(),
-            outcome,
-            evidence: Vec::new(),
-        };
+        let finding =
+            |identity, rule, domain: &str, outcome| Finding::new(identity, rule, domain, "", outcome);
         let no_mx = finding(Identity::MailFrom, Rule::Exists, "a.test", RuleResult::Fail(Reason::NoMx));
         let (pass, fail) = (RuleResult::Pass(Rung::Spf), RuleResult::Fail(Reason::NotAnExchanger));
         let rows = [

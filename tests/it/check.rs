@@ -231,6 +231,7 @@ fn the_json_has_the_facts_of_the_tree() {
             "mail_from exists nomx.test fail - no_mx",
             "mail_from matches nomx.test fail - not_an_exchanger",
             "from exists good.test pass mx -",
+            "from matches good.test pass network -",
             "reply_to exists  none - -",
         ]
     );

@@ -283,7 +283,12 @@ async fn the_log_as_json_has_one_decision_a_transaction_with_every_field() {
 async fn a_client_that_is_no_exchanger_passes_by_its_name_or_by_spf_and_each_verdict_says_by_which() {
     let zone = Server::start("127.0.0.1:0".parse().unwrap(), Zone::sample()).await.unwrap();
     let dns = format!("dns.servers={}", zone.address());
-    let ladder = ["policy.mail_from.matches=reject", "policy.matches_by=mx,ptr,spf", "log.format=json"];
+    let ladder = [
+        "policy.mail_from.matches=reject",
+        "policy.from.matches=off",
+        "policy.matches_by=mx,ptr,spf",
+        "log.format=json",
+    ];
     let lines = [&ladder[..], &[&dns, "dns.private_addresses=accept", HERE]].concat();
     let (daemon, address) = start(&lines, &[]).await;
     let rows = [

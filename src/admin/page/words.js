@@ -2,8 +2,8 @@
 
 // In the order of the stacked plot; style.css has a colour for each.
 export const REASONS = [
-  "no_such_domain", "no_mx", "null_mx", "mx_unresolvable", "mx_unroutable", "not_an_exchanger", "no_ptr",
-  "ptr_not_confirmed", "invalid_domain", "malformed_header", "dns_error", "greylisted", "relaying_denied",
+  "no_such_domain", "no_mx", "null_mx", "mx_unresolvable", "mx_unroutable", "not_an_exchanger",
+  "dmarc_reject", "dmarc_quarantine", "no_ptr", "ptr_not_confirmed", "invalid_domain", "malformed_header", "dns_error", "greylisted", "relaying_denied",
   "relay_unreachable", "relay_lost", "relay_refused", "bad_address", "bad_parameter", "too_big", "too_many_recipients",
   "mail_loop", "bare_newline", "too_slow",
 ];

@@ -3,6 +3,7 @@
 
 use crate::decision::Scope;
 use crate::evidence::{DnsFailure, Freshness, RecordType};
+use crate::policy::authentication::{DmarcResult, Request, SignatureResult, SpfResult, WaySign};
 use crate::policy::decide::Verdict;
 use crate::policy::finding::Absence;
 use crate::policy::identity::Identity;
@@ -47,7 +48,8 @@ impl Coded for Rule {
 }
 
 impl Coded for Action {
-    const TABLE: &'static [Self] = &[Self::Off, Self::Tag, Self::Greylist, Self::Defer, Self::Reject];
+    const TABLE: &'static [Self] =
+        &[Self::Off, Self::Tag, Self::Greylist, Self::Defer, Self::Reject, Self::Dmarc];
 }
 
 impl Coded for Rung {
@@ -84,7 +86,37 @@ impl Coded for Reason {
         Self::MailLoop,
         Self::RelayRefused,
         Self::TooSlow,
+        Self::DmarcReject,
+        Self::DmarcQuarantine,
     ];
+}
+
+impl Coded for SpfResult {
+    const TABLE: &'static [Self] = &[
+        Self::Pass,
+        Self::Fail,
+        Self::SoftFail,
+        Self::Neutral,
+        Self::None,
+        Self::PermError,
+        Self::TempError,
+    ];
+}
+
+impl Coded for SignatureResult {
+    const TABLE: &'static [Self] = &[Self::Pass, Self::Fail, Self::PermError, Self::TempError];
+}
+
+impl Coded for DmarcResult {
+    const TABLE: &'static [Self] = &[Self::Pass, Self::Fail, Self::None, Self::TempError, Self::PermError];
+}
+
+impl Coded for Request {
+    const TABLE: &'static [Self] = &[Self::None, Self::Quarantine, Self::Reject];
+}
+
+impl Coded for WaySign {
+    const TABLE: &'static [Self] = &[Self::ListId, Self::ListPost, Self::Arc, Self::BrokenSignature];
 }
 
 impl Coded for Outcome {
@@ -138,10 +170,15 @@ mod tests {
         each!(Outcome: Delivered, Refused, RelayRefused, RelayFailed, NotCompleted);
         each!(Identity: Helo, Ptr, MailFrom, From, ReplyTo);
         each!(Rule: Exists, Matches);
-        each!(Action: Off, Tag, Greylist, Defer, Reject);
+        each!(Action: Off, Tag, Greylist, Defer, Reject, Dmarc);
         each!(Rung: Mx, Address, Organization, Network, Ptr, Spf, Dkim);
         each!(Absence: NotGiven, Exempt, AwaitsBody);
-        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BareNewline, BadAddress, BadParameter, TooBig, TooManyRecipients, MailLoop, RelayRefused, TooSlow);
+        each!(Reason: NoSuchDomain, NoMx, MxUnresolvable, MxUnroutable, NullMx, NotAnExchanger, NoPtr, PtrNotConfirmed, InvalidDomain, MalformedHeader, DnsError, Greylisted, RelayingDenied, RelayUnreachable, RelayLost, BareNewline, BadAddress, BadParameter, TooBig, TooManyRecipients, MailLoop, RelayRefused, TooSlow, DmarcReject, DmarcQuarantine);
+        each!(SpfResult: Pass, Fail, SoftFail, Neutral, None, PermError, TempError);
+        each!(SignatureResult: Pass, Fail, PermError, TempError);
+        each!(DmarcResult: Pass, Fail, None, TempError, PermError);
+        each!(Request: None, Quarantine, Reject);
+        each!(WaySign: ListId, ListPost, Arc, BrokenSignature);
         each!(RecordType: Mx, A, Aaaa, Ptr, Txt, Cname);
         each!(Freshness: Fresh, Cached, Stale);
         each!(DnsFailure: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down, TooMany);

@@ -9,10 +9,12 @@ use compact_str::CompactString;
 
 use crate::decision::{Actions, DecisionRecord, End, Id};
 use crate::evidence::{Answer, Evidence, Question, QuestionName, Records, Target};
+use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
 use crate::policy::decide::Cause;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::reason::Reason;
 use crate::policy::rule::Action;
+use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 use crate::store::history::codes::Coded;
@@ -129,11 +131,18 @@ impl<'o> Decoder<'o> {
         if let Some(cause) = &mut record.cause {
             set_cause_subject(cause, &mut findings);
         }
-        record.findings = Arc::new(findings);
-        // Records of older versions end here.
+        // Records of older versions end here, or behind the outcome.
         if !self.rest.is_empty() {
             self.end(record)?;
         }
+        let has_more = !self.rest.is_empty();
+        for finding in &mut findings {
+            finding.action = record.actions.action(finding.identity, finding.rule);
+            if has_more {
+                self.more_of(finding)?;
+            }
+        }
+        record.findings = Arc::new(findings);
         Some(())
     }
 
@@ -147,14 +156,62 @@ impl<'o> Decoder<'o> {
         if self.byte()? == tag::NOTHING {
             return Some(());
         }
-        let outcome = self.coded()?;
-        let trouble = match self.byte()? {
-            tag::NOTHING => None,
-            _ => Some(self.coded()?),
-        };
+        let (outcome, trouble) = (self.coded()?, self.optional()?);
         let (relay_reply, answer) = (CompactString::new(self.text()?), CompactString::new(self.text()?));
         record.end = Some(End { outcome, trouble, relay_reply, answer });
         Some(())
+    }
+
+    /// The fields of a finding that stand behind the outcome.
+    fn more_of(&mut self, finding: &mut Finding) -> Option<()> {
+        finding.action = self.coded()?;
+        finding.entry = Some(self.text()?).filter(|name| !name.is_empty()).map(Entry::new);
+        if self.byte()? == tag::SOMETHING {
+            finding.authentication = Some(Box::new(self.authentication()?));
+        }
+        Some(())
+    }
+
+    fn authentication(&mut self) -> Option<Authentication> {
+        let spf = match self.byte()? {
+            tag::NOTHING => None,
+            _ => {
+                let (result, identity) = (self.coded()?, self.coded()?);
+                Some(SpfCheck { result, identity, domain: self.compact()? })
+            }
+        };
+        let dkim = self.list(|decoder| {
+            let (result, domain, selector) = (decoder.coded()?, decoder.compact()?, decoder.compact()?);
+            Some(SignatureCheck { result, domain, selector, aligned: decoder.byte()? != 0 })
+        })?;
+        let dmarc = match self.byte()? {
+            tag::NOTHING => None,
+            _ => Some(DmarcCheck {
+                result: self.optional()?,
+                request: self.optional()?,
+                testing: self.byte()? != 0,
+                record_at: self.compact()?,
+                organization: self.compact()?,
+                indirect: match self.byte()? {
+                    tag::NOTHING => None,
+                    _ => {
+                        Some(Indirect { sign: self.coded()?, envelope: self.compact()?, rung: self.coded()? })
+                    }
+                },
+            }),
+        };
+        Some(Authentication { spf, dkim, dmarc })
+    }
+
+    fn compact(&mut self) -> Option<CompactString> {
+        self.text().map(CompactString::new)
+    }
+
+    fn optional<T: Coded>(&mut self) -> Option<Option<T>> {
+        match self.byte()? {
+            tag::NOTHING => Some(None),
+            _ => self.coded().map(Some),
+        }
     }
 
     fn names(&mut self) -> Option<Option<FcrdnsResult>> {
@@ -181,7 +238,8 @@ impl<'o> Decoder<'o> {
         };
         let (domain, subject) = (CompactString::new(self.text()?), CompactString::new(self.text()?));
         let evidence = self.list(Self::evidence)?;
-        Some(Finding { identity, rule, domain, subject, outcome, evidence })
+        let (action, entry, authentication) = (Action::Off, None, None);
+        Some(Finding { identity, rule, domain, subject, outcome, action, entry, authentication, evidence })
     }
 
     fn evidence(&mut self) -> Option<Evidence> {

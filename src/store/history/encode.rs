@@ -5,6 +5,8 @@
 //! messages can't push all others out of the history: a larger record keeps less of each answer, and least of the answers
 //! that did not decide.
 
+mod results;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +16,7 @@ use smallvec::SmallVec;
 use crate::decision::{DecisionRecord, End};
 use crate::evidence::{Answer, Evidence, Records, Target};
 use crate::policy::finding::{Finding, RuleResult};
+use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::store::history::codes::Coded;
 
@@ -164,16 +167,33 @@ impl<'r> Encoder<'_, 'r> {
         self.count(record.rcpts);
         let subject = record.cause.as_ref().filter(|cause| cause.finding.is_none());
         self.client_text(subject.map(|cause| cause.subject.as_str()).unwrap_or_default());
-        let Some(End { outcome, trouble, relay_reply, answer }) = &record.end else {
-            return self.byte(tag::NOTHING);
-        };
-        self.tagged(tag::SOMETHING, *outcome);
-        match trouble {
+        match &record.end {
             None => self.byte(tag::NOTHING),
-            Some(reason) => self.tagged(tag::SOMETHING, *reason),
+            Some(End { outcome, trouble, relay_reply, answer }) => {
+                self.tagged(tag::SOMETHING, *outcome);
+                self.optional(*trouble);
+                self.client_text(relay_reply);
+                self.client_text(answer);
+            }
         }
-        self.client_text(relay_reply);
-        self.client_text(answer);
+        for finding in record.findings.iter() {
+            self.coded(finding.action);
+            self.text(finding.entry.as_ref().map(Entry::as_str).unwrap_or_default());
+            match &finding.authentication {
+                None => self.byte(tag::NOTHING),
+                Some(results) => {
+                    self.byte(tag::SOMETHING);
+                    self.authentication(results);
+                }
+            }
+        }
+    }
+
+    fn optional(&mut self, value: Option<impl Coded>) {
+        match value {
+            None => self.byte(tag::NOTHING),
+            Some(value) => self.tagged(tag::SOMETHING, value),
+        }
     }
 
     fn names(&mut self, names: Option<&'r FcrdnsResult>) {

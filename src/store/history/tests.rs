@@ -13,12 +13,17 @@ use crate::decision::{Actions, End, Scope};
 use crate::evidence::{
     Answer, DnsFailure, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target,
 };
+use crate::policy::authentication::{
+    Authentication, DmarcCheck, DmarcResult, Indirect, Request, SignatureCheck, SignatureResult, SpfCheck,
+    SpfResult, WaySign,
+};
 use crate::policy::decide::{Cause, Verdict};
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule, Rung};
+use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 
@@ -63,8 +68,9 @@ fn evidence(rtype: RecordType, domain: &str, answer: Answer) -> Evidence {
 }
 
 fn finding(identity: Identity, subject: &str, outcome: RuleResult, evidence: Vec<Evidence>) -> Finding {
-    let domain = CompactString::new(subject.rsplit('@').next().unwrap());
-    Finding { identity, rule: Rule::Exists, domain, subject: subject.into(), outcome, evidence }
+    let domain = subject.rsplit('@').next().unwrap();
+    let action = Action::Reject;
+    Finding { action, evidence, ..Finding::new(identity, Rule::Exists, domain, subject, outcome) }
 }
 
 fn cause(reason: Reason, action: Action, at: usize, subject: &str) -> Cause {
@@ -124,8 +130,37 @@ fn richest() -> DecisionRecord {
         (Identity::From, RuleResult::Pass(Rung::Dkim)),
         (Identity::ReplyTo, RuleResult::None(Absence::AwaitsBody)),
     ];
-    let findings =
+    let mut findings =
         outcomes.map(|(identity, outcome)| finding(identity, "a@rich.test", outcome, found.clone()));
+    findings[3].action = Action::Dmarc;
+    findings[3].entry = Some(Entry::new("policy.senders 1: .rich.test"));
+    findings[2].authentication = Some(Box::new(Authentication {
+        spf: Some(SpfCheck {
+            result: SpfResult::SoftFail,
+            identity: Identity::MailFrom,
+            domain: "rich.test".into(),
+        }),
+        ..Authentication::default()
+    }));
+    let signature = |result, aligned| SignatureCheck {
+        result,
+        domain: "rich.test".into(),
+        selector: "key1".into(),
+        aligned,
+    };
+    let indirect = Indirect { sign: WaySign::Arc, envelope: "lists.test".into(), rung: Rung::Spf };
+    findings[3].authentication = Some(Box::new(Authentication {
+        spf: None,
+        dkim: vec![signature(SignatureResult::Pass, true), signature(SignatureResult::PermError, false)],
+        dmarc: Some(DmarcCheck {
+            result: Some(DmarcResult::Fail),
+            request: Some(Request::Reject),
+            testing: true,
+            record_at: "rich.test".into(),
+            organization: "test".into(),
+            indirect: Some(indirect),
+        }),
+    }));
     let wait = Some(Duration::from_secs(299));
     DecisionRecord {
         client: "2001:db8::7".parse().unwrap(),
@@ -173,9 +208,16 @@ fn a_decoded_record_equals_the_encoded_one() {
         assert_eq!(parts.len(), 1);
         assert_eq!(decode::record(parts[0], |_| true), Some(Some(record.clone())));
         // A shortened record is invalid, unless it has the form of older versions.
-        let older = DecisionRecord { end: None, rcpts: 0, ..record };
+        let plain = record.findings.iter().map(|finding| Finding {
+            action: record.actions.action(finding.identity, finding.rule),
+            entry: None,
+            authentication: None,
+            ..finding.clone()
+        });
+        let without_results = DecisionRecord { findings: Arc::new(plain.collect()), ..record };
+        let without_end = DecisionRecord { end: None, rcpts: 0, ..without_results.clone() };
         let read = (0..parts[0].len()).filter_map(|end| decode::record(&parts[0][..end], |_| true));
-        assert_eq!(read.flatten().collect::<Vec<_>>(), [older]);
+        assert_eq!(read.flatten().collect::<Vec<_>>(), [without_end, without_results]);
     }
 }
 

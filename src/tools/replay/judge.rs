@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::decision::DecisionRecord;
 use crate::gate::{DryRun, Gate};
+use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Action, IdentityRules, Policy};
+use crate::policy::rule::{Action, IdentityRules};
 use crate::stats::refusals::{RefusalStats, Volume};
 use crate::tools::replay::mail::Sender;
 use crate::tools::replay::progress::Bar;

@@ -2,7 +2,7 @@
 //!
 //! Input: a line with a key record, then a message: header block, an empty line, the body.
 
-use rmxd::dkim::{BodyHashes, DkimResult, Signatures};
+use rmxd::dkim::{BodyHashes, DkimResult, Signatures, are_aligned};
 use rmxd::smtp::address::DomainName;
 
 /// Before the signatures of the corpus expire, if they do.
@@ -43,10 +43,10 @@ fn split_at<'a>(octets: &'a [u8], mark: &[u8]) -> (&'a [u8], &'a [u8]) {
 
 /// `None` where no signature is the author's.
 fn outcome(block: &[u8], body: &[u8], texts: &[Box<[u8]>], author: &DomainName) -> Option<DkimResult> {
-    let signatures = Signatures::read(block, &[author], NOW)?;
-    assert!(signatures.any_for(author));
+    let signatures = Signatures::read(block, NOW, |signer| are_aligned(signer, author))?;
+    assert!(signatures.domains().any(|signer| are_aligned(signer, author)));
     let hashes = hashes(&signatures, body);
-    Some(signatures.check_against(texts).outcome(author, &hashes))
+    Some(signatures.check_against(texts).outcome(&hashes, |signer| are_aligned(signer, author)))
 }
 
 /// For somebody else, by the signatures that were read for the author.
@@ -57,10 +57,10 @@ fn outcome_of(
     author: &DomainName,
     other: &DomainName,
 ) -> DkimResult {
-    let signatures = Signatures::read(block, &[author], NOW).unwrap();
-    assert!(!signatures.any_for(other));
+    let signatures = Signatures::read(block, NOW, |signer| are_aligned(signer, author)).unwrap();
+    assert!(!signatures.domains().any(|signer| are_aligned(signer, other)));
     let hashes = hashes(&signatures, body);
-    signatures.check_against(texts).outcome(other, &hashes)
+    signatures.check_against(texts).outcome(&hashes, |signer| are_aligned(signer, other))
 }
 
 fn hashes(signatures: &Signatures, body: &[u8]) -> BodyHashes {

@@ -151,12 +151,5 @@ fn trace(settings: u8, block: &[u8], header: &Header) -> Vec<u8> {
 }
 
 fn finding(identity: Identity, domain: &str, outcome: RuleResult) -> Finding {
-    Finding {
-        identity,
-        rule: Rule::Matches,
-        domain: domain.into(),
-        subject: domain.into(),
-        outcome,
-        evidence: Vec::new(),
-    }
+    Finding::new(identity, Rule::Matches, domain, domain, outcome)
 }

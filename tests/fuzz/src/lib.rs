@@ -8,6 +8,7 @@ pub mod address;
 pub mod command;
 pub mod delegation;
 pub mod dkim;
+pub mod dmarc;
 pub mod door;
 pub mod framing;
 pub mod from;
@@ -20,11 +21,12 @@ pub mod spf;
 mod wire;
 
 /// The targets by name, for whoever plays a corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 13] = [
+pub const TARGETS: [(&str, fn(&[u8])); 14] = [
     ("address", address::check),
     ("command", command::check),
     ("delegation", delegation::check),
     ("dkim", dkim::check),
+    ("dmarc", dmarc::check),
     ("door", door::check),
     ("framing", framing::check),
     ("from", from::check),

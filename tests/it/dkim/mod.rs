@@ -1,6 +1,7 @@
 //! The rung `dkim` through the daemon: what a signature lets in, and that nothing is delivered which the body refuses.
 
 mod opendkim;
+mod owner;
 mod signer;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,0 +1,44 @@
+//! Encodes what SPF, DKIM and DMARC came to for a finding.
+
+use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
+use crate::store::history::encode::{Encoder, tag};
+
+/// Signatures of one finding; as many as are verified.
+const MAX_SIGNATURES: usize = 10;
+
+impl<'r> Encoder<'_, 'r> {
+    pub(super) fn authentication(&mut self, results: &'r Authentication) {
+        match &results.spf {
+            None => self.byte(tag::NOTHING),
+            Some(SpfCheck { result, identity, domain }) => {
+                self.tagged(tag::SOMETHING, *result);
+                self.coded(*identity);
+                self.text(domain);
+            }
+        }
+        let kept = results.dkim.get(..MAX_SIGNATURES).unwrap_or(&results.dkim);
+        self.count(kept.len());
+        for SignatureCheck { result, domain, selector, aligned } in kept {
+            self.coded(*result);
+            self.text(domain);
+            self.text(selector);
+            self.byte(u8::from(*aligned));
+        }
+        let Some(check) = &results.dmarc else { return self.byte(tag::NOTHING) };
+        let DmarcCheck { result, request, testing, record_at, organization, indirect } = check;
+        self.byte(tag::SOMETHING);
+        self.optional(*result);
+        self.optional(*request);
+        self.byte(u8::from(*testing));
+        self.text(record_at);
+        self.text(organization);
+        match indirect {
+            None => self.byte(tag::NOTHING),
+            Some(Indirect { sign, envelope, rung }) => {
+                self.tagged(tag::SOMETHING, *sign);
+                self.text(envelope);
+                self.coded(*rung);
+            }
+        }
+    }
+}
