@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::evidence::RecordType;
 use crate::metrics::histogram::Histogram;
 use crate::policy::decide::Verdict;
+use crate::policy::door::DoorName;
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
@@ -31,7 +32,7 @@ struct Counters {
     panics: AtomicU64,
     verdicts: Verdicts,
     verdict_seconds: Histogram,
-    outcomes: LabelCounts<Outcome>,
+    outcomes: [LabelCounts<Outcome>; DoorName::ALL.len()],
     refusals: LabelCounts<Reason>,
     queries: Queries,
     query_seconds: Histogram,
@@ -54,6 +55,8 @@ pub enum Connection {
     Stopping,
     /// Closed: a trusted proxy didn't announce its client.
     NotAnnounced,
+    /// Closed: not this machine, nor one of `trusted.postfix`.
+    NotTrusted,
 }
 
 /// The outcome of a question that the cache had no answer to.
@@ -143,7 +146,8 @@ macro_rules! label {
     };
 }
 
-label!(Connection: Served "served", Limit "limit", ClientLimit "client_limit", Stopping "stopping", NotAnnounced "not_announced");
+label!(Connection: Served "served", Limit "limit", ClientLimit "client_limit", Stopping "stopping", NotAnnounced "not_announced",
+    NotTrusted "not_trusted");
 label!(CacheResult: Hit "hit", Negative "negative", Miss "miss", Coalesced "coalesced", Stale "stale");
 label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_domain", ServerFailure "servfail",
     Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many");
@@ -153,7 +157,7 @@ label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNA
 label!(Verdict: Accept "accept", Defer "defer", Reject "reject");
 label!(Mode: Enforce "enforce", Monitor "monitor");
 label!(Outcome: Delivered "delivered", Refused "refused", RelayRefused "relay_refused",
-    RelayFailed "relay_failed", NotCompleted "not_completed");
+    RelayFailed "relay_failed", NotCompleted "not_completed", Passed "passed");
 
 impl Label for Reason {
     const ALL: &'static [Self] = &Self::ALL;
@@ -288,8 +292,10 @@ impl Metrics {
     }
 
     /// Counts a transaction with a MAIL, at its end.
-    pub fn outcome(&self, outcome: Outcome) {
-        self.0.outcomes.add(outcome);
+    pub fn outcome(&self, door: DoorName, outcome: Outcome) {
+        if let Some(outcomes) = self.0.outcomes.get(door as usize) {
+            outcomes.add(outcome);
+        }
     }
 
     /// Counts a refusal without a rule, or by the next hop.

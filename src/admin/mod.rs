@@ -68,6 +68,8 @@ pub struct State {
     pub dns: Dns,
     /// The next hop.
     pub relay: Relay,
+    /// Whether some door sends mail to the next hop; without one it is never tried.
+    pub relay_is_used: bool,
     /// The server of the doors.
     pub server: server::Status,
     /// What is counted.

@@ -19,6 +19,8 @@ use crate::admin::problem::Problem;
 
 /// Maximum age of a check of the next hop.
 const FRESH: Duration = Duration::from_secs(15);
+/// Where only the policy service listens.
+pub(super) const UNUSED_RELAY: &str = "is not used: nothing listens for SMTP";
 /// For one check of the next hop.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,9 @@ fn listeners(state: &State) -> Part {
 }
 
 async fn relay(state: &State) -> Part {
+    if !state.relay_is_used {
+        return Part::new(true, UNUSED_RELAY.to_owned());
+    }
     let reach = state.relay.availability_within(FRESH, TIMEOUT).await;
     Part::new(reach.ok, reach.detail)
 }

@@ -27,7 +27,7 @@ fn gauges(state: &State) -> Gauges {
         cache_bytes,
         cache_limit_bytes: state.dns.settings().cache.memory,
         dns_answering: !state.dns.health().down,
-        relay_reachable: state.relay.availability().ok,
+        relay_reachable: !state.relay_is_used || state.relay.availability().ok,
         relay_connections_limit: state.relay.settings().max_connections,
         history: state.history.as_ref().map(|history| {
             let count = history.count();

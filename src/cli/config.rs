@@ -14,7 +14,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Validate the configuration: print "ok", or one line for each problem with exit code 78.
+    /// Validate the configuration: print "ok" with remarks, or one line for each problem with exit code 78.
     Check(Check),
     /// Print every key with its effective value and the origin of the value.
     Show(Show),
@@ -49,12 +49,14 @@ pub fn run(args: Args) -> ExitCode {
 /// Reads the certificate as well, since a missing file or a wrong key would prevent the start of the daemon.
 fn check(source: &ConfigSource) -> Result<Exit, Exit> {
     let loaded = source.load(DRAIN)?;
+    let notes = loaded.settings.notes();
     if let Some(Err(error)) = loaded.settings.tls.map(tls::Acceptor::load) {
         eprintln!("{error}");
         return Err(Exit::Config);
     }
     let file = source.file().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
-    Ok(print(&format!("{file}: ok\n")))
+    let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
+    Ok(print(&format!("{file}: ok\n{notes}")))
 }
 
 const MASK: &str = "***";

@@ -3,18 +3,13 @@
 
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
-use crate::net::{Endpoint, Purpose};
 
 pub(super) fn refuse_unavailable(raw: &Raw, reader: &mut Reader<'_>) {
-    let lists = [
-        ("listen.milter", &raw.listen.milter, Purpose::Milter),
-        ("listen.policy", &raw.listen.policy, Purpose::Policy),
-    ];
-    for (key, items, purpose) in lists {
-        let read = reader.list(key, items, |text| Endpoint::parse(text, purpose));
-        if read.is_some_and(|endpoints| !endpoints.is_empty()) {
-            reader.refuse(key, format!("{items:?} is not available in this version: []"));
-        }
+    // SWITCH for door/milter: without these three lines `listen.milter` is accepted. Beside them the door needs its line in
+    // `Parts::services` (src/daemon/parts.rs) and in `Sockets::open` (src/daemon/sockets.rs).
+    if !raw.listen.milter.is_empty() {
+        reader
+            .refuse("listen.milter", format!("{:?} is not available in this version: []", raw.listen.milter));
     }
     if !raw.cluster.redis.is_empty() {
         // The value isn't shown: the URL may contain a password.

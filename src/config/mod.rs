@@ -11,6 +11,7 @@ mod keys;
 mod later;
 mod layer;
 mod next_hop;
+mod notes;
 mod problem;
 mod raw;
 mod reader;
@@ -207,7 +208,7 @@ fn system_name() -> String {
 mod tests {
     use super::*;
     use crate::exempt::Exemptions;
-    use crate::net::Endpoint;
+    use crate::net::{Endpoint, Purpose};
     use crate::policy::operator::Policy;
     use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
     use crate::policy::senders::Senders;
@@ -253,6 +254,7 @@ mod tests {
                 bare_newline: BareNewline::Reject,
                 recipient_domains: vec![],
             },
+            milter: door::milter::Settings { results: door::milter::Results::Add },
             gate: gate::Settings {
                 policy: Policy {
                     mode: Mode::Enforce,
@@ -326,11 +328,12 @@ mod tests {
                 tls: relay::Tls::None,
             },
             server: server::Settings {
-                listen_smtp: vec![Endpoint::Tcp("127.0.0.1:2525".parse().unwrap())],
+                listen: vec![(Purpose::Smtp, Endpoint::Tcp("127.0.0.1:2525".parse().unwrap()))],
                 connections: 10000,
                 connections_per_client: 50,
                 trusted_proxy: vec![],
                 trusted_xclient: vec![],
+                trusted_postfix: vec![],
                 drain: Duration::from_secs(30),
             },
             admin: admin::Settings {

@@ -18,6 +18,7 @@ pub(super) struct Raw {
     pub(super) limits: Limits,
     pub(super) tls: Tls,
     pub(super) trusted: Trusted,
+    pub(super) milter: Milter,
     pub(super) reply: Reply,
     pub(super) admin: Admin,
     pub(super) history: History,
@@ -157,6 +158,13 @@ pub(super) struct Tls {
 pub(super) struct Trusted {
     pub(super) proxy: Vec<String>,
     pub(super) xclient: Vec<String>,
+    pub(super) postfix: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Milter {
+    pub(super) results: String,
 }
 
 #[derive(Debug, Deserialize)]

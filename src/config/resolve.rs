@@ -22,6 +22,8 @@ use crate::{admin, dns, door, gate, log, reverse_mx, server, session, tls};
 const MAX_HEADER_BLOCK: u64 = 16 << 20;
 /// A client waits at most five minutes for the banner (RFC 5321 4.5.3.2.1).
 const MAX_BANNER_DELAY: Duration = Duration::from_secs(240);
+/// Postfix waits 30 s for the reply to a command at a milter (`milter_command_timeout`).
+const MAX_MILTER_WAIT: Duration = Duration::from_secs(25);
 /// Room for a few thousand decisions.
 const MIN_HISTORY: u64 = 1 << 20;
 
@@ -50,6 +52,7 @@ pub(super) fn resolve(
         help_url: help_url(&raw.reply.help_url, reading),
     };
     let door = door(raw, domains, reading);
+    let milter = milter(raw, reading);
     let session = session(raw, hostname.clone(), reading);
     let reverse_mx = reverse_mx(raw, reading);
     let greylist = greylist(raw, &gate.policy, reverse_mx.as_ref(), state, reading);
@@ -60,12 +63,15 @@ pub(super) fn resolve(
     let tls = tls(&raw.tls, reading);
     let log = log_settings(raw, reading);
     let problems = reader.into_problems();
-    match (hostname, session, relay, reverse_mx, log) {
-        (Some(hostname), Some(session), Some(relay), Some(reverse_mx), Some(log)) if problems.is_empty() => {
+    match (hostname, session, relay, reverse_mx, milter, log) {
+        (Some(hostname), Some(session), Some(relay), Some(reverse_mx), Some(milter), Some(log))
+            if problems.is_empty() =>
+        {
             Ok(Settings {
                 hostname,
                 session,
                 door,
+                milter,
                 gate,
                 reverse_mx,
                 greylist,
@@ -157,6 +163,13 @@ fn door(raw: &Raw, recipient_domains: Vec<DomainPattern>, reader: &mut Reader<'_
     }
 }
 
+fn milter(raw: &Raw, reader: &mut Reader<'_>) -> Option<door::milter::Settings> {
+    use door::milter::Results::{Add, Keep, Remove};
+    let choices = [("add", Add), ("remove", Remove), ("keep", Keep)];
+    let results = reader.choice("milter.results", &raw.milter.results, &choices);
+    Some(door::milter::Settings { results: results? })
+}
+
 fn session(raw: &Raw, hostname: Option<DomainName>, reader: &mut Reader<'_>) -> Option<session::Settings> {
     let recipients = reader.count("limits.recipients", raw.limits.recipients, 1..=MAX_COUNT);
     let errors = reader.count("limits.errors", raw.limits.errors, 1..=MAX_COUNT);
@@ -237,9 +250,17 @@ fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {
             );
         }
     }
+    let timeout = reader.positive_duration("dns.timeout", &raw.dns.timeout).unwrap_or_default();
+    if !raw.listen.milter.is_empty() && timeout * 3 >= MAX_MILTER_WAIT {
+        reader.refuse_together(
+            &["dns.timeout", "listen.milter"],
+            "dns.timeout must be less than 8.3s with listen.milter: Postfix waits 30s for a milter, and rmxd up to \
+             three times dns.timeout for DNS",
+        );
+    }
     dns::Settings {
         servers: reader.list("dns.servers", &raw.dns.servers, dns_server).unwrap_or_default(),
-        timeout: reader.positive_duration("dns.timeout", &raw.dns.timeout).unwrap_or_default(),
+        timeout,
         cache: dns::CacheSettings {
             memory: reader.size("dns.cache.memory", &cache.memory, MAX_OCTETS).unwrap_or_default(),
             min_ttl: min_ttl.unwrap_or_default(),
@@ -252,12 +273,11 @@ fn dns(raw: &Raw, reader: &mut Reader<'_>) -> dns::Settings {
 
 fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settings {
     let limits = &raw.limits;
-    let endpoint = |text: &str| Endpoint::parse(text, Purpose::Smtp);
-    let listen = reader.list("listen.smtp", &raw.listen.smtp, endpoint);
+    let listen = listen(&raw.listen, reader);
     let per_client =
         reader.count("limits.connections_per_client", limits.connections_per_client, 1..=MAX_COUNT);
     server::Settings {
-        listen_smtp: listen.unwrap_or_default(),
+        listen,
         connections: reader
             .count("limits.connections", limits.connections, 1..=MAX_COUNT)
             .unwrap_or_default(),
@@ -265,8 +285,31 @@ fn server(raw: &Raw, drain: Duration, reader: &mut Reader<'_>) -> server::Settin
         trusted_proxy: reader.list("trusted.proxy", &raw.trusted.proxy, network).unwrap_or_default(),
         // The door's list is the same; problems of its items are recorded there.
         trusted_xclient: raw.trusted.xclient.iter().filter_map(|item| network(item).ok()).collect(),
+        trusted_postfix: reader.list("trusted.postfix", &raw.trusted.postfix, network).unwrap_or_default(),
         drain,
     }
+}
+
+/// The endpoints of all doors, each of them once.
+fn listen(raw: &raw::Listen, reader: &mut Reader<'_>) -> Vec<(Purpose, Endpoint)> {
+    let lists = [
+        ("listen.smtp", &raw.smtp, Purpose::Smtp),
+        ("listen.milter", &raw.milter, Purpose::Milter),
+        ("listen.policy", &raw.policy, Purpose::Policy),
+    ];
+    let mut all: Vec<(Purpose, Endpoint)> = Vec::new();
+    for (key, items, purpose) in lists {
+        let endpoints = reader.list(key, items, |text| Endpoint::parse(text, purpose));
+        for endpoint in endpoints.unwrap_or_default() {
+            // Port 0 is any free port, another one for each.
+            let has_port = endpoint.tcp().is_none_or(|address| address.port() != 0);
+            if let Some((other, _)) = all.iter().find(|(_, taken)| has_port && *taken == endpoint) {
+                reader.refuse(key, format!("\"{endpoint}\" is in listen.{other} too"));
+            }
+            all.push((purpose, endpoint));
+        }
+    }
+    all
 }
 
 fn admin(raw: &Raw, reader: &mut Reader<'_>) -> admin::Settings {

@@ -10,6 +10,7 @@ pub struct Settings {
     pub hostname: DomainName,
     pub session: session::Settings,
     pub door: door::Settings,
+    pub milter: door::milter::Settings,
     pub gate: gate::Settings,
     pub reverse_mx: reverse_mx::Settings,
     /// `None` if no rule has the action `greylist`.

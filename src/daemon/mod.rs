@@ -9,7 +9,10 @@ mod shipped;
 mod sockets;
 mod stores;
 
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use tokio::sync::watch;
 
 use crate::admin::Admin;
 use crate::config::Settings;
@@ -21,8 +24,9 @@ pub use crate::daemon::shipped::auditor;
 use crate::daemon::sockets::Sockets;
 use crate::daemon::stores::Stores;
 use crate::dns::{Dns, Watch};
+use crate::gate::Gate;
 use crate::metrics::Metrics;
-use crate::net::{Endpoint, Listener};
+use crate::net::{Endpoint, Listener, Purpose};
 use crate::relay::Relay;
 use crate::server::{self, Moved, Server};
 use crate::stats::Monitor;
@@ -34,6 +38,8 @@ pub struct Daemon {
     observers: Observers,
     stores: Stores,
     watch: Watch,
+    /// The gate of the settings in effect, for connections that outlive a reload.
+    current: watch::Sender<Arc<Gate>>,
     server: Server,
     admin: Admin,
 }
@@ -55,17 +61,20 @@ impl Daemon {
         let mut stores = Stores::default();
         let history = stores.history(&settings).await?;
         raise_descriptor_limit(&settings);
-        let relay = ProbedRelay::start(Relay::with_metrics(settings.relay.clone(), metrics.clone())).await?;
+        let relay = Relay::with_metrics(settings.relay.clone(), metrics.clone());
+        let relay = ProbedRelay::start(relay, sockets.take_mail()).await?;
         // Last, so that a start that fails for another reason creates no file.
         let greylist = stores.greylist(&settings).await?;
         let observers = Observers { monitor: Monitor::default(), metrics, started: SystemTime::now() };
         let parts = Parts { settings, dns, relay, tls, greylist, history };
-        let services = parts.services(&observers);
+        let gate = parts.gate(&observers);
+        let current = watch::Sender::new(Arc::clone(&gate));
+        let services = parts.services(gate, &current);
         let server = (parts.settings.server.clone(), observers.metrics.clone());
         let server = Server::start(server.0, services, sockets.doors, server.1)?;
         let admin = Admin::start(parts.admin(&observers, server.status())?, sockets.admin)?;
         stores.take_over(&parts);
-        Ok(Self { parts, observers, stores, watch, server, admin })
+        Ok(Self { parts, observers, stores, watch, current, server, admin })
     }
 
     /// Replaces the settings: new connections use them, and open ones keep the old ones. Parts whose settings stay the
@@ -82,8 +91,11 @@ impl Daemon {
         sockets::require_token(&self.admin.endpoints(), settings)?;
         let state = parts.admin(&self.observers, self.server.status())?;
         let admin = self.admin.prepare(settings.admin.listen.as_ref())?;
-        let moved = self.server.reload(settings.server.clone(), parts.services(&self.observers))?;
+        let gate = parts.gate(&self.observers);
+        let services = parts.services(Arc::clone(&gate), &self.current);
+        let moved = self.server.reload(settings.server.clone(), services)?;
         // From here on nothing fails or waits.
+        self.current.send_replace(gate);
         self.admin.reload(state, admin);
         raise_descriptor_limit(settings);
         if !parts.dns.has_servers_of(&self.parts.dns) {
@@ -105,10 +117,12 @@ impl Daemon {
             None => Acceptor::load(tls),
         });
         let tls = tls.transpose()?;
-        let relay = if settings.relay == before.settings.relay {
+        let is_used = self.server.was_passed(Purpose::Smtp)
+            || settings.server.listen.iter().any(|(purpose, _)| *purpose == Purpose::Smtp);
+        let relay = if settings.relay == before.settings.relay && is_used == before.relay.is_used() {
             before.relay.clone()
         } else {
-            before.relay.with_settings(&settings.relay).await?
+            before.relay.with_settings(&settings.relay, is_used).await?
         };
         Ok(Parts { settings, dns, relay, tls, greylist, history })
     }

@@ -1,7 +1,10 @@
 //! The parts that serve new connections: a start and a reload build the doors and the admin server's state from them
 //! alike.
 
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use tokio::sync::watch;
 
 use crate::admin;
 use crate::config::Settings;
@@ -9,7 +12,8 @@ use crate::daemon::gate::{gate_over, gate_with_services, smtp_door};
 use crate::daemon::relay_probe::ProbedRelay;
 use crate::daemon::{StartError, auditor};
 use crate::dns::Dns;
-use crate::gate::Services;
+use crate::door::PolicyDoor;
+use crate::gate::{Gate, Services};
 use crate::metrics::Metrics;
 use crate::net::Purpose;
 use crate::server::{self, Service};
@@ -38,16 +42,21 @@ pub(super) struct Observers {
 }
 
 impl Parts {
-    pub(super) fn services(&self, observers: &Observers) -> Vec<Service> {
+    pub(super) fn gate(&self, observers: &Observers) -> Arc<Gate> {
         let services = Services {
             greylist: self.greylist.clone(),
             monitor: observers.monitor.clone(),
             metrics: observers.metrics.clone(),
             history: self.history.clone(),
         };
-        let gate = gate_with_services(self.dns.clone(), &self.settings, services);
+        gate_with_services(self.dns.clone(), &self.settings, services)
+    }
+
+    /// All doors; those without a listener serve nobody. `current` has the gate of the settings in effect.
+    pub(super) fn services(&self, gate: Arc<Gate>, current: &watch::Sender<Arc<Gate>>) -> Vec<Service> {
         let smtp = smtp_door(&self.settings, gate, self.relay.relay.clone(), self.tls.clone());
-        vec![Service::new(Purpose::Smtp, self.settings.server.listen_smtp.clone(), smtp)]
+        let policy = PolicyDoor::new(current.subscribe());
+        vec![Service::new(Purpose::Smtp, smtp), Service::new(Purpose::Policy, policy)]
     }
 
     /// The state from which the admin server replies.
@@ -64,6 +73,7 @@ impl Parts {
             settings: settings.admin.clone(),
             dns: self.dns.clone(),
             relay: self.relay.relay.clone(),
+            relay_is_used: self.relay.is_used(),
             server,
             metrics: observers.metrics.clone(),
             started: observers.started,

@@ -20,7 +20,8 @@ const FIRST_PROBE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct ProbedRelay {
     pub(super) relay: Relay,
-    _prober: Arc<DropGuard>,
+    /// `None` where nothing is sent to it.
+    prober: Option<Arc<DropGuard>>,
 }
 
 impl ProbedRelay {
@@ -28,15 +29,23 @@ impl ProbedRelay {
     ///
     /// # Errors
     /// As [`ProbedRelay::start`].
-    pub(super) async fn with_settings(&self, settings: &Settings) -> Result<Self, RelayError> {
-        Self::start(self.relay.with_settings(settings.clone())).await
+    pub(super) async fn with_settings(&self, settings: &Settings, is_used: bool) -> Result<Self, RelayError> {
+        Self::start(self.relay.with_settings(settings.clone()), is_used).await
     }
 
-    /// Probes the relay now, and then from time to time.
+    /// Whether some door sends mail to it.
+    pub(super) fn is_used(&self) -> bool {
+        self.prober.is_some()
+    }
+
+    /// Probes the relay now, and then from time to time, if it is used at all.
     ///
     /// # Errors
     /// An error that stays until the operator acts.
-    pub(super) async fn start(relay: Relay) -> Result<Self, RelayError> {
+    pub(super) async fn start(relay: Relay, is_used: bool) -> Result<Self, RelayError> {
+        if !is_used {
+            return Ok(Self { relay, prober: None });
+        }
         let settings = relay.settings();
         match timeout(settings.connect_timeout + FIRST_PROBE, relay.probe()).await {
             Ok(Ok(_)) => {}
@@ -50,7 +59,7 @@ impl ProbedRelay {
         }
         let stop = CancellationToken::new();
         tokio::spawn(keep_probing(relay.clone(), stop.clone()));
-        Ok(Self { relay, _prober: Arc::new(stop.drop_guard()) })
+        Ok(Self { relay, prober: Some(Arc::new(stop.drop_guard())) })
     }
 }
 

@@ -21,9 +21,9 @@ impl Sockets {
         let (mut doors, mut admin) = (Vec::new(), Vec::new());
         for listener in passed {
             match listener.purpose() {
-                Purpose::Smtp => doors.push(listener),
+                Purpose::Smtp | Purpose::Policy => doors.push(listener),
                 Purpose::Admin => admin.push(listener),
-                purpose @ (Purpose::Milter | Purpose::Policy) => return Err(StartError::NoDoor(purpose)),
+                Purpose::Milter => return Err(StartError::NoDoor(Purpose::Milter)),
             }
         }
         let doors = server::listeners(&settings.server, doors)?;
@@ -36,6 +36,11 @@ impl Sockets {
             admin.push(Listener::bind(Purpose::Admin, endpoint)?);
         }
         Ok(Self { doors, admin })
+    }
+
+    /// Whether mail comes by SMTP, so that a next hop is needed.
+    pub(super) fn take_mail(&self) -> bool {
+        self.doors.iter().any(|listener| listener.purpose() == Purpose::Smtp)
     }
 }
 

@@ -24,6 +24,7 @@ pub use crate::decision::refusal::{refusal, suffix};
 use crate::evidence::{Answer, DnsFailure, Evidence, Freshness};
 use crate::policy::authentication::{Authentication, SignatureCheck};
 use crate::policy::decide::{Cause, Verdict};
+use crate::policy::door::DoorName;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::operator::Policy;
@@ -44,6 +45,9 @@ pub struct DecisionRecord {
     pub id: Option<Id>,
     pub at: SystemTime,
     pub client: IpAddr,
+    pub door: DoorName,
+    /// The id of the message at Postfix, at the doors where Postfix gives it; empty if it isn't known.
+    pub queue: CompactString,
     /// The PTR names of the client; `None` if they weren't looked up, or not known in time.
     pub names: Option<FcrdnsResult>,
     pub extent: Scope,
@@ -154,10 +158,10 @@ impl DecisionRecord {
     /// Octets of memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let Self { helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
+        let Self { queue, helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
         let end = self.end.iter().flat_map(|end| [&end.relay_reply, &end.answer]);
         let subject = self.cause.iter().map(|cause| &cause.subject);
-        let texts = [helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
+        let texts = [queue, helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
         let texts: usize = texts.map(|text| text.len()).sum();
         let evidence: usize = findings.iter().map(|finding| finding.evidence.len()).sum();
         let results = findings.iter().filter_map(|finding| finding.authentication.as_ref());
@@ -266,7 +270,7 @@ impl DecisionRecord {
         queries(&self.findings)
     }
 
-    /// The reply of the refusal, real or in monitor mode. Without an id, the text has "ID" in its place.
+    /// The reply of the refusal, real or in monitor mode, as the door has it. Without an id, the text has "ID" in its place.
     #[must_use]
     pub fn reply(&self) -> Option<String> {
         if let Some(End { answer, .. }) = self.end.as_ref().filter(|end| !end.answer.is_empty()) {
@@ -274,7 +278,7 @@ impl DecisionRecord {
         }
         let cause = self.cause.as_ref()?;
         let id = self.id.as_ref().map_or("ID", Id::as_str);
-        Some(refusal(cause, cause.finding_of(&self.findings), id, &self.help_url).to_string())
+        Some(refusal(cause, cause.finding_of(&self.findings), self.door, id, &self.help_url).to_string())
     }
 }
 

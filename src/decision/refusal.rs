@@ -1,15 +1,20 @@
 //! The reply for a refusal: the text of the reason, the id for `rmxd explain`, and the time of a retry.
 
 use crate::policy::decide::Cause;
+use crate::policy::door::DoorName;
 use crate::policy::finding::Finding;
 use crate::policy::reason::Reason;
 use crate::smtp::reply::Reply;
 
-/// `finding` is the finding that refused, if a rule did. `help_url` is `reply.help_url`, empty for none.
+/// `finding` is the finding that refused, if a rule did. `help_url` is `reply.help_url`, empty for none. At the policy
+/// service the text begins with the domain: Postfix puts the address before it (contract 7.1).
 #[must_use]
-pub fn refusal(cause: &Cause, finding: Option<&Finding>, id: &str, help_url: &str) -> Reply {
+pub fn refusal(cause: &Cause, finding: Option<&Finding>, door: DoorName, id: &str, help_url: &str) -> Reply {
     let suffix = format!("{}{}", retry(cause), suffix(id, help_url));
     match finding {
+        Some(finding) if door == DoorName::Policy && !finding.domain.is_empty() => {
+            cause.reason.reply(finding.identity, cause.action, &finding.domain, &finding.domain, &suffix)
+        }
         Some(finding) => {
             cause.reason.reply(finding.identity, cause.action, &finding.subject, &finding.domain, &suffix)
         }

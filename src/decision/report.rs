@@ -10,6 +10,7 @@ use crate::decision::notes;
 use crate::decision::{DecisionRecord, Scope};
 use crate::evidence::{Answer, Evidence, Freshness, Records};
 use crate::policy::authentication::{DmarcCheck, DmarcResult, Request, SignatureCheck, SpfCheck};
+use crate::policy::door::DoorName;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
@@ -55,6 +56,12 @@ fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
         [("helo", helo), ("mail_from", mail_from), ("rcpt", rcpt), ("from", from), ("reply_to", reply_to)];
     for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         tree.top(name, &Escaped::new(text.as_str()).to_string());
+    }
+    if record.door != DoorName::Smtp {
+        tree.top("door", record.door.name());
+    }
+    if !record.queue.is_empty() {
+        tree.top("queue", &Escaped::new(record.queue.as_str()).to_string());
     }
     if let Some(outcome) = record.outcome() {
         tree.top("outcome", outcome.name());
@@ -216,6 +223,8 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
         ("rung", json!(record.rung().map(Rung::name))),
         ("reason", json!(record.reason().map(Reason::name))),
         ("domain", json!(deciding.map(|finding| Escaped::new(finding.domain.as_str()).to_string()))),
+        ("door", json!(record.door.name())),
+        ("queue", json!(text(&record.queue))),
         ("client", json!(record.client.to_string())),
         ("ptr", json!(record.ptr())),
         ("helo", json!(text(&record.helo))),

@@ -4,6 +4,7 @@ use super::report::{json, summary, transaction, tree};
 use serde_json::Value;
 
 use super::*;
+use crate::policy::door::DoorName;
 use crate::policy::finding::Absence;
 use crate::smtp::escape::is_hazard;
 
@@ -22,6 +23,8 @@ fn accepted(findings: Vec<Finding>) -> DecisionRecord {
         id: Some(Id::nth(1)),
         at: SystemTime::UNIX_EPOCH,
         client: "192.0.2.1".parse().unwrap(),
+        door: DoorName::Smtp,
+        queue: CompactString::default(),
         names: None,
         extent: Scope::Message,
         mode: Mode::Enforce,

@@ -1,5 +1,7 @@
 //! How mail is presented (contract 7): each door speaks one protocol and drives [`crate::gate::Transaction`].
 
+pub mod milter;
+pub mod policy;
 pub mod smtp;
 
 use std::fmt;
@@ -7,6 +9,7 @@ use std::net::SocketAddr;
 
 use tokio_util::sync::CancellationToken;
 
+pub use crate::door::policy::PolicyDoor;
 pub use crate::door::smtp::{Settings, SmtpDoor};
 use crate::net::Stream;
 

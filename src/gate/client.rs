@@ -13,6 +13,7 @@ use crate::gate::allowance::Allowance;
 use crate::gate::known::{for_each_rule, timed_out};
 use crate::gate::lookup::{Findings, Lookup, Named, OwnedSubject, Wanted};
 use crate::gate::ptr::Ptr;
+use crate::policy::door::DoorName;
 use crate::policy::finding::RuleResult;
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
@@ -24,6 +25,7 @@ use crate::smtp::address::{Domain, DomainName};
 pub struct Client {
     pub(super) gate: Arc<Gate>,
     address: IpAddr,
+    door: DoorName,
     exempt: bool,
     /// The argument of HELO.
     helo: CompactString,
@@ -34,18 +36,32 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn new(gate: Arc<Gate>, address: IpAddr) -> Self {
-        let exempt = gate.settings.exempt.client(address);
+    pub(super) fn new(gate: Arc<Gate>, door: DoorName, address: IpAddr, exempt: bool) -> Self {
         let looks = gate.policy().ptr.looks() && !exempt;
         let allowance = Allowance::new();
         let ptr = looks.then(|| Ptr::start(&gate, address, allowance.names()));
-        Self { gate, address, exempt, helo: CompactString::default(), ptr, helo_lookup: None, allowance }
+        Self {
+            gate,
+            address,
+            door,
+            exempt,
+            helo: CompactString::default(),
+            ptr,
+            helo_lookup: None,
+            allowance,
+        }
     }
 
     /// The client's address; an IPv4-mapped one is the IPv4 address.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// The door at which the client is.
+    #[must_use]
+    pub fn door(&self) -> DoorName {
+        self.door
     }
 
     /// Whether the client is exempt: nothing is looked up for it.

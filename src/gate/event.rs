@@ -21,7 +21,8 @@ pub(super) fn write(record: &DecisionRecord, octets: u64) {
     tracing::info!(
         target: "rmxd::decision",
         id = record.id.map(tracing::field::display),
-        door = "smtp",
+        door = record.door.name(),
+        queue = shown(&record.queue),
         verdict = record.verdict.name(),
         outcome = record.outcome().map(Outcome::name),
         mode = record.mode.name(),
@@ -59,6 +60,7 @@ fn sentence(record: &DecisionRecord) -> &'static str {
         Some(Outcome::RelayRefused) => "refused by relay",
         Some(Outcome::RelayFailed) => "relay failed",
         Some(Outcome::NotCompleted) => "not completed",
+        Some(Outcome::Passed) => "passed",
     }
 }
 

@@ -18,6 +18,7 @@ use crate::gate::evaluation::Evaluation;
 use crate::gate::event;
 use crate::message::header::{Field, Header};
 use crate::policy::decide::{Decision, exempt};
+use crate::policy::door::DoorName;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
@@ -34,6 +35,9 @@ pub(super) struct Journal {
     pub(super) id: Id,
     pub(super) started: Instant,
     client: IpAddr,
+    pub(super) door: DoorName,
+    /// As in [`DecisionRecord`].
+    pub(super) queue: CompactString,
     exempt_client: bool,
     helo: CompactString,
     names: Option<Arc<SetOnce<ClientNames>>>,
@@ -68,6 +72,8 @@ impl Journal {
             id: Id::next(),
             started: Instant::now(),
             client: client.address(),
+            door: client.door(),
+            queue: CompactString::default(),
             exempt_client: client.is_exempt(),
             helo: client.helo_argument().into(),
             names: client.shared_names(),
@@ -185,13 +191,18 @@ impl Journal {
             self.count(evaluation, decision, *took);
         }
         let outcome = self.outcome.unwrap_or(Outcome::NotCompleted);
-        evaluation.gate.services.metrics.outcome(outcome);
+        evaluation.gate.services.metrics.outcome(self.door, outcome);
     }
 
-    /// The client has left or given up. Where each of its recipients was refused, there are events of that already.
+    /// The client has left or given up; at the policy service, as much is known of it as ever will be. Where each of its
+    /// recipients was refused, there are events of that already.
     pub(super) fn left(&mut self, evaluation: &Evaluation) {
         if self.accepted > 0 || self.outcome.is_none() {
-            self.end(evaluation, End::of(Outcome::NotCompleted));
+            let outcome = match self.door {
+                DoorName::Smtp | DoorName::Milter => Outcome::NotCompleted,
+                DoorName::Policy => Outcome::Passed,
+            };
+            self.end(evaluation, End::of(outcome));
         }
         self.close(evaluation);
     }
@@ -210,6 +221,8 @@ impl Journal {
             id: Some(self.id),
             at: SystemTime::now(),
             client: self.client,
+            door: self.door,
+            queue: self.queue.clone(),
             names: names.map(|names| names.outcome.clone()),
             extent: self.scope(evaluation, decision),
             mode: mode(evaluation, decision),

@@ -31,6 +31,7 @@ pub use crate::gate::client::Client;
 pub use crate::gate::dry_run::{DryMessage, DryRun, author, sender};
 pub use crate::gate::transaction::{Permit, Transaction};
 use crate::metrics::Metrics;
+use crate::policy::door::DoorName;
 use crate::policy::operator::Policy;
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
@@ -100,10 +101,23 @@ impl Gate {
         &self.settings.policy
     }
 
-    /// A connection from this address; its PTR lookup starts now.
+    /// A connection from this address to the SMTP door; its PTR lookup starts now.
     #[must_use]
     pub fn client(self: &Arc<Self>, address: IpAddr) -> Client {
-        Client::new(Arc::clone(self), address.to_canonical())
+        self.client_at(DoorName::Smtp, address)
+    }
+
+    /// A client at one of the doors; its PTR lookup starts now.
+    #[must_use]
+    pub fn client_at(self: &Arc<Self>, door: DoorName, address: IpAddr) -> Client {
+        let address = address.to_canonical();
+        Client::new(Arc::clone(self), door, address, self.settings.exempt.client(address))
+    }
+
+    /// A client of the relay's that has logged in with a password: it is exempt, wherever it comes from (contract 7.1).
+    #[must_use]
+    pub fn user_at(self: &Arc<Self>, door: DoorName, address: IpAddr) -> Client {
+        Client::new(Arc::clone(self), door, address.to_canonical(), true)
     }
 
     /// Whether mail for this recipient is never refused.

@@ -2,7 +2,7 @@
 //!
 //! `client -> transaction(mail_from) -> mail -> rcpt* -> header -> body* -> end | abort`
 //!
-//! A door (SMTP today), the dry run and the tests of verdicts all drive it. It knows the exempt recipients and what is
+//! A door, the dry run and the tests of verdicts all drive it. It knows the exempt recipients and what is
 //! refused whatever the policy is, permits the use of the next hop, and logs, keeps and counts each decision once. Only
 //! this module makes a [`Permit`], without which no next hop takes a recipient or the end of a message.
 
@@ -93,6 +93,13 @@ impl Transaction {
     #[must_use]
     pub fn id(&self) -> Id {
         self.journal.id
+    }
+
+    /// The id of the message at Postfix, once Postfix gives it.
+    pub fn set_queue(&mut self, queue: &str) {
+        if !queue.is_empty() && self.journal.queue != queue {
+            self.journal.queue = queue.into();
+        }
     }
 
     /// Everything found so far: what `Authentication-Results` is made of.
@@ -231,6 +238,12 @@ impl Transaction {
         reply
     }
 
+    /// Nothing more is expected, though it may come: the outcome is recorded now rather than when this is dropped. What is
+    /// refused later is recorded nevertheless.
+    pub fn settle(&mut self) {
+        self.journal.left(&self.evaluation);
+    }
+
     /// The transaction is over, for what was refused last.
     pub fn close(&mut self) {
         self.journal.close(&self.evaluation);
@@ -300,7 +313,7 @@ impl Transaction {
     fn refusal(&self, decision: &Decision) -> Option<Reply> {
         let cause = decision.cause.as_ref().filter(|_| decision.refuses())?;
         let finding = cause.finding_of(self.findings());
-        Some(decision::refusal(cause, finding, self.id().as_str(), &self.gate().help_url))
+        Some(decision::refusal(cause, finding, self.journal.door, self.id().as_str(), &self.gate().help_url))
     }
 
     fn decided(&mut self, decision: Decision, rcpt: Option<&ForwardPath>) -> Result<(), Reply> {

@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::metrics::histogram::{Histogram, Reading};
 use crate::metrics::{Label, LabelCounts, Metrics, VerdictCount};
+use crate::policy::door::DoorName;
 use crate::policy::identity::Identity;
 
 /// The current state.
@@ -159,8 +160,10 @@ impl Snapshot {
         }
         let help = "Transactions that had a MAIL, by what became of them";
         let mut family = families.counters("rmxd_outcomes", help)?;
-        for (outcome, count) in counters.outcomes.each() {
-            count_of(&mut family, &[("door", "smtp"), ("outcome", outcome.name())], count)?;
+        for (door, outcomes) in DoorName::ALL.into_iter().zip(&counters.outcomes) {
+            for (outcome, count) in outcomes.each() {
+                count_of(&mut family, &[("door", door.name()), ("outcome", outcome.name())], count)?;
+            }
         }
         let help = "What was refused without a rule, or not taken by the next hop";
         let mut family = families.counters("rmxd_refusals", help)?;
@@ -279,6 +282,7 @@ mod tests {
     use super::*;
     use crate::metrics::{CacheResult, Connection};
     use crate::policy::decide::Verdict;
+    use crate::policy::door::DoorName;
     use crate::policy::outcome::Outcome;
     use crate::policy::reason::Reason;
     use crate::policy::rule::Mode;
@@ -304,7 +308,7 @@ mod tests {
         metrics.connection(Connection::Served);
         metrics.cache_lookup(CacheResult::Stale);
         metrics.verdict(Verdict::Accept, None, Mode::Enforce, Duration::from_millis(3));
-        metrics.outcome(Outcome::RelayFailed);
+        metrics.outcome(DoorName::Smtp, Outcome::RelayFailed);
         metrics.refusal(Reason::MailLoop);
         let open = exposition(&metrics, &gauges(), Format::OpenMetrics);
         let older = exposition(&metrics, &gauges(), Format::Prometheus);

@@ -77,7 +77,9 @@ pub enum ListenError {
         error: io::Error,
     },
     /// There is nothing to listen on.
-    #[error("listen.smtp is empty, and the service manager (rmxd.socket) passed no socket either")]
+    #[error(
+        "listen.smtp is empty, no other door listens, and the service manager (rmxd.socket) passed no socket either"
+    )]
     Nowhere,
 }
 

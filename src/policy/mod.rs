@@ -6,6 +6,7 @@
 pub mod authentication;
 pub mod client;
 pub mod decide;
+pub mod door;
 pub mod finding;
 pub mod identity;
 pub mod operator;

@@ -13,12 +13,20 @@ pub enum Outcome {
     RelayFailed,
     /// The client disconnected or gave up before the end of a message.
     NotCompleted,
+    /// rmxd let it pass at the policy service, which never learns what became of it.
+    Passed,
 }
 
 impl Outcome {
-    /// All five.
-    pub const ALL: [Self; 5] =
-        [Self::Delivered, Self::Refused, Self::RelayRefused, Self::RelayFailed, Self::NotCompleted];
+    /// All six.
+    pub const ALL: [Self; 6] = [
+        Self::Delivered,
+        Self::Refused,
+        Self::RelayRefused,
+        Self::RelayFailed,
+        Self::NotCompleted,
+        Self::Passed,
+    ];
 
     /// The word in logs, metrics and reports.
     #[must_use]
@@ -29,6 +37,7 @@ impl Outcome {
             Self::RelayRefused => "relay_refused",
             Self::RelayFailed => "relay_failed",
             Self::NotCompleted => "not_completed",
+            Self::Passed => "passed",
         }
     }
 }

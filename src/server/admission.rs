@@ -9,6 +9,7 @@ use crate::metrics::Connection;
 use crate::net::permit::ConnectionPermit;
 use crate::net::{Purpose, Stream, proxy};
 use crate::server::service::AnyDoor;
+use crate::server::strangers::is_mail_server;
 use crate::server::{Current, Settings, Shared};
 
 /// Why a connection is refused, for the metrics and for the client.
@@ -35,12 +36,23 @@ impl Shared {
         let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let current = Arc::clone(&self.current.borrow());
         let arrival = Arrival { current, purpose, stream, client };
+        if !arrival.may_connect() {
+            return self.close_stranger(&arrival);
+        }
         match self.permit(&arrival.current.settings) {
             Ok(permit) if arrival.is_from_proxy() => {
                 self.connections.spawn(Arc::clone(self).behind_proxy(arrival, permit));
             }
             Ok(permit) => self.within_total(arrival, permit),
             Err(refusal) => self.refuse(arrival, refusal),
+        }
+    }
+
+    fn close_stranger(&self, arrival: &Arrival) {
+        self.metrics.connection(Connection::NotTrusted);
+        if let Some(connections) = self.strangers.count() {
+            let (door, peer) = (arrival.purpose.name(), arrival.client.ip());
+            tracing::warn!(door, %peer, connections, "closed: not this machine, and not in trusted.postfix");
         }
     }
 
@@ -94,6 +106,16 @@ impl Shared {
 }
 
 impl Arrival {
+    /// Clients may come from anywhere, the mail server that asks only from places that are trusted.
+    fn may_connect(&self) -> bool {
+        match self.purpose {
+            Purpose::Smtp | Purpose::Admin => true,
+            Purpose::Milter | Purpose::Policy => {
+                is_mail_server(&self.current.settings.trusted_postfix, &self.stream, self.client.ip())
+            }
+        }
+    }
+
     fn is_from_proxy(&self) -> bool {
         self.purpose == Purpose::Smtp && contains(&self.current.settings.trusted_proxy, self.client.ip())
     }

@@ -8,6 +8,7 @@ mod admission;
 mod descriptors;
 mod service;
 mod status;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use crate::server::descriptors::raise_descriptor_limit;
 pub use crate::server::service::Service;
 use crate::server::status::Accepting;
 pub use crate::server::status::Status;
+use crate::server::strangers::Strangers;
 
 /// Most refused clients that get a reply at one time; other connections are closed without one.
 const REFUSALS: usize = 64;
@@ -36,8 +38,8 @@ const REFUSALS: usize = 64;
 /// The limits, and the peers that are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Endpoints of the SMTP door, besides the sockets that were passed.
-    pub listen_smtp: Vec<Endpoint>,
+    /// Endpoints of the doors, besides the sockets that were passed.
+    pub listen: Vec<(Purpose, Endpoint)>,
     /// Most connections at one time, of all doors.
     pub connections: usize,
     /// Most connections of one client of the SMTP door at one time: an IPv4 address, an IPv6 /64.
@@ -46,6 +48,8 @@ pub struct Settings {
     pub trusted_proxy: Vec<IpNet>,
     /// Gateways, which may announce their clients by XCLIENT, so that `connections_per_client` doesn't apply to them.
     pub trusted_xclient: Vec<IpNet>,
+    /// Mail servers that may connect to the doors `milter` and `policy`, besides this machine.
+    pub trusted_postfix: Vec<IpNet>,
     /// Time that open connections have after SIGTERM.
     pub drain: Duration,
 }
@@ -94,6 +98,7 @@ impl Server {
             listeners: AtomicUsize::new(0),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
+            strangers: Strangers::default(),
             metrics,
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -111,6 +116,12 @@ impl Server {
         self.open.iter().map(|open| open.endpoint.clone()).collect()
     }
 
+    /// Whether a socket was passed for this purpose; it stays open whatever the settings are.
+    #[must_use]
+    pub fn was_passed(&self, purpose: Purpose) -> bool {
+        self.open.iter().any(|open| open.purpose == purpose && open.bound_as.is_none())
+    }
+
     /// The state of the server; it stays readable after the end.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -123,13 +134,16 @@ impl Server {
     /// # Errors
     /// A new endpoint can't be bound, or none would be left; nothing is changed then.
     pub fn reload(&mut self, settings: Settings, services: Vec<Service>) -> Result<Moved, ListenError> {
-        let held: Vec<_> =
-            self.open.iter().map(|open| open.bound_as.as_ref().unwrap_or(&open.endpoint)).collect();
-        let bound = bind_missing(wanted(&services), &held)?;
+        let held: Vec<_> = self
+            .open
+            .iter()
+            .map(|open| (open.purpose, open.bound_as.as_ref().unwrap_or(&open.endpoint)))
+            .collect();
+        let bound = bind_missing(&settings, &held)?;
         let bound = bound.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
-        let wanted: HashSet<(Purpose, &Endpoint)> = wanted(&services).collect();
+        let wanted: HashSet<(Purpose, Endpoint)> = settings.listen.iter().cloned().collect();
         let is_kept = |open: &Open| {
-            open.bound_as.as_ref().is_none_or(|bound_as| wanted.contains(&(open.purpose, bound_as)))
+            open.bound_as.as_ref().is_none_or(|bound_as| wanted.contains(&(open.purpose, bound_as.clone())))
         };
         if bound.is_empty() && !self.open.iter().any(is_kept) {
             return Err(ListenError::Nowhere);
@@ -189,24 +203,16 @@ impl Server {
 /// # Errors
 /// An endpoint can't be bound, or there is none.
 pub fn listeners(settings: &Settings, passed: Vec<Listener>) -> Result<Vec<Listener>, ListenError> {
-    let smtp = settings.listen_smtp.iter().map(|endpoint| (Purpose::Smtp, endpoint));
-    let held: Vec<_> = passed.iter().map(Listener::endpoint).collect();
-    let bound = bind_missing(smtp, &held)?;
+    let held: Vec<_> = passed.iter().map(|listener| (listener.purpose(), listener.endpoint())).collect();
+    let bound = bind_missing(settings, &held)?;
     let listeners: Vec<_> = passed.into_iter().chain(bound).collect();
     if listeners.is_empty() { Err(ListenError::Nowhere) } else { Ok(listeners) }
 }
 
-fn wanted(services: &[Service]) -> impl Iterator<Item = (Purpose, &Endpoint)> {
-    services.iter().flat_map(|service| service.endpoints.iter().map(|endpoint| (service.purpose, endpoint)))
-}
-
 /// Binds the endpoints that aren't held yet: all or none.
-fn bind_missing<'a>(
-    wanted: impl Iterator<Item = (Purpose, &'a Endpoint)>,
-    held: &[&Endpoint],
-) -> Result<Vec<Listener>, ListenError> {
-    let missing = wanted.filter(|(_, endpoint)| !held.contains(endpoint));
-    missing.map(|(purpose, endpoint)| Listener::bind(purpose, endpoint)).collect()
+fn bind_missing(settings: &Settings, held: &[(Purpose, &Endpoint)]) -> Result<Vec<Listener>, ListenError> {
+    let missing = settings.listen.iter().filter(|(purpose, endpoint)| !held.contains(&(*purpose, endpoint)));
+    missing.map(|(purpose, endpoint)| Listener::bind(*purpose, endpoint)).collect()
 }
 
 /// The settings and services for new connections.
@@ -231,6 +237,7 @@ struct Shared {
     listeners: AtomicUsize,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
+    strangers: Strangers,
     metrics: Metrics,
     /// Closes the listeners.
     close: CancellationToken,

@@ -1,4 +1,4 @@
-//! A door with the endpoints where the server serves it.
+//! A door, as the server serves it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,20 +9,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::door::Door;
 use crate::net::catch_panic::catch_panic;
 use crate::net::permit::ConnectionPermit;
-use crate::net::{Endpoint, Purpose, Stream};
+use crate::net::{Purpose, Stream};
 use crate::server::Shared;
 
 #[derive(Debug, Clone)]
 pub struct Service {
     pub(super) purpose: Purpose,
-    /// Endpoints besides the sockets that the service manager passed.
-    pub(super) endpoints: Vec<Endpoint>,
     pub(super) door: Arc<dyn AnyDoor>,
 }
 
 impl Service {
-    pub fn new(purpose: Purpose, endpoints: Vec<Endpoint>, door: impl Door) -> Self {
-        Self { purpose, endpoints, door: Arc::new(door) }
+    pub fn new(purpose: Purpose, door: impl Door) -> Self {
+        Self { purpose, door: Arc::new(door) }
     }
 }
 

@@ -40,7 +40,7 @@ fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, T
     let settings = settings(assignments, &folder);
     let dns = Dns::new(settings.dns.clone()).unwrap();
     let door = daemon::door_over(dns, &settings).unwrap();
-    let services = vec![Service::new(Purpose::Smtp, settings.server.listen_smtp.clone(), door)];
+    let services = vec![Service::new(Purpose::Smtp, door)];
     (Server::start(settings.server, services, listeners, Metrics::default()).unwrap(), folder)
 }
 
@@ -104,9 +104,9 @@ async fn echoes(client: &mut UnixStream, octet: u8) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_one_connection_is_counted_and_releases_its_permit() {
     let (mut server, _folder) = running(&[("limits.connections", "3")], Vec::new());
-    let settings = server.shared.current.borrow().settings.clone();
-    let kept = vec![Endpoint::Tcp("127.0.0.1:0".parse().unwrap())];
-    server.reload(settings, vec![Service::new(Purpose::Smtp, kept, Echo)]).unwrap();
+    let mut settings = server.shared.current.borrow().settings.clone();
+    settings.listen = vec![(Purpose::Smtp, Endpoint::Tcp("127.0.0.1:0".parse().unwrap()))];
+    server.reload(settings, vec![Service::new(Purpose::Smtp, Echo)]).unwrap();
     let server = &server.shared;
     let (mut one, mut other) = (client_of(server, Purpose::Smtp), client_of(server, Purpose::Smtp));
     assert!(echoes(&mut one, b'a').await && echoes(&mut other, b'b').await);
@@ -129,8 +129,8 @@ async fn each_door_serves_its_own_connections_and_the_total_counts_them_all() {
     };
     // A trusted gateway in front of Postfix isn't one for the peer of a milter.
     settings.trusted_proxy = vec!["192.0.2.0/24".parse().unwrap()];
-    let listen = vec![Endpoint::Tcp("127.0.0.1:0".parse().unwrap())];
-    let milter = Service::new(Purpose::Milter, listen, Echo);
+    settings.listen = vec![(Purpose::Milter, Endpoint::Tcp("127.0.0.1:0".parse().unwrap()))];
+    let milter = Service::new(Purpose::Milter, Echo);
     server.reload(settings, smtp.into_iter().chain([milter]).collect()).unwrap();
     let server = &server.shared;
     let (mut first, mut second) = (client_of(server, Purpose::Milter), client_of(server, Purpose::Milter));

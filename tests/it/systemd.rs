@@ -232,7 +232,10 @@ async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
     let stream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let connected = std::net::TcpStream::connect(stream.local_addr().unwrap()).unwrap();
     let rows: [(Option<OwnedFd>, &str); 3] = [
-        (None, "listen.smtp is empty, and the service manager (rmxd.socket) passed no socket either"),
+        (
+            None,
+            "listen.smtp is empty, no other door listens, and the service manager (rmxd.socket) passed no socket either",
+        ),
         (
             Some(datagram.into()),
             "socket 1 of those that the service manager passed: fd 3 is not a valid tcp socket",

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::admin::State;
 use crate::admin::call::{Call, ResponseFuture};
+use crate::admin::ready::UNUSED_RELAY;
 use crate::admin::series::Pace;
 use crate::dns::{Condition, Health, ServerName};
 use crate::policy::decide::Verdict;
@@ -70,9 +71,11 @@ fn dns(health: &Health) -> Value {
 
 fn relay(state: &State) -> Value {
     let reach = state.relay.availability();
+    let (ok, detail) =
+        if state.relay_is_used { (reach.ok, reach.detail) } else { (true, UNUSED_RELAY.to_owned()) };
     json!({
-        "ok": reach.ok,
-        "detail": reach.detail,
+        "ok": ok,
+        "detail": detail,
         "next_hop": state.relay.settings().next_hop.to_string(),
         "connections": state.metrics.relay_connections(),
     })

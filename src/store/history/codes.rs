@@ -5,6 +5,7 @@ use crate::decision::Scope;
 use crate::evidence::{DnsFailure, Freshness, RecordType};
 use crate::policy::authentication::{DmarcResult, Request, SignatureResult, SpfResult, WaySign};
 use crate::policy::decide::Verdict;
+use crate::policy::door::DoorName;
 use crate::policy::finding::Absence;
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
@@ -120,8 +121,18 @@ impl Coded for WaySign {
 }
 
 impl Coded for Outcome {
-    const TABLE: &'static [Self] =
-        &[Self::Delivered, Self::Refused, Self::RelayRefused, Self::RelayFailed, Self::NotCompleted];
+    const TABLE: &'static [Self] = &[
+        Self::Delivered,
+        Self::Refused,
+        Self::RelayRefused,
+        Self::RelayFailed,
+        Self::NotCompleted,
+        Self::Passed,
+    ];
+}
+
+impl Coded for DoorName {
+    const TABLE: &'static [Self] = &[Self::Smtp, Self::Milter, Self::Policy];
 }
 
 impl Coded for RecordType {
@@ -167,7 +178,8 @@ mod tests {
         each!(Verdict: Accept, Defer, Reject);
         each!(Mode: Enforce, Monitor);
         each!(Scope: ExemptClient, ExemptRecipients, Envelope, Message, Nothing);
-        each!(Outcome: Delivered, Refused, RelayRefused, RelayFailed, NotCompleted);
+        each!(Outcome: Delivered, Refused, RelayRefused, RelayFailed, NotCompleted, Passed);
+        each!(DoorName: Smtp, Milter, Policy);
         each!(Identity: Helo, Ptr, MailFrom, From, ReplyTo);
         each!(Rule: Exists, Matches);
         each!(Action: Off, Tag, Greylist, Defer, Reject, Dmarc);

@@ -11,6 +11,7 @@ use crate::decision::{Actions, DecisionRecord, End, Id};
 use crate::evidence::{Answer, Evidence, Question, QuestionName, Records, Target};
 use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
 use crate::policy::decide::Cause;
+use crate::policy::door::DoorName;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::reason::Reason;
 use crate::policy::rule::Action;
@@ -100,6 +101,8 @@ impl<'o> Decoder<'o> {
             id,
             at,
             client,
+            door: DoorName::Smtp,
+            queue: CompactString::default(),
             names: None,
             extent,
             mode,
@@ -143,6 +146,9 @@ impl<'o> Decoder<'o> {
             }
         }
         record.findings = Arc::new(findings);
+        if !self.rest.is_empty() {
+            (record.door, record.queue) = (self.coded()?, self.compact()?);
+        }
         Some(())
     }
 

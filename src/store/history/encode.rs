@@ -187,6 +187,8 @@ impl<'r> Encoder<'_, 'r> {
                 }
             }
         }
+        self.coded(record.door);
+        self.client_text(&record.queue);
     }
 
     fn optional(&mut self, value: Option<impl Coded>) {

@@ -18,6 +18,7 @@ use crate::policy::authentication::{
     SpfResult, WaySign,
 };
 use crate::policy::decide::{Cause, Verdict};
+use crate::policy::door::DoorName;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
@@ -85,6 +86,8 @@ fn refusal(number: u64, domain: &str) -> DecisionRecord {
         id: Some(Id::nth(number)),
         at: now(),
         client: "192.0.2.7".parse().unwrap(),
+        door: DoorName::Smtp,
+        queue: CompactString::default(),
         names: Some(FcrdnsResult::NoPtr),
         extent: Scope::Envelope,
         mode: Mode::Enforce,
@@ -164,6 +167,8 @@ fn richest() -> DecisionRecord {
     let wait = Some(Duration::from_secs(299));
     DecisionRecord {
         client: "2001:db8::7".parse().unwrap(),
+        door: DoorName::Policy,
+        queue: "4jcGdd1D05z1VcKC".into(),
         names: Some(FcrdnsResult::Confirmed(vec![name("a.rich.test"), name("rich.test")])),
         extent: Scope::Message,
         mode: Mode::Monitor,
@@ -214,10 +219,12 @@ fn a_decoded_record_equals_the_encoded_one() {
             authentication: None,
             ..finding.clone()
         });
-        let without_results = DecisionRecord { findings: Arc::new(plain.collect()), ..record };
+        let without_door =
+            DecisionRecord { door: DoorName::Smtp, queue: CompactString::default(), ..record.clone() };
+        let without_results = DecisionRecord { findings: Arc::new(plain.collect()), ..without_door.clone() };
         let without_end = DecisionRecord { end: None, rcpts: 0, ..without_results.clone() };
         let read = (0..parts[0].len()).filter_map(|end| decode::record(&parts[0][..end], |_| true));
-        assert_eq!(read.flatten().collect::<Vec<_>>(), [without_end, without_results]);
+        assert_eq!(read.flatten().collect::<Vec<_>>(), [without_end, without_results, without_door]);
     }
 }
 

@@ -10,6 +10,7 @@ use rmxd::metrics::{
     CacheResult, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome, RelayOutcome,
 };
 use rmxd::policy::decide::Verdict;
+use rmxd::policy::door::DoorName;
 use rmxd::policy::identity::Identity;
 use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
@@ -75,7 +76,9 @@ fn touched() -> Metrics {
             }
         }
     }
-    Outcome::ALL.into_iter().for_each(|outcome| metrics.outcome(outcome));
+    for door in DoorName::ALL {
+        Outcome::ALL.into_iter().for_each(|outcome| metrics.outcome(door, outcome));
+    }
     Reason::ALL.into_iter().for_each(|reason| metrics.refusal(reason));
     metrics
 }

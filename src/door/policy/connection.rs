@@ -1,0 +1,147 @@
+//! One connection of Postfix: octets to requests, and answers in the same order.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::delegation::{Malformed, Reader};
+use crate::door::policy::dialogue::Dialogue;
+use crate::gate::Gate;
+
+/// For the next request, whole, and for Postfix to take the answers. Postfix closes after 300 s by default.
+const IDLE: Duration = Duration::from_secs(3600);
+/// After the last request about a message, until its outcome is recorded.
+const QUIET: Duration = Duration::from_secs(10);
+/// Octets of one read.
+const READ: usize = 4096;
+/// Answers are written when so many octets wait, if not before.
+const MOST_ANSWERS: usize = 16 * 1024;
+
+pub(super) struct Connection<S> {
+    stream: S,
+    reader: Reader,
+    input: BytesMut,
+    answers: Vec<u8>,
+    dialogue: Dialogue,
+    stop: CancellationToken,
+}
+
+/// Why a connection ends.
+enum Ended {
+    /// Postfix closed it.
+    Gone,
+    /// Nothing came, or nothing was taken, for an hour.
+    Idle,
+    /// The daemon ends.
+    Stopping,
+    /// This is no policy client.
+    Malformed(Malformed),
+    Broken(io::Error),
+}
+
+/// What happened while nothing was there to be answered.
+enum Waited {
+    Read,
+    Quiet,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    pub(super) fn new(stream: S, gate: watch::Receiver<Arc<Gate>>, stop: CancellationToken) -> Self {
+        let (reader, input, answers) = (Reader::default(), BytesMut::new(), Vec::new());
+        Self { stream, reader, input, answers, dialogue: Dialogue::new(gate), stop }
+    }
+
+    pub(super) async fn serve(mut self) {
+        match self.run().await {
+            Ended::Gone | Ended::Stopping => {}
+            Ended::Idle => {
+                tracing::debug!(target: "rmxd::door", door = "policy", "closed, silent for an hour")
+            }
+            Ended::Malformed(error) => {
+                tracing::warn!(target: "rmxd::door", door = "policy", %error, "closed: not a request of Postfix");
+            }
+            Ended::Broken(error) => {
+                tracing::debug!(target: "rmxd::door", door = "policy", %error, "the connection broke");
+            }
+        }
+    }
+
+    async fn run(&mut self) -> Ended {
+        loop {
+            let until = Instant::now() + IDLE;
+            let served = self.answer(until).await;
+            // What was asked before a fault has its answer.
+            let flushed = self.flush(until).await;
+            if let Err(ended) = served.and(flushed) {
+                return ended;
+            }
+            if let Err(ended) = self.wait(until).await {
+                return ended;
+            }
+        }
+    }
+
+    /// Answers each request that has come whole.
+    async fn answer(&mut self, until: Instant) -> Result<(), Ended> {
+        loop {
+            let Some((request, length)) = self.reader.next(&self.input).map_err(Ended::Malformed)? else {
+                return Ok(());
+            };
+            self.dialogue.answer(&request, &mut self.answers).await;
+            self.input.advance(length);
+            if self.answers.len() >= MOST_ANSWERS {
+                self.flush(until).await?;
+            }
+        }
+    }
+
+    /// Waits until a request may be whole, or the daemon ends while none has begun.
+    async fn wait(&mut self, until: Instant) -> Result<(), Ended> {
+        while let Waited::Quiet = self.more(until).await? {
+            self.dialogue.settle();
+        }
+        Ok(())
+    }
+
+    async fn more(&mut self, until: Instant) -> Result<Waited, Ended> {
+        let is_between = self.input.is_empty();
+        if is_between {
+            self.input = BytesMut::new(); // an idle connection holds no memory
+        }
+        self.input.reserve(READ);
+        let quiet = self.dialogue.is_open().then(|| Instant::now() + QUIET).filter(|quiet| *quiet < until);
+        let read = tokio::select! {
+            biased;
+            read = timeout_at(quiet.unwrap_or(until), self.stream.read_buf(&mut self.input)) => read,
+            () = self.stop.cancelled(), if is_between => return Err(Ended::Stopping),
+        };
+        match read {
+            Ok(Ok(0)) => Err(Ended::Gone),
+            Ok(Ok(_octets)) => Ok(Waited::Read),
+            Ok(Err(error)) => Err(Ended::Broken(error)),
+            Err(_elapsed) if quiet.is_some() => Ok(Waited::Quiet),
+            Err(_elapsed) => Err(Ended::Idle),
+        }
+    }
+
+    /// Writes the answers, all of one read at one time.
+    async fn flush(&mut self, until: Instant) -> Result<(), Ended> {
+        if self.answers.is_empty() {
+            return Ok(());
+        }
+        match timeout_at(until, self.stream.write_all(&self.answers)).await {
+            Ok(Ok(())) => {
+                self.answers = Vec::new();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Ended::Broken(error)),
+            Err(_elapsed) => Err(Ended::Idle),
+        }
+    }
+}
