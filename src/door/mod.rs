@@ -1,5 +1,6 @@
 //! How mail is presented (contract 7): each door speaks one protocol and drives [`crate::gate::Transaction`].
 
+mod iprev;
 pub mod milter;
 pub mod policy;
 pub mod smtp;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 
 use tokio_util::sync::CancellationToken;
 
+pub use crate::door::milter::MilterDoor;
 pub use crate::door::policy::PolicyDoor;
 pub use crate::door::smtp::{Settings, SmtpDoor};
 use crate::net::Stream;

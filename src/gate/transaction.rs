@@ -196,6 +196,12 @@ impl Transaction {
         self.journal.end(&self.evaluation, end);
     }
 
+    /// The whole message passed, with this permit, and the mail server that asked has it: what becomes of it there isn't
+    /// known.
+    pub fn passed(&mut self, _permit: Permit) {
+        self.journal.end(&self.evaluation, decision::End::of(Outcome::Passed));
+    }
+
     /// The next hop did not take a recipient, or the whole message (`rcpt` is `None`). `relay_reply` is what it replied,
     /// `reply` what the client is to be answered; returns the client's reply with the id.
     pub fn not_taken(

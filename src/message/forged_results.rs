@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::HashMap;
 
 use crate::message::fields::{Item, items};
 use crate::smtp::address::DomainName;
@@ -25,23 +26,70 @@ const MAX_NAME: usize = 1024;
 /// The block without the fields in our name; the block itself if it has none.
 #[must_use]
 pub fn without_own_results<'a>(block: &'a [u8], authserv_id: &str) -> Cow<'a, [u8]> {
-    let seals = OnceCell::new();
-    let is_own = |item: &Item<'_>| match kind(item) {
-        Some((Kind::Results, value)) => claims(value, authserv_id),
-        Some((Kind::ArcResults, value)) => {
-            claims_in_arc(value, authserv_id) && !seals.get_or_init(|| Seals::of(block)).cover(value)
-        }
-        None => false,
-    };
-    if !items(block).any(|item| is_own(&item)) {
+    let own = Own::of(block, authserv_id);
+    if !items(block).any(|item| own.has(&item)) {
         return Cow::Borrowed(block);
     }
     let mut kept = Vec::with_capacity(block.len());
-    for item in items(block).filter(|item| !is_own(item)) {
+    for item in items(block).filter(|item| !own.has(item)) {
         let (Item::Field { raw, .. } | Item::Stray(raw)) = item;
         kept.extend_from_slice(raw);
     }
     Cow::Owned(kept)
+}
+
+/// A field in our name, by its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnResults {
+    /// As it stands in the block.
+    pub name: String,
+    /// From 1, among all fields of this name in any case.
+    pub index: u32,
+}
+
+/// The fields in our name, in the order of the block.
+#[must_use]
+pub fn own_results(block: &[u8], authserv_id: &str) -> Vec<OwnResults> {
+    let own = Own::of(block, authserv_id);
+    let mut counts: HashMap<String, u32> = HashMap::new();
+    let mut found = Vec::new();
+    for item in items(block).filter(|item| kind(item).is_some()) {
+        let name = match item {
+            Item::Field { name, .. } => name,
+            Item::Stray(raw) => raw.split(|&byte| byte == b':').next().unwrap_or_default(),
+        };
+        let name = String::from_utf8_lossy(name).into_owned();
+        let count = counts.entry(name.to_ascii_lowercase()).or_default();
+        *count = count.saturating_add(1);
+        if own.has(&item) {
+            found.push(OwnResults { name, index: *count });
+        }
+    }
+    found
+}
+
+/// Tells the fields in our name from others.
+struct Own<'a> {
+    block: &'a [u8],
+    authserv_id: &'a str,
+    seals: OnceCell<Seals>,
+}
+
+impl<'a> Own<'a> {
+    fn of(block: &'a [u8], authserv_id: &'a str) -> Self {
+        Self { block, authserv_id, seals: OnceCell::new() }
+    }
+
+    fn has(&self, item: &Item<'_>) -> bool {
+        match kind(item) {
+            Some((Kind::Results, value)) => claims(value, self.authserv_id),
+            Some((Kind::ArcResults, value)) => {
+                claims_in_arc(value, self.authserv_id)
+                    && !self.seals.get_or_init(|| Seals::of(self.block)).cover(value)
+            }
+            None => false,
+        }
+    }
 }
 
 enum Kind {
@@ -233,6 +281,41 @@ mod tests {
         let left = without_own_results(block.as_bytes(), OURS);
         assert_eq!(left.escape_ascii().to_string(), expected.as_bytes().escape_ascii().to_string());
         assert_eq!(matches!(left, Cow::Owned(_)), own);
+    }
+
+    #[test]
+    fn fields_in_our_name_are_counted_among_those_of_the_same_name() {
+        let ours = "Authentication-Results: gate.relay.test; forged=pass\r\n";
+        let other = "authentication-results: mx.other.test; spf=pass\r\n";
+        let arc = |instance| {
+            format!("ARC-Authentication-Results: i={instance}; gate.relay.test; forged=pass\r\n")
+        };
+        let rows: [(String, &[(&str, u32)]); 6] = [
+            (String::new(), &[]),
+            (other.repeat(3), &[]),
+            (format!("From: a\r\n{ours}"), &[("Authentication-Results", 1)]),
+            (
+                format!("{other}{ours}X: y\r\n{other}AUTHENTICATION-results:\r\n gate.relay.test\r\n"),
+                &[("Authentication-Results", 2), ("AUTHENTICATION-results", 4)],
+            ),
+            (
+                format!("{}{ours}ARC-Seal: i=2; a=b\r\n{}{}", arc(1), arc(2), arc(3)),
+                &[
+                    ("ARC-Authentication-Results", 1),
+                    ("Authentication-Results", 1),
+                    ("ARC-Authentication-Results", 3),
+                ],
+            ),
+            (format!("Authentication-Results : gate.relay.test\r\n{ours}"), &[
+                ("Authentication-Results", 1),
+                ("Authentication-Results", 2),
+            ]),
+        ];
+        for (block, expected) in rows {
+            let found = own_results(block.as_bytes(), OURS);
+            let found: Vec<_> = found.iter().map(|own| (own.name.as_str(), own.index)).collect();
+            assert_eq!(found, expected, "{block}");
+        }
     }
 
     #[test]

@@ -133,6 +133,12 @@ pub struct Macros<'a> {
 }
 
 impl<'a> Macros<'a> {
+    /// Whether [`Event::Mail`] follows.
+    #[must_use]
+    pub fn is_for_mail(&self) -> bool {
+        self.stage == letter::MAIL
+    }
+
     /// In the order in which they came. Names of more than one letter have braces around them.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let mut strings = Strings(self.pairs);

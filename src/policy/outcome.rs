@@ -13,7 +13,8 @@ pub enum Outcome {
     RelayFailed,
     /// The client disconnected or gave up before the end of a message.
     NotCompleted,
-    /// rmxd let it pass at the policy service, which never learns what became of it.
+    /// rmxd let it pass at a door of a mail server that has the message itself (milter, policy); what became of it there
+    /// isn't known.
     Passed,
 }
 

@@ -7,16 +7,17 @@
 
 use std::time::SystemTime;
 
+use crate::door::iprev::iprev;
 use crate::door::smtp::SmtpDoor;
 use crate::door::smtp::relayed::{Relayed, relayed};
 use crate::gate::{Client, Transaction};
-use crate::message::authentication_results::{Iprev, IprevResult, authentication_results};
+use crate::message::authentication_results::authentication_results;
 use crate::message::forged_results::without_own_results;
 use crate::message::mailbox_line;
 use crate::message::trace::{self, Protocol};
 use crate::policy::reason::Reason;
 use crate::relay::{self, Hold, HopReply};
-use crate::reverse_mx::{ClientNames, FcrdnsResult};
+use crate::reverse_mx::ClientNames;
 use crate::smtp::framing::Fault;
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::smtp::transparency::{Unstuffer, stuffed, unstuffed};
@@ -232,18 +233,8 @@ async fn trace_fields(door: &SmtpDoor, client: &mut Client, transaction: &Relaye
         recipient: first.filter(|_| recipients == 1),
         at: SystemTime::now(),
     };
-    let iprev = names.map(|names| Iprev { result: iprev_result(&names.outcome), client: address });
-    let results = authentication_results(hostname, iprev, gate.findings());
+    let results = authentication_results(hostname, iprev(client).await, gate.findings());
     [received.to_bytes(), results].concat()
-}
-
-/// RFC 8601 2.7.3.
-fn iprev_result(names: &FcrdnsResult) -> IprevResult {
-    match names {
-        FcrdnsResult::Confirmed(_) => IprevResult::Pass,
-        FcrdnsResult::NoPtr | FcrdnsResult::NotConfirmed(_) => IprevResult::Fail,
-        FcrdnsResult::TempError(_) => IprevResult::TempError,
-    }
 }
 
 /// Where the header block ends: behind the last CRLF before the empty line. `seen` octets were looked at before.
