@@ -1,7 +1,7 @@
 //! From findings to a verdict (contract 3.2): the only place that decides.
 //!
 //! Reject goes before defer, and defer before greylist; identities keep their order. For a `temperror` of a rule whose action
-//! refuses, `policy.on_dns_error` counts. The gate checks the greylist if the decision is to greylist.
+//! refuses, `policy.on_dns_error` counts; but for bounds of rmxd's own, which a sender can reach on purpose: they defer. The gate checks the greylist if the decision is to greylist.
 
 use std::time::Duration;
 
@@ -159,9 +159,10 @@ fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
         RuleResult::Fail(_) if action == Action::Dmarc => None,
         RuleResult::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
         RuleResult::Fail(reason) => Some((action, reason)),
-        RuleResult::TempError(_) => match policy.on_dns_error {
-            OnDnsError::Defer if action.refuses() => Some((Action::Defer, Reason::DnsError)),
-            OnDnsError::Defer | OnDnsError::Accept => None,
+        RuleResult::TempError(_) if !action.refuses() => None,
+        RuleResult::TempError(failure) => match policy.on_dns_error {
+            OnDnsError::Accept if !failure.is_bound_of_ours() => None,
+            OnDnsError::Accept | OnDnsError::Defer => Some((Action::Defer, Reason::DnsError)),
         },
     }
     .filter(|(action, _)| action.refuses())
@@ -281,6 +282,19 @@ mod tests {
                 };
                 assert_eq!(decide(&policy, &found).verdict, expected, "{action:?} {on_dns_error:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_bound_that_a_sender_can_reach_on_purpose_lets_nothing_pass() {
+        use DnsFailure::{AliasLoop, Broken, Busy, Down, Refused, ServerFailure, Timeout, TooMany};
+        let policy = Policy { on_dns_error: OnDnsError::Accept, ..policy() };
+        for failure in [AliasLoop, Broken, Busy, Down, Refused, ServerFailure, Timeout, TooMany] {
+            let found = [finding(Identity::MailFrom, Rule::Exists, RuleResult::TempError(failure))];
+            let expected = if matches!(failure, Busy | TooMany) { Verdict::Defer } else { Verdict::Accept };
+            assert_eq!(decide(&policy, &found).verdict, expected, "{failure}");
+            let tagged = [finding(Identity::Helo, Rule::Exists, RuleResult::TempError(failure))];
+            assert_eq!(decide(&policy, &tagged).verdict, Verdict::Accept, "{failure}");
         }
     }
 
