@@ -14,7 +14,7 @@ use compact_str::CompactString;
 use crate::dmarc::{self, Alignment};
 use crate::dns::Account;
 use crate::dns::lookups::Lookups;
-use crate::evidence::DnsFailure;
+use crate::evidence::{DnsFailure, Evidence};
 use crate::gate::Gate;
 use crate::message::way::WaySigns;
 use crate::policy::authentication::{DmarcCheck, DmarcResult, Indirect, Request, SpfResult, WaySign};
@@ -63,11 +63,13 @@ impl From<RuleResult> for EnvelopeState {
 }
 
 /// What is known of the way that a message came.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Way {
     /// The signs in the header.
     pub(super) signs: WaySigns,
     pub(super) envelope: EnvelopeState,
+    /// What was asked for the envelope, if it was looked up for this alone.
+    pub(super) evidence: Vec<Evidence>,
     pub(super) quarantine: Action,
 }
 
@@ -258,6 +260,7 @@ impl Asked {
         let came_by = sign.zip(self.foreign.as_ref()).filter(|_| self.needs_way());
         let mut unknown = None;
         if let Some((sign, envelope)) = came_by {
+            finding.evidence.extend_from_slice(&way.evidence);
             match way.envelope {
                 EnvelopeState::Holds(rung) => {
                     self.check.indirect = Some(Indirect { sign, envelope: envelope.clone(), rung });

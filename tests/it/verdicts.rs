@@ -317,3 +317,30 @@ async fn an_expired_answer_about_the_owner_of_from_carries_no_5xx() {
         assert_eq!(later.decision.verdict, expected, "{what}: {:?}", later.findings);
     }
 }
+
+/// contract 1.8, 3.3: what makes a message indirect is evidence, whether or not `mail_from.matches` was looked at anyway.
+#[tokio::test]
+async fn the_envelope_of_indirect_mail_is_in_the_evidence() {
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), zone()).await.unwrap();
+    for set in [
+        ["policy.mail_from.matches=off", "policy.mail_from.exists=off"],
+        ["policy.mail_from.matches=tag", ""],
+    ] {
+        let settings = support::settings(set.into_iter().filter(|line| !line.is_empty()));
+        let gate = support::gate(&settings, server.address(), Clock::running());
+        let cells = [
+            ("client", "127.0.82.1"),
+            ("mail_from", "d@lists.test"),
+            ("header", "From: a@vault.test\\nList-Id: d <d.lists.test>\\n"),
+            ("answer", "-"),
+        ];
+        let cells = cells.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let seen = transaction(&gate, &Row { line: 0, cells }).await;
+        let mut asked = seen.findings.iter().flat_map(|finding| &finding.evidence);
+        assert!(
+            asked.any(|seen| seen.question.to_string() == "MX lists.test"),
+            "{set:?}: {:?}",
+            seen.findings
+        );
+    }
+}
