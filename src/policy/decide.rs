@@ -1,12 +1,15 @@
 //! From findings to a verdict (contract 3.2): the only place that decides.
 //!
 //! Reject goes before defer, and defer before greylist; identities keep their order. For a `temperror` of a rule whose action
-//! refuses, `policy.on_dns_error` counts. The gate checks the greylist if the decision is to greylist.
+//! refuses, `policy.on_dns_error` counts. Two kinds always defer, since a sender can bring them about: bounds of rmxd's own, and
+//! where DMARC has failed and only what would excuse it is open (the client's PTR record, the envelope). The gate checks the
+//! greylist if the decision is to greylist.
 
 use std::time::Duration;
 
 use compact_str::CompactString;
 
+use crate::policy::authentication::DmarcResult;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
@@ -159,12 +162,19 @@ fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
         RuleResult::Fail(_) if action == Action::Dmarc => None,
         RuleResult::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
         RuleResult::Fail(reason) => Some((action, reason)),
-        RuleResult::TempError(_) => match policy.on_dns_error {
-            OnDnsError::Defer if action.refuses() => Some((Action::Defer, Reason::DnsError)),
-            OnDnsError::Defer | OnDnsError::Accept => None,
+        RuleResult::TempError(_) if !action.refuses() => None,
+        RuleResult::TempError(failure) => match policy.on_dns_error {
+            OnDnsError::Accept if !failure.is_bound_of_ours() && !fails_dmarc(finding) => None,
+            OnDnsError::Accept | OnDnsError::Defer => Some((Action::Defer, Reason::DnsError)),
         },
     }
     .filter(|(action, _)| action.refuses())
+}
+
+/// The owner's will is known and counts; only what would excuse the message could not be looked up.
+fn fails_dmarc(finding: &Finding) -> bool {
+    let check = finding.authentication.as_deref().and_then(|results| results.dmarc.as_ref());
+    check.is_some_and(|check| check.result == Some(DmarcResult::Fail))
 }
 
 #[cfg(test)]
@@ -281,6 +291,19 @@ mod tests {
                 };
                 assert_eq!(decide(&policy, &found).verdict, expected, "{action:?} {on_dns_error:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_bound_that_a_sender_can_reach_on_purpose_lets_nothing_pass() {
+        use DnsFailure::{AliasLoop, Broken, Busy, Down, Refused, ServerFailure, Timeout, TooMany};
+        let policy = Policy { on_dns_error: OnDnsError::Accept, ..policy() };
+        for failure in [AliasLoop, Broken, Busy, Down, Refused, ServerFailure, Timeout, TooMany] {
+            let found = [finding(Identity::MailFrom, Rule::Exists, RuleResult::TempError(failure))];
+            let expected = if matches!(failure, Busy | TooMany) { Verdict::Defer } else { Verdict::Accept };
+            assert_eq!(decide(&policy, &found).verdict, expected, "{failure}");
+            let tagged = [finding(Identity::Helo, Rule::Exists, RuleResult::TempError(failure))];
+            assert_eq!(decide(&policy, &tagged).verdict, Verdict::Accept, "{failure}");
         }
     }
 
