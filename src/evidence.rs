@@ -204,22 +204,6 @@ pub enum DnsFailure {
     TooMany,
 }
 
-impl DnsFailure {
-    /// A bound of rmxd's own, which a sender can reach on purpose; the others are the fault of name servers.
-    #[must_use]
-    pub fn is_bound_of_ours(self) -> bool {
-        match self {
-            Self::Busy | Self::TooMany => true,
-            Self::Timeout
-            | Self::ServerFailure
-            | Self::Refused
-            | Self::Broken
-            | Self::AliasLoop
-            | Self::Down => false,
-        }
-    }
-}
-
 impl fmt::Display for DnsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,7 +1,7 @@
 //! How many questions to DNS one client may cause (contract 4), and which part of them is whose.
 //!
 //! The parts are cut so that no identity that a sender chooses freely can spend what the check of another needs: past a budget
-//! a finding is a temperror, which defers the message whatever `policy.on_dns_error` is.
+//! a finding is a temperror, which `policy.on_dns_error = "accept"` lets pass.
 //!
 //! | whose | at most |
 //! | --- | --- |

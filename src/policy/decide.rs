@@ -1,14 +1,15 @@
 //! From findings to a verdict (contract 3.2): the only place that decides.
 //!
 //! Reject goes before defer, and defer before greylist; identities keep their order. For a `temperror` of a rule whose action
-//! refuses, `policy.on_dns_error` counts. Two kinds always defer, since a sender can bring them about: bounds of rmxd's own, and
-//! where DMARC has failed and only what would excuse it is open (the client's PTR record, the envelope). The gate checks the
-//! greylist if the decision is to greylist.
+//! refuses, `policy.on_dns_error` counts. Two kinds always defer, since a sender can bring them about: where DMARC has failed
+//! and only what would excuse it is open (the client's PTR record, the envelope), and where several domains of one field left
+//! too few questions for each. The gate checks the greylist if the decision is to greylist.
 
 use std::time::Duration;
 
 use compact_str::CompactString;
 
+use crate::evidence::DnsFailure;
 use crate::policy::authentication::DmarcResult;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::operator::Policy;
@@ -132,7 +133,7 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
         .enumerate()
         .filter(|(_, finding)| counts(finding))
         .filter_map(|(at, finding)| {
-            consequence(policy, finding).map(|(action, reason)| (action, reason, at, finding))
+            consequence(policy, finding, findings).map(|(action, reason)| (action, reason, at, finding))
         })
         .min_by_key(|(action, _, _, finding)| (std::cmp::Reverse(*action), finding.identity, finding.rule));
     let verdict = match strongest {
@@ -153,7 +154,7 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
 }
 
 /// The action and reason of one finding; `None` if it doesn't refuse.
-fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
+fn consequence(policy: &Policy, finding: &Finding, findings: &[Finding]) -> Option<(Action, Reason)> {
     let action = finding.action;
     match finding.outcome {
         RuleResult::Pass(_) | RuleResult::None(_) => None,
@@ -164,7 +165,7 @@ fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
         RuleResult::Fail(reason) => Some((action, reason)),
         RuleResult::TempError(_) if !action.refuses() => None,
         RuleResult::TempError(failure) => match policy.on_dns_error {
-            OnDnsError::Accept if !failure.is_bound_of_ours() && !fails_dmarc(finding) => None,
+            OnDnsError::Accept if !fails_dmarc(finding) && !is_crowded(failure, finding, findings) => None,
             OnDnsError::Accept | OnDnsError::Defer => Some((Action::Defer, Reason::DnsError)),
         },
     }
@@ -177,10 +178,15 @@ fn fails_dmarc(finding: &Finding) -> bool {
     check.is_some_and(|check| check.result == Some(DmarcResult::Fail))
 }
 
+/// The domain shares its questions with others of the same field, and had too few.
+fn is_crowded(failure: DnsFailure, finding: &Finding, findings: &[Finding]) -> bool {
+    let beside = |other: &Finding| other.identity == finding.identity && other.domain != finding.domain;
+    failure == DnsFailure::TooMany && findings.iter().any(beside)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::DnsFailure;
     use crate::policy::finding::Absence;
     use crate::policy::identity::Identity;
     use crate::policy::rule::{IdentityRules, RejectAt, Rule, Rung};
@@ -295,15 +301,19 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_that_a_sender_can_reach_on_purpose_lets_nothing_pass() {
-        use DnsFailure::{AliasLoop, Broken, Busy, Down, Refused, ServerFailure, Timeout, TooMany};
+    fn many_authors_are_no_way_past_a_check() {
+        use DnsFailure::{Busy, Timeout, TooMany};
         let policy = Policy { on_dns_error: OnDnsError::Accept, ..policy() };
-        for failure in [AliasLoop, Broken, Busy, Down, Refused, ServerFailure, Timeout, TooMany] {
-            let found = [finding(Identity::MailFrom, Rule::Exists, RuleResult::TempError(failure))];
-            let expected = if matches!(failure, Busy | TooMany) { Verdict::Defer } else { Verdict::Accept };
-            assert_eq!(decide(&policy, &found).verdict, expected, "{failure}");
-            let tagged = [finding(Identity::Helo, Rule::Exists, RuleResult::TempError(failure))];
-            assert_eq!(decide(&policy, &tagged).verdict, Verdict::Accept, "{failure}");
+        let named = |domain: &str, outcome| Finding::new(Identity::From, Rule::Exists, domain, domain, outcome);
+        let good = named("good.test", RuleResult::Pass(Rung::Mx));
+        for (failure, alone, beside) in [
+            (TooMany, Verdict::Accept, Verdict::Defer),
+            (Busy, Verdict::Accept, Verdict::Accept),
+            (Timeout, Verdict::Accept, Verdict::Accept),
+        ] {
+            let bank = named("bank.test", RuleResult::TempError(failure));
+            assert_eq!(decide(&policy, &[bank.clone()]).verdict, alone, "{failure}");
+            assert_eq!(decide(&policy, &[bank, good.clone()]).verdict, beside, "{failure}");
         }
     }
 
