@@ -304,7 +304,8 @@ mod tests {
     fn many_authors_are_no_way_past_a_check() {
         use DnsFailure::{Busy, Timeout, TooMany};
         let policy = Policy { on_dns_error: OnDnsError::Accept, ..policy() };
-        let named = |domain: &str, outcome| Finding::new(Identity::From, Rule::Exists, domain, domain, outcome);
+        let named =
+            |domain: &str, outcome| Finding::new(Identity::From, Rule::Exists, domain, domain, outcome);
         let good = named("good.test", RuleResult::Pass(Rung::Mx));
         for (failure, alone, beside) in [
             (TooMany, Verdict::Accept, Verdict::Defer),
@@ -312,7 +313,7 @@ mod tests {
             (Timeout, Verdict::Accept, Verdict::Accept),
         ] {
             let bank = named("bank.test", RuleResult::TempError(failure));
-            assert_eq!(decide(&policy, &[bank.clone()]).verdict, alone, "{failure}");
+            assert_eq!(decide(&policy, std::slice::from_ref(&bank)).verdict, alone, "{failure}");
             assert_eq!(decide(&policy, &[bank, good.clone()]).verdict, beside, "{failure}");
         }
     }
