@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, join3};
 
+use crate::audit::owner::Owner;
 use crate::audit::{Auditor, Judge, Question};
 use crate::dns::{Account, Budget, Urgency};
 use crate::gate::{DryMessage, DryRun};
@@ -45,7 +46,9 @@ pub(super) struct Facts {
     pub(super) domain: DomainName,
     pub(super) sender: Mailbox,
     pub(super) mx_report: MxReport,
+    /// The SPF record.
     pub(super) published: Published,
+    pub(super) owner: Owner,
     /// `dns.max_mx_hosts`.
     pub(super) max_hosts: usize,
     pub(super) lines: Vec<Line>,
@@ -124,7 +127,8 @@ impl Inquiry<'_> {
         let account = account(first);
         let mx_report = self.auditor.reverse_mx.mx_report(domain, &account);
         let published = spf::published(&self.auditor.dns, domain, &account);
-        let (mx_report, published) = join(mx_report, published).await;
+        let owner = Owner::of(&self.auditor.dns, domain, &account);
+        let (mx_report, published, owner) = join3(mx_report, published, owner).await;
         let mut lines = join_all(egress.iter().map(|address| self.line(*address))).await;
         let mut labels = LABELS;
         for line in &mut lines {
@@ -134,7 +138,8 @@ impl Inquiry<'_> {
             }
         }
         let (domain, sender) = (domain.clone(), sender.clone());
-        Facts { domain, sender, mx_report, published, max_hosts: self.auditor.max_hosts, lines }
+        let max_hosts = self.auditor.max_hosts;
+        Facts { domain, sender, mx_report, published, owner, max_hosts, lines }
     }
 
     async fn line(&self, address: IpAddr) -> Line {

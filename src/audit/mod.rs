@@ -5,6 +5,7 @@
 //! the policies and the form of the report.
 
 mod facts;
+mod owner;
 mod record;
 mod remedy;
 mod report;
@@ -27,6 +28,8 @@ pub use standing::COUNTING;
 pub const RIGHT: char = '\u{2713}';
 /// Marks a bad result.
 pub const WRONG: char = '\u{2717}';
+/// Marks what the reader should look at.
+const WARNING: char = '!';
 
 /// A policy of the audit. Those in [`COUNTING`] decide the result; others are only shown.
 #[derive(Debug, Clone)]

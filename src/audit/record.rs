@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::dns::fcrdns::reverse_name;
-use crate::evidence::Target;
+use crate::evidence::{QuestionName, Target};
 use crate::smtp::address::DomainName;
 
 /// Time to live of new records, in seconds.
@@ -46,6 +46,12 @@ impl MissingRecord {
     pub(super) fn txt(owner: &DomainName, text: &str) -> Self {
         let strings: Vec<String> = strings(text).iter().map(|string| quoted(string)).collect();
         Self { owner: absolute(owner), rtype: "TXT", data: strings.join(" ") }
+    }
+
+    /// A TXT record at `_dmarc.` of the domain; `None` if that name is too long.
+    pub(super) fn dmarc(domain: &DomainName, text: &str) -> Option<Self> {
+        let owner = QuestionName::parse(format!("_dmarc.{domain}").as_bytes())?;
+        Some(Self { owner: format!("{}.", owner.as_str()), ..Self::txt(domain, text) })
     }
 
     /// The form of an existing record, without the time to live.
@@ -110,6 +116,10 @@ mod tests {
                 "a.4.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 3600 IN PTR mx2.a.test.",
             ),
             (MissingRecord::txt(&name("a.test"), "v=spf1 mx ~all"), "a.test. 3600 IN TXT \"v=spf1 mx ~all\""),
+            (
+                MissingRecord::dmarc(&name("a.test"), "v=DMARC1; p=none").unwrap(),
+                "_dmarc.a.test. 3600 IN TXT \"v=DMARC1; p=none\"",
+            ),
         ];
         for (record, line) in rows {
             assert_eq!(record.to_string(), line);

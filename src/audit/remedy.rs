@@ -4,6 +4,7 @@
 //! pass needs no `ip4:`. What the administrator must decide (two SPF records, an alias at the domain) becomes a remark. No
 //! record diverts incoming mail: new MX hosts have the lowest priority.
 
+mod owner;
 mod policy;
 
 use std::net::IpAddr;
@@ -64,6 +65,7 @@ impl Remedy {
             draft.count();
             draft.helo();
             draft.policy();
+            draft.owner();
         }
         draft.remedy
     }

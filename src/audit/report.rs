@@ -1,15 +1,18 @@
-//! The audit as a table and a zone file for people, and as JSON for programs: the same facts in both.
+//! The audit as a table and a zone file for people; `json` has the same facts for programs.
+
+mod json;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use comfy_table::{Table, presets};
-use serde_json::{Value, json};
 
 use crate::audit::facts::{Climbed, Facts, Judged, Line};
+use crate::audit::owner::{Asks, Fate};
 use crate::audit::remedy::{Remedy, Step, Zone};
-use crate::audit::standing::Standing;
-use crate::audit::{AuditResult, RIGHT, WRONG};
+use crate::audit::standing::{Standing, is_unless_signed};
+use crate::audit::{AuditResult, RIGHT, WARNING, WRONG};
+use crate::policy::authentication::Request;
 use crate::policy::decide::Verdict;
 use crate::policy::finding;
 use crate::policy::rule::{Mode, Rule};
@@ -55,6 +58,8 @@ impl Report {
             text.push_str(&format!("\nRungs that hold for MAIL FROM:<{sender}>\n{}\n", self.rungs()));
         }
         text.push('\n');
+        text.push_str(&self.dmarc());
+        text.push('\n');
         text.push_str(&self.summary());
         if !self.remedy.remarks.is_empty() {
             text.push('\n');
@@ -74,11 +79,16 @@ impl Report {
         table.load_style(presets::NOTHING);
         let policies = self.facts.lines.first().map_or(&[][..], |line| &line.judged);
         let policies = policies.iter().map(|judged| judged.policy.to_uppercase());
-        let header = ["ADDRESS", "MX HOST", "PTR", "SPF"].map(str::to_owned);
+        let header = ["ADDRESS", "MX HOST", "PTR", "SPF", "DMARC"].map(str::to_owned);
         table.set_header(header.into_iter().chain(policies));
         for line in self.lines() {
-            let row =
-                [line.address.to_string(), self.exchanger(line.address), names(line), mark_spf(line.spf)];
+            let row = [
+                line.address.to_string(),
+                self.exchanger(line.address),
+                names(line),
+                mark_spf(line.spf),
+                self.facts.owner.fate(line.spf).to_string(),
+            ];
             table.add_row(row.into_iter().chain(line.judged.iter().map(verdict)));
         }
         plain(&table)
@@ -115,10 +125,44 @@ impl Report {
         plain(&table)
     }
 
+    /// What the owner asks for, then a sentence for each address.
+    fn dmarc(&self) -> String {
+        let Facts { domain, owner, .. } = &self.facts;
+        let mut text = wrapped("DMARC: ", "  ", &owner.sentence(domain));
+        for (line, standing) in self.lines().zip(&self.standings) {
+            let mark = match owner.fate(line.spf) {
+                Fate::Passes => RIGHT,
+                Fate::UnlessSigned(Request::Quarantine | Request::Reject) => WARNING,
+                Fate::UnlessSigned(Request::None) | Fate::NoRecord | Fate::Malformed => '-',
+                Fate::Unknown => '?',
+            };
+            let what = match (line.spf, &owner.asks) {
+                (spf::SpfResult::Pass, Asks::Record(_)) => "passes by SPF".to_owned(),
+                (spf::SpfResult::Pass, _) => "SPF passes, so DMARC can't fail".to_owned(),
+                (spf::SpfResult::TempError, _) => "SPF is unknown, as a lookup failed".to_owned(),
+                (result, Asks::Nothing | Asks::Malformed) => format!(
+                    "SPF gives {result}, so with a record only a DKIM signature ({}) would make DMARC pass",
+                    owner.signer(domain)
+                ),
+                (result, _) => format!(
+                    "SPF gives {result}, so only a DKIM signature ({}) makes DMARC pass",
+                    owner.signer(domain)
+                ),
+            };
+            let otherwise = match standing.unless_signed.as_slice() {
+                [] => String::new(),
+                all => format!(" Unless it is signed, {}.", all.join("; ")),
+            };
+            let what = format!("{}: {what}.{otherwise}", line.address);
+            text.push_str(&wrapped(&format!("{mark} "), "  ", &what));
+        }
+        text
+    }
+
     fn summary(&self) -> String {
         let mut text = String::new();
         for (line, standing) in self.lines().zip(&self.standings) {
-            let Standing { lost, unknown } = standing;
+            let Standing { lost, unknown, .. } = standing;
             if !lost.is_empty() {
                 let what = format!("Mail over {} would be lost: {}.", line.address, lost.join("; "));
                 text.push_str(&wrapped(&format!("{WRONG} "), "  ", &what));
@@ -134,7 +178,11 @@ impl Report {
                 2 => "both addresses".to_owned(),
                 count => format!("all {count} addresses"),
             };
-            text = format!("{RIGHT} accepted over {all}.\n");
+            let condition = match self.standings.iter().all(|standing| standing.unless_signed.is_empty()) {
+                true => "",
+                false => ", if it is signed where DMARC needs that",
+            };
+            text = format!("{RIGHT} accepted over {all}{condition}.\n");
         }
         text
     }
@@ -166,84 +214,6 @@ impl Report {
         }
         text
     }
-
-    /// The report for programs.
-    pub fn json(&self) -> Value {
-        let lines = self.lines().zip(&self.standings).map(|(line, standing)| self.line_json(line, standing));
-        json!({
-            "domain": self.facts.domain.as_str(),
-            "sender": self.facts.sender.to_string(),
-            "exit": self.outcome() as u8,
-            "addresses": lines.collect::<Vec<_>>(),
-            "remarks": self.remedy.remarks,
-            "steps": self.remedy.steps.iter().map(step_json).collect::<Vec<_>>(),
-        })
-    }
-
-    fn line_json(&self, line: &Line, standing: &Standing) -> Value {
-        let hosts = self.exchangers(line.address);
-        let hosts = hosts.map(
-            |exchanger| json!({ "preference": exchanger.preference, "host": exchanger.target.to_string() }),
-        );
-        let (ptr, names) = match &line.names {
-            FcrdnsResult::Confirmed(names) => ("confirmed", names.iter().map(ToString::to_string).collect()),
-            FcrdnsResult::NoPtr => ("none", Vec::new()),
-            FcrdnsResult::NotConfirmed(names) => {
-                ("not_confirmed", names.iter().map(ToString::to_string).collect())
-            }
-            FcrdnsResult::TempError(_) => ("temperror", Vec::new()),
-        };
-        let mut value = json!({
-            "address": line.address.to_string(),
-            "mx_hosts": hosts.collect::<Vec<_>>(),
-            "ptr": ptr,
-            "names": names,
-            "helo": line.helo,
-            "spf": line.spf.name(),
-            "policies": line.judged.iter().map(judged_json).collect::<Vec<_>>(),
-            "lost": standing.lost,
-            "unknown": standing.unknown,
-        });
-        if !line.rungs.is_empty() {
-            let rungs = line.rungs.iter().map(
-                |Climbed { rule, rung, outcome }| json!({ "rule": rule.name(), "rung": rung.name(), "result": outcome.word() }),
-            );
-            if let Some(fields) = value.as_object_mut() {
-                fields.insert("rungs".to_owned(), rungs.collect());
-            }
-        }
-        value
-    }
-}
-
-fn judged_json(judged: &Judged) -> Value {
-    let cause = judged.decision.cause.as_ref();
-    let rung = match judged.matches {
-        Some(finding::RuleResult::Pass(rung)) => Some(rung.name()),
-        Some(
-            finding::RuleResult::Fail(_) | finding::RuleResult::TempError(_) | finding::RuleResult::None(_),
-        )
-        | None => None,
-    };
-    json!({
-        "policy": judged.policy,
-        "verdict": judged.decision.verdict.name(),
-        "mode": judged.decision.mode.name(),
-        "identity": judged.refused_by.map(|(identity, _)| identity.name()),
-        "rule": judged.refused_by.map(|(_, rule)| rule.name()),
-        "reason": cause.map(|cause| cause.reason.name()),
-        "matches": judged.matches.map(finding::RuleResult::word),
-        "rung": rung,
-    })
-}
-
-fn step_json(step: &Step) -> Value {
-    json!({
-        "why": step.why,
-        "zone": match step.zone { Zone::Own => "own", Zone::Provider => "provider" },
-        "remove": step.remove.iter().map(|record| record.existing()).collect::<Vec<_>>(),
-        "add": step.add.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    })
 }
 
 fn host(exchanger: &Exchanger) -> String {
@@ -282,7 +252,8 @@ fn verdict(judged: &Judged) -> String {
     let why = match (&decision.cause, matches) {
         (Some(cause), _) => {
             let identity = judged.refused_by.map(|(identity, _)| format!("{identity} ")).unwrap_or_default();
-            format!(": {identity}{}", cause.reason)
+            let unless = if is_unless_signed(cause.reason) { " unless signed" } else { "" };
+            format!(": {identity}{}{unless}", cause.reason)
         }
         (None, Some(finding::RuleResult::Pass(rung))) => format!(" ({rung})"),
         (None, Some(finding::RuleResult::Fail(reason))) => format!(" (tag {reason})"),

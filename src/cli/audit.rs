@@ -16,9 +16,12 @@ use crate::smtp::address::{DomainName, Mailbox};
 /// Audit the sending addresses of your domain: which of them a reverse MX lookup accepts, and what to add to DNS
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-For each address it shows the MX host with that address, its PTR name, the SPF result, and the verdict of rmxd with its default policy \
+For each address it shows the MX host with that address, its PTR name, the SPF result, what DMARC comes to, and the verdict of rmxd with its default policy \
 (DEFAULT) and with config/strict.toml (STRICT); with --config, also the verdict of your own policy (YOURS). In monitor mode the verdict is \
 the one of enforce mode. DNS queries follow [dns] of the configuration.
+
+DMARC passes by SPF or by a DKIM signature. The audit sees no message, so where SPF doesn't pass it says what happens \
+unless the mail is signed.
 
 Missing records are printed as lines for a zone file, each with its reason as a comment above. `; remove:` precedes a record \
 that must be removed.
@@ -30,7 +33,8 @@ the mail), or the policy DEFAULT or STRICT refuses it, or the SPF result is fail
   75  a DNS error prevented a result, and nothing else is wrong
   64  wrong usage
   78  configuration error
-An SPF result other than pass and fail is shown and does not change the exit code.")]
+An SPF result other than pass and fail is shown and does not change the exit code, nor does mail that is refused \
+only if it is not signed.")]
 pub struct Args {
     /// Your domain: the part after the @ of your senders
     #[arg(value_name = "DOMAIN", value_parser = domain)]

@@ -10,6 +10,13 @@ pub(super) fn of(finding: &Finding) -> Vec<String> {
     let Some(results) = &finding.authentication else { return notes };
     notes.extend(results.spf.iter().map(spf));
     notes.extend(results.dkim.iter().map(signature));
+    if results.dmarc.as_ref().is_some_and(|check| check.result == Some(DmarcResult::Fail)) {
+        let missing = [
+            (results.spf.is_none(), "spf: not asked, the sender of the envelope is not aligned"),
+            (results.dkim.is_empty(), "dkim: no signature of the organisation"),
+        ];
+        notes.extend(missing.into_iter().filter(|(missing, _)| *missing).map(|(_, note)| note.to_owned()));
+    }
     if let Some(check) = &results.dmarc {
         notes.push(dmarc(check));
         notes.extend(check.indirect.iter().map(|indirect| format!("indirect: {indirect}")));
@@ -108,6 +115,15 @@ mod tests {
                 "dkim: fail (d bank.test, s k1, aligned)",
                 "dmarc: fail, _dmarc.bank.test asks for reject, organisation bank.test",
                 "indirect: list-id, envelope lists.test by spf",
+            ]
+        );
+        let nothing = Authentication { dmarc: Some(check.clone()), ..Authentication::default() };
+        let bare = Finding { entry: None, authentication: Some(Box::new(nothing)), ..whole };
+        assert_eq!(
+            of(&bare)[..2],
+            [
+                "spf: not asked, the sender of the envelope is not aligned",
+                "dkim: no signature of the organisation",
             ]
         );
         let rows = [

@@ -5,6 +5,7 @@ pub(crate) mod http;
 mod limits;
 mod moving;
 mod promtool;
+mod schemas;
 mod seen;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

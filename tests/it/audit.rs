@@ -1,6 +1,8 @@
 //! `rmxd audit`, the real binary, asking a real `rmxd zone`: what it says of senders good and bad, and that the very records
 //! that it prints mend what it complains of, up to a message through the daemon.
 
+mod dmarc;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -115,12 +117,13 @@ async fn what_the_audit_of_the_two_line_company_prints_lets_its_backup_line_thro
         "127.0.1.2 is not an address of any MX host. Its name is line2.twolines.test already. Make that an MX host.",
         "\ntwolines.test. 3600 IN MX 20 line2.twolines.test.\n",
         "\ntwolines.test. 3600 IN TXT \"v=spf1 mx ~all\"\n",
+        "\n_dmarc.twolines.test. 3600 IN TXT \"v=DMARC1; p=none\"\n",
     ] {
         assert!(found.out.contains(part), "no {part:?} in\n{}", found.out);
     }
     assert!(!found.out.contains("127.0.1.1 would be lost"), "{}", found.out);
     let added: Vec<_> = found.out.lines().filter(|line| line.contains(" 3600 IN ")).collect();
-    assert_eq!(added.len(), 2, "no more than it takes: {added:?}");
+    assert_eq!(added.len(), 3, "no more than it takes: {added:?}");
     assert_eq!(over_the_backup_line(&before).await, (550, 0));
 
     let after = serving(&mended(SAMPLE, &found.out));
@@ -366,12 +369,12 @@ fn the_policy_of_a_named_configuration_has_a_column_and_no_say() {
     assert!(header.ends_with("YOURS"), "{}", run.out);
     assert_eq!(
         line("127.0.1.1 "),
-        "127.0.1.1 ✓ 10 mail.twolines.test ✓ line1.twolines.test - none ✓ accept (mx) ✓ accept (mx) ✓ accept (mx)"
+        "127.0.1.1 ✓ 10 mail.twolines.test ✓ line1.twolines.test - none - no record ✓ accept (mx) ✓ accept (mx) ✓ accept (mx)"
     );
     // 127.0.1.0/24 is the network of the MX host too, which is enough by default and not for config/strict.toml.
     assert_eq!(
         line("127.0.1.2 "),
-        "127.0.1.2 ✗ none ✓ line2.twolines.test - none ✓ accept (network) \
+        "127.0.1.2 ✗ none ✓ line2.twolines.test - none - no record ✓ accept (network) \
          ✗ reject: mail_from not_an_exchanger ✓ accept (ptr)"
     );
     // A policy that nobody else has.

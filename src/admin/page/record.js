@@ -4,7 +4,9 @@
 import { copier, el } from "./dom.js";
 import { IDENTITIES, day, identity as named, duration, plural, readable } from "./words.js";
 
-const SYMBOL = { pass: "✓", fail: "✗", temperror: "?", none: "–" };
+const SYMBOL = { pass: "✓", fail: "✗", permerror: "✗", temperror: "?", none: "–" };
+// t=y makes a request count one step weaker.
+const WEAKER = { reject: "quarantine", quarantine: "none" };
 
 export function badge(record) {
   const soft = isLetThrough(record);
@@ -78,7 +80,41 @@ function rule(finding, record, seen) {
     el("span", {}, `${finding.rule} of `, el("code", {}, finding.subject || finding.domain), `: ${finding.result}${why ? ` (${readable(why)})` : ""} `),
     el("span.soft", {}, `[${finding.action}]`),
     decides && el("strong.mark", {}, "decides"),
-    finding.evidence.length > 0 && el("ul", {}, ...once(finding.evidence).map((evidence) => answer(evidence, seen))));
+    below(finding, seen));
+}
+
+// What the result rests on: entry, SPF, DKIM and DMARC, then the DNS records.
+function below(finding, seen) {
+  const rows = [...notes(finding), ...once(finding.evidence).map((evidence) => answer(evidence, seen))];
+  return rows.length > 0 && el("ul", {}, ...rows);
+}
+
+function notes({ entry, spf, dkim, dmarc }) {
+  return [
+    entry && el("li.note", {}, "rule of ", el("code", {}, entry)),
+    spf && note(spf.result, `SPF ${spf.result} (${named(spf.identity)} `, el("code", {}, spf.domain), ")"),
+    ...(dkim ?? []).map(signature),
+    ...(dmarc ? [owner(dmarc), dmarc.indirect && el("li.note", {}, `came indirectly: ${dmarc.indirect}`)] : []),
+  ].filter(Boolean);
+}
+
+function signature({ result, domain, selector, aligned }) {
+  return note(result, `DKIM ${result} (`, el("code", {}, `d=${domain}`), " ", el("code", {}, `s=${selector}`), aligned ? ", aligned)" : ", not aligned)");
+}
+
+function owner({ result, request, testing, record_at: at, organization }) {
+  const words = ["DMARC ", result ?? "not evaluated"];
+  if (!request) {
+    const why = { none: "no record", permerror: "the record can't be read", temperror: "the record can't be looked up now" }[result] ?? "no record";
+    return note(result, ...words, `: ${why}`);
+  }
+  const asks = request === "none" ? " asks for nothing" : ` asks for ${request}`;
+  const weaker = testing && request !== "none" ? `, which its test mode (t=y) weakens to ${WEAKER[request] === "none" ? "nothing" : WEAKER[request]}` : "";
+  return note(result, ...words, ": ", el("code", {}, `_dmarc.${at}`), asks, weaker, organization && ["; organisation ", el("code", {}, organization)]);
+}
+
+function note(result, ...children) {
+  return el("li.note", {}, el(`span.result.${result ?? "none"}`, { "aria-hidden": "true" }, SYMBOL[result] ?? "–"), " ", ...children);
 }
 
 function once(evidence) {

@@ -55,7 +55,7 @@ export function duration(seconds) {
 }
 
 // "no_such_domain" as "no such domain".
-export const readable = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|dns)\b/g, (name) => name.toUpperCase());
+export const readable = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|dns|spf|dkim|dmarc)\b/g, (name) => name.toUpperCase());
 
 const NAMES = { helo: "HELO", ptr: "PTR", mail_from: "MAIL FROM", from: "From:", reply_to: "Reply-To:" };
 // Empty if no rule decided.

@@ -175,7 +175,10 @@ fn configuration(
     let history = toml::Value::from(history.display().to_string());
     let private_addresses = if policy == Policy::Public { "reject" } else { "accept" };
     let rules = match policy {
-        Policy::Default | Policy::Public => "",
+        Policy::Default => {
+            "\n[[policy.senders]]\ndomains = [\"demo.test\", \".demo.test\"]\nmatches = \"reject\"\n"
+        }
+        Policy::Public => "",
         Policy::Strict => {
             "\n[policy]\nexists_by = [\"mx\"]\nmatches_by = [\"mx\"]\n\n[policy.helo]\nexists = \"reject\"\n\n\
              [policy.ptr]\nexists = \"reject\"\n\n[policy.mail_from]\nmatches = \"reject\"\n"

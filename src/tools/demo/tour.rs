@@ -99,6 +99,11 @@ pub(super) fn chapters() -> Vec<Chapter> {
             "",
             header(),
         ),
+        chapter(
+            "Whose name is it? (default policy: from matches = dmarc; policy.senders for the demo's own domain)",
+            "",
+            owners(),
+        ),
         chapter("Messages that are only tagged or exempt (default policy)", "", lenient()),
         chapter("DNS errors: a temporary failure is a 4xx, never a 5xx (default policy)", "", dns_errors()),
         chapter(
@@ -184,6 +189,27 @@ fn header() -> Vec<Row> {
     ]
 }
 
+fn owners() -> Vec<Row> {
+    use Expected::{Accept, Reject};
+    vec![
+        sends(
+            "dmarc_reject",
+            v4(0, 12),
+            "a bot in the name of a bank",
+            "service@treasury.test",
+            Reject(Reason::DmarcReject),
+        ),
+        sends("dmarc_pass", v4(3, 2), "the bank, through its provider", "service@treasury.test", Accept(&[])),
+        sends(
+            "own_domain",
+            v4(0, 12),
+            "your own domain, from outside",
+            "boss@demo.test",
+            Reject(Reason::NotAnExchanger),
+        ),
+    ]
+}
+
 fn lenient() -> Vec<Row> {
     use Expected::Accept;
     vec![
@@ -199,7 +225,8 @@ fn lenient() -> Vec<Row> {
             v4(2, 77),
             "a host that no rung confirms",
             "ann@good.test",
-            Accept(&[Reason::NotAnExchanger]),
+            // MAIL FROM and From: have the same domain
+            Accept(&[Reason::NotAnExchanger, Reason::NotAnExchanger]),
         ),
         Row {
             recipient: "postmaster@demo.test",

@@ -159,13 +159,92 @@ async fn a_record_that_explains_itself_is_taken_at_its_word_and_not_known_is_not
     assert_eq!(page.text(deciding).await, "deciding.test");
     page.press(ESCAPE).await;
 
-    let change = "value.addresses = [{ ...value.addresses[0], mx_hosts: [], ptr: 'temperror', names: [], spf: 'temperror',
+    let change = "value.addresses = [{ ...value.addresses[0], mx_hosts: [], ptr: 'temperror', names: [], spf: 'temperror', dmarc: 'temperror',
         policies: ['accept', 'defer', 'reject'].map((verdict) => ({ policy: verdict, verdict, identity: null, reason: null, rung: null })) }];";
     page.script(&CHANGE.replace("PATH", "/api/v1/audit?").replace("CHANGE", change)).await;
     site.open("#audit?domain=twolines.test&egress=127.0.1.1").await;
     page.until("document.querySelector('#audit-result tbody')").await;
     let marks = "[...document.querySelectorAll('#audit-result tbody .result')].map((one) => one.textContent).join('')";
-    assert_eq!(page.text(marks).await, "✗??✓?✗");
+    assert_eq!(page.text(marks).await, "✗???✓?✗");
+    site.assert_clean().await;
+    site.end().await;
+}
+
+/// A finding with everything that it can rest on; the selector is the sender's choice.
+const RESULTS: &str = "
+    const one = { ...value.findings.find((finding) => finding.result === 'fail'), evidence: [], entry: null, spf: null, dkim: [] };
+    const dmarc = { result: 'fail', request: 'reject', testing: true, record_at: 'bank.test', organization: 'bank.test',
+      indirect: 'list-id, envelope lists.test by spf' };
+    value.findings = [
+      { ...one, entry: 'policy.senders 1: .bank.test', spf: { result: 'softfail', identity: 'mail_from', domain: 'news.bank.test' },
+        dkim: [{ result: 'pass', domain: 'lists.test', selector: '<b>k1</b>', aligned: false },
+          { result: 'fail', domain: 'bank.test', selector: 'k2', aligned: true }], dmarc },
+      { ...one, dmarc: { ...dmarc, result: null, request: 'none', organization: null, indirect: null } },
+      { ...one, dmarc: { ...dmarc, result: 'none', request: null, record_at: null, organization: null, indirect: null } },
+      { ...one, dmarc: { ...dmarc, result: 'permerror', request: null, indirect: null } },
+      { ...one, dmarc: { ...dmarc, result: 'temperror', request: null, indirect: null } },
+    ];";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finding_shows_its_entry_and_what_spf_dkim_and_dmarc_came_to() {
+    let own = format!("{POLICY}\n[[policy.senders]]\ndomains = [\".nomx.test\"]\nexists = \"reject\"\n");
+    let Some(site) = Site::start(&own, "history").await else { return };
+    let page = &site.browser;
+    site.send(12, "info@nomx.test", "a@good.test").await;
+    site.open("").await;
+    page.until(&format!("{LIVE} && {ROWS} === 1")).await;
+    let notes = "[...document.querySelectorAll('.tree .note')].map((one) => one.textContent).join('\\n')";
+
+    page.script("document.querySelector('.decisions tbody a').click()").await;
+    page.until("document.querySelector('#decision .tree')").await;
+    let shown = page.text(notes).await;
+    assert!(shown.starts_with("rule of policy.senders 1: .nomx.test"), "{shown}");
+    page.press(ESCAPE).await;
+
+    page.script(&CHANGE.replace("PATH", "/api/v1/decisions/").replace("CHANGE", RESULTS)).await;
+    page.script("document.querySelector('.decisions tbody a').click()").await;
+    page.until("document.querySelectorAll('#decision .tree .note').length > 3").await;
+    assert_eq!(
+        page.text(notes).await.lines().collect::<Vec<_>>(),
+        [
+            "rule of policy.senders 1: .bank.test",
+            "– SPF softfail (MAIL FROM news.bank.test)",
+            "✓ DKIM pass (d=lists.test s=<b>k1</b>, not aligned)",
+            "✗ DKIM fail (d=bank.test s=k2, aligned)",
+            "✗ DMARC fail: _dmarc.bank.test asks for reject, which its test mode (t=y) weakens to quarantine; organisation bank.test",
+            "came indirectly: list-id, envelope lists.test by spf",
+            "– DMARC not evaluated: _dmarc.bank.test asks for nothing",
+            "– DMARC none: no record",
+            "✗ DMARC permerror: the record can't be read",
+            "? DMARC temperror: the record can't be looked up now",
+        ]
+    );
+    assert_eq!(page.overflow().await, 0);
+    site.assert_clean().await;
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_shows_what_dmarc_comes_to_over_each_address() {
+    let Some(site) = Site::start(POLICY, "history").await else { return };
+    let page = &site.browser;
+    site.open("").await;
+    page.until(LIVE).await;
+    let change = "value.dmarc = { in_force: 'reject', text: '_dmarc.twolines.test asks receivers to reject mail that fails (p=reject).' };
+      const one = value.addresses[0];
+      value.addresses = ['pass', 'unless_signed', 'none', 'permerror', 'temperror'].map((dmarc) => ({ ...one, dmarc,
+        unless_signed: dmarc === 'unless_signed' ? ['DMARC asks receivers to reject it'] : [] }));";
+    page.script(&CHANGE.replace("PATH", "/api/v1/audit?").replace("CHANGE", change)).await;
+    page.script("location.hash = 'audit?domain=twolines.test&egress=127.0.1.1'").await;
+    page.until("document.querySelector('#audit-result tbody')").await;
+    let cells = "[...document.querySelectorAll('#audit-result tbody tr')].map((row) => row.children[4].textContent).join()";
+    assert_eq!(page.text(cells).await, "✓ pass,! reject unless signed,– no record,– permerror,? temperror");
+    let sentence = page.text("document.querySelector('#audit-result').textContent").await;
+    assert!(sentence.contains("DMARC: _dmarc.twolines.test asks receivers to reject mail"), "{sentence}");
+    assert!(
+        sentence.contains("! Over 127.0.1.1, unless it is signed: DMARC asks receivers to reject it."),
+        "{sentence}"
+    );
     site.assert_clean().await;
     site.end().await;
 }

@@ -1,8 +1,8 @@
 //! The rung `dkim` through the daemon: what a signature lets in, and that nothing is delivered which the body refuses.
 
-mod opendkim;
+pub(crate) mod opendkim;
 mod owner;
-mod signer;
+pub(crate) mod signer;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -10,14 +10,14 @@ use super::{HEADER, POLICY, REFUSED, Site, without_id};
 use crate::support::process;
 
 /// A key of good.test in a folder of its own.
-struct OpenDkim {
+pub(crate) struct OpenDkim {
     folder: TempDir,
     program: std::path::PathBuf,
 }
 
 impl OpenDkim {
     /// `None` where it isn't installed.
-    fn new(bits: u16) -> Option<Self> {
+    pub(crate) fn new(bits: u16) -> Option<Self> {
         let (program, genkey) = (process::program("opendkim")?, process::program("opendkim-genkey")?);
         let folder = tempfile::Builder::new().prefix("rmxd-opendkim-").tempdir().unwrap();
         let made = Command::new(genkey)
@@ -30,13 +30,13 @@ impl OpenDkim {
     }
 
     /// The key in zone-file form: strings of at most 255 octets, in parentheses.
-    fn records(&self) -> String {
+    pub(crate) fn records(&self) -> String {
         let record = fs::read_to_string(self.folder.path().join("real.txt")).unwrap();
         format!("$ORIGIN good.test.\n{record}\n")
     }
 
     /// The message with its signature on top. `more` is configuration.
-    fn sign(&self, message: &str, canonicalization: &str, more: &str) -> String {
+    pub(crate) fn sign(&self, message: &str, canonicalization: &str, more: &str) -> String {
         let at = |name: &str| self.folder.path().join(name);
         let configuration = format!(
             "Mode s\nDomain good.test\nSelector real\nKeyFile {}\nCanonicalization {canonicalization}\n\

@@ -4,33 +4,33 @@
 use ring::digest::{SHA256, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-pub(super) struct Signer {
+pub(crate) struct Signer {
     pair: Ed25519KeyPair,
-    domain: &'static str,
+    domain: String,
 }
 
 impl Signer {
     /// Signs as a domain; the key is always the same for the same number.
-    pub(super) fn new(domain: &'static str, number: u8) -> Self {
-        Self { pair: Ed25519KeyPair::from_seed_unchecked(&[number; 32]).unwrap(), domain }
+    pub(crate) fn new(domain: impl Into<String>, number: u8) -> Self {
+        Self { pair: Ed25519KeyPair::from_seed_unchecked(&[number; 32]).unwrap(), domain: domain.into() }
     }
 
-    pub(super) fn domain(&self) -> &'static str {
-        self.domain
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
     }
 
     /// For the zone.
-    pub(super) fn record(&self) -> String {
+    pub(crate) fn record(&self) -> String {
         format!("v=DKIM1; k=ed25519; p={}", base64(self.pair.public_key().as_ref()))
     }
 
     /// The message with a signature on top. Fields are unfolded, the body ends in CRLF or is empty.
-    pub(super) fn sign(&self, header: &str, body: &str) -> String {
+    pub(crate) fn sign(&self, header: &str, body: &str) -> String {
         self.sign_with(header, body, "sel", "")
     }
 
     /// The same with a selector and more tags; `l=` is heeded.
-    pub(super) fn sign_with(&self, header: &str, body: &str, selector: &str, tags: &str) -> String {
+    pub(crate) fn sign_with(&self, header: &str, body: &str, selector: &str, tags: &str) -> String {
         let mut canonical = format!("{}\r\n", body.trim_end_matches("\r\n"));
         if let Some((_, length)) = tags.split_once("l=") {
             canonical.truncate(length.trim_end_matches(';').parse().unwrap());

@@ -16,6 +16,7 @@ mod postfix_alone;
 mod readers;
 mod relay_connections;
 mod relay_faults;
+mod same_as_opendmarc;
 mod same_as_postfix;
 mod smuggling;
 mod starttls;
