@@ -292,11 +292,7 @@ async fn the_state_says_whether_there_is_a_verdict() {
         assert_eq!(without_id(&at_rcpt), "550 5.1.8 nowhere.test does not exist (id)");
         if reject_at == "mail" {
             assert_eq!(at_mail, at_rcpt, "one transaction, one id");
-            assert_eq!(
-                postfix.ask(&before).await.as_str() == at_mail,
-                false,
-                "the instance is over with the next MAIL"
-            );
+            assert_ne!(postfix.ask(&before).await, at_mail, "the instance is over with the next MAIL");
         } else {
             assert_eq!(at_mail, "DUNNO");
         }
@@ -384,10 +380,9 @@ async fn requests_may_be_pipelined_and_split() {
             assert!(length > 0, "{answers}");
             answers.push_str(std::str::from_utf8(&octets[..length]).unwrap());
         }
-        let shown: Vec<&str> = answers.split_terminator("\n\n").map(|answer| &answer[..12]).collect();
-        let pair = ["action=DUNNO", "action=550 5.1"].map(|answer| &answer[..answer.len()]);
+        let pair = ["action=DUNNO", "action=550 5.1"];
         for (number, answer) in answers.split_terminator("\n\n").enumerate() {
-            assert!(answer.starts_with(pair[number % 2]), "by {size}, {number}: {shown:?}");
+            assert!(answer.starts_with(pair[number % 2]), "by {size}, {number}: {answer}");
         }
         let writing = sender.await.unwrap();
         postfix.stream = reading.unsplit(writing);

@@ -223,7 +223,7 @@ async fn a_restart_is_a_second_for_postfix_and_without_rmxd_mail_goes_on() {
     assert_eq!(rcpt(&mut client, "a@nowhere.test", "user@relay.test").await, refused);
 
     // Postfix holds its connection, which doesn't keep rmxd from ending.
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let home = rmxd.terminate().await;
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}: the drain time is {DRAIN}", began.elapsed());
     assert!(!site.socket().exists());
