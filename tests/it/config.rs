@@ -393,3 +393,29 @@ fn a_link_local_server_is_shown_with_its_interface() {
     let set = show(&["--set", "dns.servers=fe80::1%lo"], &[]);
     assert_eq!(row(&set, "dns.servers").0, "[\"fe80::1%lo\"]");
 }
+
+#[test]
+fn a_policy_service_alone_is_noted_with_what_has_no_effect() {
+    let header = "note: only listen.policy listens, which sees no header: no effect of";
+    let results = "note: only listen.policy listens, which changes no message: no Authentication-Results, and forged \
+                   ones stay\n";
+    let by_default = "policy.from.exists = \"reject\", policy.from.matches = \"dmarc\", \
+                      policy.reply_to.exists = \"greylist\"";
+    let off = "[policy.from]\nexists = 'off'\nmatches = 'off'\n[policy.reply_to]\nexists = 'off'";
+    let rows = [
+        (
+            "smtp = []\npolicy = ['unix:/run/rmxd/policy']\n".to_owned(),
+            format!("{header} {by_default}\n{results}"),
+        ),
+        (format!("smtp = []\npolicy = ['unix:/run/rmxd/policy']\n{off}"), results.to_owned()),
+        ("policy = ['unix:/run/rmxd/policy']\n".to_owned(), String::new()),
+        ("smtp = []\n".to_owned(), String::new()),
+    ];
+    for (listen, notes) in rows {
+        let run = check(&format!("[listen]\n{listen}"));
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{listen}");
+        let (first, rest) = run.out.split_once('\n').unwrap();
+        assert!(first.ends_with(": ok"), "{first}");
+        assert_eq!(rest, notes, "{listen}");
+    }
+}
