@@ -1,6 +1,6 @@
 //! DMARC (RFC 9989): what the owner of a From: domain asks for if a message is not authenticated as the domain's.
 //!
-//! `record` and `walk` are pure. Here DNS is asked by the [`Lookups`] of a finding, so that cache and budgets are shared and
+//! `record` and `walk` are pure. Here DNS is asked by the `Lookups` of a finding, so that cache and budgets are shared and
 //! every record is evidence. The results are the gate's business; reports are not sent.
 //!
 //! - An own record is enough for the policy, so that it costs one question; the rest of the walk is asked where it is needed,
