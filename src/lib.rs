@@ -126,6 +126,12 @@
 //! - An exemption is proposed for names that were confirmed or seen on the wire, never for what a sender merely wrote.
 //! - The defaults greylist; where rmxd may not write, the greylist stays in memory with a warning, since that is no reason to
 //!   take no mail.
+//! - A message that the policy service let pass has the outcome `passed`: Postfix never tells what became of it, and to call it
+//!   delivered or not completed would be a guess.
+//! - At the policy service a transaction begins under the settings in effect, though its connection may be older: Postfix holds
+//!   one for many sessions, and monitor mode is to end refusals at once.
+//! - At the end an idle connection of a policy client is closed with the listeners. Postfix waits a second and connects again; held
+//!   to the end of the drain time it would delay every restart by that time.
 //! - `missing_docs` is off: the crate isn't published, and a comment that repeats a name is noise.
 
 pub mod smtp;

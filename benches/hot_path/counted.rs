@@ -6,6 +6,7 @@ use divan::Bencher;
 use rmxd::evidence::RecordType;
 use rmxd::metrics::{CacheResult, Connection, Metrics, QueryOutcome};
 use rmxd::policy::decide::Verdict;
+use rmxd::policy::door::DoorName;
 use rmxd::policy::identity::Identity;
 use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
@@ -34,6 +35,6 @@ fn by_a_refused_session(bencher: Bencher<'_, '_>) {
             Mode::Enforce,
             Duration::from_micros(divan::black_box(700)),
         );
-        metrics.outcome(divan::black_box(Outcome::Refused));
+        metrics.outcome(DoorName::Smtp, divan::black_box(Outcome::Refused));
     });
 }

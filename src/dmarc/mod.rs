@@ -1,12 +1,12 @@
 //! DMARC (RFC 9989): what the owner of a From: domain asks for if a message is not authenticated as the domain's.
 //!
-//! `record` and `walk` are pure. Here DNS is asked by the [`Lookups`] of a finding, so that cache and budgets are shared and
+//! `record` and `walk` are pure. Here DNS is asked by the `Lookups` of a finding, so that cache and budgets are shared and
 //! every record is evidence. The results are the gate's business; reports are not sent.
 //!
 //! - An own record is enough for the policy, so that it costs one question; the rest of the walk is asked where it is needed,
 //!   all at once.
-//! - A failed lookup leaves the walk open. Only that of a single label (`_dmarc.com`) counts as no record: a broken server
-//!   of a top-level domain would hold up the mail of every domain below it. Where rmxd itself doesn't ask, as a budget is
+//! - A failed lookup leaves the walk open. Only that of a public suffix above the domain (`_dmarc.com`, `_dmarc.co.uk`) counts
+//!   as no record: a broken server of a registry would hold up the mail of every domain below it. Where rmxd itself doesn't ask, as a budget is
 //!   spent, even that is a failure: the sender of a message could choose it, to be free of the record of `bank`.
 //! - The organisation of another domain is looked up only if it can be that of the From: domain, so that a sender's own zone
 //!   can't spend the questions of the From: domain's check.
@@ -20,6 +20,7 @@ pub use crate::dmarc::record::{Alignment, DmarcRecord, Psd, Published};
 pub use crate::dmarc::walk::{Applied, TagScope, Walk, targets};
 
 use crate::dns::lookups::{Lookups, Start};
+use crate::dns::organization;
 use crate::evidence::{Answer, DnsFailure, Question, QuestionName, RecordType, Records};
 use crate::policy::authentication::Request;
 use crate::smtp::address::DomainName;
@@ -105,7 +106,12 @@ async fn walk(lookups: &mut Lookups<'_>, domain: &DomainName) -> Result<Walk, Dn
     lookups.ask_all(questions.collect(), Start::Together, |_, _| false).await;
     let mut found = Vec::with_capacity(targets.len());
     for target in targets {
-        let published = published(lookups, &target).await?;
+        let published = match published(lookups, &target).await {
+            Err(failure) if target != *domain && is_public_suffix(&target) && is_of_the_zone(failure) => {
+                Published::Nothing
+            }
+            published => published?,
+        };
         let ends = published.record().is_some_and(|record| record.psd != Psd::Unset);
         found.push((target, published.record()));
         if ends {
@@ -122,11 +128,12 @@ async fn published(lookups: &mut Lookups<'_>, name: &DomainName) -> Result<Publi
     match &*answer {
         Answer::Found(Records::Txt(texts)) => Ok(Published::among(texts)),
         Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => Ok(Published::Nothing),
-        Answer::Unavailable(failure) if name.is_single_label() && is_of_the_zone(*failure) => {
-            Ok(Published::Nothing)
-        }
         Answer::Unavailable(failure) => Err(*failure),
     }
+}
+
+fn is_public_suffix(name: &DomainName) -> bool {
+    name.is_single_label() || organization::organization(name).is_none()
 }
 
 /// Whether a failure can be the fault of the zone's servers; the others are bounds of our own, or all DNS is down.

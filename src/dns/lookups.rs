@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::dns::{Account, Dns};
-use crate::evidence::{Answer, DnsFailure, Evidence, Question, QuestionName, RecordType, Records};
+use crate::evidence::{Answer, DnsFailure, Evidence, Freshness, Question, QuestionName, RecordType, Records};
 use crate::policy::finding::RuleResult;
 use crate::policy::reason::Reason;
 
@@ -133,6 +133,17 @@ impl<'a> Lookups<'a> {
         trouble(&self.evidence)
     }
 
+    /// The first failure for which an expired answer stands in: a refusal can't rest on that.
+    pub(crate) fn expired(&self) -> Option<DnsFailure> {
+        let held = self.evidence.iter().filter(|seen| seen.freshness == Freshness::Stale);
+        held.filter_map(|held| self.failure_of(&held.question)).next()
+    }
+
+    fn failure_of(&self, question: &Question) -> Option<DnsFailure> {
+        let of_question = self.evidence.iter().filter(|seen| seen.question == *question);
+        of_question.filter_map(|seen| failure(&seen.answer)).next()
+    }
+
     /// The result of a rule that has not passed: a failure only where no lookup failed.
     pub(crate) fn failure(&self, reason: Reason) -> RuleResult {
         match self.trouble() {
@@ -144,10 +155,14 @@ impl<'a> Lookups<'a> {
 
 /// The first DNS failure among the lookups.
 pub(crate) fn trouble(evidence: &[Evidence]) -> Option<DnsFailure> {
-    evidence.iter().find_map(|seen| match *seen.answer {
-        Answer::Unavailable(trouble) => Some(trouble),
+    evidence.iter().find_map(|seen| failure(&seen.answer))
+}
+
+fn failure(answer: &Answer) -> Option<DnsFailure> {
+    match *answer {
+        Answer::Unavailable(failure) => Some(failure),
         Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
-    })
+    }
 }
 
 /// The addresses in an answer; IPv4-mapped ones as IPv4.

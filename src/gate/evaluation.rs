@@ -8,7 +8,7 @@ use compact_str::{CompactString, ToCompactString};
 use tokio::time::timeout;
 
 use crate::dns::{Account, Budget, Urgency};
-use crate::evidence::DnsFailure;
+use crate::evidence::{DnsFailure, Evidence};
 use crate::exempt::Exemptions;
 use crate::gate::Gate;
 use crate::gate::allowance::Allowance;
@@ -147,7 +147,7 @@ impl Evaluation {
         let visible = Visible { gate, client: address, helo, envelope, budgets: [from.clone(), reply_to] };
         let (mut findings, VisibleFindings { findings: visible, asked }) =
             tokio::join!(self.envelope_findings(client, Wanted::All), visible.senders(header));
-        let way = self.way(&asked, &findings, block).await;
+        let way = self.way(&asked, &findings, block, client.helo_argument()).await;
         findings.extend(visible);
         self.nameless =
             self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
@@ -241,9 +241,10 @@ impl Evaluation {
 
     /// How the message came, as far as what was asked for depends on it. `findings` are those of the envelope; where
     /// they don't have `mail_from.matches`, since it is off or the sender exempt, it is looked up now.
-    async fn way(&self, asked: &[Asked], findings: &[Finding], block: &[u8]) -> Way {
+    async fn way(&self, asked: &[Asked], findings: &[Finding], block: &[u8], helo: &str) -> Way {
         let quarantine = self.gate.policy().dmarc_quarantine;
-        let mut way = Way { signs: WaySigns::default(), envelope: EnvelopeState::DoesNotHold, quarantine };
+        let (signs, envelope) = (WaySigns::default(), EnvelopeState::DoesNotHold);
+        let mut way = Way { signs, envelope, evidence: Vec::new(), quarantine };
         if !asked.iter().any(Asked::needs_way) {
             return way;
         }
@@ -254,26 +255,28 @@ impl Evaluation {
                 (finding.identity == Identity::MailFrom && finding.rule == Rule::Matches).then_some(result)
             }
         });
-        way.envelope = match known.next() {
-            Some(result) => result.into(),
-            None => self.envelope_state().await,
+        (way.envelope, way.evidence) = match known.next() {
+            Some(result) => (result.into(), Vec::new()),
+            None => self.envelope_state(helo).await,
         };
         way
     }
 
     /// Whether `mail_from.matches` holds, whatever its action is.
-    async fn envelope_state(&self) -> EnvelopeState {
+    async fn envelope_state(&self, helo: &str) -> (EnvelopeState, Vec<Evidence>) {
         let policy = self.gate.policy();
-        let Some(sender) = self.envelope_sender.as_deref() else { return EnvelopeState::DoesNotHold };
+        let Some(sender) = self.envelope_sender.as_deref() else {
+            return (EnvelopeState::DoesNotHold, Vec::new());
+        };
         let rules = IdentityRules { matches: Action::Tag, ..self.rules_of_sender(policy).rules.clone() };
         let text = format!("{}@{}", sender.local, sender.domain);
         let (identity, domain) = (Identity::MailFrom, &sender.domain);
-        let subject = Subject { identity, text: &text, domain, helo: "", envelope: None };
+        let subject = Subject { identity, text: &text, domain, helo, envelope: None };
         let account = Account::new(self.client, self.allowance.mail_from(), Urgency::Refuses);
         let work = self.gate.reverse_mx.inspect_by(Rule::Matches, &subject, &rules, &account);
         match timeout(self.gate.deadline, Box::pin(work)).await {
-            Ok(finding) => finding.outcome.into(),
-            Err(_elapsed) => EnvelopeState::Unknown(DnsFailure::Timeout),
+            Ok(finding) => (finding.outcome.into(), finding.evidence),
+            Err(_elapsed) => (EnvelopeState::Unknown(DnsFailure::Timeout), Vec::new()),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! What SPF does not settle waits in [`Asked`] for the envelope's findings and, where a signature could count, for the body;
 //! [`Asked::conclude`] is the one place that turns it into a result.
 //!
+//! Where the record can't be looked up, SPF and a signature of the very name of From: still pass: they would by any record.
+//!
 //! No name of the sender's choice is looked up here: SPF and the organisation only of names at or below the organisation of
 //! the From: domain.
 
@@ -12,7 +14,7 @@ use compact_str::CompactString;
 use crate::dmarc::{self, Alignment};
 use crate::dns::Account;
 use crate::dns::lookups::Lookups;
-use crate::evidence::DnsFailure;
+use crate::evidence::{DnsFailure, Evidence};
 use crate::gate::Gate;
 use crate::message::way::WaySigns;
 use crate::policy::authentication::{DmarcCheck, DmarcResult, Indirect, Request, SpfResult, WaySign};
@@ -36,8 +38,10 @@ pub(super) struct Asked {
     check: DmarcCheck,
     /// The domain of MAIL FROM, if it is of another organisation.
     foreign: Option<CompactString>,
-    /// A lookup on the way failed.
+    /// A lookup of DMARC failed, or an expired answer stands in for it.
     trouble: Option<DnsFailure>,
+    /// A rung that needs no owner could not be looked up: DMARC fails, and yet the message may be the domain's.
+    rungs: Option<DnsFailure>,
 }
 
 /// Whether `mail_from.matches` holds for the envelope.
@@ -59,11 +63,13 @@ impl From<RuleResult> for EnvelopeState {
 }
 
 /// What is known of the way that a message came.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Way {
     /// The signs in the header.
     pub(super) signs: WaySigns,
     pub(super) envelope: EnvelopeState,
+    /// What was asked for the envelope, if it was looked up for this alone.
+    pub(super) evidence: Vec<Evidence>,
     pub(super) quarantine: Action,
 }
 
@@ -112,8 +118,7 @@ async fn ask_by(
         Ok(discovery) => discovery,
         Err(trouble) => {
             check.result = Some(DmarcResult::TempError);
-            set(finding, check, RuleResult::TempError(trouble), Action::Reject);
-            return None;
+            return without_record(lookups, finding, domain, envelope, check, trouble).await;
         }
     };
     let (applied, request) = match discovery {
@@ -137,11 +142,8 @@ async fn ask_by(
         set(finding, check, finding.outcome, Action::Tag);
         return None;
     }
-    let mut trouble = match finding.outcome {
-        RuleResult::TempError(trouble) => Some(trouble),
-        RuleResult::Pass(_) | RuleResult::Fail(_) | RuleResult::None(_) => None,
-    };
-    let mut foreign = None;
+    let rungs = trouble_of(finding);
+    let (mut trouble, mut foreign) = (None, None);
     if let Some(envelope) = envelope {
         let sender = envelope.sender.domain;
         match dmarc::aligned(lookups, domain, sender, Alignment::Relaxed).await {
@@ -176,7 +178,43 @@ async fn ask_by(
         }
     };
     check.organization = organization.as_str().into();
-    Some(Asked { domain: domain.clone(), organization, dkim: record.dkim, check, foreign, trouble })
+    let trouble = trouble.or(lookups.expired());
+    Some(Asked { domain: domain.clone(), organization, dkim: record.dkim, check, foreign, trouble, rungs })
+}
+
+/// The record can't be looked up: only the very name of From: counts.
+async fn without_record(
+    lookups: &mut Lookups<'_>,
+    finding: &mut Finding,
+    domain: &DomainName,
+    envelope: Option<Envelope<'_>>,
+    check: DmarcCheck,
+    trouble: DnsFailure,
+) -> Option<Asked> {
+    if let Some(envelope) = envelope.filter(|envelope| envelope.sender.domain == domain) {
+        let result = spf::check_by(lookups, &envelope.sender).await;
+        finding.authentication_mut().spf = Some(envelope.checked(result));
+        if result == SpfResult::Pass {
+            set(finding, check, RuleResult::Pass(Rung::Spf), Action::Dmarc);
+            return None;
+        }
+    }
+    Some(Asked {
+        domain: domain.clone(),
+        organization: domain.clone(),
+        dkim: Alignment::Strict,
+        check,
+        foreign: None,
+        trouble: Some(trouble),
+        rungs: trouble_of(finding),
+    })
+}
+
+fn trouble_of(finding: &Finding) -> Option<DnsFailure> {
+    match finding.outcome {
+        RuleResult::TempError(trouble) => Some(trouble),
+        RuleResult::Pass(_) | RuleResult::Fail(_) | RuleResult::None(_) => None,
+    }
 }
 
 fn set(finding: &mut Finding, check: DmarcCheck, outcome: RuleResult, action: Action) {
@@ -195,9 +233,16 @@ impl Asked {
         finding.authentication_mut().dmarc = Some(self.check.clone());
     }
 
+    /// Whether it matters of which organisation a signer is whose name is another.
+    pub(super) fn needs_walk(&self) -> bool {
+        self.dkim == Alignment::Relaxed || self.needs_way()
+    }
+
     /// An aligned signature passes.
     pub(super) fn pass(mut self, finding: &mut Finding) {
-        self.check.result = Some(DmarcResult::Pass);
+        if self.check.request.is_some() {
+            self.check.result = Some(DmarcResult::Pass);
+        }
         set(finding, self.check, RuleResult::Pass(Rung::Dkim), Action::Dmarc);
     }
 
@@ -215,21 +260,26 @@ impl Asked {
         let came_by = sign.zip(self.foreign.as_ref()).filter(|_| self.needs_way());
         let mut unknown = None;
         if let Some((sign, envelope)) = came_by {
+            finding.evidence.extend_from_slice(&way.evidence);
             match way.envelope {
                 EnvelopeState::Holds(rung) => {
                     self.check.indirect = Some(Indirect { sign, envelope: envelope.clone(), rung });
                 }
                 EnvelopeState::DoesNotHold => {}
+                // Where both are refused alike, it doesn't matter.
+                EnvelopeState::Unknown(_) if way.quarantine == Action::Reject => {}
                 EnvelopeState::Unknown(failure) => unknown = Some(failure),
             }
         }
-        let (reason, action) = match self.check.in_force() {
-            Request::Reject if self.check.indirect.is_none() => (Reason::DmarcReject, Action::Reject),
-            Request::Reject | Request::Quarantine | Request::None => {
+        let (reason, action) = match self.check.request.map(|_| self.check.in_force()) {
+            Some(Request::Reject) if self.check.indirect.is_none() => (Reason::DmarcReject, Action::Reject),
+            Some(Request::Reject | Request::Quarantine | Request::None) => {
                 (Reason::DmarcQuarantine, way.quarantine)
             }
+            // The record is unknown, and so is what it asks for.
+            None => (Reason::DmarcReject, Action::Reject),
         };
-        let (result, outcome) = match (trouble, unknown) {
+        let (result, outcome) = match (trouble, self.rungs.or(unknown)) {
             (Some(failure), _) => (DmarcResult::TempError, RuleResult::TempError(failure)),
             (None, Some(failure)) => (DmarcResult::Fail, RuleResult::TempError(failure)),
             (None, None) => (DmarcResult::Fail, RuleResult::Fail(reason)),

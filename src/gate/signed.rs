@@ -12,6 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
+
 use crate::dkim::{BodyHasher, BodyHashes, Checked, DkimResult, Signatures, are_aligned};
 use crate::dmarc::{self, Alignment};
 use crate::dns::lookups::Lookups;
@@ -27,6 +29,10 @@ use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule, Rung};
 use crate::smtp::address::DomainName;
+
+/// Domains that sign whose organisation is looked up: further ones, which a sender may make up, don't count. The domain of
+/// From: and its organisation need no lookup.
+const MOST_WALKS: usize = 2;
 
 /// Findings that wait, before anything is looked up.
 pub(super) struct Open {
@@ -62,10 +68,18 @@ pub(super) struct AwaitsBody {
 #[derive(Debug)]
 struct Verified {
     checked: Checked,
-    /// For each domain that signs, its organisation by the tree walk, where one was needed.
-    organizations: HashMap<DomainName, Result<DomainName, DnsFailure>>,
+    /// For some domains that sign, the tree walk, where one was needed.
+    organizations: HashMap<DomainName, Walked>,
     /// The lookups of these.
     walks: Vec<Evidence>,
+}
+
+/// The tree walk of one domain.
+#[derive(Debug)]
+struct Walked {
+    organization: Result<DomainName, DnsFailure>,
+    /// A failure for which an expired answer stands in.
+    expired: Option<DnsFailure>,
 }
 
 /// Opens the findings that a signature may still turn to a pass, and concludes the others of `asked`; `None` where none is
@@ -145,6 +159,13 @@ impl OpenFinding {
         }
     }
 
+    /// Whether the organisation of this domain is to be looked up.
+    fn needs_walk(&self, signer: &DomainName) -> bool {
+        let Some(asked) = &self.asked else { return false };
+        let known = *signer == self.domain || *signer == asked.organization;
+        !known && asked.needs_walk() && self.may_count(signer)
+    }
+
     /// Whether a signature of this domain counts; the failure if that is unknown.
     fn counts(&self, signer: &DomainName, verified: &Verified) -> Result<bool, DnsFailure> {
         match &self.asked {
@@ -158,11 +179,16 @@ impl OpenFinding {
     /// Whether the signer is of the organisation of the From: domain.
     fn is_of_organization(&self, signer: &DomainName, verified: &Verified) -> Result<bool, DnsFailure> {
         let Some(asked) = &self.asked else { return Ok(are_aligned(signer, &self.domain)) };
-        match verified.organizations.get(signer) {
-            _ if *signer == self.domain => Ok(true),
-            Some(Ok(organization)) => Ok(*organization == asked.organization),
-            Some(Err(failure)) => Err(*failure),
-            None => Ok(false),
+        if *signer == self.domain || *signer == asked.organization {
+            return Ok(true);
+        }
+        let Some(Walked { organization, expired }) = verified.organizations.get(signer) else {
+            return Ok(false);
+        };
+        match (organization, expired) {
+            (Ok(organization), _) if *organization == asked.organization => Ok(true),
+            (Ok(_), None) => Ok(false),
+            (Ok(_), Some(failure)) | (Err(failure), _) => Err(*failure),
         }
     }
 
@@ -224,9 +250,9 @@ impl Open {
         let account = Account::new(client, budget, urgency);
         let mut signers: Vec<DomainName> = Vec::new();
         for signer in signatures.domains() {
-            let needs_walk = |finding: &OpenFinding| finding.asked.is_some() && *signer != finding.domain;
-            if findings.iter().any(|finding| needs_walk(finding) && finding.may_count(signer))
+            if findings.iter().any(|finding| finding.needs_walk(signer))
                 && !signers.contains(signer)
+                && signers.len() < MOST_WALKS
             {
                 signers.push(signer.clone());
             }
@@ -240,14 +266,19 @@ impl Open {
 }
 
 async fn verify(dns: &Dns, account: &Account, signatures: Signatures, signers: Vec<DomainName>) -> Verified {
-    let mut lookups = Lookups::new(dns, account);
-    let mut organizations = HashMap::new();
-    for signer in signers {
+    let walks = signers.into_iter().map(async |signer| {
+        let mut lookups = Lookups::new(dns, account);
         let organization = dmarc::organization(&mut lookups, &signer).await;
-        organizations.insert(signer, organization);
+        let expired = lookups.expired();
+        (signer, Walked { organization, expired }, lookups.into_evidence())
+    });
+    let (checked, walked) = tokio::join!(signatures.check(dns, account), join_all(walks));
+    let (mut organizations, mut walks) = (HashMap::new(), Vec::new());
+    for (signer, walk, evidence) in walked {
+        organizations.insert(signer, walk);
+        walks.extend(evidence);
     }
-    let checked = signatures.check(dns, account).await;
-    Verified { checked, organizations, walks: lookups.into_evidence() }
+    Verified { checked, organizations, walks }
 }
 
 impl AwaitsBody {

@@ -1,12 +1,16 @@
 //! From findings to a verdict (contract 3.2): the only place that decides.
 //!
 //! Reject goes before defer, and defer before greylist; identities keep their order. For a `temperror` of a rule whose action
-//! refuses, `policy.on_dns_error` counts. The gate checks the greylist if the decision is to greylist.
+//! refuses, `policy.on_dns_error` counts. Two kinds always defer, since a sender can bring them about: where DMARC has failed
+//! and only what would excuse it is open (the client's PTR record, the envelope), and where several domains of one field left
+//! too few questions for each. The gate checks the greylist if the decision is to greylist.
 
 use std::time::Duration;
 
 use compact_str::CompactString;
 
+use crate::evidence::DnsFailure;
+use crate::policy::authentication::DmarcResult;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::operator::Policy;
 use crate::policy::reason::Reason;
@@ -129,7 +133,7 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
         .enumerate()
         .filter(|(_, finding)| counts(finding))
         .filter_map(|(at, finding)| {
-            consequence(policy, finding).map(|(action, reason)| (action, reason, at, finding))
+            consequence(policy, finding, findings).map(|(action, reason)| (action, reason, at, finding))
         })
         .min_by_key(|(action, _, _, finding)| (std::cmp::Reverse(*action), finding.identity, finding.rule));
     let verdict = match strongest {
@@ -150,7 +154,7 @@ pub fn decide_by(policy: &Policy, findings: &[Finding], counts: impl Fn(&Finding
 }
 
 /// The action and reason of one finding; `None` if it doesn't refuse.
-fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
+fn consequence(policy: &Policy, finding: &Finding, findings: &[Finding]) -> Option<(Action, Reason)> {
     let action = finding.action;
     match finding.outcome {
         RuleResult::Pass(_) | RuleResult::None(_) => None,
@@ -159,18 +163,30 @@ fn consequence(policy: &Policy, finding: &Finding) -> Option<(Action, Reason)> {
         RuleResult::Fail(_) if action == Action::Dmarc => None,
         RuleResult::Fail(_) if action == Action::Greylist => Some((action, Reason::Greylisted)),
         RuleResult::Fail(reason) => Some((action, reason)),
-        RuleResult::TempError(_) => match policy.on_dns_error {
-            OnDnsError::Defer if action.refuses() => Some((Action::Defer, Reason::DnsError)),
-            OnDnsError::Defer | OnDnsError::Accept => None,
+        RuleResult::TempError(_) if !action.refuses() => None,
+        RuleResult::TempError(failure) => match policy.on_dns_error {
+            OnDnsError::Accept if !fails_dmarc(finding) && !is_crowded(failure, finding, findings) => None,
+            OnDnsError::Accept | OnDnsError::Defer => Some((Action::Defer, Reason::DnsError)),
         },
     }
     .filter(|(action, _)| action.refuses())
 }
 
+/// The owner's will is known and counts; only what would excuse the message could not be looked up.
+fn fails_dmarc(finding: &Finding) -> bool {
+    let check = finding.authentication.as_deref().and_then(|results| results.dmarc.as_ref());
+    check.is_some_and(|check| check.result == Some(DmarcResult::Fail))
+}
+
+/// The domain shares its questions with others of the same field, and had too few.
+fn is_crowded(failure: DnsFailure, finding: &Finding, findings: &[Finding]) -> bool {
+    let beside = |other: &Finding| other.identity == finding.identity && other.domain != finding.domain;
+    failure == DnsFailure::TooMany && findings.iter().any(beside)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::DnsFailure;
     use crate::policy::finding::Absence;
     use crate::policy::identity::Identity;
     use crate::policy::rule::{IdentityRules, RejectAt, Rule, Rung};
@@ -281,6 +297,24 @@ mod tests {
                 };
                 assert_eq!(decide(&policy, &found).verdict, expected, "{action:?} {on_dns_error:?}");
             }
+        }
+    }
+
+    #[test]
+    fn many_authors_are_no_way_past_a_check() {
+        use DnsFailure::{Busy, Timeout, TooMany};
+        let policy = Policy { on_dns_error: OnDnsError::Accept, ..policy() };
+        let named =
+            |domain: &str, outcome| Finding::new(Identity::From, Rule::Exists, domain, domain, outcome);
+        let good = named("good.test", RuleResult::Pass(Rung::Mx));
+        for (failure, alone, beside) in [
+            (TooMany, Verdict::Accept, Verdict::Defer),
+            (Busy, Verdict::Accept, Verdict::Accept),
+            (Timeout, Verdict::Accept, Verdict::Accept),
+        ] {
+            let bank = named("bank.test", RuleResult::TempError(failure));
+            assert_eq!(decide(&policy, std::slice::from_ref(&bank)).verdict, alone, "{failure}");
+            assert_eq!(decide(&policy, &[bank, good.clone()]).verdict, beside, "{failure}");
         }
     }
 

@@ -257,3 +257,35 @@ async fn an_idle_client_costs_a_small_task() {
         size_of_val(&connection(Arc::new(door), Arc::clone(&server), Stream::Unix(stream), client, permit));
     assert!(task <= 2048, "{task} octets: what has grown belongs into a box");
 }
+
+#[tokio::test]
+async fn only_this_machine_and_trusted_mail_servers_may_ask() {
+    let (mut server, _folder) = running(&[], Vec::new());
+    let mut settings = server.shared.current.borrow().settings.clone();
+    settings.listen = vec![(Purpose::Policy, Endpoint::Tcp("127.0.0.1:0".parse().unwrap()))];
+    settings.trusted_postfix = vec!["192.0.2.0/24".parse().unwrap()];
+    server.reload(settings, vec![Service::new(Purpose::Policy, Echo)]).unwrap();
+    let server = &server.shared;
+    let rows = [
+        ("127.0.0.1:1", true),
+        ("127.8.8.8:1", true),
+        ("[::ffff:127.0.0.1]:1", true),
+        ("[::1]:1", true),
+        ("192.0.2.7:1", true),
+        ("[::ffff:192.0.2.7]:1", true),
+        ("198.51.100.7:1", false),
+        ("[2001:db8::1]:1", false),
+    ];
+    for (peer, expected) in rows {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        server.admit(Purpose::Policy, Stream::Tcp(stream), peer.parse().unwrap());
+        client.write_u8(b'a').await.ok();
+        assert_eq!(client.read_u8().await.is_ok_and(|echo| echo == b'a'), expected, "{peer}");
+    }
+    // A unix socket has no address: the mode of its file says who may connect.
+    assert!(echoes(&mut client_of(server, Purpose::Policy), b'b').await);
+    remain(server, 0).await;
+    assert_eq!(server.counts.open(), 0);
+}

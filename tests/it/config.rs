@@ -170,7 +170,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         // names and kinds
         ("[limits]\nsesion = '5m'", "2:1: limits.sesion: no such key; [limits] has connections, connections_per_client, command_line, header_block, message, recipients, errors, junk_commands, command_timeout, data_timeout, data_rate, message_time, session, banner_delay or bare_newline".into()),
         ("[policy.helo]\n  exist = 'off'", "2:3: policy.helo.exist: no such key; [policy.helo] has exists, matches, exists_by or matches_by".into()),
-        ("[greylisting]\na = 1\nb = 2", "1:2: greylisting: no such key; at the top are hostname, listen, relay, policy, exempt, greylist, dns, limits, tls, trusted, reply, admin, history, cluster or log".into()),
+        ("[greylisting]\na = 1\nb = 2", "1:2: greylisting: no such key; at the top are hostname, listen, relay, policy, exempt, greylist, dns, limits, tls, trusted, milter, reply, admin, history, cluster or log".into()),
         ("log = 'info'", "1:1: log: is a table, with the keys format or level".into()),
         ("[hostname]\nx = 1", "1:2: hostname: must be a string".into()),
         ("[[dns]]\ntimeout = '5s'", "1:3: dns: is a table, with the keys servers, timeout, max_mx_hosts, private_addresses or cache".into()),
@@ -235,6 +235,10 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[reply]\nhelp_url = 'mail.example.com/help'", "2:1: reply.help_url: \"mail.example.com/help\" is not allowed: an http:// or https:// URL of at most 200 octets without white space".into()),
         ("[reply]\nhelp_url = \"https://a.test/\\r\\n250 ok\"", "2:1: reply.help_url: \"https://a.test/\\r\\n250 ok\" is not allowed: an http:// or https:// URL of at most 200 octets without white space".into()),
         ("[listen]\nsmtp = ['unix:/run/rmxd/smtp']", "2:1: listen.smtp: \"unix:/run/rmxd/smtp\" must be an address with a port: smtp needs the address of the client, which a unix socket doesn't have".into()),
+        ("[listen]\npolicy = ['unix:policy']", "2:1: listen.policy: \"unix:policy\" must name a unix socket by its absolute path, such as \"unix:/run/rmxd/admin\"".into()),
+        ("[listen]\nsmtp = ['127.0.0.1:1']\npolicy = ['127.0.0.1:1']", "3:1: listen.policy: \"127.0.0.1:1\" is in listen.smtp too".into()),
+        ("[trusted]\npostfix = ['mail.test']", "2:1: trusted.postfix: \"mail.test\" is not a network such as \"192.0.2.0/24\" or \"2001:db8::/32\", nor an address".into()),
+        ("[milter]\nresults = 'replace'", "2:1: milter.results: \"replace\" is not allowed: add, remove or keep".into()),
         ("[listen]\nadmin = 'localhost:8025'", "2:1: listen.admin: must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\", or a unix socket such as \"unix:/run/rmxd/admin\"".into()),
         ("[listen]\nadmin = 'unix:admin'", "2:1: listen.admin: must name a unix socket by its absolute path, such as \"unix:/run/rmxd/admin\"".into()),
         ("[listen]\nadmin = '[::]:8025'", "2:1: listen.admin: an address that is not loopback needs admin.token".into()),
@@ -258,7 +262,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         // later work
         ("[listen]\nmilter = ['127.0.0.1:8891']", format!("2:1: listen.milter: [\"127.0.0.1:8891\"] {later}: []")),
         ("[listen]\nmilter = ['inet:8891@localhost']", "2:1: listen.milter: \"inet:8891@localhost\" must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\", or a unix socket such as \"unix:/run/rmxd/milter\"".into()),
-        ("[listen]\npolicy = ['127.0.0.1:1']", format!("2:1: listen.policy: [\"127.0.0.1:1\"] {later}: []")),
+        ("[dns]\ntimeout = '8334ms'\n[listen]\nmilter = ['127.0.0.1:8891']", "2:1: dns.timeout: dns.timeout must be less than 8.3s with listen.milter: Postfix waits 30s for a milter, and rmxd up to three times dns.timeout for DNS\nFILE:4:1: listen.milter: [\"127.0.0.1:8891\"] is not available in this version: []".into()),
 ("[policy.helo]\nmatches_by = ['dkim']", format!("2:1: policy.helo.matches_by: \"dkim\" is not allowed: {DKIM_IS_FOR_FROM}; {ALLOWED_RUNGS}")),
         ("[cluster]\nredis = 'redis://h:6379'", format!("2:1: cluster.redis: {later}: \"\"")),
         ("[log]\nformat = 'journald'", format!("2:1: log.format: \"journald\" {later}: text or json")),
@@ -388,4 +392,30 @@ fn a_link_local_server_is_shown_with_its_interface() {
     assert_eq!(row(&shown, "dns.servers"), ("[\"fe80::1%lo\",\"[fe80::2%lo]:5353\"]", path));
     let set = show(&["--set", "dns.servers=fe80::1%lo"], &[]);
     assert_eq!(row(&set, "dns.servers").0, "[\"fe80::1%lo\"]");
+}
+
+#[test]
+fn a_policy_service_alone_is_noted_with_what_has_no_effect() {
+    let header = "note: only listen.policy listens, which sees no header: no effect of";
+    let results = "note: only listen.policy listens, which changes no message: no Authentication-Results, and forged \
+                   ones stay\n";
+    let by_default = "policy.from.exists = \"reject\", policy.from.matches = \"dmarc\", \
+                      policy.reply_to.exists = \"greylist\"";
+    let off = "[policy.from]\nexists = 'off'\nmatches = 'off'\n[policy.reply_to]\nexists = 'off'";
+    let rows = [
+        (
+            "smtp = []\npolicy = ['unix:/run/rmxd/policy']\n".to_owned(),
+            format!("{header} {by_default}\n{results}"),
+        ),
+        (format!("smtp = []\npolicy = ['unix:/run/rmxd/policy']\n{off}"), results.to_owned()),
+        ("policy = ['unix:/run/rmxd/policy']\n".to_owned(), String::new()),
+        ("smtp = []\n".to_owned(), String::new()),
+    ];
+    for (listen, notes) in rows {
+        let run = check(&format!("[listen]\n{listen}"));
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{listen}");
+        let (first, rest) = run.out.split_once('\n').unwrap();
+        assert!(first.ends_with(": ok"), "{first}");
+        assert_eq!(rest, notes, "{listen}");
+    }
 }

@@ -105,7 +105,7 @@ impl Site {
 
 /// What a new window of a browser shows.
 fn is_blank(url: &str) -> bool {
-    url.starts_with("data:") || url.starts_with("about:") || url.starts_with("chrome:")
+    ["data:", "about:", "chrome:", "chrome-untrusted:"].iter().any(|scheme| url.starts_with(scheme))
 }
 
 const POLICY: &str = "[relay]\ndomains = [\"here.test\"]\n[dns.cache]\nmin_ttl = \"5s\"";

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::admin::http::Request;
@@ -145,7 +145,7 @@ async fn a_passed_socket_that_has_no_door_stops_the_start() {
     };
     let rows = [
         (":milter", false, not_here("milter")),
-        (":policy", true, not_here("policy")),
+        (":milter", true, not_here("milter")),
         (
             ":submission",
             false,
@@ -167,4 +167,79 @@ async fn a_passed_socket_that_has_no_door_stops_the_start() {
         assert_eq!(code, Some(78), "{names}: {log}");
         assert!(log.contains(&expected), "{names}: {log}");
     }
+}
+
+/// A request of Postfix about a@nowhere.test, which doesn't exist.
+const REQUEST: &[u8] = b"request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=127.0.0.10\n\
+    sender=a@nowhere.test\nrecipient=user@here.test\ninstance=1.2.3.0\n\n";
+
+/// The answer to a request, from a service that has `mode = "monitor"`.
+async fn policy_answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
+    stream.write_all(REQUEST).await.unwrap();
+    let mut answer = [0; 64];
+    let length = tokio::time::timeout(SOON, stream.read(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+/// A configuration with the policy service alone.
+fn with_policy(policy: &str) -> String {
+    let more = "[policy]\nmode = \"monitor\"\n";
+    let text = configuration("gate.test", &[], free_address(), more);
+    text.replace("smtp = []", &format!("smtp = []\npolicy = {policy}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_service_has_a_unix_socket_and_tcp_and_needs_no_relay() {
+    let home = Home::new();
+    let (path, address) = (home.path().join("policy"), free_address());
+    home.configure(&with_policy(&format!("[\"unix:{}\", \"{address}\"]", path.display())));
+    let mut daemon = Daemon::launch(home.serve(), home);
+    daemon.logged(&format!("listening address={address}")).await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
+    let mut by_path = UnixStream::connect(&path).await.unwrap();
+    let mut by_tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    assert_eq!(policy_answer(&mut by_path).await, "action=DUNNO\n\n");
+    assert_eq!(policy_answer(&mut by_tcp).await, "action=DUNNO\n\n");
+    assert!(!daemon.home().path().join("mail").exists(), "no Maildir where nothing is stored");
+
+    // A reload opens and closes endpoints, and leaves connections.
+    daemon.home().configure(&with_policy(&format!("[\"{address}\"]")));
+    let log = daemon.reload().await;
+    assert!(log.contains(&format!("not listening any more address=unix:{}", path.display())), "{log}");
+    process::eventually("the end of the socket", SOON, || (!path.exists()).then_some(())).await;
+    assert_eq!(policy_answer(&mut by_path).await, "action=DUNNO\n\n");
+    // With an SMTP listener the relay is needed from then on.
+    let smtp = with_policy(&format!("[\"{address}\"]")).replace("smtp = []", "smtp = [\"127.0.0.1:0\"]");
+    daemon.home().configure(&smtp);
+    let log = daemon.reload().await;
+    assert!(log.contains("serve: reloaded"), "{log}");
+    assert!(daemon.home().path().join("mail").exists());
+
+    // The end doesn't wait for the drain time.
+    let home = daemon.terminate().await;
+    assert!(home.log().contains("drained"), "{}", home.log());
+    assert_eq!(by_tcp.read_u8().await.ok(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passed_policy_socket_outlives_a_restart() {
+    let home = Home::new();
+    home.configure(&with_policy("[]"));
+    let path = home.path().join("passed");
+    let (policy, admin) = (UnixListener::bind(&path).unwrap(), tcp(Ipv4Addr::LOCALHOST));
+    let sockets = || [policy.try_clone().unwrap().into(), admin.try_clone().unwrap().into()];
+    let command = activated(&home, "policy:admin", sockets());
+    let daemon = Daemon::launch(command, home);
+    daemon.logged("listening address=unix:").await;
+    let mut before = UnixStream::connect(&path).await.unwrap();
+    assert_eq!(policy_answer(&mut before).await, "action=DUNNO\n\n");
+    let home = daemon.terminate().await;
+    assert!(path.exists());
+    // A request that comes in between waits.
+    let mut between = UnixStream::connect(&path).await.unwrap();
+    let command = activated(&home, "policy:admin", sockets());
+    let daemon = Daemon::launch(command, home);
+    assert_eq!(policy_answer(&mut between).await, "action=DUNNO\n\n");
+    daemon.logged_times("listening address=unix:", 2).await;
+    daemon.terminate().await;
 }

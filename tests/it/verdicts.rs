@@ -282,3 +282,65 @@ async fn an_expired_answer_carries_an_accept_while_dns_fails_and_never_a_5xx() {
     clock.advance(Duration::from_secs(3600));
     assert_eq!(verdicts().await, clear, "DNS is well again");
 }
+
+/// contract 1.3: neither an expired DMARC record nor an expired SPF policy carries a 5xx; a pass may rest on both.
+#[tokio::test]
+async fn an_expired_answer_about_the_owner_of_from_carries_no_5xx() {
+    let rows = [
+        ("the record", "127.0.99.9", "a@a-only.test", "_dmarc.vault.test", Verdict::Defer),
+        ("a record above", "127.0.99.9", "a@a-only.test", "_dmarc.strict.test", Verdict::Reject),
+        ("the SPF policy", "127.0.99.9", "a@vault.test", "vault.test", Verdict::Defer),
+        ("the SPF policy", "127.0.81.1", "a@vault.test", "vault.test", Verdict::Accept),
+    ];
+    for (what, client, mail_from, broken, expected) in rows {
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), zone()).await.unwrap();
+        let clock = Clock::standing();
+        let settings = support::settings(["dns.cache.stale=1h"]);
+        let gate = support::gate(&settings, server.address(), clock.clone());
+        let cells = [
+            ("client", client),
+            ("helo", "out.vault.test"),
+            ("mail_from", mail_from),
+            ("from", "a@vault.test"),
+            ("answer", "-"),
+        ];
+        let cells = cells.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let row = Row { line: 0, cells };
+        let first = transaction(&gate, &row).await;
+        let usual = if expected == Verdict::Accept { Verdict::Accept } else { Verdict::Reject };
+        assert_eq!(first.decision.verdict, usual, "{what}, fresh");
+        let mut sick = zone();
+        sick.merge(Zone::parse(&format!(";! servfail {broken}. TXT\n"), None).unwrap());
+        server.replace(sick);
+        clock.advance(Duration::from_secs(600));
+        let later = transaction(&gate, &row).await;
+        assert_eq!(later.decision.verdict, expected, "{what}: {:?}", later.findings);
+    }
+}
+
+/// contract 1.8, 3.3: what makes a message indirect is evidence, whether or not `mail_from.matches` was looked at anyway.
+#[tokio::test]
+async fn the_envelope_of_indirect_mail_is_in_the_evidence() {
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), zone()).await.unwrap();
+    for set in [
+        ["policy.mail_from.matches=off", "policy.mail_from.exists=off"],
+        ["policy.mail_from.matches=tag", ""],
+    ] {
+        let settings = support::settings(set.into_iter().filter(|line| !line.is_empty()));
+        let gate = support::gate(&settings, server.address(), Clock::running());
+        let cells = [
+            ("client", "127.0.82.1"),
+            ("mail_from", "d@lists.test"),
+            ("header", "From: a@vault.test\\nList-Id: d <d.lists.test>\\n"),
+            ("answer", "-"),
+        ];
+        let cells = cells.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let seen = transaction(&gate, &Row { line: 0, cells }).await;
+        let mut asked = seen.findings.iter().flat_map(|finding| &finding.evidence);
+        assert!(
+            asked.any(|seen| seen.question.to_string() == "MX lists.test"),
+            "{set:?}: {:?}",
+            seen.findings
+        );
+    }
+}

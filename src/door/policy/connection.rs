@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::delegation::{Malformed, Reader};
@@ -73,13 +73,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     async fn run(&mut self) -> Ended {
+        let mut until = Instant::now() + IDLE;
         loop {
-            let until = Instant::now() + IDLE;
-            let served = self.answer(until).await;
+            let served = self.answer().await;
             // What was asked before a fault has its answer.
-            let flushed = self.flush(until).await;
-            if let Err(ended) = served.and(flushed) {
-                return ended;
+            let flushed = self.flush().await;
+            match flushed.and(served) {
+                Ok(false) => {} // octets one by one don't prolong the time
+                Ok(true) => until = Instant::now() + IDLE,
+                Err(ended) => return ended,
             }
             if let Err(ended) = self.wait(until).await {
                 return ended;
@@ -87,16 +89,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    /// Answers each request that has come whole.
-    async fn answer(&mut self, until: Instant) -> Result<(), Ended> {
+    /// Answers each request that has come whole; true if there was one.
+    async fn answer(&mut self) -> Result<bool, Ended> {
+        let mut any = false;
         loop {
             let Some((request, length)) = self.reader.next(&self.input).map_err(Ended::Malformed)? else {
-                return Ok(());
+                return Ok(any);
             };
+            any = true;
             self.dialogue.answer(&request, &mut self.answers).await;
             self.input.advance(length);
             if self.answers.len() >= MOST_ANSWERS {
-                self.flush(until).await?;
+                self.flush().await?;
             }
         }
     }
@@ -131,11 +135,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// Writes the answers, all of one read at one time.
-    async fn flush(&mut self, until: Instant) -> Result<(), Ended> {
+    async fn flush(&mut self) -> Result<(), Ended> {
         if self.answers.is_empty() {
             return Ok(());
         }
-        match timeout_at(until, self.stream.write_all(&self.answers)).await {
+        match timeout(IDLE, self.stream.write_all(&self.answers)).await {
             Ok(Ok(())) => {
                 self.answers = Vec::new();
                 Ok(())

@@ -64,6 +64,12 @@ impl Dialogue {
         self.current.as_ref().is_some_and(|instance| !instance.settled && !instance.answers.is_empty())
     }
 
+    /// How many recipients have an answer that is remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.current.as_ref().map_or(0, |instance| instance.answers.len())
+    }
+
     /// Records the outcome of the last message; further requests about it get the same answers.
     pub(super) fn settle(&mut self) {
         if let Some(instance) = &mut self.current {

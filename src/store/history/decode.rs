@@ -131,6 +131,7 @@ impl<'o> Decoder<'o> {
         }
         record.duration = Duration::from_micros(self.number()?);
         let mut findings = self.list(Self::finding)?;
+        let written = findings.len();
         if let Some(cause) = &mut record.cause {
             set_cause_subject(cause, &mut findings);
         }
@@ -145,8 +146,9 @@ impl<'o> Decoder<'o> {
                 self.more_of(finding)?;
             }
         }
+        let is_complete = findings.len() == written;
         record.findings = Arc::new(findings);
-        if !self.rest.is_empty() {
+        if is_complete && !self.rest.is_empty() {
             (record.door, record.queue) = (self.coded()?, self.compact()?);
         }
         Some(())

@@ -63,6 +63,36 @@ async fn an_aligned_signature_is_what_the_owner_asks_for() {
     assert_eq!(site.delivered().await, 6);
 }
 
+/// Names below another's domain are the sender's choice: they can't make the check of that domain fail for want of questions.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_made_up_signers_of_the_organisation_turn_no_refusal_into_trouble() {
+    let site = Site::with_zone(APART, ZONE).await;
+    let body = "Hello\r\n";
+    let spoiled = good().sign(HEADER, body);
+    let (signature, rest) = spoiled.split_once("From:").unwrap();
+    let made_up = |nth: usize| {
+        let name = ["a", "b", "c", "d", "e"].map(|label| format!("{label}{nth}")).join(".");
+        signature.replace("d=good.test", &format!("d={name}.good.test"))
+    };
+    let signers: String = (0..10).map(made_up).collect();
+    let reply = send(&site, &STRANGER.to_string(), "b@other.test", &format!("{signers}From:{rest}")).await;
+    assert_eq!(without_id(&reply), REJECTED);
+    assert_eq!(site.delivered().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_record_a_signature_of_the_very_name_passes() {
+    let zone = "_dmarc.good TXT \"x\"\n;! servfail _dmarc.good\n";
+    let site = Site::with_zone(APART, zone).await;
+    let stranger = STRANGER.to_string();
+    assert_eq!(send(&site, &stranger, "b@other.test", &good().sign(HEADER, "x\r\n")).await.code, 250);
+    for message in [news().sign(HEADER, "x\r\n"), format!("{HEADER}\r\nx\r\n")] {
+        let reply = send(&site, &stranger, "b@other.test", &message).await;
+        assert!(reply.text.starts_with("451 4.4.3 <ann@good.test>"), "{reply:?}");
+    }
+    assert_eq!(site.delivered().await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_alignment_is_the_name_itself() {
     let site = Site::with_zone(APART, STRICT).await;

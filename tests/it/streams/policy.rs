@@ -1,9 +1,20 @@
 //! Policy delegation.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rmxd::delegation::{Answer, Reader, Request, State};
+use rmxd::dns::Clock;
+use rmxd::door::PolicyDoor;
+use rmxd::gate::Gate;
 use rmxd::smtp::reply::{Enhanced, Reply};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::zone::Zone;
+use crate::support::{gate, settings};
 
 use super::{Connection, connections, files, unescape, with_one_octet_changed};
 
@@ -157,5 +168,67 @@ fn answers_are_written_as_in_the_streams() {
         let mut out = Vec::new();
         answer.write_to(&mut out);
         assert_eq!(out.escape_ascii().to_string(), recorded.escape_ascii().to_string(), "{name}");
+    }
+}
+
+/// The first words of a door's answers to what Postfix sent on one connection.
+async fn answers(gate: &Arc<Gate>, input: &[u8], size: usize) -> Vec<String> {
+    let current = watch::Sender::new(Arc::clone(gate));
+    let door = PolicyDoor::new(current.subscribe());
+    let (ours, theirs) = duplex(1024);
+    let served = tokio::spawn(async move { door.serve(theirs, CancellationToken::new()).await });
+    let (mut reading, mut writing) = tokio::io::split(ours);
+    let input = input.to_vec();
+    let sent = tokio::spawn(async move {
+        for piece in input.chunks(size) {
+            writing.write_all(piece).await.unwrap();
+        }
+        writing.shutdown().await.unwrap();
+    });
+    let mut text = String::new();
+    tokio::time::timeout(Duration::from_secs(30), reading.read_to_string(&mut text)).await.unwrap().unwrap();
+    sent.await.unwrap();
+    served.await.unwrap();
+    let first_word = |answer: &str| answer.split(' ').next().unwrap_or_default().to_owned();
+    assert!(text.is_empty() || text.ends_with("\n\n"), "{text}");
+    text.split_terminator("\n\n").map(first_word).collect()
+}
+
+/// What the door should answer, by the lines of the requests alone.
+fn expected(connection: &Connection, refuses_strangers: bool) -> Vec<String> {
+    let input = connection.input();
+    let text = String::from_utf8_lossy(&input);
+    let requests = text.split_terminator("\n\n").map(|request| {
+        let value = |name: &str| {
+            let line = request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.unwrap_or_default()
+        };
+        let is_let_in = value("protocol_state") != "RCPT" || !value("sasl_username").is_empty();
+        match value("client_address") {
+            _ if is_let_in => "action=DUNNO".to_owned(),
+            "unknown" => "action=DEFER_IF_PERMIT".to_owned(),
+            // The exchanger of good.test has the address 127.0.0.10, and no stream is from there.
+            _ if refuses_strangers && !value("sender").is_empty() => "action=550".to_owned(),
+            _ => "action=DUNNO".to_owned(),
+        }
+    });
+    requests.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_door_answers_each_request_of_a_stream() {
+    let zone = Zone::start();
+    let base = ["policy.mail_from.exists=off", "policy.ptr.exists=off", "policy.matches_by=mx"];
+    for refuses_strangers in [false, true] {
+        let action = if refuses_strangers { "reject" } else { "off" };
+        let matches = format!("policy.mail_from.matches={action}");
+        let settings = settings(base.into_iter().chain([matches.as_str()]));
+        let gate = gate(&settings, zone.address(), Clock::running());
+        for connection in all() {
+            let (input, expected) = (connection.input(), expected(&connection, refuses_strangers));
+            for size in [input.len(), 7, 1] {
+                assert_eq!(answers(&gate, &input, size).await, expected, "{} by {size}", connection.name);
+            }
+        }
     }
 }
