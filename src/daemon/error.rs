@@ -1,7 +1,7 @@
 //! Why a daemon can't start, or can't take other settings.
 
 use crate::dns::SetupError;
-use crate::net::{Endpoint, ListenError, Purpose};
+use crate::net::{Endpoint, ListenError};
 use crate::relay::RelayError;
 use crate::store::OpenError;
 use crate::tls;
@@ -12,8 +12,6 @@ pub enum StartError {
     Dns(#[from] SetupError),
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error("the service manager passed a socket for {0}, which is not available in this version")]
-    NoDoor(Purpose),
     #[error(
         "the service manager passed {0} for the admin server: an address that is not loopback needs admin.token"
     )]
@@ -42,12 +40,7 @@ impl StartError {
             Self::Listen(error) => matches!(error, ListenError::Bind { .. }),
             Self::Greylist(error) | Self::History(error) => error.is_temporary(),
             Self::StoreDied(_) | Self::Random(_) => true,
-            Self::Dns(_)
-            | Self::NoDoor(_)
-            | Self::NoToken(_)
-            | Self::Tls(_)
-            | Self::Relay(_)
-            | Self::Auditor(_) => false,
+            Self::Dns(_) | Self::NoToken(_) | Self::Tls(_) | Self::Relay(_) | Self::Auditor(_) => false,
         }
     }
 }

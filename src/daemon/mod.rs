@@ -69,7 +69,7 @@ impl Daemon {
         let parts = Parts { settings, dns, relay, tls, greylist, history };
         let gate = parts.gate(&observers);
         let current = watch::Sender::new(Arc::clone(&gate));
-        let services = parts.services(gate, &current);
+        let services = parts.services(gate, &current, &observers);
         let server = (parts.settings.server.clone(), observers.metrics.clone());
         let server = Server::start(server.0, services, sockets.doors, server.1)?;
         let admin = Admin::start(parts.admin(&observers, server.status())?, sockets.admin)?;
@@ -92,7 +92,7 @@ impl Daemon {
         let state = parts.admin(&self.observers, self.server.status())?;
         let admin = self.admin.prepare(settings.admin.listen.as_ref())?;
         let gate = parts.gate(&self.observers);
-        let services = parts.services(Arc::clone(&gate), &self.current);
+        let services = parts.services(Arc::clone(&gate), &self.current, &self.observers);
         let moved = self.server.reload(settings.server.clone(), services)?;
         // From here on nothing fails or waits.
         self.current.send_replace(gate);

@@ -12,7 +12,7 @@ use crate::daemon::gate::{gate_over, gate_with_services, smtp_door};
 use crate::daemon::relay_probe::ProbedRelay;
 use crate::daemon::{StartError, auditor};
 use crate::dns::Dns;
-use crate::door::PolicyDoor;
+use crate::door::{MilterDoor, PolicyDoor};
 use crate::gate::{Gate, Services};
 use crate::metrics::Metrics;
 use crate::net::Purpose;
@@ -53,10 +53,26 @@ impl Parts {
     }
 
     /// All doors; those without a listener serve nobody. `current` has the gate of the settings in effect.
-    pub(super) fn services(&self, gate: Arc<Gate>, current: &watch::Sender<Arc<Gate>>) -> Vec<Service> {
+    pub(super) fn services(
+        &self,
+        gate: Arc<Gate>,
+        current: &watch::Sender<Arc<Gate>>,
+        observers: &Observers,
+    ) -> Vec<Service> {
+        let milter = MilterDoor {
+            settings: self.settings.milter,
+            hostname: self.settings.hostname.clone(),
+            header_block: self.settings.door.header_block,
+            gate: Arc::clone(&gate),
+            metrics: observers.metrics.clone(),
+        };
         let smtp = smtp_door(&self.settings, gate, self.relay.relay.clone(), self.tls.clone());
         let policy = PolicyDoor::new(current.subscribe());
-        vec![Service::new(Purpose::Smtp, smtp), Service::new(Purpose::Policy, policy)]
+        vec![
+            Service::new(Purpose::Smtp, smtp),
+            Service::new(Purpose::Milter, milter),
+            Service::new(Purpose::Policy, policy),
+        ]
     }
 
     /// The state from which the admin server replies.

@@ -16,14 +16,13 @@ impl Sockets {
     /// Binds the endpoints for which no socket was passed.
     ///
     /// # Errors
-    /// An endpoint can't be bound, or a socket was passed for a door that doesn't exist.
+    /// An endpoint can't be bound.
     pub(super) fn open(settings: &Settings, passed: Vec<Listener>) -> Result<Self, StartError> {
         let (mut doors, mut admin) = (Vec::new(), Vec::new());
         for listener in passed {
             match listener.purpose() {
-                Purpose::Smtp | Purpose::Policy => doors.push(listener),
+                Purpose::Smtp | Purpose::Milter | Purpose::Policy => doors.push(listener),
                 Purpose::Admin => admin.push(listener),
-                Purpose::Milter => return Err(StartError::NoDoor(Purpose::Milter)),
             }
         }
         let doors = server::listeners(&settings.server, doors)?;

@@ -287,9 +287,8 @@ mod tests {
     fn fields_in_our_name_are_counted_among_those_of_the_same_name() {
         let ours = "Authentication-Results: gate.relay.test; forged=pass\r\n";
         let other = "authentication-results: mx.other.test; spf=pass\r\n";
-        let arc = |instance| {
-            format!("ARC-Authentication-Results: i={instance}; gate.relay.test; forged=pass\r\n")
-        };
+        let arc =
+            |instance| format!("ARC-Authentication-Results: i={instance}; gate.relay.test; forged=pass\r\n");
         let rows: [(String, &[(&str, u32)]); 6] = [
             (String::new(), &[]),
             (other.repeat(3), &[]),
@@ -306,10 +305,10 @@ mod tests {
                     ("ARC-Authentication-Results", 3),
                 ],
             ),
-            (format!("Authentication-Results : gate.relay.test\r\n{ours}"), &[
-                ("Authentication-Results", 1),
-                ("Authentication-Results", 2),
-            ]),
+            (
+                format!("Authentication-Results : gate.relay.test\r\n{ours}"),
+                &[("Authentication-Results", 1), ("Authentication-Results", 2)],
+            ),
         ];
         for (block, expected) in rows {
             let found = own_results(block.as_bytes(), OURS);

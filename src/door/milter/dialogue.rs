@@ -195,8 +195,7 @@ impl Dialogue {
         let unknown = client.unknown && !logged_in && self.door.defers_unknown();
         let client = client.of(logged_in, &self.door, &self.helo);
         // A mail server takes addresses that RFC 5321 doesn't have. Their domain is none that can be looked up.
-        let path =
-            path.reverse().unwrap_or_else(|_error| ReversePath::NoDomain(bad_address(path.argument)));
+        let path = path.reverse().unwrap_or_else(|_error| ReversePath::NoDomain(bad_address(path.argument)));
         let mut transaction = client.transaction(&path);
         transaction.set_queue(&self.queue);
         let refused = if unknown && self.door.gate.policy().reject_at == RejectAt::Mail {
@@ -215,11 +214,11 @@ impl Dialogue {
     }
 
     async fn rcpt(&mut self, path: &Path<'_>) -> Verdict {
-        let Some((Open { transaction, unknown, .. }, client)) = open(&mut self.stage, &mut self.client) else {
+        let Some((Open { transaction, unknown, .. }, client)) = open(&mut self.stage, &mut self.client)
+        else {
             return self.over().unwrap_or(Verdict::Trouble);
         };
-        let path =
-            path.forward().unwrap_or_else(|_error| ForwardPath::NoDomain(bad_address(path.argument)));
+        let path = path.forward().unwrap_or_else(|_error| ForwardPath::NoDomain(bad_address(path.argument)));
         if *unknown && !self.door.gate.exempts_recipient(&path) {
             let rcpt = path.to_string();
             return Verdict::Refuse(transaction.refuse_with(Reason::DnsError, unknown_client(), Some(&rcpt)));

@@ -9,6 +9,8 @@ mod connection;
 mod dialogue;
 mod edits;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

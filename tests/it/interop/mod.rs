@@ -11,6 +11,7 @@ mod postfix;
 
 mod forged_results;
 mod gate_before_postfix;
+mod milter;
 mod policy_service;
 mod postfix_alone;
 mod readers;

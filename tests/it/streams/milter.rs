@@ -1,7 +1,22 @@
 //! The milter protocol.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmxd::dns::Clock;
+use rmxd::door::MilterDoor;
+use rmxd::door::milter::{Results, Settings};
+use rmxd::gate::Gate;
+use rmxd::metrics::Metrics;
 use rmxd::milter::{Answer, Event, Packet, Terms, Wants};
+use rmxd::smtp::address::DomainName;
 use rmxd::smtp::reply::{Enhanced, Reply};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::zone::Zone;
+use crate::support::{gate, settings};
 
 use super::{Connection, connections, files, octet, unescape, with_one_octet_changed};
 
@@ -244,4 +259,103 @@ fn a_header_that_is_put_together_from_events_is_the_one_that_is_delivered() {
         }
     }
     assert!(compared.len() > 20 && compared.iter().any(|name| name == "folded_leadspc"), "{compared:?}");
+}
+
+fn door(gate: &Arc<Gate>) -> MilterDoor {
+    MilterDoor {
+        settings: Settings { results: Results::Add },
+        hostname: DomainName::parse("mx.relay.test").unwrap(),
+        header_block: 256 * 1024,
+        gate: Arc::clone(gate),
+        metrics: Metrics::default(),
+    }
+}
+
+/// The letters of a door's answers to what Postfix sent on one connection, with the codes of refusals.
+async fn letters(gate: &Arc<Gate>, input: &[u8], size: usize) -> Vec<String> {
+    let (ours, theirs) = duplex(1024);
+    let door = door(gate);
+    let served = tokio::spawn(async move { door.serve(theirs, CancellationToken::new()).await });
+    let (mut reading, mut writing) = tokio::io::split(ours);
+    let input = input.to_vec();
+    let sent = tokio::spawn(async move {
+        for piece in input.chunks(size) {
+            // the door leaves with QUIT, and whatever comes behind that is lost
+            if writing.write_all(piece).await.is_err() {
+                return;
+            }
+        }
+        writing.shutdown().await.ok();
+    });
+    let mut octets = Vec::new();
+    tokio::time::timeout(Duration::from_secs(30), reading.read_to_end(&mut octets)).await.unwrap().unwrap();
+    sent.await.unwrap();
+    served.await.unwrap();
+    let (mut found, mut rest) = (Vec::new(), octets.as_slice());
+    while let Some((packet, length)) = Packet::first(rest).unwrap() {
+        rest = &rest[length..];
+        let code = if packet.letter == b'y' {
+            String::from_utf8_lossy(&packet.data[..3]).into_owned()
+        } else {
+            String::new()
+        };
+        found.push(format!("{}{code}", char::from(packet.letter)));
+    }
+    assert!(rest.is_empty());
+    found
+}
+
+/// How many answers an input wants under the terms of the door, and how many messages come to their end.
+fn wanted(input: &[u8]) -> (usize, usize) {
+    let (mut rest, mut terms, mut answers, mut messages) = (input, None, 0, 0);
+    while let Ok(Some((packet, length))) = Packet::first(rest) {
+        rest = &rest[length..];
+        let event = Event::parse(packet).unwrap();
+        match &event {
+            Event::Negotiate(offer) => {
+                terms = Some(offer.agree(Wants { body: true }).unwrap());
+                answers += 1;
+            }
+            Event::Quit => break,
+            event => answers += usize::from(event.expects_answer(terms.as_ref().unwrap())),
+        }
+        messages += usize::from(matches!(event, Event::EndOfMessage(_)));
+    }
+    (answers, messages)
+}
+
+/// An octet that an answer of the door begins with.
+const ANSWERS: [&str; 6] = ["O", "c", "t", "m", "i", "h"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_door_answers_each_event_of_a_stream_once() {
+    let zone = Zone::start();
+    let base = ["policy.from.exists=off", "policy.from.matches=dmarc", "policy.ptr.exists=off"];
+    let mut refused_before = 0; // for headers that are always refused
+    for exists in ["off", "reject"] {
+        let exists = format!("policy.mail_from.exists={exists}");
+        let settings = settings(base.into_iter().chain([exists.as_str()]));
+        let gate = gate(&settings, zone.address(), Clock::running());
+        let (mut continued, mut refused, mut edited) = (0, 0, 0);
+        for connection in all() {
+            let input = connection.input();
+            let whole = letters(&gate, &input, input.len()).await;
+            assert_eq!(letters(&gate, &input, 7).await, whole, "{} by 7", connection.name);
+            assert_eq!(letters(&gate, &input, 1).await, whole, "{} octet by octet", connection.name);
+            let edits = whole.iter().filter(|letter| matches!(letter.as_str(), "i" | "h" | "m")).count();
+            let (answers, messages) = wanted(&input);
+            assert_eq!(whole.len() - edits, answers, "{}: {whole:?}", connection.name);
+            for letter in &whole {
+                let is_refusal = letter.starts_with("y4") || letter.starts_with("y5");
+                assert!(is_refusal || ANSWERS.contains(&letter.as_str()), "{}: {letter}", connection.name);
+                refused += usize::from(is_refusal);
+                continued += usize::from(letter == "c");
+            }
+            assert!(edits == 0 || messages > 0, "{}: {whole:?}", connection.name);
+            edited += usize::from(edits > 0);
+        }
+        assert!(continued > 300 && edited > 20, "{exists}: {continued} {edited}");
+        assert!(refused > refused_before, "{exists}: {refused} after {refused_before}");
+        refused_before = refused;
+    }
 }
