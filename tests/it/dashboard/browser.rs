@@ -290,8 +290,13 @@ impl Drop for Browser {
     }
 }
 
-/// Starts chromedriver, which chooses its port and says so.
+/// Starts chromedriver. It chooses a port for IPv4 and ends if that is taken for IPv6, so that it has several attempts.
 fn start_driver(program: &Path, home: &Path) -> (Child, u16) {
+    (0..5).find_map(|_| try_to_start_driver(program, home)).expect("chromedriver doesn't start")
+}
+
+/// `None` if it ends instead of saying its port.
+fn try_to_start_driver(program: &Path, home: &Path) -> Option<(Child, u16)> {
     let mut command = Command::new(program);
     command
         .arg("--port=0")
@@ -309,11 +314,12 @@ fn start_driver(program: &Path, home: &Path) -> (Child, u16) {
             let port = port.1.parse().unwrap();
             // What else it says must not fill the pipe.
             std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-            return (driver, port);
+            return Some((driver, port));
         }
         line.clear();
     }
-    panic!("chromedriver doesn't start: {:?}", driver.wait());
+    eprintln!("chromedriver doesn't start: {:?}", driver.wait());
+    None
 }
 
 /// Chromium with a folder of its own. Root has no sandbox, and a container no large `/dev/shm`.
