@@ -14,7 +14,7 @@ REFUSED_ADDRESS = re.compile(r"(?P<code>[45]\d\d) (?P<enhanced>[45]\.\d+\.\d+) (
 PATH = re.compile(r' *<(?:@[^:>]*:)?(?P<path>(?:"(?:[^"\\]|\\.)*"|[^>"])*)>')
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 END = b"\r\n.\r\n"
-# a refusal is the same to the letter, but for its id; Postfix words acceptance itself
+# a refusal is the same to the letter, but for the id itself; Postfix words acceptance itself
 WORDS_COUNT = ("defer", "reject")
 
 
@@ -134,5 +134,5 @@ def other_problems(case: Case, seen: Seen, door: str, as_at_smtp: bool) -> list[
 
 
 def comparable(text: str) -> str:
-    """A reply without its id and the time that is left of greylisting."""
-    return re.sub(r"\bin \d+ seconds", "in N seconds", re.sub(r" ?\(id [0-9A-Z]{8}\)", "", text))
+    """A reply with any id and any rest of the time of greylisting."""
+    return re.sub(r"\bin \d+ seconds", "in N seconds", re.sub(r"\(id [0-9A-Z]{8}\)", "(id)", text))
