@@ -43,6 +43,7 @@ mod history;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
+mod journal;
 mod layers;
 #[cfg(test)]
 mod limits;
