@@ -37,6 +37,7 @@ mod edge;
 #[cfg(test)]
 mod exempt;
 #[cfg(test)]
+mod fail2ban;
 mod greylist;
 #[cfg(test)]
 mod history;
