@@ -133,6 +133,10 @@ impl Visit for EntryFields<'_> {
         self.field(field, format_args!("{value}"));
     }
 
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.field(field, format_args!("{value}"));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.field(field, format_args!("{value:?}"));
     }

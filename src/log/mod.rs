@@ -285,6 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn a_number_has_no_exponent() {
+        let log = || tracing::info!(target: "t", duration = 0.00001, "event");
+        assert_eq!(text_of(log), " INFO t: event duration=0.00001\n");
+        let (sink, entries) = (Sink::default(), Sink::default());
+        let (make, make_entry) = (sink.clone(), entries.clone());
+        let subscriber = json(filter("info").unwrap(), move || make.clone()).finish();
+        tracing::subscriber::with_default(subscriber, log);
+        assert!(sink.written().contains("\"duration\":0.00001"), "{}", sink.written());
+        let subscriber = journald(filter("info").unwrap(), move || make_entry.clone()).finish();
+        tracing::subscriber::with_default(subscriber, log);
+        assert!(entries.written().contains("\nRMXD_DURATION=0.00001\n"), "{}", entries.written());
+    }
+
+    #[test]
     fn only_levels_and_directives_are_accepted() {
         for good in LEVELS.into_iter().chain(["info,rmxd::dns=debug", "rmxd=debug", "warn,hickory_net=off"]) {
             assert!(filter(good).is_ok(), "{good}");
