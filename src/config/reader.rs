@@ -66,23 +66,11 @@ impl<'a> Reader<'a> {
 
     /// One of several words.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, text: &str, words: &[(&str, T)]) -> Option<T> {
-        self.choice_with_later(key, text, words, &[])
-    }
-
-    /// One of several words; the words in `later` belong to features that this version doesn't have.
-    pub(super) fn choice_with_later<T: Copy>(
-        &mut self,
-        key: &str,
-        text: &str,
-        words: &[(&str, T)],
-        later: &[&str],
-    ) -> Option<T> {
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
         let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let why = if later.contains(&text) { "not available in this version" } else { "not allowed" };
-        self.refuse(key, format!("{text:?} is {why}: {}", either(&allowed)));
+        self.refuse(key, format!("{text:?} is not allowed: {}", either(&allowed)));
         None
     }
 

@@ -342,8 +342,9 @@ fn tls(raw: &raw::Tls, reader: &mut Reader<'_>) -> Option<tls::Settings> {
 }
 
 fn log_settings(raw: &Raw, reader: &mut Reader<'_>) -> Option<log::Settings> {
-    let formats = [("text", log::Format::Text), ("json", log::Format::Json)];
-    let format = reader.choice_with_later("log.format", &raw.log.format, &formats, &["journald"]);
+    let formats =
+        [("text", log::Format::Text), ("json", log::Format::Json), ("journald", log::Format::Journald)];
+    let format = reader.choice("log.format", &raw.log.format, &formats);
     let level = reader.parsed("log.level", log::filter(&raw.log.level));
     level?;
     Some(log::Settings { format: format?, level: raw.log.level.clone() })

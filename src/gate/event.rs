@@ -4,6 +4,7 @@
 //! Everything that came from the network is escaped, so that one decision is one line.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::decision::DecisionRecord;
 use crate::evidence::Evidence;
@@ -43,7 +44,7 @@ pub(super) fn write(record: &DecisionRecord, octets: u64) {
         tags = (!tags.is_empty()).then(|| tags.join(",")),
         relay_reply = record.relay_reply().and_then(shown),
         octets = Some(octets).filter(|octets| *octets > 0),
-        duration = record.duration.as_secs_f64(),
+        duration = seconds(record.duration),
         dns_queries = record.queries(),
         evidence = cause.and(finding).map(|finding| summary(&finding.evidence)),
         "{}{}{}",
@@ -86,6 +87,11 @@ fn verb(record: &DecisionRecord) -> &'static str {
         Verdict::Defer => "deferred",
         Verdict::Reject => "rejected",
     }
+}
+
+/// Rounded to 10 µs, so that JSON needs no exponent.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e5).round() / 1e5
 }
 
 fn shown(text: &str) -> Option<tracing::field::DisplayValue<Escaped<'_>>> {

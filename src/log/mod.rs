@@ -3,14 +3,16 @@
 //! Many values come from clients. tracing-subscriber's text format doesn't escape CR, LF and format controls of `%`
 //! fields and separates fields by blanks only, so `text` formats the fields: it escapes hazards and quotes a value that
 //! looks like two fields. Callers need not escape. serde_json escapes C0 controls; `json` escapes the other hazards.
+//! `journal` is for systemd.
 
+mod journal;
 mod json;
 mod sink;
 mod text;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
@@ -25,10 +27,13 @@ use crate::log::text::Fields;
 /// The format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `TIME LEVEL target: message field=value ...`
+    /// `TIME LEVEL target: message field=value ...`; where standard error goes to the journal, `<PRIORITY>` in the place
+    /// of the time.
     Text,
     /// One JSON object per line.
     Json,
+    /// Entries of the journal of systemd, by its native protocol, with a field for each of the event.
+    Journald,
 }
 
 /// `[log]`.
@@ -88,17 +93,26 @@ impl fmt::Debug for Log {
 /// The level is invalid, logging was started before, or the thread can't be started.
 pub fn start(settings: &Settings, output: Output) -> Result<Log, String> {
     let filter = filter(&settings.level)?;
-    let (sink, writer, colour) = match output {
-        Output::StandardError => {
-            let (sink, writer) = Sink::start(io::stderr()).map_err(|error| error.to_string())?;
-            (sink, writer, io::stderr().is_terminal() && !is_set("NO_COLOR"))
+    let is_stderr = matches!(output, Output::StandardError);
+    let (out, colour): (Box<dyn Write + Send>, bool) = match (settings.format, output) {
+        (Format::Journald, _) => {
+            let journal = journal::Journal::connect();
+            let why = |error| format!("log.format \"journald\": {} can't be used: {error}", journal::SOCKET);
+            (Box::new(journal.map_err(why)?), false)
         }
-        Output::File(file) => {
-            let (sink, writer) = Sink::start(file).map_err(|error| error.to_string())?;
-            (sink, writer, false)
+        (Format::Text | Format::Json, Output::StandardError) => {
+            (Box::new(io::stderr()), io::stderr().is_terminal() && !is_set("NO_COLOR"))
         }
+        (Format::Text | Format::Json, Output::File(file)) => (Box::new(file), false),
     };
+    let (sink, writer) = Sink::start(out).map_err(|error| error.to_string())?;
     let (started, set_filter): (_, Box<dyn Fn(_) -> _ + Send + Sync>) = match settings.format {
+        Format::Text if is_stderr && journal::has_standard_error() => {
+            let builder = text(filter, journal::Prioritized(sink)).without_time();
+            let builder = builder.with_ansi(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (set_global_default(builder.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
         Format::Text => {
             let builder = text(filter, sink).with_ansi(colour).with_filter_reloading();
             let handle = builder.reload_handle();
@@ -106,6 +120,11 @@ pub fn start(settings: &Settings, output: Output) -> Result<Log, String> {
         }
         Format::Json => {
             let builder = json(filter, sink).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (set_global_default(builder.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
+        Format::Journald => {
+            let builder = journald(filter, sink).with_filter_reloading();
             let handle = builder.reload_handle();
             (set_global_default(builder.finish()), Box::new(move |filter| handle.reload(filter)))
         }
@@ -141,6 +160,16 @@ where
     tracing_subscriber::fmt().with_env_filter(filter).fmt_fields(Fields).with_writer(writer)
 }
 
+fn journald<W>(
+    filter: EnvFilter,
+    writer: W,
+) -> SubscriberBuilder<format::DefaultFields, journal::Entry, EnvFilter, W>
+where
+    W: for<'w> MakeWriter<'w> + 'static,
+{
+    tracing_subscriber::fmt().with_env_filter(filter).event_format(journal::Entry).with_writer(writer)
+}
+
 fn json<W>(
     filter: EnvFilter,
     writer: W,
@@ -154,7 +183,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -234,6 +262,40 @@ mod tests {
         assert!(!line.contains(is_hazard), "{line:?}");
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(value["helo"], HOSTILE);
+    }
+
+    #[test]
+    fn an_entry_of_the_journal_has_a_line_for_each_field_and_no_value_makes_another() {
+        let sink = Sink::default();
+        let make = sink.clone();
+        let subscriber = journald(filter("info").unwrap(), move || make.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "rmxd::decision", id = "4KXN7Q2M", helo = %HOSTILE, n = 1, "message");
+        });
+        let written = sink.written();
+        let lines: Vec<&str> = written.split('\n').collect();
+        let [priority, identifier, target, message, id, helo, n, "", ""] = lines[..] else {
+            panic!("{written:?}");
+        };
+        assert_eq!((priority, identifier), ("PRIORITY=4", "SYSLOG_IDENTIFIER=rmxd"));
+        assert_eq!((target, id, n), ("RMXD_TARGET=rmxd::decision", "RMXD_ID=4KXN7Q2M", "RMXD_N=1"));
+        assert!(message.starts_with("MESSAGE=rmxd::decision: message id=4KXN7Q2M helo=\"a\\"), "{message}");
+        assert!(helo.starts_with("RMXD_HELO=a\\x0d\\x0ab"), "{helo}");
+        assert!(!lines.iter().any(|line| line.contains(is_hazard)), "{written:?}");
+    }
+
+    #[test]
+    fn a_number_has_no_exponent() {
+        let log = || tracing::info!(target: "t", duration = 0.00001, "event");
+        assert_eq!(text_of(log), " INFO t: event duration=0.00001\n");
+        let (sink, entries) = (Sink::default(), Sink::default());
+        let (make, make_entry) = (sink.clone(), entries.clone());
+        let subscriber = json(filter("info").unwrap(), move || make.clone()).finish();
+        tracing::subscriber::with_default(subscriber, log);
+        assert!(sink.written().contains("\"duration\":0.00001"), "{}", sink.written());
+        let subscriber = journald(filter("info").unwrap(), move || make_entry.clone()).finish();
+        tracing::subscriber::with_default(subscriber, log);
+        assert!(entries.written().contains("\nRMXD_DURATION=0.00001\n"), "{}", entries.written());
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Visit for FieldWriter<'_> {
         self.field(field, format_args!("{value}"));
     }
 
+    /// `Debug` would use an exponent.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.field(field, format_args!("{value}"));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.field(field, format_args!("{value:?}"));
     }

@@ -37,12 +37,14 @@ mod edge;
 #[cfg(test)]
 mod exempt;
 #[cfg(test)]
+mod fail2ban;
 mod greylist;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
+mod journal;
 mod layers;
 #[cfg(test)]
 mod limits;
