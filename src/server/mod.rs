@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +33,9 @@ use crate::server::status::Accepting;
 pub use crate::server::status::Status;
 use crate::server::strangers::Strangers;
 
+/// The time that sessions of a milter are left with at the end of the drain time, if their socket was passed: enough for
+/// those between two messages to end by themselves.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// Most refused clients that get a reply at one time; other connections are closed without one.
 const REFUSALS: usize = 64;
 
@@ -102,6 +106,7 @@ impl Server {
             metrics,
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
+            stop_milters: CancellationToken::new(),
         });
         let mut server = Self { shared, open: Vec::new(), loops: TaskTracker::new() };
         for listener in listeners {
@@ -164,7 +169,13 @@ impl Server {
 
     /// Takes no more connections and waits for the open ones to end, at most `settings.drain`. Returns how many were
     /// still open then.
+    ///
+    /// A mail server doesn't begin again with a milter within a session of SMTP: when we end between two messages, it answers
+    /// all further ones by its `default_action`. New sessions do the same while no socket is there, and wait while one is
+    /// held by the service manager. So what breaks fewest is: without such a socket, an end as soon as no message is open;
+    /// with it, to hold on as long as `settings.drain` allows.
     pub async fn drain(self) -> usize {
+        let new_milters_wait = self.was_passed(Purpose::Milter);
         self.shared.close.cancel();
         self.loops.close();
         self.loops.wait().await;
@@ -172,10 +183,16 @@ impl Server {
         let connections = &self.shared.connections;
         connections.close();
         let drain = self.shared.current.borrow().settings.drain;
-        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
-            return connections.len();
+        let end = Instant::now() + drain;
+        if new_milters_wait {
+            let hold_on = drain.saturating_sub(LAST_MOMENTS);
+            timeout(hold_on, connections.wait()).await.unwrap_or_default();
         }
-        0
+        self.shared.stop_milters.cancel();
+        match timeout_at(end, connections.wait()).await {
+            Ok(()) => 0,
+            Err(_elapsed) => connections.len(),
+        }
     }
 
     fn serve(&mut self, listener: Registered) {
@@ -243,4 +260,6 @@ struct Shared {
     close: CancellationToken,
     /// Signals the connections to end, once no listener is left.
     stop: CancellationToken,
+    /// The same for the sessions of a milter, then or later.
+    stop_milters: CancellationToken,
 }
