@@ -33,8 +33,8 @@ use crate::server::status::Accepting;
 pub use crate::server::status::Status;
 use crate::server::strangers::Strangers;
 
-/// The time that sessions of a milter are left with at the end of the drain time, if their socket was passed: enough for
-/// those between two messages to end by themselves.
+/// Before the end of the drain time, when sessions of a milter whose socket was passed are asked to end: enough for
+/// those between two messages.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// Most refused clients that get a reply at one time; other connections are closed without one.
 const REFUSALS: usize = 64;
@@ -170,10 +170,10 @@ impl Server {
     /// Takes no more connections and waits for the open ones to end, at most `settings.drain`. Returns how many were
     /// still open then.
     ///
-    /// A mail server doesn't begin again with a milter within a session of SMTP: when we end between two messages, it answers
-    /// all further ones by its `default_action`. New sessions do the same while no socket is there, and wait while one is
-    /// held by the service manager. So what breaks fewest is: without such a socket, an end as soon as no message is open;
-    /// with it, to hold on as long as `settings.drain` allows.
+    /// Within a session of SMTP a mail server doesn't begin again with a milter: if we end between two messages, all
+    /// further ones get its `default_action`. New sessions get it too while there is no socket, so that an early end is
+    /// best then. At a socket that the service manager holds they wait, Postfix for 30 s (`milter_command_timeout`). So
+    /// sessions under way may last for `settings.drain` then, which is 30 s too.
     pub async fn drain(self) -> usize {
         let new_milters_wait = self.was_passed(Purpose::Milter);
         self.shared.close.cancel();
