@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::postfix::Postfix;
 use crate::support::client::Client;
@@ -82,9 +83,14 @@ impl Site {
 
     /// The same where it was before.
     pub(super) async fn rmxd_at(&self, home: Home, arguments: &[&str]) -> Daemon {
-        let listened = home.log().matches("listening address=unix:").count();
         let mut command = home.serve();
         command.args(["--set", "listen.admin="]).args(arguments);
+        self.launch(command, home).await
+    }
+
+    /// The same by a command of the test's own.
+    pub(super) async fn launch(&self, command: Command, home: Home) -> Daemon {
+        let listened = home.log().matches("listening address=unix:").count();
         let daemon = Daemon::launch(command, home);
         daemon.logged_times("listening address=unix:", listened + 1).await;
         let metadata = fs::metadata(self.socket()).unwrap();

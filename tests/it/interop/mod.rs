@@ -6,6 +6,7 @@
 
 mod beside_postfix;
 mod exim;
+mod faults;
 mod gate;
 pub(crate) mod mail;
 mod postfix;
