@@ -67,7 +67,7 @@ impl Parts {
             metrics: observers.metrics.clone(),
         };
         let smtp = smtp_door(&self.settings, gate, self.relay.relay.clone(), self.tls.clone());
-        let policy = PolicyDoor::new(current.subscribe());
+        let policy = PolicyDoor::new(current.subscribe(), observers.metrics.clone());
         vec![
             Service::new(Purpose::Smtp, smtp),
             Service::new(Purpose::Milter, milter),

@@ -1,5 +1,7 @@
 //! How mail is presented (contract 7): each door speaks one protocol and drives [`crate::gate::Transaction`].
 
+#[cfg(test)]
+mod bomb;
 mod iprev;
 pub mod milter;
 pub mod policy;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::net::stream::THIS_MACHINE;
@@ -21,6 +22,9 @@ use crate::net::{Endpoint, Purpose, Stream};
 const BACKLOG: i32 = 1024;
 /// After an error of accept(): the first wait, doubled up to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Without errors for so long, trouble is over, and new trouble is news. At the limit of descriptors each connection that
+/// ends lets one in, and the next fails.
+const CALM: Duration = Duration::from_secs(60);
 
 /// A socket to accept on, not yet known to the runtime.
 #[derive(Debug)]
@@ -192,9 +196,10 @@ impl Registered {
         self.place.bound_as.as_ref()
     }
 
-    /// Accepts until `close` is cancelled. An error of accept() (no descriptors left) is waited out.
+    /// Accepts until `close` is cancelled. An error of accept() (no descriptors left) is waited out; the log has its
+    /// beginning.
     pub(crate) async fn accept(&self, close: &CancellationToken, admit: impl Fn(Stream, SocketAddr)) {
-        let mut wait = BACK_OFF.0;
+        let (mut wait, mut failed) = (BACK_OFF.0, None::<Instant>);
         loop {
             let accepted = tokio::select! {
                 biased; // A connection in the queue at the end is left to the successor, not refused.
@@ -208,7 +213,10 @@ impl Registered {
                 }
                 Err(error) => {
                     let endpoint = &self.place.endpoint;
-                    tracing::warn!(%endpoint, %error, "accept failed, waiting {} ms", wait.as_millis());
+                    if failed.replace(Instant::now()).is_none_or(|last| last.elapsed() >= CALM) {
+                        tracing::warn!(%endpoint, %error, "accept failed, new connections wait until it succeeds");
+                    }
+                    tracing::debug!(%endpoint, %error, "the next accept in {} ms", wait.as_millis());
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = close.cancelled() => return,

@@ -91,7 +91,11 @@ impl Shared {
         let Some(permit) = permit else { return self.refuse(arrival, CLIENT_LIMIT) };
         let Some(door) = arrival.door() else { return };
         self.metrics.connection(Connection::Served);
-        door.serve(Arc::clone(self), arrival.stream, arrival.client, permit);
+        let stop = match arrival.purpose {
+            Purpose::Milter => self.stop_milters.clone(),
+            Purpose::Smtp | Purpose::Policy | Purpose::Admin => self.stop.clone(),
+        };
+        door.serve(Arc::clone(self), arrival.stream, arrival.client, permit, stop);
     }
 
     fn refuse(&self, arrival: Arrival, (outcome, why): Refusal) {

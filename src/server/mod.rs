@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +33,9 @@ use crate::server::status::Accepting;
 pub use crate::server::status::Status;
 use crate::server::strangers::Strangers;
 
+/// Before the end of the drain time, when sessions of a milter whose socket was passed are asked to end: enough for
+/// those between two messages.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// Most refused clients that get a reply at one time; other connections are closed without one.
 const REFUSALS: usize = 64;
 
@@ -102,6 +106,7 @@ impl Server {
             metrics,
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
+            stop_milters: CancellationToken::new(),
         });
         let mut server = Self { shared, open: Vec::new(), loops: TaskTracker::new() };
         for listener in listeners {
@@ -164,7 +169,13 @@ impl Server {
 
     /// Takes no more connections and waits for the open ones to end, at most `settings.drain`. Returns how many were
     /// still open then.
+    ///
+    /// Within a session of SMTP a mail server doesn't begin again with a milter: if we end between two messages, all
+    /// further ones get its `default_action`. New sessions get it too while there is no socket, so that an early end is
+    /// best then. At a socket that the service manager holds they wait, Postfix for 30 s (`milter_command_timeout`). So
+    /// sessions under way may last for `settings.drain` then, which is 30 s too.
     pub async fn drain(self) -> usize {
+        let new_milters_wait = self.was_passed(Purpose::Milter);
         self.shared.close.cancel();
         self.loops.close();
         self.loops.wait().await;
@@ -172,10 +183,16 @@ impl Server {
         let connections = &self.shared.connections;
         connections.close();
         let drain = self.shared.current.borrow().settings.drain;
-        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
-            return connections.len();
+        let end = Instant::now() + drain;
+        if new_milters_wait {
+            let hold_on = drain.saturating_sub(LAST_MOMENTS);
+            timeout(hold_on, connections.wait()).await.unwrap_or_default();
         }
-        0
+        self.shared.stop_milters.cancel();
+        match timeout_at(end, connections.wait()).await {
+            Ok(()) => 0,
+            Err(_elapsed) => connections.len(),
+        }
     }
 
     fn serve(&mut self, listener: Registered) {
@@ -243,4 +260,6 @@ struct Shared {
     close: CancellationToken,
     /// Signals the connections to end, once no listener is left.
     stop: CancellationToken,
+    /// The same for the sessions of a milter, then or later.
+    stop_milters: CancellationToken,
 }

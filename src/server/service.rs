@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use crate::door::Door;
 use crate::net::catch_panic::catch_panic;
@@ -33,6 +34,7 @@ pub(super) trait AnyDoor: fmt::Debug + Send + Sync {
         stream: Stream,
         client: SocketAddr,
         permit: ConnectionPermit,
+        stop: CancellationToken,
     );
 
     fn refuse(
@@ -51,9 +53,10 @@ impl<D: Door> AnyDoor for D {
         stream: Stream,
         client: SocketAddr,
         permit: ConnectionPermit,
+        stop: CancellationToken,
     ) {
         let connections = server.connections.clone();
-        connections.spawn(connection(self, server, stream, client, permit));
+        connections.spawn(connection(self, server, stream, client, permit, stop));
     }
 
     fn refuse(
@@ -76,8 +79,9 @@ pub(super) async fn connection<D: Door>(
     stream: Stream,
     client: SocketAddr,
     _permit: ConnectionPermit,
+    stop: CancellationToken,
 ) {
-    if let Err(panic) = catch_panic(Door::serve(&*door, stream, client, server.stop.clone())).await {
+    if let Err(panic) = catch_panic(Door::serve(&*door, stream, client, stop)).await {
         let count = server.metrics.panic();
         tracing::error!(%client, panic, count, "a connection ended in a panic");
     }

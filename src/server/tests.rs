@@ -253,8 +253,14 @@ async fn an_idle_client_costs_a_small_task() {
     let (_client, stream) = UnixStream::pair().unwrap();
     let permit = server.counts.permit(1).unwrap();
     let client = "192.0.2.7:1".parse().unwrap();
-    let task =
-        size_of_val(&connection(Arc::new(door), Arc::clone(&server), Stream::Unix(stream), client, permit));
+    let task = size_of_val(&connection(
+        Arc::new(door),
+        Arc::clone(&server),
+        Stream::Unix(stream),
+        client,
+        permit,
+        server.stop.clone(),
+    ));
     assert!(task <= 2048, "{task} octets: what has grown belongs into a box");
 }
 

@@ -7,9 +7,11 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout};
 
 use crate::admin::http::Request;
 use crate::support::client::Client;
@@ -172,7 +174,7 @@ const REQUEST: &[u8] = b"request=smtpd_access_policy\nprotocol_state=RCPT\nclien
 async fn policy_answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
     stream.write_all(REQUEST).await.unwrap();
     let mut answer = [0; 64];
-    let length = tokio::time::timeout(SOON, stream.read(&mut answer)).await.unwrap().unwrap();
+    let length = timeout(SOON, stream.read(&mut answer)).await.unwrap().unwrap();
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
@@ -237,4 +239,41 @@ async fn a_passed_policy_socket_outlives_a_restart() {
     assert_eq!(policy_answer(&mut between).await, "action=DUNNO\n\n");
     daemon.logged_times("listening address=unix:", 2).await;
     daemon.terminate().await;
+}
+
+/// How long a session of a milter that says nothing outlives SIGTERM, with a drain time of 8 s.
+async fn silent_milter_after_sigterm(passed: bool) -> Duration {
+    let home = Home::new();
+    let path = home.path().join("milter");
+    let text = configuration("gate.test", &[], free_address(), "");
+    let milter = format!("smtp = []\nmilter = [\"unix:{}\"]", path.display());
+    home.configure(&text.replace("smtp = []", &milter));
+    let mut command = match passed {
+        true => home.serve_with_socket("milter", UnixListener::bind(&path).unwrap()),
+        false => home.serve(),
+    };
+    command.args(["--drain", "8s"]);
+    let mut daemon = Daemon::launch(command, home);
+    daemon.logged("listening address=unix:").await;
+    let mut session = UnixStream::connect(&path).await.unwrap();
+    let mut terms = [0; 17];
+    session.write_all(b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff").await.unwrap();
+    session.read_exact(&mut terms).await.unwrap();
+    assert_eq!(terms[4], b'O');
+    daemon.signal("TERM");
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    timeout(SOON, session.read_to_end(&mut rest)).await.unwrap().unwrap();
+    let lasted = began.elapsed();
+    assert_eq!(daemon.ended(SOON).await.code(), Some(0));
+    assert!(daemon.log().contains("drained"), "{}", daemon.log());
+    lasted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_milter_session_lasts_longer_where_new_ones_wait_at_a_passed_socket() {
+    let (own, passed) = tokio::join!(silent_milter_after_sigterm(false), silent_milter_after_sigterm(true));
+    let seconds = Duration::from_secs;
+    assert!(seconds(3) <= own && own < seconds(5), "{own:?}");
+    assert!(seconds(6) <= passed && passed < seconds(8), "{passed:?}");
 }

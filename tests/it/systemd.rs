@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -176,14 +176,6 @@ async fn a_connection_starts_the_daemon_by_socket_activation() {
     assert_eq!(daemon.terminate().await.messages().len(), 1);
 }
 
-/// `rmxd serve` with a socket passed as the service manager does it.
-fn activated(home: &Home, socket: impl Into<OwnedFd>) -> Command {
-    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config \"$1\"";
-    let mut command = home.command("sh");
-    command.args(["-c", script, binary()]).arg(home.file()).stdin(Stdio::from(socket.into()));
-    command
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn no_connection_is_lost_over_a_restart_when_the_socket_is_held() {
     let zone = Zone::start();
@@ -195,7 +187,7 @@ async fn no_connection_is_lost_over_a_restart_when_the_socket_is_held() {
     let mut queued: Vec<Client> = Vec::new();
     for (name, listen) in [("first.test", vec![]), ("second.test", vec![address]), ("third.test", vec![])] {
         home.configure(&text(name, &listen));
-        let mut daemon = Daemon::spawn(activated(&home, held.try_clone().unwrap()), home).await;
+        let mut daemon = Daemon::spawn(home.serve_with_socket("", held.try_clone().unwrap()), home).await;
         for client in &mut queued {
             let greeting = client.reply().await;
             assert!(greeting.text.starts_with(&format!("220 {name} ")), "{}", greeting.text);
@@ -245,7 +237,7 @@ async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
     for (socket, expected) in rows {
         let home = Home::with(&configuration("gate.test", &[], free_address(), ""));
         let command = match socket {
-            Some(socket) => activated(&home, socket),
+            Some(socket) => home.serve_with_socket("", socket),
             None => home.serve(),
         };
         let mut daemon = Daemon::launch(command, home);

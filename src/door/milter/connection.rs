@@ -117,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     async fn event(&mut self, packet: Packet<'_>) -> Result<(), Ended> {
         let event = Event::parse(packet).map_err(|error| Ended::Broken(error.into()))?;
+        let before = self.answers.len();
         // Boxed: the future of a panic's guard would hold the event's on the stack of each.
         let carried_out = catch_panic(Box::pin(self.dialogue.take(&event, &mut self.answers))).await;
         match carried_out {
@@ -126,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Err(panic) => {
                 let count = self.door.metrics.panic();
                 tracing::error!(target: "rmxd::door", door = "milter", panic, count, "a step ended in a panic");
+                self.answers.truncate(before);
                 self.dialogue.fail(&event, &mut self.answers);
             }
         }

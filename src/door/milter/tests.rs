@@ -11,6 +11,7 @@ use crate::config::{Flags, load};
 use crate::daemon;
 use crate::dns::Dns;
 use crate::dns::test_server::TestServer;
+use crate::door::bomb::panic_at;
 use crate::gate::Services;
 use crate::milter::Packet;
 
@@ -151,4 +152,13 @@ async fn what_breaks_the_protocol_is_closed_and_what_makes_no_sense_is_a_tempora
         let answers = answers(&[], Results::Add, events).await;
         assert_eq!(letters(&answers), expected, "{events:?}: {answers:?}");
     }
+}
+
+#[tokio::test]
+async fn a_panic_is_a_temporary_failure_without_edits_and_the_session_goes_on() {
+    let end: [&[u8]; 4] = [FORGED, AUTHOR, b"N", b"E"];
+    let events = [message(HOST), end.to_vec(), message(HOST)[2..].to_vec(), end.to_vec()].concat();
+    let _guard = panic_at("outcome=\"passed\"");
+    let answers = answers(&[], Results::Add, &events).await;
+    assert_eq!(letters(&answers), "Occccctccccmic", "{answers:?}");
 }

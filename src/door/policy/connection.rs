@@ -1,18 +1,18 @@
 //! One connection of Postfix: octets to requests, and answers in the same order.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::delegation::{Malformed, Reader};
+use crate::door::policy::PolicyDoor;
 use crate::door::policy::dialogue::Dialogue;
-use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::net::catch_panic::catch_panic;
 
 /// For the next request, whole, and for Postfix to take the answers. Postfix closes after 300 s by default.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -29,6 +29,7 @@ pub(super) struct Connection<S> {
     input: BytesMut,
     answers: Vec<u8>,
     dialogue: Dialogue,
+    metrics: Metrics,
     stop: CancellationToken,
 }
 
@@ -52,9 +53,10 @@ enum Waited {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
-    pub(super) fn new(stream: S, gate: watch::Receiver<Arc<Gate>>, stop: CancellationToken) -> Self {
+    pub(super) fn new(stream: S, door: PolicyDoor, stop: CancellationToken) -> Self {
         let (reader, input, answers) = (Reader::default(), BytesMut::new(), Vec::new());
-        Self { stream, reader, input, answers, dialogue: Dialogue::new(gate), stop }
+        let PolicyDoor { gate, metrics } = door;
+        Self { stream, reader, input, answers, dialogue: Dialogue::new(gate), metrics, stop }
     }
 
     pub(super) async fn serve(mut self) {
@@ -97,7 +99,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 return Ok(any);
             };
             any = true;
-            self.dialogue.answer(&request, &mut self.answers).await;
+            let before = self.answers.len();
+            // Boxed: the future of a panic's guard would hold the answer's on the stack of each.
+            let answered = catch_panic(Box::pin(self.dialogue.answer(&request, &mut self.answers))).await;
+            if let Err(panic) = answered {
+                let count = self.metrics.panic();
+                tracing::error!(target: "rmxd::door", door = "policy", panic, count, "an answer ended in a panic");
+                self.answers.truncate(before);
+                self.dialogue.fail(&mut self.answers);
+            }
             self.input.advance(length);
             if self.answers.len() >= MOST_ANSWERS {
                 self.flush().await?;

@@ -100,6 +100,12 @@ impl Dialogue {
         reply.as_ref().map_or(Answer::Dunno, Answer::Refuse).write_to(answers);
     }
 
+    /// A request was not carried out to its end: the transaction is given up, and the answer is a temporary failure.
+    pub(super) fn fail(&mut self, answers: &mut Vec<u8>) {
+        self.current = None;
+        Answer::Trouble.write_to(answers);
+    }
+
     /// A request that asks for no verdict may name the queue file of the current message, or end the message by being about
     /// another session.
     fn note(&mut self, request: &Request<'_>) {

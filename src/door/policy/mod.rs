@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::door::Door;
 use crate::door::policy::connection::Connection;
 use crate::gate::Gate;
+use crate::metrics::Metrics;
 use crate::net::Stream;
 
 /// What all connections share.
@@ -28,13 +29,15 @@ use crate::net::Stream;
 pub struct PolicyDoor {
     /// Makes the decisions, by the settings in effect.
     gate: watch::Receiver<Arc<Gate>>,
+    /// Counts panics.
+    metrics: Metrics,
 }
 
 impl PolicyDoor {
     /// A door that judges by the gate that is current when a transaction begins.
     #[must_use]
-    pub fn new(gate: watch::Receiver<Arc<Gate>>) -> Self {
-        Self { gate }
+    pub fn new(gate: watch::Receiver<Arc<Gate>>, metrics: Metrics) -> Self {
+        Self { gate, metrics }
     }
 
     /// Answers requests until Postfix closes the connection, sends something else, or is silent for an hour. After `stop` is
@@ -43,7 +46,7 @@ impl PolicyDoor {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        Connection::new(stream, self.gate.clone(), stop).serve().await;
+        Connection::new(stream, self.clone(), stop).serve().await;
     }
 }
 

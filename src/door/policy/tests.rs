@@ -12,6 +12,7 @@ use crate::config::{Flags, Settings, load};
 use crate::daemon;
 use crate::dns::Dns;
 use crate::dns::test_server::TestServer;
+use crate::door::bomb::panic_at;
 use crate::gate::Services;
 use crate::metrics::{Format, Gauges, Metrics};
 use crate::policy::door::DoorName;
@@ -65,7 +66,7 @@ impl Service {
         let (settings, metrics) = (settings(lines, &server), Metrics::default());
         let dns = Dns::new(settings.dns.clone()).unwrap();
         let current = watch::Sender::new(gate(&settings, &dns, &metrics));
-        let door = PolicyDoor::new(current.subscribe());
+        let door = PolicyDoor::new(current.subscribe(), metrics.clone());
         Self { door, current, metrics, dns, server, folder: tempfile::tempdir().unwrap() }
     }
 
@@ -554,4 +555,17 @@ async fn the_record_has_door_queue_and_the_reply_as_postfix_got_it() {
     assert_eq!(record.reply(), Some(refused));
     assert_eq!((record.mail_from.as_str(), record.rcpt.as_str()), ("<a@nowhere.test>", "user@here.test"));
     assert_eq!(record.helo, "mail.good.test");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_temporary_failure_and_the_connection_goes_on() {
+    let service = Service::start(&[]).await;
+    let mut postfix = service.connect();
+    let nowhere = [("sender", "a@nowhere.test"), ("instance", "1.0")];
+    let _guard = panic_at("mail_from=<a@nowhere.test>");
+    assert_eq!(postfix.ask(&nowhere).await, TROUBLE);
+    assert_eq!(service.metrics.panics(), 1);
+    assert_eq!(postfix.ask(&[("instance", "1.1")]).await, "DUNNO");
+    assert_eq!(without_id(&postfix.ask(&nowhere).await), "550 5.1.8 nowhere.test does not exist (id)");
+    assert_eq!(service.metrics.panics(), 1);
 }

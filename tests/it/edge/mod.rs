@@ -14,10 +14,12 @@ async fn start(zone: &Zone, more: &str) -> Daemon {
     Daemon::start_measured(&text(zone, more), &["--set", "dns.timeout=2s"]).await
 }
 
-/// One that may have this many file descriptors at most.
+/// One that may have this many file descriptors at most, with all that it can log.
 async fn start_with_descriptors(zone: &Zone, most: u32) -> Daemon {
     let home = Home::with(&text(zone, ""));
-    let script = format!("ulimit -n {most} && exec \"$0\" serve --config \"$1\" --set dns.timeout=2s");
+    let script = format!(
+        "ulimit -n {most} && exec \"$0\" serve --config \"$1\" --set dns.timeout=2s --set log.level=debug"
+    );
     let mut command = home.command("sh");
     command.args(["-c", &script]).arg(measured_binary()).arg(home.file());
     Daemon::spawn(command, home).await

@@ -1,102 +1,14 @@
 //! A stock Postfix with rmxd as its milter, with the lines of the guide.
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-
-use super::postfix::Postfix;
-use crate::support::client::Client;
-use crate::support::daemon::{Daemon, Home};
+use super::beside_postfix::{EXCHANGER, STRANGER, Site};
 use crate::support::process::{SOON, eventually};
-use crate::support::readme;
-use crate::support::zone::Zone;
 
-/// The address of mail.good.test, which is the exchanger of good.test.
-const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
-/// A bot.
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 12));
-/// Postfix's queue folder in the guide.
-const QUEUE: &str = "/var/spool/postfix";
 const OURS: &str = "Authentication-Results: mx.example.com;";
-
-/// The name server, Postfix, and what rmxd is started from.
-struct Site {
-    zone: Zone,
-    postfix: Postfix,
-    queue: PathBuf,
-}
-
-impl Site {
-    fn start() -> Option<Self> {
-        let mut queue = PathBuf::new();
-        let postfix = Postfix::start_with(|folder| {
-            queue = folder.join("queue");
-            readme::block("main.cf milter") + "smtpd_tls_security_level = none\n"
-        })?;
-        let folder = queue.join("rmxd");
-        // As in the guide, but for the owner: here rmxd is root.
-        fs::create_dir(&folder).unwrap();
-        chown(&folder, None, Some(group_of_postfix())).unwrap();
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o2750)).unwrap();
-        Some(Self { zone: Zone::start(), postfix, queue })
-    }
-
-    /// The configuration of the guide, with `mode = "enforce"`.
-    fn home(&self) -> Home {
-        let guide = readme::block("toml milter");
-        assert!(guide.contains(QUEUE) && guide.contains("mode = \"monitor\""), "{guide}");
-        let text = guide.replace(QUEUE, &self.queue.display().to_string()).replace("monitor", "enforce");
-        let dns = self.zone.address();
-        Home::with(&format!(
-            "{text}\n[dns]\nservers = [\"{dns}\"]\ntimeout = \"2s\"\nprivate_addresses = \"accept\"\n"
-        ))
-    }
-
-    async fn rmxd(&self) -> Daemon {
-        self.rmxd_at(self.home()).await
-    }
-
-    async fn rmxd_at(&self, home: Home) -> Daemon {
-        let listened = home.log().matches("listening address=unix:").count();
-        let mut command = home.serve();
-        command.args(["--set", "listen.admin="]);
-        let daemon = Daemon::launch(command, home);
-        daemon.logged_times("listening address=unix:", listened + 1).await;
-        daemon
-    }
-
-    async fn client(&self, from: IpAddr) -> Client {
-        Client::greeted(from, self.postfix.address(), "mail.good.test").await
-    }
-
-    /// The last reply to a message, without its id.
-    async fn send(&self, from: IpAddr, sender: &str, message: &str) -> String {
-        let reply = self.client(from).await.deliver(sender, "user@relay.test", message.as_bytes()).await;
-        without_id(&reply.text)
-    }
-
-    /// The only message in the mailbox, as it was delivered.
-    async fn delivered(&self, count: usize) -> Vec<String> {
-        let paths = self.postfix.wait_for_messages("user", count, SOON).await;
-        paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
-    }
-}
-
-fn without_id(text: &str) -> String {
-    text.split_once(" (id ").map_or(text, |(text, _)| text).to_owned()
-}
-
-fn group_of_postfix() -> u32 {
-    let text = fs::read_to_string(Path::new("/etc/group")).unwrap();
-    let line = text.lines().find(|line| line.starts_with("postfix:")).unwrap();
-    line.split(':').nth(2).unwrap().parse().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postfix_has_the_reply_of_rmxd_to_the_letter_at_each_stage() {
-    let Some(site) = Site::start() else { return };
-    let rmxd = site.rmxd().await;
+    let Some(site) = Site::with_milter(|guide| guide) else { return };
+    let rmxd = site.rmxd(&[]).await;
     let from = |author: &str| format!("From: {author}\r\nSubject: x\r\n\r\nHello\r\n");
     let rows = [
         (
@@ -148,8 +60,8 @@ async fn postfix_has_the_reply_of_rmxd_to_the_letter_at_each_stage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_has_our_results_in_front_and_no_forged_ones() {
-    let Some(site) = Site::start() else { return };
-    let rmxd = site.rmxd().await;
+    let Some(site) = Site::with_milter(|guide| guide) else { return };
+    let rmxd = site.rmxd(&[]).await;
     let forged = "Authentication-Results: mx.example.com; dmarc=pass header.from=bank.test\r\n\
                   authentication-results : MX.Example.COM;\r\n\tspf=pass smtp.mailfrom=bank.test\r\n\
                   Authentication-Results: mx.other.test; spf=pass smtp.mailfrom=good.test\r\n";
@@ -185,8 +97,8 @@ async fn what_passes_has_our_results_in_front_and_no_forged_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_messages_and_recipients_share_a_session() {
-    let Some(site) = Site::start() else { return };
-    let rmxd = site.rmxd().await;
+    let Some(site) = Site::with_milter(|guide| guide) else { return };
+    let rmxd = site.rmxd(&[]).await;
     let mut client = site.client(EXCHANGER).await;
     for number in 0..3 {
         let reply = client.command("MAIL FROM:<a@nowhere.test>").await;
@@ -214,8 +126,8 @@ async fn several_messages_and_recipients_share_a_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_rmxd_is_away_mail_waits_and_nothing_is_refused_for_good() {
-    let Some(site) = Site::start() else { return };
-    let rmxd = site.rmxd().await;
+    let Some(site) = Site::with_milter(|guide| guide) else { return };
+    let rmxd = site.rmxd(&[]).await;
     let message = "From: a@good.test\r\nSubject: x\r\n\r\nHello\r\n";
     assert!(site.send(EXCHANGER, "a@good.test", message).await.starts_with("250 "));
 
@@ -233,7 +145,7 @@ async fn while_rmxd_is_away_mail_waits_and_nothing_is_refused_for_good() {
     let reply = site.send(EXCHANGER, "a@nowhere.test", message).await;
     assert!(reply.starts_with("451 ") || reply.starts_with("450 "), "{reply}");
 
-    let rmxd = site.rmxd_at(rmxd.into_home()).await;
+    let rmxd = site.rmxd_at(rmxd.into_home(), &[]).await;
     let listens = || rmxd.log().contains("listening").then_some(());
     eventually("rmxd", SOON, listens).await;
     assert!(site.send(EXCHANGER, "a@good.test", message).await.starts_with("250 "));

@@ -4,7 +4,9 @@
 //! touched. A peer that isn't installed is named and its tests are skipped; with `RMXD_REQUIRE_PEERS=1`,
 //! which `tests/run` sets, that is a failure.
 
+mod beside_postfix;
 mod exim;
+mod faults;
 mod gate;
 pub(crate) mod mail;
 mod postfix;

@@ -1,89 +1,19 @@
 //! A stock Postfix that asks rmxd as a policy service, with the lines of the guide.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::beside_postfix::{EXCHANGER, Site, without_id};
 use super::mail;
-use super::postfix::Postfix;
 use crate::support::client::Client;
-use crate::support::daemon::{Daemon, Home};
 use crate::support::process::{SOON, eventually};
-use crate::support::readme;
-use crate::support::zone::Zone;
 
-/// The address of mail.good.test, which is the exchanger of good.test.
-const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
-/// Postfix's queue folder in the guide.
-const QUEUE: &str = "/var/spool/postfix";
 const DRAIN: &str = "20s";
 
-/// The name server, Postfix, and what rmxd is started from.
-struct Site {
-    zone: Zone,
-    postfix: Postfix,
-    queue: PathBuf,
-}
-
-impl Site {
-    /// `main_cf` makes its lines from those of the guide.
-    fn start(main_cf: impl FnOnce(String) -> String) -> Option<Self> {
-        let mut queue = PathBuf::new();
-        let postfix = Postfix::start_with(|folder| {
-            queue = folder.join("queue");
-            let more = "smtpd_tls_security_level = none\n";
-            main_cf(readme::block("main.cf policy")) + more
-        })?;
-        let folder = queue.join("rmxd");
-        // As in the guide, but for the owner: here rmxd is root.
-        fs::create_dir(&folder).unwrap();
-        let group = group_of_postfix();
-        chown(&folder, None, Some(group)).unwrap();
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o2750)).unwrap();
-        Some(Self { zone: Zone::start(), postfix, queue })
-    }
-
-    /// The configuration of the guide, with `mode = "enforce"`.
-    fn home(&self) -> Home {
-        let guide = readme::block("toml policy");
-        assert!(guide.contains(QUEUE) && guide.contains("mode = \"monitor\""), "{guide}");
-        let text = guide.replace(QUEUE, &self.queue.display().to_string()).replace("monitor", "enforce");
-        let dns = self.zone.address();
-        Home::with(&format!(
-            "{text}\n[dns]\nservers = [\"{dns}\"]\ntimeout = \"2s\"\nprivate_addresses = \"accept\"\n"
-        ))
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.queue.join("rmxd/policy")
-    }
-
-    async fn rmxd(&self, set: &[&str]) -> Daemon {
-        self.rmxd_at(self.home(), set).await
-    }
-
-    async fn rmxd_at(&self, home: Home, set: &[&str]) -> Daemon {
-        let listened = home.log().matches("listening address=unix:").count();
-        let mut command = home.serve();
-        command.args(["--drain", DRAIN, "--set", "listen.admin="]);
-        command.args(set.iter().flat_map(|line| ["--set", line]));
-        let daemon = Daemon::launch(command, home);
-        daemon.logged_times("listening address=unix:", listened + 1).await;
-        let metadata = fs::metadata(self.socket()).unwrap();
-        assert_eq!((metadata.permissions().mode() & 0o7777, metadata.gid()), (0o660, group_of_postfix()));
-        daemon
-    }
-
-    async fn client(&self) -> Client {
-        Client::greeted(EXCHANGER, self.postfix.address(), "mail.good.test").await
-    }
-
-    /// The reply to RCPT, in a transaction of its own.
-    async fn rcpt(&self, sender: &str, recipient: &str) -> String {
-        rcpt(&mut self.client().await, sender, recipient).await
-    }
+/// The reply to RCPT without its id, in a session of its own.
+async fn rcpt_of(site: &Site, sender: &str, recipient: &str) -> String {
+    rcpt(&mut site.client(EXCHANGER).await, sender, recipient).await
 }
 
 /// The reply to RCPT without its id; the transaction is reset.
@@ -94,23 +24,13 @@ async fn rcpt(client: &mut Client, sender: &str, recipient: &str) -> String {
     without_id(&reply.text)
 }
 
-fn without_id(text: &str) -> String {
-    text.split_once(" (id ").map_or(text, |(text, _)| text).to_owned()
-}
-
 fn id(text: &str) -> &str {
     text.split_once(" (id ").and_then(|(_, id)| id.split_once(')')).expect("an id").0
 }
 
-fn group_of_postfix() -> u32 {
-    let text = fs::read_to_string(Path::new("/etc/group")).unwrap();
-    let line = text.lines().find(|line| line.starts_with("postfix:")).unwrap();
-    line.split(':').nth(2).unwrap().parse().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn postfix_carries_out_each_verdict() {
-    let Some(site) = Site::start(|guide| guide) else { return };
+    let Some(site) = Site::with_policy_service(|guide| guide) else { return };
     let rmxd = site.rmxd(&[]).await;
     let refused = |sender: &str, text: &str| format!("<{sender}>: Sender address rejected: {text}");
     let rows = [
@@ -120,17 +40,17 @@ async fn postfix_carries_out_each_verdict() {
     ];
     for (sender, recipient, code, text) in rows {
         let expected = format!("{code}{}", refused(sender, text));
-        assert_eq!(site.rcpt(sender, recipient).await, expected);
+        assert_eq!(rcpt_of(&site, sender, recipient).await, expected);
     }
     // What a restriction of Postfix refuses for good stays refused for good. It looks for unknown users last.
-    let unknown = site.rcpt("a@broken.test", "nobody@relay.test").await;
+    let unknown = rcpt_of(&site, "a@broken.test", "nobody@relay.test").await;
     assert!(unknown.starts_with("450 4.4.3 <a@broken.test>: Sender address rejected"), "{unknown}");
-    let relaying = site.rcpt("a@broken.test", "user@elsewhere.test").await;
+    let relaying = rcpt_of(&site, "a@broken.test", "user@elsewhere.test").await;
     assert!(relaying.starts_with("554 5.7.1 <user@elsewhere.test>: Relay access denied"), "{relaying}");
 
     for (sender, number) in [("a@good.test", 1), ("", 2)] {
         let message = mail::message(number, 1000);
-        let reply = site.client().await.deliver(sender, "user@relay.test", &message).await;
+        let reply = site.client(EXCHANGER).await.deliver(sender, "user@relay.test", &message).await;
         assert_eq!(reply.code, 250, "{}", reply.text);
     }
     site.postfix.wait_for_messages("user", 2, SOON).await;
@@ -149,10 +69,10 @@ async fn recipients_of_a_message_have_one_id_and_are_greylisted_each_for_itself(
     // Asked twice for each recipient, and for the queue file once more.
     let check = "check_policy_service { unix:rmxd/policy, timeout=30s, default_action=DUNNO }";
     let twice = format!("smtpd_recipient_restrictions = {check}\nsmtpd_data_restrictions = {check}\n");
-    let Some(site) = Site::start(|guide| guide + &twice) else { return };
-    let set = ["policy.mail_from.exists=greylist", "greylist.delay=2s"];
-    let rmxd = site.rmxd(&set).await;
-    let mut client = site.client().await;
+    let Some(site) = Site::with_policy_service(|guide| guide + &twice) else { return };
+    let greylist = ["--set", "policy.mail_from.exists=greylist", "--set", "greylist.delay=2s"];
+    let rmxd = site.rmxd(&greylist).await;
+    let mut client = site.client(EXCHANGER).await;
     assert_eq!(client.command("MAIL FROM:<a@nomx.test>").await.code, 250);
     let one = client.command("RCPT TO:<user@relay.test>").await.text;
     let two = client.command("RCPT TO:<other@relay.test>").await.text;
@@ -191,7 +111,7 @@ async fn a_user_who_has_logged_in_is_exempt_and_monitor_refuses_nothing() {
         assert!(guide.contains("  permit_sasl_authenticated\n"), "{guide}");
         guide.replace("  permit_sasl_authenticated\n", "")
     };
-    let Some(site) = Site::start(without_permit) else { return };
+    let Some(site) = Site::with_policy_service(without_permit) else { return };
     let mut rmxd = site.rmxd(&[]).await;
     let mut gateway = Client::greeted(Ipv4Addr::LOCALHOST.into(), site.postfix.address(), "gw.test").await;
     let taken = gateway.command("XCLIENT ADDR=127.0.0.10 PORT=40001 LOGIN=ann").await;
@@ -199,7 +119,7 @@ async fn a_user_who_has_logged_in_is_exempt_and_monitor_refuses_nothing() {
     assert_eq!(gateway.command("EHLO laptop.nowhere.test").await.code, 250);
     assert_eq!(rcpt(&mut gateway, "a@nowhere.test", "user@relay.test").await, "250 2.1.5 Ok");
     let refused = "550 5.1.8 <a@nowhere.test>: Sender address rejected: nowhere.test does not exist";
-    let mut client = site.client().await;
+    let mut client = site.client(EXCHANGER).await;
     assert_eq!(rcpt(&mut client, "a@nowhere.test", "user@relay.test").await, refused);
 
     // In effect at once, for a session and a connection that stand.
@@ -216,10 +136,10 @@ async fn a_user_who_has_logged_in_is_exempt_and_monitor_refuses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_is_a_second_for_postfix_and_without_rmxd_mail_goes_on() {
-    let Some(site) = Site::start(|guide| guide) else { return };
-    let rmxd = site.rmxd(&[]).await;
+    let Some(site) = Site::with_policy_service(|guide| guide) else { return };
+    let rmxd = site.rmxd(&["--drain", DRAIN]).await;
     let refused = "550 5.1.8 <a@nowhere.test>: Sender address rejected: nowhere.test does not exist";
-    let mut client = site.client().await;
+    let mut client = site.client(EXCHANGER).await;
     assert_eq!(rcpt(&mut client, "a@nowhere.test", "user@relay.test").await, refused);
 
     // Postfix holds its connection, which doesn't keep rmxd from ending.
@@ -227,7 +147,7 @@ async fn a_restart_is_a_second_for_postfix_and_without_rmxd_mail_goes_on() {
     let home = rmxd.terminate().await;
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}: the drain time is {DRAIN}", began.elapsed());
     assert!(!site.socket().exists());
-    let rmxd = site.rmxd_at(home, &[]).await;
+    let rmxd = site.rmxd_at(home, &["--drain", DRAIN]).await;
     assert_eq!(rcpt(&mut client, "a@nowhere.test", "user@relay.test").await, refused);
 
     // Killed, so that the socket stays behind.
@@ -237,7 +157,7 @@ async fn a_restart_is_a_second_for_postfix_and_without_rmxd_mail_goes_on() {
     assert!(site.socket().exists());
     assert_eq!(rcpt(&mut client, "a@nowhere.test", "user@relay.test").await, "250 2.1.5 Ok");
     site.postfix.logged("warning: connect to").await;
-    let rmxd = site.rmxd_at(rmxd.into_home(), &[]).await;
+    let rmxd = site.rmxd_at(rmxd.into_home(), &["--drain", DRAIN]).await;
     let judged_again = || rmxd.log().contains("listening").then_some(());
     eventually("rmxd", SOON, judged_again).await;
     assert_eq!(rcpt(&mut client, "a@nowhere.test", "user@relay.test").await, refused);

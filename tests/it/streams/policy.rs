@@ -8,6 +8,7 @@ use rmxd::delegation::{Answer, Reader, Request, State};
 use rmxd::dns::Clock;
 use rmxd::door::PolicyDoor;
 use rmxd::gate::Gate;
+use rmxd::metrics::Metrics;
 use rmxd::smtp::reply::{Enhanced, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::watch;
@@ -174,7 +175,7 @@ fn answers_are_written_as_in_the_streams() {
 /// The first words of a door's answers to what Postfix sent on one connection.
 async fn answers(gate: &Arc<Gate>, input: &[u8], size: usize) -> Vec<String> {
     let current = watch::Sender::new(Arc::clone(gate));
-    let door = PolicyDoor::new(current.subscribe());
+    let door = PolicyDoor::new(current.subscribe(), Metrics::default());
     let (ours, theirs) = duplex(1024);
     let served = tokio::spawn(async move { door.serve(theirs, CancellationToken::new()).await });
     let (mut reading, mut writing) = tokio::io::split(ours);

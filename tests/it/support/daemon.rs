@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -65,6 +66,15 @@ impl Home {
     pub(crate) fn serve_with(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.command(program);
         command.arg("serve").arg("--config").arg(self.file());
+        command
+    }
+
+    /// `rmxd serve` with a socket of this name passed as the service manager does it.
+    pub(crate) fn serve_with_socket(&self, name: &str, socket: impl Into<OwnedFd>) -> Command {
+        let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config \"$@\"";
+        let mut command = self.command("sh");
+        command.env("LISTEN_FDNAMES", name).stdin(Stdio::from(socket.into()));
+        command.args(["-c", script, binary()]).arg(self.file());
         command
     }
 

@@ -1,6 +1,7 @@
 //! The log of one thread, to be asked what it has.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::pattern::{Found, matches};
@@ -36,6 +37,31 @@ impl Log {
             })
         });
         if held { Ok(()) } else { Err(format!("no event has {fields} with {found:?}")) }
+    }
+}
+
+/// The first line with this text that rmxd's modules log on this thread ends in a panic.
+pub(crate) fn panic_at(text: &'static str) -> tracing::subscriber::DefaultGuard {
+    let went_off = Arc::new(AtomicBool::new(false));
+    let subscriber = tracing_subscriber::fmt().with_ansi(false);
+    let subscriber = subscriber.with_writer(move || Bomb { text, went_off: Arc::clone(&went_off) });
+    tracing::subscriber::set_default(subscriber.finish())
+}
+
+struct Bomb {
+    text: &'static str,
+    went_off: Arc<AtomicBool>,
+}
+
+impl Write for Bomb {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let is_meant = String::from_utf8_lossy(line).contains(self.text);
+        assert!(!is_meant || self.went_off.swap(true, Ordering::Relaxed), "as it was planned");
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
