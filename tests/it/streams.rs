@@ -1,6 +1,7 @@
 //! Streams of a real Postfix (`tests/blackbox/fixtures`), read by the codecs of its protocols: whole, octet by octet and
 //! by 7 they are the same, nothing in them panics, and answers come where Postfix waited for them.
 
+mod mail_server;
 mod milter;
 mod policy;
 
