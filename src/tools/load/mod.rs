@@ -241,8 +241,8 @@ async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summa
     };
     let stats = LoadStats::new(job.expected.clone()).map_err(temporary)?;
     let frame = summary::Frame::new(&job, target);
-    let options = client::SessionOptions { target, pipelining: job.pipelining, timeout: job.timeout };
-    let run = Run::new(job.plan, options, job.pace, ledger, stats);
+    let options = client::SessionOptions { target, pipelining: job.pipelining, timeout: job.timeout, ledger };
+    let run = Run::new(job.plan, options, job.pace, stats);
     let before = summary::Usage::of(pid);
     let watch = tokio::spawn(progress::watch(Arc::clone(&run), pid));
     let mut interrupted = false;
