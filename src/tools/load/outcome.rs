@@ -90,12 +90,18 @@ impl FailureKind {
 pub(super) enum Stage {
     Connect,
     Greeting,
+    /// Of a milter.
+    Negotiation,
     Ehlo,
     Mail,
     Rcpt,
     Data,
+    /// EOH of a milter.
+    EndOfHeader,
     /// The final dot.
     Dot,
+    /// EOM of a milter.
+    EndOfMessage,
 }
 
 impl Stage {
@@ -103,11 +109,14 @@ impl Stage {
         match self {
             Self::Connect => "at connect",
             Self::Greeting => "at the banner",
+            Self::Negotiation => "in the negotiation",
             Self::Ehlo => "at EHLO",
             Self::Mail => "at MAIL",
             Self::Rcpt => "at RCPT",
             Self::Data => "at DATA",
+            Self::EndOfHeader => "at the end of the header",
             Self::Dot => "after DATA",
+            Self::EndOfMessage => "at the end of the message",
         }
     }
 }

@@ -91,6 +91,12 @@ impl Run {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Messages with a verdict so far.
+    pub(super) fn decided(&self) -> u64 {
+        let total = self.stats().total();
+        total.total() - total.failed
+    }
+
     /// Plays one session after another.
     async fn work(&self) {
         let mut client = Client::default();
@@ -154,6 +160,7 @@ mod tests {
 
     use super::*;
     use crate::tools::load::class::Class;
+    use crate::tools::load::client::Target;
     use crate::tools::load::plan::{Names, tests::plan};
     use crate::tools::load::stats::tests::stats;
 
@@ -182,6 +189,7 @@ mod tests {
     }
 
     fn run(target: SocketAddr, pace: Pace) -> Arc<Run> {
+        let target = Target::Smtp(target);
         let options =
             SessionOptions { target, pipelining: false, timeout: Duration::from_secs(5), ledger: None };
         let mut plan = plan(1, "spoofed=1", Names::Warm(5));

@@ -7,7 +7,7 @@ use crate::milter::packet;
 use crate::tools::mta::filter::{Filter, Stage};
 
 /// Largest piece of a body in octets (`MILTER_CHUNK_SIZE`).
-pub(super) const LARGEST_PIECE: usize = 65_535;
+pub const LARGEST_PIECE: usize = 65_535;
 
 /// What Postfix reports to a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ mod request;
 
 pub use crate::tools::mta::action::{Action, BadAction};
 pub use crate::tools::mta::answer::{Answer, BadAnswer, Edit, Final};
-pub use crate::tools::mta::event::Event;
+pub use crate::tools::mta::event::{Event, LARGEST_PIECE};
 pub use crate::tools::mta::failure::{Failure, dial};
 pub use crate::tools::mta::filter::{BadFilter, Filter, Stage};
 pub use crate::tools::mta::milter::{Milter, Server};

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, read_to_string};
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
 use crate::console::folder::Folder;
+use crate::net::{Endpoint, Purpose};
 
 /// For the daemon to listen.
 const START: Duration = Duration::from_secs(20);
@@ -49,13 +49,19 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Waits until the daemon listens.
-    pub(super) async fn listening(&mut self) -> Result<SocketAddr, String> {
+    /// Where metrics are.
+    pub(super) fn admin(&self) -> Option<Endpoint> {
+        let log = read_to_string(&self.log).unwrap_or_default();
+        log.lines().find_map(|line| logged(line, "metrics and API", Purpose::Admin))
+    }
+
+    /// Waits until the daemon listens at its door.
+    pub(super) async fn listening(&mut self, door: Purpose) -> Result<Endpoint, String> {
         let began = Instant::now();
         loop {
             let log = read_to_string(&self.log).unwrap_or_default();
-            if let Some(address) = log.lines().find_map(address) {
-                return Ok(address);
+            if let Some(endpoint) = log.lines().find_map(|line| logged(line, "listening", door)) {
+                return Ok(endpoint);
             }
             if let Some(status) = self.status() {
                 return Err(self.ended(status));
@@ -113,9 +119,9 @@ impl Drop for Daemon {
     }
 }
 
-/// The address in a log line "listening".
-fn address(line: &str) -> Option<SocketAddr> {
+/// The endpoint in a log line with this message.
+fn logged(line: &str, message: &str, purpose: Purpose) -> Option<Endpoint> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
     let field = |name: &str| event.get(name).or_else(|| event.get("fields")?.get(name))?.as_str();
-    if field("message")? == "listening" { field("address")?.parse().ok() } else { None }
+    if field("message")? == message { Endpoint::parse(field("address")?, purpose).ok() } else { None }
 }
