@@ -60,14 +60,37 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn demo(args: &Args) -> Result<Exit, String> {
-    let mut signals = Signals::new().map_err(|error| format!("signals can't be received: {error}"))?;
+    let signals = Signals::new().map_err(|error| format!("signals can't be received: {error}"))?;
     let folder = Folder::new("demo", args.keep.as_deref())?;
+    show::<Stage>(args, signals, &folder).await
+}
+
+/// What is demonstrated.
+trait Show: Sized {
+    /// # Errors
+    /// The part that can't be started, and why.
+    async fn start(folder: &Folder) -> Result<Self, String>;
+    async fn tour(&self, args: &Args) -> Toured;
+    async fn stop(self);
+}
+
+/// The end of a tour.
+struct Toured {
+    /// Whether its text could be printed.
+    printed: Exit,
+    /// Whether each result is as expected.
+    as_expected: bool,
+    /// What can be tried afterwards.
+    by_hand: String,
+}
+
+async fn show<S: Show>(args: &Args, mut signals: Signals, folder: &Folder) -> Result<Exit, String> {
     let stage = tokio::select! {
-        stage = Stage::start(&folder) => stage?,
+        stage = S::start(folder) => stage?,
         () = signals.any() => return Ok(Exit::Temporary),
     };
     let toured = tokio::select! {
-        toured = tour(args, &stage) => Some(toured),
+        toured = stage.tour(args) => Some(toured),
         () = signals.any() => None,
     };
     let exit = match toured {
@@ -75,17 +98,33 @@ async fn demo(args: &Args) -> Result<Exit, String> {
             Progress::clear();
             Exit::Temporary
         }
-        Some((printed, _)) if printed != Exit::Done => printed,
-        Some((_, results)) => {
-            let printed = if args.once { Exit::Done } else { print(&by_hand::text(&stage, &results)) };
+        Some(Toured { printed, .. }) if printed != Exit::Done => printed,
+        Some(Toured { as_expected, by_hand, .. }) => {
+            let printed = if args.once { Exit::Done } else { print(&by_hand) };
             if !args.once && printed == Exit::Done {
                 signals.any().await;
             }
-            if results.iter().any(RowResult::is_wrong) { Exit::Reject } else { printed }
+            if as_expected { printed } else { Exit::Reject }
         }
     };
     stage.stop().await;
     Ok(exit)
+}
+
+impl Show for Stage {
+    async fn start(folder: &Folder) -> Result<Self, String> {
+        Self::open(folder).await
+    }
+
+    async fn tour(&self, args: &Args) -> Toured {
+        let (printed, results) = tour(args, self).await;
+        let as_expected = !results.iter().any(RowResult::is_wrong);
+        Toured { printed, as_expected, by_hand: by_hand::text(self, &results) }
+    }
+
+    async fn stop(self) {
+        self.close().await;
+    }
 }
 
 /// Plays all rows and prints each chapter when it is complete.
