@@ -135,7 +135,11 @@ impl Filter {
             let end = memchr::memchr(0, rest).ok_or(BadFilter::Macros)?;
             let text = rest.get(..end).and_then(|text| std::str::from_utf8(text).ok());
             let place = usize::try_from(list).ok().and_then(|list| macros.get_mut(list));
-            *place.ok_or(BadFilter::Macros)? = words(text.ok_or(BadFilter::Macros)?);
+            let (place, text) = place.zip(text).ok_or(BadFilter::Macros)?;
+            // Postfix takes an empty list for none.
+            if !text.is_empty() {
+                *place = words(text);
+            }
             lists = rest.get(end + 1..).unwrap_or_default();
         }
         Ok(Self { version, protocol, macros })
@@ -229,15 +233,16 @@ mod tests {
             assert_eq!(letters(&|stage| filter.wants(stage)), wanted);
             assert_eq!(letters(&|stage| filter.answers(stage)), "CMRTNE");
             assert!(filter.keeps_leading_space());
-            let known = [("{auth_authen}", "ann"), ("i", "4F1"), ("j", "mx.test")];
+            let known =
+                [("{auth_authen}", "ann"), ("i", "4F1"), ("{tls_version}", "TLSv1.3"), ("j", "mx.test")];
             let macros = |stage| {
                 let mut out = Vec::new();
                 filter.write_macros(stage, &known, &mut out);
                 out.escape_ascii().to_string()
             };
-            assert_eq!(macros(Stage::Connect), "\\x00\\x00\\x00\\x02DC");
+            assert_eq!(macros(Stage::Connect), "\\x00\\x00\\x00\\x0cDCj\\x00mx.test\\x00");
             assert_eq!(macros(Stage::Mail), "\\x00\\x00\\x00\\x1aDMi\\x004F1\\x00{auth_authen}\\x00ann\\x00");
-            assert_eq!(macros(Stage::Header), "\\x00\\x00\\x00\\x02DL");
+            assert_eq!(macros(Stage::Header), "\\x00\\x00\\x00\\x08DLi\\x004F1\\x00");
             assert_eq!(macros(Stage::Body), "\\x00\\x00\\x00\\x08DBi\\x004F1\\x00");
         }
     }

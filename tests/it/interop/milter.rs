@@ -1,5 +1,7 @@
 //! A stock Postfix with rmxd as its milter, with the lines of the guide.
 
+mod recorded;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -44,9 +46,15 @@ impl Site {
 
     /// The configuration of the guide, with `mode = "enforce"`.
     fn home(&self) -> Home {
+        self.home_at("rmxd/milter")
+    }
+
+    /// The same with another socket in the queue folder.
+    fn home_at(&self, socket: &str) -> Home {
         let guide = readme::block("toml milter");
         assert!(guide.contains(QUEUE) && guide.contains("mode = \"monitor\""), "{guide}");
         let text = guide.replace(QUEUE, &self.queue.display().to_string()).replace("monitor", "enforce");
+        let text = text.replace("rmxd/milter", socket);
         let dns = self.zone.address();
         Home::with(&format!(
             "{text}\n[dns]\nservers = [\"{dns}\"]\ntimeout = \"2s\"\nprivate_addresses = \"accept\"\n"

@@ -28,8 +28,9 @@ fn text(octets: &[u8]) -> &str {
     std::str::from_utf8(octets).unwrap()
 }
 
-/// The recorded packets of one connection, read and written again: macros in another order and with others among them.
-fn written_again(connection: &Connection) -> usize {
+/// The recorded packets of one connection, read and written again: macros in another order and with others among them. How
+/// many events they are.
+pub(crate) fn written_again(connection: &Connection) -> usize {
     let mut packets = connection.packets.iter().peekable();
     let mut offer = Vec::new();
     Filter::write_offer(&mut offer);
