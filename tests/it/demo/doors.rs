@@ -92,12 +92,12 @@ fn a_milter_is_shown_with_its_frames_and_verdicts() {
         (
             "header",
             vec![
-                format!("{you} of message 1: accept - -"),
-                "the end of the header of message 1: reject no_such_domain 550 5.7.1 <it@bank-login.test>: \
+                format!("{you} (message 1): accept - -"),
+                "the end of the header (message 1): reject no_such_domain 550 5.7.1 <it@bank-login.test>: \
                  bank-login.test does not exist"
                     .to_owned(),
-                format!("{you} of message 2: accept - -"),
-                "the end of the message of message 2: accept - -".to_owned(),
+                format!("{you} (message 2): accept - -"),
+                "the end of the message (message 2): accept - -".to_owned(),
             ],
         ),
         (
@@ -158,10 +158,7 @@ fn a_policy_service_is_shown_with_its_requests_and_answers() {
     assert!(spoofed["effect"].as_str().unwrap().starts_with(effect), "{spoofed:#}");
     let you = "RCPT you@demo.test";
     let rows: [(&str, Vec<String>); 6] = [
-        (
-            "header",
-            vec![format!("{you} of message 1: accept - -"), format!("{you} of message 2: accept - -")],
-        ),
+        ("header", vec![format!("{you} (message 1): accept - -"), format!("{you} (message 2): accept - -")]),
         (
             "recipients",
             vec![

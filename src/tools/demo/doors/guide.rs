@@ -1,6 +1,8 @@
 //! What follows from the tour: the lines for one's own Postfix, which are those of the guide (`systemd/README.md`), and
 //! commands to try the running demo by hand.
 
+use std::path::Path;
+
 use crate::console::colour::Colour;
 use crate::policy::door::DoorName;
 use crate::tools::demo::by_hand::{program, quoted};
@@ -63,35 +65,30 @@ pub(super) fn by_hand(stage: &Stage, all: &[Played]) -> String {
     let (rmxd, folder) = (program(), quoted(&stage.folder));
     let door = stage.door.name();
     let socket = stage.socket(Policy::Enforce).to_string();
-    let socket = if folder.starts_with('\'') { format!("'{socket}'") } else { socket };
+    let path = quoted(Path::new(socket.trim_start_matches("unix:")));
     let id =
         all.iter().flat_map(|played| &played.judged).find_map(Judged::id).unwrap_or_else(|| "ID".to_owned());
     let port = stage.port().map(|port| port.to_string()).unwrap_or_default();
-    let (line, back) = match stage.door {
-        DoorName::Policy => (
-            format!(
-                "smtpd_sender_restrictions = check_policy_service {{ inet:{port}, timeout=30s, default_action=DUNNO }}"
-            ),
-            "smtpd_sender_restrictions",
+    let line = match stage.door {
+        DoorName::Policy => format!(
+            "smtpd_sender_restrictions = check_policy_service {{ inet:{port}, timeout=30s, default_action=DUNNO }}"
         ),
-        DoorName::Milter | DoorName::Smtp => (
-            format!("smtpd_milters = {{ inet:{port}, connect_timeout=5s, default_action=accept }}"),
-            "smtpd_milters",
-        ),
+        DoorName::Milter | DoorName::Smtp => {
+            format!("smtpd_milters = {{ inet:{port}, connect_timeout=5s, default_action=accept }}")
+        }
     };
     format!(
         "
 {title}
 
-  the sockets, also with a gate in monitor mode (the log is {folder}/log)
+  the sockets of the gate, and of one in monitor mode (the log is {folder}/log):
     {socket}
     {monitor}
   many messages over this protocol, with each verdict checked:
-    {rmxd} load --door {door} {socket} --sessions 1000
-  a Postfix for tests on this machine, with a line in main.cf. It asks the demo's name server about senders, so real mail
-  would be refused. Its chroot doesn't have the folder of the demo, so this is a port:
+    {rmxd} load --door {door} unix:{path} --sessions 1000
+  a Postfix on this machine that is only for tests, as the demo knows no real senders: a line in its main.cf, then
+  `postfix reload`. Its chroot doesn't have the folder of the demo, so the gate listens at a port of loopback as well:
     {line}
-  and back, after `postfix reload` as well: remove {back}
   why a message was refused, by the id in its reply, with the DNS records of that time:
     {rmxd} explain {id} --config {folder}/enforce.toml
   the dashboard in a browser, with all decisions and their reasons:

@@ -33,7 +33,7 @@ impl Wanted {
         }
     }
 
-    fn enhanced(self) -> Option<&'static str> {
+    pub(super) fn enhanced(self) -> Option<&'static str> {
         match self {
             Self::Pass | Self::Logged(_) => None,
             Self::Reject(enhanced, _) | Self::Defer(enhanced, _) => Some(enhanced),
@@ -69,7 +69,7 @@ impl Judged {
     /// Says which message it was about, where the session has several; `at` counts from 0.
     pub(super) fn name_message(&mut self, messages: usize, at: usize) {
         if messages > 1 {
-            self.at.push_str(&format!(" of message {}", at + 1));
+            self.at.push_str(&format!(" (message {})", at + 1));
         }
     }
 

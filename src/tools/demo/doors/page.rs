@@ -132,7 +132,8 @@ fn verdict(judged: &Judged) -> String {
         let wanted = judged.wanted;
         let reason = wanted.reason().map(|reason| format!(" {reason}")).unwrap_or_default();
         let edits: String = judged.wanted_edits.iter().map(|edit| format!(", {edit}")).collect();
-        line.push_str(&format!("; expected {}{reason}{edits}", wanted.verdict().name()));
+        let code = wanted.enhanced().map(|enhanced| format!(" {enhanced}")).unwrap_or_default();
+        line.push_str(&format!("; expected {}{code}{reason}{edits}", wanted.verdict().name()));
     }
     line
 }
