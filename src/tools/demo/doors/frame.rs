@@ -10,13 +10,15 @@ pub(super) struct Frame {
     pub(super) name: &'static str,
     /// What is in it; several lines are separated by LF.
     pub(super) text: String,
+    /// Sent before it: `(i=4F1, auth_authen=ann)`; may be empty.
+    pub(super) macros: String,
     /// What follows from it; may be empty.
     pub(super) effect: String,
 }
 
 impl Frame {
     pub(super) fn postfix(name: &'static str, text: impl Into<String>) -> Self {
-        Self { from: Side::Postfix, name, text: text.into(), effect: String::new() }
+        Self { from: Side::Postfix, name, text: text.into(), macros: String::new(), effect: String::new() }
     }
 
     pub(super) fn rmxd(name: &'static str, text: impl Into<String>) -> Self {

@@ -64,7 +64,7 @@ impl Decoder {
         };
         self.ends_message = matches!(event, Event::EndOfMessage(_));
         let macros = std::mem::take(&mut self.macros);
-        self.frames.push(Frame::postfix(name, format!("{text}{macros}")));
+        self.frames.push(Frame { macros, ..Frame::postfix(name, text) });
     }
 
     fn answer(&mut self, packet: Packet<'_>) {
@@ -150,13 +150,13 @@ fn last(answer: &Final, ends_message: bool) -> Frame {
     }
 }
 
-/// ` (i=4F1, auth_authen=ann)`, without braces.
+/// `(i=4F1, auth_authen=ann)`, without braces around names.
 fn shown(macros: Macros<'_>) -> String {
     let pairs: Vec<String> = macros
         .iter()
         .map(|(name, value)| format!("{}={}", text(name).trim_matches(['{', '}']), text(value)))
         .collect();
-    if pairs.is_empty() { String::new() } else { format!("   ({})", pairs.join(", ")) }
+    if pairs.is_empty() { String::new() } else { format!("({})", pairs.join(", ")) }
 }
 
 /// Printable.

@@ -31,7 +31,8 @@ pub(super) fn introduction(stage: &Stage, colour: Colour) -> String {
             "Postfix has port 25 and the client. With rmxd in smtpd_milters it reports each step of a session of SMTP, one packet \
              for each, over a unix socket. At some steps it waits for rmxd's answer, and carries it out. In parentheses \
              are macros: i is the id of the message in Postfix's queue, auth_authen the user who has logged in. What is the \
-             same in every session is shown in the first one only: OPTNEG, all results of rmxd, and ABORT before QUIT.",
+             same in every session is shown in the first one only: OPTNEG, macros that rmxd does not need, its results, and ABORT \
+             before QUIT.",
         ),
     };
     let parts = format!(
@@ -82,7 +83,8 @@ fn shortened(frames: &[Frame]) -> Vec<String> {
                 let text = format!("{place}\n{field} ...");
                 lines(&Frame::rmxd("insert", text))
             }
-            _ => lines(frame),
+            _ if frame.name == "MAIL" => lines(frame),
+            _ => lines_of(frame, ""),
         })
         .collect()
 }
@@ -96,6 +98,10 @@ fn is_shown(judged: &Judged, played: &Played) -> bool {
 
 /// `Postfix  RCPT      <you@demo.test>`, and what follows from it.
 fn lines(frame: &Frame) -> String {
+    lines_of(frame, &frame.macros)
+}
+
+fn lines_of(frame: &Frame, macros: &str) -> String {
     let side = match frame.from {
         Side::Postfix => "Postfix",
         Side::Rmxd => "rmxd",
@@ -104,7 +110,8 @@ fn lines(frame: &Frame) -> String {
     let mut text = String::new();
     let mut start = head.as_str();
     let below = " ".repeat(TEXT);
-    for line in frame.text.split('\n').flat_map(|line| wrapped(line, WIDTH - TEXT)) {
+    let shown = if macros.is_empty() { frame.text.clone() } else { format!("{}   {macros}", frame.text) };
+    for line in shown.split('\n').flat_map(|line| wrapped(line, WIDTH - TEXT)) {
         text.push_str(&format!("{start}{line}"));
         text = text.trim_end().to_owned() + "\n";
         start = &below;
@@ -157,7 +164,7 @@ fn session_json(played: &Played, door: DoorName) -> serde_json::Value {
     let scene = &played.scene;
     let frame = |frame: &Frame| {
         let from = if frame.from == Side::Postfix { "postfix" } else { "rmxd" };
-        json!({ "from": from, "name": frame.name, "text": frame.text, "effect": frame.effect })
+        json!({ "from": from, "name": frame.name, "text": frame.text, "macros": frame.macros, "effect": frame.effect })
     };
     let decision = |judged: &Judged| {
         let reason = |reason: Option<crate::policy::reason::Reason>| reason.map(|reason| reason.name());
