@@ -29,7 +29,7 @@ const PORT: u16 = 2525;
 pub(super) const DASHBOARD: u16 = 8025;
 
 /// Tries to get a port that no other program takes before the gate binds it.
-const PORT_ATTEMPTS: u32 = 8;
+pub(super) const PORT_ATTEMPTS: u32 = 8;
 
 /// hickory-server logs every query at info.
 pub(super) const LOG_LEVEL: &str = "info,hickory_server=warn";

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::config::{self, Flags};
 use crate::console::folder::Folder;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, StartError};
 use crate::log::Log;
 use crate::net::Endpoint;
 use crate::policy::door::DoorName;
 use crate::tools::demo::doors::scene::Policy;
-use crate::tools::demo::stage::{DASHBOARD, DRAIN, LOG_LEVEL, lines, loopback, start_log};
+use crate::tools::demo::stage::{DASHBOARD, DRAIN, LOG_LEVEL, PORT_ATTEMPTS, lines, loopback, start_log};
 use crate::zone::{Server, Zone};
 
 /// `greylist.delay`, and a little more.
@@ -91,11 +91,20 @@ async fn start_gate(
         move |error: std::io::Error| format!("{path}: {error}")
     };
     std::fs::create_dir_all(&state).map_err(failed(&state))?;
-    std::fs::write(&file, configuration(policy, door, zone, folder)).map_err(failed(&file))?;
-    let environment = [(OsString::from("STATE_DIRECTORY"), state.into_os_string())];
-    let loaded = config::load(Some(&file), environment, &Flags { drain: DRAIN, ..Flags::default() });
-    let settings = loaded.map_err(|problems| lines(&problems))?.settings;
-    Daemon::start(settings, Vec::new()).await.map_err(|error| error.to_string())
+    let environment = || [(OsString::from("STATE_DIRECTORY"), state.clone().into_os_string())];
+    let mut attempts = 1..=PORT_ATTEMPTS;
+    loop {
+        std::fs::write(&file, configuration(policy, door, zone, folder)).map_err(failed(&file))?;
+        let flags = Flags { drain: DRAIN, ..Flags::default() };
+        let loaded = config::load(Some(&file), environment(), &flags);
+        let settings = loaded.map_err(|problems| lines(&problems))?.settings;
+        match Daemon::start(settings, Vec::new()).await {
+            Ok(daemon) => return Ok(daemon),
+            // Another program took a port meanwhile.
+            Err(StartError::Listen(_)) if attempts.next().is_some() => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 fn configuration(policy: Policy, door: DoorName, zone: SocketAddr, folder: &Path) -> String {
