@@ -132,6 +132,8 @@
 //!   one for many sessions, and monitor mode is to end refusals at once.
 //! - At the end an idle connection of a policy client is closed with the listeners. Postfix waits a second and connects again; held
 //!   to the end of the drain time it would delay every restart by that time.
+//! - The mail server's side of milter and policy delegation, which load test and demo speak, is written beside recorded
+//!   streams of a Postfix, and not with the codecs of the doors: a fault that both ends shared would be seen by neither.
 //! - `missing_docs` is off: the crate isn't published, and a comment that repeats a name is noise.
 
 pub mod smtp;

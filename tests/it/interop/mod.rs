@@ -9,7 +9,7 @@ mod exim;
 mod faults;
 mod gate;
 pub(crate) mod mail;
-mod postfix;
+pub(crate) mod postfix;
 
 mod forged_results;
 mod gate_before_postfix;
