@@ -7,6 +7,7 @@
 mod exim;
 mod gate;
 pub(crate) mod mail;
+mod opendkim_and_opendmarc;
 mod postfix;
 
 mod forged_results;
