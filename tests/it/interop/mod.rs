@@ -5,6 +5,7 @@
 //! which `tests/run` sets, that is a failure.
 
 mod exim;
+mod filters;
 mod gate;
 pub(crate) mod mail;
 mod opendkim_and_opendmarc;
