@@ -2,7 +2,9 @@
 //! of the header to the octet.
 
 mod delivered;
+mod edits;
 mod opendkim_and_opendmarc;
+mod signatures;
 mod site;
 
 use std::net::{IpAddr, Ipv4Addr};
