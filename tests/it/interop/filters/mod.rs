@@ -3,6 +3,7 @@
 
 mod delivered;
 mod edits;
+mod logins;
 mod opendkim_and_opendmarc;
 mod signatures;
 mod site;

@@ -61,11 +61,17 @@ impl Site {
     ) -> Option<Self> {
         let guide = readme::block("main.cf milter");
         let rmxd = guide.trim().strip_prefix("smtpd_milters = ").expect("one line");
+        let milters = milters(rmxd);
+        let lines = format!("smtpd_milters = {milters}\nmilter_default_action = tempfail\n");
+        Self::start_as(dns, |folder| lines + &more(folder))
+    }
+
+    /// With these lines for main.cf.
+    pub(super) fn start_as(dns: Server, main_cf: impl FnOnce(&Path) -> String) -> Option<Self> {
         let mut queue = PathBuf::new();
         let postfix = Postfix::start_with(|folder| {
             queue = folder.join("queue");
-            let milters = milters(rmxd);
-            format!("smtpd_milters = {milters}\nmilter_default_action = tempfail\n{}", more(folder))
+            main_cf(folder)
         })?;
         let folder = queue.join("rmxd");
         // As in the guide, but for the owner: here rmxd is root.
@@ -77,7 +83,12 @@ impl Site {
 
     /// rmxd with the configuration of the guide, with `mode = "enforce"`, and more TOML.
     pub(super) async fn rmxd(&self, more: &str) -> Daemon {
-        let guide = readme::block("toml milter");
+        self.rmxd_as("toml milter", more).await
+    }
+
+    /// The same with that block of the guide.
+    pub(super) async fn rmxd_as(&self, block: &str, more: &str) -> Daemon {
+        let guide = readme::block(block);
         assert!(guide.contains(QUEUE) && guide.contains(GUIDE) && guide.contains("monitor"), "{guide}");
         let text = guide.replace(QUEUE, &self.queue.display().to_string()).replace("monitor", "enforce");
         let dns = self.dns.address();
