@@ -4,12 +4,12 @@
 #[derive(Debug)]
 pub(super) struct Delivered {
     /// All fields but those of the delivery itself (Return-Path and so on), each with its folds, without its last LF.
-    /// Received: of Postfix is `RECEIVED`.
+    /// Received: of the mail server is `RECEIVED`.
     fields: Vec<String>,
     body: String,
 }
 
-/// In place of the Received: of Postfix, which has a time and an id.
+/// In place of the Received: of the mail server, which has a time and an id.
 pub(super) const RECEIVED: &str = "RECEIVED";
 
 impl Delivered {
@@ -27,10 +27,9 @@ impl Delivered {
         let of_delivery = |field: &String| {
             ["Return-Path: ", "X-Original-To: ", "Delivered-To: "].iter().any(|name| field.starts_with(name))
         };
-        assert_eq!(fields.iter().filter(|field| of_delivery(field)).count(), 3, "{fields:#?}");
         fields.retain(|field| !of_delivery(field));
         for field in &mut fields {
-            if field.starts_with("Received: ") && field.contains("\tby mail.relay.test (Postfix) with ") {
+            if field.starts_with("Received: ") && field.contains("\tby mail.relay.test (") {
                 *field = RECEIVED.to_owned();
             }
         }

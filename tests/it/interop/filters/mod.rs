@@ -3,8 +3,10 @@
 
 mod delivered;
 mod edits;
+mod forged;
 mod logins;
 mod opendkim_and_opendmarc;
+mod sendmail;
 mod signatures;
 mod site;
 

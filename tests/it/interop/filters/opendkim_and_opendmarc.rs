@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::STRANGER;
 use super::delivered::RECEIVED;
+use super::forged::{FORGED, forged};
 use super::site::{OURS, Site, names, treasury};
-use crate::interop::forged_results;
 use crate::interop::opendkim_and_opendmarc::{Milters, Programs, Settings};
 
 /// opendmarc believes us, and itself.
@@ -20,7 +20,6 @@ const PROVIDER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 2));
 const HEADER: &str = "From: service@treasury.test\r\nTo: user@relay.test\r\nSubject: one  two\r\n\
     Message-ID: <1@treasury.test>\r\nDate: Sun, 01 Nov 2026 10:00:00 +0000\r\n";
 const BODY: &str = "Hello\r\n";
-const FORGED: &str = "; dkim=pass header.d=forged.test";
 
 /// Results of others, and what looks like ours and isn't.
 const FOREIGN: [&[u8]; 16] = [
@@ -45,18 +44,6 @@ const FOREIGN: [&[u8]; 16] = [
 fn suffixes() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/interop/same_as_opendmarc/suffixes.list")
 }
-
-/// Spellings of our name that no line of a header is lost by, each with a result. Postfix takes the line with a folded name,
-/// and all behind it, for the body.
-fn forged() -> Vec<Vec<u8>> {
-    let all: Vec<Vec<u8>> =
-        forged_results::fields().into_iter().filter(|field| !field.starts_with(NOT_OURS)).collect();
-    assert!(all.len() >= 100, "{}", all.len());
-    all.into_iter().map(|field| [field, FORGED.into()].concat()).collect()
-}
-
-/// With a colon in it, the name is another.
-const NOT_OURS: &[u8] = b"ARC-Authentication-Results: i=1; x:";
 
 /// Each forged field between two of [`FOREIGN`], and the foreign ones alone.
 fn interleaved() -> (Vec<u8>, Vec<Vec<u8>>) {
