@@ -169,23 +169,37 @@ async fn without_rmxd_opendmarc_believes_forged_results() {
     assert_eq!(believed(&milters, "treasury.test"), 0, "{}", milters.history());
 }
 
+/// Nothing is lost or doubled; but what stands in front of rmxd sees the forged ones, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_filter_in_front_of_rmxd_adds_is_a_part_of_the_header() {
     let Some(programs) = Programs::find() else { return };
-    let dns = names("").await;
-    let milters = Milters::start(&programs, &APART, dns.address(), &suffixes()).await;
-    let [opendkim, opendmarc] = milters.addresses;
-    let between = |rmxd: &str| format!("inet:{opendkim}, {rmxd}, inet:{opendmarc}");
-    let Some(mut site) = Site::start(dns, between) else { return };
-    let _rmxd = site.rmxd("").await;
     let signed = treasury().sign(HEADER, BODY);
-    let added = [of_opendmarc(APART.opendmarc), ours_of_stranger(), of_opendkim(APART.opendkim, &signed)];
     let (block, foreign) = interleaved();
     let message = [&block, signed.as_bytes()].concat();
-    assert!(site.send(STRANGER, "a@good.test", &message).await.starts_with("250 "));
-    let left = foreign.into_iter().chain(own_fields(&signed));
-    site.arrived().await.assert_fields(&all(&added, left), "opendkim first");
-    assert_eq!((believed(&milters, "treasury.test"), believed(&milters, "forged.test")), (1, 0));
+    let [dmarc, dkim, ours] =
+        [of_opendmarc(APART.opendmarc), of_opendkim(APART.opendkim, &signed), ours_of_stranger()];
+    // It takes no signature from opendkim here.
+    let failed = dmarc.replace("dmarc=pass", "dmarc=fail");
+    for (rmxd_last, added) in [(false, [&dmarc, &ours, &dkim]), (true, [&ours, &failed, &dkim])] {
+        let dns = names("").await;
+        let milters = Milters::start(&programs, &APART, dns.address(), &suffixes()).await;
+        let [opendkim, opendmarc] = milters.addresses;
+        let order = |rmxd: &str| match rmxd_last {
+            false => format!("inet:{opendkim}, {rmxd}, inet:{opendmarc}"),
+            true => format!("inet:{opendkim}, inet:{opendmarc}, {rmxd}"),
+        };
+        let Some(mut site) = Site::start(dns, order) else { return };
+        let _rmxd = site.rmxd("").await;
+        assert!(site.send(STRANGER, "a@good.test", &message).await.starts_with("250 "));
+        let left = foreign.iter().cloned().chain(own_fields(&signed));
+        let what = format!("rmxd last: {rmxd_last}");
+        let delivered = site.arrived().await;
+        let (signers, forged) = (believed(&milters, "treasury.test"), believed(&milters, "forged.test"));
+        let is_as_expected =
+            if rmxd_last { signers == 0 && forged >= 20 } else { signers == 1 && forged == 0 };
+        assert!(is_as_expected, "{what}: {}", milters.history());
+        delivered.assert_fields(&all(&added.map(String::clone), left), &what);
+    }
 }
 
 /// RFC 8601 5: each removes what comes in under its name, and the name of all of them is the machine's if none is set.
