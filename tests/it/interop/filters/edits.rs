@@ -108,6 +108,17 @@ async fn odd_fields_stay_as_they_came() {
         fields.iter().enumerate().flat_map(|(at, field)| [forged(at), field.clone()]).collect();
     let between = [between, vec![forged(6)]].concat();
     assert_delivered(&mut site, &between, &below(&[RESULTS, RECEIVED], &fields), "forged ones between").await;
+
+    // More than `limits.header_block`, and that much.
+    let filler = |octets: usize| [b"X: ".to_vec(), b"f".repeat(octets - 5)].concat();
+    let fill = |octets: usize| {
+        [vec![FROM.to_vec()], vec![filler(4096); 63], vec![filler(octets - 63 * 4096 - FROM.len() - 2)]]
+            .concat()
+    };
+    let most = fill(256 * 1024);
+    assert_delivered(&mut site, &most, &below(&[RESULTS, RECEIVED], &most), "as large as may be").await;
+    let reply = site.send(EXCHANGER, "a@good.test", message(&fill(256 * 1024 + 1))).await;
+    assert_eq!(reply, "552 5.3.4 the header is larger than 262144 octets");
 }
 
 #[tokio::test(flavor = "multi_thread")]

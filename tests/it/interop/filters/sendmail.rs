@@ -314,3 +314,45 @@ async fn sendmail_greylists_and_mail_waits_while_rmxd_is_away() {
         site.arrived().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_messages_of_a_session_with_sendmail_have_verdicts_of_their_own() {
+    let Some(site) = Site::start().await else { return };
+    let rmxd = site.rmxd("").await;
+    let signed = treasury().sign(HEADER, "Hello\r\n");
+    let broken = signed.replace("Hello", "HELLO");
+    let good = "From: a@good.test\r\nSubject: x\r\n\r\nHello\r\n";
+    let mut client = Client::greeted(STRANGER, site.address, "mail.good.test").await;
+    let rows = [
+        ("b@treasury.test", &signed, 250),
+        ("a@nowhere.test", &signed, 550),
+        ("b@treasury.test", &broken, 550),
+        ("a@good.test", &good.to_owned(), 250),
+        ("a@good.test", &good.replace("good", "nowhere"), 550),
+        ("", &good.to_owned(), 250),
+    ];
+    for round in 0..2 {
+        for (sender, message, code) in &rows {
+            let reply = client.deliver(sender, USER, message.as_bytes()).await;
+            assert_eq!(reply.code, *code, "{sender}: {}", reply.text);
+            if round == 1 || *sender == "a@nowhere.test" {
+                assert_eq!(client.command("RSET").await.code, 250);
+            }
+        }
+        // A recipient alone, and a greeting in between.
+        assert_eq!(client.command("MAIL FROM:<a@good.test>").await.code, 250);
+        assert_eq!(client.command("RCPT TO:<user@relay.test>").await.code, 250);
+        assert_eq!(client.command("EHLO mail.good.test").await.code, 250);
+    }
+    assert_eq!(client.command("QUIT").await.code, 221);
+    for _message in 0..6 {
+        assert_eq!(site.arrived().await.body(), "Hello\n");
+    }
+    let log = rmxd.settled("outcome=not_completed", 2).await;
+    assert_eq!(
+        (log.matches("outcome=passed").count(), log.matches("outcome=refused").count()),
+        (6, 6),
+        "{log}"
+    );
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+}

@@ -84,7 +84,19 @@ async fn several_messages_of_a_session_have_verdicts_of_their_own() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     assert_eq!(client.reply().await.code, 250);
-    for _message in 0..3 {
+    // In chunks (RFC 3030).
+    for (message, expected) in [(&signed, "250 "), (&broken, REJECTED)] {
+        for line in ["MAIL FROM:<b@treasury.test>", "RCPT TO:<user@relay.test>"] {
+            assert_eq!(client.command(line).await.code, 250);
+        }
+        let (first, last) = message.split_at(message.len() - 3);
+        client.send(format!("BDAT {}\r\n{first}", first.len())).await;
+        assert_eq!(client.reply().await.code, 250);
+        client.send(format!("BDAT {} LAST\r\n{last}", last.len())).await;
+        let reply = client.reply().await;
+        assert!(without_id(&reply.text).starts_with(expected), "{}", reply.text);
+    }
+    for _message in 0..4 {
         assert_eq!(site.arrived().await.body(), "Hello\n");
     }
 }
