@@ -229,3 +229,32 @@ async fn under_one_name_rmxd_and_opendkim_remove_the_results_of_the_one_in_front
         );
     }
 }
+
+/// opendmarc takes no result from a field of more than a kilobyte, and would refuse for lack of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_results_there_are_opendmarc_has_the_one_that_it_needs() {
+    let Some(programs) = Programs::find() else { return };
+    let dns = names("").await;
+    let milters = Milters::start(&programs, &APART, dns.address(), &suffixes()).await;
+    let [_, opendmarc] = milters.addresses;
+    let Some(mut site) = Site::start(dns, |rmxd| format!("{rmxd}, inet:{opendmarc}")) else { return };
+    let rules = "exists = \"tag\"\nmatches = \"tag\"\n";
+    let policy = format!("[policy.helo]\n{rules}[policy.ptr]\n{rules}[policy.reply_to]\n{rules}");
+    let _rmxd = site.rmxd(&policy).await;
+    let domains = ["good", "bank", "bulk", "treasury", "many-mx"];
+    for count in 0..=domains.len() {
+        let addresses: Vec<_> = domains.iter().take(count).map(|domain| format!("a@{domain}.test")).collect();
+        let reply_to =
+            if count == 0 { String::new() } else { format!("Reply-To: {}\r\n", addresses.join(", ")) };
+        let signed = treasury().sign(&format!("{HEADER}{reply_to}"), BODY);
+        assert!(site.send(STRANGER, "b@treasury.test", &signed).await.starts_with("250 "));
+        let delivered = site.arrived().await;
+        let dmarc = delivered.fields().first().unwrap();
+        assert_eq!(*dmarc, of_opendmarc(APART.opendmarc), "{count}: {:#?}", delivered.fields());
+        let ours = |field: &&String| field.starts_with(&format!("Authentication-Results: {OURS};\n"));
+        let ours: Vec<_> = delivered.fields().iter().skip(1).take_while(ours).collect();
+        let results: usize = ours.iter().map(|field| field.matches(';').count()).sum();
+        assert_eq!((results, ours.len() > 1), (12 + 2 * count.max(1), true), "{count}: {ours:#?}");
+        assert_eq!(believed(&milters, "treasury.test"), count + 1, "{}", milters.history());
+    }
+}
