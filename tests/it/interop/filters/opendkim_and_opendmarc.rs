@@ -255,6 +255,9 @@ async fn however_many_results_there_are_opendmarc_has_the_one_that_it_needs() {
         let ours: Vec<_> = delivered.fields().iter().skip(1).take_while(ours).collect();
         let results: usize = ours.iter().map(|field| field.matches(';').count()).sum();
         assert_eq!((results, ours.len() > 1), (12 + 2 * count.max(1), true), "{count}: {ours:#?}");
+        let ends =
+            [ours.first().unwrap().contains(" smtp.helo="), ours.last().unwrap().contains("\tiprev=pass ")];
+        assert_eq!(ends, [true, true], "{count}: {ours:#?}");
         assert_eq!(believed(&milters, "treasury.test"), count + 1, "{}", milters.history());
     }
 }
