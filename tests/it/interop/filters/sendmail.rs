@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use super::delivered::{Delivered, RECEIVED};
 use super::forged::forged;
-use super::site::{OURS, USER, names, treasury, without_id};
+use super::site::{OURS, USER, names, rmxd, treasury, without_id};
 use super::{EXCHANGER, STRANGER};
 use crate::support::client::Client;
-use crate::support::daemon::{Daemon, Home};
+use crate::support::daemon::Daemon;
 use crate::support::process::{self, SOON, eventually};
 use crate::support::readme;
 
@@ -75,19 +75,8 @@ impl Site {
 
     /// rmxd with the configuration of the guide, with `mode = "enforce"`, and more TOML.
     async fn rmxd(&self, more: &str) -> Daemon {
-        let guide = readme::block("toml sendmail");
         let folder = self.folder.path().join("rmxd");
-        assert!(guide.contains(RUN) && guide.contains("mode = \"monitor\""), "{guide}");
-        let text = guide.replace(RUN, &folder.display().to_string()).replace("monitor", "enforce");
-        let dns = self.dns.address();
-        let home = Home::with(&format!(
-            "{}\n[dns]\nservers = [\"{dns}\"]\ntimeout = \"2s\"\nprivate_addresses = \"accept\"\n{more}",
-            text.replace("mx.example.com", OURS)
-        ));
-        let mut command = home.serve();
-        command.args(["--set", "listen.admin="]);
-        let daemon = Daemon::launch(command, home);
-        daemon.logged("listening address=unix:").await;
+        let daemon = rmxd("toml sendmail", (RUN, &folder), self.dns.address(), more).await;
         chown(folder.join("milter"), Some(NOBODY), Some(NOBODY)).unwrap();
         daemon
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -88,19 +88,7 @@ impl Site {
 
     /// The same with that block of the guide.
     pub(super) async fn rmxd_as(&self, block: &str, more: &str) -> Daemon {
-        let guide = readme::block(block);
-        assert!(guide.contains(QUEUE) && guide.contains(GUIDE) && guide.contains("monitor"), "{guide}");
-        let text = guide.replace(QUEUE, &self.queue.display().to_string()).replace("monitor", "enforce");
-        let dns = self.dns.address();
-        let home = Home::with(&format!(
-            "{}\n[dns]\nservers = [\"{dns}\"]\ntimeout = \"2s\"\nprivate_addresses = \"accept\"\n{more}",
-            text.replace(GUIDE, OURS)
-        ));
-        let mut command = home.serve();
-        command.args(["--set", "listen.admin="]);
-        let daemon = Daemon::launch(command, home);
-        daemon.logged("listening address=unix:").await;
-        daemon
+        rmxd(block, (QUEUE, &self.queue), self.dns.address(), more).await
     }
 
     pub(super) async fn client(&self, from: IpAddr) -> Client {
@@ -122,6 +110,27 @@ impl Site {
         self.seen.insert(path);
         Delivered::read(&text)
     }
+}
+
+/// rmxd with that block of the guide, with `mode = "enforce"`, another folder in place of the guide's, and more TOML.
+pub(super) async fn rmxd(
+    block: &str,
+    (guides, folder): (&str, &Path),
+    dns: SocketAddr,
+    more: &str,
+) -> Daemon {
+    let guide = readme::block(block);
+    assert!(guide.contains(guides) && guide.contains(GUIDE) && guide.contains("\"monitor\""), "{guide}");
+    let text = guide.replace(guides, &folder.display().to_string()).replace("monitor", "enforce");
+    let home = Home::with(&format!(
+        "{}\n[dns]\nservers = [\"{dns}\"]\ntimeout = \"2s\"\nprivate_addresses = \"accept\"\n{more}",
+        text.replace(GUIDE, OURS)
+    ));
+    let mut command = home.serve();
+    command.args(["--set", "listen.admin="]);
+    let daemon = Daemon::launch(command, home);
+    daemon.logged("listening address=unix:").await;
+    daemon
 }
 
 pub(super) fn without_id(text: &str) -> String {
