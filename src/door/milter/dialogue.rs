@@ -299,11 +299,11 @@ impl Dialogue {
             }
             let ours = if results == Results::Add && !*logged_in {
                 let iprev = iprev(client).await;
-                Some(authentication_results(&self.door.hostname, iprev, transaction.findings()))
+                authentication_results(&self.door.hostname, iprev, transaction.findings())
             } else {
-                None
+                Vec::new()
             };
-            edits::write(forged, ours.as_deref(), terms, answers);
+            edits::write(forged, &ours, terms, answers);
         }
         transaction.passed(permit);
         self.stage = Stage::Between;

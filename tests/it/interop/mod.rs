@@ -7,8 +7,10 @@
 mod beside_postfix;
 mod exim;
 mod faults;
+mod filters;
 mod gate;
 pub(crate) mod mail;
+mod opendkim_and_opendmarc;
 pub(crate) mod postfix;
 
 mod forged_results;
