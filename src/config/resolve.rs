@@ -229,7 +229,7 @@ fn history(raw: &raw::History, state: &Path, reader: &mut Reader<'_>) -> Option<
         reader.refuse("history.size", format!("{:?} is not allowed: at least 1MiB", raw.size));
     }
     if raw.path.contains('\0') {
-        reader.refuse("history.path", format!("{:?} is not the path of a folder", raw.path));
+        reader.refuse("history.path", format!("{:?} is not the path of a file", raw.path));
     }
     let path = Some(state.join(&raw.path)).filter(|_| !raw.path.is_empty())?;
     Some(history::Settings { path, keep: keep?, size: size? })

@@ -24,6 +24,12 @@ pub enum OpenError {
     /// Another process has it open.
     #[error("{}: in use by another rmxd", path.display())]
     InUse { path: PathBuf },
+    /// It isn't a file of rmxd; it is left as it is.
+    #[error("{}: is not a file of rmxd: move it away, or name another", path.display())]
+    Foreign { path: PathBuf },
+    /// The database refused.
+    #[error("{}: {what}", path.display())]
+    Database { path: PathBuf, what: String },
     /// It isn't a file of rmxd, or it is damaged.
     #[error("{}: can't be read ({what}): move it away, and rmxd begins a new one", path.display())]
     Damaged { path: PathBuf, what: String },
@@ -34,8 +40,8 @@ impl OpenError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::InUse { .. } => true,
-            Self::Damaged { .. } => false,
+            Self::InUse { .. } | Self::Database { .. } => true,
+            Self::Damaged { .. } | Self::Foreign { .. } => false,
             Self::Io { error, .. } => !matches!(
                 error.kind(),
                 io::ErrorKind::NotFound
