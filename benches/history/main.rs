@@ -78,7 +78,10 @@ fn search(settings: &Settings, make: &Maker) {
         values(|record| record.mail_from.trim_end_matches('>').rsplit('@').next().unwrap_or("").into());
     let kinds: [(&str, Vec<CompactString>); 9] = [
         ("rcpt", values(|record| record.rcpt.clone())),
-        ("queue", values(|record| record.queue.clone())),
+        (
+            "queue",
+            values(|record| record.queue.clone()).into_iter().filter(|queue| !queue.is_empty()).collect(),
+        ),
         ("client", values(|record| format_compact!("{}", record.client))),
         ("client", values(|record| format_compact!("{}/24", record.client))),
         ("domain", domains),

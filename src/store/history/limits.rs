@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 /// Rows of a segment at most: so many are searched without an index.
-const MAX_SEGMENT: u64 = 65_536;
+const MAX_SEGMENT: u64 = 32_768;
 const MIN_SEGMENT: u64 = 8192;
 /// Octets of the size limit for each row of a segment, so that its keys fit beside the log.
 const OCTETS_PER_ROW: u64 = 2048;
-/// A history of less has no closed segments: all of its rows are less than one.
+/// A history of less has no closed segments: so few rows are read quickly, and keys would take a third of the room.
 const MIN_SIZE_WITH_SEGMENTS: u64 = 16 << 20;
 /// Octets of one transaction at most.
 const MAX_BATCH: u64 = 4 << 20;

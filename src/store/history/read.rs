@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use compact_str::{CompactString, format_compact};
-use rusqlite::{Connection, ToSql, params_from_iter};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
 
 use crate::decision::{DecisionRecord, Id};
-use crate::policy::reason::Reason;
-use crate::smtp::address::DomainName;
 use crate::store::history::codes::Coded;
 use crate::store::history::encode::milliseconds;
 use crate::store::history::file::{self, Trouble};
@@ -29,11 +28,6 @@ const MAX_READ: u64 = 300_000;
 const MAX_OF_ONE_ID: usize = 100;
 /// The most time between two decisions of one transaction: longer than a session lasts.
 const MAX_APART: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// Conditions that spare the decoding of a row. What else a filter has is compared with the decoded record.
-const CONDITIONS: &str = "r.at >= ?3 AND r.at < ?4 AND (?5 IS NULL OR r.verdict = ?5) AND (?6 IS NULL OR r.reason = ?6) \
-     AND (?7 IS NULL OR r.outcome = ?7) AND (?8 IS NULL OR instr(r.tags, ?8) > 0) AND (?9 IS NULL OR r.id = ?9) \
-     AND (?10 IS NULL OR r.queue = ?10) AND (?11 IS NULL OR instr(r.domains, ?11) > 0)";
 
 /// The result of a search.
 #[derive(Debug, Default)]
@@ -260,31 +254,18 @@ fn visit(
     range: Option<&Range>,
     each: &mut impl FnMut(i64, DecisionRecord) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Trouble> {
-    let range = part.segment.zip(range);
-    let mut statement = connection.prepare_cached(&if range.is_some() { keyed() } else { scanning() })?;
-    let (kind, low, high) = match range {
-        Some((_, range)) => (Some(range.kind.code()), Some(range.low.as_str()), Some(range.high.as_str())),
-        None => (None, None, None),
+    let conditions = Conditions::of(filter, id);
+    let mut values: Vec<Value> = vec![part.first.into(), part.last.into()];
+    let sql = match part.segment.zip(range) {
+        Some((segment, Range { kind, low, high })) => {
+            values.extend([segment.into(), kind.code().into(), text(low), text(high)]);
+            keyed(&conditions.sql)
+        }
+        None => scanning(&conditions.sql),
     };
-    let values: [&dyn ToSql; 15] = [
-        &part.first,
-        &part.last,
-        &time(filter.since, 0),
-        &time(filter.until, i64::MAX),
-        &filter.verdict.map(Coded::code),
-        &filter.reason.map(Coded::code),
-        &filter.outcome.map(Coded::code),
-        &filter.tag.map(Reason::name),
-        &id.as_ref().map(Id::as_str),
-        &filter.queue.as_deref(),
-        &filter.domain.as_ref().map(DomainName::as_str),
-        &part.segment,
-        &kind,
-        &low,
-        &high,
-    ];
-    let count = statement.parameter_count();
-    let mut rows = statement.query(params_from_iter(values.into_iter().take(count)))?;
+    values.extend(conditions.values);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
         // A record that can't be decoded is one of a later version, or damaged; the others are of more use without it.
         let record = row::record(row, |head| filter.fits_head(head))?.flatten();
@@ -297,18 +278,57 @@ fn visit(
 }
 
 /// Reads the rows of a part that the keys of its segment name.
-pub(super) fn keyed() -> String {
+pub(super) fn keyed(conditions: &str) -> String {
     format!(
-        "SELECT {COLUMNS} FROM (SELECT DISTINCT seq FROM keys WHERE segment = ?12 AND kind = ?13 AND key BETWEEN ?14 AND ?15 \
-         AND seq BETWEEN ?1 AND ?2 ORDER BY seq DESC) AS k CROSS JOIN rows AS r ON r.seq = k.seq WHERE {CONDITIONS} ORDER BY k.seq DESC"
+        "SELECT {COLUMNS} FROM (SELECT DISTINCT seq FROM keys WHERE segment = ?3 AND kind = ?4 AND key BETWEEN ?5 AND ?6 \
+         AND seq BETWEEN ?1 AND ?2 ORDER BY seq DESC) AS k CROSS JOIN rows AS r ON r.seq = k.seq WHERE TRUE{conditions} \
+         ORDER BY k.seq DESC"
     )
 }
 
 /// Reads all rows of a part.
-pub(super) fn scanning() -> String {
-    format!(
-        "SELECT {COLUMNS} FROM rows AS r WHERE r.seq BETWEEN ?1 AND ?2 AND {CONDITIONS} ORDER BY r.seq DESC"
-    )
+pub(super) fn scanning(conditions: &str) -> String {
+    format!("SELECT {COLUMNS} FROM rows AS r WHERE r.seq BETWEEN ?1 AND ?2{conditions} ORDER BY r.seq DESC")
+}
+
+/// Conditions that spare the decoding of a row. What else a filter has is compared with the decoded record.
+#[derive(Debug, Default)]
+struct Conditions {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Conditions {
+    fn of(filter: &Filter, id: Option<Id>) -> Self {
+        let mut all = Self::default();
+        let code = |code: u8| Value::Integer(i64::from(code));
+        let address = filter.client.filter(|client| client.network() == client.broadcast());
+        all.add("r.at >= ?", filter.since.map(|since| Value::Integer(time(Some(since), 0))));
+        all.add("r.at < ?", filter.until.map(|until| Value::Integer(time(Some(until), i64::MAX))));
+        all.add("r.verdict = ?", filter.verdict.map(|verdict| code(verdict.code())));
+        all.add("r.reason = ?", filter.reason.map(|reason| code(reason.code())));
+        all.add("r.outcome = ?", filter.outcome.map(|outcome| code(outcome.code())));
+        all.add("r.id = ?", id.map(|id| text(id.as_str())));
+        all.add("r.queue = ?", filter.queue.as_deref().map(text));
+        all.add("r.client = ?", address.map(|client| text(&client.addr().to_string())));
+        all.add("instr(r.tags, ?) > 0", filter.tag.map(|reason| text(reason.name())));
+        all.add("instr(r.domains, ?) > 0", filter.domain.as_ref().map(|domain| text(domain.as_str())));
+        let recipient = filter.rcpt.as_deref().map(|recipient| text(&recipient_key(recipient)));
+        all.add("(lower(r.rcpt) = ? OR r.recipients IS NOT NULL)", recipient);
+        all
+    }
+
+    fn add(&mut self, condition: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.sql.push_str(" AND ");
+            self.sql.push_str(condition);
+            self.values.push(value);
+        }
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
 }
 
 /// Milliseconds since 1970.

@@ -57,7 +57,7 @@ impl Scratch {
         let [helo, mail_from, rcpt, from, reply_to, ptr] = texts;
         let known = known(texts, &self.domains);
         encode::record(&mut self.record, record, &known);
-        let (id, client) = (record.id, record.client.to_string());
+        let (id, client) = (record.id, record.client.to_canonical().to_string());
         let deciding = record.deciding();
         let coded = |code: Option<u8>| code.map(i64::from);
         let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);

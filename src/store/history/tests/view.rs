@@ -167,12 +167,12 @@ fn searches_use_the_keys_and_the_positions() {
         let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3)).unwrap();
         rows.map(Result::unwrap).collect()
     };
-    let keyed = plan(&read::keyed());
+    let keyed = plan(&read::keyed(" AND r.verdict = ?"));
     let wanted = "SEARCH keys USING PRIMARY KEY (segment=? AND kind=? AND key>? AND key<?)";
     assert!(keyed.iter().any(|step| step == wanted), "{keyed:#?}");
     let rows = "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)";
     assert!(keyed.iter().any(|step| step == rows), "{keyed:#?}");
-    let scanning = plan(&read::scanning());
+    let scanning = plan(&read::scanning(" AND r.at >= ? AND r.verdict = ?"));
     assert_eq!(scanning, ["SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);
     let since = plan("SELECT id, findings FROM decisions WHERE seq > ?1 AND verdict = 'reject'");
     assert_eq!(since[0], "SEARCH rows USING INTEGER PRIMARY KEY (rowid>?)", "{since:#?}");
