@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crates that one place only may name.
-const BEHIND: [(&str, &str); 11] = [
+const BEHIND: [(&str, &str); 10] = [
     ("axum", "src/admin/"),
     ("hyper", "src/admin/listener.rs"),
     ("hyper_util", "src/admin/listener.rs"),
@@ -15,7 +15,6 @@ const BEHIND: [(&str, &str); 11] = [
     ("hickory_resolver", "src/dns/message.rs"),
     ("moka", "src/dns/cache.rs"),
     ("prometheus_client", "src/metrics/exposition.rs"),
-    ("redb", "src/store/"),
     ("rusqlite", "src/store/"),
     ("rustls", "src/tls/"),
     ("tokio_rustls", "src/tls/"),

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::decision::DecisionRecord;
+use crate::store::file::place;
 use crate::store::history::encode::milliseconds;
 use crate::store::history::file::{self, Trouble};
 use crate::store::history::first_format::Contents;
@@ -48,7 +49,7 @@ impl Database {
         let closed = closed.unwrap_or(i64::MIN);
         let rows =
             connection.query_row("SELECT count(*) FROM rows WHERE seq > ?1", [closed], |row| row.get(0))?;
-        let place = file::place(path);
+        let place = place(path);
         let open = Self { connection, place, closed, rows, limits };
         open.apply_limits()?;
         Ok(open)

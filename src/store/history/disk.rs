@@ -1,7 +1,9 @@
 //! The history on disk, for the daemon that writes it: the database while it is open, what comes in its way, and a history of the
 //! first format that is taken over.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -9,8 +11,9 @@ use rusqlite::Connection;
 
 use crate::decision::Id;
 use crate::store::OpenError;
+use crate::store::file::{Lock, place, remove_log};
 use crate::store::history::database::{Database, Numbered};
-use crate::store::history::file::{self, Lock, Trouble};
+use crate::store::history::file::{self, Trouble};
 use crate::store::history::first_format::{Contents, Old};
 use crate::store::history::limits::Limits;
 use crate::store::history::row::Scratch;
@@ -84,6 +87,10 @@ impl Disk {
 
     fn lock(&mut self) -> Result<(), OpenError> {
         if self.lock.is_none() {
+            if let Some(folder) = self.path.parent() {
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+                made.map_err(|error| OpenError::Io { path: self.path.clone(), error })?;
+            }
             self.lock = Some(Lock::take(&self.path)?);
         }
         Ok(())
@@ -96,14 +103,14 @@ impl Disk {
 
     /// Opens the database unless it is open, or anew if the file was moved or removed.
     fn ensure_open(&mut self, limits: Limits) -> Result<&mut Database, Trouble> {
-        if let Some(open) = self.open.take_if(|open| open.place != file::place(&self.path)) {
+        if let Some(open) = self.open.take_if(|open| open.place != place(&self.path)) {
             tracing::warn!(path = %self.path.display(), "the file of the history was moved or removed; rmxd begins a new one");
             // The log goes into the moved file, as it isn't at its name any more.
             if let Err(error) = open.empty_log() {
                 tracing::warn!(%error, "the moved file of the history misses the last decisions");
             }
             drop(open);
-            file::remove_log(&self.path)?;
+            remove_log(&self.path)?;
         }
         if self.open.is_none() {
             self.lock().map_err(|error| match error {

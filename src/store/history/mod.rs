@@ -51,6 +51,7 @@ use tokio::sync::Semaphore;
 
 use crate::decision::{DecisionRecord, Id};
 use crate::store::OpenError;
+use crate::store::file::is_in_use;
 use crate::store::history::disk::Disk;
 use crate::store::history::file::Trouble;
 pub use crate::store::history::filter::{Cursor, Filter};
@@ -271,7 +272,7 @@ impl Archive {
     /// Whether a daemon has it open for writing.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        file::is_in_use(&self.settings.path)
+        is_in_use(&self.settings.path)
     }
 
     /// [`History::find`].

@@ -14,9 +14,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::decision::{DecisionRecord, Id};
+use crate::store::file::is_damage;
 use crate::store::history::codes::Coded;
 use crate::store::history::encode::milliseconds;
-use crate::store::history::file::{self, Trouble};
+use crate::store::history::file::Trouble;
 use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::row::{self, COLUMNS, Kind, client_key, domain_key, recipient_key};
 use crate::store::history::segment::LAST_CLOSED;
@@ -63,7 +64,7 @@ impl ReadError {
         match trouble {
             Trouble::Io(error) => Self::Io { path, error },
             other => {
-                let damaged = matches!(&other, Trouble::Sql(error) if file::is_damage(error));
+                let damaged = matches!(&other, Trouble::Sql(error) if is_damage(error));
                 Self::Database { path, what: other.to_string(), damaged }
             }
         }
