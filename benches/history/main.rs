@@ -144,7 +144,7 @@ impl Maker {
 
     fn record(&self, number: u64) -> DecisionRecord {
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let spoofed = number % 2 == 0;
+        let spoofed = number.is_multiple_of(2);
         let domain = if spoofed {
             format_compact!("{spread:08x}.spoof.test")
         } else {

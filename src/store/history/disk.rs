@@ -28,6 +28,8 @@ pub(super) struct Disk {
     lock: Option<Lock>,
     open: Option<Database>,
     old: Option<Old>,
+    /// The largest position.
+    last: i64,
     scratch: Scratch,
 }
 
@@ -35,7 +37,7 @@ impl Disk {
     /// Opens the history, or makes it. A file that can't be used is moved aside.
     pub(super) fn open(path: &Path, limits: Limits) -> Result<Self, OpenError> {
         let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
-        let mut disk = Self { path, lock: None, open: None, old: None, scratch: Scratch::default() };
+        let mut disk = Self { path, lock: None, open: None, old: None, last: 0, scratch: Scratch::default() };
         match disk.lock() {
             Err(OpenError::Io { error, .. }) if may_not_write(&error) => {
                 disk.log_memory_only(&error);
@@ -43,7 +45,14 @@ impl Disk {
             }
             other => other?,
         }
-        match disk.ensure_open(limits) {
+        let mut opened = disk.ensure_open(limits).map(drop);
+        if let Err(trouble) = &opened
+            && trouble.is_of_contents()
+        {
+            disk.give_up(trouble);
+            opened = disk.ensure_open(limits).map(drop);
+        }
+        match opened {
             Err(trouble) => match &trouble {
                 Trouble::Foreign => Err(trouble.at(&disk.path)),
                 Trouble::Io(error) if !may_not_write(error) => Err(trouble.at(&disk.path)),
@@ -52,7 +61,7 @@ impl Disk {
                     Ok(disk)
                 }
             },
-            Ok(_) => Ok(disk),
+            Ok(()) => Ok(disk),
         }
     }
 
@@ -64,25 +73,28 @@ impl Disk {
         file::octets(&self.path)
     }
 
-    /// The largest position. The ids of this process go on behind those in the history.
-    pub(super) fn last(&self) -> rusqlite::Result<i64> {
-        let mut last = 0;
+    /// The largest position.
+    pub(super) fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// Makes positions and ids go on behind those in the history.
+    fn go_on_behind(&mut self, open: &Database) -> rusqlite::Result<()> {
         if let Some(old) = &self.old {
             let (position, id) = old.last();
-            last = i64::try_from(position).unwrap_or(i64::MAX / 2);
+            self.last = self.last.max(i64::try_from(position).unwrap_or(i64::MAX / 2));
             id.into_iter().for_each(Id::continue_after);
         }
-        let Some(open) = &self.open else { return Ok(last) };
         let mut statement = open.connection.prepare("SELECT seq, id FROM rows ORDER BY seq DESC LIMIT ?1")?;
         let mut rows = statement.query([IDS])?;
         let mut last_id = None;
         while let Some(row) = rows.next()? {
-            last = last.max(row.get(0)?);
+            self.last = self.last.max(row.get(0)?);
             let id: Option<String> = row.get(1)?;
             last_id = last_id.max(id.as_deref().and_then(Id::parse).map(Id::number));
         }
         last_id.map(Id::nth).into_iter().for_each(Id::continue_after);
-        Ok(last)
+        Ok(())
     }
 
     fn lock(&mut self) -> Result<(), OpenError> {
@@ -127,6 +139,7 @@ impl Disk {
                 let (from, to) = (old.folder().display(), old.goes_to().display());
                 tracing::info!(%from, "the history of the first format is taken over, and goes to {to}");
             }
+            self.go_on_behind(&open)?;
             self.open = Some(open);
         }
         self.open.as_mut().ok_or_else(|| Trouble::Io(io::ErrorKind::NotFound.into()))
@@ -196,18 +209,24 @@ impl Disk {
 
     /// Checks all of the file, after a reader has found damage, and moves it aside if that is so.
     pub(super) fn check(&mut self) {
-        let Some(open) = &self.open else { return };
-        let found: rusqlite::Result<String> =
-            open.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+        if self.open.is_none() {
+            return;
+        }
+        // By a connection of its own, as the writer's may have good pages in memory.
+        let found = file::open_for_reading(&self.path).and_then(|connection| {
+            Ok(connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?)
+        });
         let damage = match found {
             Ok(word) if word == "ok" => return,
-            Ok(what) => rusqlite::Error::SqliteFailure(
+            Ok(what) => Trouble::Sql(rusqlite::Error::SqliteFailure(
                 rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
                 Some(what.lines().next().unwrap_or_default().to_owned()),
-            ),
-            Err(error) => error,
+            )),
+            Err(trouble) => trouble,
         };
-        self.give_up(&Trouble::Sql(damage));
+        if damage.is_of_contents() {
+            self.give_up(&damage);
+        }
     }
 
     /// Copies one file of the first format, if there is one; returns whether more are to come.

@@ -133,8 +133,7 @@ impl History {
         let disk = Disk::open(&settings.path, settings.limits())?;
         let path = disk.path().to_owned();
         tracing::info!(path = %path.display(), octets = disk.octets(), "the history is open");
-        let shared = Shared::new(disk, settings.limits()).map_err(|error| Trouble::Sql(error).at(&path))?;
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(disk, settings.limits()));
         let writer = Writer::start(&shared).map_err(|error| OpenError::Io { path: path.clone(), error })?;
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
         Ok(Self(Arc::new(Store { path, shared, searches, writer })))

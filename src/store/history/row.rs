@@ -22,7 +22,8 @@ const MAX_TEXT: usize = 512;
 const MAX_DOMAINS: usize = 24;
 const MAX_DOMAIN_OCTETS: usize = 2048;
 
-pub(super) const INSERT: &str = "INSERT INTO rows (seq, at, verdict, mode, door, outcome, identity, rule, rung, reason, rcpts, \
+/// A position that is taken, as in a file that was moved back, costs one decision and no more.
+pub(super) const INSERT: &str = "INSERT OR IGNORE INTO rows (seq, at, verdict, mode, door, outcome, identity, rule, rung, reason, rcpts, \
      duration, dns_queries, id, queue, client, domain, domains, rcpt, recipients, tags, ptr, helo, mail_from, header_from, \
      reply_to, relay_reply, findings, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
      ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";

@@ -89,9 +89,9 @@ struct Writing {
 }
 
 impl Shared {
-    pub(super) fn new(disk: Disk, limits: Limits) -> rusqlite::Result<Self> {
-        let (last, octets) = (disk.last()?, disk.octets());
-        Ok(Self {
+    pub(super) fn new(disk: Disk, limits: Limits) -> Self {
+        let (last, octets) = (disk.last(), disk.octets());
+        Self {
             writing: Mutex::new(Writing { disk, retry_at: None, failing: false, logged: 0, log_again: None }),
             pending: Mutex::new(Pending { last, ..Pending::default() }),
             limits: Mutex::new(limits),
@@ -100,7 +100,7 @@ impl Shared {
             recorded: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             octets: AtomicU64::new(octets),
-        })
+        }
     }
 
     pub(super) fn limits(&self) -> Limits {

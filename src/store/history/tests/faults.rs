@@ -28,7 +28,8 @@ fn works(settings: &Settings) -> usize {
 
 #[test]
 fn a_damaged_file_is_moved_aside_and_a_new_one_begins() {
-    let damages: [fn(&mut Vec<u8>); 5] = [
+    let damages: [fn(&mut Vec<u8>); 6] = [
+        |octets| octets[8192..].fill(0xee),
         |octets| octets[..100].fill(0x55),
         |octets| octets.fill(0),
         |octets| octets.truncate(5_000),
@@ -47,12 +48,12 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begins() {
 
 #[tokio::test]
 async fn damage_that_a_search_finds_is_moved_aside_by_the_writer() {
+    use std::os::unix::fs::FileExt as _;
     let (folder, settings) = closed();
-    let mut octets = fs::read(&settings.path).unwrap();
-    let middle = octets.len() / 2 / 8192 * 8192;
-    octets[middle..middle + 8192].fill(0xee);
-    fs::write(&settings.path, &octets).unwrap();
     let history = History::open(&settings).unwrap();
+    let file = fs::File::options().write(true).open(&settings.path).unwrap();
+    let middle = file.metadata().unwrap().len() / 2 / 8192 * 8192;
+    file.write_all_at(&[0xee; 8192], middle).unwrap();
     let error = history.search(Filter::default(), None, 10_000).await.unwrap_err().to_string();
     assert!(error.contains("history: ") && error.contains("malformed"), "{error}");
     history.record(refusal(5_000, "later.test"));
