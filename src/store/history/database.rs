@@ -10,7 +10,7 @@ use crate::decision::DecisionRecord;
 use crate::store::file::place;
 use crate::store::history::encode::milliseconds;
 use crate::store::history::file::{self, Trouble};
-use crate::store::history::first_format::Contents;
+use crate::store::history::first_format::OldFile;
 use crate::store::history::limits::Limits;
 use crate::store::history::row::{self, Scratch};
 use crate::store::history::schema::PAGE;
@@ -235,34 +235,32 @@ impl Database {
     }
 
     /// The last position that a file of the first format with this number comes after.
-    pub(super) fn before(&self, number: u64) -> rusqlite::Result<u64> {
+    fn before(&self, number: u64) -> rusqlite::Result<u64> {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         let sql = "SELECT coalesce(max(last), 0) FROM segments WHERE first <= ?1";
         self.connection.query_row(sql, [number], |row| row.get(0))
     }
 
-    /// Writes a file of the first format as a closed segment.
-    pub(super) fn take_over(
-        &mut self,
-        file: u64,
-        contents: &Contents,
-        scratch: &mut Scratch,
-    ) -> Result<(), Trouble> {
-        let position = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    /// Copies a file of the first format into a closed segment. Returns the number of damaged octets.
+    pub(super) fn take_over(&mut self, file: &OldFile, scratch: &mut Scratch) -> Result<u64, Trouble> {
+        let before = self.before(file.number)?;
         let transaction = self.connection.unchecked_transaction()?;
-        {
+        let mut ends: Option<(i64, i64)> = None;
+        let lost = {
             let mut statement = transaction.prepare_cached(row::INSERT)?;
-            for (seq, record) in &contents.records {
-                scratch.insert(&mut statement, position(*seq), record)?;
-            }
-        }
-        if let (Some((first, _)), Some((last, _))) = (contents.records.first(), contents.records.last()) {
-            let last = write_segment(&transaction, position(*first), position(*last))?;
+            file.read(before, |position, record| {
+                let seq = i64::try_from(position).unwrap_or(i64::MAX);
+                ends = Some((ends.map_or(seq, |(first, _)| first), seq));
+                scratch.insert(&mut statement, seq, record).map(drop).map_err(Trouble::Sql)
+            })?
+        };
+        if let Some((first, last)) = ends {
+            let last = write_segment(&transaction, first, last)?;
             self.closed = self.closed.max(last.unwrap_or(self.closed));
         }
-        transaction.execute("INSERT INTO taken_over (file) VALUES (?1)", [file])?;
+        transaction.execute("INSERT INTO taken_over (file) VALUES (?1)", [file.number])?;
         transaction.commit()?;
-        Ok(())
+        Ok(lost)
     }
 }
 

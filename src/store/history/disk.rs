@@ -14,7 +14,7 @@ use crate::store::OpenError;
 use crate::store::file::{Lock, place, remove_log};
 use crate::store::history::database::{Database, Numbered};
 use crate::store::history::file::{self, Trouble};
-use crate::store::history::first_format::{Contents, Old};
+use crate::store::history::first_format::Old;
 use crate::store::history::limits::Limits;
 use crate::store::history::row::Scratch;
 
@@ -247,14 +247,9 @@ impl Disk {
             return false;
         };
         let path = file.path().display();
-        let taken = open.before(file.number).map_err(Trouble::Sql).and_then(|last| {
-            let contents = file.read(last)?;
-            open.take_over(file.number, &contents, &mut self.scratch)?;
-            Ok(contents)
-        });
-        match taken {
-            Ok(Contents { lost: 0, .. }) => {}
-            Ok(Contents { lost, .. }) => {
+        match open.take_over(&file, &mut self.scratch) {
+            Ok(0) => {}
+            Ok(lost) => {
                 tracing::warn!(%path, lost, "octets of this file of the first format are damaged, and are left out");
             }
             Err(error) => tracing::error!(%path, %error, "this file of the first format can't be taken over"),

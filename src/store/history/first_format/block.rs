@@ -29,6 +29,11 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// The octets of the block, with its head.
+    pub(super) fn octets(&self) -> u64 {
+        HEAD as u64 + u64::from(self.body.1)
+    }
+
     /// Reads its records, for [`split`]; `None` if they are damaged.
     pub(super) fn read(&self, file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<u8>>> {
         let (at, length) = self.body;

@@ -46,15 +46,6 @@ pub(super) struct OldFile {
     last: SystemTime,
 }
 
-/// What was read of a file.
-#[derive(Debug, Default)]
-pub(super) struct Contents {
-    /// The oldest first, each with its position: about the microseconds since 1970.
-    pub(super) records: Vec<(u64, DecisionRecord)>,
-    /// Octets that are damaged.
-    pub(super) lost: u64,
-}
-
 impl Old {
     /// Moves a folder of the first format out of the way of the database, or finds one whose taking over was interrupted.
     pub(super) fn begin(path: &Path) -> io::Result<Option<Self>> {
@@ -117,27 +108,31 @@ impl OldFile {
         &self.path
     }
 
-    /// The records, and the number of damaged octets. Positions come after `last`.
-    pub(super) fn read(&self, mut last: u64) -> io::Result<Contents> {
+    /// Calls `each` for the records, the oldest first, with their positions: about the microseconds since 1970, and after `last`.
+    /// Returns the number of damaged octets.
+    pub(super) fn read<E: From<io::Error>>(
+        &self,
+        mut last: u64,
+        mut each: impl FnMut(u64, &DecisionRecord) -> Result<(), E>,
+    ) -> Result<u64, E> {
         let mut file = File::open(&self.path)?;
         let (blocks, mut lost) = walk(&file, self.octets)?;
-        let mut records = Vec::new();
         for block in blocks {
             let Some(body) = block.read(&mut file)? else {
-                lost += 1;
+                lost += block.octets();
                 continue;
             };
             for octets in split(&body) {
                 match decode::record(octets, Vec::new(), |_| true).flatten() {
                     Some(record) => {
                         last = block.number.max(last.saturating_add(1));
-                        records.push((last, record));
+                        each(last, &record)?;
                     }
                     None => lost += octets.len() as u64,
                 }
             }
         }
-        Ok(Contents { records, lost })
+        Ok(lost)
     }
 }
 
