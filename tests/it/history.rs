@@ -127,6 +127,7 @@ async fn a_refusal_is_explained_with_the_records_as_they_were_then() {
     // it is what was written down: it doesn't age, and needs neither DNS nor daemon
     zone.stop().await;
     let home = daemon.terminate().await;
+    assert!(!home.path().join("decisions-wal").exists(), "all is in the file");
     let later = run(&home, &format!("explain {}", id.to_lowercase()));
     assert_eq!((later.code, &later.out), (Some(0), &first.out));
     let json = run(&home, &format!("explain {id} --json")).json();

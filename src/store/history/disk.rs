@@ -30,6 +30,8 @@ pub(super) struct Disk {
     old: Option<Old>,
     /// The largest position.
     last: i64,
+    /// The daemon ends.
+    closed: bool,
     scratch: Scratch,
 }
 
@@ -37,7 +39,15 @@ impl Disk {
     /// Opens the history, or makes it. A file that can't be used is moved aside.
     pub(super) fn open(path: &Path, limits: Limits) -> Result<Self, OpenError> {
         let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
-        let mut disk = Self { path, lock: None, open: None, old: None, last: 0, scratch: Scratch::default() };
+        let mut disk = Self {
+            path,
+            lock: None,
+            open: None,
+            old: None,
+            last: 0,
+            closed: false,
+            scratch: Scratch::default(),
+        };
         match disk.lock() {
             Err(OpenError::Io { error, .. }) if may_not_write(&error) => {
                 disk.log_memory_only(&error);
@@ -171,6 +181,9 @@ impl Disk {
         now: SystemTime,
     ) -> (usize, Result<(), Trouble>) {
         let mut written = 0;
+        if self.closed && records.is_empty() {
+            return (written, Ok(()));
+        }
         let mut result = self.try_append(records, limits, now, &mut written);
         if let Err(trouble) = &result {
             let another_file = trouble.is_of_contents();
@@ -205,6 +218,11 @@ impl Disk {
         {
             tracing::error!(path = %self.path.display(), %error, "the damaged history can't be moved aside");
         }
+    }
+
+    /// Closes the database until the next decision: what is in its log goes into the file, and the log is removed.
+    pub(super) fn close(&mut self) {
+        (self.open, self.closed) = (None, true);
     }
 
     /// Checks all of the file, after a reader has found damage, and moves it aside if that is so.

@@ -107,10 +107,11 @@ impl WeakHistory {
         self.store.upgrade().map(History)
     }
 
-    /// Blocks until all records are written, or the write has failed, even if the history was dropped a moment ago.
+    /// Blocks until all records are written and the file is closed, or the write has failed, even if the history was dropped a
+    /// moment ago. A later record opens the file again.
     pub fn wait_until_written(&self) {
         match self.upgrade() {
-            Some(history) => history.flush(),
+            Some(history) => history.0.shared.close(),
             None => self.thread.join(),
         }
     }

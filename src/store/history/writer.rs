@@ -183,6 +183,12 @@ impl Shared {
         writing.log_result(result);
     }
 
+    /// Writes the pending records and closes the file until the next one comes.
+    pub(super) fn close(&self) {
+        self.write(true);
+        lock(&self.writing).disk.close();
+    }
+
     /// Takes over a part of a history of the first format; returns whether there is more.
     fn take_over(&self) -> bool {
         lock(&self.writing).disk.take_over_one()
@@ -290,6 +296,7 @@ impl Writer {
                 own.write(stop);
                 if stop {
                     own.log_unwritten();
+                    lock(&own.writing).disk.close();
                     return;
                 }
                 interval = if own.take_over() { INTERVAL_OF_TAKING_OVER } else { INTERVAL };
