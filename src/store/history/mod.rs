@@ -22,7 +22,7 @@
 //!   In a folder without write access the history stays in memory. A moved or removed file is replaced. Only a second daemon and a
 //!   file that isn't of rmxd stop the start.
 //! - **Versions.** `user_version` is the version of the tables. The view is made anew if it differs. The first format, a folder of files, is
-//!   taken over ([`first_format`]).
+//!   taken over (`first_format`).
 
 mod codes;
 mod database;
