@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::history::{open, print_damage, unreadable};
+use crate::cli::history::{open, unreadable};
 use crate::console::{ConfigSource, Exit, print};
-use crate::decision::{Id, report};
-use crate::store::history::{Archive, Page};
+use crate::decision::{DecisionRecord, Id, report};
+use crate::store::history::Archive;
 
 /// The daemon writes its decisions once a second; after this time a new one is in the history.
 const WRITTEN: Duration = Duration::from_millis(1300);
@@ -37,8 +37,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn explain(args: &Args) -> Result<Exit, Exit> {
     let archive = open(&args.source)?;
-    let Page { records, damage, .. } = find(&archive, args.id)?;
-    print_damage(&damage);
+    let records = find(&archive, args.id)?;
     match records.as_slice() {
         [] => {
             eprintln!("rmxd: no decision {} in {}", args.id, archive.path().display());
@@ -53,12 +52,12 @@ fn explain(args: &Args) -> Result<Exit, Exit> {
 }
 
 /// Tries again for a moment if a running daemon may not have written its last decisions yet.
-fn find(archive: &Archive, id: Id) -> Result<Page, Exit> {
+fn find(archive: &Archive, id: Id) -> Result<Vec<DecisionRecord>, Exit> {
     let mut waited = Duration::ZERO;
     loop {
-        let page = archive.find(id).map_err(unreadable)?;
-        if !page.records.is_empty() || waited >= WRITTEN || !archive.is_live() {
-            return Ok(page);
+        let records = archive.find(id).map_err(unreadable)?;
+        if !records.is_empty() || waited >= WRITTEN || !archive.is_live() {
+            return Ok(records);
         }
         pause();
         waited += BETWEEN_TRIES;

@@ -14,7 +14,7 @@ use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{DecisionRecord, report};
 use crate::smtp::escape::Escaped;
 use crate::stats::refusals::{RefusalStats, Row};
-use crate::store::history::{Archive, Damage, Filter, ReadError, Settings};
+use crate::store::history::{Archive, Filter, ReadError, Settings};
 
 /// The state folder of the service (`StateDirectory=`): a relative `history.path` is relative to it for the service, but not
 /// for this command.
@@ -36,15 +36,27 @@ pub struct Args {
     /// The address of the client, or a network
     #[arg(long, value_name = "IP")]
     client: Option<String>,
+    /// A recipient, in upper or lower case
+    #[arg(long, value_name = "ADDRESS")]
+    rcpt: Option<String>,
+    /// The id of the message at Postfix
+    #[arg(long, value_name = "ID")]
+    queue: Option<String>,
     /// accept, defer or reject; in monitor mode the verdict of enforce mode
     #[arg(long, value_name = "VERDICT")]
     verdict: Option<String>,
+    /// The end of the transaction: delivered, refused, relay_refused, relay_failed, not_completed or passed
+    #[arg(long, value_name = "OUTCOME")]
+    outcome: Option<String>,
     /// The reason, such as no_mx
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
     /// The identity whose rule decided: helo, ptr, mail_from, from or reply_to
     #[arg(long, value_name = "IDENTITY")]
     identity: Option<String>,
+    /// The reason of a failure that only tagged the message, such as not_an_exchanger
+    #[arg(long, value_name = "REASON")]
+    tag: Option<String>,
     /// Decisions at or after this time: an age such as 2h, or a time in UTC such as 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -78,9 +90,13 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
     let values = [
         ("domain", &args.domain),
         ("client", &args.client),
+        ("rcpt", &args.rcpt),
+        ("queue", &args.queue),
         ("verdict", &args.verdict),
+        ("outcome", &args.outcome),
         ("reason", &args.reason),
         ("identity", &args.identity),
+        ("tag", &args.tag),
         ("since", &args.since),
         ("until", &args.until),
     ];
@@ -100,17 +116,14 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
 fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
     let (limit, mut before) = (args.limit.get(), None);
     let mut records: Vec<DecisionRecord> = Vec::new();
-    let mut damage: Vec<Damage> = Vec::new();
     loop {
         let page = archive.search(filter, before, limit - records.len()).map_err(unreadable)?;
         records.extend(page.records);
-        Damage::merge(&mut damage, page.damage);
         before = page.next;
         if before.is_none() || records.len() >= limit {
             break;
         }
     }
-    print_damage(&damage);
     let found = if records.is_empty() { Exit::Reject } else { Exit::Done };
     let text = if args.json {
         let all: Vec<_> = records.iter().map(report::summary).collect();
@@ -165,8 +178,7 @@ fn listed(records: &[DecisionRecord]) -> String {
 
 fn would(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {
     let mut stats = RefusalStats::default();
-    let damage = archive.all(filter, |record| stats.add_record(record)).map_err(unreadable)?;
-    print_damage(&damage);
+    archive.all(filter, |record| stats.add_record(record)).map_err(unreadable)?;
     let found = if stats.is_empty() { Exit::Reject } else { Exit::Done };
     if args.json {
         return printed(&format!("{:#}\n", stats.json(args.limit.get())), found);
@@ -221,7 +233,7 @@ pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
     }
 }
 
-/// Finds the folder of the history. Without `--config`, a relative path that doesn't exist here is relative to the state
+/// Finds the history. Without `--config`, a relative path that doesn't exist here is relative to the state
 /// folder of the service, whose working folder differs from the administrator's.
 fn place(settings: &Settings, named: bool) -> PathBuf {
     let path = &settings.path;
@@ -234,10 +246,4 @@ fn place(settings: &Settings, named: bool) -> PathBuf {
 pub(super) fn unreadable(error: ReadError) -> Exit {
     eprintln!("rmxd: {error}");
     Exit::Temporary
-}
-
-pub(super) fn print_damage(damage: &[Damage]) {
-    for part in damage {
-        eprintln!("rmxd: {part}");
-    }
 }

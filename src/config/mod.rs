@@ -292,7 +292,7 @@ mod tests {
                 match_prefix_v6: 64,
             },
             greylist: Some(greylist::Settings {
-                path: "rmxd-greylist".into(),
+                path: "rmxd-state".into(),
                 delay: minutes(5),
                 expire: hours(36 * 24),
                 prefix_v4: 24,
@@ -362,9 +362,9 @@ mod tests {
             prefix_v4: 28,
             prefix_v6: 64,
         };
-        assert_eq!(with("policy.mail_from.matches", &[]), expected("rmxd-greylist"));
+        assert_eq!(with("policy.mail_from.matches", &[]), expected("rmxd-state"));
         let systemd = [("STATE_DIRECTORY", "/var/lib/rmxd:/var/lib/other")];
-        assert_eq!(with("policy.reply_to.exists", &systemd), expected("/var/lib/rmxd/rmxd-greylist"));
+        assert_eq!(with("policy.reply_to.exists", &systemd), expected("/var/lib/rmxd/rmxd-state"));
         let without = super::tests::with(&[("hostname", "gate.test"), ("policy.reply_to.exists", "reject")]);
         assert_eq!(without.unwrap().greylist, None);
     }

@@ -28,7 +28,7 @@ const MAX_MILTER_WAIT: Duration = Duration::from_secs(25);
 const MIN_HISTORY: u64 = 1 << 20;
 
 /// The name of the greylist's file.
-const GREYLIST_FILE: &str = "rmxd-greylist";
+const STATE_FILE: &str = "rmxd-state";
 
 /// Returns the settings, or all problems. `system_name` gives the host name if the configuration has none; the folder
 /// `state` is for data that outlives a restart.
@@ -214,7 +214,7 @@ fn greylist(
     }
     let reverse_mx = reverse_mx.filter(|_| policy.greylists())?;
     Some(greylist::Settings {
-        path: state.join(GREYLIST_FILE),
+        path: state.join(STATE_FILE),
         delay,
         expire,
         prefix_v4: reverse_mx.match_prefix_v4,
@@ -229,7 +229,7 @@ fn history(raw: &raw::History, state: &Path, reader: &mut Reader<'_>) -> Option<
         reader.refuse("history.size", format!("{:?} is not allowed: at least 1MiB", raw.size));
     }
     if raw.path.contains('\0') {
-        reader.refuse("history.path", format!("{:?} is not the path of a folder", raw.path));
+        reader.refuse("history.path", format!("{:?} is not the path of a file", raw.path));
     }
     let path = Some(state.join(&raw.path)).filter(|_| !raw.path.is_empty())?;
     Some(history::Settings { path, keep: keep?, size: size? })

@@ -70,6 +70,8 @@ pub struct DecisionRecord {
     pub rcpt: CompactString,
     /// The number of recipients that the next hop has accepted so far.
     pub rcpts: usize,
+    /// The recipients behind `rcpt`, where the decision is about all that were accepted; bounded, so there may be fewer.
+    pub recipients: Vec<CompactString>,
     /// Addresses in From:; empty at a stage before the header.
     pub from: CompactString,
     /// Addresses in Reply-To:.
@@ -162,7 +164,8 @@ impl DecisionRecord {
         let end = self.end.iter().flat_map(|end| [&end.relay_reply, &end.answer]);
         let subject = self.cause.iter().map(|cause| &cause.subject);
         let texts = [queue, helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
-        let texts: usize = texts.map(|text| text.len()).sum();
+        let more = self.recipients.iter().map(|recipient| size_of::<CompactString>() + recipient.len());
+        let texts: usize = texts.map(|text| text.len()).chain(more).sum();
         let evidence: usize = findings.iter().map(|finding| finding.evidence.len()).sum();
         let results = findings.iter().filter_map(|finding| finding.authentication.as_ref());
         let results: usize =
@@ -188,6 +191,11 @@ impl DecisionRecord {
     pub fn reason(&self) -> Option<Reason> {
         let trouble = || self.end.as_ref().and_then(|end| end.trouble);
         self.cause.as_ref().map(|cause| cause.reason).or_else(trouble)
+    }
+
+    /// The recipients that the decision is about, as far as they are known.
+    pub fn all_recipients(&self) -> impl Iterator<Item = &CompactString> {
+        std::iter::once(&self.rcpt).chain(&self.recipients).filter(|recipient| !recipient.is_empty())
     }
 
     #[must_use]

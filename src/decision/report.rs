@@ -51,10 +51,10 @@ pub fn tree(record: &DecisionRecord) -> String {
 
 /// The envelope, the outcome and the duration of a past decision; the user of a dry run knows its input.
 fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
-    let DecisionRecord { helo, mail_from, rcpt, from, reply_to, .. } = record;
-    let texts =
-        [("helo", helo), ("mail_from", mail_from), ("rcpt", rcpt), ("from", from), ("reply_to", reply_to)];
-    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+    let recipients = record.all_recipients().map(|recipient| ("rcpt", recipient));
+    let texts = [("helo", &record.helo), ("mail_from", &record.mail_from)].into_iter().chain(recipients);
+    let texts = texts.chain([("from", &record.from), ("reply_to", &record.reply_to)]);
+    for (name, text) in texts.filter(|(_, text)| !text.is_empty()) {
         tree.top(name, &Escaped::new(text.as_str()).to_string());
     }
     if record.door != DoorName::Smtp {
@@ -231,6 +231,7 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
         ("mail_from", json!(text(&record.mail_from))),
         ("rcpt", json!(text(&record.rcpt))),
         ("rcpts", json!(record.rcpts)),
+        ("recipients", record.all_recipients().map(text).collect()),
         ("from", json!(text(&record.from))),
         ("reply_to", json!(text(&record.reply_to))),
         ("reply", json!(record.reply())),

@@ -37,6 +37,7 @@ fn accepted(findings: Vec<Finding>) -> DecisionRecord {
         mail_from: "<a@d.test>".into(),
         rcpt: CompactString::default(),
         rcpts: 0,
+        recipients: Vec::new(),
         from: CompactString::default(),
         reply_to: CompactString::default(),
         duration: Duration::ZERO,

@@ -20,29 +20,30 @@ pub enum State {
     Other,
 }
 
-/// One question. Text that isn't given is empty, as Postfix sends what it doesn't know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// One question. Text that isn't given is empty, as Postfix sends what it doesn't know. An octet that isn't UTF-8 is U+FFFD,
+/// which a local part may have and a domain may not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Request<'a> {
     pub state: State,
     /// `ESMTP` behind EHLO, else `SMTP`.
-    pub protocol_name: &'a str,
-    pub helo_name: &'a str,
+    pub protocol_name: Cow<'a, str>,
+    pub helo_name: Cow<'a, str>,
     /// MAIL FROM in Postfix's internal form; empty for `<>` and before MAIL. See [`Request::reverse_path`].
-    pub sender: &'a str,
+    pub sender: Cow<'a, str>,
     /// RCPT TO in the same form. See [`Request::forward_path`].
-    pub recipient: &'a str,
+    pub recipient: Cow<'a, str>,
     /// `None` where Postfix knows none; an IPv4-mapped address is the IPv4 address.
     pub client_address: Option<IpAddr>,
     /// Zero where it isn't known.
     pub client_port: u16,
     /// The user who logged in, if one did.
-    pub sasl_username: &'a str,
+    pub sasl_username: Cow<'a, str>,
     /// The same for all questions about one message; empty before the first recipient.
-    pub instance: &'a str,
+    pub instance: Cow<'a, str>,
     /// Empty before the first recipient is accepted.
-    pub queue_id: &'a str,
+    pub queue_id: Cow<'a, str>,
     /// The TLS version, such as `TLSv1.3`; empty without TLS.
-    pub encryption_protocol: &'a str,
+    pub encryption_protocol: Cow<'a, str>,
     /// A bit for each name that was given.
     given: u16,
 }
@@ -50,28 +51,29 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// # Errors
     /// The name, where it was given before.
-    pub(super) fn set(&mut self, name: &str, value: &'a str) -> Result<(), &'static str> {
+    pub(super) fn set(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), &'static str> {
+        let value = String::from_utf8_lossy(value);
         let (bit, known) = match name {
-            "protocol_state" => {
-                self.state = state(value);
+            b"protocol_state" => {
+                self.state = state(&value);
                 (0, "protocol_state")
             }
-            "protocol_name" => put(&mut self.protocol_name, value, 1, "protocol_name"),
-            "helo_name" => put(&mut self.helo_name, value, 2, "helo_name"),
-            "sender" => put(&mut self.sender, value, 3, "sender"),
-            "recipient" => put(&mut self.recipient, value, 4, "recipient"),
-            "client_address" => {
+            b"protocol_name" => put(&mut self.protocol_name, value, 1, "protocol_name"),
+            b"helo_name" => put(&mut self.helo_name, value, 2, "helo_name"),
+            b"sender" => put(&mut self.sender, value, 3, "sender"),
+            b"recipient" => put(&mut self.recipient, value, 4, "recipient"),
+            b"client_address" => {
                 self.client_address = value.parse().ok().map(|address: IpAddr| address.to_canonical());
                 (5, "client_address")
             }
-            "client_port" => {
+            b"client_port" => {
                 self.client_port = value.parse().unwrap_or_default();
                 (6, "client_port")
             }
-            "sasl_username" => put(&mut self.sasl_username, value, 7, "sasl_username"),
-            "instance" => put(&mut self.instance, value, 8, "instance"),
-            "queue_id" => put(&mut self.queue_id, value, 9, "queue_id"),
-            "encryption_protocol" => put(&mut self.encryption_protocol, value, 10, "encryption_protocol"),
+            b"sasl_username" => put(&mut self.sasl_username, value, 7, "sasl_username"),
+            b"instance" => put(&mut self.instance, value, 8, "instance"),
+            b"queue_id" => put(&mut self.queue_id, value, 9, "queue_id"),
+            b"encryption_protocol" => put(&mut self.encryption_protocol, value, 10, "encryption_protocol"),
             _ => return Ok(()),
         };
         let bit = 1 << bit;
@@ -87,7 +89,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// The part that isn't valid.
     pub fn reverse_path(&self) -> Result<ReversePath, AddressError> {
-        ReversePath::parse(&external(self.sender))
+        ReversePath::parse(&external(&self.sender))
     }
 
     /// The recipient as a path.
@@ -95,11 +97,16 @@ impl<'a> Request<'a> {
     /// # Errors
     /// The part that isn't valid.
     pub fn forward_path(&self) -> Result<ForwardPath, AddressError> {
-        ForwardPath::parse(&external(self.recipient))
+        ForwardPath::parse(&external(&self.recipient))
     }
 }
 
-fn put<'a>(field: &mut &'a str, value: &'a str, bit: u16, name: &'static str) -> (u16, &'static str) {
+fn put<'a>(
+    field: &mut Cow<'a, str>,
+    value: Cow<'a, str>,
+    bit: u16,
+    name: &'static str,
+) -> (u16, &'static str) {
     *field = value;
     (bit, name)
 }
@@ -145,7 +152,7 @@ mod tests {
     fn request<'a>(lines: &[(&str, &'a str)]) -> Request<'a> {
         let mut request = Request::default();
         for (name, value) in lines {
-            request.set(name, value).unwrap();
+            request.set(name.as_bytes(), value.as_bytes()).unwrap();
         }
         request
     }
@@ -171,16 +178,16 @@ mod tests {
         ];
         let expected = Request {
             state: State::Rcpt,
-            protocol_name: "ESMTP",
-            helo_name: "mail.good.test",
-            sender: "ann@good.test",
-            recipient: "user@relay.test",
+            protocol_name: "ESMTP".into(),
+            helo_name: "mail.good.test".into(),
+            sender: "ann@good.test".into(),
+            recipient: "user@relay.test".into(),
             client_address: Some([192, 0, 2, 7].into()),
             client_port: 42716,
-            sasl_username: "ann",
-            instance: "6046.6b0b07ab.803ea.0",
-            queue_id: "4jcGdf42j5z1Vc08",
-            encryption_protocol: "TLSv1.3",
+            sasl_username: "ann".into(),
+            instance: "6046.6b0b07ab.803ea.0".into(),
+            queue_id: "4jcGdf42j5z1Vc08".into(),
+            encryption_protocol: "TLSv1.3".into(),
             given: 0x7ff,
         };
         assert_eq!(request(&lines), expected);
@@ -193,9 +200,9 @@ mod tests {
             instance queue_id encryption_protocol";
         for name in names.split_whitespace() {
             let mut request = request(&[(name, "")]);
-            assert_eq!(request.set(name, ""), Err(name));
-            assert_eq!(request.set("size", "1"), Ok(()));
-            assert_eq!(request.set("size", "1"), Ok(()));
+            assert_eq!(request.set(name.as_bytes(), b""), Err(name));
+            assert_eq!(request.set(b"size", b"1"), Ok(()));
+            assert_eq!(request.set(b"size", b"1"), Ok(()));
         }
     }
 

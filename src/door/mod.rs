@@ -16,6 +16,8 @@ pub use crate::door::milter::MilterDoor;
 pub use crate::door::policy::PolicyDoor;
 pub use crate::door::smtp::{Settings, SmtpDoor};
 use crate::net::Stream;
+use crate::policy::reason::Reason;
+use crate::smtp::reply::Reply;
 
 /// A protocol by which mail is presented. One value serves all connections, each by a future of its own.
 pub trait Door: fmt::Debug + Send + Sync + 'static {
@@ -30,4 +32,9 @@ pub trait Door: fmt::Debug + Send + Sync + 'static {
 
     /// Turns a connection away, with the reason if the protocol has a place for it.
     fn refuse(&self, stream: Stream, why: &str) -> impl Future<Output = ()> + Send;
+}
+
+/// The refusal of a client whose address the mail server doesn't know.
+fn unknown_client() -> Reply {
+    Reason::DnsError.plain_reply("the client's address", "")
 }

@@ -28,6 +28,9 @@ use crate::smtp::reply::Reply;
 
 /// Events of one transaction; more are only counted.
 const MOST_EVENTS: usize = 100;
+/// Recipients of one transaction that are remembered by name, and their octets.
+const MOST_RECIPIENTS: usize = 100;
+const MOST_OCTETS: usize = 8 << 10;
 
 /// What is known of one transaction beside its findings.
 #[derive(Debug)]
@@ -43,9 +46,11 @@ pub(super) struct Journal {
     names: Option<Arc<SetOnce<ClientNames>>>,
     /// The reverse path in its brackets, or the argument of a refused MAIL.
     pub(super) mail_from: CompactString,
-    /// Recipients that the next hop has accepted; only the first is kept.
+    /// Recipients that the next hop has accepted; the first; and the others, within bounds.
     pub(super) accepted: usize,
     pub(super) first: Option<ForwardPath>,
+    others: Vec<CompactString>,
+    others_octets: usize,
     /// A recipient was accepted that is not exempt, so that the message is judged.
     pub(super) judged: bool,
     /// The addresses in From: and Reply-To:, once they are known.
@@ -80,6 +85,8 @@ impl Journal {
             mail_from,
             accepted: 0,
             first: None,
+            others: Vec::new(),
+            others_octets: 0,
             judged: false,
             from: CompactString::default(),
             reply_to: CompactString::default(),
@@ -95,6 +102,20 @@ impl Journal {
 
     pub(super) fn decision(&self) -> Option<&Decision> {
         self.refused_by.as_ref().or(self.passed.as_ref().map(|(decision, _)| decision))
+    }
+
+    /// The next hop has accepted a recipient.
+    pub(super) fn accept(&mut self, path: ForwardPath) {
+        self.accepted += 1;
+        if self.first.is_none() {
+            self.first = Some(path);
+        } else if self.others.len() + 1 < MOST_RECIPIENTS {
+            let path = path.to_compact_string();
+            if self.others_octets + path.len() <= MOST_OCTETS {
+                self.others_octets += path.len();
+                self.others.push(path);
+            }
+        }
     }
 
     /// The header has come.
@@ -235,6 +256,7 @@ impl Journal {
             mail_from: self.mail_from.clone(),
             rcpt: rcpt.map(CompactString::new).or_else(|| self.first_rcpt()).unwrap_or_default(),
             rcpts: self.accepted,
+            recipients: if rcpt.is_none() { self.others.clone() } else { Vec::new() },
             from: self.from.clone(),
             reply_to: self.reply_to.clone(),
             duration: took,

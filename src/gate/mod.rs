@@ -33,6 +33,7 @@ pub use crate::gate::transaction::{Permit, Transaction};
 use crate::metrics::Metrics;
 use crate::policy::door::DoorName;
 use crate::policy::operator::Policy;
+use crate::policy::rule::{Mode, OnDnsError};
 use crate::reverse_mx::ReverseMx;
 use crate::smtp::address::ForwardPath;
 use crate::stats::Monitor;
@@ -118,6 +119,13 @@ impl Gate {
     #[must_use]
     pub fn user_at(self: &Arc<Self>, door: DoorName, address: IpAddr) -> Client {
         Client::new(Arc::clone(self), door, address.to_canonical(), true)
+    }
+
+    /// Whether a client of which nothing is known, not even its address, waits until it is.
+    #[must_use]
+    pub fn defers_unknown(&self) -> bool {
+        let policy = self.policy();
+        policy.mode == Mode::Enforce && policy.on_dns_error == OnDnsError::Defer
     }
 
     /// Whether mail for this recipient is never refused.

@@ -151,8 +151,7 @@ impl Transaction {
             self.journal.judged = true;
             self.evaluation.add_recipient(&path);
         }
-        self.journal.accepted += 1;
-        self.journal.first.get_or_insert(path);
+        self.journal.accept(path);
     }
 
     /// The header block has come: strict CRLF, without stuffed dots and without the empty line. Where this refuses, the

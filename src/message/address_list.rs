@@ -10,7 +10,8 @@
 //!
 //! Refused: white space, comments and folds in a domain or between the `@` and the domain, source routes, a comma in an
 //! unquoted display name (some systems complete the `Foo` of `Foo, Inc. <x@d>` to an address), two addresses without a
-//! comma between them, `@` in an unquoted display name unless it is the same address once more, anything after `<...>`,
+//! comma between them, `@` in an unquoted display name unless it is the same address once more, or in a quoted one with a
+//! bracket that has no partner (Python's reader makes an address of it), anything after `<...>`,
 //! a domain with empty labels, anything that isn't closed, control characters, and in a local part invisible characters
 //! (U+202E, U+200B), which display names may have.
 //!
@@ -80,6 +81,9 @@ impl List<'_> {
                     words = Words::default();
                 }
                 Some(b'<') => {
+                    if words.has_stray_bracket() && words.text.contains(&b'@') {
+                        return Err(Malformed::Ambiguous);
+                    }
                     match self.at.angle()? {
                         Some(address) => self.addresses.push(address),
                         None => self.null = true,
@@ -145,6 +149,10 @@ struct Words {
     /// Two words without a dot between them, or text that only a display name may have.
     phrase: bool,
     after_word: bool,
+    /// Brackets that are open.
+    brackets: usize,
+    /// A bracket was closed that was not open.
+    stray: bool,
     /// The last gap has a comment or a fold; some readers misread an address that goes on after it.
     hidden: bool,
 }
@@ -152,6 +160,18 @@ struct Words {
 impl Words {
     fn is_empty(&self) -> bool {
         self.text.is_empty()
+    }
+
+    fn has_stray_bracket(&self) -> bool {
+        self.stray || self.brackets > 0
+    }
+
+    fn bracket(&mut self, byte: u8) {
+        match self.brackets.checked_sub(1) {
+            _ if byte == b'[' => self.brackets += 1,
+            Some(open) => self.brackets = open,
+            None => self.stray = true,
+        }
     }
 
     fn gap(&mut self, cfws: Cfws) {
@@ -186,6 +206,7 @@ impl Cursor<'_> {
             b'[' | b']' => {
                 words.phrase = true;
                 words.text.push(byte);
+                words.bracket(byte);
                 self.skip();
             }
             // DOMAIN\user: the backslash is in front of no special, so no reader can unescape one

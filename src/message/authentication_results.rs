@@ -1,4 +1,5 @@
-//! Our own Authentication-Results: (RFC 8601).
+//! Our own Authentication-Results: (RFC 8601). Of many results or long names several fields are made (RFC 8601 2.2), since
+//! readers have limits: OpenDMARC believes nothing of a field that has more than 1024 octets once it is taken apart.
 //!
 //! Beside `iprev`, `spf`, `dkim` and `dmarc` where they were evaluated, each finding is one entry `x-reverse-mx=RESULT (RUNG or REASON) PROPERTY=DOMAIN`. Programs drop comments, so an
 //! entry of the rule `matches` also has `policy.rule=matches`; an entry without it is of the rule `exists`. A `none`
@@ -20,6 +21,10 @@ use crate::smtp::address::DomainName;
 const FIELD: &str = "Authentication-Results";
 /// Values are cut to this length; names have at most 253 octets.
 const MAX_VALUE: usize = 255;
+/// Results of one field. OpenDMARC has room for 16.
+const MOST_RESULTS: usize = 15;
+/// Octets of one field's value by [`weight`]. A result that is larger alone has a field of its own.
+const MOST_WEIGHT: usize = 1000;
 
 /// Results of the method `iprev` (RFC 8601 2.7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,38 +58,81 @@ pub struct Iprev {
     pub client: IpAddr,
 }
 
-/// The field with its CRLF; `; none` if nothing was evaluated (RFC 8601 2.2).
+/// The fields, each with its CRLF, mostly one; `; none` if nothing was evaluated (RFC 8601 2.2).
 #[must_use]
 pub fn authentication_results(
     authserv_id: &DomainName,
     iprev: Option<Iprev>,
     findings: &[Finding],
-) -> Vec<u8> {
-    let mut field = Folded::new(FIELD, authserv_id.as_str());
-    if iprev.is_none() && findings.is_empty() {
+) -> Vec<Vec<u8>> {
+    let mut results: Vec<Words> = findings.iter().map(reverse_mx).collect();
+    methods(&mut results, findings);
+    if let Some(Iprev { result, client }) = iprev {
+        results.push(vec![
+            format!("iprev={}", result.name()),
+            format!("policy.iprev={}", value(&client.to_canonical().to_string())),
+        ]);
+    }
+    if results.is_empty() {
+        let mut field = Folded::new(FIELD, authserv_id.as_str());
         field.glue(";");
         field.word("none");
+        return vec![field.finish()];
     }
-    for finding in findings {
+    let (mut fields, mut rest) = (Vec::new(), results.as_slice());
+    while !rest.is_empty() {
+        let (these, behind) = rest.split_at_checked(fitting(authserv_id, rest)).unwrap_or((rest, &[]));
+        fields.push(field(authserv_id, these));
+        rest = behind;
+    }
+    fields
+}
+
+/// One result; its first word begins a line.
+type Words = Vec<String>;
+
+fn field(authserv_id: &DomainName, results: &[Words]) -> Vec<u8> {
+    let mut field = Folded::new(FIELD, authserv_id.as_str());
+    for result in results {
         field.glue(";");
-        field.line(&format!("x-reverse-mx={}", finding.outcome.word()));
-        field.word(&format!("({})", because(finding.outcome)));
-        field.word(&format!("{}={}", finding.identity.property(), value(&finding.domain)));
-        if finding.rule == Rule::Matches {
-            field.word(&format!("policy.rule={}", finding.rule));
+        let mut words = result.iter();
+        if let Some(first) = words.next() {
+            field.line(first);
         }
-    }
-    methods(&mut field, findings);
-    if let Some(Iprev { result, client }) = iprev {
-        field.glue(";");
-        field.line(&format!("iprev={}", result.name()));
-        field.word(&format!("policy.iprev={}", value(&client.to_canonical().to_string())));
+        words.for_each(|word| field.word(word));
     }
     field.finish()
 }
 
+/// How many of the results go into one field.
+fn fitting(authserv_id: &DomainName, results: &[Words]) -> usize {
+    let mut sum = weight(authserv_id.as_str());
+    let fits = |result: &&Words| {
+        sum += weight(";") + result.iter().map(|word| weight(word)).sum::<usize>();
+        sum <= MOST_WEIGHT
+    };
+    results.iter().take(MOST_RESULTS).take_while(fits).count().max(1)
+}
+
+/// Octets of a word for a reader that ends each word, and each sign between two words, with a NUL.
+fn weight(word: &str) -> usize {
+    word.len() + 1 + 2 * word.bytes().filter(|byte| b";=.".contains(byte)).count()
+}
+
+fn reverse_mx(finding: &Finding) -> Words {
+    let mut words = vec![
+        format!("x-reverse-mx={}", finding.outcome.word()),
+        format!("({})", because(finding.outcome)),
+        format!("{}={}", finding.identity.property(), value(&finding.domain)),
+    ];
+    if finding.rule == Rule::Matches {
+        words.push(format!("policy.rule={}", finding.rule));
+    }
+    words
+}
+
 /// SPF, DKIM and DMARC, as far as they were evaluated (RFC 8601 2.7.1, 2.7.2; RFC 9989 9), each result once.
-fn methods(field: &mut Folded, findings: &[Finding]) {
+fn methods(written: &mut Vec<Words>, findings: &[Finding]) {
     let results =
         || findings.iter().filter_map(|finding| Some((finding, finding.authentication.as_deref()?)));
     let mut shown: Vec<&SpfCheck> = Vec::new();
@@ -93,9 +141,10 @@ fn methods(field: &mut Folded, findings: &[Finding]) {
         let described = matches!(check.identity, Identity::MailFrom | Identity::Helo);
         let known = |other: &&SpfCheck| (other.identity, &other.domain) == (check.identity, &check.domain);
         if described && !shown.iter().any(known) {
-            field.glue(";");
-            field.line(&format!("spf={}", check.result));
-            field.word(&format!("{}={}", check.identity.property(), value(&check.domain)));
+            written.push(vec![
+                format!("spf={}", check.result),
+                format!("{}={}", check.identity.property(), value(&check.domain)),
+            ]);
             shown.push(check);
         }
     }
@@ -105,10 +154,11 @@ fn methods(field: &mut Folded, findings: &[Finding]) {
             (&other.domain, &other.selector, other.result) == (&check.domain, &check.selector, check.result)
         };
         if !shown.iter().any(known) {
-            field.glue(";");
-            field.line(&format!("dkim={}", check.result.name()));
-            field.word(&format!("header.d={}", value(&check.domain)));
-            field.word(&format!("header.s={}", value(&check.selector)));
+            written.push(vec![
+                format!("dkim={}", check.result.name()),
+                format!("header.d={}", value(&check.domain)),
+                format!("header.s={}", value(&check.selector)),
+            ]);
             shown.push(check);
         }
     }
@@ -117,14 +167,14 @@ fn methods(field: &mut Folded, findings: &[Finding]) {
         else {
             continue;
         };
-        field.glue(";");
-        field.line(&format!("dmarc={}", result.name()));
+        let mut words = vec![format!("dmarc={}", result.name())];
         if let Some(request) = check.request {
             let testing = if check.testing { ", test mode" } else { "" };
             let indirect = if check.indirect.is_some() { ", indirect" } else { "" };
-            field.word(&format!("({request}{testing}{indirect})"));
+            words.push(format!("({request}{testing}{indirect})"));
         }
-        field.word(&format!("header.from={}", value(&finding.domain)));
+        words.push(format!("header.from={}", value(&finding.domain)));
+        written.push(words);
     }
 }
 
@@ -176,7 +226,43 @@ mod tests {
 
     fn written(iprev: Option<Iprev>, findings: &[Finding]) -> String {
         let id = DomainName::parse("gate.relay.test").unwrap();
-        String::from_utf8(authentication_results(&id, iprev, findings)).unwrap()
+        String::from_utf8(authentication_results(&id, iprev, findings).concat()).unwrap()
+    }
+
+    #[test]
+    fn many_results_and_long_names_make_several_fields() {
+        let several = |count: usize, domain: &str| {
+            let one = finding(Identity::Ptr, Rule::Exists, domain, RuleResult::Fail(Reason::NoMx));
+            let iprev = Some(Iprev { result: IprevResult::Pass, client: "127.0.0.10".parse().unwrap() });
+            let id = DomainName::parse("gate.relay.test").unwrap();
+            authentication_results(&id, iprev, &vec![one; count - 1])
+        };
+        let long = ["d".repeat(60).as_str(); 4].join(".");
+        let dots = ["d"; 100].join(".");
+        // results, their domain, fields
+        for (count, domain, fields) in [
+            (1, "a.test", 1),
+            (8, "a.test", 1),
+            (15, "", 1),
+            (16, "", 2),
+            (30, "", 2),
+            (31, "", 3),
+            (9, &long, 3),
+            (9, &dots, 4),
+        ] {
+            let made = several(count, domain);
+            assert_eq!(made.len(), fields, "{count} {domain}");
+            let mut written = 0;
+            for field in made {
+                let text = String::from_utf8(field).unwrap();
+                let value = text.strip_prefix("Authentication-Results: gate.relay.test;").unwrap();
+                assert!(value.ends_with("\r\n") && !value.contains("\r\nA"), "{text}");
+                let apart = value.split_whitespace().map(weight).sum::<usize>();
+                assert!(apart <= MOST_WEIGHT, "{apart} {text}");
+                written += value.split(';').count();
+            }
+            assert_eq!(written, count, "{domain}");
+        }
     }
 
     #[test]

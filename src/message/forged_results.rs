@@ -11,7 +11,7 @@
 //! the same instance: a chain must not be broken.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 
 use crate::message::fields::{Item, items};
@@ -71,20 +71,20 @@ pub fn own_results(block: &[u8], authserv_id: &str) -> Vec<OwnResults> {
 /// Tells the fields in our name from others.
 struct Own<'a> {
     block: &'a [u8],
-    authserv_id: &'a str,
+    name: OwnName<'a>,
     seals: OnceCell<Seals>,
 }
 
 impl<'a> Own<'a> {
     fn of(block: &'a [u8], authserv_id: &'a str) -> Self {
-        Self { block, authserv_id, seals: OnceCell::new() }
+        Self { block, name: OwnName::new(authserv_id), seals: OnceCell::new() }
     }
 
     fn has(&self, item: &Item<'_>) -> bool {
         match kind(item) {
-            Some((Kind::Results, value)) => claims(value, self.authserv_id),
+            Some((Kind::Results, value)) => claims(value, &self.name),
             Some((Kind::ArcResults, value)) => {
-                claims_in_arc(value, self.authserv_id)
+                claims_in_arc(value, &self.name)
                     && !self.seals.get_or_init(|| Seals::of(self.block)).cover(value)
             }
             None => false,
@@ -116,15 +116,15 @@ fn kind<'a>(item: &Item<'a>) -> Option<(Kind, &'a [u8])> {
 }
 
 /// Whether a reading of the value begins with this authserv-id.
-fn claims(value: &[u8], authserv_id: &str) -> bool {
-    Reading::all().any(|reading| reading.segment(value).0.is(authserv_id))
+fn claims(value: &[u8], own: &OwnName<'_>) -> bool {
+    Reading::all().any(|reading| reading.segment(value).0.is(own))
 }
 
 /// The same after the instance, and without an instance.
-fn claims_in_arc(value: &[u8], authserv_id: &str) -> bool {
+fn claims_in_arc(value: &[u8], own: &OwnName<'_>) -> bool {
     Reading::all().any(|reading| {
         let (first, rest) = reading.segment(value);
-        first.is(authserv_id) || reading.segment(rest).0.is(authserv_id)
+        first.is(own) || reading.segment(rest).0.is(own)
     })
 }
 
@@ -234,13 +234,13 @@ impl Name {
         self.gaps.push(self.text.len());
     }
 
-    fn is(&self, authserv_id: &str) -> bool {
+    fn is(&self, own: &OwnName<'_>) -> bool {
         let text = self.text.get(..MAX_NAME.min(self.text.len())).unwrap_or_default();
         let ascii: Vec<u8> = text.iter().copied().filter(u8::is_ascii).collect();
         // an encoded word (RFC 2047) isn't allowed here; a reader that decodes it may find our name
         memchr::memmem::find(text, b"=?").is_some()
-            || self.words(text).any(|word| is_name(word, authserv_id))
-            || (ascii.len() < text.len() && is_name(&ascii, authserv_id))
+            || self.words(text).any(|word| own.is(word))
+            || (ascii.len() < text.len() && own.is(&ascii))
     }
 
     /// The whole text, and each part of it that may be its first word.
@@ -256,15 +256,32 @@ impl Name {
 /// compared.
 const MAX_WORDS: usize = 64;
 
-fn is_name(word: &[u8], authserv_id: &str) -> bool {
-    let word = word.strip_suffix(b".").unwrap_or(word);
-    if word.is_ascii() {
-        return word.eq_ignore_ascii_case(authserv_id.as_bytes());
+/// Conversions of U-labels for one block. Hundreds of honest fields with such names need fewer.
+const MOST_CONVERSIONS: u32 = 4_000;
+
+/// Our name. After so many conversions every name that needs one counts as ours, so that no block costs more.
+struct OwnName<'a> {
+    authserv_id: &'a str,
+    conversions: Cell<u32>,
+}
+
+impl<'a> OwnName<'a> {
+    fn new(authserv_id: &'a str) -> Self {
+        Self { authserv_id, conversions: Cell::new(MOST_CONVERSIONS) }
     }
-    std::str::from_utf8(word)
-        .ok()
-        .and_then(|word| DomainName::parse_unicode(word).ok())
-        .is_some_and(|name| name.as_str().eq_ignore_ascii_case(authserv_id))
+
+    fn is(&self, word: &[u8]) -> bool {
+        let word = word.strip_suffix(b".").unwrap_or(word);
+        if word.is_ascii() {
+            return word.eq_ignore_ascii_case(self.authserv_id.as_bytes());
+        }
+        let Some(left) = self.conversions.get().checked_sub(1) else { return true };
+        self.conversions.set(left);
+        std::str::from_utf8(word)
+            .ok()
+            .and_then(|word| DomainName::parse_unicode(word).ok())
+            .is_some_and(|name| name.as_str().eq_ignore_ascii_case(self.authserv_id))
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +332,20 @@ mod tests {
             let found: Vec<_> = found.iter().map(|own| (own.name.as_str(), own.index)).collect();
             assert_eq!(found, expected, "{block}");
         }
+    }
+
+    #[test]
+    fn a_block_costs_a_bounded_number_of_conversions() {
+        let gaps = "\u{e9}(c)".repeat(MAX_WORDS);
+        let foreign = format!("Authentication-Results: {gaps}.mx.other.test; spf=pass\r\n");
+        let few = foreign.repeat(5);
+        assert_eq!(own_results(few.as_bytes(), OURS), []);
+        let many = format!("{}Authentication-Results: mx.other.test; spf=pass\r\n", foreign.repeat(500));
+        let began = std::time::Instant::now();
+        let found = own_results(many.as_bytes(), OURS);
+        assert!((400..500).contains(&found.len()), "{}", found.len());
+        assert!(found.iter().all(|own| own.index <= 500));
+        assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! to guess would be to judge something else than the MTA delivers. Data of events that have none are ignored, as by
 //! libmilter.
 
+use std::borrow::Cow;
+
 use compact_str::CompactString;
 
 use crate::milter::client::{self, Client};
@@ -174,7 +176,7 @@ impl<'a> Path<'a> {
     /// # Errors
     /// The part that isn't valid.
     pub fn reverse(&self) -> Result<ReversePath, AddressError> {
-        ReversePath::parse(self.text()?)
+        ReversePath::parse(&self.text()?)
     }
 
     /// The path of RCPT.
@@ -182,11 +184,17 @@ impl<'a> Path<'a> {
     /// # Errors
     /// The part that isn't valid.
     pub fn forward(&self) -> Result<ForwardPath, AddressError> {
-        ForwardPath::parse(self.text()?)
+        ForwardPath::parse(&self.text()?)
     }
 
-    fn text(&self) -> Result<&'a str, AddressError> {
-        std::str::from_utf8(self.argument).ok().ok_or(AddressError::Syntax)
+    /// An octet that isn't UTF-8 is U+FFFD, which a local part may have and a domain may not. Quotes in a domain are refused:
+    /// Postfix drops them, Sendmail keeps them.
+    fn text(&self) -> Result<Cow<'a, str>, AddressError> {
+        let text = String::from_utf8_lossy(self.argument);
+        match text.rsplit_once('@') {
+            Some((_, domain)) if domain.contains('"') => Err(AddressError::Domain),
+            _ => Ok(text),
+        }
     }
 }
 
@@ -427,13 +435,16 @@ mod tests {
     #[test]
     fn paths_are_read_as_at_the_smtp_door() {
         let path = |argument| Path { argument, parameters: b"" };
-        let rows: [(&[u8], Result<&str, AddressError>); 6] = [
+        let rows: [(&[u8], Result<&str, AddressError>); 9] = [
             (b"<ann@good.test>", Ok("ann@good.test")),
             (b"ann@good.test", Ok("ann@good.test")),
             (b"<@a.test,@b.test:ann@good.test>", Ok("ann@good.test")),
             (b"<>", Ok("")),
             (b"<a b@good.test>", Err(AddressError::LocalPart)),
-            (b"<\xff@good.test>", Err(AddressError::Syntax)),
+            (b"<\xff@good.test>", Ok("\u{fffd}@good.test")),
+            (b"<a@go\xffod.test>", Err(AddressError::Domain)),
+            (b"<\"a@b\"@good.test>", Ok("\"a@b\"@good.test")),
+            (b"<a@good.te\"\"st>", Err(AddressError::Domain)),
         ];
         for (argument, expected) in rows {
             let read = path(argument).reverse().map(|path| path.to_string());
@@ -441,7 +452,7 @@ mod tests {
         }
         assert_eq!(path(b"<postmaster>").forward().unwrap().to_string(), "postmaster");
         assert_eq!(path(b"<>").forward(), Err(AddressError::LocalPart));
-        assert_eq!(path(b"<\xff>").forward(), Err(AddressError::Syntax));
+        assert_eq!(path(b"<\xff>").forward().unwrap().to_string(), "\u{fffd}");
     }
 
     #[test]

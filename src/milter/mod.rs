@@ -8,10 +8,10 @@
 mod answer;
 mod client;
 mod event;
-mod flags;
-mod letter;
+pub(crate) mod flags;
+pub(crate) mod letter;
 mod negotiation;
-mod packet;
+pub(crate) mod packet;
 
 pub use crate::milter::answer::Answer;
 pub use crate::milter::client::Client;

@@ -9,8 +9,8 @@ const OLDEST: u32 = 2;
 /// The newest version, since Sendmail 8.14.
 const NEWEST: u32 = 6;
 
-/// The macros that rmxd reads, by stage (`SMFIM_` in `mfdef.h`): the queue id, the user who logged in, and TLS. Postfix
-/// sends the list of EOH before each field of the header, so it is empty; the queue id came with DATA.
+/// The macros that rmxd reads, by stage (`SMFIM_` in `mfdef.h`): the queue id, the user who logged in, and TLS. Empty lists
+/// are for Sendmail: Postfix 3.7 takes them for none and sends its own, before each field of the header that of EOH, `i`.
 const MACRO_LISTS: [(u32, &str); 7] = [
     (0, ""),                       // CONNECT
     (1, "{tls_version} {cipher}"), // HELO

@@ -51,7 +51,7 @@ impl<'a> Packet<'a> {
 }
 
 /// Appends a packet whose data `write_data` appends.
-pub(super) fn write(out: &mut Vec<u8>, letter: u8, write_data: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn write(out: &mut Vec<u8>, letter: u8, write_data: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
     out.push(letter);

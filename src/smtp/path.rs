@@ -23,6 +23,8 @@ pub(super) struct Read {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
     Blank,
+    /// In parentheses.
+    Comment,
     /// `<`
     Open,
     /// `>`
@@ -66,6 +68,11 @@ pub(super) fn end(text: &str) -> usize {
 pub(super) fn read(text: &str) -> Result<Read, AddressError> {
     let tokens = tokens(text)?;
     let mut address = without_route(within_brackets(&tokens)?)?;
+    for token in &mut address {
+        if *token == Token::Comment {
+            *token = Token::Blank;
+        }
+    }
     trim(&mut address);
     let mut halves = address.split(|token| *token == Token::At);
     let local = halves.next().unwrap_or_default();
@@ -93,7 +100,7 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, AddressError> {
             b'.' => (1, Token::Dot),
             b':' => (1, Token::Colon),
             b',' => (1, Token::Comma),
-            b'(' => (comment(rest)?, Token::Blank),
+            b'(' => (comment(rest)?, Token::Comment),
             b'"' => {
                 let length = quoted(rest)?;
                 (length, Token::Quoted(rest.get(..length).unwrap_or_default()))
@@ -169,25 +176,36 @@ fn within_brackets<'a, 't>(tokens: &'a [Token<'t>]) -> Result<&'a [Token<'t>], A
     let end = inner.iter().position(|token| *token == Token::Close).unwrap_or(inner.len());
     let (inner, behind) = inner.split_at_checked(end).unwrap_or_default();
     let named = before.iter().all(|token| {
-        matches!(token, Token::Open | Token::Blank | Token::Atom(_) | Token::Quoted(_) | Token::Dot)
+        matches!(
+            token,
+            Token::Open | Token::Blank | Token::Comment | Token::Atom(_) | Token::Quoted(_) | Token::Dot
+        )
     });
-    if !named || closed < opened || !behind.iter().all(|token| matches!(token, Token::Close | Token::Blank)) {
+    if !named
+        || closed < opened
+        || !behind.iter().all(|token| matches!(token, Token::Close | Token::Blank | Token::Comment))
+    {
         return Err(AddressError::Syntax);
     }
     Ok(inner)
 }
 
-/// `@a,@b:user@domain` without the route.
+/// `@a,@b:user@domain` without the route. Postfix ends a route at its first colon, even in a literal, a comment or quotes:
+/// with one of these in it, or behind a comment, two servers could find two addresses.
 fn without_route<'t>(tokens: &[Token<'t>]) -> Result<Vec<Token<'t>>, AddressError> {
-    let mut ahead = tokens.iter().skip_while(|token| **token == Token::Blank);
+    let mut ahead = tokens.iter().skip_while(|token| matches!(token, Token::Blank | Token::Comment));
+    if ahead.next() != Some(&Token::At) {
+        return Ok(tokens.to_vec());
+    }
     let colon = tokens.iter().position(|token| *token == Token::Colon);
-    match (ahead.next(), colon) {
-        (Some(Token::At), Some(colon)) => {
-            let (route, rest) = tokens.split_at_checked(colon + 1).unwrap_or_default();
-            let strange = |token: &Token<'_>| matches!(token, Token::Quoted(_) | Token::Pair(_));
-            if route.iter().any(strange) { Err(AddressError::SourceRoute) } else { Ok(rest.to_vec()) }
-        }
-        _ => Ok(tokens.to_vec()),
+    let (route, rest) = tokens.split_at_checked(colon.map_or(tokens.len(), |at| at + 1)).unwrap_or_default();
+    let is_plain = |token: &Token<'_>| {
+        matches!(token, Token::Blank | Token::At | Token::Atom(_) | Token::Dot | Token::Comma | Token::Colon)
+    };
+    match colon {
+        _ if !route.iter().all(is_plain) => Err(AddressError::SourceRoute),
+        Some(_) => Ok(rest.to_vec()),
+        None => Ok(tokens.to_vec()),
     }
 }
 
@@ -229,7 +247,9 @@ fn local_of(tokens: &[Token<'_>]) -> Result<Option<CompactString>, AddressError>
             Token::Quoted(text) => push_unquoted(&mut value, text),
             Token::Dot => value.push('.'),
             Token::Colon => value.push(':'),
-            Token::Blank | Token::Comma | Token::Literal(_) => return Err(AddressError::LocalPart),
+            Token::Blank | Token::Comment | Token::Comma | Token::Literal(_) => {
+                return Err(AddressError::LocalPart);
+            }
             Token::Open | Token::Close | Token::At => return Err(AddressError::Syntax),
         }
     }
@@ -282,7 +302,9 @@ fn domain_of(tokens: &[Token<'_>]) -> Result<Domain, AddressError> {
             Token::Quoted(text) => push_unquoted(&mut name, text),
             Token::Dot => name.push('.'),
             Token::Literal(_) => return Err(AddressError::Literal),
-            Token::Blank | Token::Open | Token::Close | Token::At => return Err(AddressError::Domain),
+            Token::Blank | Token::Comment | Token::Open | Token::Close | Token::At => {
+                return Err(AddressError::Domain);
+            }
             Token::Colon | Token::Comma | Token::Pair(_) => return Err(AddressError::Domain),
         }
     }

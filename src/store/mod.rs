@@ -1,5 +1,4 @@
-//! Data that outlives a connection and a restart. The greylist is a B-tree in a file, which `file` opens and checks. The
-//! history is a folder of files that are only appended to and, when too old, removed whole.
+//! Data that outlives a connection and a restart, in SQLite databases: the history in one, the greylist in another.
 //!
 //! No session ever waits for a disk: sessions use memory, and a thread writes the changes. A crash loses the last second
 //! and never leaves a file half written.

@@ -1,5 +1,7 @@
 //! `rmxd demo`: the tour as programs read it, and the demo as somebody uses it who tries it by hand.
 
+mod doors;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +27,11 @@ struct Running(Child);
 
 impl Running {
     fn start(scratch: &Path) -> Self {
-        Self(demo(scratch, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        Self::start_with(scratch, &[])
+    }
+
+    fn start_with(scratch: &Path, arguments: &[&str]) -> Self {
+        Self(demo(scratch, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// What it prints, up to the line that contains this.

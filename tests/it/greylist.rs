@@ -170,7 +170,7 @@ async fn a_restart_and_a_crash_forget_nobody() {
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
     assert_eq!(site.code(STRANGER, SENDER, USER).await, 250);
     daemon.logged("waiting=1 passed=1").await;
-    assert!(daemon.terminate().await.path().join("rmxd-greylist").is_file());
+    assert!(daemon.terminate().await.path().join("rmxd-state").is_file());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,7 +297,7 @@ async fn unused_triples_are_forgotten_and_use_renews_them() {
 async fn a_reload_turns_it_on_and_off_and_changes_the_delay() {
     let site = Site::new();
     let mut daemon = site.start(NEVER).await;
-    let file = daemon.home().path().join("rmxd-greylist");
+    let file = daemon.home().path().join("rmxd-state");
     assert_eq!(site.code(CLIENT, SENDER, USER).await, 250);
     assert!(!file.exists(), "no rule asks for it");
 
@@ -333,18 +333,18 @@ async fn a_file_that_can_not_be_used_stops_the_start_with_a_reason() {
     let daemon = site.start(ENVELOPE).await;
     let (code, log) = refused(&site, daemon.home().path()).await;
     assert_eq!(code, Some(75), "{log}");
-    assert!(log.contains("/rmxd-greylist: in use by another rmxd"), "{log}");
+    assert!(log.contains("/rmxd-state: in use by another rmxd"), "{log}");
     let home = daemon.terminate().await;
 
-    let file = home.path().join("rmxd-greylist");
+    let file = home.path().join("rmxd-state");
     std::fs::write(&file, "no database\n").unwrap();
     let (code, log) = refused(&site, home.path()).await;
     assert_eq!(code, Some(78), "{log}");
-    assert!(log.contains("/rmxd-greylist: can't be read ("), "{log}");
+    assert!(log.contains("/rmxd-state: can't be read ("), "{log}");
     assert!(log.contains("): move it away, and rmxd begins a new one"), "{log}");
     let (code, log) = refused(&site, &home.path().join("missing")).await;
     assert_eq!(code, Some(78), "{log}");
-    assert!(log.contains("missing/rmxd-greylist: No such file or directory"), "{log}");
+    assert!(log.contains("missing/rmxd-state: No such file or directory"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

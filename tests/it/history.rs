@@ -1,6 +1,7 @@
 //! `rmxd explain` and `rmxd history`: the real binary, beside a real daemon and after it, asked about real dialogues.
 
 mod refusals;
+mod sql;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -126,6 +127,7 @@ async fn a_refusal_is_explained_with_the_records_as_they_were_then() {
     // it is what was written down: it doesn't age, and needs neither DNS nor daemon
     zone.stop().await;
     let home = daemon.terminate().await;
+    assert!(!home.path().join("decisions-wal").exists(), "all is in the file");
     let later = run(&home, &format!("explain {}", id.to_lowercase()));
     assert_eq!((later.code, &later.out), (Some(0), &first.out));
     let json = run(&home, &format!("explain {id} --json")).json();
@@ -154,7 +156,11 @@ async fn accepted_mail_is_listed_beside_refused_mail_and_filters_part_them() {
     let explained = run(daemon.home(), &format!("explain {}", ids[2]));
     assert!(explained.out.contains("temperror (SERVFAIL) [defer]  <-- decides"), "{explained:?}");
     let [spoof, author, deferred] = ids;
-    let rows: [(&str, &[&str]); 12] = [
+    let rows: [(&str, &[&str]); 16] = [
+        ("--rcpt User@HERE.test", &[&deferred, &author, &spoof, "-"]),
+        ("--outcome delivered", &["-"]),
+        ("--queue none", &[]),
+        ("--tag not_an_exchanger", &[&author]),
         ("", &[&deferred, &author, &spoof, "-"]),
         ("--verdict reject", &[&author, &spoof]),
         ("--verdict defer", &[&deferred]),
@@ -265,6 +271,7 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         ("history", 1, "no matching decisions in decisions"),
         ("explain", 64, "<ID>"),
         ("explain 4KXN7Q2", 64, "must be the eight letters and digits at the end of a reply"),
+        ("history --outcome no", 64, "--outcome: \"no\" is not allowed: delivered, refused, relay_refused, "),
         ("history --verdict no", 64, "--verdict: \"no\" is not allowed: accept, defer, reject"),
         ("history --reason no", 64, "--reason: \"no\" is not allowed: no_such_domain, "),
         ("history --client here", 64, "--client: \"here\" is neither an address nor a network"),
@@ -280,7 +287,7 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         assert_eq!((run.code, run.out.as_str()), (Some(code), ""), "{arguments}: {run:?}");
         assert!(run.err.contains(part), "{arguments}: {}", run.err);
     }
-    // a second daemon doesn't get the folder
+    // a second daemon doesn't get the file
     let other = Home::with(&configuration("gate.test", &[any_port()], zone.address(), &with_relay("")));
     let path = folder.join("decisions");
     let mut command = other.serve();
@@ -292,7 +299,7 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_takes_another_folder_and_the_old_one_back() {
+async fn a_reload_takes_another_file_and_the_old_one_back() {
     let (zone, address) = (Zone::start(), free_address());
     let text = |history: &str| {
         let text = configuration("gate.test", &[address], zone.address(), &with_relay(""));

@@ -15,7 +15,7 @@ const BEHIND: [(&str, &str); 10] = [
     ("hickory_resolver", "src/dns/message.rs"),
     ("moka", "src/dns/cache.rs"),
     ("prometheus_client", "src/metrics/exposition.rs"),
-    ("redb", "src/store/"),
+    ("rusqlite", "src/store/"),
     ("rustls", "src/tls/"),
     ("tokio_rustls", "src/tls/"),
 ];

@@ -1,5 +1,7 @@
 //! `rmxd load`: with a daemon of its own, and against servers that judge wrongly, which it has to notice.
 
+mod doors;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

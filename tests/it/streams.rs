@@ -1,25 +1,26 @@
 //! Streams of a real Postfix (`tests/blackbox/fixtures`), read by the codecs of its protocols: whole, octet by octet and
 //! by 7 they are the same, nothing in them panics, and answers come where Postfix waited for them.
 
+pub(crate) mod mail_server;
 mod milter;
 mod policy;
 
 use std::path::Path;
 
 /// A recorded connection.
-struct Connection {
+pub(crate) struct Connection {
     /// The file and the number in it.
-    name: String,
-    packets: Vec<Packet>,
+    pub(crate) name: String,
+    pub(crate) packets: Vec<Packet>,
 }
 
 /// A line of a file: a packet of the milter protocol, or a line of the other.
 #[derive(Debug, Clone)]
-struct Packet {
-    from_postfix: bool,
-    octets: Vec<u8>,
+pub(crate) struct Packet {
+    pub(crate) from_postfix: bool,
+    pub(crate) octets: Vec<u8>,
     /// What the recorder called it: the first word of the comment before.
-    called: String,
+    pub(crate) called: String,
 }
 
 impl Connection {

@@ -17,8 +17,11 @@ use crate::interop::mail;
 use crate::support::client::{Client, on_the_wire};
 use crate::support::daemon::{Daemon, Home, any_port, configuration};
 use crate::support::process::{self, SOON, binary, free_address};
+use crate::support::readme;
 use crate::support::zone::Zone;
 
+/// The units of sockets.
+const SOCKETS: [&str; 3] = ["rmxd.socket", "rmxd-milter.socket", "rmxd-policy.socket"];
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The units as they are shipped, but for the program's path; with `rmxd.service.d` or without.
@@ -28,7 +31,9 @@ fn units(with_drop_in: bool) -> TempDir {
     let service = fs::read_to_string(shipped.join("rmxd.service")).unwrap();
     assert!(service.contains("/usr/bin/rmxd"));
     fs::write(folder.path().join("rmxd.service"), service.replace("/usr/bin/rmxd", binary())).unwrap();
-    fs::copy(shipped.join("socket/rmxd.socket"), folder.path().join("rmxd.socket")).unwrap();
+    for name in SOCKETS {
+        fs::copy(shipped.join("socket").join(name), folder.path().join(name)).unwrap();
+    }
     if with_drop_in {
         fs::create_dir(folder.path().join("rmxd.service.d")).unwrap();
         let name = "rmxd.service.d/socket.conf";
@@ -49,7 +54,8 @@ async fn systemd_finds_nothing_wrong_with_the_units() {
     let Some(program) = process::program("systemd-analyze") else { return };
     for with_drop_in in [false, true] {
         let units = units(with_drop_in);
-        let paths = ["rmxd.service", "rmxd.socket"].map(|name| units.path().join(name));
+        let names = ["rmxd.service"].into_iter().chain(SOCKETS);
+        let paths: Vec<PathBuf> = names.map(|name| units.path().join(name)).collect();
         let (good, said) = analyze(&program, &["verify"], &paths).await;
         assert!(good, "{said}");
         let ours: Vec<&str> = said.lines().filter(|line| line.contains("rmxd")).collect();
@@ -57,14 +63,36 @@ async fn systemd_finds_nothing_wrong_with_the_units() {
     }
 }
 
+/// A start finds the socket that was passed under the path of the configuration, and main.cf names the same one.
+#[test]
+fn the_sockets_for_postfix_have_the_paths_of_the_guide() {
+    for door in ["milter", "policy"] {
+        let unit = readme::text(&format!("systemd/socket/rmxd-{door}.socket"));
+        let value = |key: &str| {
+            let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            let value = values.next().unwrap_or_else(|| panic!("{key}: {unit}"));
+            assert_eq!(values.next(), None, "{key}: {unit}");
+            value
+        };
+        let path = value("ListenStream");
+        let line = format!("{door} = [\"unix:{path}\"]\n");
+        assert!(readme::block(&format!("toml {door}")).contains(&line), "{line}");
+        let below_the_queue = path.strip_prefix("/var/spool/postfix/").expect(path);
+        let main_cf = readme::block(&format!("main.cf {door}"));
+        assert!(main_cf.contains(&format!(" unix:{below_the_queue}, ")), "{path}: {main_cf}");
+        assert_eq!((value("FileDescriptorName"), value("Service")), (door, "rmxd.service"));
+        assert_eq!((value("SocketGroup"), value("SocketMode")), ("postfix", "0660"));
+    }
+}
+
 #[tokio::test]
 async fn the_service_is_exposed_as_little_as_a_mail_server_can_be() {
     let Some(program) = process::program("systemd-analyze") else { return };
-    for with_drop_in in [false, true] {
+    // the thresholds are in tenths
+    for (with_drop_in, threshold) in [(false, "--threshold=14"), (true, "--threshold=11")] {
         let units = units(with_drop_in);
         let paths = [units.path().join("rmxd.service")];
-        // the threshold is in tenths
-        let arguments = ["security", "--offline=true", "--no-pager", "--threshold=15"];
+        let arguments = ["security", "--offline=true", "--no-pager", threshold];
         let (good, said) = analyze(&program, &arguments, &paths).await;
         assert!(good && said.contains("Overall exposure level"), "{said}");
     }

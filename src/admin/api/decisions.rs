@@ -16,8 +16,10 @@ use crate::decision::{Id, report};
 use crate::store::history::{Cursor, Filter, History, ReadError};
 
 /// The filters, and `before` and `limit` for pages.
-pub(in crate::admin) const PARAMETERS: &[&str] =
-    &["verdict", "reason", "identity", "domain", "client", "since", "until", "would", "before", "limit"];
+pub(in crate::admin) const PARAMETERS: &[&str] = &[
+    "verdict", "reason", "identity", "domain", "client", "rcpt", "queue", "outcome", "tag", "since", "until",
+    "would", "before", "limit",
+];
 
 /// Decisions of one page.
 const LIMIT: std::ops::RangeInclusive<usize> = 1..=1000;

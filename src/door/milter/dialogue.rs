@@ -6,18 +6,23 @@ use compact_str::CompactString;
 
 use crate::door::iprev::iprev;
 use crate::door::milter::{MilterDoor, Results, edits};
+use crate::door::unknown_client;
 use crate::gate::{self, Transaction};
 use crate::message::authentication_results::authentication_results;
 use crate::message::forged_results::{OwnResults, own_results};
 use crate::milter::{Answer, Client, Event, Header, Macros, Path, Terms, TooOld, Wants};
 use crate::policy::door::DoorName;
 use crate::policy::reason::Reason;
-use crate::policy::rule::{Mode, OnDnsError, RejectAt};
+use crate::policy::rule::RejectAt;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
 
 /// Longest address that isn't one, as it is kept for log and reply, in octets.
 const MOST_OF_A_BAD_ADDRESS: usize = 256;
+
+/// Forged results times lines of the header: the mail server looks through the header for each deletion. Three seconds of
+/// Postfix's time are a hundred million.
+const MOST_STEPS: usize = 4_000_000;
 
 pub(super) struct Dialogue {
     door: MilterDoor,
@@ -192,7 +197,7 @@ impl Dialogue {
     async fn mail(&mut self, path: &Path<'_>) -> Verdict {
         let logged_in = std::mem::take(&mut self.logged_in);
         let client = self.client.get_or_insert_with(|| SmtpClient::new(&self.door, Client::Unknown));
-        let unknown = client.unknown && !logged_in && self.door.defers_unknown();
+        let unknown = client.unknown && !logged_in && self.door.gate.defers_unknown();
         let client = client.of(logged_in, &self.door, &self.helo);
         // A mail server takes addresses that RFC 5321 doesn't have. Their domain is none that can be looked up.
         let path = path.reverse().unwrap_or_else(|_error| ReversePath::NoDomain(bad_address(path.argument)));
@@ -214,10 +219,14 @@ impl Dialogue {
     }
 
     async fn rcpt(&mut self, path: &Path<'_>) -> Verdict {
-        let Some((Open { transaction, unknown, .. }, client)) = open(&mut self.stage, &mut self.client)
+        let Some((Open { transaction, unknown, header, .. }, client)) =
+            open(&mut self.stage, &mut self.client)
         else {
             return self.over().unwrap_or(Verdict::Trouble);
         };
+        if !matches!(header, Block::Coming(block) if block.is_empty()) {
+            return self.trouble(); // the header was judged, or is coming, for the recipients before it
+        }
         let path = path.forward().unwrap_or_else(|_error| ForwardPath::NoDomain(bad_address(path.argument)));
         if *unknown && !self.door.gate.exempts_recipient(&path) {
             let rcpt = path.to_string();
@@ -256,8 +265,17 @@ impl Dialogue {
         let refused = match std::mem::replace(header, Block::TooBig) {
             Block::Coming(block) => match transaction.header(client, &block).await {
                 Ok(()) => {
-                    *header = Block::Judged(own_results(&block, self.door.hostname.as_str()));
-                    return Verdict::Continue;
+                    let forged = own_results(&block, self.door.hostname.as_str());
+                    let is_too_much = self.door.settings.results != Results::Keep
+                        && forged.len().saturating_mul(memchr::memchr_iter(b'\n', &block).count())
+                            > MOST_STEPS;
+                    if !is_too_much {
+                        *header = Block::Judged(forged);
+                        return Verdict::Continue;
+                    }
+                    let what =
+                        format!("{} Authentication-Results fields in the name of this server", forged.len());
+                    transaction.abort(Reason::MalformedHeader, Reason::MalformedHeader.plain_reply(&what, ""))
                 }
                 Err(reply) => reply,
             },
@@ -299,11 +317,11 @@ impl Dialogue {
             }
             let ours = if results == Results::Add && !*logged_in {
                 let iprev = iprev(client).await;
-                Some(authentication_results(&self.door.hostname, iprev, transaction.findings()))
+                authentication_results(&self.door.hostname, iprev, transaction.findings())
             } else {
-                None
+                Vec::new()
             };
-            edits::write(forged, ours.as_deref(), terms, answers);
+            edits::write(forged, &ours, terms, answers);
         }
         transaction.passed(permit);
         self.stage = Stage::Between;
@@ -312,6 +330,7 @@ impl Dialogue {
 
     fn abort(&mut self) -> Verdict {
         self.stage = Stage::Between;
+        self.logged_in = false;
         self.queue.clear();
         Verdict::Continue
     }
@@ -325,14 +344,6 @@ impl Dialogue {
     fn trouble(&mut self) -> Verdict {
         self.stage = Stage::Over(Verdict::Trouble);
         Verdict::Trouble
-    }
-}
-
-impl MilterDoor {
-    /// Whether a client of which nothing is known waits until its address is known.
-    fn defers_unknown(&self) -> bool {
-        let policy = self.gate.policy();
-        policy.mode == Mode::Enforce && policy.on_dns_error == OnDnsError::Defer
     }
 }
 
@@ -387,10 +398,6 @@ fn bad_address(argument: &[u8]) -> CompactString {
     let bare = argument.strip_prefix(b"<").unwrap_or(argument);
     let bare = bare.strip_suffix(b">").unwrap_or(bare);
     CompactString::from_utf8_lossy(bare.get(..MOST_OF_A_BAD_ADDRESS).unwrap_or(bare))
-}
-
-fn unknown_client() -> Reply {
-    Reason::DnsError.plain_reply("the client's address", "")
 }
 
 fn too_big(limit: usize) -> Reply {

@@ -5,17 +5,19 @@ use crate::milter::{Answer, Terms};
 
 const NAME: &str = "Authentication-Results";
 
-/// Appends the edits. `forged` is in the order of the header. Each deletion moves the fields behind it up, so that the last
-/// one goes first; our field would move all of them, so that it comes at the end.
-pub(super) fn write(forged: &[OwnResults], ours: Option<&[u8]>, terms: &Terms, answers: &mut Vec<u8>) {
+/// Appends the edits. `forged` and `ours` are in the order of the header. Each deletion moves the fields behind it up, so
+/// that the last one goes first; our fields would move all of them, so that they come at the end, the last one first.
+pub(super) fn write(forged: &[OwnResults], ours: &[Vec<u8>], terms: &Terms, answers: &mut Vec<u8>) {
     for OwnResults { name, index } in forged.iter().rev() {
         Answer::DeleteHeader { index: *index, name }.write_to(terms, answers);
     }
-    let Some(value) = ours.and_then(value) else { return };
+    let values = ours.iter().filter_map(|field| value(field));
     if terms.can_insert_headers() {
-        Answer::InsertHeader { position: 0, name: NAME, value }.write_to(terms, answers);
+        values.rev().for_each(|value| {
+            Answer::InsertHeader { position: 0, name: NAME, value }.write_to(terms, answers);
+        });
     } else if terms.can_add_headers() {
-        Answer::AddHeader { name: NAME, value }.write_to(terms, answers);
+        values.for_each(|value| Answer::AddHeader { name: NAME, value }.write_to(terms, answers));
     }
 }
 

@@ -141,8 +141,13 @@ async fn users_and_this_machine_are_exempt_and_have_no_results() {
 
 #[tokio::test]
 async fn what_breaks_the_protocol_is_closed_and_what_makes_no_sense_is_a_temporary_failure() {
-    let rows: [(&[&[u8]], &str); 5] = [
+    let rows: [(&[&[u8]], &str); 6] = [
         (&[b"?"], "O"),
+        // What was judged was judged for the recipients before it.
+        (
+            &[HOST, b"M<a@good.test>\0", b"R<u@here.test>\0", b"T", AUTHOR, b"R<v@here.test>\0", b"N", b"E"],
+            "Occccttt",
+        ),
         (&[HOST, b"M<a@good.test>"], "Oc"),
         (&[HOST, b"R<u@here.test>\0"], "Oct"),
         (&[HOST, b"N"], "Oct"),
@@ -161,4 +166,31 @@ async fn a_panic_is_a_temporary_failure_without_edits_and_the_session_goes_on() 
     let _guard = panic_at("outcome=\"passed\"");
     let answers = answers(&[], Results::Add, &events).await;
     assert_eq!(letters(&answers), "Occccctccccmic", "{answers:?}");
+}
+
+#[tokio::test]
+async fn the_address_that_is_judged_is_the_one_that_the_mail_server_takes() {
+    let invalid = "550 5.1.8 ";
+    // Postfix takes what stands behind the first colon.
+    let rows: [(&[u8], &[u8], &str); 5] = [
+        (b"M<@[:ceo@nowhere.test (]:a@good.test ()>\0", b"R<u@here.test>\0", invalid),
+        (b"M<@[:ceo@nowhere.test(]:()>\0", b"R<u@here.test>\0", invalid),
+        (b"M<a@nowhere.test>\0", b"R<@[:u@here.test (]:postmaster@here.test ()>\0", invalid),
+        (b"M<a@nowhere.test>\0", b"R<@(:u+):postmaster@here.test>\0", invalid),
+        (b"M<a\xff@good.test>\0", b"R<u@here.test>\0", ""),
+    ];
+    for (mail, rcpt, expected) in rows {
+        let answers = answers(&[], Results::Add, &[HOST, mail, rcpt]).await;
+        let refused = answers.iter().find(|(letter, _)| *letter == 'y').map_or("", |(_, text)| text);
+        assert_eq!(refused.is_empty(), expected.is_empty(), "{}: {refused}", mail.escape_ascii());
+        assert!(refused.starts_with(expected), "{}: {refused}", mail.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_for_one_message() {
+    let user: &[u8] = b"DM{auth_authen}\0ann\0";
+    let events: [&[u8]; 5] = [HOST, user, b"A", b"M<a@nowhere.test>\0", b"R<u@here.test>\0"];
+    let answers = answers(&[], Results::Add, &events).await;
+    assert_eq!(letters(&answers), "Occy", "{answers:?}");
 }

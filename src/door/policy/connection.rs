@@ -95,8 +95,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     async fn answer(&mut self) -> Result<bool, Ended> {
         let mut any = false;
         loop {
-            let Some((request, length)) = self.reader.next(&self.input).map_err(Ended::Malformed)? else {
-                return Ok(any);
+            let (request, length) = match self.reader.next(&self.input) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(any),
+                Err(error) => {
+                    // A closed connection alone would leave the message to Postfix's default_action.
+                    self.dialogue.fail(&mut self.answers);
+                    return Err(Ended::Malformed(error));
+                }
             };
             any = true;
             let before = self.answers.len();

@@ -5,16 +5,18 @@
 //! first recipient of the same envelope goes on with what began there.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use compact_str::CompactString;
 use tokio::sync::watch;
 
 use crate::delegation::{Answer, Request, State};
+use crate::door::unknown_client;
 use crate::gate::{Client, Gate, Transaction};
 use crate::policy::door::DoorName;
-use crate::policy::rule::{Mode, OnDnsError, RejectAt};
+use crate::policy::reason::Reason;
+use crate::policy::rule::RejectAt;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
 
@@ -35,6 +37,7 @@ struct Instance {
     client: Client,
     /// Empty until the first recipient.
     name: CompactString,
+    helo: CompactString,
     /// As Postfix writes it.
     sender: CompactString,
     transaction: Transaction,
@@ -47,7 +50,7 @@ struct Instance {
 /// A session of SMTP, as far as requests tell one from another.
 #[derive(Debug, Clone)]
 struct Session {
-    address: IpAddr,
+    address: Option<IpAddr>,
     port: u16,
     /// The client has logged in.
     user: bool,
@@ -89,10 +92,7 @@ impl Dialogue {
                 return Answer::Dunno.write_to(answers);
             }
         }
-        let Some(address) = request.client_address else {
-            return self.without_address(request).write_to(answers);
-        };
-        let instance = self.instance(request, address);
+        let instance = self.instance(request);
         let reply = match request.state {
             State::Rcpt => instance.recipient(request).await,
             _ => instance.sender().await,
@@ -111,63 +111,52 @@ impl Dialogue {
     fn note(&mut self, request: &Request<'_>) {
         let Some(instance) = &mut self.current else { return };
         if !request.instance.is_empty() && instance.name == request.instance {
-            instance.transaction.set_queue(request.queue_id);
-        } else if request.client_address != Some(instance.session.address)
+            instance.transaction.set_queue(&request.queue_id);
+        } else if request.client_address != instance.session.address
             || request.client_port != instance.session.port
         {
             self.current = None;
         }
     }
 
-    /// Nothing is known of a client without an address, as when a gateway announces none by XCLIENT.
-    fn without_address(&self, request: &Request<'_>) -> Answer<'static> {
-        let gate = self.gate.borrow();
-        let policy = gate.policy();
-        let is_let_in = policy.mode == Mode::Monitor || policy.on_dns_error == OnDnsError::Accept;
-        if is_let_in || !request.sasl_username.is_empty() {
-            return Answer::Dunno;
-        }
-        tracing::warn!(target: "rmxd::door", door = "policy", "deferred: Postfix gives no address of the client");
-        Answer::Trouble
-    }
-
     /// The transaction that a request is about: the current one, or a new one.
-    fn instance(&mut self, request: &Request<'_>, address: IpAddr) -> &mut Instance {
+    fn instance(&mut self, request: &Request<'_>) -> &mut Instance {
         let before = self.current.take();
         let instance = match before {
-            Some(instance) if instance.is_of(request, address) => instance,
-            before => self.begin(request, address, before),
+            Some(instance) if instance.is_of(request) => instance,
+            before => self.begin(request, before),
         };
         let instance = self.current.insert(instance);
         if instance.name.is_empty() {
-            instance.name = request.instance.into();
+            instance.name = (&*request.instance).into();
         }
-        instance.transaction.set_queue(request.queue_id);
+        instance.transaction.set_queue(&request.queue_id);
         instance
     }
 
     /// Within one session of SMTP the client stays, with the names that were looked up for it.
-    fn begin(&self, request: &Request<'_>, address: IpAddr, before: Option<Instance>) -> Instance {
-        let gate = Arc::clone(&self.gate.borrow());
-        let session =
-            Session { address, port: request.client_port, user: !request.sasl_username.is_empty(), gate };
-        let mut client = match before {
-            Some(Instance { client, session: of, .. }) if session.goes_on(&of) => client,
-            Some(_) | None if session.user => session.gate.user_at(DoorName::Policy, address),
-            Some(_) | None => session.gate.client_at(DoorName::Policy, address),
+    fn begin(&self, request: &Request<'_>, before: Option<Instance>) -> Instance {
+        let session = Session::of(request, Arc::clone(&self.gate.borrow()));
+        let mut client = match (before, session.address) {
+            (Some(Instance { client, session: of, .. }), _) if session.goes_on(&of) => client,
+            (_, Some(address)) if session.user => session.gate.user_at(DoorName::Policy, address),
+            (_, Some(address)) => session.gate.client_at(DoorName::Policy, address),
+            // Nothing is known of it, as when a gateway announces none by XCLIENT.
+            (_, None) => session.gate.user_at(DoorName::Policy, Ipv4Addr::UNSPECIFIED.into()),
         };
         if !request.helo_name.is_empty() {
-            client.helo(request.helo_name);
+            client.helo(&request.helo_name);
         }
         // Postfix takes addresses that RFC 5321 doesn't have. Their domain is none that can be looked up.
         let path =
-            request.reverse_path().unwrap_or_else(|_error| ReversePath::NoDomain(request.sender.into()));
+            request.reverse_path().unwrap_or_else(|_error| ReversePath::NoDomain((&*request.sender).into()));
         Instance {
             transaction: client.transaction(&path),
             session,
             client,
             name: CompactString::default(),
-            sender: request.sender.into(),
+            helo: (&*request.helo_name).into(),
+            sender: (&*request.sender).into(),
             answers: HashMap::new(),
             settled: false,
         }
@@ -175,6 +164,16 @@ impl Dialogue {
 }
 
 impl Session {
+    fn of(request: &Request<'_>, gate: Arc<Gate>) -> Self {
+        let (address, port) = (request.client_address, request.client_port);
+        Self { address, port, user: !request.sasl_username.is_empty(), gate }
+    }
+
+    /// Whether the client waits until its address is known.
+    fn defers(&self) -> bool {
+        self.address.is_none() && !self.user && self.gate.defers_unknown()
+    }
+
     /// Whether this is the same session. Without a port it can't be known.
     fn goes_on(&self, before: &Self) -> bool {
         self.port != 0
@@ -184,35 +183,45 @@ impl Session {
 }
 
 impl Instance {
-    fn is_of(&self, request: &Request<'_>, address: IpAddr) -> bool {
+    fn is_of(&self, request: &Request<'_>) -> bool {
         let is_named = self.name == request.instance || self.name.is_empty();
         let Session { address: known, port, user, .. } = self.session;
         is_named
-            && self.sender == request.sender
-            && (known, port, user) == (address, request.client_port, !request.sasl_username.is_empty())
+            && (self.helo.as_str(), self.sender.as_str()) == (&*request.helo_name, &*request.sender)
+            && (known, port, user)
+                == (request.client_address, request.client_port, !request.sasl_username.is_empty())
     }
 
     /// The verdict at MAIL: not greylisting, which needs the recipient.
     async fn sender(&mut self) -> Option<Reply> {
+        if self.session.defers() {
+            return None; // at the recipient, which may be exempt
+        }
         self.transaction.mail(&mut self.client).await.err()
     }
 
     /// The verdict for one recipient, the same each time.
     async fn recipient(&mut self, request: &Request<'_>) -> Option<Reply> {
-        if let Some(answer) = self.answers.get(request.recipient) {
+        if let Some(answer) = self.answers.get(&*request.recipient) {
             return answer.clone();
         }
-        let path =
-            request.forward_path().unwrap_or_else(|_error| ForwardPath::NoDomain(request.recipient.into()));
-        let answer = match self.transaction.rcpt(&mut self.client, &path).await {
-            Ok(permit) => {
-                self.transaction.accepted(permit, path);
-                None
+        let path = request
+            .forward_path()
+            .unwrap_or_else(|_error| ForwardPath::NoDomain((&*request.recipient).into()));
+        let answer = if self.session.defers() && !self.session.gate.exempts_recipient(&path) {
+            let rcpt = path.to_string();
+            Some(self.transaction.refuse_with(Reason::DnsError, unknown_client(), Some(&rcpt)))
+        } else {
+            match self.transaction.rcpt(&mut self.client, &path).await {
+                Ok(permit) => {
+                    self.transaction.accepted(permit, path);
+                    None
+                }
+                Err(reply) => Some(reply),
             }
-            Err(reply) => Some(reply),
         };
         if self.answers.len() < MOST_RECIPIENTS {
-            self.answers.insert(request.recipient.into(), answer.clone());
+            self.answers.insert((&*request.recipient).into(), answer.clone());
         }
         answer
     }

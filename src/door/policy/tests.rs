@@ -189,7 +189,8 @@ async fn each_sender_has_its_answer() {
     type Row<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)], &'a str);
     let nowhere = ("sender", "a@nowhere.test");
     let does_not_exist = "550 5.1.8 nowhere.test does not exist (id)";
-    let rows: [Row<'_>; 19] = [
+    let no_address = "DEFER_IF_PERMIT 4.4.3 the client's address can't be looked up now (id)";
+    let rows: [Row<'_>; 21] = [
         (&[], &[], "DUNNO"),
         (&[], &[("sender", "")], "DUNNO"),
         (&[], &[nowhere], does_not_exist),
@@ -226,7 +227,9 @@ async fn each_sender_has_its_answer() {
             &[("helo_name", "x.nowhere.test")],
             "550 5.7.1 x.nowhere.test does not exist (id)",
         ),
-        (&[], &[nowhere, ("client_address", "unknown")], TROUBLE),
+        (&[], &[nowhere, ("client_address", "unknown")], no_address),
+        (&[], &[nowhere, ("client_address", "unknown"), ("sasl_username", "ann")], "DUNNO"),
+        (&[("exempt.recipients", "user@here.test")], &[nowhere, ("client_address", "unknown")], "DUNNO"),
         (&[("policy.on_dns_error", "accept")], &[nowhere, ("client_address", "unknown")], "DUNNO"),
         (&[("policy.mode", "monitor")], &[nowhere, ("client_address", "")], "DUNNO"),
         (
@@ -270,6 +273,39 @@ async fn addresses_that_only_postfix_takes_are_judged_too() {
     for (given, expected) in rows {
         assert_eq!(without_id(&postfix.ask(given).await), expected, "{given:?}");
     }
+}
+
+#[tokio::test]
+async fn octets_that_are_not_utf_8_spoil_no_verdict() {
+    let service = Service::start(&[]).await;
+    let mut postfix = service.connect();
+    let rows: [(&[u8], &str); 4] = [
+        (b"sender=a\xff@good.test\nrecipient=u@here.test", "DUNNO"),
+        (b"sender=a\xff@nowhere.test\nrecipient=u@here.test", "550 5.1.8 nowhere.test does not exist (id)"),
+        (b"sender=a@nowhere.test\nrecipient=\xff@here.test", "550 5.1.8 nowhere.test does not exist (id)"),
+        (
+            b"sender=a@nowhere.test\nccert_subject=\xff\nrecipient=u@here.test",
+            "550 5.1.8 nowhere.test does not exist (id)",
+        ),
+    ];
+    for (number, (lines, expected)) in rows.into_iter().enumerate() {
+        let before = format!(
+            "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=127.0.0.10\nclient_port=1\ninstance={number}\n"
+        );
+        postfix.send(&[before.as_bytes(), lines, b"\n\n"].concat()).await;
+        assert_eq!(without_id(&postfix.answer().await), expected, "{}", lines.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn another_helo_is_another_transaction() {
+    let service = Service::start(&[("policy.helo.exists", "reject"), ("policy.reject_at", "mail")]).await;
+    let mut postfix = service.connect();
+    let mail = ("protocol_state", "MAIL");
+    let unnamed = ("instance", "");
+    assert_eq!(postfix.ask(&[mail, unnamed]).await, "DUNNO");
+    let answer = postfix.ask(&[mail, unnamed, ("helo_name", "x.nowhere.test")]).await;
+    assert_eq!(without_id(&answer), "550 5.7.1 x.nowhere.test does not exist (id)");
 }
 
 #[tokio::test]
@@ -399,7 +435,7 @@ async fn anything_else_is_closed_after_the_answers_before_it() {
         b"GET / HTTP/1.1\r\n\r\n\n",
         b"request=junk_mail_policy\n\n",
         b"\n",
-        b"request=smtpd_access_policy\nsender=\xff\n\n",
+        b"request=smtpd_access_policy\nsender\n\n",
         &b"request=smtpd_access_policy\nx=y\n".repeat(300),
         too_long.as_bytes(),
     ];
@@ -408,6 +444,8 @@ async fn anything_else_is_closed_after_the_answers_before_it() {
         postfix.send(request(&[]).as_bytes()).await;
         postfix.stream.write_all(octets).await.ok(); // it may be closed before all is written
         assert_eq!(postfix.answer().await, "DUNNO");
+        // Without an answer, Postfix would do as its default_action says.
+        assert_eq!(postfix.answer().await, TROUBLE);
         assert_eq!(postfix.answer().await, "closed", "{}", octets[..20.min(octets.len())].escape_ascii());
         postfix.leave().await;
     }

@@ -234,7 +234,7 @@ async fn trace_fields(door: &SmtpDoor, client: &mut Client, transaction: &Relaye
         at: SystemTime::now(),
     };
     let results = authentication_results(hostname, iprev(client).await, gate.findings());
-    [received.to_bytes(), results].concat()
+    [received.to_bytes(), results.concat()].concat()
 }
 
 /// Where the header block ends: behind the last CRLF before the empty line. `seen` octets were looked at before.

@@ -96,12 +96,12 @@ async fn each_recipient_has_its_own_reply() {
 #[tokio::test]
 async fn mail_has_only_parameters_that_the_relay_offers() {
     let rows = [
-        ("SIZE 100000|250 8BITMIME", Some(4711), true, " SIZE=16999 BODY=8BITMIME"),
-        ("SIZE|250 8BITMIME", Some(4711), false, " SIZE=16999"),
+        ("SIZE 100000|250 8BITMIME", Some(4711), true, " SIZE=25191 BODY=8BITMIME"),
+        ("SIZE|250 8BITMIME", Some(4711), false, " SIZE=25191"),
         ("SIZE 16000|250 8BITMIME", Some(4711), false, " SIZE=16000"),
         ("SIZE 4000|250 8BITMIME", Some(4711), false, " SIZE=4711"),
         ("SIZE 100000|250 8BITMIME", None, false, ""),
-        ("SIZE 100000|250 DSN", Some(1), true, " SIZE=12289"),
+        ("SIZE 100000|250 DSN", Some(1), true, " SIZE=20481"),
         ("8BITMIME|250 DSN", Some(1), true, " BODY=8BITMIME"),
         ("PIPELINING|250 DSN", Some(1), true, ""),
     ];
@@ -200,7 +200,7 @@ async fn mail_uses_the_extensions_that_the_relay_offers_after_xclient() {
         XCLIENT,
         "C XCLIENT PROTO=ESMTP HELO=helo.good.test NAME=mx.good.test PORT=4321 ADDR=192.0.2.7\nS 220 relay.test",
         "C EHLO helo.good.test\nS 250-relay.test|250 SIZE",
-        "C MAIL FROM:<a@good.test> SIZE=12295\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
+        "C MAIL FROM:<a@good.test> SIZE=20487\nS 250 Ok\nC RCPT TO:<u@relay.test>\nS 250 Ok\nC RSET\nS 250 Ok\nREST QUIT",
     ]))
     .await;
     let (client, reverse_path) = (&client(), &sender("a@good.test"));

@@ -21,25 +21,14 @@ use crate::smtp::address::DomainName;
 use crate::store::history::codes::Coded;
 use crate::store::history::encode::tag;
 
-/// Splits the octets of a block into records, each without its length.
-pub(super) fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = octets;
-    std::iter::from_fn(move || {
-        let (length, behind) = rest.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let (record, behind) = behind.split_at_checked(length)?;
-        rest = behind;
-        Some(record)
-    })
-}
-
 /// Decodes a record: `None` if it is invalid, `Some(None)` if `wanted` returns false. `wanted` gets the record without names,
-/// texts and findings, so that the rest of an unwanted record isn't decoded.
-pub(super) fn record(
-    octets: &[u8],
+/// texts and findings, so that the rest of an unwanted record isn't decoded. `known` is that of [`super::encode::record`].
+pub(super) fn record<'o>(
+    octets: &'o [u8],
+    known: Vec<&'o str>,
     wanted: impl FnOnce(&DecisionRecord) -> bool,
 ) -> Option<Option<DecisionRecord>> {
-    let mut decoder = Decoder { rest: octets, strings: Vec::new(), answers: Vec::new() };
+    let mut decoder = Decoder { rest: octets, strings: known, answers: Vec::new() };
     let mut record = decoder.head()?;
     if !wanted(&record) {
         return Some(None);
@@ -115,6 +104,7 @@ impl<'o> Decoder<'o> {
             mail_from: CompactString::default(),
             rcpt: CompactString::default(),
             rcpts: 0,
+            recipients: Vec::new(),
             from: CompactString::default(),
             reply_to: CompactString::default(),
             duration: Duration::ZERO,
@@ -150,6 +140,10 @@ impl<'o> Decoder<'o> {
         record.findings = Arc::new(findings);
         if is_complete && !self.rest.is_empty() {
             (record.door, record.queue) = (self.coded()?, self.compact()?);
+            // Records of the first format end here.
+            if !self.rest.is_empty() {
+                record.recipients = self.list(Self::compact)?;
+            }
         }
         Some(())
     }

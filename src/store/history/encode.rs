@@ -82,21 +82,17 @@ pub(super) mod tag {
     pub(in super::super) const V6: u8 = 6;
 }
 
-/// Appends the record, after its length.
-pub(super) fn record(out: &mut Vec<u8>, record: &DecisionRecord) {
-    let start = out.len();
+/// Replaces the contents of `out` by the record. Of the texts in `known`, which a decoder needs too, only the index is
+/// written.
+pub(super) fn record<'r>(out: &mut Vec<u8>, record: &'r DecisionRecord, known: &[&'r str]) {
     for (kept, of_deciding) in KEPT {
-        out.truncate(start);
-        out.extend_from_slice(&[0; 4]);
-        let (strings, answers) = (SmallVec::new(), SmallVec::new());
+        out.clear();
+        let strings = known.iter().copied().take(WINDOW).collect();
+        let answers = SmallVec::new();
         Encoder { out, kept, decides: false, strings, answers }.record(record, kept, of_deciding);
-        if out.len() - start <= MAX_RECORD {
+        if out.len() <= MAX_RECORD {
             break;
         }
-    }
-    let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
-    if let Some(place) = out.get_mut(start..start + 4) {
-        place.copy_from_slice(&length.to_le_bytes());
     }
 }
 
@@ -189,6 +185,7 @@ impl<'r> Encoder<'_, 'r> {
         }
         self.coded(record.door);
         self.client_text(&record.queue);
+        self.list(&record.recipients, |encoder, recipient| encoder.client_text(recipient));
     }
 
     fn optional(&mut self, value: Option<impl Coded>) {

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use compact_str::CompactString;
 use ipnet::IpNet;
 
 use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
 use crate::policy::identity::Identity;
+use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::smtp::address::DomainName;
-use crate::store::history::block::Contents;
-use crate::store::history::encode::milliseconds;
+use crate::store::history::row::domain_of;
 
 /// Conditions on a decision. Fields that are `None` are not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +28,13 @@ pub struct Filter {
     pub domain: Option<DomainName>,
     /// The network of the client's address.
     pub client: Option<IpNet>,
+    /// One of the recipients, in any case.
+    pub rcpt: Option<CompactString>,
+    /// The id of the message at Postfix.
+    pub queue: Option<CompactString>,
+    pub outcome: Option<Outcome>,
+    /// The reason of a failure that was only tagged.
+    pub tag: Option<Reason>,
     /// At or after this time.
     pub since: Option<SystemTime>,
     /// Before this time.
@@ -37,8 +45,10 @@ pub struct Filter {
 
 impl Filter {
     /// The keys of [`Filter::set`].
-    pub const KEYS: [&'static str; 8] =
-        ["verdict", "reason", "identity", "domain", "client", "since", "until", "would"];
+    pub const KEYS: [&'static str; 12] = [
+        "verdict", "reason", "identity", "domain", "client", "rcpt", "queue", "outcome", "tag", "since",
+        "until", "would",
+    ];
 
     /// Sets one key. A duration as a time means that long before `now`.
     ///
@@ -51,6 +61,10 @@ impl Filter {
             "identity" => self.identity = Some(choice(&Identity::ALL, Identity::name, value)?),
             "domain" => self.domain = Some(domain(value)?),
             "client" => self.client = Some(network(value)?),
+            "rcpt" => self.rcpt = Some(given(value)?),
+            "queue" => self.queue = Some(given(value)?),
+            "outcome" => self.outcome = Some(choice(&Outcome::ALL, Outcome::name, value)?),
+            "tag" => self.tag = Some(choice(&Reason::ALL, Reason::name, value)?),
             "since" => self.since = Some(time(value, now)?),
             "until" => self.until = Some(time(value, now)?),
             "would" => self.would = Some(yes_or_no(value)?),
@@ -59,16 +73,9 @@ impl Filter {
         Ok(())
     }
 
-    /// Whether a block can contain a match.
-    pub(super) fn fits_block(&self, contents: &Contents) -> bool {
-        self.since.is_none_or(|since| contents.times.1 >= milliseconds(since))
-            && self.until.is_none_or(|until| contents.times.0 < milliseconds(until))
-    }
-
     /// Compares the fields that are decoded first.
     pub(super) fn fits_head(&self, record: &DecisionRecord) -> bool {
         self.verdict.is_none_or(|verdict| record.verdict == verdict)
-            && self.reason.is_none_or(|reason| record.reason() == Some(reason))
             && self.client.is_none_or(|client| client.contains(&record.client.to_canonical()))
             && self.since.is_none_or(|since| record.at >= since)
             && self.until.is_none_or(|until| record.at < until)
@@ -76,9 +83,16 @@ impl Filter {
     }
 
     /// Compares the other fields.
-    pub(super) fn fits_findings(&self, record: &DecisionRecord) -> bool {
+    pub(super) fn fits_rest(&self, record: &DecisionRecord) -> bool {
         let decided = |identity| record.deciding().is_some_and(|finding| finding.identity == identity);
-        self.identity.is_none_or(decided)
+        let is_recipient =
+            |wanted: &CompactString| record.all_recipients().any(|it| it.eq_ignore_ascii_case(wanted));
+        self.reason.is_none_or(|reason| record.reason() == Some(reason))
+            && self.outcome.is_none_or(|outcome| record.outcome() == Some(outcome))
+            && self.queue.as_ref().is_none_or(|queue| record.queue == *queue)
+            && self.rcpt.as_ref().is_none_or(is_recipient)
+            && self.identity.is_none_or(decided)
+            && self.tag.is_none_or(|reason| record.tags().iter().any(|tag| is_of(tag, reason)))
             && self.domain.as_ref().is_none_or(|domain| self.has_domain(record, domain))
     }
 
@@ -86,8 +100,7 @@ impl Filter {
         let DecisionRecord { helo, mail_from, from, reply_to, .. } = record;
         let wanted = |identity| self.identity.is_none_or(|wanted| wanted == identity);
         let under = |text: &str| {
-            let name = text.trim_end_matches('>').rsplit('@').next().unwrap_or_default();
-            DomainName::parse_unicode(name).is_ok_and(|name| name.is_at_or_below(domain))
+            DomainName::parse_unicode(domain_of(text)).is_ok_and(|name| name.is_at_or_below(domain))
         };
         let found = record.findings.iter().any(|it| wanted(it.identity) && under(&it.domain));
         // An exempt identity, or one that wasn't looked up, has no finding.
@@ -101,16 +114,15 @@ impl Filter {
     }
 }
 
-/// A position between records; the next page has the records before it.
+/// A position of a record; the next page has the records before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    pub(super) block: u64,
-    pub(super) record: usize,
+    pub(super) seq: i64,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{}", self.block, self.record)
+        write!(f, "{:x}", self.seq)
     }
 }
 
@@ -118,10 +130,7 @@ impl FromStr for Cursor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('-');
-        let block = parts.and_then(|(block, _)| u64::from_str_radix(block, 16).ok());
-        let record = parts.and_then(|(_, record)| record.parse().ok());
-        block.zip(record).map(|(block, record)| Self { block, record }).ok_or_else(|| {
+        i64::from_str_radix(text, 16).map(|seq| Self { seq }).map_err(|_no_number| {
             format!("{text:?} is not a position in the history: take the value of \"next\" from an answer")
         })
     }
@@ -132,6 +141,15 @@ fn choice<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Resul
         let names: Vec<_> = all.iter().map(|it| name(*it)).collect();
         format!("{value:?} is not allowed: {}", names.join(", "))
     })
+}
+
+/// Whether a tag, `identity.rule.reason`, has this reason.
+fn is_of(tag: &str, reason: Reason) -> bool {
+    tag.rsplit('.').next() == Some(reason.name())
+}
+
+fn given(value: &str) -> Result<CompactString, String> {
+    if value.is_empty() { Err("is empty".to_owned()) } else { Ok(CompactString::new(value)) }
 }
 
 fn domain(value: &str) -> Result<DomainName, String> {

@@ -1,53 +1,79 @@
 //! The history: past decisions with their evidence, so that every refusal can be explained later.
 //!
-//! A session hands over a record and goes on; a thread writes once a second, so that a crash loses the last second. If the
-//! disk is too slow or full, records are dropped and counted: mail never waits for the history, and its memory is
-//! bounded. The store is a folder of append-only files, not a B-tree: written data never changes, the oldest files are
-//! removed whole, other readers need no lock, and damage destroys only the records that it hits.
+//! It is one SQLite database, whose view `decisions` is part of the public contract; rmxd and other programs read it while
+//! the daemon writes.
+//!
+//! - **Written behind.** A session hands over a record and goes on; a thread writes all of them once a second, each batch in a
+//!   transaction that is on disk at its end (WAL, `synchronous = FULL`). A kill or a power cut loses the last second. If the
+//!   disk is too slow or full, records wait in 32 MiB of memory, then they are dropped and counted: mail never waits.
+//! - **Tables.** `rows` has a row for each decision in the order of `seq`, which is at least its time in microseconds and increases:
+//!   rows are appended, and the oldest are removed in one range, both without a search. The columns have what is searched for; the
+//!   column `record` has the whole record, without the texts of the columns.
+//! - **Keys come late.** An index that every row changes costs five times the row. So the rows behind the last segment have none: there
+//!   are at most 32 768, which are read in some milliseconds. Then they become a segment: their keys (id, queue id, recipients, client,
+//!   sender domains) are sorted and go into the table `keys` in that order. A search for a key looks once into each segment. A
+//!   search by time needs no key: segments have their times.
+//! - **Bounds.** `history.keep` removes rows by time. `history.size` bounds the files, the write-ahead log included: an eighth is left
+//!   for the log, and the oldest rows go before a batch would pass the rest. Freed pages are used again; after a change of the limit
+//!   they go back to the disk.
+//! - **Readers** have a connection of their own that can't write, and read a page of results in one transaction. The records that
+//!   aren't written yet are searched in memory.
+//! - **Trouble** never stops mail. A damaged file, or one of a later version, is moved aside with a warning, and a new one begins.
+//!   In a folder without write access the history stays in memory. A moved or removed file is replaced. Only a second daemon and a
+//!   file that isn't of rmxd stop the start.
+//! - **Versions.** `user_version` is the version of the tables. The view is made anew if it differs. The first format, a folder of files, is
+//!   taken over (`first_format`).
 
-mod block;
 mod codes;
+mod database;
 mod decode;
+mod disk;
 mod encode;
+mod file;
 mod filter;
-mod folder;
+mod first_format;
+mod limits;
 mod read;
+mod row;
+mod schema;
+mod segment;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::decision::{DecisionRecord, Id};
 use crate::store::OpenError;
+use crate::store::file::is_in_use;
+use crate::store::history::disk::Disk;
+use crate::store::history::file::Trouble;
 pub use crate::store::history::filter::{Cursor, Filter};
-use crate::store::history::folder::{Folder, Limits};
-pub use crate::store::history::read::{Damage, Page, ReadError};
-use crate::store::history::read::{Index, Source};
+use crate::store::history::limits::Limits;
+use crate::store::history::read::Source;
+pub use crate::store::history::read::{Page, ReadError};
 pub use crate::store::history::writer::Count;
 use crate::store::history::writer::{Shared, Thread, Writer};
 
 /// Concurrent searches; further ones wait.
 const MAX_SEARCHES: usize = 2;
-/// Damaged files that are remembered as logged.
-const MAX_LOGGED: usize = 1000;
 /// Records per page when all are read.
 const PAGE: usize = 1000;
 
 /// `[history]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder.
+    /// The database.
     pub path: PathBuf,
     /// Older records are removed.
     pub keep: Duration,
-    /// Octets; beyond them the oldest files are removed.
+    /// Octets; beyond them the oldest records are removed.
     pub size: u64,
 }
 
@@ -81,10 +107,11 @@ impl WeakHistory {
         self.store.upgrade().map(History)
     }
 
-    /// Blocks until all records are written, or the write has failed, even if the history was dropped a moment ago.
+    /// Blocks until all records are written and the file is closed, or the write has failed, even if the history was dropped a
+    /// moment ago. A later record opens the file again.
     pub fn wait_until_written(&self) {
         match self.upgrade() {
-            Some(history) => history.flush(),
+            Some(history) => history.0.shared.close(),
             None => self.thread.join(),
         }
     }
@@ -95,26 +122,22 @@ struct Store {
     path: PathBuf,
     shared: Arc<Shared>,
     searches: Arc<Semaphore>,
-    index: Index,
-    /// Damaged files with a line in the log.
-    logged: Mutex<HashSet<PathBuf>>,
     writer: Writer,
 }
 
 impl History {
-    /// Opens the folder, or makes it.
+    /// Opens the database, or makes it.
     ///
     /// # Errors
-    /// The folder can't be made or written, or another daemon uses it.
+    /// Another daemon uses it, the file is not one of rmxd, or its folder can't be made.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
-        let folder = Folder::open(&settings.path)?;
-        let path = folder.path().to_owned();
-        tracing::info!(path = %path.display(), octets = folder.octets(), "the history is open");
-        let shared = Arc::new(Shared::new(folder, settings.limits()));
+        let disk = Disk::open(&settings.path, settings.limits())?;
+        let path = disk.path().to_owned();
+        tracing::info!(path = %path.display(), octets = disk.octets(), "the history is open");
+        let shared = Arc::new(Shared::new(disk, settings.limits()));
         let writer = Writer::start(&shared).map_err(|error| OpenError::Io { path: path.clone(), error })?;
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
-        let (index, logged) = (Index::default(), Mutex::default());
-        Ok(Self(Arc::new(Store { path, shared, searches, index, logged, writer })))
+        Ok(Self(Arc::new(Store { path, shared, searches, writer })))
     }
 
     /// Whether this is the history of these settings.
@@ -141,32 +164,28 @@ impl History {
     /// The decisions of one transaction, the oldest first.
     ///
     /// # Errors
-    /// The files can't be read.
+    /// The file can't be read.
     pub async fn find(&self, id: Id) -> Result<Vec<DecisionRecord>, ReadError> {
-        let page = self.read(move |source| source.find(id)).await?;
-        self.log_damage(&page.damage);
-        Ok(page.records)
+        self.read(move |source| source.find(id)).await
     }
 
     /// The newest matching decisions before `before`, including those that aren't on disk yet.
     ///
     /// # Errors
-    /// The files can't be read.
+    /// The file can't be read.
     pub async fn search(
         &self,
         filter: Filter,
         before: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let page = self.read(move |source| source.search(&filter, before, limit)).await?;
-        self.log_damage(&page.damage);
-        Ok(page)
+        self.read(move |source| source.search(&filter, before, limit)).await
     }
 
     /// Folds all matching decisions, the newest first.
     ///
     /// # Errors
-    /// The files can't be read.
+    /// The file can't be read.
     pub async fn fold<T: Send + 'static>(
         &self,
         filter: Filter,
@@ -175,13 +194,10 @@ impl History {
     ) -> Result<T, ReadError> {
         let read = move |source: &Source<'_>| {
             let mut state = start;
-            let damage =
-                all(|before| source.search(&filter, before, PAGE), |record| each(&mut state, record))?;
-            Ok((state, damage))
+            all(|before| source.search(&filter, before, PAGE), |record| each(&mut state, record))?;
+            Ok(state)
         };
-        let (state, damage) = self.read(read).await?;
-        self.log_damage(&damage);
-        Ok(state)
+        self.read(read).await
     }
 
     #[must_use]
@@ -194,33 +210,38 @@ impl History {
         self.0.shared.write(true);
     }
 
-    /// Logs damaged files, each once.
-    fn log_damage(&self, damage: &[Damage]) {
-        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        for part in damage.iter().filter(|part| !logged.contains(&part.path)) {
-            tracing::warn!("history: {part}");
-        }
-        if logged.len() > MAX_LOGGED {
-            logged.clear();
-        }
-        logged.extend(damage.iter().map(|part| part.path.clone()));
-    }
-
     /// Runs the work on a blocking thread, since a search may take long.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Source<'_>) -> Result<T, ReadError> + Send + 'static,
+        work: impl FnOnce(&Source<'_>) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, ReadError> {
         // The semaphore is never closed. If the caller goes away, the work goes on and keeps its permit.
         let permit = Arc::clone(&self.0.searches).acquire_owned().await;
         let store = Arc::clone(&self.0);
         let read = move || {
             let _permit = permit;
-            let tail = store.shared.tail();
-            let (index, oldest) = (&store.index, oldest(store.shared.limits().keep));
-            work(&Source { folder: &store.path, index, tail: &tail, oldest })
+            // What is written afterwards is in the database too, with the same position.
+            let pending = store.shared.pending();
+            let read = || {
+                let connection = open_if_there(&store.path)?;
+                let oldest = oldest(store.shared.limits().keep);
+                work(&Source { connection: connection.as_ref(), pending: &pending, oldest })
+            };
+            read().map_err(|trouble| {
+                if trouble.is_of_contents() {
+                    store.shared.suspect();
+                }
+                ReadError::of(&store.path, trouble)
+            })
         };
         tokio::task::spawn_blocking(read).await?
+    }
+}
+
+fn open_if_there(path: &Path) -> Result<Option<Connection>, Trouble> {
+    match file::open_for_reading(path) {
+        Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 
@@ -228,19 +249,18 @@ impl History {
 #[derive(Debug)]
 pub struct Archive {
     settings: Settings,
-    index: Index,
+    connection: Connection,
 }
 
 impl Archive {
     /// Opens the history of these settings; `None` if it doesn't exist.
     ///
     /// # Errors
-    /// The folder can't be read.
+    /// The file can't be read, or isn't a history.
     pub fn open(settings: Settings) -> Result<Option<Self>, ReadError> {
-        match folder::segments(&settings.path) {
-            Ok(_) => Ok(Some(Self { settings, index: Index::default() })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ReadError::Io { path: settings.path, error }),
+        match open_if_there(&settings.path) {
+            Ok(connection) => Ok(connection.map(|connection| Self { settings, connection })),
+            Err(trouble) => Err(ReadError::of(&settings.path, trouble)),
         }
     }
 
@@ -252,52 +272,51 @@ impl Archive {
     /// Whether a daemon has it open for writing.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        folder::is_in_use(&self.settings.path)
+        is_in_use(&self.settings.path)
     }
 
     /// [`History::find`].
     ///
     /// # Errors
-    /// The files can't be read.
-    pub fn find(&self, id: Id) -> Result<Page, ReadError> {
-        self.source().find(id)
+    /// The file can't be read.
+    pub fn find(&self, id: Id) -> Result<Vec<DecisionRecord>, ReadError> {
+        self.source().find(id).map_err(|trouble| ReadError::of(&self.settings.path, trouble))
     }
 
     /// [`History::search`].
     ///
     /// # Errors
-    /// The files can't be read.
+    /// The file can't be read.
     pub fn search(&self, filter: &Filter, before: Option<Cursor>, limit: usize) -> Result<Page, ReadError> {
-        self.source().search(filter, before, limit)
+        let page = self.source().search(filter, before, limit);
+        page.map_err(|trouble| ReadError::of(&self.settings.path, trouble))
     }
 
-    /// Calls `each` for all matching decisions, the newest first, and returns the damage.
+    /// Calls `each` for all matching decisions, the newest first.
     ///
     /// # Errors
-    /// The files can't be read.
-    pub fn all(&self, filter: &Filter, each: impl FnMut(&DecisionRecord)) -> Result<Vec<Damage>, ReadError> {
+    /// The file can't be read.
+    pub fn all(&self, filter: &Filter, each: impl FnMut(&DecisionRecord)) -> Result<(), ReadError> {
         all(|before| self.search(filter, before, PAGE), each)
     }
 
     fn source(&self) -> Source<'_> {
-        let oldest = oldest(self.settings.keep);
-        Source { folder: &self.settings.path, index: &self.index, tail: &[], oldest }
+        Source { connection: Some(&self.connection), pending: &[], oldest: oldest(self.settings.keep) }
     }
 }
 
 /// Reads page after page.
-fn all(
-    search: impl Fn(Option<Cursor>) -> Result<Page, ReadError>,
+fn all<E>(
+    search: impl Fn(Option<Cursor>) -> Result<Page, E>,
     mut each: impl FnMut(&DecisionRecord),
-) -> Result<Vec<Damage>, ReadError> {
-    let (mut before, mut damage) = (None, Vec::new());
+) -> Result<(), E> {
+    let mut before = None;
     loop {
         let page = search(before)?;
         page.records.iter().for_each(&mut each);
-        Damage::merge(&mut damage, page.damage);
         match page.next {
             Some(next) => before = Some(next),
-            None => return Ok(damage),
+            None => return Ok(()),
         }
     }
 }

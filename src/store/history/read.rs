@@ -1,29 +1,32 @@
-//! Searches decisions, the newest first: in the records that aren't written yet, then in the files.
+//! Searches decisions, the newest first: in the records that aren't written yet, then in the database, one segment after the
+//! other.
 //!
-//! A file may grow or be removed meanwhile; only whole blocks are read. Damaged or unreadable parts are skipped and
-//! reported.
+//! A closed segment has keys for what people search by; the open one, and a search by anything else, is read row by row.
+//! All of a page is read in one transaction, so that it fits together whatever is written meanwhile.
 
-use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::decision::{DecisionRecord, Id};
-use crate::store::history::block::{Closed, Contents, HEAD, walk};
-use crate::store::history::decode;
-use crate::store::history::encode::milliseconds;
-use crate::store::history::filter::{Cursor, Filter};
-use crate::store::history::folder::{Segment, segments};
+use compact_str::{CompactString, format_compact};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
 
-/// Octets of records and heads that are read for one page, so that a filter without matches doesn't take for ever.
-const MAX_READ: usize = 64 << 20;
+use crate::decision::{DecisionRecord, Id};
+use crate::store::file::is_damage;
+use crate::store::history::codes::Coded;
+use crate::store::history::encode::milliseconds;
+use crate::store::history::file::Trouble;
+use crate::store::history::filter::{Cursor, Filter};
+use crate::store::history::row::{self, COLUMNS, Kind, client_key, domain_key, recipient_key};
+use crate::store::history::segment::LAST_CLOSED;
+use crate::store::history::writer::Waiting;
+
+/// Rows that are read for one page without an index, so that a filter without matches doesn't take for ever.
+const MAX_READ: u64 = 300_000;
 /// The most decisions of one id.
 const MAX_OF_ONE_ID: usize = 100;
-/// Files in the index; a folder has fewer.
-const MAX_INDEXED: usize = 4096;
 /// The most time between two decisions of one transaction: longer than a session lasts.
 const MAX_APART: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -34,41 +37,6 @@ pub struct Page {
     pub records: Vec<DecisionRecord>,
     /// Where the next page begins. A page with fewer records than the limit isn't always the last.
     pub next: Option<Cursor>,
-    pub damage: Vec<Damage>,
-}
-
-/// A file that is damaged or could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {}", path.display(), self.what())]
-pub struct Damage {
-    pub path: PathBuf,
-    /// The number of octets that are lost.
-    pub octets: u64,
-    /// The system's error, if the file could not be read.
-    pub error: Option<String>,
-}
-
-impl Damage {
-    fn what(&self) -> String {
-        let octets = self.octets;
-        match &self.error {
-            None => format!(
-                "{octets} octets are damaged and were skipped; their records are lost, and moving the file away loses the other records in it too"
-            ),
-            Some(error) => format!("can't be read; its {octets} octets were skipped: {error}"),
-        }
-    }
-
-    /// Adds the damage of another page; a file of both pages is listed once.
-    pub fn merge(all: &mut Vec<Self>, more: Vec<Self>) {
-        for part in more {
-            match all.iter_mut().find(|known| known.path == part.path) {
-                Some(known) if known.octets >= part.octets => {}
-                Some(known) => *known = part,
-                None => all.push(part),
-            }
-        }
-    }
 }
 
 /// Why a search failed.
@@ -77,52 +45,87 @@ pub enum ReadError {
     /// A system call failed.
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
+    /// The database can't be read.
+    #[error("{}: {what}", path.display())]
+    Database {
+        path: PathBuf,
+        what: String,
+        /// The file is damaged.
+        damaged: bool,
+    },
     /// The search's thread panicked.
     #[error("the search failed: {0}")]
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// The contents of closed files, so that a file without a match isn't opened.
-#[derive(Debug, Default)]
-pub(super) struct Index(Mutex<HashMap<u64, (Segment, Contents)>>);
-
-impl Index {
-    /// The contents of a file that was read since its last write.
-    pub(super) fn get(&self, segment: &Segment) -> Option<Contents> {
-        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        files.get(&segment.number).filter(|(known, _)| known == segment).map(|(_, contents)| *contents)
-    }
-
-    fn insert(&self, segment: &Segment, contents: Contents) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.len() >= MAX_INDEXED {
-            files.clear();
+impl ReadError {
+    pub(super) fn of(path: &Path, trouble: Trouble) -> Self {
+        let path = path.to_owned();
+        match trouble {
+            Trouble::Io(error) => Self::Io { path, error },
+            other => {
+                let damaged = matches!(&other, Trouble::Sql(error) if is_damage(error));
+                Self::Database { path, what: other.to_string(), damaged }
+            }
         }
-        files.insert(segment.number, (segment.clone(), contents));
     }
 }
 
 /// The data for a search.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
-    pub(super) folder: &'a Path,
-    pub(super) index: &'a Index,
-    /// Blocks that aren't written yet, the oldest first.
-    pub(super) tail: &'a [Arc<Closed>],
+    /// `None` if there is no file yet.
+    pub(super) connection: Option<&'a Connection>,
+    /// Records that aren't written yet, the oldest first.
+    pub(super) pending: &'a [Waiting],
     /// Older records count as removed.
     pub(super) oldest: Option<SystemTime>,
 }
 
-/// Visits blocks, the newest first.
-trait Visitor {
-    /// Whether a block or file with these contents can have a match.
-    fn wants(&self, contents: &Contents) -> bool;
-    /// Visits the records of a block, and adds the number of invalid octets to `lost`.
-    fn block(&mut self, contents: &Contents, body: &[u8], lost: &mut u64) -> ControlFlow<()>;
-    /// Called with the number of octets that were read to locate the blocks of a file.
-    fn file(&mut self, _segment: &Segment, _read: usize) -> ControlFlow<()> {
-        ControlFlow::Continue(())
+/// Keys from `low` to `high`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    kind: Kind,
+    low: CompactString,
+    high: CompactString,
+}
+
+impl Range {
+    fn one(kind: Kind, key: CompactString) -> Self {
+        Self { kind, low: key.clone(), high: key }
     }
+
+    /// The keys that narrow a search most.
+    pub(super) fn of(filter: &Filter) -> Option<Self> {
+        let network = filter.client.map(|client| Self {
+            kind: Kind::Client,
+            low: client_key(client.network()),
+            high: client_key(client.broadcast()),
+        });
+        let (address, network) = match network {
+            Some(range) if range.low == range.high => (Some(range), None),
+            other => (None, other),
+        };
+        let domain = || {
+            let low = domain_key(filter.domain.as_ref()?.as_str());
+            let high = format_compact!("{low}\u{7f}");
+            Some(Self { kind: Kind::Domain, low, high })
+        };
+        let queue = filter.queue.as_ref().map(|queue| Self::one(Kind::Queue, queue.clone()));
+        let rcpt = || filter.rcpt.as_ref().map(|rcpt| Self::one(Kind::Recipient, recipient_key(rcpt)));
+        queue.or_else(rcpt).or(address).or_else(domain).or(network)
+    }
+}
+
+/// Rows of the database, by their positions.
+struct Part {
+    first: i64,
+    last: i64,
+    /// The number of the segment, if it is closed, and so has keys.
+    segment: Option<i64>,
+    rows: u64,
+    /// The earliest and the latest time.
+    times: (i64, i64),
 }
 
 impl Source<'_> {
@@ -132,201 +135,204 @@ impl Source<'_> {
         filter: &Filter,
         before: Option<Cursor>,
         limit: usize,
-    ) -> Result<Page, ReadError> {
+    ) -> Result<Page, Trouble> {
         let since = filter.since.into_iter().chain(self.oldest).max();
         let filter = Filter { since, ..filter.clone() };
-        let mut search = Search { filter: &filter, before, limit, left: MAX_READ, page: Page::default() };
-        let damage = self.blocks(since, &mut search)?;
-        Ok(Page { damage, ..search.page })
+        let before = before.map_or(i64::MAX, |before| before.seq);
+        let mut page = Page::default();
+        let mut add = |seq: i64, record: DecisionRecord| {
+            if page.records.len() == limit {
+                page.next = Some(Cursor { seq: seq.saturating_add(1) });
+                return ControlFlow::Break(());
+            }
+            page.records.push(record);
+            ControlFlow::Continue(())
+        };
+        for Waiting { seq, record, .. } in self.pending.iter().rev().filter(|waiting| waiting.seq < before) {
+            if filter.fits_head(record)
+                && filter.fits_rest(record)
+                && add(*seq, DecisionRecord::clone(record)).is_break()
+            {
+                return Ok(page);
+            }
+        }
+        // Pending records may be in the database by now.
+        let end = self.pending.first().map_or(i64::MAX, |waiting| waiting.seq).min(before);
+        let range = Range::of(&filter);
+        let mut left = MAX_READ;
+        let next = self.parts(end, |connection, part| {
+            if part.times.1 < time(filter.since, 0) || part.times.0 >= time(filter.until, i64::MAX) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let Some(rest) =
+                left.checked_sub(if part.segment.is_some() && range.is_some() { 0 } else { part.rows })
+            else {
+                return Ok(ControlFlow::Break(Some(part.last.saturating_add(1))));
+            };
+            left = rest;
+            let flow = visit(connection, part, &filter, None, range.as_ref(), &mut add)?;
+            Ok(if flow.is_break() { ControlFlow::Break(None) } else { ControlFlow::Continue(()) })
+        })?;
+        page.next = page.next.or(next.map(|seq| Cursor { seq }));
+        Ok(page)
     }
 
     /// The decisions of one id, the oldest first.
-    pub(super) fn find(&self, id: Id) -> Result<Page, ReadError> {
-        let mut find = Find { id, oldest: self.oldest, records: Vec::new() };
-        let damage = self.blocks(self.oldest, &mut find)?;
-        find.records.reverse();
-        Ok(Page { records: find.records, next: None, damage })
-    }
-
-    /// Visits the wanted blocks, the newest first, and returns the damage.
-    fn blocks(
-        &self,
-        since: Option<SystemTime>,
-        visitor: &mut impl Visitor,
-    ) -> Result<Vec<Damage>, ReadError> {
-        let mut damage = Vec::new();
-        for block in self.tail.iter().rev() {
-            if visitor.wants(&block.contents)
-                && visitor.block(&block.contents, block.body(), &mut 0).is_break()
-            {
-                return Ok(damage);
+    pub(super) fn find(&self, id: Id) -> Result<Vec<DecisionRecord>, Trouble> {
+        let filter = Filter { since: self.oldest, ..Filter::default() };
+        let mut records: Vec<DecisionRecord> = Vec::new();
+        for Waiting { record, .. } in self.pending.iter().rev() {
+            if record.id == Some(id) && filter.fits_head(record) && records.len() < MAX_OF_ONE_ID {
+                records.push(DecisionRecord::clone(record));
             }
         }
-        // Blocks of the tail may be in a file by now.
-        let end = self.tail.first().map_or(u64::MAX, |block| block.contents.number);
-        let failed = |error| ReadError::Io { path: self.folder.to_owned(), error };
-        let segments = segments(self.folder).map_err(failed)?;
-        let newest = segments.back().map(|segment| segment.number);
-        for segment in segments.iter().rev().filter(|segment| segment.number < end) {
-            let unknown =
-                Contents { times: (0, u64::MAX), ids: (0, u64::MAX), ..Contents::empty(segment.number) };
-            if since.is_some_and(|since| segment.last < since)
-                || !visitor.wants(&self.index.get(segment).unwrap_or(unknown))
-            {
-                continue;
+        let end = self.pending.first().map_or(i64::MAX, |waiting| waiting.seq);
+        let range = Range::one(Kind::Id, id.as_str().into());
+        self.parts(end, |connection, part| {
+            let apart = i64::try_from(MAX_APART.as_millis()).unwrap_or(i64::MAX);
+            let found = records.last().map(|record| time(Some(record.at), 0));
+            if found.is_some_and(|found| part.times.1.saturating_add(apart) < found) {
+                return Ok(ControlFlow::Break(()));
             }
-            let (mut lost, closed) = (0, Some(segment.number) != newest);
-            let read = self.segment(segment, closed, end, visitor, &mut lost);
-            let error = read.as_ref().err().map(io::Error::to_string);
-            if error.is_some() {
-                lost = segment.octets;
-            }
-            if lost > 0 {
-                damage.push(Damage { path: segment.path.clone(), octets: lost, error });
-            }
-            if read.is_ok_and(|flow| flow.is_break()) {
-                break;
-            }
-        }
-        Ok(damage)
-    }
-
-    fn segment(
-        &self,
-        segment: &Segment,
-        closed: bool,
-        end: u64,
-        visitor: &mut impl Visitor,
-        lost: &mut u64,
-    ) -> io::Result<ControlFlow<()>> {
-        let mut file = match File::open(&segment.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())), // removed meanwhile
-            other => other?,
-        };
-        let (found, damaged) = walk(&file, segment.octets)?;
-        *lost += damaged;
-        if closed && damaged == 0 {
-            let contents =
-                found.iter().fold(Contents::empty(segment.number), |all, it| all.merge(&it.contents));
-            self.index.insert(segment, contents);
-        }
-        for block in found.iter().rev().filter(|it| it.contents.number < end) {
-            if !visitor.wants(&block.contents) {
-                continue;
-            }
-            match block.read(&mut file)? {
-                Some(body) => {
-                    if visitor.block(&block.contents, &body, lost).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+            let flow = visit(connection, part, &filter, Some(id), Some(&range), &mut |_seq, record| {
+                records.push(record);
+                if records.len() >= MAX_OF_ONE_ID {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
                 }
-                None => *lost += block.octets(),
+            })?;
+            Ok(flow)
+        })?;
+        records.reverse();
+        Ok(records)
+    }
+
+    /// Calls `each` for the parts of the database before a position, the newest first.
+    fn parts<B>(
+        &self,
+        end: i64,
+        mut each: impl FnMut(&Connection, &Part) -> Result<ControlFlow<B>, Trouble>,
+    ) -> Result<B, Trouble>
+    where
+        B: Default,
+    {
+        let Some(connection) = self.connection else { return Ok(B::default()) };
+        let transaction = connection.unchecked_transaction()?;
+        let last = end.saturating_sub(1);
+        let closed: Option<i64> = transaction.query_row(LAST_CLOSED, [], |row| row.get(0))?;
+        let first = closed.map_or(i64::MIN, |closed| closed.saturating_add(1));
+        if first <= last {
+            let rows =
+                transaction
+                    .query_row("SELECT count(*) FROM rows WHERE seq >= ?1", [first], |row| row.get(0))?;
+            let part = Part { first, last, segment: None, rows, times: (i64::MIN, i64::MAX) };
+            if let ControlFlow::Break(value) = each(&transaction, &part)? {
+                return Ok(value);
             }
         }
-        Ok(visitor.file(segment, found.len() * HEAD))
-    }
-}
-
-/// The records of a block; all other octets count as lost.
-fn records<'o>(contents: &Contents, body: &'o [u8], lost: &mut u64) -> Vec<&'o [u8]> {
-    let records: Vec<_> = decode::split(body).collect();
-    if u32::try_from(records.len()) != Ok(contents.count) {
-        let whole: usize = records.iter().map(|record| record.len() + 4).sum();
-        *lost += body.len().saturating_sub(whole).max(1) as u64;
-    }
-    records
-}
-
-/// Decodes a record if it is wanted; an invalid one counts as lost.
-fn record(
-    octets: &[u8],
-    lost: &mut u64,
-    wanted: impl FnOnce(&DecisionRecord) -> bool,
-) -> Option<DecisionRecord> {
-    decode::record(octets, wanted).unwrap_or_else(|| {
-        *lost += octets.len() as u64;
-        None
-    })
-}
-
-struct Find {
-    id: Id,
-    oldest: Option<SystemTime>,
-    /// The newest first.
-    records: Vec<DecisionRecord>,
-}
-
-impl Visitor for Find {
-    fn wants(&self, contents: &Contents) -> bool {
-        (contents.ids.0..=contents.ids.1).contains(&self.id.number())
-    }
-
-    fn block(&mut self, contents: &Contents, body: &[u8], lost: &mut u64) -> ControlFlow<()> {
-        let last = self.records.last().map(|record| milliseconds(record.at));
-        let apart = u64::try_from(MAX_APART.as_millis()).unwrap_or(u64::MAX);
-        if last.is_some_and(|last| contents.times.1.saturating_add(apart) < last) {
-            return ControlFlow::Break(());
-        }
-        let (id, oldest) = (self.id, self.oldest);
-        let mine = |record: &DecisionRecord| {
-            record.id == Some(id) && oldest.is_none_or(|oldest| record.at >= oldest)
-        };
-        let records = records(contents, body, lost);
-        let found = records.iter().rev().filter_map(|octets| record(octets, lost, mine));
-        self.records.extend(found.take(MAX_OF_ONE_ID - self.records.len()));
-        if self.records.len() == MAX_OF_ONE_ID { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
-struct Search<'a> {
-    filter: &'a Filter,
-    before: Option<Cursor>,
-    limit: usize,
-    left: usize,
-    page: Page,
-}
-
-impl Visitor for Search<'_> {
-    fn wants(&self, contents: &Contents) -> bool {
-        let begin = Cursor { block: contents.number, record: 0 };
-        self.before.is_none_or(|before| begin < before) && self.filter.fits_block(contents)
-    }
-
-    fn block(&mut self, contents: &Contents, body: &[u8], lost: &mut u64) -> ControlFlow<()> {
-        let records = records(contents, body, lost);
-        let end = match self.before {
-            Some(Cursor { block, record }) if block == contents.number => record,
-            Some(_) | None => records.len(),
-        };
-        for (at, octets) in records.iter().enumerate().take(end).rev() {
-            let record = record(octets, lost, |head| self.filter.fits_head(head));
-            let Some(record) = record.filter(|record| self.filter.fits_findings(record)) else { continue };
-            if self.page.records.len() == self.limit {
-                self.page.next = Some(Cursor { block: contents.number, record: at + 1 });
-                return ControlFlow::Break(());
-            }
-            self.page.records.push(record);
-        }
-        self.count_read(contents.number, body.len())
-    }
-
-    fn file(&mut self, segment: &Segment, read: usize) -> ControlFlow<()> {
-        self.count_read(segment.number, read)
-    }
-}
-
-impl Search<'_> {
-    /// Ends the page after too many octets; the next page begins before this block.
-    fn count_read(&mut self, number: u64, octets: usize) -> ControlFlow<()> {
-        match self.left.checked_sub(octets) {
-            Some(left) => {
-                self.left = left;
-                ControlFlow::Continue(())
-            }
-            None => {
-                self.page.next = Some(Cursor { block: number, record: 0 });
-                ControlFlow::Break(())
+        let sql = "SELECT segment, first, last, earliest, latest, rows FROM segments WHERE first <= ?1 ORDER BY last DESC";
+        let mut statement = transaction.prepare(sql)?;
+        let mut rows = statement.query([last])?;
+        while let Some(row) = rows.next()? {
+            let (first, times): (i64, _) = (row.get(1)?, (row.get(3)?, row.get(4)?));
+            let (segment, last) = (Some(row.get(0)?), last.min(row.get(2)?));
+            let part = Part { first, last, segment, rows: row.get(5)?, times };
+            if let ControlFlow::Break(value) = each(&transaction, &part)? {
+                return Ok(value);
             }
         }
+        Ok(B::default())
     }
+}
+
+/// Calls `each` for the matching records of one part, the newest first.
+fn visit(
+    connection: &Connection,
+    part: &Part,
+    filter: &Filter,
+    id: Option<Id>,
+    range: Option<&Range>,
+    each: &mut impl FnMut(i64, DecisionRecord) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Trouble> {
+    let conditions = Conditions::of(filter, id);
+    let mut values: Vec<Value> = vec![part.first.into(), part.last.into()];
+    let sql = match part.segment.zip(range) {
+        Some((segment, Range { kind, low, high })) => {
+            values.extend([segment.into(), kind.code().into(), text(low), text(high)]);
+            keyed(&conditions.sql)
+        }
+        None => scanning(&conditions.sql),
+    };
+    values.extend(conditions.values);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    while let Some(row) = rows.next()? {
+        // A record that can't be decoded is one of a later version, or damaged; the others are of more use without it.
+        let record = row::record(row, |head| filter.fits_head(head))?.flatten();
+        let Some(record) = record.filter(|record| filter.fits_rest(record)) else { continue };
+        if each(row.get(0)?, record).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Reads the rows of a part that the keys of its segment name.
+pub(super) fn keyed(conditions: &str) -> String {
+    format!(
+        "SELECT {COLUMNS} FROM (SELECT DISTINCT seq FROM keys WHERE segment = ?3 AND kind = ?4 AND key BETWEEN ?5 AND ?6 \
+         AND seq BETWEEN ?1 AND ?2 ORDER BY seq DESC) AS k CROSS JOIN rows AS r ON r.seq = k.seq WHERE TRUE{conditions} \
+         ORDER BY k.seq DESC"
+    )
+}
+
+/// Reads all rows of a part.
+pub(super) fn scanning(conditions: &str) -> String {
+    format!("SELECT {COLUMNS} FROM rows AS r WHERE r.seq BETWEEN ?1 AND ?2{conditions} ORDER BY r.seq DESC")
+}
+
+/// Conditions that spare the decoding of a row. What else a filter has is compared with the decoded record.
+#[derive(Debug, Default)]
+struct Conditions {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Conditions {
+    fn of(filter: &Filter, id: Option<Id>) -> Self {
+        let mut all = Self::default();
+        let code = |code: u8| Value::Integer(i64::from(code));
+        let address = filter.client.filter(|client| client.network() == client.broadcast());
+        all.add("r.at >= ?", filter.since.map(|since| Value::Integer(time(Some(since), 0))));
+        all.add("r.at < ?", filter.until.map(|until| Value::Integer(time(Some(until), i64::MAX))));
+        all.add("r.verdict = ?", filter.verdict.map(|verdict| code(verdict.code())));
+        all.add("r.reason = ?", filter.reason.map(|reason| code(reason.code())));
+        all.add("r.outcome = ?", filter.outcome.map(|outcome| code(outcome.code())));
+        all.add("r.id = ?", id.map(|id| text(id.as_str())));
+        all.add("r.queue = ?", filter.queue.as_deref().map(text));
+        all.add("r.client = ?", address.map(|client| text(&client.addr().to_string())));
+        all.add("instr(r.tags, ?) > 0", filter.tag.map(|reason| text(reason.name())));
+        all.add("instr(r.domains, ?) > 0", filter.domain.as_ref().map(|domain| text(domain.as_str())));
+        let recipient = filter.rcpt.as_deref().map(|recipient| text(&recipient_key(recipient)));
+        all.add("(lower(r.rcpt) = ? OR r.recipients IS NOT NULL)", recipient);
+        all
+    }
+
+    fn add(&mut self, condition: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.sql.push_str(" AND ");
+            self.sql.push_str(condition);
+            self.values.push(value);
+        }
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+/// Milliseconds since 1970.
+fn time(time: Option<SystemTime>, otherwise: i64) -> i64 {
+    time.map_or(otherwise, |time| i64::try_from(milliseconds(time)).unwrap_or(i64::MAX))
 }

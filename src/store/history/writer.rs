@@ -1,23 +1,29 @@
-//! From the sessions to the files: pending records, the tail of blocks for the disk, and the writer thread.
+//! From the sessions to the database: pending records, bounded by their memory, and the writer thread.
 //!
-//! Both are bounded by their memory. A reader first encodes the pending records into the tail, so that it finds all of
-//! them.
+//! A record gets its position when it is handed over, so that a reader finds it by the same position before and after it is
+//! written.
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::decision::{DecisionRecord, Id};
-use crate::store::history::block::{Block, Closed};
-use crate::store::history::folder::{Folder, Limits};
+use crate::decision::DecisionRecord;
+use crate::store::history::database::Numbered;
+use crate::store::history::disk::Disk;
+use crate::store::history::encode::milliseconds;
+use crate::store::history::file::Trouble;
+use crate::store::history::limits::Limits;
 
 /// How often new records are written.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The same while a history of the first format is taken over.
+const INTERVAL_OF_TAKING_OVER: Duration = Duration::from_millis(20);
 /// The time from a failed write to the next try.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The time between two log lines about dropped records.
@@ -26,8 +32,6 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_PENDING: usize = 32 << 20;
 /// At this many octets of pending records, the writer doesn't wait for its interval.
 const WRITE_AT: usize = 4 << 20;
-/// Octets of blocks that wait for the disk.
-const MAX_TAIL: usize = 32 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
@@ -42,36 +46,40 @@ pub struct Count {
 /// The state that sessions, writer and readers share. The locks are taken in the order of the fields.
 #[derive(Debug)]
 pub(super) struct Shared {
-    disk: Mutex<Disk>,
-    tail: Mutex<Tail>,
+    writing: Mutex<Writing>,
     pending: Mutex<Pending>,
     limits: Mutex<Limits>,
     woken: Condvar,
+    /// A reader has found damage.
+    suspect: AtomicBool,
     recorded: AtomicU64,
     dropped: AtomicU64,
     octets: AtomicU64,
 }
 
-/// Records from the sessions, not yet encoded.
+/// A record that isn't written yet.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub(super) seq: i64,
+    pub(super) record: Arc<DecisionRecord>,
+    weight: usize,
+}
+
+/// Records from the sessions, the oldest first.
 #[derive(Debug, Default)]
 struct Pending {
-    records: Vec<DecisionRecord>,
+    records: VecDeque<Waiting>,
     weight: usize,
+    /// The last position.
+    last: i64,
+    /// The last write failed.
+    failing: bool,
     stop: bool,
 }
 
-/// Blocks that aren't written yet, the oldest first.
-#[derive(Debug, Default)]
-struct Tail {
-    blocks: Vec<Arc<Closed>>,
-    octets: usize,
-    /// The number of the last block.
-    last: u64,
-}
-
 #[derive(Debug)]
-struct Disk {
-    folder: Folder,
+struct Writing {
+    disk: Disk,
     /// The time of the next try, after a failed write.
     retry_at: Option<Instant>,
     failing: bool,
@@ -81,18 +89,14 @@ struct Disk {
 }
 
 impl Shared {
-    pub(super) fn new(folder: Folder, limits: Limits) -> Self {
-        let ((last, id), octets) = (folder.last(), folder.octets());
-        if let Some(id) = id {
-            // Ids must be unique within the history.
-            Id::continue_after(id);
-        }
+    pub(super) fn new(disk: Disk, limits: Limits) -> Self {
+        let (last, octets) = (disk.last(), disk.octets());
         Self {
-            disk: Mutex::new(Disk { folder, retry_at: None, failing: false, logged: 0, log_again: None }),
-            tail: Mutex::new(Tail { last, ..Tail::default() }),
-            pending: Mutex::default(),
+            writing: Mutex::new(Writing { disk, retry_at: None, failing: false, logged: 0, log_again: None }),
+            pending: Mutex::new(Pending { last, ..Pending::default() }),
             limits: Mutex::new(limits),
             woken: Condvar::new(),
+            suspect: AtomicBool::new(false),
             recorded: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             octets: AtomicU64::new(octets),
@@ -115,6 +119,7 @@ impl Shared {
     /// A session waits only for the lock, which is never held for long.
     pub(super) fn push(&self, record: DecisionRecord) {
         let weight = record.weight();
+        let record = Arc::new(record);
         self.recorded.fetch_add(1, Ordering::Relaxed);
         let wake = {
             let mut pending = lock(&self.pending);
@@ -125,7 +130,11 @@ impl Shared {
                 return;
             }
             pending.weight += weight;
-            pending.records.push(record);
+            // Positions increase, over a restart too, and even if the clock stands still or is set back.
+            let now = i64::try_from(milliseconds(record.at)).unwrap_or(0).saturating_mul(1000);
+            pending.last = now.max(pending.last.saturating_add(1));
+            let seq = pending.last;
+            pending.records.push_back(Waiting { seq, record, weight });
             before < WRITE_AT && pending.weight >= WRITE_AT
         };
         if wake {
@@ -133,63 +142,61 @@ impl Shared {
         }
     }
 
-    /// All blocks that aren't written yet.
-    pub(super) fn tail(&self) -> Vec<Arc<Closed>> {
-        let mut tail = lock(&self.tail);
-        self.encode_pending(&mut tail);
-        tail.blocks.clone()
+    /// All records that aren't written yet, the oldest first.
+    pub(super) fn pending(&self) -> Vec<Waiting> {
+        lock(&self.pending).records.iter().cloned().collect()
     }
 
-    /// Encodes the pending records into blocks.
-    fn encode_pending(&self, tail: &mut Tail) {
-        let records = {
-            let mut pending = lock(&self.pending);
-            pending.weight = 0;
-            let room = Vec::with_capacity(pending.records.len());
-            mem::replace(&mut pending.records, room)
-        };
-        let mut records = records.iter();
-        while records.len() > 0 && tail.octets < MAX_TAIL {
-            let mut block = Block::new(tail.next_number());
-            while !block.is_full()
-                && let Some(record) = records.next()
-            {
-                block.push(record);
-            }
-            let block = block.close();
-            tail.octets += block.octets.len();
-            tail.blocks.push(Arc::new(block));
-        }
-        self.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
+    /// A reader has found damage: the next write checks the file.
+    pub(super) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+        self.woken.notify_one();
     }
 
-    /// Writes the tail and removes old files; with `force` even soon after a failed write.
+    /// Writes the pending records and removes old ones; with `force` even soon after a failed write.
     pub(super) fn write(&self, force: bool) {
-        let mut disk = lock(&self.disk);
-        let blocks = self.tail();
-        disk.log_drops(self.dropped.load(Ordering::Relaxed), force);
-        if disk.retry_at.is_some_and(|time| Instant::now() < time) && !force {
+        self.write_as_of(SystemTime::now(), force);
+    }
+
+    fn write_as_of(&self, now: SystemTime, force: bool) {
+        let mut writing = lock(&self.writing);
+        writing.log_drops(self.dropped.load(Ordering::Relaxed), force);
+        if self.suspect.swap(false, Ordering::Relaxed) {
+            writing.disk.check();
+        }
+        if writing.retry_at.is_some_and(|time| Instant::now() < time) && !force {
             return;
         }
-        let (limits, now) = (self.limits(), SystemTime::now());
-        disk.folder.prune(limits, now);
-        let written = if blocks.is_empty() { Ok(()) } else { disk.folder.append(&blocks, limits, now) };
-        self.octets.store(disk.folder.octets(), Ordering::Relaxed);
-        if written.is_ok() {
-            let mut tail = lock(&self.tail);
-            tail.blocks.drain(..blocks.len());
-            tail.octets = tail.blocks.iter().map(|block| block.octets.len()).sum();
-        }
-        // An empty write doesn't show whether the disk works.
-        if !blocks.is_empty() {
-            disk.log_result(written);
-        }
+        let waiting = self.pending();
+        let numbered: Vec<Numbered<'_>> = waiting.iter().map(|one| (one.seq, &*one.record)).collect();
+        let (written, result) = writing.disk.append(&numbered, self.limits(), now);
+        self.octets.store(writing.disk.octets(), Ordering::Relaxed);
+        let done: Vec<Waiting> = {
+            let mut pending = lock(&self.pending);
+            let done: Vec<Waiting> = pending.records.drain(..written).collect();
+            pending.weight -= done.iter().map(|one| one.weight).sum::<usize>();
+            pending.failing = result.is_err();
+            done
+        };
+        // Freed without the lock.
+        drop(done);
+        writing.log_result(result);
+    }
+
+    /// Writes the pending records and closes the file until the next one comes.
+    pub(super) fn close(&self) {
+        self.write(true);
+        lock(&self.writing).disk.close();
+    }
+
+    /// Takes over a part of a history of the first format; returns whether there is more.
+    fn take_over(&self) -> bool {
+        lock(&self.writing).disk.take_over_one()
     }
 
     /// Logs the records that could not be written before the end.
     fn log_unwritten(&self) {
-        let blocks = self.tail();
-        let lost: u64 = blocks.iter().map(|block| u64::from(block.contents.count)).sum();
+        let lost = self.pending().len();
         if lost > 0 {
             tracing::error!(
                 lost,
@@ -201,44 +208,27 @@ impl Shared {
 
 #[cfg(test)]
 impl Shared {
-    /// Blocks encoding and writing while `work` runs.
+    /// Blocks writing while `work` runs.
     pub(super) fn while_blocked(&self, work: impl FnOnce()) {
-        let (disk, tail) = (lock(&self.disk), lock(&self.tail));
+        let writing = lock(&self.writing);
         work();
-        drop((disk, tail));
+        drop(writing);
     }
 
-    /// Removes old files, as of this time.
-    pub(super) fn prune(&self, now: SystemTime) {
-        let limits = self.limits();
-        lock(&self.disk).folder.prune(limits, now);
+    /// Writes, as of this time.
+    pub(super) fn write_at(&self, now: SystemTime) {
+        self.write_as_of(now, true);
     }
 
-    /// The number of the last block.
-    pub(super) fn last_number(&self) -> u64 {
-        lock(&self.tail).last
-    }
-
-    /// Makes the next block begin a file.
-    pub(super) fn begin_file(&self) {
-        lock(&self.disk).folder.close();
+    /// The last position.
+    pub(super) fn last(&self) -> i64 {
+        lock(&self.pending).last
     }
 }
 
-impl Tail {
-    /// Numbers are microseconds since 1970, so that they increase over a restart; they increase even if the clock stands
-    /// still or is set back.
-    fn next_number(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        self.last = now.max(self.last.saturating_add(1));
-        self.last
-    }
-}
-
-impl Disk {
-    fn log_result(&mut self, written: io::Result<()>) {
-        let path = self.folder.path().display();
+impl Writing {
+    fn log_result(&mut self, written: Result<(), Trouble>) {
+        let path = self.disk.path().display();
         let failed_before = mem::replace(&mut self.failing, written.is_err());
         match written {
             Ok(()) => {
@@ -294,16 +284,22 @@ impl Writer {
         let (own, shared) = (Arc::clone(shared), Arc::clone(shared));
         let thread = std::thread::Builder::new().name("history".to_owned());
         let thread = thread.spawn(move || {
+            let mut interval = INTERVAL_OF_TAKING_OVER;
             loop {
                 let pending = lock(&own.pending);
-                let idle = |pending: &mut Pending| !pending.stop && pending.weight < WRITE_AT;
-                let waited = own.woken.wait_timeout_while(pending, INTERVAL, idle);
+                let idle = |pending: &mut Pending| {
+                    let urgent = pending.weight >= WRITE_AT && !pending.failing;
+                    !pending.stop && !urgent && !own.suspect.load(Ordering::Relaxed)
+                };
+                let waited = own.woken.wait_timeout_while(pending, interval, idle);
                 let stop = waited.unwrap_or_else(PoisonError::into_inner).0.stop;
                 own.write(stop);
                 if stop {
                     own.log_unwritten();
+                    lock(&own.writing).disk.close();
                     return;
                 }
+                interval = if own.take_over() { INTERVAL_OF_TAKING_OVER } else { INTERVAL };
             }
         })?;
         Ok(Self { shared, thread: Arc::new(Thread(Mutex::new(Some(thread)))) })

@@ -46,7 +46,7 @@ pub(super) fn text(stage: &Stage, results: &[RowResult]) -> String {
 }
 
 /// The path of this program, which must work in any folder.
-fn program() -> String {
+pub(super) fn program() -> String {
     let argument = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let in_path = argument.components().count() == 1;
     if in_path {
@@ -57,7 +57,7 @@ fn program() -> String {
 }
 
 /// Quotes a path as one word of a shell.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }

@@ -5,6 +5,7 @@
 //! uses no other name server and takes no mail from other machines.
 
 mod by_hand;
+mod doors;
 mod observed;
 mod session;
 mod stage;
@@ -20,6 +21,7 @@ use crate::console::colour::Colour;
 use crate::console::folder::Folder;
 use crate::console::signals::Signals;
 use crate::console::{Exit, print};
+use crate::policy::door::DoorName;
 use crate::tools::demo::observed::RowResult;
 use crate::tools::demo::stage::Stage;
 use crate::tools::demo::tour::Row;
@@ -27,12 +29,17 @@ use crate::tools::demo::tour::Row;
 /// Demonstrate rmxd on this machine, without a network
 ///
 /// Starts a name server with sample zones and three gates with different policies, sends them messages from valid and
-/// spoofed senders, and shows each verdict with its reason. Then it keeps running until SIGTERM or Ctrl-C, to be tried by hand.
+/// spoofed senders, and shows each verdict with its reason. With --door milter or policy it takes the part of a Postfix that
+/// has rmxd as its milter or policy service, and shows what the two send to each other. Then it keeps running until SIGTERM
+/// or Ctrl-C, to be tried by hand.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Exit codes: 0 every message has the expected verdict, 1 otherwise, 64 wrong usage, \
 75 a part could not be started, or the tour was interrupted.")]
 pub struct Args {
+    /// The door to demonstrate
+    #[arg(long, value_name = "DOOR", value_enum, default_value_t = DoorName::Smtp)]
+    door: DoorName,
     /// Exit after the tour
     #[arg(long)]
     once: bool,
@@ -60,14 +67,40 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn demo(args: &Args) -> Result<Exit, String> {
-    let mut signals = Signals::new().map_err(|error| format!("signals can't be received: {error}"))?;
+    let signals = Signals::new().map_err(|error| format!("signals can't be received: {error}"))?;
     let folder = Folder::new("demo", args.keep.as_deref())?;
+    match args.door {
+        DoorName::Smtp => show::<Stage>(args, signals, &folder).await,
+        DoorName::Milter | DoorName::Policy => show::<doors::Stage>(args, signals, &folder).await,
+    }
+}
+
+/// What is demonstrated.
+trait Show: Sized {
+    /// # Errors
+    /// The part that can't be started, and why.
+    async fn start(folder: &Folder, door: DoorName) -> Result<Self, String>;
+    async fn tour(&self, args: &Args) -> Toured;
+    async fn stop(self);
+}
+
+/// The end of a tour.
+struct Toured {
+    /// Whether its text could be printed.
+    printed: Exit,
+    /// Whether each result is as expected.
+    as_expected: bool,
+    /// What can be tried afterwards.
+    by_hand: String,
+}
+
+async fn show<S: Show>(args: &Args, mut signals: Signals, folder: &Folder) -> Result<Exit, String> {
     let stage = tokio::select! {
-        stage = Stage::start(&folder) => stage?,
+        stage = S::start(folder, args.door) => stage?,
         () = signals.any() => return Ok(Exit::Temporary),
     };
     let toured = tokio::select! {
-        toured = tour(args, &stage) => Some(toured),
+        toured = stage.tour(args) => Some(toured),
         () = signals.any() => None,
     };
     let exit = match toured {
@@ -75,17 +108,33 @@ async fn demo(args: &Args) -> Result<Exit, String> {
             Progress::clear();
             Exit::Temporary
         }
-        Some((printed, _)) if printed != Exit::Done => printed,
-        Some((_, results)) => {
-            let printed = if args.once { Exit::Done } else { print(&by_hand::text(&stage, &results)) };
+        Some(Toured { printed, .. }) if printed != Exit::Done => printed,
+        Some(Toured { as_expected, by_hand, .. }) => {
+            let printed = if args.once { Exit::Done } else { print(&by_hand) };
             if !args.once && printed == Exit::Done {
                 signals.any().await;
             }
-            if results.iter().any(RowResult::is_wrong) { Exit::Reject } else { printed }
+            if as_expected { printed } else { Exit::Reject }
         }
     };
     stage.stop().await;
     Ok(exit)
+}
+
+impl Show for Stage {
+    async fn start(folder: &Folder, _door: DoorName) -> Result<Self, String> {
+        Self::open(folder).await
+    }
+
+    async fn tour(&self, args: &Args) -> Toured {
+        let (printed, results) = tour(args, self).await;
+        let as_expected = !results.iter().any(RowResult::is_wrong);
+        Toured { printed, as_expected, by_hand: by_hand::text(self, &results) }
+    }
+
+    async fn stop(self) {
+        self.close().await;
+    }
 }
 
 /// Plays all rows and prints each chapter when it is complete.

@@ -104,17 +104,17 @@ async fn observe(stage: &Stage, reply: DecidingReply, token: &str) -> io::Result
     let id = id(&reply.text);
     let reasons = match (&delivered, &id) {
         (Some((_, text)), _) => tags(text),
-        (None, Some(id)) => logged(stage, id).await?.into_iter().collect(),
+        (None, Some(id)) => logged(&stage.log(), id).await?.into_iter().collect(),
         (None, None) => Vec::new(),
     };
     Ok(Observed { reply, id, reasons, delivered: delivered.map(|(path, _)| path) })
 }
 
 /// The reason in the log, which may be written a moment after the reply.
-async fn logged(stage: &Stage, id: &str) -> io::Result<Option<Reason>> {
+pub(super) async fn logged(log: &Path, id: &str) -> io::Result<Option<Reason>> {
     let until = Instant::now() + LOG_WRITTEN;
     loop {
-        let found = reason(&fs::read_to_string(stage.log())?, id);
+        let found = reason(&fs::read_to_string(log)?, id);
         if found.is_some() || Instant::now() >= until {
             return Ok(found);
         }
@@ -142,7 +142,7 @@ fn find(maildir: &Path, token: &str) -> io::Result<Option<(PathBuf, String)>> {
 }
 
 /// `550 5.1.8 ... (id 4KXN7Q2M)`.
-fn id(reply: &str) -> Option<String> {
+pub(super) fn id(reply: &str) -> Option<String> {
     let (_, rest) = reply.rsplit_once("(id ")?;
     rest.split_once(')').map(|(id, _)| id.to_owned())
 }

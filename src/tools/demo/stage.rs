@@ -20,19 +20,19 @@ use crate::zone::{Name, RData, RecordType, Server, Zone};
 pub(super) const OLD_RECORDS_LAST: Duration = Duration::from_secs(6);
 
 /// For open connections of users at the end.
-const DRAIN: Duration = Duration::from_secs(2);
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 /// Port of the first gate if it is free; the others follow.
 const PORT: u16 = 2525;
 
 /// Port of the dashboard of the first gate if it is free; the others get any port.
-const DASHBOARD: u16 = 8025;
+pub(super) const DASHBOARD: u16 = 8025;
 
 /// Tries to get a port that no other program takes before the gate binds it.
-const PORT_ATTEMPTS: u32 = 8;
+pub(super) const PORT_ATTEMPTS: u32 = 8;
 
 /// hickory-server logs every query at info.
-const LOG_LEVEL: &str = "info,hickory_server=warn";
+pub(super) const LOG_LEVEL: &str = "info,hickory_server=warn";
 
 pub(super) struct Stage {
     pub(super) folder: PathBuf,
@@ -47,7 +47,7 @@ struct Gate {
 }
 
 impl Stage {
-    pub(super) async fn start(folder: &Folder) -> Result<Self, String> {
+    pub(super) async fn open(folder: &Folder) -> Result<Self, String> {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let zone = Server::start(loopback, Zone::sample()).await;
         let zone = zone.map_err(|error| format!("the name server: {error}"))?;
@@ -101,7 +101,7 @@ impl Stage {
         self.folder.join("log")
     }
 
-    pub(super) async fn stop(self) {
+    pub(super) async fn close(self) {
         let gates = self.gates.into_iter().map(|gate| gate.daemon.drain());
         futures_util::future::join_all(gates).await;
         self.zone.stop().await;
@@ -109,7 +109,7 @@ impl Stage {
 }
 
 /// The log of all gates goes to a file, since on standard error it would mix with the table.
-fn start_log(path: &Path) -> Result<Log, String> {
+pub(super) fn start_log(path: &Path) -> Result<Log, String> {
     let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let settings = log::Settings { format: log::Format::Text, level: LOG_LEVEL.to_owned() };
     log::start(&settings, Output::File(file))
@@ -158,7 +158,7 @@ fn listeners(port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// With this port if it is free, otherwise with port 0.
-fn loopback(port: u16) -> SocketAddr {
+pub(super) fn loopback(port: u16) -> SocketAddr {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     SocketAddr::from((Ipv4Addr::LOCALHOST, if free { port } else { 0 }))
 }
@@ -215,6 +215,6 @@ fn maildir(folder: &Path) -> PathBuf {
     folder.join("mail")
 }
 
-fn lines(problems: &[config::Problem]) -> String {
+pub(super) fn lines(problems: &[config::Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::tools::load::plot::{Axis, Plot, Scale, Series, escaped};
-use crate::tools::load::report::{delivery, pace, time, title, usage};
+use crate::tools::load::report::{counted, delivery, pace, time, title, usage};
 use crate::tools::load::summary::{Latency, SliceSummary, Summary};
 
 const STYLE: &str = "\
@@ -46,6 +46,7 @@ pub(super) fn page(summary: &Summary) -> String {
     page.push_str(&verdict(summary));
     let mut facts = vec![pace(summary)];
     facts.extend(summary.delivery.as_ref().map(delivery));
+    facts.extend(summary.outcomes.as_ref().map(|outcomes| counted(&summary.total, outcomes)));
     facts.extend(summary.daemon.as_ref().map(usage));
     for fact in facts {
         add(&mut page, format_args!("<p>{}</p>\n", escaped(&fact)));

@@ -7,11 +7,15 @@ use ipnet::Ipv4Net;
 use tokio::net::lookup_host;
 
 use crate::console::Exit;
+use crate::net::{Endpoint, Purpose};
+use crate::policy::door::DoorName;
 use crate::smtp::address::ForwardPath;
 use crate::tools::load::class::{Class, Expected, PerClass};
+use crate::tools::load::client::Target;
+use crate::tools::load::fitting;
 use crate::tools::load::plan::{self, Address, Plan, Sender};
 use crate::tools::load::run::Pace;
-use crate::tools::load::values::{self, Mix, Pattern};
+use crate::tools::load::values::{self, Mix, Pattern, Sizes};
 use crate::tools::load::{Args, Names, Stop, Tolerated, own};
 use crate::zone::{Row, generated, sample_rows};
 
@@ -29,6 +33,11 @@ const MOST_CONNECTIONS: u32 = 200;
 const MIX: &str = "spoofed=90,clean=10";
 const OWN_MIX: &str = "spoofed=75,clean=15,nomx=2,nullmx=2,foreign=2,badhelo=1,badfrom=2,servfail=1";
 
+const OWN_MIX_WITHOUT_HEADER: &str = "spoofed=77,clean=15,nomx=2,nullmx=2,foreign=2,badhelo=1,servfail=1";
+
+/// Octets of a body.
+const SIZE: Sizes = Sizes { least: 4096, most: 4096 };
+
 /// Names that don't exist: RFC 6761 reserves .test, and no sample zone has this domain.
 const SPOOFED: &str = "s%n.spoof.test";
 
@@ -37,8 +46,9 @@ const HELO: &str = "mail.good.test";
 const SOURCE: &str = "127.200.0.0/16";
 
 pub(super) struct Job {
+    pub(super) door: DoorName,
     /// `None`: --self.
-    pub(super) target: Option<SocketAddr>,
+    pub(super) target: Option<Target>,
     pub(super) plan: Plan,
     pub(super) pace: Pace,
     pub(super) expected: PerClass<Expected>,
@@ -53,12 +63,28 @@ pub(super) struct Job {
 }
 
 pub(super) async fn job(args: &Args) -> Result<Job, Stop> {
+    let wrong = |what| (Exit::Usage, what);
+    fitting::check(args).map_err(wrong)?;
     let target = match &args.target {
-        Some(text) => Some(resolve(text).await?),
+        Some(text) => Some(target(args.door, text).await?),
         None => None,
     };
-    let wrong = |what| (Exit::Usage, what);
     compose(args, target).map_err(wrong)
+}
+
+async fn target(door: DoorName, text: &str) -> Result<Target, Stop> {
+    let endpoint = async |purpose| match text.starts_with("unix:") {
+        true => {
+            let parsed = Endpoint::parse(text, purpose);
+            parsed.map_err(|what| (Exit::Usage, format!("{text:?}: {what}")))
+        }
+        false => resolve(text).await.map(Endpoint::Tcp),
+    };
+    Ok(match door {
+        DoorName::Smtp => Target::Smtp(resolve(text).await?),
+        DoorName::Milter => Target::Milter(endpoint(Purpose::Milter).await?),
+        DoorName::Policy => Target::Policy(endpoint(Purpose::Policy).await?),
+    })
 }
 
 async fn resolve(text: &str) -> Result<SocketAddr, Stop> {
@@ -73,12 +99,16 @@ async fn resolve(text: &str) -> Result<SocketAddr, Stop> {
     first.copied().ok_or_else(|| (Exit::Temporary, format!("{text} has no address")))
 }
 
-fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
+fn compose(args: &Args, target: Option<Target>) -> Result<Job, String> {
     let own = target.is_none();
-    let remote = target.is_some_and(|target| !target.ip().is_loopback());
+    let remote = target.as_ref().is_some_and(|target| !target.endpoint().is_local());
     let mix = match &args.mix {
         Some(mix) => mix.clone(),
-        None => values::mix(if own { OWN_MIX } else { MIX })?,
+        None => values::mix(match (own, args.door) {
+            (true, DoorName::Policy) => OWN_MIX_WITHOUT_HEADER,
+            (true, DoorName::Smtp | DoorName::Milter) => OWN_MIX,
+            (false, _) => MIX,
+        })?,
     };
     if remote {
         refuse_remote(args, &mix)?;
@@ -96,15 +126,16 @@ fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
         seed: args.seed,
         mix,
         names,
-        sizes: args.size,
+        sizes: args.size.unwrap_or(SIZE),
         slow: args.slow,
         messages: args.messages,
         senders: PerClass::default(),
-        sources: if remote { Vec::new() } else { sources(args)? },
+        // To a mail server behind another door the client's address is only told.
+        sources: if remote && args.door == DoorName::Smtp { Vec::new() } else { sources(args)? },
         recipient: recipient.to_owned(),
     };
     let domains = domain_count(args);
-    plan.senders = if own { own_senders(domains)? } else { senders(args, target)? };
+    plan.senders = if own { own_senders(domains)? } else { senders(args, target.as_ref())? };
     if let Some((class, _)) = plan.mix.0.iter().find(|(class, _)| plan.senders.of(*class).is_empty()) {
         let name = class.name();
         return Err(format!(
@@ -113,6 +144,7 @@ fn compose(args: &Args, target: Option<SocketAddr>) -> Result<Job, String> {
     }
     let connections = usize::try_from(args.connections).unwrap_or(usize::MAX);
     Ok(Job {
+        door: args.door,
         target,
         plan,
         pace: Pace { sessions, duration: args.duration, rate: args.rate, connections },
@@ -214,7 +246,7 @@ fn own_senders(domains: u32) -> Result<PerClass<Vec<Sender>>, String> {
 }
 
 /// The senders from the options, and for the other classes those of the sample zones.
-fn senders(args: &Args, target: Option<SocketAddr>) -> Result<PerClass<Vec<Sender>>, String> {
+fn senders(args: &Args, target: Option<&Target>) -> Result<PerClass<Vec<Sender>>, String> {
     let helo = match &args.helo {
         Some(helo) => helo.clone(),
         None => values::pattern(HELO)?,
@@ -235,7 +267,7 @@ fn senders(args: &Args, target: Option<SocketAddr>) -> Result<PerClass<Vec<Sende
     for class in Class::ALL {
         let mut kinds: Vec<Sender> = Vec::new();
         for given in args.domain.iter().filter(|given| given.class == class) {
-            if let (Some(address), Some(target)) = (given.address, target)
+            if let (Some(address), Some(Target::Smtp(target))) = (given.address, target)
                 && address.is_ipv4() != target.is_ipv4()
             {
                 return Err(format!("--domain: a client at {address} can't reach the target at {target}"));
@@ -345,7 +377,13 @@ mod tests {
 
     #[tokio::test]
     async fn every_class_has_senders_in_the_sample_zones_and_in_those_of_self() {
-        for line in ["127.0.0.1:25", "--self", "--self --names cold --sessions 1000"] {
+        for line in [
+            "127.0.0.1:25",
+            "--self",
+            "--self --names cold --sessions 1000",
+            "unix:/x --door milter",
+            "--self --door milter",
+        ] {
             let mix: Vec<_> = Class::ALL.iter().map(|class| format!("{}=1", class.name())).collect();
             let line = format!("{line} --mix {}", mix.join(","));
             let job = job(&args(&line).unwrap())

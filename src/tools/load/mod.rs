@@ -5,6 +5,7 @@
 
 mod class;
 mod client;
+mod fitting;
 mod html;
 mod job;
 mod ledger;
@@ -22,31 +23,32 @@ mod stats;
 mod summary;
 mod values;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use crate::console::colour::Colour;
 use crate::console::signals::Signals;
 use crate::console::{Exit, print};
+use crate::policy::door::DoorName;
 use crate::server::raise_descriptor_limit;
+use crate::tools::load::client::Target;
 use crate::tools::load::job::Job;
 use crate::tools::load::own::Own;
 use crate::tools::load::run::Run;
 use crate::tools::load::stats::LoadStats;
 use crate::tools::load::summary::Summary;
 use crate::tools::load::values::{Expectation, Mix, Pattern, SenderDomain, Sizes};
+use crate::tools::mta;
 
 /// Test a gate under load, with spoofed and clean senders
 ///
 /// Sends messages from senders of several classes and compares each verdict with the expected one. A single false
-/// accept or false reject fails the run. For a target on loopback the clients have many addresses of 127.0.0.0/8.
+/// accept or false reject fails the run. For a target on loopback the clients have many addresses of 127.0.0.0/8. With
+/// --door it acts as a Postfix that has rmxd as its milter or policy service.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Classes of senders, and the verdict expected of a gate with the built-in policy (in parentheses: with --self):
@@ -62,15 +64,25 @@ Classes of senders, and the verdict expected of a gate with the built-in policy 
 Without --domain the senders are those of the zones that `rmxd zone` serves, or with --self of zones generated for the run. \
 The daemon of --self has a strict policy and does not log its decisions (--set log.level=info changes that).
 
+With --door milter each session is a connection to the milter, with CONNECT, HELO, and the events of each message. With --door policy it \
+is a request for each message, over connections that are kept; a policy service doesn't see the header, so there is no class badfrom. \
+The verdict is that of the answer. The target may be a unix socket. --pipelining and --slow are for SMTP, --size is not for policy.
+
+With --self --door milter or policy no message is delivered. Instead the daemon's own numbers must be right: as many messages with the \
+outcome `passed` in its metrics as were accepted, and as many `refused` as were refused or deferred.
+
 Latency is the time until the deciding reply. It counts from the connect, or with --rate from the time at which the session was due. \
 Slow clients do not count.
 
-Exit codes: 0 every verdict is as expected (with --self: and the sink has every accepted message exactly once), 1 otherwise, \
+Exit codes: 0 every verdict is as expected (with --self: and the sink has every accepted message exactly once, or the daemon has counted all of them), 1 otherwise, \
 64 wrong usage, 75 the target is unreachable, a part could not be started, or the run was interrupted.")]
 pub struct Args {
-    /// The gate to test
+    /// The gate to test; with --door milter or policy also unix:PATH
     #[arg(value_name = "HOST:PORT", required_unless_present = "own")]
     target: Option<String>,
+    /// The door of the gate, which decides what the load test acts as
+    #[arg(long, value_name = "DOOR", value_enum, default_value_t = DoorName::Smtp)]
+    door: DoorName,
     /// Start a name server, a daemon and a sink behind it, and test these
     #[arg(long = "self", conflicts_with = "target")]
     own: bool,
@@ -92,9 +104,9 @@ pub struct Args {
     /// Begin this many sessions a second, however slow the target is; required if the target is not on loopback
     #[arg(long, value_name = "NUMBER/s", value_parser = values::rate)]
     rate: Option<u32>,
-    /// Size of the message bodies, or a range
-    #[arg(long, value_name = "SIZE[-SIZE]", default_value = "4KiB", value_parser = values::sizes)]
-    size: Sizes,
+    /// Size of the message bodies, or a range [default: 4KiB]
+    #[arg(long, value_name = "SIZE[-SIZE]", value_parser = values::sizes)]
+    size: Option<Sizes>,
     /// Messages of a session, one after another
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     messages: u32,
@@ -218,31 +230,30 @@ async fn load(args: &Args) -> Result<Exit, Stop> {
 
 /// The target of the run.
 enum Started {
-    Target(SocketAddr),
+    Target(Target),
     Own(Box<Own>),
 }
 
 async fn start(job: &Job) -> Result<Started, Stop> {
-    let Some(target) = job.target else {
-        let own = Own::start(job.domains, job.pace.connections, &job.set).await.map_err(temporary)?;
-        return Ok(Started::Own(Box::new(own)));
+    let Some(target) = &job.target else {
+        let own = Own::start(job.door, job.domains, job.pace.connections, &job.set).await;
+        return Ok(Started::Own(Box::new(own.map_err(temporary)?)));
     };
     // An unreachable target is an error before the run begins.
-    let tried = timeout(job.timeout, TcpStream::connect(target)).await;
-    let reached = tried.map_err(|_elapsed| "timeout".to_owned()).and_then(|it| it.map_err(|e| e.to_string()));
-    reached.map_err(|why| temporary(format!("{target} can't be reached: {why}")))?;
-    Ok(Started::Target(target))
+    let tried = mta::dial(&target.endpoint(), job.timeout).await;
+    tried.map_err(|why| temporary(format!("{target} can't be reached: {why}")))?;
+    Ok(Started::Target(target.clone()))
 }
 
 async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summary, Stop> {
     let (target, ledger, pid) = match &started {
-        Started::Target(target) => (*target, None, None),
-        Started::Own(own) => (own.address, Some(Arc::clone(&own.ledger)), Some(own.pid())),
+        Started::Target(target) => (target.clone(), None, None),
+        Started::Own(own) => (own.target.clone(), own.ledger.clone(), Some(own.pid())),
     };
     let stats = LoadStats::new(job.expected.clone()).map_err(temporary)?;
-    let frame = summary::Frame::new(&job, target);
-    let options = client::SessionOptions { target, pipelining: job.pipelining, timeout: job.timeout };
-    let run = Run::new(job.plan, options, job.pace, ledger, stats);
+    let frame = summary::Frame::new(&job, target.clone());
+    let options = client::SessionOptions { target, pipelining: job.pipelining, timeout: job.timeout, ledger };
+    let run = Run::new(job.plan, options, job.pace, stats);
     let before = summary::Usage::of(pid);
     let watch = tokio::spawn(progress::watch(Arc::clone(&run), pid));
     let mut interrupted = false;
@@ -264,12 +275,17 @@ async fn play(job: Job, started: Started, signals: &mut Signals) -> Result<Summa
     let mut problems = Vec::new();
     let mut own_facts = None;
     if let Started::Own(own) = started {
-        let (ledger, questions) = (Arc::clone(&own.ledger), own.questions());
+        let (ledger, questions) = (own.ledger.clone(), own.questions());
+        let outcomes = match &ledger {
+            Some(_) => None,
+            None => own.outcomes(run.decided()).await.map_err(|problem| problems.push(problem)).ok(),
+        };
         // The daemon drains: after its end no accepted message can still arrive at the sink.
         if let Err(problem) = own.stop().await {
             problems.push(problem);
         }
-        own_facts = Some(summary::OwnFacts { balance: ledger.balance(), questions, usage });
+        let balance = ledger.map(|ledger| ledger.balance());
+        own_facts = Some(summary::OwnFacts { balance, outcomes, questions, usage });
     }
     let ended = summary::Ended { elapsed, interrupted, unreachable: run.is_unreachable(), problems };
     Ok(frame.summary(&run.stats(), ended, own_facts))

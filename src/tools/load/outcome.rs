@@ -18,21 +18,31 @@ pub(super) struct MessageResult {
 pub(super) struct Decided {
     pub(super) verdict: Verdict,
     pub(super) stage: Stage,
-    pub(super) code: u16,
+    pub(super) word: Word,
     pub(super) enhanced: Option<Enhanced>,
 }
 
-impl Decided {
-    /// Whether the server closes the connection after this reply, or no command can follow it.
-    pub(super) fn ends_session(&self) -> bool {
-        matches!(self.code, 421 | 521) || (self.stage <= Stage::Ehlo && self.verdict != Verdict::Accept)
+/// How a reply begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Word {
+    Code(u16),
+    /// Of an answer without a code, such as `DUNNO`.
+    Name(&'static str),
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "{code}"),
+            Self::Name(name) => f.write_str(name),
+        }
     }
 }
 
 /// `550 5.1.8 at RCPT`.
 impl fmt::Display for Decided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.code)?;
+        write!(f, "{} ", self.word)?;
         if let Some(enhanced) = self.enhanced {
             write!(f, "{enhanced} ")?;
         }
@@ -80,12 +90,18 @@ impl FailureKind {
 pub(super) enum Stage {
     Connect,
     Greeting,
+    /// Of a milter.
+    Negotiation,
     Ehlo,
     Mail,
     Rcpt,
     Data,
+    /// EOH of a milter.
+    EndOfHeader,
     /// The final dot.
     Dot,
+    /// EOM of a milter.
+    EndOfMessage,
 }
 
 impl Stage {
@@ -93,11 +109,14 @@ impl Stage {
         match self {
             Self::Connect => "at connect",
             Self::Greeting => "at the banner",
+            Self::Negotiation => "in the negotiation",
             Self::Ehlo => "at EHLO",
             Self::Mail => "at MAIL",
             Self::Rcpt => "at RCPT",
             Self::Data => "at DATA",
+            Self::EndOfHeader => "at the end of the header",
             Self::Dot => "after DATA",
+            Self::EndOfMessage => "at the end of the message",
         }
     }
 }

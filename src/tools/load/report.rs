@@ -6,7 +6,9 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::console::colour::{Colour, RIGHT, WRONG};
+use crate::policy::door::DoorName;
 use crate::tools::load::ledger::Balance;
+use crate::tools::load::own::Outcomes;
 use crate::tools::load::stats::Counts;
 use crate::tools::load::summary::{DaemonSummary, Latency, Summary};
 
@@ -43,6 +45,9 @@ pub(super) fn text(summary: &Summary, colour: Colour) -> String {
     if let Some(balance) = &summary.delivery {
         line(&mut text, &delivery(balance));
     }
+    if let Some(outcomes) = &summary.outcomes {
+        line(&mut text, &counted(&summary.total, outcomes));
+    }
     if let Some(daemon) = &summary.daemon {
         line(&mut text, &usage(daemon));
     }
@@ -69,7 +74,12 @@ pub(super) fn title(summary: &Summary) -> String {
         Some(rate) => format!("{rate} sessions per second, at most {} at a time", summary.connections),
         None => format!("{} sessions at a time", summary.connections),
     };
-    format!("rmxd load: {target} at {}, {pace}, seed {}", summary.target, summary.seed)
+    let door = match summary.door {
+        DoorName::Smtp => "",
+        DoorName::Milter => " as a milter",
+        DoorName::Policy => " as a policy service",
+    };
+    format!("rmxd load: {target}{door} at {}, {pace}, seed {}", summary.target, summary.seed)
 }
 
 fn classes(summary: &Summary) -> String {
@@ -136,6 +146,17 @@ pub(super) fn delivery(balance: &Balance) -> String {
         }
     }
     text + "."
+}
+
+/// What the clients were answered, beside what the daemon counted.
+pub(super) fn counted(total: &Counts, outcomes: &Outcomes) -> String {
+    format!(
+        "{} messages accepted, {} counted as passed by the daemon; {} refused or deferred, {} counted as refused.",
+        total.accepted,
+        outcomes.passed,
+        total.rejected + total.deferred,
+        outcomes.refused
+    )
 }
 
 pub(super) fn usage(daemon: &DaemonSummary) -> String {

@@ -11,8 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::tools::load::client::{self, Buffers, SessionOptions};
-use crate::tools::load::ledger::Ledger;
+use crate::tools::load::client::{Client, SessionOptions};
 use crate::tools::load::outcome::MessageResult;
 use crate::tools::load::plan::Plan;
 use crate::tools::load::stats::LoadStats;
@@ -44,7 +43,6 @@ pub(super) struct Run {
     pub(super) plan: Plan,
     pub(super) options: SessionOptions,
     pub(super) pace: Pace,
-    pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) started: Instant,
     /// Cancelled by a signal, or if the target is unreachable.
     pub(super) stop: CancellationToken,
@@ -54,18 +52,11 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(
-        plan: Plan,
-        options: SessionOptions,
-        pace: Pace,
-        ledger: Option<Arc<Ledger>>,
-        stats: LoadStats,
-    ) -> Arc<Self> {
+    pub(super) fn new(plan: Plan, options: SessionOptions, pace: Pace, stats: LoadStats) -> Arc<Self> {
         Arc::new(Self {
             plan,
             options,
             pace,
-            ledger,
             started: Instant::now(),
             stop: CancellationToken::new(),
             stats: Mutex::new(stats),
@@ -100,9 +91,15 @@ impl Run {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Messages with a verdict so far.
+    pub(super) fn decided(&self) -> u64 {
+        let total = self.stats().total();
+        total.total() - total.failed
+    }
+
     /// Plays one session after another.
     async fn work(&self) {
-        let mut buffers = Buffers::default();
+        let mut client = Client::default();
         while let Some((number, began)) = self.due().await {
             let Some(session) = self.plan.session(number) else { return };
             let mut failed = false;
@@ -110,8 +107,7 @@ impl Run {
                 failed = message.result.is_err();
                 self.stats().message(session.class, session.slow, &message, self.started.elapsed());
             };
-            let ledger = self.ledger.as_deref();
-            client::play(&self.options, &self.plan, &session, &mut buffers, ledger, began, report).await;
+            client.play(&self.options, &self.plan, &session, began, report).await;
             self.stats().session(session.slow);
             if !failed {
                 self.failures.store(0, Ordering::Relaxed);
@@ -164,6 +160,7 @@ mod tests {
 
     use super::*;
     use crate::tools::load::class::Class;
+    use crate::tools::load::client::Target;
     use crate::tools::load::plan::{Names, tests::plan};
     use crate::tools::load::stats::tests::stats;
 
@@ -192,10 +189,12 @@ mod tests {
     }
 
     fn run(target: SocketAddr, pace: Pace) -> Arc<Run> {
-        let options = SessionOptions { target, pipelining: false, timeout: Duration::from_secs(5) };
+        let target = Target::Smtp(target);
+        let options =
+            SessionOptions { target, pipelining: false, timeout: Duration::from_secs(5), ledger: None };
         let mut plan = plan(1, "spoofed=1", Names::Warm(5));
         (plan.slow, plan.messages) = (0, 1);
-        Run::new(plan, options, pace, None, stats())
+        Run::new(plan, options, pace, stats())
     }
 
     fn pace() -> Pace {

@@ -276,7 +276,7 @@ fn halved(slices: Vec<Slice>) -> Vec<Slice> {
 pub(super) mod tests {
     use super::*;
     use crate::smtp::reply::Enhanced;
-    use crate::tools::load::outcome::{FailureKind, Stage};
+    use crate::tools::load::outcome::{FailureKind, Stage, Word};
 
     pub(in crate::tools::load) fn answer(code: u16, stage: Stage) -> Decided {
         let (verdict, class) = match code / 100 {
@@ -284,7 +284,7 @@ pub(super) mod tests {
             4 => (Verdict::Defer, 4),
             _ => (Verdict::Reject, 5),
         };
-        Decided { verdict, stage, code, enhanced: Some(Enhanced(class, 1, 8)) }
+        Decided { verdict, stage, word: Word::Code(code), enhanced: Some(Enhanced(class, 1, 8)) }
     }
 
     pub(in crate::tools::load) fn outcome(code: u16, millis: u64) -> MessageResult {

@@ -2,14 +2,16 @@
 //!
 //! It also decides whether the run failed: each problem is a line of text, and a run without problems is a success.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::policy::door::DoorName;
 use crate::tools::load::class::{Class, Expected, PerClass};
+use crate::tools::load::client::Target;
 use crate::tools::load::job::Job;
 use crate::tools::load::ledger::Balance;
+use crate::tools::load::own::Outcomes;
 use crate::tools::load::process;
 use crate::tools::load::stats::{Counts, Latencies, LoadStats};
 
@@ -20,6 +22,8 @@ const QUANTILES: [f64; 16] =
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     pub(super) target: String,
+    #[serde(serialize_with = "named")]
+    pub(super) door: DoorName,
     pub(super) own: bool,
     pub(super) seed: u64,
     pub(super) connections: usize,
@@ -34,7 +38,10 @@ pub(super) struct Summary {
     pub(super) replies: Vec<Reply>,
     pub(super) other_replies: u64,
     pub(super) failures: Vec<FailureCount>,
+    /// Of --self, where a sink is behind the daemon.
     pub(super) delivery: Option<Balance>,
+    /// Of --self, where none is.
+    pub(super) outcomes: Option<Outcomes>,
     pub(super) daemon: Option<DaemonSummary>,
     pub(super) interrupted: bool,
     /// Why the run failed.
@@ -104,7 +111,7 @@ pub(super) struct SliceSummary {
 
 /// The part of the summary that is known before the run.
 pub(super) struct Frame {
-    target: SocketAddr,
+    target: Target,
     own: bool,
     seed: u64,
     connections: usize,
@@ -124,7 +131,8 @@ pub(super) struct Ended {
 
 /// Facts that only --self has.
 pub(super) struct OwnFacts {
-    pub(super) balance: Balance,
+    pub(super) balance: Option<Balance>,
+    pub(super) outcomes: Option<Outcomes>,
     pub(super) questions: u64,
     pub(super) usage: Usage,
 }
@@ -148,7 +156,7 @@ impl Usage {
 }
 
 impl Frame {
-    pub(super) fn new(job: &Job, target: SocketAddr) -> Self {
+    pub(super) fn new(job: &Job, target: Target) -> Self {
         Self {
             target,
             own: job.target.is_none(),
@@ -174,6 +182,7 @@ impl Frame {
         let over_time = slices(stats);
         Summary {
             target: self.target.to_string(),
+            door: self.target.door(),
             own: self.own,
             seed: self.seed,
             connections: self.connections,
@@ -189,7 +198,8 @@ impl Frame {
             other_replies: stats.replies.others,
             failures: failures(stats),
             problems: self.problems(stats, &ended, own.as_ref()),
-            delivery: own.as_ref().map(|own| own.balance),
+            delivery: own.as_ref().and_then(|own| own.balance),
+            outcomes: own.as_ref().and_then(|own| own.outcomes),
             daemon: own.map(|own| daemon(&own, &over_time, stats.sessions)),
             interrupted: ended.interrupted,
             over_time,
@@ -236,12 +246,30 @@ impl Frame {
         if !self.tolerate_failure {
             add(stats.total().failed, "sessions without a verdict".to_owned());
         }
-        if let Some(OwnFacts { balance, .. }) = own {
+        if let Some(OwnFacts { balance: Some(balance), .. }) = own {
             add(balance.lost, "messages lost: accepted, and not in the sink".to_owned());
             add(balance.doubled, "messages twice in the sink".to_owned());
             add(balance.received_though_refused, "messages in the sink that were refused".to_owned());
             add(balance.damaged, "messages damaged on the way".to_owned());
             add(balance.foreign, "messages in the sink that this run did not send".to_owned());
+        }
+        if let Some(OwnFacts { outcomes: Some(outcomes), .. }) = own {
+            let total = stats.total();
+            for (counted, answered, what, counted_as) in [
+                (outcomes.passed, total.accepted, "accepted", "passed"),
+                (outcomes.refused, total.rejected + total.deferred, "refused", "refused"),
+            ] {
+                // A session without a verdict may have been counted or not.
+                let (least, most) = (answered, answered + total.failed);
+                add(
+                    least.saturating_sub(counted),
+                    format!("messages {what}, and not counted as {counted_as} by the daemon"),
+                );
+                add(
+                    counted.saturating_sub(most),
+                    format!("messages counted as {counted_as} by the daemon, and not {what}"),
+                );
+            }
         }
         if ended.unreachable {
             problems.push("the target is unreachable, so the run was ended".to_owned());
@@ -251,6 +279,10 @@ impl Frame {
         }
         problems
     }
+}
+
+fn named<S: serde::Serializer>(door: &DoorName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(door.name())
 }
 
 fn latency(latencies: &Latencies) -> Option<Latency> {
@@ -321,7 +353,7 @@ pub(super) mod tests {
 
     fn frame(own: bool) -> Frame {
         Frame {
-            target: "127.0.0.1:2525".parse().unwrap(),
+            target: Target::Smtp("127.0.0.1:2525".parse().unwrap()),
             own,
             seed: 1,
             connections: 50,
@@ -339,7 +371,8 @@ pub(super) mod tests {
     }
 
     fn own(balance: Balance) -> OwnFacts {
-        OwnFacts { balance, questions: 4, usage: Usage::of(Some(std::process::id())) }
+        let usage = Usage::of(Some(std::process::id()));
+        OwnFacts { balance: Some(balance), outcomes: None, questions: 4, usage }
     }
 
     /// The summary of a small run of --self.
@@ -400,5 +433,29 @@ pub(super) mod tests {
             lenient.summary(&fine, ended(), Some(own(balance))).problems,
             ["2 messages lost: accepted, and not in the sink", "1 messages twice in the sink"]
         );
+    }
+
+    #[test]
+    fn what_the_daemon_counted_must_be_what_was_answered() {
+        let mut stats = stats();
+        for result in [outcome(250, 1), outcome(250, 1), failure()] {
+            stats.message(Class::Clean, false, &result, Duration::ZERO);
+        }
+        stats.message(Class::Spoofed, false, &outcome(550, 1), Duration::ZERO);
+        stats.session(false);
+        let rows: [(u64, u64, &[&str]); 5] = [
+            (2, 1, &[]),
+            (3, 1, &[]),
+            (1, 1, &["1 messages accepted, and not counted as passed by the daemon"]),
+            (4, 1, &["1 messages counted as passed by the daemon, and not accepted"]),
+            (2, 0, &["1 messages refused, and not counted as refused by the daemon"]),
+        ];
+        let lenient = Frame { tolerate_failure: true, ..frame(true) };
+        for (passed, refused, problems) in rows {
+            let outcomes = Some(Outcomes { passed, refused, others: 0 });
+            let facts = OwnFacts { balance: None, outcomes, ..own(Balance::default()) };
+            let summary = lenient.summary(&stats, ended(), Some(facts));
+            assert_eq!(summary.problems, problems, "{passed} {refused}");
+        }
     }
 }

@@ -137,7 +137,10 @@ fn trace(settings: u8, block: &[u8], header: &Header) -> Vec<u8> {
     }
     let iprev = (settings & 64 == 0).then_some(Iprev { result: IprevResult::Fail, client });
     let results = authentication_results(&ours, iprev, &findings);
-    assert_fields(&results, &["Authentication-Results"]);
+    for field in &results {
+        assert_fields(field, &["Authentication-Results"]);
+    }
+    let results = results.concat();
     assert_eq!(without_own_results(&results, OURS), b"".as_slice(), "{}", results.escape_ascii());
 
     let mut trace = [text.into_bytes(), results].concat();

@@ -78,7 +78,7 @@ async fn no_reader_behind_believes_a_result_that_a_client_forged_in_our_name() {
 }
 
 /// Our name in every spelling: each thing that a reader may leave out, at each place.
-fn fields() -> Vec<Vec<u8>> {
+pub(super) fn fields() -> Vec<Vec<u8>> {
     let name = "Authentication-Results";
     let mut fields = Vec::new();
     let gaps = [

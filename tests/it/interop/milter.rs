@@ -1,5 +1,7 @@
 //! A stock Postfix with rmxd as its milter, with the lines of the guide.
 
+mod recorded;
+
 use super::beside_postfix::{EXCHANGER, STRANGER, Site};
 use crate::support::process::{SOON, eventually};
 

@@ -7,9 +7,11 @@
 mod beside_postfix;
 mod exim;
 mod faults;
+mod filters;
 mod gate;
 pub(crate) mod mail;
-mod postfix;
+mod opendkim_and_opendmarc;
+pub(crate) mod postfix;
 
 mod forged_results;
 mod gate_before_postfix;

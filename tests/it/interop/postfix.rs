@@ -171,7 +171,7 @@ impl Drop for Postfix {
 }
 
 /// The third field of a line of `/etc/passwd` or `/etc/group`.
-fn numeric_id(file: &str, name: &str) -> Option<u32> {
+pub(super) fn numeric_id(file: &str, name: &str) -> Option<u32> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
     line.split(':').nth(2)?.parse().ok()

@@ -146,7 +146,7 @@ fn write_certificate(folder: &Path) {
     fs::write(folder.join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
 }
 
-fn tls_of_postfix(folder: &Path, level: &str) -> String {
+pub(super) fn tls_of_postfix(folder: &Path, level: &str) -> String {
     let etc = folder.join("etc");
     write_certificate(&etc);
     let etc = etc.display();

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rmxd::tls::Stream;
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
 };
@@ -74,6 +75,17 @@ impl Client {
         let hello = client.command(&format!("EHLO {name}")).await;
         assert_eq!(hello.code, 250, "{}", hello.text);
         client
+    }
+
+    /// Begins TLS by STARTTLS; the certificate is not looked at.
+    pub(crate) async fn into_tls(mut self) -> Client<Stream<TcpStream>> {
+        let reply = self.command("STARTTLS").await;
+        assert_eq!(reply.code, 220, "{}", reply.text);
+        assert!(self.stream.buffer().is_empty());
+        let server = self.stream.get_ref().peer_addr().unwrap().ip();
+        let mut stream = Stream::Plain(self.stream.into_inner());
+        timeout(PATIENCE, stream.connect("server.test", server)).await.expect("a handshake").unwrap();
+        Client::over(stream)
     }
 }
 

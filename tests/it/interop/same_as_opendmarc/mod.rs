@@ -5,7 +5,6 @@
 //! signatures; it evaluates SPF itself. Where RFC 9989 has another result, the row has both and the reason.
 //! With `RMXD_SHOW_RESULTS` set, the test prints the results that the milters write into each message.
 
-mod milters;
 mod row;
 
 use std::collections::BTreeMap;
@@ -16,15 +15,17 @@ use std::time::Duration;
 use rmxd::zone::{Server, Zone};
 use serde_json::Value;
 
+use super::opendkim_and_opendmarc::{Milters, Programs, Settings, name_server};
 use super::postfix::Postfix;
 use crate::dkim::opendkim::OpenDkim;
 use crate::support::client::{Client, Reply};
 use crate::support::process::{Run, rmxd_asking};
-use milters::{AUTHSERV_ID, Milters, Programs};
 use row::Row;
 
 /// The exit status of a refusal for now.
 const EX_TEMPFAIL: i32 = 75;
+/// In the results that the milters write and that opendmarc believes.
+const AUTHSERV_ID: &str = "gate.relay.test";
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LIMIT: Duration = Duration::from_secs(60);
 /// What the issue of DMARC asks for.
@@ -37,7 +38,9 @@ async fn dmarc_has_the_results_of_opendmarc_but_for_what_the_table_gives_reasons
     let rows = row::table(&rsa);
     assert!(rows.len() >= FEWEST_ROWS, "{} rows", rows.len());
     let dns = Server::start(name_server(), Zone::parse(&row::zone(&rsa), None).unwrap()).await.unwrap();
-    let milters = Milters::start(&programs, dns.address(), &row::file("suffixes.list")).await;
+    let settings =
+        Settings { opendkim: AUTHSERV_ID, opendmarc: AUTHSERV_ID, trusted: AUTHSERV_ID, own_spf: true };
+    let milters = Milters::start(&programs, &settings, dns.address(), &row::file("suffixes.list")).await;
     let [opendkim, opendmarc] = milters.addresses;
     let Some(postfix) = Postfix::start_with(|_| {
         format!(
@@ -73,12 +76,6 @@ async fn dmarc_has_the_results_of_opendmarc_but_for_what_the_table_gives_reasons
         wrong.join("\n"),
         milters.history()
     );
-}
-
-/// A loopback address that no other run of the tests takes at this time, and the port that resolvers ask.
-fn name_server() -> SocketAddr {
-    let [.., high, low] = std::process::id().to_be_bytes();
-    SocketAddr::from(([127, 53, high, low], 53))
 }
 
 /// What `rmxd check` says of the From: domain where only SPF and DKIM count.

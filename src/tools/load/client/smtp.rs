@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::policy::decide::Verdict;
 use crate::relay::ReplyParser;
 use crate::smtp::reply::Reply;
+use crate::tools::load::client::SessionOptions;
 use crate::tools::load::ledger::Ledger;
 use crate::tools::load::message;
-use crate::tools::load::outcome::{Decided, Failure, FailureKind, MessageResult, Stage};
+use crate::tools::load::outcome::{Decided, Failure, FailureKind, MessageResult, Stage, Word};
 use crate::tools::load::plan::{Plan, Session};
 
 /// Content is sent in pieces of about this many octets; a slow client's pieces are smaller.
@@ -32,14 +33,6 @@ const SLOW_PAUSE: Duration = Duration::from_millis(2);
 /// For QUIT; it can't change the result.
 const QUIT: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Clone)]
-pub(super) struct SessionOptions {
-    pub(super) target: SocketAddr,
-    pub(super) pipelining: bool,
-    /// For each reply, and for the connection.
-    pub(super) timeout: Duration,
-}
-
 /// Buffers that consecutive sessions reuse.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
@@ -49,15 +42,16 @@ pub(super) struct Buffers {
 
 /// Plays a session; `began` is the time at which it was due. Calls `report` for each message.
 pub(super) async fn play(
+    target: SocketAddr,
     options: &SessionOptions,
     plan: &Plan,
     session: &Session<'_>,
     buffers: &mut Buffers,
-    ledger: Option<&Ledger>,
     began: Instant,
     mut report: impl FnMut(MessageResult),
 ) {
-    let mut client = match Client::connect(options, session, buffers).await {
+    let ledger = options.ledger.as_deref();
+    let mut client = match Client::connect(target, options, session, buffers).await {
         Ok(client) => client,
         Err(failure) => return report(MessageResult { result: Err(failure), took: began.elapsed() }),
     };
@@ -68,7 +62,7 @@ pub(super) async fn play(
         let result = client.message(plan, session, token, greeted, ledger).await;
         report(MessageResult { result, took: began.elapsed() });
         match result {
-            Ok(answer) if answer.ends_session() => return,
+            Ok(answer) if ends_session(&answer) => return,
             Ok(_) => greeted = true,
             Err(_) => return,
         }
@@ -107,13 +101,14 @@ impl From<Failure> for Stop {
 
 impl<'a> Client<'a> {
     async fn connect(
+        target: SocketAddr,
         options: &SessionOptions,
         session: &Session<'_>,
         buffers: &'a mut Buffers,
     ) -> Result<Self, Failure> {
         buffers.out.clear();
         buffers.input.clear();
-        let opened = timeout(options.timeout, open(session.address, options.target)).await;
+        let opened = timeout(options.timeout, open(session.address, target)).await;
         let stream = opened.map_err(|_elapsed| FailureKind::TimedOut).and_then(|opened| opened);
         let stream = stream.map_err(|kind| Failure { stage: Stage::Connect, kind })?;
         Ok(Self {
@@ -334,5 +329,11 @@ fn answer(reply: &Reply, stage: Stage) -> Result<Decided, Failure> {
         5 => Verdict::Reject,
         _ => return Err(Failure { stage, kind: FailureKind::NoReply }),
     };
-    Ok(Decided { verdict, stage, code: reply.code(), enhanced: reply.enhanced() })
+    Ok(Decided { verdict, stage, word: Word::Code(reply.code()), enhanced: reply.enhanced() })
+}
+
+/// Whether the server closes the connection after this reply, or no command can follow it.
+fn ends_session(answer: &Decided) -> bool {
+    matches!(answer.word, Word::Code(421 | 521))
+        || (answer.stage <= Stage::Ehlo && answer.verdict != Verdict::Accept)
 }

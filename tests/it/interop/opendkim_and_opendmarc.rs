@@ -5,13 +5,11 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tempfile::TempDir;
 
 use crate::support::process;
-
-/// In the results that the milters write and that opendmarc believes.
-pub(super) const AUTHSERV_ID: &str = "gate.relay.test";
 
 /// A shell's words that start a program with another resolv.conf.
 const IN_NAMESPACE: &str = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
@@ -40,6 +38,25 @@ impl Programs {
     }
 }
 
+/// What the results of both are called, and what opendmarc takes over.
+pub(super) struct Settings {
+    /// The authserv-id of opendkim.
+    pub(super) opendkim: &'static str,
+    /// The authserv-id of opendmarc, which believes results of this name.
+    pub(super) opendmarc: &'static str,
+    /// The other name that opendmarc believes.
+    pub(super) trusted: &'static str,
+    /// opendmarc evaluates SPF itself and takes it from no result.
+    pub(super) own_spf: bool,
+}
+
+/// A loopback address that no other run of the tests takes at this time, and the port that resolvers ask.
+pub(super) fn name_server() -> SocketAddr {
+    static STARTED: AtomicU8 = AtomicU8::new(53);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, STARTED.fetch_add(1, Ordering::Relaxed), high, low], 53))
+}
+
 /// Both, running. Dropping them ends them.
 pub(super) struct Milters {
     children: Vec<Child>,
@@ -50,7 +67,12 @@ pub(super) struct Milters {
 
 impl Milters {
     /// `dns` listens on port 53. `suffixes` is the list of public suffixes of opendmarc.
-    pub(super) async fn start(programs: &Programs, dns: SocketAddr, suffixes: &Path) -> Self {
+    pub(super) async fn start(
+        programs: &Programs,
+        settings: &Settings,
+        dns: SocketAddr,
+        suffixes: &Path,
+    ) -> Self {
         assert_eq!(dns.port(), 53, "resolv.conf knows no other port");
         let folder = tempfile::Builder::new().prefix("rmxd-milters-").tempdir().unwrap();
         let addresses = [process::free_address(), process::free_address()];
@@ -63,20 +85,24 @@ impl Milters {
         milters.write(
             "opendkim",
             &format!(
-                "Mode v\nSocket inet:{opendkim}@127.0.0.1\nAuthservID {AUTHSERV_ID}\nAlwaysAddARHeader yes\n\
+                "Mode v\nSocket inet:{opendkim}@127.0.0.1\nAuthservID {}\nAlwaysAddARHeader yes\n\
                  InternalHosts {path}/ignore\nPeerList {path}/ignore\nResolverConfiguration {path}/unbound.conf\n\
                  On-Default accept\nOn-DNSError accept\nOn-KeyNotFound accept\nDNSTimeout 3\nMinimumKeyBits 1024\n\
-                 Syslog no\nRequireSafeKeys no\nPidFile {path}/opendkim.pid\n"
+                 Syslog no\nRequireSafeKeys no\nPidFile {path}/opendkim.pid\n",
+                settings.opendkim
             ),
         );
         milters.write(
             "opendmarc",
             &format!(
-                "Socket inet:{opendmarc}@127.0.0.1\nAuthservID {AUTHSERV_ID}\nTrustedAuthservIDs {AUTHSERV_ID}\n\
+                "Socket inet:{opendmarc}@127.0.0.1\nAuthservID {}\nTrustedAuthservIDs {}\n\
                  IgnoreHosts {path}/ignore\nHistoryFile {path}/history\nRecordAllMessages true\n\
-                 SPFIgnoreResults true\nSPFSelfValidate true\nPublicSuffixList {}\nRejectFailures false\n\
-                 PidFile {path}/opendmarc.pid\nSyslog false\n",
-                suffixes.display()
+                 SPFIgnoreResults {own_spf}\nSPFSelfValidate {own_spf}\nPublicSuffixList {}\n\
+                 RejectFailures false\nPidFile {path}/opendmarc.pid\nSyslog false\n",
+                settings.opendmarc,
+                settings.trusted,
+                suffixes.display(),
+                own_spf = settings.own_spf,
             ),
         );
         for (name, program, option) in
