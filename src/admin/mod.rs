@@ -48,6 +48,7 @@ use crate::server;
 use crate::smtp::address::DomainName;
 use crate::store::history::History;
 
+pub use crate::admin::api::openapi::DOCUMENT as OPENAPI;
 pub use crate::admin::token::Token;
 
 /// `[listen] admin` and `[admin]`.

@@ -8,6 +8,7 @@ pub mod explain;
 pub mod history;
 pub mod man;
 mod notify;
+pub mod schema;
 pub mod serve;
 pub mod zone;
 
@@ -40,6 +41,7 @@ enum Command {
     Load(Box<load::Args>),
     /// Validate or show the configuration.
     Config(config::Args),
+    Schema(schema::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -58,6 +60,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),
             Command::Config(arguments) => config::run(arguments),
+            Command::Schema(arguments) => schema::run(&arguments),
             Command::Completions(arguments) => completions::run(&arguments),
             Command::Man(arguments) => man::run(&arguments),
         },

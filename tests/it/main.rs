@@ -65,6 +65,7 @@ mod reload;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
+mod schema;
 mod serve;
 #[cfg(test)]
 mod sockets;

@@ -5,7 +5,8 @@ use axum::response::IntoResponse;
 
 use crate::admin::call::{Call, ResponseFuture};
 
-pub(in crate::admin) const DOCUMENT: &str = include_str!("openapi.json");
+/// OpenAPI 3.1, JSON.
+pub const DOCUMENT: &str = include_str!("openapi.json");
 
 pub(in crate::admin) fn document(_call: Call) -> ResponseFuture {
     Box::pin(async { Ok(([(CONTENT_TYPE, "application/json")], DOCUMENT).into_response()) })

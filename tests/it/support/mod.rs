@@ -7,6 +7,7 @@ pub(crate) mod pattern;
 pub(crate) mod process;
 pub(crate) mod readme;
 pub(crate) mod relay;
+pub(crate) mod schema;
 pub(crate) mod zone;
 
 use std::net::SocketAddr;
