@@ -31,6 +31,7 @@ struct Counters {
     connections: LabelCounts<Connection>,
     panics: AtomicU64,
     verdicts: Verdicts,
+    verdicts_at: [LabelCounts<Verdict>; DoorName::ALL.len()],
     verdict_seconds: Histogram,
     outcomes: [LabelCounts<Outcome>; DoorName::ALL.len()],
     refusals: LabelCounts<Reason>,
@@ -286,8 +287,11 @@ impl Metrics {
     }
 
     /// Counts a decision; `took` is the time since MAIL.
-    pub fn verdict(&self, verdict: Verdict, cause: Option<Why>, mode: Mode, took: Duration) {
+    pub fn verdict(&self, door: DoorName, verdict: Verdict, cause: Option<Why>, mode: Mode, took: Duration) {
         self.0.verdicts.add(verdict, cause, mode);
+        if let Some(verdicts) = self.0.verdicts_at.get(door as usize) {
+            verdicts.add(verdict);
+        }
         self.0.verdict_seconds.observe(took);
     }
 
@@ -316,6 +320,11 @@ impl Metrics {
             }
         }
         summed
+    }
+
+    /// All verdicts of a door so far, in either mode.
+    pub fn verdicts_at(&self, door: DoorName) -> impl Iterator<Item = (Verdict, u64)> {
+        self.0.verdicts_at.get(door as usize).into_iter().flat_map(LabelCounts::each)
     }
 
     /// Counts a question that was sent.
@@ -466,7 +475,7 @@ mod tests {
     #[test]
     fn an_exemption_is_an_accept_without_a_reason() {
         let metrics = Metrics::default();
-        metrics.verdict(Verdict::Accept, None, Mode::Monitor, Duration::from_millis(1));
+        metrics.verdict(DoorName::Smtp, Verdict::Accept, None, Mode::Monitor, Duration::from_millis(1));
         assert_eq!(metrics.verdicts(), [(Verdict::Accept, None, Mode::Monitor, 1)]);
     }
 

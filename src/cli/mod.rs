@@ -8,7 +8,10 @@ pub mod explain;
 pub mod history;
 pub mod man;
 mod notify;
+mod running;
 pub mod serve;
+pub mod status;
+pub mod tail;
 pub mod zone;
 
 use std::ffi::OsString;
@@ -35,6 +38,8 @@ enum Command {
     Audit(audit::Args),
     Explain(explain::Args),
     History(history::Args),
+    Status(status::Args),
+    Tail(tail::Args),
     Zone(zone::Args),
     Demo(demo::Args),
     Load(Box<load::Args>),
@@ -54,6 +59,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Audit(arguments) => audit::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Status(arguments) => status::run(&arguments),
+            Command::Tail(arguments) => tail::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),

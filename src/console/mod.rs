@@ -4,6 +4,7 @@ pub mod colour;
 pub mod folder;
 pub mod refusals;
 pub mod signals;
+pub(crate) mod time;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
