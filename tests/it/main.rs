@@ -38,6 +38,7 @@ mod edge;
 mod exempt;
 #[cfg(test)]
 mod fail2ban;
+#[cfg(test)]
 mod greylist;
 #[cfg(test)]
 mod history;
@@ -45,6 +46,7 @@ mod history;
 mod interop;
 #[cfg(test)]
 mod journal;
+#[cfg(test)]
 mod layers;
 #[cfg(test)]
 mod limits;
