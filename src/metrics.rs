@@ -6,6 +6,7 @@
 
 mod exposition;
 mod histogram;
+mod label;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use crate::evidence::RecordType;
 use crate::metrics::histogram::Histogram;
+use crate::metrics::label::Label;
 use crate::policy::decide::Verdict;
 use crate::policy::door::DoorName;
 use crate::policy::identity::Identity;
@@ -117,59 +119,6 @@ pub enum RelayOutcome {
     Busy,
     /// The client left, or rmxd refused the message.
     Abandoned,
-}
-
-/// A label with a fixed set of values.
-trait Label: Copy + 'static {
-    /// Each value at the index [`Label::place`].
-    const ALL: &'static [Self];
-
-    fn place(self) -> usize;
-
-    fn name(self) -> &'static str;
-}
-
-macro_rules! label {
-    ($label:ident: $($value:ident $name:literal),+) => {
-        impl Label for $label {
-            const ALL: &'static [Self] = &[$(Self::$value),+];
-
-            fn place(self) -> usize {
-                self as usize
-            }
-
-            fn name(self) -> &'static str {
-                match self {
-                    $(Self::$value => $name),+
-                }
-            }
-        }
-    };
-}
-
-label!(Connection: Served "served", Limit "limit", ClientLimit "client_limit", Stopping "stopping", NotAnnounced "not_announced",
-    NotTrusted "not_trusted");
-label!(CacheResult: Hit "hit", Negative "negative", Miss "miss", Coalesced "coalesced", Stale "stale");
-label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_domain", ServerFailure "servfail",
-    Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many");
-label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
-    Lost "lost", Busy "busy", Abandoned "abandoned");
-label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
-label!(Verdict: Accept "accept", Defer "defer", Reject "reject");
-label!(Mode: Enforce "enforce", Monitor "monitor");
-label!(Outcome: Delivered "delivered", Refused "refused", RelayRefused "relay_refused",
-    RelayFailed "relay_failed", NotCompleted "not_completed", Passed "passed");
-
-impl Label for Reason {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn place(self) -> usize {
-        self as usize
-    }
-
-    fn name(self) -> &'static str {
-        Self::name(self)
-    }
 }
 
 /// One counter for each value of a label.
