@@ -132,6 +132,8 @@
 //!   one for many sessions, and monitor mode is to end refusals at once.
 //! - At the end an idle connection of a policy client is closed with the listeners. Postfix waits a second and connects again; held
 //!   to the end of the drain time it would delay every restart by that time.
+//! - `rmxd status` asks the API, since only the daemon knows its connections and its last reload; `rmxd tail` asks again and
+//!   again, as the dashboard does: a stream would need a queue for each slow reader.
 //! - `missing_docs` is off: the crate isn't published, and a comment that repeats a name is noise.
 
 pub mod smtp;

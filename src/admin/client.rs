@@ -166,6 +166,19 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_says_nothing_is_waited_for_no_longer_than_an_operator_would() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = Some(Endpoint::Tcp(silent.local_addr().unwrap()));
+        let client = Client::new(&Settings { listen, token: None }).unwrap();
+        let began = tokio::time::Instant::now();
+        let error = client.get("/readyz").await.unwrap_err();
+        assert!(matches!(error, AskError::Silent(_)), "{error}");
+        assert!(error.to_string().starts_with("no answer within "), "{error}");
+        assert!(began.elapsed() <= CONNECT + PATIENCE);
+        assert!(Client::new(&Settings { listen: None, token: None }).is_none());
+    }
+
     #[test]
     fn a_value_of_a_query_has_no_character_that_ends_it() {
         assert_eq!(encoded("b\u{fc}ro.test&x=1 +"), "b%C3%BCro.test%26x%3D1%20%2B");

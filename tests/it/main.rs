@@ -73,10 +73,14 @@ mod spf;
 #[cfg(test)]
 mod starttls;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod systemd;
+#[cfg(test)]
+mod tail;
 #[cfg(test)]
 mod verdicts;

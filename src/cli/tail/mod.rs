@@ -77,14 +77,13 @@ async fn follow(args: &Args, client: &Client) -> Result<Exit, Exit> {
     let zone = LocalZone::of_system();
     let mut asked = SystemTime::now();
     let mut seen = Seen::default();
-    let first = first(args, client).await.map_err(|error| failed(client, &error))?;
+    let first = first(args, client, asked, &mut seen).await.map_err(|error| failed(client, &error))?;
     if !args.json {
         eprintln!("times in {}", zone.name(asked));
     }
     let mut writer = Writer::new(args.json, zone, Colour::of_stdout());
-    let shown = first.len().saturating_sub(args.lines.into());
-    for (at, decision) in first.iter().enumerate() {
-        if seen.is_new(decision) && at >= shown && !writer.write(decision)? {
+    for decision in &first {
+        if !writer.write(decision)? {
             return Ok(Exit::Done);
         }
     }
@@ -126,11 +125,29 @@ async fn follow(args: &Args, client: &Client) -> Result<Exit, Exit> {
 }
 
 /// The last decisions, the oldest first. What the API can't filter is looked for among the newest thousand.
-async fn first(args: &Args, client: &Client) -> Result<Vec<Value>, AskError> {
-    let limit =
-        if args.door.is_some() || args.outcome.is_some() { PAGE } else { usize::from(args.lines).max(1) };
-    let (decisions, _) = page(args, client, limit, &[]).await?;
-    Ok(decisions.into_iter().rev().collect())
+async fn first(
+    args: &Args,
+    client: &Client,
+    now: SystemTime,
+    seen: &mut Seen,
+) -> Result<Vec<Value>, AskError> {
+    // The next question reaches back to these, and more of them than are shown.
+    let (before, _) = since_then(args, client, now.checked_sub(OVERLAP).unwrap_or(now)).await?;
+    for decision in &before {
+        seen.is_new(decision);
+    }
+    let lines = usize::from(args.lines);
+    if lines == 0 {
+        return Ok(Vec::new());
+    }
+    let limit = if args.door.is_some() || args.outcome.is_some() { PAGE } else { lines };
+    let (mut last, _) = page(args, client, limit, &[]).await?;
+    last.truncate(lines);
+    last.reverse();
+    for decision in &last {
+        seen.is_new(decision);
+    }
+    Ok(last)
 }
 
 /// The decisions since then, the oldest first, and whether they are all.
