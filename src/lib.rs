@@ -134,6 +134,8 @@
 //!   to the end of the drain time it would delay every restart by that time.
 //! - The mail server's side of milter and policy delegation, which load test and demo speak, is written beside recorded
 //!   streams of a Postfix, and not with the codecs of the doors: a fault that both ends shared would be seen by neither.
+//! - `rmxd status` asks the API, since only the daemon knows its connections and its last reload; `rmxd tail` asks again and
+//!   again, as the dashboard does: a stream would need a queue for each slow reader.
 //! - `missing_docs` is off: the crate isn't published, and a comment that repeats a name is noise.
 
 pub mod smtp;

@@ -6,6 +6,7 @@
 
 mod exposition;
 mod histogram;
+mod label;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use crate::evidence::RecordType;
 use crate::metrics::histogram::Histogram;
+use crate::metrics::label::Label;
 use crate::policy::decide::Verdict;
 use crate::policy::door::DoorName;
 use crate::policy::identity::Identity;
@@ -31,6 +33,7 @@ struct Counters {
     connections: LabelCounts<Connection>,
     panics: AtomicU64,
     verdicts: Verdicts,
+    verdicts_at: [LabelCounts<Verdict>; DoorName::ALL.len()],
     verdict_seconds: Histogram,
     outcomes: [LabelCounts<Outcome>; DoorName::ALL.len()],
     refusals: LabelCounts<Reason>,
@@ -116,59 +119,6 @@ pub enum RelayOutcome {
     Busy,
     /// The client left, or rmxd refused the message.
     Abandoned,
-}
-
-/// A label with a fixed set of values.
-trait Label: Copy + 'static {
-    /// Each value at the index [`Label::place`].
-    const ALL: &'static [Self];
-
-    fn place(self) -> usize;
-
-    fn name(self) -> &'static str;
-}
-
-macro_rules! label {
-    ($label:ident: $($value:ident $name:literal),+) => {
-        impl Label for $label {
-            const ALL: &'static [Self] = &[$(Self::$value),+];
-
-            fn place(self) -> usize {
-                self as usize
-            }
-
-            fn name(self) -> &'static str {
-                match self {
-                    $(Self::$value => $name),+
-                }
-            }
-        }
-    };
-}
-
-label!(Connection: Served "served", Limit "limit", ClientLimit "client_limit", Stopping "stopping", NotAnnounced "not_announced",
-    NotTrusted "not_trusted");
-label!(CacheResult: Hit "hit", Negative "negative", Miss "miss", Coalesced "coalesced", Stale "stale");
-label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_domain", ServerFailure "servfail",
-    Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many");
-label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
-    Lost "lost", Busy "busy", Abandoned "abandoned");
-label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
-label!(Verdict: Accept "accept", Defer "defer", Reject "reject");
-label!(Mode: Enforce "enforce", Monitor "monitor");
-label!(Outcome: Delivered "delivered", Refused "refused", RelayRefused "relay_refused",
-    RelayFailed "relay_failed", NotCompleted "not_completed", Passed "passed");
-
-impl Label for Reason {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn place(self) -> usize {
-        self as usize
-    }
-
-    fn name(self) -> &'static str {
-        Self::name(self)
-    }
 }
 
 /// One counter for each value of a label.
@@ -286,8 +236,11 @@ impl Metrics {
     }
 
     /// Counts a decision; `took` is the time since MAIL.
-    pub fn verdict(&self, verdict: Verdict, cause: Option<Why>, mode: Mode, took: Duration) {
+    pub fn verdict(&self, door: DoorName, verdict: Verdict, cause: Option<Why>, mode: Mode, took: Duration) {
         self.0.verdicts.add(verdict, cause, mode);
+        if let Some(verdicts) = self.0.verdicts_at.get(door as usize) {
+            verdicts.add(verdict);
+        }
         self.0.verdict_seconds.observe(took);
     }
 
@@ -316,6 +269,11 @@ impl Metrics {
             }
         }
         summed
+    }
+
+    /// All verdicts of a door so far, in either mode.
+    pub fn verdicts_at(&self, door: DoorName) -> impl Iterator<Item = (Verdict, u64)> {
+        self.0.verdicts_at.get(door as usize).into_iter().flat_map(LabelCounts::each)
     }
 
     /// Counts a question that was sent.
@@ -466,7 +424,7 @@ mod tests {
     #[test]
     fn an_exemption_is_an_accept_without_a_reason() {
         let metrics = Metrics::default();
-        metrics.verdict(Verdict::Accept, None, Mode::Monitor, Duration::from_millis(1));
+        metrics.verdict(DoorName::Smtp, Verdict::Accept, None, Mode::Monitor, Duration::from_millis(1));
         assert_eq!(metrics.verdicts(), [(Verdict::Accept, None, Mode::Monitor, 1)]);
     }
 

@@ -30,6 +30,7 @@ fn by_a_refused_session(bencher: Bencher<'_, '_>) {
         );
         metrics.cache_lookup(CacheResult::Miss);
         metrics.verdict(
+            DoorName::Smtp,
             divan::black_box(Verdict::Reject),
             divan::black_box(why),
             Mode::Enforce,

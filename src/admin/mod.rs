@@ -12,6 +12,7 @@
 
 mod api;
 mod call;
+mod client;
 mod guard;
 mod listener;
 mod page;
@@ -20,6 +21,8 @@ mod problem;
 mod query;
 mod rate;
 mod ready;
+mod recent;
+mod reloads;
 mod routes;
 mod scrape;
 mod series;
@@ -36,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::api::past::LastTop;
 use crate::admin::listener::Http;
 use crate::admin::rate::Rates;
+use crate::admin::recent::{Counted, Recent};
 use crate::admin::series::{BEAT, Series, Totals};
 use crate::audit::Auditor;
 use crate::dns::Dns;
@@ -46,9 +50,12 @@ use crate::net::{Endpoint, ListenError, Listener, Purpose};
 use crate::relay::Relay;
 use crate::server;
 use crate::smtp::address::DomainName;
+use crate::store::greylist::Greylist;
 use crate::store::history::History;
 
 pub use crate::admin::api::openapi::DOCUMENT as OPENAPI;
+pub use crate::admin::client::{AskError, Client, encoded};
+pub use crate::admin::reloads::{Reload, Reloads};
 pub use crate::admin::token::Token;
 
 /// `[listen] admin` and `[admin]`.
@@ -77,8 +84,12 @@ pub struct State {
     pub metrics: Metrics,
     /// When the daemon started.
     pub started: SystemTime,
+    /// The last reload.
+    pub reloads: Reloads,
     /// Past decisions; `None` = none are kept.
     pub history: Option<History>,
+    /// `None` if no rule has the action `greylist`.
+    pub greylist: Option<Greylist>,
     /// The daemon's own name.
     pub hostname: DomainName,
     /// Judges as the daemon does, over the same cache, but greylists and counts nothing.
@@ -93,6 +104,7 @@ struct Shared {
     current: watch::Sender<Arc<State>>,
     rates: Rates,
     series: Series,
+    recent: Recent,
     top: LastTop,
 }
 
@@ -140,8 +152,8 @@ impl Admin {
     pub fn start(state: State, listeners: Vec<Listener>) -> Result<Self, ListenError> {
         let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let current = watch::Sender::new(Arc::new(state));
-        let (rates, series, top) = (Rates::default(), Series::default(), LastTop::default());
-        let shared = Arc::new(Shared { current, rates, series, top });
+        let (rates, series, recent) = (Rates::default(), Series::default(), Recent::default());
+        let shared = Arc::new(Shared { current, rates, series, recent, top: LastTop::default() });
         let http = Arc::new(Http::new(routes::router(Arc::clone(&shared))));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(stop.clone().run_until_cancelled_owned(sample(Arc::clone(&shared))));
@@ -215,11 +227,14 @@ async fn sample(shared: Arc<Shared>) {
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let at = beat.tick().await;
-        let metrics = shared.state().metrics.clone();
+        let state = shared.state();
+        let metrics = &state.metrics;
         let verdicts = metrics.verdicts().into_iter();
         let verdicts = verdicts.map(|(verdict, reason, mode, total)| ((verdict, reason, mode), total));
         let (hits, lookups) = metrics.cache_lookups();
         let totals = Totals { verdicts: verdicts.collect(), hits, lookups };
         shared.series.sample(SystemTime::now(), at, &totals);
+        let dropped = state.history.as_ref().map_or(0, |history| history.count().dropped);
+        shared.recent.sample(at, Counted::now(metrics, dropped));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use axum::http::HeaderValue;
 use ring::hmac;
 
 #[derive(Clone, PartialEq, Eq)]
@@ -12,6 +13,13 @@ impl Token {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    /// The value of `Authorization:` (RFC 6750 2.1), which is never printed either.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 
     /// Compares keyed hashes, so that the time reveals neither the length nor a prefix of the token.

@@ -8,8 +8,11 @@ pub mod explain;
 pub mod history;
 pub mod man;
 mod notify;
+mod running;
 pub mod schema;
 pub mod serve;
+pub mod status;
+pub mod tail;
 pub mod zone;
 
 use std::ffi::OsString;
@@ -36,6 +39,8 @@ enum Command {
     Audit(audit::Args),
     Explain(explain::Args),
     History(history::Args),
+    Status(status::Args),
+    Tail(tail::Args),
     Zone(zone::Args),
     Demo(demo::Args),
     Load(Box<load::Args>),
@@ -56,6 +61,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Audit(arguments) => audit::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Status(arguments) => status::run(&arguments),
+            Command::Tail(arguments) => tail::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Load(arguments) => load::run(&arguments),

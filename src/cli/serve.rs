@@ -3,10 +3,11 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::admin::Reload;
 use crate::cli::notify;
 use crate::config::{DRAIN, Loaded, Settings};
 use crate::console::{ConfigSource, Exit};
@@ -128,6 +129,12 @@ async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
                 tracing::error!("{problem}");
             }
             tracing::error!(problems = problems.len(), "not reloaded, the configuration stays as it was");
+            let more = match problems.len() {
+                0 | 1 => String::new(),
+                all => format!("; and {} more", all - 1),
+            };
+            let first = problems.first().map(ToString::to_string).unwrap_or_default();
+            note(daemon, false, Some(first + &more));
             return;
         }
     };
@@ -148,14 +155,21 @@ async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
         Err(error) => {
             tracing::error!("{error}");
             tracing::error!("not reloaded, the configuration stays as it was");
+            note(daemon, false, Some(error.to_string()));
             return;
         }
     }
-    if let Err(what) = log.change(&wanted) {
+    let unchanged = log.change(&wanted).err();
+    if let Some(what) = &unchanged {
         tracing::warn!("{what}");
     }
+    note(daemon, true, unchanged);
     let settings = daemon.settings();
     tracing::info!(hostname = %settings.hostname, mode = settings.gate.policy.mode.name(), "reloaded");
+}
+
+fn note(daemon: &Daemon, applied: bool, detail: Option<String>) {
+    daemon.note_reload(Reload { at: SystemTime::now(), applied, detail });
 }
 
 async fn drain(daemon: Daemon, signals: &mut Signals) -> Exit {

@@ -7,6 +7,14 @@ use crate::audit;
 pub(crate) const RIGHT: char = audit::RIGHT;
 pub(crate) const WRONG: char = audit::WRONG;
 
+/// A colour of a verdict or a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Paint {
+    Green = 32,
+    Red = 31,
+    Yellow = 33,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Colour(bool);
 
@@ -22,6 +30,10 @@ impl Colour {
 
     pub(crate) fn bold(self, text: &str) -> String {
         if self.0 { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn paint(self, text: &str, paint: Paint) -> String {
+        if self.0 { format!("\x1b[{}m{text}\x1b[0m", paint as u8) } else { text.to_owned() }
     }
 
     /// Colours verdicts, which a mark precedes. Replies are ASCII, so they can't contain a mark.

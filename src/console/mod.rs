@@ -4,6 +4,7 @@ pub mod colour;
 pub mod folder;
 pub mod refusals;
 pub mod signals;
+pub(crate) mod time;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ pub(crate) const DEFAULT_FILE: &str = "/etc/rmxd/rmxd.toml";
 pub enum Exit {
     /// Success, or the verdict is accept.
     Done = 0,
-    /// The verdict is reject, a message of the demo has another verdict than expected, or there is no such decision.
+    /// The verdict is reject, a message of the demo has another verdict than expected, there is no such decision, or
+    /// something is wrong with the daemon.
     Reject = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Reload, Reloads};
 use crate::config::Settings;
 pub use crate::daemon::error::StartError;
 pub use crate::daemon::gate::{door_over, gate, gate_over, gate_with_services};
@@ -65,7 +65,12 @@ impl Daemon {
         let relay = ProbedRelay::start(relay, sockets.take_mail()).await?;
         // Last, so that a start that fails for another reason creates no file.
         let greylist = stores.greylist(&settings).await?;
-        let observers = Observers { monitor: Monitor::default(), metrics, started: SystemTime::now() };
+        let observers = Observers {
+            monitor: Monitor::default(),
+            metrics,
+            started: SystemTime::now(),
+            reloads: Reloads::default(),
+        };
         let parts = Parts { settings, dns, relay, tls, greylist, history };
         let gate = parts.gate(&observers);
         let current = watch::Sender::new(Arc::clone(&gate));
@@ -104,6 +109,11 @@ impl Daemon {
         self.stores.take_over(&parts);
         self.parts = parts;
         Ok(moved)
+    }
+
+    /// For the status of the daemon; the caller knows why a configuration can't even be read.
+    pub fn note_reload(&self, reload: Reload) {
+        self.observers.reloads.note(reload);
     }
 
     /// The parts for other settings, with those that go on.

@@ -39,6 +39,7 @@ pub(super) struct Observers {
     pub(super) monitor: Monitor,
     pub(super) metrics: Metrics,
     pub(super) started: SystemTime,
+    pub(super) reloads: admin::Reloads,
 }
 
 impl Parts {
@@ -93,7 +94,9 @@ impl Parts {
             server,
             metrics: observers.metrics.clone(),
             started: observers.started,
+            reloads: observers.reloads.clone(),
             history: self.history.clone(),
+            greylist: self.greylist.clone(),
             hostname: settings.hostname.clone(),
             gate: gate_over(self.dns.clone(), settings)?,
             auditor: auditor(&self.dns, settings, true).map_err(StartError::Auditor)?,

@@ -312,7 +312,7 @@ impl Journal {
             (finding.map(|finding| finding.identity), cause.reason)
         });
         services.monitor.record(decision, findings, self.client);
-        services.metrics.verdict(decision.verdict, why, mode(evaluation, decision), took);
+        services.metrics.verdict(self.door, decision.verdict, why, mode(evaluation, decision), took);
     }
 }
 

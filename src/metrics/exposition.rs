@@ -307,7 +307,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.connection(Connection::Served);
         metrics.cache_lookup(CacheResult::Stale);
-        metrics.verdict(Verdict::Accept, None, Mode::Enforce, Duration::from_millis(3));
+        metrics.verdict(DoorName::Smtp, Verdict::Accept, None, Mode::Enforce, Duration::from_millis(3));
         metrics.outcome(DoorName::Smtp, Outcome::RelayFailed);
         metrics.refusal(Reason::MailLoop);
         let open = exposition(&metrics, &gauges(), Format::OpenMetrics);

@@ -1,5 +1,5 @@
 //! Connection permits: how many connections are open at one time, in all and of each client (an IPv4 address, or an IPv6
-//! /64: the network of one customer).
+//! /64: the network of one customer). Those of each purpose are counted too, without a limit of their own.
 //!
 //! The caller gives the limit at each call, since a reload may change it; the counts go on, and open connections stay.
 
@@ -9,12 +9,14 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::net::endpoint::Purpose;
 use crate::policy::client::client_network;
 
 /// Counts the connections; has only those clients that have one.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCounts {
     open: AtomicUsize,
+    of_purposes: [AtomicUsize; Purpose::ALL.len()],
     of_clients: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -22,21 +24,30 @@ pub(crate) struct ConnectionCounts {
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     counts: Arc<ConnectionCounts>,
+    purpose: Purpose,
     /// The network of the client that this connection counts for, if it does.
     client: Option<IpAddr>,
 }
 
 impl ConnectionCounts {
     /// A permit for one more connection, unless `limit` are open.
-    pub(crate) fn permit(self: &Arc<Self>, limit: usize) -> Option<ConnectionPermit> {
+    pub(crate) fn permit(self: &Arc<Self>, purpose: Purpose, limit: usize) -> Option<ConnectionPermit> {
         let more = |open| (open < limit).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(ConnectionPermit { counts: Arc::clone(self), client: None })
+        if let Some(open) = self.of_purposes.get(purpose as usize) {
+            open.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(ConnectionPermit { counts: Arc::clone(self), purpose, client: None })
     }
 
     /// How many are open.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many are open for this purpose.
+    pub(crate) fn open_for(&self, purpose: Purpose) -> usize {
+        self.of_purposes.get(purpose as usize).map_or(0, |open| open.load(Ordering::Relaxed))
     }
 }
 
@@ -64,6 +75,9 @@ impl ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(open) = self.counts.of_purposes.get(self.purpose as usize) {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
         let Some(client) = self.client else { return };
         let mut of_clients = self.counts.of_clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut count) = of_clients.entry(client) {
@@ -81,20 +95,33 @@ mod tests {
 
     /// A permit within a large total.
     fn permit(counts: &Arc<ConnectionCounts>, client: &str, limit: usize) -> Option<ConnectionPermit> {
-        counts.permit(100).unwrap().for_client(client.parse().unwrap(), limit)
+        counts.permit(Purpose::Smtp, 100).unwrap().for_client(client.parse().unwrap(), limit)
     }
 
     #[test]
     fn the_total_has_a_limit_that_may_change() {
         let counts = Arc::<ConnectionCounts>::default();
-        let first = counts.permit(2).unwrap();
-        let second = counts.permit(2).unwrap();
-        assert!(counts.permit(2).is_none());
-        let third = counts.permit(3).unwrap();
+        let first = counts.permit(Purpose::Smtp, 2).unwrap();
+        let second = counts.permit(Purpose::Smtp, 2).unwrap();
+        assert!(counts.permit(Purpose::Smtp, 2).is_none());
+        let third = counts.permit(Purpose::Smtp, 3).unwrap();
         drop((first, second));
-        assert!(counts.permit(1).is_none(), "one is still open");
+        assert!(counts.permit(Purpose::Smtp, 1).is_none(), "one is still open");
         drop(third);
-        assert!(counts.permit(1).is_some());
+        assert!(counts.permit(Purpose::Smtp, 1).is_some());
+    }
+
+    #[test]
+    fn the_connections_of_a_purpose_are_counted_within_the_total() {
+        let counts = Arc::<ConnectionCounts>::default();
+        let milter = counts.permit(Purpose::Milter, 2).unwrap();
+        let _smtp = counts.permit(Purpose::Smtp, 2).unwrap();
+        assert!(counts.permit(Purpose::Policy, 2).is_none());
+        let open =
+            || [Purpose::Smtp, Purpose::Milter, Purpose::Policy].map(|purpose| counts.open_for(purpose));
+        assert_eq!((open(), counts.open()), ([1, 1, 0], 2));
+        drop(milter);
+        assert_eq!((open(), counts.open()), ([1, 0, 0], 1));
     }
 
     #[test]

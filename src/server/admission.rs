@@ -39,7 +39,7 @@ impl Shared {
         if !arrival.may_connect() {
             return self.close_stranger(&arrival);
         }
-        match self.permit(&arrival.current.settings) {
+        match self.permit(purpose, &arrival.current.settings) {
             Ok(permit) if arrival.is_from_proxy() => {
                 self.connections.spawn(Arc::clone(self).behind_proxy(arrival, permit));
             }
@@ -56,11 +56,11 @@ impl Shared {
         }
     }
 
-    fn permit(&self, limits: &Settings) -> Result<ConnectionPermit, Refusal> {
+    fn permit(&self, purpose: Purpose, limits: &Settings) -> Result<ConnectionPermit, Refusal> {
         if self.close.is_cancelled() {
             return Err(STOPPING);
         }
-        self.counts.permit(limits.connections).ok_or(LIMIT)
+        self.counts.permit(purpose, limits.connections).ok_or(LIMIT)
     }
 
     /// Reads the PROXY header, after which the announced client counts as the client.

@@ -6,6 +6,7 @@
 
 mod admission;
 mod descriptors;
+mod listening;
 mod service;
 mod status;
 mod strangers;
@@ -14,7 +15,6 @@ mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -28,8 +28,9 @@ use crate::net::listener::Registered;
 use crate::net::permit::ConnectionCounts;
 use crate::net::{Endpoint, ListenError, Listener, Purpose};
 pub use crate::server::descriptors::raise_descriptor_limit;
+pub use crate::server::listening::DoorListener;
+use crate::server::listening::Listening;
 pub use crate::server::service::Service;
-use crate::server::status::Accepting;
 pub use crate::server::status::Status;
 use crate::server::strangers::Strangers;
 
@@ -99,7 +100,7 @@ impl Server {
         let shared = Arc::new(Shared {
             current: watch::Sender::new(Arc::new(Current { settings, services })),
             counts: Arc::default(),
-            listeners: AtomicUsize::new(0),
+            listening: Listening::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             connections: TaskTracker::new(),
             strangers: Strangers::default(),
@@ -207,7 +208,7 @@ impl Server {
         self.loops.spawn(async move {
             let purpose = listener.purpose();
             let admit = |stream, peer| server.admit(purpose, stream, peer);
-            let accepting = Accepting::new(&server.listeners);
+            let accepting = server.listening.begin(purpose, listener.endpoint().clone(), close.clone());
             listener.accept(&close, admit).await;
             drop(accepting);
             listener.close(admit);
@@ -250,8 +251,7 @@ impl Current {
 struct Shared {
     current: watch::Sender<Arc<Current>>,
     counts: Arc<ConnectionCounts>,
-    /// Number of listeners that accept.
-    listeners: AtomicUsize,
+    listening: Listening,
     refusals: Arc<Semaphore>,
     connections: TaskTracker,
     strangers: Strangers,

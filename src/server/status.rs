@@ -1,9 +1,10 @@
 //! The state of a server, read-only: for readiness, metrics and the dashboard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::net::Purpose;
 use crate::server::Shared;
+use crate::server::listening::DoorListener;
 
 #[derive(Debug, Clone)]
 pub struct Status(Arc<Shared>);
@@ -16,13 +17,25 @@ impl Status {
     /// Number of listeners that accept.
     #[must_use]
     pub fn listeners(&self) -> usize {
-        self.0.listeners.load(Ordering::Relaxed)
+        self.0.listening.accepting()
+    }
+
+    /// The listeners of all doors, those of one door together.
+    #[must_use]
+    pub fn doors(&self) -> Vec<DoorListener> {
+        self.0.listening.all()
     }
 
     /// Number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.0.counts.open()
+    }
+
+    /// Number of open connections of one door.
+    #[must_use]
+    pub fn open_at(&self, purpose: Purpose) -> usize {
+        self.0.counts.open_for(purpose)
     }
 
     /// Most connections that may be open, by the settings in effect.
@@ -35,21 +48,5 @@ impl Status {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.0.close.is_cancelled()
-    }
-}
-
-/// Counts a listener as accepting as long as this lives.
-pub(super) struct Accepting<'a>(&'a AtomicUsize);
-
-impl<'a> Accepting<'a> {
-    pub(super) fn new(listeners: &'a AtomicUsize) -> Self {
-        listeners.fetch_add(1, Ordering::Relaxed);
-        Self(listeners)
-    }
-}
-
-impl Drop for Accepting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -251,7 +251,7 @@ async fn an_idle_client_costs_a_small_task() {
     let door: SmtpDoor = daemon::door_over(Dns::new(settings.dns.clone()).unwrap(), &settings).unwrap();
     let (server, _folder) = server(&[]);
     let (_client, stream) = UnixStream::pair().unwrap();
-    let permit = server.counts.permit(1).unwrap();
+    let permit = server.counts.permit(Purpose::Smtp, 1).unwrap();
     let client = "192.0.2.7:1".parse().unwrap();
     let task = size_of_val(&connection(
         Arc::new(door),

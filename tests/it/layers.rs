@@ -9,8 +9,8 @@ use std::process::Command;
 /// Crates that one place only may name.
 const BEHIND: [(&str, &str); 10] = [
     ("axum", "src/admin/"),
-    ("hyper", "src/admin/listener.rs"),
-    ("hyper_util", "src/admin/listener.rs"),
+    ("hyper", "src/admin/"),
+    ("hyper_util", "src/admin/"),
     ("mail_parser", "src/message/"),
     ("hickory_resolver", "src/dns/message.rs"),
     ("moka", "src/dns/cache.rs"),

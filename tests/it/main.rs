@@ -66,6 +66,7 @@ mod reload;
 mod replay;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod sockets;
@@ -74,10 +75,14 @@ mod spf;
 #[cfg(test)]
 mod starttls;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod systemd;
+#[cfg(test)]
+mod tail;
 #[cfg(test)]
 mod verdicts;

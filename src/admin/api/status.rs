@@ -5,25 +5,30 @@ use std::time::SystemTime;
 
 use axum::Json;
 use axum::response::IntoResponse;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::admin::State;
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::ready::UNUSED_RELAY;
-use crate::admin::series::Pace;
+use crate::admin::recent::SPAN;
+use crate::admin::reloads::Reload;
+use crate::admin::{Shared, State};
 use crate::dns::{Condition, Health, ServerName};
+use crate::net::Purpose;
 use crate::policy::decide::Verdict;
+use crate::policy::door::DoorName;
+use crate::store::greylist::Greylist;
 use crate::store::history::History;
 
 pub(in crate::admin) fn status(call: Call) -> ResponseFuture {
-    Box::pin(async move { Ok(Json(now(&call.state, call.shared.series.pace())).into_response()) })
+    Box::pin(async move { Ok(Json(now(&call.state, &call.shared)).into_response()) })
 }
 
 pub(in crate::admin) fn series(call: Call) -> ResponseFuture {
     Box::pin(async move { Ok(Json(call.shared.series.json()).into_response()) })
 }
 
-fn now(state: &State, pace: Pace) -> Value {
+fn now(state: &State, shared: &Shared) -> Value {
+    let pace = shared.series.pace();
     let State { server, metrics, .. } = state;
     let (entries, bytes) = state.dns.cache_size();
     let uptime = SystemTime::now().duration_since(state.started).unwrap_or_default();
@@ -32,6 +37,7 @@ fn now(state: &State, pace: Pace) -> Value {
         "hostname": state.hostname.as_str(),
         "mode": state.gate.policy().mode.name(),
         "uptime_seconds": uptime.as_secs(),
+        "doors": doors(state, shared),
         "connections": { "open": server.open(), "total": metrics.connections_total(), "limit": server.limit() },
         "verdicts": verdicts(state),
         "verdicts_per_second": pace.verdicts_per_second,
@@ -44,7 +50,36 @@ fn now(state: &State, pace: Pace) -> Value {
         "dns": dns(&state.dns.health()),
         "relay": relay(state),
         "history": history(state),
+        "greylist": greylist(state),
+        "recent": { "seconds": SPAN.as_secs(), "history_dropped": shared.recent.dropped() },
+        "reload": state.reloads.last().map(reload),
+        "panics": metrics.panics(),
     })
+}
+
+/// The doors that have a listener, or still a connection; verdicts are a mean of the last minutes.
+fn doors(state: &State, shared: &Shared) -> Value {
+    let listeners = state.server.doors();
+    let mut doors = Vec::new();
+    for (name, purpose) in DoorName::ALL.into_iter().zip([Purpose::Smtp, Purpose::Milter, Purpose::Policy]) {
+        let own = listeners.iter().filter(|listener| listener.purpose == purpose);
+        let own: Vec<_> =
+            own.map(|it| json!({ "address": it.endpoint.to_string(), "accepting": it.accepting })).collect();
+        let open = state.server.open_at(purpose);
+        if own.is_empty() && open == 0 {
+            continue;
+        }
+        let rates = shared.recent.per_minute(name).into_iter();
+        let rates: Map<String, Value> =
+            rates.map(|(verdict, rate)| (verdict.name().to_owned(), json!(rate))).collect();
+        doors.push(json!({
+            "door": name.name(),
+            "addresses": own,
+            "open": open,
+            "verdicts_per_minute": rates,
+        }));
+    }
+    Value::from(doors)
 }
 
 /// Since the start.
@@ -74,10 +109,12 @@ fn relay(state: &State) -> Value {
     let (ok, detail) =
         if state.relay_is_used { (reach.ok, reach.detail) } else { (true, UNUSED_RELAY.to_owned()) };
     json!({
+        "used": state.relay_is_used,
         "ok": ok,
         "detail": detail,
         "next_hop": state.relay.settings().next_hop.to_string(),
         "connections": state.metrics.relay_connections(),
+        "limit": state.relay.settings().max_connections,
     })
 }
 
@@ -88,4 +125,21 @@ fn history(state: &State) -> Value {
         "bytes": count.map_or(0, |count| count.octets),
         "dropped": count.map_or(0, |count| count.dropped),
     })
+}
+
+fn greylist(state: &State) -> Value {
+    let greylist = state.greylist.as_ref();
+    let (waiting, passed) = greylist.map(Greylist::count).unwrap_or_default();
+    json!({
+        "on": greylist.is_some(),
+        "on_disk": greylist.is_some_and(Greylist::is_on_disk),
+        "waiting": waiting,
+        "passed": passed,
+    })
+}
+
+fn reload(reload: Reload) -> Value {
+    let Reload { at, applied, detail } = reload;
+    let at = humantime::format_rfc3339_seconds(at).to_string();
+    json!({ "at": at, "applied": applied, "detail": detail })
 }

@@ -28,6 +28,8 @@ enum Name {
     History,
     Log,
     Replay,
+    /// One line of `rmxd tail`
+    Tail,
     /// `rmxd history --would`
     Would,
     /// `rmxd zone --list`
@@ -53,6 +55,7 @@ fn schema(name: Name) -> serde_json::Result<Value> {
             "rmxd history --json",
             &json!({"type": "array", "items": {"$ref": "#/components/schemas/Summary"}}),
         ),
+        Name::Tail => of_api("rmxd tail --json", &json!({"$ref": "#/components/schemas/Summary"})),
         Name::Would => of_api("rmxd history --would --json", &json!({"$ref": "#/components/schemas/Would"})),
         Name::Replay => {
             let schema: Value = serde_json::from_str(include_str!("replay.json"))?;
@@ -68,7 +71,8 @@ fn schema(name: Name) -> serde_json::Result<Value> {
 /// A schema that refers to the components of the API's document.
 fn of_api(title: &str, schema: &Value) -> serde_json::Result<Value> {
     let document: Value = serde_json::from_str(admin::OPENAPI)?;
-    let mut all = json!({"$schema": DIALECT, "title": title, "components": {"schemas": document["components"]["schemas"]}});
+    let schemas = document.pointer("/components/schemas").unwrap_or(&Value::Null);
+    let mut all = json!({"$schema": DIALECT, "title": title, "components": {"schemas": schemas}});
     if let (Value::Object(all), Value::Object(schema)) = (&mut all, schema) {
         all.extend(schema.iter().map(|(name, value)| (name.clone(), value.clone())));
     }

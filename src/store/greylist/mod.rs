@@ -126,6 +126,12 @@ impl Greylist {
         lock(&self.store.shared.memory).check(triple, now, times)
     }
 
+    /// Whether a restart keeps the triples.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        self.store._writer.is_some()
+    }
+
     /// The numbers of waiting and of passed triples.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {

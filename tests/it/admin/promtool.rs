@@ -67,11 +67,11 @@ fn touched() -> Metrics {
         }
     }
     for mode in [Mode::Enforce, Mode::Monitor] {
-        metrics.verdict(Verdict::Accept, None, mode, took);
+        metrics.verdict(DoorName::Smtp, Verdict::Accept, None, mode, took);
         for verdict in [Verdict::Reject, Verdict::Defer] {
             for identity in Identity::ALL.into_iter().map(Some).chain([None]) {
                 for reason in Reason::ALL {
-                    metrics.verdict(verdict, Some((identity, reason)), mode, took);
+                    metrics.verdict(DoorName::Smtp, verdict, Some((identity, reason)), mode, took);
                 }
             }
         }

@@ -23,6 +23,8 @@ async fn decisions_and_audits_are_as_the_document_says() {
     zone.merge(Zone::parse(OWNERS, None).unwrap());
     site.zone.replace(zone);
     let document = site.json("/api/v1/openapi.json").await;
+    let status = site.json("/api/v1/status").await;
+    conforms(&document, schema(&document, "/api/v1/status"), &status).unwrap_or_else(|what| panic!("{what}"));
     let mut shown = Vec::new();
     for query in [
         "client=127.0.0.10&mail_from=a@good.test&from=a@good.test",
