@@ -18,7 +18,7 @@ fn schema(name: &str) -> Value {
     run.json()
 }
 
-fn assert_conforms(name: &str, value: &Value) {
+pub(crate) fn assert_conforms(name: &str, value: &Value) {
     let schema = schema(name);
     conforms(&schema, &schema, value).unwrap_or_else(|what| panic!("{name}: {what}: {value:#}"));
 }
@@ -133,5 +133,9 @@ async fn the_other_commands_print_what_is_described() {
     assert_conforms("replay", &replayed);
     assert_conforms("config", &Run::of(&mut rmxd(&["config", "show", "--json"])).json());
     assert_conforms("zone", &Run::of(&mut rmxd(&["zone", "--list", "--json"])).json());
+    for door in ["smtp", "policy"] {
+        let arguments = ["load", "--self", "--door", door, "--sessions", "100", "--json"];
+        assert_conforms("load", &Run::of(&mut rmxd(&arguments)).json());
+    }
     assert_conforms("demo", &Run::of(&mut rmxd(&["demo", "--once", "--json"])).json());
 }

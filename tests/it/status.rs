@@ -110,6 +110,7 @@ async fn all_doors_are_on_one_screen_with_what_came_through_them() {
         assert!(found.starts_with(&expected.replace(' ', "")), "{name}: {expected}: {}", run.out);
     }
     let whole = status(daemon.home(), &["--json"]).json();
+    crate::schema::assert_conforms("status", &whole);
     assert_eq!((&whole["ok"], &whole["wrong"]), (&json!(true), &json!([])), "{whole}");
     assert_eq!(whole["address"], admin.to_string());
     let names: Vec<&Value> =

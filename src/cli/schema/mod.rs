@@ -26,8 +26,10 @@ enum Name {
     Demo,
     Explain,
     History,
+    Load,
     Log,
     Replay,
+    Status,
     /// One line of `rmxd tail`
     Tail,
     /// `rmxd history --would`
@@ -55,6 +57,10 @@ fn schema(name: Name) -> serde_json::Result<Value> {
             "rmxd history --json",
             &json!({"type": "array", "items": {"$ref": "#/components/schemas/Summary"}}),
         ),
+        Name::Status => {
+            let schema: Value = serde_json::from_str(include_str!("status.json"))?;
+            of_api("rmxd status --json", &schema)
+        }
         Name::Tail => of_api("rmxd tail --json", &json!({"$ref": "#/components/schemas/Summary"})),
         Name::Would => of_api("rmxd history --would --json", &json!({"$ref": "#/components/schemas/Would"})),
         Name::Replay => {
@@ -63,6 +69,7 @@ fn schema(name: Name) -> serde_json::Result<Value> {
         }
         Name::Config => serde_json::from_str(include_str!("config.json")),
         Name::Demo => serde_json::from_str(include_str!("demo.json")),
+        Name::Load => serde_json::from_str(include_str!("load.json")),
         Name::Log => serde_json::from_str(include_str!("log.json")),
         Name::Zone => serde_json::from_str(include_str!("zone.json")),
     }
