@@ -20,7 +20,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 
-pub use crate::metrics::exposition::{Format, Gauges, HistoryGauges};
+pub use crate::metrics::exposition::{CertificateGauges, Format, Gauges, HistoryGauges};
 
 /// All counters. Clones share them, also across a reload.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,7 @@ struct Counters {
     query_seconds: Histogram,
     cache_lookups: LabelCounts<CacheResult>,
     relay_transactions: LabelCounts<RelayOutcome>,
+    tls_sessions: LabelCounts<TlsVersion>,
     /// Opened and closed: both only grow.
     relay_connections: (AtomicU64, AtomicU64),
 }
@@ -118,6 +119,23 @@ pub enum RelayOutcome {
     Abandoned,
 }
 
+/// The version of TLS of a session with a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    V1_3,
+}
+
+impl TlsVersion {
+    /// The name in log and metrics, as OpenSSL and Postfix have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Label::name(self)
+    }
+}
+
 /// A label with a fixed set of values.
 trait Label: Copy + 'static {
     /// Each value at the index [`Label::place`].
@@ -153,6 +171,7 @@ label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_doma
     Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many");
 label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
     Lost "lost", Busy "busy", Abandoned "abandoned");
+label!(TlsVersion: V1_2 "TLSv1.2", V1_3 "TLSv1.3");
 label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
 label!(Verdict: Accept "accept", Defer "defer", Reject "reject");
 label!(Mode: Enforce "enforce", Monitor "monitor");
@@ -346,6 +365,11 @@ impl Metrics {
         self.0.relay_transactions.add(outcome);
     }
 
+    /// Counts a client's handshake that succeeded.
+    pub fn tls_session(&self, version: TlsVersion) {
+        self.0.tls_sessions.add(version);
+    }
+
     /// Counts a connection to the relay as open until the result is dropped.
     #[must_use]
     pub fn relay_connection(&self) -> OpenConnection {
@@ -407,6 +431,7 @@ mod tests {
         assert_in_place::<CacheResult>();
         assert_in_place::<QueryOutcome>();
         assert_in_place::<RelayOutcome>();
+        assert_in_place::<TlsVersion>();
         assert_in_place::<RecordType>();
         assert_in_place::<Verdict>();
         assert_in_place::<Mode>();

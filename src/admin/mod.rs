@@ -20,6 +20,7 @@ mod problem;
 mod query;
 mod rate;
 mod ready;
+mod reloads;
 mod routes;
 mod scrape;
 mod series;
@@ -47,7 +48,9 @@ use crate::relay::Relay;
 use crate::server;
 use crate::smtp::address::DomainName;
 use crate::store::history::History;
+use crate::tls::Acceptor;
 
+pub use crate::admin::reloads::{LastReload, Reloads};
 pub use crate::admin::token::Token;
 
 /// `[listen] admin` and `[admin]`.
@@ -76,6 +79,10 @@ pub struct State {
     pub metrics: Metrics,
     /// When the daemon started.
     pub started: SystemTime,
+    /// What became of the last reload.
+    pub reloads: Reloads,
+    /// The certificate, where STARTTLS is offered.
+    pub tls: Option<Acceptor>,
     /// Past decisions; `None` = none are kept.
     pub history: Option<History>,
     /// The daemon's own name.

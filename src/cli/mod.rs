@@ -8,6 +8,7 @@ pub mod explain;
 pub mod history;
 pub mod man;
 mod notify;
+mod readable;
 pub mod serve;
 pub mod zone;
 

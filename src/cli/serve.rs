@@ -13,6 +13,7 @@ use crate::console::{ConfigSource, Exit};
 use crate::daemon::Daemon;
 use crate::log::{self, Log};
 use crate::net::{self, Listener};
+use crate::smtp::escape::OneLine;
 use crate::stats::{DAILY, ReportTrigger};
 
 /// Run the daemon
@@ -116,7 +117,15 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
 
 fn status(daemon: &Daemon) -> String {
     let addresses: Vec<_> = daemon.endpoints().iter().map(ToString::to_string).collect();
-    format!("listening on {}, mode {}", addresses.join(", "), daemon.settings().gate.policy.mode.name())
+    let mode = daemon.settings().gate.policy.mode.name();
+    let reload = match daemon.last_reload().refused {
+        Some((at, problem)) => {
+            let (at, problem) = (humantime::format_rfc3339_seconds(at), OneLine(&problem));
+            format!("; the reload of {at} was not applied: {problem}")
+        }
+        None => String::new(),
+    };
+    format!("listening on {}, mode {mode}{reload}", addresses.join(", "))
 }
 
 /// Applies all of the new configuration or nothing. If dropped before its end, it changes nothing.
@@ -128,6 +137,12 @@ async fn reload(args: &Args, daemon: &mut Daemon, log: &Log) {
                 tracing::error!("{problem}");
             }
             tracing::error!(problems = problems.len(), "not reloaded, the configuration stays as it was");
+            let more = match problems.len() {
+                0 | 1 => String::new(),
+                all => format!(" (and {} more)", all - 1),
+            };
+            let first = problems.first().map(ToString::to_string).unwrap_or_default();
+            daemon.not_reloaded(format!("{first}{more}"));
             return;
         }
     };

@@ -1,6 +1,7 @@
 //! From settings to a running daemon: `rmxd serve`, `rmxd demo`, the commands that only judge, tests and benches all
 //! build it here.
 
+mod certificate;
 mod error;
 mod gate;
 mod parts;
@@ -13,8 +14,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, LastReload, Reloads};
 use crate::config::Settings;
 pub use crate::daemon::error::StartError;
 pub use crate::daemon::gate::{door_over, gate, gate_over, gate_with_services};
@@ -42,6 +44,8 @@ pub struct Daemon {
     current: watch::Sender<Arc<Gate>>,
     server: Server,
     admin: Admin,
+    /// Looks after the certificate in use.
+    certificate: Option<DropGuard>,
 }
 
 impl Daemon {
@@ -57,7 +61,7 @@ impl Daemon {
         let watch = dns.watch();
         // Before the probe of the relay: clients wait in the queue meanwhile, and an error appears at once.
         let sockets = Sockets::open(&settings, passed)?;
-        let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
+        let tls = settings.tls.clone().map(|tls| Acceptor::with_metrics(tls, metrics.clone())).transpose()?;
         let mut stores = Stores::default();
         let history = stores.history(&settings).await?;
         raise_descriptor_limit(&settings);
@@ -65,7 +69,9 @@ impl Daemon {
         let relay = ProbedRelay::start(relay, sockets.take_mail()).await?;
         // Last, so that a start that fails for another reason creates no file.
         let greylist = stores.greylist(&settings).await?;
-        let observers = Observers { monitor: Monitor::default(), metrics, started: SystemTime::now() };
+        let started = SystemTime::now();
+        let reloads = Reloads::started(started);
+        let observers = Observers { monitor: Monitor::default(), metrics, started, reloads };
         let parts = Parts { settings, dns, relay, tls, greylist, history };
         let gate = parts.gate(&observers);
         let current = watch::Sender::new(Arc::clone(&gate));
@@ -74,7 +80,8 @@ impl Daemon {
         let server = Server::start(server.0, services, sockets.doors, server.1)?;
         let admin = Admin::start(parts.admin(&observers, server.status())?, sockets.admin)?;
         stores.take_over(&parts);
-        Ok(Self { parts, observers, stores, watch, current, server, admin })
+        let certificate = parts.tls.clone().map(certificate::watch);
+        Ok(Self { parts, observers, stores, watch, current, server, admin, certificate })
     }
 
     /// Replaces the settings: new connections use them, and open ones keep the old ones. Parts whose settings stay the
@@ -86,6 +93,26 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`]; nothing has changed then. The same holds if the future is dropped before its end.
     pub async fn reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
+        let moved = self.try_reload(settings).await;
+        match &moved {
+            Ok(_) => self.observers.reloads.applied(),
+            Err(error) => self.not_reloaded(error.to_string()),
+        }
+        moved
+    }
+
+    /// A reload ended before [`Daemon::reload`], with this problem.
+    pub fn not_reloaded(&self, problem: String) {
+        self.observers.reloads.refused(problem);
+    }
+
+    /// What became of the last reload.
+    #[must_use]
+    pub fn last_reload(&self) -> LastReload {
+        self.observers.reloads.last()
+    }
+
+    async fn try_reload(&mut self, settings: Settings) -> Result<Moved, StartError> {
         let parts = self.parts_of(settings).await?;
         let settings = &parts.settings;
         sockets::require_token(&self.admin.endpoints(), settings)?;
@@ -102,6 +129,7 @@ impl Daemon {
             self.watch = parts.dns.watch();
         }
         self.stores.take_over(&parts);
+        self.certificate = parts.tls.clone().map(certificate::watch);
         self.parts = parts;
         Ok(moved)
     }
@@ -114,7 +142,7 @@ impl Daemon {
         let history = self.stores.history(&settings).await?;
         let tls = settings.tls.clone().map(|tls| match &before.tls {
             Some(before) => before.with_settings(tls),
-            None => Acceptor::load(tls),
+            None => Acceptor::with_metrics(tls, self.observers.metrics.clone()),
         });
         let tls = tls.transpose()?;
         let is_used = self.server.was_passed(Purpose::Smtp)

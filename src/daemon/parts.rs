@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::admin;
+use crate::admin::{self, Reloads};
 use crate::config::Settings;
 use crate::daemon::gate::{gate_over, gate_with_services, smtp_door};
 use crate::daemon::relay_probe::ProbedRelay;
@@ -39,6 +39,7 @@ pub(super) struct Observers {
     pub(super) monitor: Monitor,
     pub(super) metrics: Metrics,
     pub(super) started: SystemTime,
+    pub(super) reloads: Reloads,
 }
 
 impl Parts {
@@ -93,6 +94,8 @@ impl Parts {
             server,
             metrics: observers.metrics.clone(),
             started: observers.started,
+            reloads: observers.reloads.clone(),
+            tls: self.tls.clone(),
             history: self.history.clone(),
             hostname: settings.hostname.clone(),
             gate: gate_over(self.dns.clone(), settings)?,

@@ -7,13 +7,14 @@ use axum::Json;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
-use crate::admin::State;
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::ready::UNUSED_RELAY;
 use crate::admin::series::Pace;
+use crate::admin::{LastReload, State};
 use crate::dns::{Condition, Health, ServerName};
 use crate::policy::decide::Verdict;
 use crate::store::history::History;
+use crate::tls::CertificateState;
 
 pub(in crate::admin) fn status(call: Call) -> ResponseFuture {
     Box::pin(async move { Ok(Json(now(&call.state, call.shared.series.pace())).into_response()) })
@@ -44,7 +45,71 @@ fn now(state: &State, pace: Pace) -> Value {
         "dns": dns(&state.dns.health()),
         "relay": relay(state),
         "history": history(state),
+        "certificate": state.tls.as_ref().map(|tls| Certificate::of(&tls.certificate(SystemTime::now()))),
+        "reload": Reload::of(&state.reloads.last()),
     })
+}
+
+/// The certificate of `tls.certificate`.
+#[derive(Debug, serde::Serialize)]
+struct Certificate {
+    ok: bool,
+    /// What is wrong, else until when it is valid.
+    detail: String,
+    path: String,
+    /// `None` for one that can't be read.
+    not_before: Option<String>,
+    not_after: Option<String>,
+    /// Whole days, negative after it has expired.
+    days_left: Option<i64>,
+    names: Vec<String>,
+}
+
+impl Certificate {
+    fn of(CertificateState { path, leaf, faults }: &CertificateState) -> Self {
+        let leaf = leaf.as_ref();
+        let not_after = leaf.map(|leaf| time(leaf.not_after));
+        let detail = match &not_after {
+            Some(end) if faults.is_empty() => format!("valid until {end}"),
+            _ => faults.join("; "),
+        };
+        Self {
+            ok: faults.is_empty(),
+            detail,
+            path: path.display().to_string(),
+            not_before: leaf.map(|leaf| time(leaf.not_before)),
+            not_after,
+            days_left: leaf.map(|leaf| leaf.days_left(SystemTime::now())),
+            names: leaf.map(|leaf| leaf.names.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// The last reload.
+#[derive(Debug, serde::Serialize)]
+struct Reload {
+    ok: bool,
+    /// The first problem, where it was not applied.
+    detail: String,
+    /// When the configuration in effect was taken on.
+    applied: String,
+    /// When the last reload was refused, unless a later one was applied.
+    refused: Option<String>,
+}
+
+impl Reload {
+    fn of(LastReload { applied, refused }: &LastReload) -> Self {
+        Self {
+            ok: refused.is_none(),
+            detail: refused.as_ref().map(|(_, problem)| problem.clone()).unwrap_or_default(),
+            applied: time(*applied),
+            refused: refused.as_ref().map(|(at, _)| time(*at)),
+        }
+    }
+}
+
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
 }
 
 /// Since the start.

@@ -12,7 +12,7 @@ use crate::support::process::{SOON, free_address};
 use crate::support::relay::Relay;
 
 /// Every sample: its name with its labels, and its value.
-type Samples = BTreeMap<String, f64>;
+pub(super) type Samples = BTreeMap<String, f64>;
 
 impl Site {
     async fn samples(&self) -> Samples {
@@ -30,7 +30,7 @@ impl Site {
     }
 
     /// Waits for the samples to be these.
-    async fn counts(&self, expected: &[(&str, f64)]) -> Samples {
+    pub(super) async fn counts(&self, expected: &[(&str, f64)]) -> Samples {
         let began = Instant::now();
         loop {
             let samples = self.samples().await;

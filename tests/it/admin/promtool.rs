@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rmxd::evidence::RecordType;
 use rmxd::metrics::{
-    CacheResult, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome, RelayOutcome,
+    CacheResult, CertificateGauges, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome,
+    RelayOutcome, TlsVersion,
 };
 use rmxd::policy::decide::Verdict;
 use rmxd::policy::door::DoorName;
@@ -66,6 +67,9 @@ fn touched() -> Metrics {
             metrics.relay_transaction(outcome);
         }
     }
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        metrics.tls_session(version);
+    }
     for mode in [Mode::Enforce, Mode::Monitor] {
         metrics.verdict(Verdict::Accept, None, mode, took);
         for verdict in [Verdict::Reject, Verdict::Defer] {
@@ -95,6 +99,12 @@ fn text(format: Format) -> String {
         relay_connections_limit: 6,
         history: Some(HistoryGauges { bytes: 7, dropped: 8 }),
         started: SystemTime::now(),
+        configured: SystemTime::now(),
+        reload_succeeded: true,
+        certificate: Some(CertificateGauges {
+            not_before: SystemTime::now(),
+            not_after: SystemTime::now() + Duration::from_secs(90 * 24 * 60 * 60),
+        }),
     };
     touched().text(&gauges, format)
 }
@@ -141,6 +151,10 @@ fn the_contract_of_names_and_labels_is_kept() {
         ("rmxd_cache_bytes", vec![]),
         ("rmxd_relay_transactions_total", vec!["outcome"]),
         ("rmxd_relay_connections_open", vec![]),
+        ("rmxd_tls_sessions_total", vec!["version"]),
+        ("rmxd_tls_certificate_expiry_timestamp_seconds", vec![]),
+        ("rmxd_config_reload_success", vec![]),
+        ("rmxd_config_reload_timestamp_seconds", vec![]),
         ("rmxd_build_info", vec!["version"]),
     ] {
         let line = text.lines().find(|line| line.split(['{', ' ']).next() == Some(name));
@@ -184,7 +198,7 @@ async fn the_scrape_configuration_of_the_document_is_one() {
     let file = folder.path().join("prometheus.yml");
     std::fs::write(&file, format!("rule_files{snippet}")).unwrap();
     let Some((good, said)) = promtool(&["check", "config", file.to_str().unwrap()], "").await else { return };
-    assert!(good && said.contains("14 rules found"), "{said}");
+    assert!(good && said.contains("16 rules found"), "{said}");
 }
 
 #[tokio::test]
@@ -199,7 +213,10 @@ async fn every_expression_of_the_dashboard_is_one_and_names_what_there_is() {
         assert_eq!(targets.is_empty(), panel["type"] == "row", "{panel}");
         expressions.extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
     }
-    assert!(expressions.len() > 25, "{expressions:?}");
+    for annotation in dashboard["annotations"]["list"].as_array().unwrap() {
+        expressions.push(annotation["expr"].as_str().unwrap().to_owned());
+    }
+    assert!(expressions.len() > 30, "{expressions:?}");
     let known = names();
     let mut used = BTreeSet::new();
     for expression in &expressions {
