@@ -5,6 +5,7 @@
 //! [`Metrics::text`] provides them as [`Gauges`]. Names and labels are a contract; new ones may be added.
 
 mod exposition;
+mod findings;
 mod histogram;
 mod labels;
 
@@ -13,16 +14,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::evidence::RecordType;
+use crate::metrics::findings::Findings;
 use crate::metrics::histogram::Histogram;
 use crate::policy::decide::Verdict;
 use crate::policy::door::DoorName;
+use crate::policy::finding::Finding;
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 
 pub use crate::metrics::exposition::{CertificateGauges, Format, Gauges, HistoryGauges};
-pub use crate::metrics::labels::{CacheResult, Connection, QueryOutcome, RelayOutcome, TlsVersion};
+pub use crate::metrics::labels::{
+    CacheResult, Connection, Exemption, GreylistResult, QueryOutcome, RelayOutcome, TlsVersion,
+};
 use crate::metrics::labels::{Label, LabelCounts, add, read, zeros};
 
 /// All counters. Clones share them, also across a reload.
@@ -37,6 +42,9 @@ struct Counters {
     verdict_seconds: Histogram,
     outcomes: [LabelCounts<Outcome>; DoorName::ALL.len()],
     refusals: LabelCounts<Reason>,
+    findings: Findings,
+    exemptions: LabelCounts<Exemption>,
+    greylist: LabelCounts<GreylistResult>,
     queries: Queries,
     query_seconds: Histogram,
     cache_lookups: LabelCounts<CacheResult>,
@@ -155,6 +163,21 @@ impl Metrics {
         self.0.refusals.add(reason);
     }
 
+    /// Counts the findings of a transaction, at its end.
+    pub fn findings(&self, findings: &[Finding]) {
+        findings.iter().for_each(|finding| self.0.findings.add(finding));
+    }
+
+    /// Counts a transaction that is exempt, or a part of it, at its end.
+    pub fn exemption(&self, by: Exemption) {
+        self.0.exemptions.add(by);
+    }
+
+    /// Counts a decision that rests on the greylist.
+    pub fn greylist(&self, result: GreylistResult) {
+        self.0.greylist.add(result);
+    }
+
     /// All verdicts so far, summed over the identities; an accept has no reason.
     #[must_use]
     pub fn verdicts(&self) -> Vec<(Verdict, Option<Reason>, Mode, u64)> {
@@ -251,6 +274,8 @@ mod tests {
         assert_in_place::<QueryOutcome>();
         assert_in_place::<RelayOutcome>();
         assert_in_place::<TlsVersion>();
+        assert_in_place::<Exemption>();
+        assert_in_place::<GreylistResult>();
         assert_in_place::<RecordType>();
         assert_in_place::<Verdict>();
         assert_in_place::<Mode>();

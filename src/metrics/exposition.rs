@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::metrics::findings::NONE;
 use crate::metrics::histogram::{Histogram, Reading};
 use crate::metrics::{Label, LabelCounts, Metrics, VerdictCount};
 use crate::policy::door::DoorName;
@@ -208,11 +209,32 @@ impl Snapshot {
         for (reason, count) in counters.refusals.each().filter(|(reason, _)| !reason.is_of_a_rule()) {
             count_of(&mut family, &[("reason", reason.name())], count)?;
         }
+        self.rules(families)?;
         families.seconds(
             "rmxd_verdict",
             "From MAIL to the decision, with the time that the client takes for what is between them",
             &counters.verdict_seconds,
         )
+    }
+
+    fn rules(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let counters = &self.metrics.0;
+        let help = "What the rules found in transactions, with the action that a failure leads to";
+        let mut family = families.counters("rmxd_findings", help)?;
+        for ([identity, rule, result, reason, action], count) in counters.findings.each() {
+            let labels = [
+                ("identity", identity),
+                ("rule", rule),
+                ("result", result),
+                ("reason", reason),
+                ("action", action),
+            ];
+            count_of(&mut family, &labels, count)?;
+        }
+        let help = "Transactions of which all or a part is exempt, by the list";
+        families.by_label("rmxd_exempt", help, "by", &counters.exemptions)?;
+        let help = "Decisions that rest on the greylist";
+        families.by_label("rmxd_greylist", help, "result", &counters.greylist)
     }
 
     fn tls(&self, families: &mut Families<'_>) -> Result<(), Error> {
@@ -265,9 +287,6 @@ impl Snapshot {
         families.counter("rmxd_history_dropped", help, dropped)
     }
 }
-
-/// For a label without a value.
-const NONE: &str = "none";
 
 struct Families<'a>(DescriptorEncoder<'a>);
 

@@ -93,6 +93,26 @@ pub enum TlsVersion {
     V1_3,
 }
 
+/// Why nothing was looked up, for a transaction or for one of its domains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exemption {
+    /// The client is exempt: `exempt.clients`, a user with a password, this machine.
+    Client,
+    /// Some domain is: `exempt.domains`.
+    Domain,
+    /// All recipients are: `exempt.recipients`.
+    Recipient,
+}
+
+/// What became of mail that the greylist decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GreylistResult {
+    /// It came again after the delay.
+    Passed,
+    /// It has to come again.
+    Waits,
+}
+
 impl TlsVersion {
     /// The name in log and metrics, as OpenSSL and Postfix have it.
     #[must_use]
@@ -136,6 +156,8 @@ label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_doma
     Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many");
 label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
     Lost "lost", Busy "busy", Abandoned "abandoned");
+label!(Exemption: Client "client", Domain "domain", Recipient "recipient");
+label!(GreylistResult: Passed "passed", Waits "waits");
 label!(TlsVersion: V1_2 "TLSv1.2", V1_3 "TLSv1.3");
 label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
 label!(Verdict: Accept "accept", Defer "defer", Reject "reject");

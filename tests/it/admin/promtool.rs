@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use rmxd::evidence::RecordType;
+use rmxd::evidence::{DnsFailure, RecordType};
 use rmxd::metrics::{
-    CacheResult, CertificateGauges, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome,
-    RelayOutcome, TlsVersion,
+    CacheResult, CertificateGauges, Connection, Exemption, Format, Gauges, GreylistResult, HistoryGauges,
+    Metrics, QueryOutcome, RelayOutcome, TlsVersion,
 };
 use rmxd::policy::decide::Verdict;
 use rmxd::policy::door::DoorName;
+use rmxd::policy::finding::{Absence, Finding, RuleResult};
 use rmxd::policy::identity::Identity;
 use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
-use rmxd::policy::rule::Mode;
+use rmxd::policy::rule::{Action, Mode, Rule, Rung};
 use serde_json::Value;
 
 use crate::support::process::{self, SOON};
@@ -31,6 +32,24 @@ async fn promtool(arguments: &[&str], input: &str) -> Option<(bool, String)> {
     let output = process::run(command.args(arguments), input.as_bytes().to_vec(), SOON).await;
     let said = [output.stdout, output.stderr].concat();
     Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Of each rule with each result and action.
+fn findings() -> Vec<Finding> {
+    let actions = [Action::Tag, Action::Greylist, Action::Defer, Action::Reject, Action::Dmarc];
+    let fails = Reason::ALL.into_iter().map(RuleResult::Fail);
+    let others = [
+        RuleResult::Pass(Rung::Mx),
+        RuleResult::TempError(DnsFailure::Timeout),
+        RuleResult::None(Absence::NotGiven),
+    ];
+    let outcomes: Vec<RuleResult> = fails.chain(others).collect();
+    let rules = Identity::ALL.into_iter().flat_map(|identity| Rule::ALL.map(|rule| (identity, rule)));
+    let found = rules.flat_map(|(identity, rule)| {
+        let outcomes = outcomes.iter();
+        outcomes.map(move |outcome| Finding::new(identity, rule, "", "", *outcome))
+    });
+    found.flat_map(|finding| actions.map(|action| Finding { action, ..finding.clone() })).collect()
 }
 
 /// Everything counted at least once.
@@ -67,6 +86,13 @@ fn touched() -> Metrics {
             metrics.relay_transaction(outcome);
         }
     }
+    for by in [Exemption::Client, Exemption::Domain, Exemption::Recipient] {
+        metrics.exemption(by);
+    }
+    for result in [GreylistResult::Passed, GreylistResult::Waits] {
+        metrics.greylist(result);
+    }
+    metrics.findings(&findings());
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
         metrics.tls_session(version);
     }
@@ -151,6 +177,9 @@ fn the_contract_of_names_and_labels_is_kept() {
         ("rmxd_cache_bytes", vec![]),
         ("rmxd_relay_transactions_total", vec!["outcome"]),
         ("rmxd_relay_connections_open", vec![]),
+        ("rmxd_findings_total", vec!["identity", "rule", "result", "reason", "action"]),
+        ("rmxd_exempt_total", vec!["by"]),
+        ("rmxd_greylist_total", vec!["result"]),
         ("rmxd_tls_sessions_total", vec!["version"]),
         ("rmxd_tls_certificate_expiry_timestamp_seconds", vec![]),
         ("rmxd_config_reload_success", vec![]),
