@@ -51,17 +51,14 @@ pub fn tree(record: &DecisionRecord) -> String {
 
 /// The envelope, the outcome and the duration of a past decision; the user of a dry run knows its input.
 fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
-    let DecisionRecord { helo, mail_from, rcpt, from, reply_to, .. } = record;
-    let texts =
-        [("helo", helo), ("mail_from", mail_from), ("rcpt", rcpt), ("from", from), ("reply_to", reply_to)];
-    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+    let DecisionRecord { helo, mail_from, rcpt, from, reply_to, queue, tls, .. } = record;
+    let names = ["helo", "mail_from", "rcpt", "from", "reply_to", "queue", "tls"];
+    let texts = names.into_iter().zip([helo, mail_from, rcpt, from, reply_to, queue, tls]);
+    for (name, text) in texts.filter(|(_, text)| !text.is_empty()) {
         tree.top(name, &Escaped::new(text.as_str()).to_string());
     }
     if record.door != DoorName::Smtp {
         tree.top("door", record.door.name());
-    }
-    if !record.queue.is_empty() {
-        tree.top("queue", &Escaped::new(record.queue.as_str()).to_string());
     }
     if let Some(outcome) = record.outcome() {
         tree.top("outcome", outcome.name());
@@ -225,6 +222,7 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
         ("domain", json!(deciding.map(|finding| Escaped::new(finding.domain.as_str()).to_string()))),
         ("door", json!(record.door.name())),
         ("queue", json!(text(&record.queue))),
+        ("tls", json!(text(&record.tls))),
         ("client", json!(record.client.to_string())),
         ("ptr", json!(record.ptr())),
         ("helo", json!(text(&record.helo))),

@@ -40,6 +40,7 @@ pub(super) struct Journal {
     pub(super) door: DoorName,
     /// As in [`DecisionRecord`].
     pub(super) queue: CompactString,
+    tls: CompactString,
     exempt_client: bool,
     helo: CompactString,
     names: Option<Arc<SetOnce<ClientNames>>>,
@@ -76,6 +77,7 @@ impl Journal {
             client: client.address(),
             door: client.door(),
             queue: CompactString::default(),
+            tls: client.tls().into(),
             exempt_client: client.is_exempt(),
             helo: client.helo_argument().into(),
             names: client.shared_names(),
@@ -241,6 +243,7 @@ impl Journal {
             client: self.client,
             door: self.door,
             queue: self.queue.clone(),
+            tls: self.tls.clone(),
             names: names.map(|names| names.outcome.clone()),
             extent: self.scope(evaluation, decision),
             mode: mode(evaluation, decision),

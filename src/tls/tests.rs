@@ -40,9 +40,14 @@ impl std::io::Write for Lines {
 
 /// Warnings and errors of this thread, as long as the guard lives.
 pub(crate) fn warnings() -> (Lines, tracing::subscriber::DefaultGuard) {
+    logged(tracing::Level::WARN)
+}
+
+/// What this thread logs, from this level up.
+pub(crate) fn logged(level: tracing::Level) -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let sink = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
     let subscriber = subscriber.with_writer(move || sink.clone()).finish();
     (lines, tracing::subscriber::set_default(subscriber))
 }

@@ -103,6 +103,7 @@ impl<'o> Decoder<'o> {
             client,
             door: DoorName::Smtp,
             queue: CompactString::default(),
+            tls: CompactString::default(),
             names: None,
             extent,
             mode,

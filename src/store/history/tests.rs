@@ -88,6 +88,7 @@ fn refusal(number: u64, domain: &str) -> DecisionRecord {
         client: "192.0.2.7".parse().unwrap(),
         door: DoorName::Smtp,
         queue: CompactString::default(),
+        tls: CompactString::default(),
         names: Some(FcrdnsResult::NoPtr),
         extent: Scope::Envelope,
         mode: Mode::Enforce,
