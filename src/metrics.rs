@@ -5,24 +5,30 @@
 //! [`Metrics::text`] provides them as [`Gauges`]. Names and labels are a contract; new ones may be added.
 
 mod exposition;
+mod findings;
 mod histogram;
-mod label;
+mod labels;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::evidence::RecordType;
+use crate::metrics::findings::Findings;
 use crate::metrics::histogram::Histogram;
-use crate::metrics::label::Label;
 use crate::policy::decide::Verdict;
 use crate::policy::door::DoorName;
+use crate::policy::finding::Finding;
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 
-pub use crate::metrics::exposition::{Format, Gauges, HistoryGauges};
+pub use crate::metrics::exposition::{CertificateGauges, Format, Gauges, HistoryGauges};
+pub use crate::metrics::labels::{
+    CacheResult, Connection, Exemption, GreylistResult, QueryOutcome, RelayOutcome, TlsVersion,
+};
+use crate::metrics::labels::{Label, LabelCounts, add, read, zeros};
 
 /// All counters. Clones share them, also across a reload.
 #[derive(Debug, Clone, Default)]
@@ -37,111 +43,16 @@ struct Counters {
     verdict_seconds: Histogram,
     outcomes: [LabelCounts<Outcome>; DoorName::ALL.len()],
     refusals: LabelCounts<Reason>,
+    findings: Findings,
+    exemptions: LabelCounts<Exemption>,
+    greylist: LabelCounts<GreylistResult>,
     queries: Queries,
     query_seconds: Histogram,
     cache_lookups: LabelCounts<CacheResult>,
     relay_transactions: LabelCounts<RelayOutcome>,
+    tls_sessions: LabelCounts<TlsVersion>,
     /// Opened and closed: both only grow.
     relay_connections: (AtomicU64, AtomicU64),
-}
-
-/// The treatment of an incoming connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connection {
-    /// It got a banner, or the reply to octets before the banner.
-    Served,
-    /// Refused: `limits.connections`.
-    Limit,
-    /// Refused: `limits.connections_per_client`.
-    ClientLimit,
-    /// Refused: the daemon stops.
-    Stopping,
-    /// Closed: a trusted proxy didn't announce its client.
-    NotAnnounced,
-    /// Closed: not this machine, nor one of `trusted.postfix`.
-    NotTrusted,
-}
-
-/// The outcome of a question that the cache had no answer to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueryOutcome {
-    /// Records, perhaps CNAMEs alone.
-    Found,
-    /// The name exists, but has no records of the type.
-    NoData,
-    /// NXDOMAIN.
-    NoSuchDomain,
-    /// SERVFAIL of all servers.
-    ServerFailure,
-    /// REFUSED of all servers.
-    Refused,
-    /// No answer in time.
-    Timeout,
-    /// An answer that can't be used.
-    Broken,
-    /// Not sent: too many questions are under way.
-    Busy,
-    /// Not sent: no server answers at present.
-    Down,
-    /// Not sent: the budget of the connection or message is spent.
-    TooMany,
-}
-
-/// The result of a cache lookup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheResult {
-    /// Valid records.
-    Hit,
-    /// A valid negative answer, or a recent failure.
-    Negative,
-    /// Nothing: a question follows.
-    Miss,
-    /// Nothing, but the same question was under way.
-    Coalesced,
-    /// Nothing valid, and the question failed; expired records may still lead to an accept.
-    Stale,
-}
-
-/// The end of a transaction with the next hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelayOutcome {
-    /// The next hop has the message.
-    Delivered,
-    /// It replied 4xx.
-    Deferred,
-    /// It replied 5xx.
-    Rejected,
-    /// It can't be reached, or refuses rmxd; the Maildir can't be written.
-    Unreachable,
-    /// It closed, sent no reply in time, or an invalid one.
-    Lost,
-    /// `relay.max_connections` were in use.
-    Busy,
-    /// The client left, or rmxd refused the message.
-    Abandoned,
-}
-
-/// One counter for each value of a label.
-#[derive(Debug)]
-struct LabelCounts<L> {
-    counts: Box<[AtomicU64]>,
-    of: std::marker::PhantomData<fn(L)>,
-}
-
-impl<L: Label> Default for LabelCounts<L> {
-    fn default() -> Self {
-        Self { counts: zeros(L::ALL.len()), of: std::marker::PhantomData }
-    }
-}
-
-impl<L: Label> LabelCounts<L> {
-    fn add(&self, value: L) {
-        add(&self.counts, value.place());
-    }
-
-    fn each(&self) -> impl Iterator<Item = (L, u64)> {
-        L::ALL.iter().copied().zip(self.counts.iter().map(read))
-    }
 }
 
 /// By type and outcome.
@@ -256,6 +167,21 @@ impl Metrics {
         self.0.refusals.add(reason);
     }
 
+    /// Counts the findings of a transaction, at its end.
+    pub fn findings(&self, findings: &[Finding]) {
+        findings.iter().for_each(|finding| self.0.findings.add(finding));
+    }
+
+    /// Counts a transaction that is exempt, or a part of it, at its end.
+    pub fn exemption(&self, by: Exemption) {
+        self.0.exemptions.add(by);
+    }
+
+    /// Counts a decision that rests on the greylist.
+    pub fn greylist(&self, result: GreylistResult) {
+        self.0.greylist.add(result);
+    }
+
     /// All verdicts so far, summed over the identities; an accept has no reason.
     #[must_use]
     pub fn verdicts(&self) -> Vec<(Verdict, Option<Reason>, Mode, u64)> {
@@ -304,6 +230,11 @@ impl Metrics {
         self.0.relay_transactions.add(outcome);
     }
 
+    /// Counts a client's handshake that succeeded.
+    pub fn tls_session(&self, version: TlsVersion) {
+        self.0.tls_sessions.add(version);
+    }
+
     /// Counts a connection to the relay as open until the result is dropped.
     #[must_use]
     pub fn relay_connection(&self) -> OpenConnection {
@@ -335,20 +266,6 @@ impl Drop for OpenConnection {
     }
 }
 
-fn zeros(length: usize) -> Box<[AtomicU64]> {
-    (0..length).map(|_| AtomicU64::new(0)).collect()
-}
-
-fn add(counts: &[AtomicU64], place: usize) {
-    if let Some(count) = counts.get(place) {
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn read(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +282,9 @@ mod tests {
         assert_in_place::<CacheResult>();
         assert_in_place::<QueryOutcome>();
         assert_in_place::<RelayOutcome>();
+        assert_in_place::<TlsVersion>();
+        assert_in_place::<Exemption>();
+        assert_in_place::<GreylistResult>();
         assert_in_place::<RecordType>();
         assert_in_place::<Verdict>();
         assert_in_place::<Mode>();

@@ -187,6 +187,7 @@ impl Maker {
             at: self.at(number),
             client: IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + client)),
             door: DoorName::Milter,
+            tls: CompactString::default(),
             queue: if spoofed { CompactString::default() } else { format_compact!("4{spread:x}z{number:x}") },
             names: Some(FcrdnsResult::NoPtr),
             extent: Scope::Envelope,

@@ -52,6 +52,7 @@ use crate::server;
 use crate::smtp::address::DomainName;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
+use crate::tls::Acceptor;
 
 pub use crate::admin::api::openapi::DOCUMENT as OPENAPI;
 pub use crate::admin::client::{AskError, Client, encoded};
@@ -86,6 +87,8 @@ pub struct State {
     pub started: SystemTime,
     /// The last reload.
     pub reloads: Reloads,
+    /// The certificate, where STARTTLS is offered.
+    pub tls: Option<Acceptor>,
     /// Past decisions; `None` = none are kept.
     pub history: Option<History>,
     /// `None` if no rule has the action `greylist`.

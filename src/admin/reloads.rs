@@ -1,6 +1,6 @@
 //! The last reload: when, and whether it was applied.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 /// One reload.
@@ -14,17 +14,43 @@ pub struct Reload {
 }
 
 /// Clones share the last one; it outlives the settings.
-#[derive(Debug, Clone, Default)]
-pub struct Reloads(Arc<Mutex<Option<Reload>>>);
+#[derive(Debug, Clone)]
+pub struct Reloads(Arc<Mutex<Configured>>);
+
+#[derive(Debug)]
+struct Configured {
+    since: SystemTime,
+    last: Option<Reload>,
+}
 
 impl Reloads {
+    /// The daemon starts with a configuration.
+    #[must_use]
+    pub fn started(at: SystemTime) -> Self {
+        Self(Arc::new(Mutex::new(Configured { since: at, last: None })))
+    }
+
     pub fn note(&self, reload: Reload) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
+        let mut configured = self.lock();
+        if reload.applied {
+            configured.since = reload.at;
+        }
+        configured.last = Some(reload);
     }
 
     /// `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<Reload> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().last.clone()
+    }
+
+    /// When the configuration in effect was taken on: at the start, or by the last reload that was applied.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.lock().since
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Configured> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,14 @@
 //! `/metrics`: counters and gauges in the formats of Prometheus.
 
+use std::time::SystemTime;
+
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse;
 
 use crate::admin::State;
 use crate::admin::call::{Call, ResponseFuture};
-use crate::metrics::{Format, Gauges, HistoryGauges};
+use crate::metrics::{CertificateGauges, Format, Gauges, HistoryGauges};
+use crate::tls::Leaf;
 
 pub(super) fn metrics(call: Call) -> ResponseFuture {
     Box::pin(async move {
@@ -20,6 +23,7 @@ pub(super) fn metrics(call: Call) -> ResponseFuture {
 
 fn gauges(state: &State) -> Gauges {
     let (cache_entries, cache_bytes) = state.dns.cache_size();
+    let certificate = state.tls.as_ref().and_then(|tls| tls.certificate(SystemTime::now()).leaf);
     Gauges {
         connections_open: state.server.open(),
         connections_limit: state.server.limit(),
@@ -34,5 +38,9 @@ fn gauges(state: &State) -> Gauges {
             HistoryGauges { bytes: count.octets, dropped: count.dropped }
         }),
         started: state.started,
+        configured: state.reloads.since(),
+        reload_succeeded: state.reloads.last().is_none_or(|last| last.applied),
+        certificate: certificate
+            .map(|Leaf { not_before, not_after, .. }| CertificateGauges { not_before, not_after }),
     }
 }

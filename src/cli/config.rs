@@ -1,10 +1,13 @@
 //! `rmxd config check` and `rmxd config show`.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
-use crate::config::{DRAIN, Entry, Row, Value};
+use crate::cli::readable::{self, Wanted};
+use crate::config::{DRAIN, Entry, Loaded, Row, Value};
 use crate::console::{ConfigSource, Exit, print};
-use crate::tls;
+use crate::tls::Acceptor;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,14 +52,36 @@ pub fn run(args: Args) -> ExitCode {
 /// Reads the certificate as well, since a missing file or a wrong key would prevent the start of the daemon.
 fn check(source: &ConfigSource) -> Result<Exit, Exit> {
     let loaded = source.load(DRAIN)?;
-    let notes = loaded.settings.notes();
-    if let Some(Err(error)) = loaded.settings.tls.map(tls::Acceptor::load) {
-        eprintln!("{error}");
-        return Err(Exit::Config);
+    let mut notes = loaded.settings.notes();
+    match loaded.settings.tls.clone().map(Acceptor::load) {
+        Some(Ok(acceptor)) => notes.extend(acceptor.certificate(SystemTime::now()).faults),
+        Some(Err(error)) => {
+            eprintln!("{error}");
+            return Err(Exit::Config);
+        }
+        None => {}
     }
+    notes.extend(readable::notes(&files(source, &loaded)));
     let file = source.file().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
     let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     Ok(print(&format!("{file}: ok\n{notes}")))
+}
+
+/// The files that the service reads at a start.
+fn files(source: &ConfigSource, loaded: &Loaded) -> Vec<Wanted> {
+    let mut files = Vec::new();
+    let file = source.file();
+    let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let exempt = loaded.entries.iter().find(|entry| entry.key == "exempt.files").map(|entry| &entry.value);
+    if let Some(Value::List(names)) = exempt {
+        files.extend(names.iter().map(|name| Wanted { key: "exempt.files", path: folder.join(name) }));
+    }
+    if let Some(tls) = &loaded.settings.tls {
+        files.push(Wanted { key: "tls.certificate", path: tls.certificate.clone() });
+        files.push(Wanted { key: "tls.key", path: tls.key.clone() });
+    }
+    files.extend(file.clone().map(|path| Wanted { key: "the configuration", path }));
+    files
 }
 
 const MASK: &str = "***";

@@ -8,6 +8,7 @@ pub mod explain;
 pub mod history;
 pub mod man;
 mod notify;
+mod readable;
 mod running;
 pub mod schema;
 pub mod serve;

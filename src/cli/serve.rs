@@ -14,6 +14,7 @@ use crate::console::{ConfigSource, Exit};
 use crate::daemon::Daemon;
 use crate::log::{self, Log};
 use crate::net::{self, Listener};
+use crate::smtp::escape::OneLine;
 use crate::stats::{DAILY, ReportTrigger};
 
 /// Run the daemon
@@ -117,7 +118,15 @@ async fn serve(args: &Args, settings: Settings, log: &Log, passed: Vec<Listener>
 
 fn status(daemon: &Daemon) -> String {
     let addresses: Vec<_> = daemon.endpoints().iter().map(ToString::to_string).collect();
-    format!("listening on {}, mode {}", addresses.join(", "), daemon.settings().gate.policy.mode.name())
+    let mode = daemon.settings().gate.policy.mode.name();
+    let reload = match daemon.last_reload() {
+        Some(Reload { at, applied: false, detail }) => {
+            let (at, problem) = (humantime::format_rfc3339_seconds(at), detail.unwrap_or_default());
+            format!("; the reload of {at} was not applied: {}", OneLine(&problem))
+        }
+        Some(_) | None => String::new(),
+    };
+    format!("listening on {}, mode {mode}{reload}", addresses.join(", "))
 }
 
 /// Applies all of the new configuration or nothing. If dropped before its end, it changes nothing.

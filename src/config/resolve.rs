@@ -60,7 +60,7 @@ pub(super) fn resolve(
     let dns = dns(raw, reading);
     let server = server(raw, drain, reading);
     let admin = admin(raw, reading);
-    let tls = tls(&raw.tls, reading);
+    let tls = tls(&raw.tls, hostname.as_ref(), reading);
     let log = log_settings(raw, reading);
     let problems = reader.into_problems();
     match (hostname, session, relay, reverse_mx, milter, log) {
@@ -326,11 +326,15 @@ fn admin(raw: &Raw, reader: &mut Reader<'_>) -> admin::Settings {
     admin::Settings { listen, token: admin::Token::new(token) }
 }
 
-fn tls(raw: &raw::Tls, reader: &mut Reader<'_>) -> Option<tls::Settings> {
+fn tls(raw: &raw::Tls, hostname: Option<&DomainName>, reader: &mut Reader<'_>) -> Option<tls::Settings> {
     let raw::Tls { certificate, key } = raw;
     match (certificate.is_empty(), key.is_empty()) {
         (true, true) => None,
-        (false, false) => Some(tls::Settings { certificate: certificate.into(), key: key.into() }),
+        (false, false) => hostname.map(|hostname| tls::Settings {
+            certificate: certificate.into(),
+            key: key.into(),
+            hostname: hostname.clone(),
+        }),
         (true, false) | (false, true) => {
             reader.refuse_together(
                 &["tls.certificate", "tls.key"],

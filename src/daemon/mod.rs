@@ -1,6 +1,7 @@
 //! From settings to a running daemon: `rmxd serve`, `rmxd demo`, the commands that only judge, tests and benches all
 //! build it here.
 
+mod certificate;
 mod error;
 mod gate;
 mod parts;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::admin::{Admin, Reload, Reloads};
 use crate::config::Settings;
@@ -42,6 +44,8 @@ pub struct Daemon {
     current: watch::Sender<Arc<Gate>>,
     server: Server,
     admin: Admin,
+    /// Looks after the certificate in use.
+    certificate: Option<DropGuard>,
 }
 
 impl Daemon {
@@ -57,7 +61,7 @@ impl Daemon {
         let watch = dns.watch();
         // Before the probe of the relay: clients wait in the queue meanwhile, and an error appears at once.
         let sockets = Sockets::open(&settings, passed)?;
-        let tls = settings.tls.clone().map(Acceptor::load).transpose()?;
+        let tls = settings.tls.clone().map(|tls| Acceptor::with_metrics(tls, metrics.clone())).transpose()?;
         let mut stores = Stores::default();
         let history = stores.history(&settings).await?;
         raise_descriptor_limit(&settings);
@@ -65,12 +69,9 @@ impl Daemon {
         let relay = ProbedRelay::start(relay, sockets.take_mail()).await?;
         // Last, so that a start that fails for another reason creates no file.
         let greylist = stores.greylist(&settings).await?;
-        let observers = Observers {
-            monitor: Monitor::default(),
-            metrics,
-            started: SystemTime::now(),
-            reloads: Reloads::default(),
-        };
+        let started = SystemTime::now();
+        let reloads = Reloads::started(started);
+        let observers = Observers { monitor: Monitor::default(), metrics, started, reloads };
         let parts = Parts { settings, dns, relay, tls, greylist, history };
         let gate = parts.gate(&observers);
         let current = watch::Sender::new(Arc::clone(&gate));
@@ -79,7 +80,8 @@ impl Daemon {
         let server = Server::start(server.0, services, sockets.doors, server.1)?;
         let admin = Admin::start(parts.admin(&observers, server.status())?, sockets.admin)?;
         stores.take_over(&parts);
-        Ok(Self { parts, observers, stores, watch, current, server, admin })
+        let certificate = parts.tls.clone().map(certificate::watch);
+        Ok(Self { parts, observers, stores, watch, current, server, admin, certificate })
     }
 
     /// Replaces the settings: new connections use them, and open ones keep the old ones. Parts whose settings stay the
@@ -107,8 +109,15 @@ impl Daemon {
             self.watch = parts.dns.watch();
         }
         self.stores.take_over(&parts);
+        self.certificate = parts.tls.clone().map(certificate::watch);
         self.parts = parts;
         Ok(moved)
+    }
+
+    /// What became of the last reload; `None` before the first.
+    #[must_use]
+    pub fn last_reload(&self) -> Option<Reload> {
+        self.observers.reloads.last()
     }
 
     /// For the status of the daemon; the caller knows why a configuration can't even be read.
@@ -124,7 +133,7 @@ impl Daemon {
         let history = self.stores.history(&settings).await?;
         let tls = settings.tls.clone().map(|tls| match &before.tls {
             Some(before) => before.with_settings(tls),
-            None => Acceptor::load(tls),
+            None => Acceptor::with_metrics(tls, self.observers.metrics.clone()),
         });
         let tls = tls.transpose()?;
         let is_used = self.server.was_passed(Purpose::Smtp)

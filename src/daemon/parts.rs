@@ -95,6 +95,7 @@ impl Parts {
             metrics: observers.metrics.clone(),
             started: observers.started,
             reloads: observers.reloads.clone(),
+            tls: self.tls.clone(),
             history: self.history.clone(),
             greylist: self.greylist.clone(),
             hostname: settings.hostname.clone(),

@@ -48,6 +48,8 @@ pub struct DecisionRecord {
     pub door: DoorName,
     /// The id of the message at Postfix, at the doors where Postfix gives it; empty if it isn't known.
     pub queue: CompactString,
+    /// The version of TLS between client and mail server, such as `TLSv1.3`; empty for plain text. The history doesn't keep it.
+    pub tls: CompactString,
     /// The PTR names of the client; `None` if they weren't looked up, or not known in time.
     pub names: Option<FcrdnsResult>,
     pub extent: Scope,
@@ -160,10 +162,10 @@ impl DecisionRecord {
     /// Octets of memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let Self { queue, helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
+        let Self { queue, tls, helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
         let end = self.end.iter().flat_map(|end| [&end.relay_reply, &end.answer]);
         let subject = self.cause.iter().map(|cause| &cause.subject);
-        let texts = [queue, helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
+        let texts = [queue, tls, helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
         let more = self.recipients.iter().map(|recipient| size_of::<CompactString>() + recipient.len());
         let texts: usize = texts.map(|text| text.len()).chain(more).sum();
         let evidence: usize = findings.iter().map(|finding| finding.evidence.len()).sum();

@@ -53,15 +53,17 @@ pub fn tree(record: &DecisionRecord) -> String {
 fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
     let recipients = record.all_recipients().map(|recipient| ("rcpt", recipient));
     let texts = [("helo", &record.helo), ("mail_from", &record.mail_from)].into_iter().chain(recipients);
-    let texts = texts.chain([("from", &record.from), ("reply_to", &record.reply_to)]);
+    let texts = texts.chain([
+        ("from", &record.from),
+        ("reply_to", &record.reply_to),
+        ("queue", &record.queue),
+        ("tls", &record.tls),
+    ]);
     for (name, text) in texts.filter(|(_, text)| !text.is_empty()) {
         tree.top(name, &Escaped::new(text.as_str()).to_string());
     }
     if record.door != DoorName::Smtp {
         tree.top("door", record.door.name());
-    }
-    if !record.queue.is_empty() {
-        tree.top("queue", &Escaped::new(record.queue.as_str()).to_string());
     }
     if let Some(outcome) = record.outcome() {
         tree.top("outcome", outcome.name());
@@ -225,6 +227,7 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
         ("domain", json!(deciding.map(|finding| Escaped::new(finding.domain.as_str()).to_string()))),
         ("door", json!(record.door.name())),
         ("queue", json!(text(&record.queue))),
+        ("tls", json!(text(&record.tls))),
         ("client", json!(record.client.to_string())),
         ("ptr", json!(record.ptr())),
         ("helo", json!(text(&record.helo))),

@@ -25,6 +25,7 @@ fn accepted(findings: Vec<Finding>) -> DecisionRecord {
         client: "192.0.2.1".parse().unwrap(),
         door: DoorName::Smtp,
         queue: CompactString::default(),
+        tls: CompactString::default(),
         names: None,
         extent: Scope::Message,
         mode: Mode::Enforce,

@@ -20,6 +20,9 @@ use crate::policy::reason::Reason;
 use crate::reverse_mx::ClientNames;
 use crate::smtp::address::{Domain, DomainName};
 
+/// Characters of a version of TLS that are kept; `DTLSv1.2` is the longest that OpenSSL has.
+const MAX_TLS: usize = 16;
+
 /// One connection. Dropping it ends the lookups that only it waits for.
 #[derive(Debug)]
 pub struct Client {
@@ -29,6 +32,8 @@ pub struct Client {
     exempt: bool,
     /// The argument of HELO.
     helo: CompactString,
+    /// As in [`crate::decision::DecisionRecord`].
+    tls: CompactString,
     ptr: Option<Ptr>,
     helo_lookup: Option<Lookup>,
     /// The questions that the next message may cause, together with what the client sends before it.
@@ -46,6 +51,7 @@ impl Client {
             door,
             exempt,
             helo: CompactString::default(),
+            tls: CompactString::default(),
             ptr,
             helo_lookup: None,
             allowance,
@@ -74,6 +80,17 @@ impl Client {
     #[must_use]
     pub fn helo_argument(&self) -> &str {
         &self.helo
+    }
+
+    /// The version of TLS that the session has from now on, such as `TLSv1.3`.
+    pub fn set_tls(&mut self, version: &str) {
+        self.tls = version.chars().take(MAX_TLS).collect();
+    }
+
+    /// The version of TLS, empty for plain text.
+    #[must_use]
+    pub fn tls(&self) -> &str {
+        &self.tls
     }
 
     /// HELO or EHLO came; its lookup starts now, if the policy has one. The same argument again, as after STARTTLS, is not

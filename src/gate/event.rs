@@ -24,6 +24,7 @@ pub(super) fn write(record: &DecisionRecord, octets: u64) {
         id = record.id.map(tracing::field::display),
         door = record.door.name(),
         queue = shown(&record.queue),
+        tls = shown(&record.tls),
         verdict = record.verdict.name(),
         outcome = record.outcome().map(Outcome::name),
         mode = record.mode.name(),

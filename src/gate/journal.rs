@@ -17,11 +17,13 @@ use crate::gate::client::Client;
 use crate::gate::evaluation::Evaluation;
 use crate::gate::event;
 use crate::message::header::{Field, Header};
-use crate::policy::decide::{Decision, exempt};
+use crate::metrics::{Exemption, GreylistResult};
+use crate::policy::decide::{Decision, Verdict, exempt};
 use crate::policy::door::DoorName;
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
-use crate::policy::rule::Mode;
+use crate::policy::rule::{Action, Mode};
 use crate::reverse_mx::ClientNames;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::Reply;
@@ -41,6 +43,7 @@ pub(super) struct Journal {
     pub(super) door: DoorName,
     /// As in [`DecisionRecord`].
     pub(super) queue: CompactString,
+    tls: CompactString,
     exempt_client: bool,
     helo: CompactString,
     names: Option<Arc<SetOnce<ClientNames>>>,
@@ -79,6 +82,7 @@ impl Journal {
             client: client.address(),
             door: client.door(),
             queue: CompactString::default(),
+            tls: client.tls().into(),
             exempt_client: client.is_exempt(),
             helo: client.helo_argument().into(),
             names: client.shared_names(),
@@ -212,7 +216,23 @@ impl Journal {
             self.count(evaluation, decision, *took);
         }
         let outcome = self.outcome.unwrap_or(Outcome::NotCompleted);
-        evaluation.gate.services.metrics.outcome(self.door, outcome);
+        let metrics = &evaluation.gate.services.metrics;
+        metrics.outcome(self.door, outcome);
+        metrics.findings(evaluation.findings());
+        if let Some(by) = self.exemption(evaluation.findings()) {
+            metrics.exemption(by);
+        }
+    }
+
+    fn exemption(&self, findings: &[Finding]) -> Option<Exemption> {
+        let is_exempt = |finding: &Finding| finding.outcome == RuleResult::None(Absence::Exempt);
+        if self.exempt_client {
+            Some(Exemption::Client)
+        } else if self.accepted > 0 && !self.judged {
+            Some(Exemption::Recipient)
+        } else {
+            findings.iter().any(is_exempt).then_some(Exemption::Domain)
+        }
     }
 
     /// The client has left or given up; at the policy service, as much is known of it as ever will be. Where each of its
@@ -244,6 +264,7 @@ impl Journal {
             client: self.client,
             door: self.door,
             queue: self.queue.clone(),
+            tls: self.tls.clone(),
             names: names.map(|names| names.outcome.clone()),
             extent: self.scope(evaluation, decision),
             mode: mode(evaluation, decision),
@@ -312,7 +333,22 @@ impl Journal {
             (finding.map(|finding| finding.identity), cause.reason)
         });
         services.monitor.record(decision, findings, self.client);
+        if let Some(result) = of_greylist(decision, findings) {
+            services.metrics.greylist(result);
+        }
         services.metrics.verdict(self.door, decision.verdict, why, mode(evaluation, decision), took);
+    }
+}
+
+/// What the greylist said, where the decision rests on it.
+fn of_greylist(decision: &Decision, findings: &[Finding]) -> Option<GreylistResult> {
+    let failed = |finding: &Finding| {
+        matches!(finding.outcome, RuleResult::Fail(_)) && finding.action == Action::Greylist
+    };
+    match decision.verdict {
+        Verdict::Defer if decision.greylists() => Some(GreylistResult::Waits),
+        Verdict::Accept if findings.iter().any(failed) => Some(GreylistResult::Passed),
+        Verdict::Accept | Verdict::Defer | Verdict::Reject => None,
     }
 }
 

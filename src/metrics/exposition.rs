@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::metrics::findings::NONE;
 use crate::metrics::histogram::{Histogram, Reading};
 use crate::metrics::{Label, LabelCounts, Metrics, VerdictCount};
 use crate::policy::door::DoorName;
@@ -34,6 +35,41 @@ pub struct Gauges {
     /// `None` where the history is off.
     pub history: Option<HistoryGauges>,
     pub started: SystemTime,
+    /// When the configuration in effect was taken on.
+    pub configured: SystemTime,
+    /// Of the last reload; true while there was none.
+    pub reload_succeeded: bool,
+    /// `None` where there is none, or one that can't be read.
+    pub certificate: Option<CertificateGauges>,
+}
+
+#[cfg(test)]
+impl Gauges {
+    /// For tests of counters alone.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            connections_open: 0,
+            connections_limit: 0,
+            cache_entries: 0,
+            cache_bytes: 0,
+            cache_limit_bytes: 0,
+            dns_answering: true,
+            relay_reachable: true,
+            relay_connections_limit: 0,
+            history: None,
+            started: UNIX_EPOCH,
+            configured: UNIX_EPOCH,
+            reload_succeeded: true,
+            certificate: None,
+        }
+    }
+}
+
+/// The time in which the certificate of `tls.certificate` is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateGauges {
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +148,7 @@ impl Collector for Snapshot {
         let mut families = Families(encoder);
         self.daemon(&mut families)?;
         self.clients(&mut families)?;
+        self.tls(&mut families)?;
         self.dns(&mut families)?;
         self.relay(&mut families)?;
         self.history(&mut families)
@@ -123,10 +160,12 @@ impl Snapshot {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let mut family = families.gauge("rmxd_build_info", "The version that runs; always 1")?;
         family.encode_family(&version)?.encode_gauge(&1_u64)?;
-        let started = self.gauges.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        families
-            .open("rmxd_start_time", "When it started, since 1970", Some(&Unit::Seconds), MetricType::Gauge)?
-            .encode_gauge(&started.as_secs_f64())?;
+        families.time("rmxd_start_time", "When it started, since 1970", self.gauges.started)?;
+        let help = "Whether the last reload was applied; 1 while there was none";
+        let succeeded = u64::from(self.gauges.reload_succeeded);
+        families.gauge("rmxd_config_reload_success", help)?.encode_gauge(&succeeded)?;
+        let help = "When the configuration in effect was taken on, since 1970";
+        families.time("rmxd_config_reload_timestamp", help, self.gauges.configured)?;
         families.counter(
             "rmxd_panics",
             "Connections and requests that ended in a panic",
@@ -170,11 +209,44 @@ impl Snapshot {
         for (reason, count) in counters.refusals.each().filter(|(reason, _)| !reason.is_of_a_rule()) {
             count_of(&mut family, &[("reason", reason.name())], count)?;
         }
+        self.rules(families)?;
         families.seconds(
             "rmxd_verdict",
             "From MAIL to the decision, with the time that the client takes for what is between them",
             &counters.verdict_seconds,
         )
+    }
+
+    fn rules(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let counters = &self.metrics.0;
+        let help = "What the rules found in transactions, with the action that a failure leads to";
+        let mut family = families.counters("rmxd_findings", help)?;
+        for ([identity, rule, result, reason, action], count) in counters.findings.each() {
+            let labels = [
+                ("identity", identity),
+                ("rule", rule),
+                ("result", result),
+                ("reason", reason),
+                ("action", action),
+            ];
+            count_of(&mut family, &labels, count)?;
+        }
+        let help = "Transactions of which all or a part is exempt, by the list";
+        families.by_label("rmxd_exempt", help, "by", &counters.exemptions)?;
+        let help = "Decisions that rest on the greylist";
+        families.by_label("rmxd_greylist", help, "result", &counters.greylist)
+    }
+
+    fn tls(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let help = "Handshakes with clients that succeeded";
+        families.by_label("rmxd_tls_sessions", help, "version", &self.metrics.0.tls_sessions)?;
+        let Some(CertificateGauges { not_before, not_after }) = self.gauges.certificate else {
+            return Ok(());
+        };
+        let help = "When the certificate in use became valid, since 1970";
+        families.time("rmxd_tls_certificate_start_timestamp", help, not_before)?;
+        let help = "When the certificate in use expires, since 1970";
+        families.time("rmxd_tls_certificate_expiry_timestamp", help, not_after)
     }
 
     fn dns(&self, families: &mut Families<'_>) -> Result<(), Error> {
@@ -216,9 +288,6 @@ impl Snapshot {
     }
 }
 
-/// For a label without a value.
-const NONE: &str = "none";
-
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
@@ -238,6 +307,12 @@ impl Families<'_> {
 
     fn bytes(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
         self.open(name, help, Some(&Unit::Bytes), MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// A point in time; `_seconds` comes behind the name.
+    fn time(&mut self, name: &str, help: &str, at: SystemTime) -> Result<(), Error> {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.open(name, help, Some(&Unit::Seconds), MetricType::Gauge)?.encode_gauge(&since.as_secs_f64())
     }
 
     /// Several; `_total` comes behind the name.
@@ -299,6 +374,12 @@ mod tests {
             relay_connections_limit: 6,
             history: None,
             started: UNIX_EPOCH + Duration::from_millis(1_500),
+            configured: UNIX_EPOCH + Duration::from_millis(2_500),
+            reload_succeeded: false,
+            certificate: Some(CertificateGauges {
+                not_before: UNIX_EPOCH + Duration::from_secs(3),
+                not_after: UNIX_EPOCH + Duration::from_secs(4_000_000_000),
+            }),
         }
     }
 
@@ -327,6 +408,11 @@ mod tests {
             "rmxd_relay_reachable 0",
             "rmxd_cache_bytes 4",
             "rmxd_start_time_seconds 1.5",
+            "rmxd_config_reload_success 0",
+            "rmxd_config_reload_timestamp_seconds 2.5",
+            "rmxd_tls_certificate_start_timestamp_seconds 3.0",
+            "rmxd_tls_certificate_expiry_timestamp_seconds 4000000000.0",
+            "rmxd_tls_sessions_total{version=\"TLSv1.3\"} 0",
         ] {
             assert!(open.lines().any(|found| found == line), "{line}: {open}");
             assert!(older.lines().any(|found| found == line), "{line}: {older}");

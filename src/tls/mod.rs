@@ -9,6 +9,7 @@
 mod acceptor;
 mod certificate;
 mod connector;
+mod leaf;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,8 +21,11 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, CommonState, ProtocolVersion};
 
-pub use crate::tls::acceptor::{Acceptor, Handshakes};
+use crate::metrics::TlsVersion;
+use crate::smtp::address::DomainName;
+pub use crate::tls::acceptor::{Acceptor, CertificateState, Handshakes};
 pub use crate::tls::certificate::LoadError;
+pub use crate::tls::leaf::Leaf;
 pub use crate::tls::stream::Stream;
 
 /// `[tls]`: where our certificate is.
@@ -31,6 +35,8 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// PEM: its private key, not encrypted.
     pub key: PathBuf,
+    /// `hostname`: the name that the certificate should have.
+    pub hostname: DomainName,
 }
 
 /// What a handshake agreed on; shown as `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384`.
@@ -45,15 +51,20 @@ impl Negotiated {
         let cipher = state.negotiated_cipher_suite()?.suite();
         Some(Self { version: state.protocol_version()?, cipher })
     }
+
+    /// Only these two are offered.
+    #[must_use]
+    pub fn version(self) -> TlsVersion {
+        if self.version == ProtocolVersion::TLSv1_2 { TlsVersion::V1_2 } else { TlsVersion::V1_3 }
+    }
 }
 
 impl fmt::Display for Negotiated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = if self.version == ProtocolVersion::TLSv1_2 { "TLSv1.2" } else { "TLSv1.3" };
         // IANA's names have no version in them; rustls's names for TLS 1.3 have one.
         let cipher = self.cipher.as_str().unwrap_or("unknown");
         let (prefix, cipher) = cipher.strip_prefix("TLS13_").map_or(("", cipher), |rest| ("TLS_", rest));
-        write!(f, "{version} with cipher {prefix}{cipher}")
+        write!(f, "{} with cipher {prefix}{cipher}", self.version().name())
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
-use rcgen::{CertifiedKey, KeyPair};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
@@ -13,6 +14,43 @@ use tokio::time::{Duration, advance};
 use tokio_rustls::TlsConnector;
 
 use super::*;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What this thread logs.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Warnings and errors of this thread, as long as the guard lives.
+pub(crate) fn warnings() -> (Lines, tracing::subscriber::DefaultGuard) {
+    logged(tracing::Level::WARN)
+}
+
+/// What this thread logs, from this level up.
+pub(crate) fn logged(level: tracing::Level) -> (Lines, tracing::subscriber::DefaultGuard) {
+    let lines = Lines::default();
+    let sink = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+    let subscriber = subscriber.with_writer(move || sink.clone()).finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
 
 /// A certificate for `gate.test` with its key, in files.
 pub(crate) struct Files {
@@ -23,16 +61,33 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings =
-            Settings { certificate: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+        let settings = Settings {
+            certificate: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+            hostname: DomainName::parse("gate.test").unwrap(),
+        };
         let files = Self { _folder: folder, settings };
         files.renew();
         files
     }
 
     /// Writes another pair and returns its certificate.
-    fn renew(&self) -> Vec<u8> {
-        let pair = pair();
+    pub(crate) fn renew(&self) -> Vec<u8> {
+        self.write(&pair())
+    }
+
+    /// The same of a certificate that began 90 days ago and expires in so many days.
+    pub(crate) fn renew_until(&self, days: u32) {
+        let mut parameters = CertificateParams::new(["gate.test".to_owned()]).unwrap();
+        let now = SystemTime::now();
+        parameters.not_before = (now - 90 * DAY).into();
+        parameters.not_after = (now + days * DAY).into();
+        let signing_key = KeyPair::generate().unwrap();
+        let cert = parameters.self_signed(&signing_key).unwrap();
+        self.write(&CertifiedKey { cert, signing_key });
+    }
+
+    fn write(&self, pair: &CertifiedKey<KeyPair>) -> Vec<u8> {
         fs::write(&self.settings.certificate, pair.cert.pem()).unwrap();
         fs::write(&self.settings.key, pair.signing_key.serialize_pem()).unwrap();
         pair.cert.der().to_vec()
@@ -108,6 +163,43 @@ async fn new_handshakes_see_a_renewed_certificate() {
     assert_eq!(shown(&acceptor).await, second);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_the_certificate_in_use_is_known() {
+    let (log, _guard) = warnings();
+    let files = Files::new();
+    let path = files.settings.certificate.display();
+    let acceptor = files.acceptor();
+    let faults = |acceptor: &Acceptor| acceptor.certificate(SystemTime::now()).faults;
+    assert_eq!(faults(&acceptor), Vec::<String>::new());
+    acceptor.warn();
+    assert_eq!(log.text(), "");
+
+    files.renew_until(10);
+    let about = |fault: &str| format!("tls.certificate {path} {fault}");
+    advance(Duration::from_secs(1)).await;
+    secured(&acceptor).await;
+    let expires = humantime::format_rfc3339_seconds(SystemTime::now() + 10 * DAY).to_string();
+    let expires = expires.split_once('T').unwrap().0;
+    assert_eq!(faults(&acceptor), [about(&format!("expires in 9 days ({expires}): renew it"))]);
+    assert_eq!(log.text().matches("expires in 9 days").count(), 1, "{}", log.text());
+
+    fs::write(&files.settings.key, "").unwrap();
+    advance(Duration::from_secs(1)).await;
+    secured(&acceptor).await;
+    let [_, refused] = &faults(&acceptor)[..] else { panic!("{:?}", faults(&acceptor)) };
+    let expected = "or an encrypted one: the old certificate stays in use";
+    assert!(refused.starts_with("tls.key: ") && refused.ends_with(expected), "{refused}");
+    files.renew();
+    advance(Duration::from_secs(1)).await;
+    secured(&acceptor).await;
+    assert_eq!(faults(&acceptor), Vec::<String>::new());
+
+    let hostname = DomainName::parse("mx.example.com").unwrap();
+    let other = acceptor.with_settings(Settings { hostname, ..files.settings.clone() }).unwrap();
+    let [fault] = &faults(&other)[..] else { panic!("{:?}", faults(&other)) };
+    assert!(fault.contains("isn't for hostname mx.example.com but for gate.test: "), "{fault}");
+}
+
 /// certbot renews a certificate in this way.
 #[tokio::test(start_paused = true)]
 async fn a_certificate_renewed_by_changing_links_is_seen() {
@@ -152,7 +244,7 @@ async fn files_that_cannot_be_used_leave_the_old_certificate_in_use() {
 #[test]
 fn errors_of_the_files_name_the_key_and_the_file() {
     let files = Files::new();
-    let Settings { certificate, key } = &files.settings;
+    let Settings { certificate, key, .. } = &files.settings;
     let text = |path: &Path| fs::read_to_string(path).unwrap();
     let (good_certificate, good_key) = (text(certificate), text(key));
     let garbage = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");

@@ -1,5 +1,6 @@
 //! What the daemon says over HTTP: to whom, of what, and that mail never suffers for it.
 
+pub(crate) mod certificate;
 mod counted;
 pub(crate) mod http;
 mod limits;

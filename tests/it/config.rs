@@ -1,7 +1,9 @@
 //! `rmxd config`: files that load, files that don't, and what is said about them.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::admin::certificate::Pair;
 use crate::support::process::{self, Run};
 use crate::support::readme;
 
@@ -391,6 +393,85 @@ fn a_link_local_server_is_shown_with_its_interface() {
     assert_eq!(row(&shown, "dns.servers"), ("[\"fe80::1%lo\",\"[fe80::2%lo]:5353\"]", path));
     let set = show(&["--set", "dns.servers=fe80::1%lo"], &[]);
     assert_eq!(row(&set, "dns.servers").0, "[\"fe80::1%lo\"]");
+}
+
+#[test]
+fn a_certificate_that_needs_care_is_noted() {
+    let check = |pair: &Pair| {
+        let run = check(&format!("hostname = \"mx.site.test\"\n{}", pair.lines()));
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        run.out.replace(&pair.path("cert.pem"), "CERT")
+    };
+    assert_eq!(check(&Pair::new("mx.site.test", 80)), "FILE: ok\n");
+    let out = check(&Pair::new("mail.site.test", 9));
+    let [_, expires, name] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
+    assert!(expires.starts_with("note: tls.certificate CERT expires in 9 days (20"), "{out}");
+    let expected = "note: tls.certificate CERT isn't for hostname mx.site.test but for mail.site.test: ";
+    assert!(name.starts_with(expected), "{out}");
+}
+
+/// Needs root, as the command does for this.
+#[test]
+fn root_learns_which_files_the_services_user_could_not_read() {
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root || process::program("setpriv").is_none() {
+        return process::missing("only root can ask for another user");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let mode = |path: &str, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    std::fs::create_dir(place("etc")).unwrap();
+    std::fs::write(
+        place("systemctl"),
+        "#!/bin/sh\nprintf 'LoadState=loaded\\nUser=nobody\\nSupplementaryGroups=\\n'\n",
+    )
+    .unwrap();
+    mode(&place("systemctl"), 0o755);
+    let pair = Pair::new("mx.site.test", 80);
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(pair.path(name), place(&format!("etc/{name}"))).unwrap();
+    }
+    let file = place("etc/rmxd.toml");
+    let (certificate, key) = (place("etc/cert.pem"), place("etc/key.pem"));
+    let text = format!(
+        "hostname = \"mx.site.test\"\n[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n\
+         [exempt]\nfiles = [\"partners\"]\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(place("etc/partners"), "partner.test\n").unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let notes = || {
+        let run = rmxd(&["config", "check", "--config", &file], &[("PATH", &path)]);
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        let notes = run.out.lines().skip(1).map(|line| line.replace(&place(""), "/"));
+        notes.collect::<Vec<String>>()
+    };
+    let closed = |owner: &str, at: &str, what: &str, right: &str| {
+        format!(
+            "the service's user nobody {what} ({owner}): chgrp nobody {at} and chmod {right}, or give the service its \
+             group (systemctl edit rmxd: [Service] SupplementaryGroups=GROUP)"
+        )
+    };
+    mode(folder.path().to_str().unwrap(), 0o755);
+    mode(&place("etc"), 0o755);
+    for name in ["cert.pem", "partners", "rmxd.toml"] {
+        mode(&place(&format!("etc/{name}")), 0o644);
+    }
+    mode(&key, 0o600);
+    let of_key = closed("root:root, mode 600", "/etc/key.pem", "can't read it", "g+r");
+    assert_eq!(notes(), [format!("note: tls.key: /etc/key.pem: {of_key}")]);
+    mode(&key, 0o644);
+    assert_eq!(notes(), Vec::<String>::new());
+    mode(&place("etc"), 0o700);
+    let notes = notes();
+    let of_folder = closed("root:root, mode 700", "/etc", "can't enter its folder", "g+x");
+    let keys = [
+        ("exempt.files", "partners"),
+        ("tls.certificate", "cert.pem"),
+        ("tls.key", "key.pem"),
+        ("the configuration", "rmxd.toml"),
+    ];
+    assert_eq!(notes, keys.map(|(key, name)| format!("note: {key}: /etc/{name}: {of_folder}")));
 }
 
 #[test]

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support;
 use crate::support::client::Client;
+use crate::support::log::Log;
+use crate::support::pattern::Found;
 
 struct Setup {
     folder: TempDir,
@@ -106,7 +108,9 @@ const TRANSACTION: [(&str, u16); 3] =
     [("MAIL FROM:<u@good.test>", 250), ("RCPT TO:<v@here.test>", 250), ("DATA", 354)];
 
 #[tokio::test]
-async fn a_message_passes_by_tls_and_received_says_how() {
+async fn a_message_passes_by_tls_and_received_and_the_log_say_how() {
+    let log = Log::default();
+    let _guard = log.start();
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     client.send("EHLO c.test\r\n").await;
@@ -129,10 +133,13 @@ async fn a_message_passes_by_tls_and_received_says_how() {
     let expected = "(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\n\tby gate.test with ESMTPS id ";
     assert!(message.contains(expected), "{message}");
     assert_eq!(setup.handshakes(), Handshakes { done: 1, failed: 0 });
+    log.has("outcome=delivered tls=TLSv1.3", &Found::new()).unwrap();
 }
 
 #[tokio::test]
-async fn without_tls_received_says_so() {
+async fn without_tls_received_and_the_log_say_so() {
+    let log = Log::default();
+    let _guard = log.start();
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     assert_eq!(client.say("EHLO c.test").await, 250);
@@ -142,6 +149,7 @@ async fn without_tls_received_says_so() {
     assert_eq!(client.say("From: <u@good.test>\r\n\r\nhi\r\n.").await, 250);
     let [message] = &setup.messages()[..] else { panic!("{:?}", setup.messages()) };
     assert!(message.contains("\tby gate.test with ESMTP id ") && !message.contains("TLS"), "{message}");
+    log.has("outcome=delivered tls=null", &Found::new()).unwrap();
 }
 
 /// CVE-2011-0411: somebody on the way puts commands behind the client's STARTTLS.

@@ -159,14 +159,21 @@ async fn the_service_manager_is_told_what_happens() {
     assert_eq!(manager.told(), ready);
     manager.keep_alives(5);
 
-    for text in [text("other.test"), "broken".to_owned()] {
+    for text in [text("other.test"), "broken".to_owned(), text("gate.test")] {
         daemon.home().configure(&text);
         daemon.signal("HUP");
         let told = manager.told();
         assert_eq!(told[0], "RELOADING=1");
         let time = told[1].strip_prefix("MONOTONIC_USEC=").expect("a time");
         assert!(time.parse::<u64>().unwrap() > 0);
-        assert_eq!(manager.told(), ready);
+        let [now, status] = &manager.told()[..] else { panic!("two words") };
+        assert_eq!(*now, ready[0]);
+        let broken = format!("{}; the reload of 20", ready[1]);
+        let problem = format!("Z was not applied: {}:1:", daemon.home().file().display());
+        match text.as_str() {
+            "broken" => assert!(status.starts_with(&broken) && status.contains(&problem), "{status}"),
+            _ => assert_eq!(*status, ready[1]),
+        }
     }
 
     let mut client = Client::greeted(CLIENT, address, "mail.good.test").await;

@@ -10,14 +10,14 @@ use serde_json::{Map, Value, json};
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::ready::UNUSED_RELAY;
 use crate::admin::recent::SPAN;
-use crate::admin::reloads::Reload;
-use crate::admin::{Shared, State};
+use crate::admin::{Reloads, Shared, State};
 use crate::dns::{Condition, Health, ServerName};
 use crate::net::Purpose;
 use crate::policy::decide::Verdict;
 use crate::policy::door::DoorName;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
+use crate::tls::CertificateState;
 
 pub(in crate::admin) fn status(call: Call) -> ResponseFuture {
     Box::pin(async move { Ok(Json(now(&call.state, &call.shared)).into_response()) })
@@ -52,7 +52,8 @@ fn now(state: &State, shared: &Shared) -> Value {
         "history": history(state),
         "greylist": greylist(state),
         "recent": { "seconds": SPAN.as_secs(), "history_dropped": shared.recent.dropped() },
-        "reload": state.reloads.last().map(reload),
+        "certificate": state.tls.as_ref().map(|tls| Certificate::of(&tls.certificate(SystemTime::now()))),
+        "reload": reload(&state.reloads),
         "panics": metrics.panics(),
     })
 }
@@ -80,6 +81,45 @@ fn doors(state: &State, shared: &Shared) -> Value {
         }));
     }
     Value::from(doors)
+}
+
+/// The certificate of `tls.certificate`.
+#[derive(Debug, serde::Serialize)]
+struct Certificate {
+    ok: bool,
+    /// What is wrong, else until when it is valid.
+    detail: String,
+    path: String,
+    /// `None` for one that can't be read.
+    not_before: Option<String>,
+    not_after: Option<String>,
+    /// Whole days, negative after it has expired.
+    days_left: Option<i64>,
+    names: Vec<String>,
+}
+
+impl Certificate {
+    fn of(CertificateState { path, leaf, faults }: &CertificateState) -> Self {
+        let leaf = leaf.as_ref();
+        let not_after = leaf.map(|leaf| time(leaf.not_after));
+        let detail = match &not_after {
+            Some(end) if faults.is_empty() => format!("valid until {end}"),
+            _ => faults.join("; "),
+        };
+        Self {
+            ok: faults.is_empty(),
+            detail,
+            path: path.display().to_string(),
+            not_before: leaf.map(|leaf| time(leaf.not_before)),
+            not_after,
+            days_left: leaf.map(|leaf| leaf.days_left(SystemTime::now())),
+            names: leaf.map(|leaf| leaf.names.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
 }
 
 /// Since the start.
@@ -138,8 +178,12 @@ fn greylist(state: &State) -> Value {
     })
 }
 
-fn reload(reload: Reload) -> Value {
-    let Reload { at, applied, detail } = reload;
-    let at = humantime::format_rfc3339_seconds(at).to_string();
-    json!({ "at": at, "applied": applied, "detail": detail })
+fn reload(reloads: &Reloads) -> Value {
+    let last = reloads.last();
+    json!({
+        "since": time(reloads.since()),
+        "at": last.as_ref().map(|last| time(last.at)),
+        "applied": last.as_ref().is_none_or(|last| last.applied),
+        "detail": last.and_then(|last| last.detail),
+    })
 }

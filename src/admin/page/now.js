@@ -1,7 +1,7 @@
 // The head of the page and the tiles, from /api/v1/status.
 
 import { byId, el, fill, setText, svg } from "./dom.js";
-import { count, duration, octets, percent, plural, rate } from "./words.js";
+import { count, day, duration, octets, percent, plural, rate } from "./words.js";
 
 // The last response.
 export let status = null;
@@ -17,7 +17,10 @@ export function show(now) {
   setText(mode, now.mode);
   byId("monitor").hidden = !isMonitor;
   setText(byId("foot"), `rmxd ${now.version}, up for ${duration(Math.max(1, now.uptime_seconds))}`);
-  for (const tile of [verdicts, connections, cache, dns, relay, history]) put(tile(now));
+  const tiles = [verdicts, connections, cache, dns, relay, history, configuration];
+  if (now.certificate) tiles.push(certificate);
+  else byId("tiles").querySelector('[data-name="Certificate"]')?.remove();
+  for (const tile of tiles) put(tile(now));
 }
 
 // The nodes of a tile stay and only their texts change, so that nothing moves and a selection remains.
@@ -83,4 +86,19 @@ function history({ history: { on, bytes, dropped } }) {
   if (!on) return { name: "History", value: "off", notes: ["history.path is empty"] };
   const lost = dropped > 0;
   return { name: "History", value: octets(bytes), unit: "on disk", state: lost ? "warn" : "", notes: [lost ? `${plural(dropped, "record")} dropped` : "no records dropped"] };
+}
+
+const moment = (text) => day(new Date(text));
+
+// The last reload.
+function configuration({ reload: { since, at, applied, detail } }) {
+  const notes = [`since ${moment(since)}`, detail].filter(Boolean);
+  if (applied) return { name: "Configuration", value: "✓ in effect", state: "good", notes };
+  return { name: "Configuration", value: "✗ not reloaded", state: "bad", notes: [`tried ${moment(at)}`, detail, `in effect: that of ${moment(since)}`] };
+}
+
+function certificate({ certificate: { ok, detail, not_after: end, days_left: days } }) {
+  const value = days === null ? "?" : days < 0 ? "✗ expired" : plural(days, "day");
+  const state = ok ? "good" : days !== null && days < 0 ? "bad" : "warn";
+  return { name: "Certificate", value, unit: days === null || days < 0 ? "" : "left", state, notes: ok ? [`until ${moment(end)}`] : [detail] };
 }

@@ -45,7 +45,7 @@ function facts(record) {
     ["Id", record.id], ["Time", record.at && day(new Date(record.at))],
     ["Client", record.client], ["PTR name", names], ["HELO", record.helo], ["MAIL FROM", record.mail_from],
     ["Recipient", record.rcpt], ["From:", list(record.from)], ["Reply-To:", list(record.reply_to)],
-    ["Door", record.door !== "smtp" && record.door], ["Id at Postfix", record.queue], ["Outcome", record.outcome && readable(record.outcome)], ["Reply of the relay", record.relay_reply], ["Tagged", list(record.tags)],
+    ["Door", record.door !== "smtp" && record.door], ["Id at Postfix", record.queue], ["TLS", record.tls], ["Outcome", record.outcome && readable(record.outcome)], ["Reply of the relay", record.relay_reply], ["Tagged", list(record.tags)],
     ["Duration", record.duration === undefined || record.duration === null ? null : `${duration(record.duration)}${record.dns_queries === undefined ? "" : `, ${plural(record.dns_queries, "DNS query", "DNS queries")}`}`],
   ];
   return el("dl.facts", {}, ...rows.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));

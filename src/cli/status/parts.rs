@@ -53,6 +53,7 @@ pub(super) fn all(status: &Value, ready: &Value, zone: &LocalZone) -> Vec<Part> 
         relay(status, ready),
         history(status),
         greylist(status),
+        certificate(status),
         reload(status, zone),
         panics(status),
         version(status),
@@ -213,9 +214,19 @@ fn greylist(status: &Value) -> Option<Part> {
     Some(Part::well("greylist", counts + memory))
 }
 
+fn certificate(status: &Value) -> Option<Part> {
+    let at = status.get("certificate").filter(|at| !at.is_null())?;
+    let detail = text(at, "/detail");
+    Some(if flag(at, "/ok") == Some(false) {
+        Part::wrong("certificate", format!("{detail}; renew it, rmxd finds the new files by itself"))
+    } else {
+        Part::well("certificate", detail)
+    })
+}
+
 fn reload(status: &Value, zone: &LocalZone) -> Option<Part> {
     let at = status.get("reload")?;
-    if at.is_null() {
+    if at.get("at").is_none_or(Value::is_null) {
         return Some(Part::well("reload", "none since the start"));
     }
     let time = humantime::parse_rfc3339(&text(at, "/at")).map(|at| zone.full(at)).unwrap_or_default();
@@ -317,6 +328,12 @@ mod tests {
                 Some(
                     "reload: 2026-11-29 11:00:00 CET, not applied, the settings before it are in effect: f:1:2:",
                 ),
+            ),
+            (json!({ "certificate": null }), None),
+            (json!({ "certificate": { "ok": true, "detail": "valid until 2026-12-30T00:00:00Z" } }), None),
+            (
+                json!({ "certificate": { "ok": false, "detail": "/c.pem expires in 9 days" } }),
+                Some("certificate: /c.pem expires in 9 days; renew it"),
             ),
             (json!({ "panics": 1 }), Some("defects: 1 connections or requests ended in a defect of rmxd")),
             (

@@ -1,17 +1,15 @@
 //! The events of one session, carried out on a transaction of the gate.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use compact_str::CompactString;
 
 use crate::door::iprev::iprev;
+use crate::door::milter::client::SmtpClient;
 use crate::door::milter::{MilterDoor, Results, edits};
 use crate::door::unknown_client;
 use crate::gate::{self, Transaction};
 use crate::message::authentication_results::authentication_results;
 use crate::message::forged_results::{OwnResults, own_results};
 use crate::milter::{Answer, Client, Event, Header, Macros, Path, Terms, TooOld, Wants};
-use crate::policy::door::DoorName;
 use crate::policy::reason::Reason;
 use crate::policy::rule::RejectAt;
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -36,15 +34,6 @@ pub(super) struct Dialogue {
     /// The id of the message at the mail server.
     queue: String,
     stage: Stage,
-}
-
-/// The client of the session.
-struct SmtpClient {
-    gate: gate::Client,
-    /// Nothing is known of it, not even its address.
-    unknown: bool,
-    /// The same, once it has logged in.
-    user: Option<gate::Client>,
 }
 
 /// Where the session is.
@@ -166,6 +155,9 @@ impl Dialogue {
         if macros.is_for_mail() {
             self.logged_in = text("auth_authen").is_some_and(|user| !user.is_empty());
             self.queue.clear();
+        }
+        if let (Some(version), Some(client)) = (text("tls_version"), &mut self.client) {
+            client.gate.set_tls(&version);
         }
         if let Some(queue) = text("i") {
             if let Stage::Open(open) = &mut self.stage {
@@ -345,33 +337,6 @@ impl Dialogue {
         self.stage = Stage::Over(Verdict::Trouble);
         Verdict::Trouble
     }
-}
-
-impl SmtpClient {
-    fn new(door: &MilterDoor, client: Client) -> Self {
-        let (gate, unknown) = match client {
-            Client::Host { address, .. } => (door.gate.client_at(DoorName::Milter, address), false),
-            Client::ThisMachine => (exempt(door, Ipv4Addr::LOCALHOST.into()), false),
-            Client::Unknown => (exempt(door, Ipv4Addr::UNSPECIFIED.into()), true),
-        };
-        Self { gate, unknown, user: None }
-    }
-
-    /// The client as the gate sees it.
-    fn of(&mut self, logged_in: bool, door: &MilterDoor, helo: &str) -> &mut gate::Client {
-        if !logged_in {
-            return &mut self.gate;
-        }
-        self.user.get_or_insert_with(|| {
-            let mut user = exempt(door, self.gate.address());
-            user.helo(helo);
-            user
-        })
-    }
-}
-
-fn exempt(door: &MilterDoor, address: IpAddr) -> gate::Client {
-    door.gate.user_at(DoorName::Milter, address)
 }
 
 /// The open transaction and its client.

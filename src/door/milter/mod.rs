@@ -5,6 +5,7 @@
 //! temporary failure: a closed connection would leave the rest of the session to the mail server's `default_action`. Only
 //! a peer that breaks the protocol is closed.
 
+mod client;
 mod connection;
 mod dialogue;
 mod edits;

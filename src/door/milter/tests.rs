@@ -14,6 +14,7 @@ use crate::dns::test_server::TestServer;
 use crate::door::bomb::panic_at;
 use crate::gate::Services;
 use crate::milter::Packet;
+use crate::tls::tests::logged;
 
 const ZONE: &str = "
     good.test MX 10 mail.good.test
@@ -100,6 +101,22 @@ async fn a_header_over_the_limit_is_refused_at_its_end_and_the_session_goes_on()
     assert_eq!(letters(&answers), "Occccyccccic", "{answers:?}");
     let (_, refused) = answers.iter().find(|(letter, _)| *letter == 'y').unwrap();
     assert!(refused.starts_with("552 5.3.4 the header is larger than 400 octets (id "), "{refused}");
+}
+
+#[tokio::test]
+async fn the_version_of_tls_is_in_the_event_of_its_session_alone() {
+    let (log, _guard) = logged(tracing::Level::INFO);
+    let tls: &[u8] = b"DH{tls_version}\0TLSv1.3\0{cipher}\0TLS_AES_256_GCM_SHA384\0";
+    let mut events = message(HOST);
+    events.truncate(3);
+    let plain = [events.clone(), vec![b"A"]].concat();
+    events.insert(1, tls);
+    let secured = [events, vec![b"A", b"K"]].concat();
+    answers(&[], Results::Add, &[secured, plain].concat()).await;
+    let log = log.text();
+    let decisions: Vec<&str> = log.lines().filter(|line| line.contains("rmxd::decision")).collect();
+    assert_eq!(decisions.len(), 2, "{log}");
+    assert!(decisions[0].contains(" tls=TLSv1.3 ") && !decisions[1].contains("tls="), "{log}");
 }
 
 #[tokio::test]

@@ -147,6 +147,7 @@ impl Dialogue {
         if !request.helo_name.is_empty() {
             client.helo(&request.helo_name);
         }
+        client.set_tls(&request.encryption_protocol);
         // Postfix takes addresses that RFC 5321 doesn't have. Their domain is none that can be looked up.
         let path =
             request.reverse_path().unwrap_or_else(|_error| ReversePath::NoDomain((&*request.sender).into()));

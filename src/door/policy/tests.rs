@@ -18,6 +18,7 @@ use crate::metrics::{Format, Gauges, Metrics};
 use crate::policy::door::DoorName;
 use crate::policy::outcome::Outcome;
 use crate::store::greylist::Greylist;
+use crate::tls::tests::logged;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -85,19 +86,7 @@ impl Service {
 
     /// How often each outcome of this door was counted.
     fn outcomes(&self) -> Vec<(Outcome, u64)> {
-        let gauges = Gauges {
-            connections_open: 0,
-            connections_limit: 0,
-            cache_entries: 0,
-            cache_bytes: 0,
-            cache_limit_bytes: 0,
-            dns_answering: true,
-            relay_reachable: true,
-            relay_connections_limit: 0,
-            history: None,
-            started: std::time::SystemTime::UNIX_EPOCH,
-        };
-        let text = self.metrics.text(&gauges, Format::Prometheus);
+        let text = self.metrics.text(&Gauges::of_nothing(), Format::Prometheus);
         let count = |outcome: Outcome| {
             let line = format!("rmxd_outcomes_total{{door=\"policy\",outcome=\"{}\"}} ", outcome.name());
             text.lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse().unwrap()
@@ -133,6 +122,7 @@ fn request(lines: &[(&str, &str)]) -> String {
         ("queue_id", ""),
         ("instance", "1.2.3.0"),
         ("sasl_username", ""),
+        ("encryption_protocol", ""),
     ];
     let value = |(name, usual): (&'static str, &'static str)| {
         let given = lines.iter().find(|(other, _)| *other == name).map(|(_, value)| *value);
@@ -473,6 +463,21 @@ async fn a_slow_client_has_an_hour_and_is_closed_then() {
     assert!(timeout(Duration::from_secs(2000), end).await.expect("closed").is_err());
     let took = again.elapsed().as_secs();
     assert!((3590..3610).contains(&took), "{took} {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn the_version_of_tls_is_in_the_event() {
+    let (log, _guard) = logged(tracing::Level::INFO);
+    let service = Service::start(&[]).await;
+    let nowhere = ("sender", "a@nowhere.test");
+    for version in ["TLSv1.2", ""] {
+        let mut postfix = service.connect();
+        assert!(postfix.ask(&[nowhere, ("encryption_protocol", version)]).await.starts_with("550 "));
+    }
+    let log = log.text();
+    let decisions: Vec<&str> = log.lines().filter(|line| line.contains("rmxd::decision")).collect();
+    assert_eq!(decisions.len(), 2, "{log}");
+    assert!(decisions[0].contains(" tls=TLSv1.2 ") && !decisions[1].contains("tls="), "{log}");
 }
 
 #[tokio::test(start_paused = true)]

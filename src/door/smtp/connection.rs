@@ -231,6 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let unchanged = if announced.address.is_none() { gateway.port() } else { 0 };
         self.peer = SocketAddr::new(address, announced.port.unwrap_or(unchanged));
         self.client = self.door.gate.client(address);
+        self.client.set_tls(self.wire.tls_version());
         self.reader.set_bare_newline(self.door.settings.bare_newline(&self.client));
         self.lease = self.door.relay.lease();
         tracing::debug!(target: "rmxd::session", gateway = %gateway.ip(), client = %address, "XCLIENT");
@@ -371,7 +372,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         self.end_transaction().await;
         self.wire.answer(ready);
         match self.wire.start_tls(acceptor, self.door.settings.command_timeout).await {
-            Ok(()) => Ok(Event::TlsStarted),
+            Ok(()) => {
+                self.client.set_tls(self.wire.tls_version());
+                Ok(Event::TlsStarted)
+            }
             Err(error) => {
                 tracing::info!(target: "rmxd::session", client = %self.peer.ip(), %error, "TLS handshake failed");
                 Err(Ended::Gone)

@@ -182,6 +182,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.negotiated()
     }
 
+    /// The version that it agreed on; empty for plain text.
+    pub(super) fn tls_version(&self) -> &'static str {
+        self.tls().map_or("", |negotiated| negotiated.version().name())
+    }
+
     /// Sends the queued replies to a client that sent QUIT, and closes. It sends nothing more, so that no octet is left
     /// unread and no reset can overtake the reply: there is nothing to wait for.
     pub(super) async fn part(mut self) {

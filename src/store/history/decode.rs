@@ -92,6 +92,7 @@ impl<'o> Decoder<'o> {
             client,
             door: DoorName::Smtp,
             queue: CompactString::default(),
+            tls: CompactString::default(),
             names: None,
             extent,
             mode,
@@ -142,7 +143,7 @@ impl<'o> Decoder<'o> {
             (record.door, record.queue) = (self.coded()?, self.compact()?);
             // Records of the first format end here.
             if !self.rest.is_empty() {
-                record.recipients = self.list(Self::compact)?;
+                (record.recipients, record.tls) = (self.list(Self::compact)?, self.compact()?);
             }
         }
         Some(())

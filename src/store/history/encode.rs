@@ -186,6 +186,7 @@ impl<'r> Encoder<'_, 'r> {
         self.coded(record.door);
         self.client_text(&record.queue);
         self.list(&record.recipients, |encoder, recipient| encoder.client_text(recipient));
+        self.client_text(&record.tls);
     }
 
     fn optional(&mut self, value: Option<impl Coded>) {

@@ -24,9 +24,9 @@ const MAX_DOMAIN_OCTETS: usize = 2048;
 
 /// A position that is taken, as in a file that was moved back, costs one decision and no more.
 pub(super) const INSERT: &str = "INSERT OR IGNORE INTO rows (seq, at, verdict, mode, door, outcome, identity, rule, rung, reason, rcpts, \
-     duration, dns_queries, id, queue, client, domain, domains, rcpt, recipients, tags, ptr, helo, mail_from, header_from, \
+     duration, dns_queries, id, queue, tls, client, domain, domains, rcpt, recipients, tags, ptr, helo, mail_from, header_from, \
      reply_to, relay_reply, findings, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
-     ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";
+     ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
 
 /// The columns that [`record`] needs, of the table `r`.
 pub(super) const COLUMNS: &str =
@@ -62,7 +62,7 @@ impl Scratch {
         let deciding = record.deciding();
         let coded = |code: Option<u8>| code.map(i64::from);
         let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let values: [&dyn ToSql; 29] = [
+        let values: [&dyn ToSql; 30] = [
             &seq,
             &i64::try_from(milliseconds(record.at)).unwrap_or(i64::MAX),
             &record.verdict.code(),
@@ -78,6 +78,7 @@ impl Scratch {
             &number(record.queries()),
             &id.as_ref().map(Id::as_str),
             &Text(cut(&record.queue)),
+            &Text(cut(&record.tls)),
             &client,
             &Text(deciding.map(|finding| cut(&finding.domain)).unwrap_or_default()),
             &Text(&self.domains),

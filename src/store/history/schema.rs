@@ -42,6 +42,7 @@ CREATE TABLE rows (
     dns_queries INTEGER NOT NULL,
     id TEXT,
     queue TEXT,
+    tls TEXT,
     client TEXT NOT NULL,
     domain TEXT,
     domains TEXT,
@@ -114,7 +115,7 @@ fn view() -> String {
     let findings = findings();
     format!(
         "CREATE VIEW decisions AS SELECT seq, strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS time, \
-         id, {door} AS door, queue, {verdict} AS verdict, {outcome} AS outcome, {mode} AS mode, \
+         id, {door} AS door, queue, tls, {verdict} AS verdict, {outcome} AS outcome, {mode} AS mode, \
          {refused} AS refused, {identity} AS identity, {rule} AS rule, {rung} AS rung, {reason} AS reason, \
          domain, client, ptr, helo, mail_from, rcpt, rcpts, \
          coalesce(recipients, CASE WHEN rcpt IS NULL THEN json_array() ELSE json_array(rcpt) END) AS recipients, \

@@ -12,7 +12,7 @@ use crate::support::process::{SOON, free_address};
 use crate::support::relay::Relay;
 
 /// Every sample: its name with its labels, and its value.
-type Samples = BTreeMap<String, f64>;
+pub(super) type Samples = BTreeMap<String, f64>;
 
 impl Site {
     async fn samples(&self) -> Samples {
@@ -30,7 +30,7 @@ impl Site {
     }
 
     /// Waits for the samples to be these.
-    async fn counts(&self, expected: &[(&str, f64)]) -> Samples {
+    pub(super) async fn counts(&self, expected: &[(&str, f64)]) -> Samples {
         let began = Instant::now();
         loop {
             let samples = self.samples().await;
@@ -128,6 +128,50 @@ async fn verdicts_connections_look_ups_and_questions_are_counted_once_each() {
         ("rmxd_connections_limit", 77.0),
     ])
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rules_find_exemptions_and_the_greylist_are_counted_once_a_transaction() {
+    let site = Site::start(
+        "[policy.mail_from]\nmatches = \"greylist\"\nmatches_by = [\"mx\"]\n[greylist]\ndelay = \"1s\"\n\
+         [exempt]\nclients = [\"127.0.0.77\"]\ndomains = [\"nodomain.test\"]\nrecipients = [\"boss@here.test\"]",
+    )
+    .await;
+    let finding = |rule: &str, result: &str, reason: &str, action: &str| {
+        format!(
+            r#"rmxd_findings_total{{identity="mail_from",rule="{rule}",result="{result}",reason="{reason}",action="{action}"}}"#
+        )
+    };
+    let exempt = |by: &str| format!(r#"rmxd_exempt_total{{by="{by}"}}"#);
+    let greylist = |result: &str| format!(r#"rmxd_greylist_total{{result="{result}"}}"#);
+    let (exists, no_mx) =
+        (finding("exists", "pass", "none", "reject"), finding("exists", "fail", "no_mx", "reject"));
+    let (is_one, is_none) = (
+        finding("matches", "pass", "none", "greylist"),
+        finding("matches", "fail", "not_an_exchanger", "greylist"),
+    );
+    let send = async |client: u8, sender: &str, recipient: &str| {
+        let mut client = Client::greeted([127, 0, 0, client].into(), site.smtp, "mail.good.test").await;
+        client.deliver(sender, recipient, b"From: a@good.test\r\n\r\nHello\r\n").await.code
+    };
+    assert_eq!(send(10, "a@good.test", "user@here.test").await, 250);
+    site.counts(&[(&exists, 1.0), (&is_one, 1.0), (&is_none, 0.0)]).await;
+    assert_eq!(send(10, "a@nomx.test", "user@here.test").await, 550);
+    site.counts(&[(&exists, 1.0), (&no_mx, 1.0), (&is_none, 1.0)]).await;
+    assert_eq!(send(12, "a@good.test", "user@here.test").await, 450);
+    site.counts(&[(&is_none, 2.0), (&greylist("waits"), 1.0), (&greylist("passed"), 0.0)]).await;
+    sleep(Duration::from_millis(1100)).await;
+    assert_eq!(send(12, "a@good.test", "user@here.test").await, 250);
+    site.counts(&[(&exists, 3.0), (&is_none, 3.0), (&greylist("waits"), 1.0), (&greylist("passed"), 1.0)])
+        .await;
+
+    let lists = ["client", "domain", "recipient"];
+    let [client, domain, recipient] = lists.map(exempt);
+    site.counts(&[(&client, 0.0), (&domain, 0.0), (&recipient, 0.0)]).await;
+    assert_eq!(send(77, "a@nomx.test", "user@here.test").await, 250);
+    assert_eq!(send(10, "a@nodomain.test", "user@here.test").await, 250);
+    assert_eq!(send(10, "a@nomx.test", "boss@here.test").await, 250);
+    site.counts(&[(&client, 1.0), (&domain, 1.0), (&recipient, 1.0), (&no_mx, 1.0)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

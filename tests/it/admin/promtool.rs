@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use rmxd::evidence::RecordType;
+use rmxd::evidence::{DnsFailure, RecordType};
 use rmxd::metrics::{
-    CacheResult, Connection, Format, Gauges, HistoryGauges, Metrics, QueryOutcome, RelayOutcome,
+    CacheResult, CertificateGauges, Connection, Exemption, Format, Gauges, GreylistResult, HistoryGauges,
+    Metrics, QueryOutcome, RelayOutcome, TlsVersion,
 };
 use rmxd::policy::decide::Verdict;
 use rmxd::policy::door::DoorName;
+use rmxd::policy::finding::{Absence, Finding, RuleResult};
 use rmxd::policy::identity::Identity;
 use rmxd::policy::outcome::Outcome;
 use rmxd::policy::reason::Reason;
-use rmxd::policy::rule::Mode;
+use rmxd::policy::rule::{Action, Mode, Rule, Rung};
 use serde_json::Value;
 
 use crate::support::process::{self, SOON};
@@ -30,6 +32,24 @@ async fn promtool(arguments: &[&str], input: &str) -> Option<(bool, String)> {
     let output = process::run(command.args(arguments), input.as_bytes().to_vec(), SOON).await;
     let said = [output.stdout, output.stderr].concat();
     Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Of each rule with each result and action.
+fn findings() -> Vec<Finding> {
+    let actions = [Action::Tag, Action::Greylist, Action::Defer, Action::Reject, Action::Dmarc];
+    let fails = Reason::ALL.into_iter().map(RuleResult::Fail);
+    let others = [
+        RuleResult::Pass(Rung::Mx),
+        RuleResult::TempError(DnsFailure::Timeout),
+        RuleResult::None(Absence::NotGiven),
+    ];
+    let outcomes: Vec<RuleResult> = fails.chain(others).collect();
+    let rules = Identity::ALL.into_iter().flat_map(|identity| Rule::ALL.map(|rule| (identity, rule)));
+    let found = rules.flat_map(|(identity, rule)| {
+        let outcomes = outcomes.iter();
+        outcomes.map(move |outcome| Finding::new(identity, rule, "", "", *outcome))
+    });
+    found.flat_map(|finding| actions.map(|action| Finding { action, ..finding.clone() })).collect()
 }
 
 /// Everything counted at least once.
@@ -66,6 +86,16 @@ fn touched() -> Metrics {
             metrics.relay_transaction(outcome);
         }
     }
+    for by in [Exemption::Client, Exemption::Domain, Exemption::Recipient] {
+        metrics.exemption(by);
+    }
+    for result in [GreylistResult::Passed, GreylistResult::Waits] {
+        metrics.greylist(result);
+    }
+    metrics.findings(&findings());
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        metrics.tls_session(version);
+    }
     for mode in [Mode::Enforce, Mode::Monitor] {
         metrics.verdict(DoorName::Smtp, Verdict::Accept, None, mode, took);
         for verdict in [Verdict::Reject, Verdict::Defer] {
@@ -95,6 +125,12 @@ fn text(format: Format) -> String {
         relay_connections_limit: 6,
         history: Some(HistoryGauges { bytes: 7, dropped: 8 }),
         started: SystemTime::now(),
+        configured: SystemTime::now(),
+        reload_succeeded: true,
+        certificate: Some(CertificateGauges {
+            not_before: SystemTime::now(),
+            not_after: SystemTime::now() + Duration::from_secs(90 * 24 * 60 * 60),
+        }),
     };
     touched().text(&gauges, format)
 }
@@ -141,6 +177,13 @@ fn the_contract_of_names_and_labels_is_kept() {
         ("rmxd_cache_bytes", vec![]),
         ("rmxd_relay_transactions_total", vec!["outcome"]),
         ("rmxd_relay_connections_open", vec![]),
+        ("rmxd_findings_total", vec!["identity", "rule", "result", "reason", "action"]),
+        ("rmxd_exempt_total", vec!["by"]),
+        ("rmxd_greylist_total", vec!["result"]),
+        ("rmxd_tls_sessions_total", vec!["version"]),
+        ("rmxd_tls_certificate_expiry_timestamp_seconds", vec![]),
+        ("rmxd_config_reload_success", vec![]),
+        ("rmxd_config_reload_timestamp_seconds", vec![]),
         ("rmxd_build_info", vec!["version"]),
     ] {
         let line = text.lines().find(|line| line.split(['{', ' ']).next() == Some(name));
@@ -184,7 +227,7 @@ async fn the_scrape_configuration_of_the_document_is_one() {
     let file = folder.path().join("prometheus.yml");
     std::fs::write(&file, format!("rule_files{snippet}")).unwrap();
     let Some((good, said)) = promtool(&["check", "config", file.to_str().unwrap()], "").await else { return };
-    assert!(good && said.contains("14 rules found"), "{said}");
+    assert!(good && said.contains("16 rules found"), "{said}");
 }
 
 #[tokio::test]
@@ -199,7 +242,10 @@ async fn every_expression_of_the_dashboard_is_one_and_names_what_there_is() {
         assert_eq!(targets.is_empty(), panel["type"] == "row", "{panel}");
         expressions.extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
     }
-    assert!(expressions.len() > 25, "{expressions:?}");
+    for annotation in dashboard["annotations"]["list"].as_array().unwrap() {
+        expressions.push(annotation["expr"].as_str().unwrap().to_owned());
+    }
+    assert!(expressions.len() > 30, "{expressions:?}");
     let known = names();
     let mut used = BTreeSet::new();
     for expression in &expressions {

@@ -37,6 +37,7 @@ fn the_view_has_names_for_all_and_the_findings_as_json() {
         ("id", text(Id::nth(1).as_str())),
         ("door", text("smtp")),
         ("queue", Cell::Null),
+        ("tls", Cell::Null),
         ("verdict", text("reject")),
         ("outcome", Cell::Null),
         ("mode", text("enforce")),
@@ -63,10 +64,11 @@ fn the_view_has_names_for_all_and_the_findings_as_json() {
     for (name, value) in expected {
         assert_eq!(plain[name], value, "{name}");
     }
-    assert_eq!(plain.len(), 28, "{plain:#?}");
+    assert_eq!(plain.len(), 29, "{plain:#?}");
     let expected = [
         ("door", text("policy")),
         ("queue", text("4jcGdd1D05z1VcKC")),
+        ("tls", text("TLSv1.3")),
         ("verdict", text("defer")),
         ("outcome", text("relay_failed")),
         ("refused", Cell::Integer(0)),
