@@ -51,14 +51,10 @@ pub fn tree(record: &DecisionRecord) -> String {
 
 /// The envelope, the outcome and the duration of a past decision; the user of a dry run knows its input.
 fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
-    let recipients = record.all_recipients().map(|recipient| ("rcpt", recipient));
-    let texts = [("helo", &record.helo), ("mail_from", &record.mail_from)].into_iter().chain(recipients);
-    let texts = texts.chain([
-        ("from", &record.from),
-        ("reply_to", &record.reply_to),
-        ("queue", &record.queue),
-        ("tls", &record.tls),
-    ]);
+    let DecisionRecord { helo, mail_from, from, reply_to, queue, tls, .. } = record;
+    let texts = [("helo", helo), ("mail_from", mail_from)].into_iter();
+    let texts = texts.chain(record.all_recipients().map(|recipient| ("rcpt", recipient)));
+    let texts = texts.chain([("from", from), ("reply_to", reply_to), ("queue", queue), ("tls", tls)]);
     for (name, text) in texts.filter(|(_, text)| !text.is_empty()) {
         tree.top(name, &Escaped::new(text.as_str()).to_string());
     }

@@ -226,7 +226,8 @@ fn a_decoded_record_equals_the_encoded_one() {
             authentication: None,
             ..finding.clone()
         });
-        let without_recipients = DecisionRecord { recipients: vec![], ..record.clone() };
+        let without_recipients =
+            DecisionRecord { recipients: vec![], tls: CompactString::default(), ..record.clone() };
         let without_door = DecisionRecord {
             door: DoorName::Smtp,
             queue: CompactString::default(),

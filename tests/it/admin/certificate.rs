@@ -107,7 +107,7 @@ async fn a_reload_that_was_not_applied_is_seen_until_one_is() {
     let started = samples["rmxd_config_reload_timestamp_seconds"];
     assert!((0.0..60.0).contains(&(now() - started)), "{started}");
     let status = site.json("/api/v1/status").await;
-    assert_eq!((&status["certificate"], &status["reload"]["ok"]), (&json!(null), &json!(true)));
+    assert_eq!((&status["certificate"], &status["reload"]["applied"]), (&json!(null), &json!(true)));
 
     let admin = site.admin;
     let taken = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -117,7 +117,7 @@ async fn a_reload_that_was_not_applied_is_seen_until_one_is() {
     let good = site.text(admin, "");
     assert!(good.contains(&once), "{good}");
     let rows = [
-        (site.text(admin, "[limits]\nerrors = 0\nerors = 1"), "limits.errors", " (and 1 more)"),
+        (site.text(admin, "[limits]\nerrors = 0\nerors = 1"), "limits.errors", "; and 1 more"),
         (good.replace(&once, &twice), "listen.smtp: ", "Address already in use (os error 98)"),
     ];
     for (text, begins, ends) in rows {
@@ -126,10 +126,10 @@ async fn a_reload_that_was_not_applied_is_seen_until_one_is() {
         let samples = site.counts(&[("rmxd_config_reload_success", 0.0)]).await;
         assert_eq!(samples["rmxd_config_reload_timestamp_seconds"], started);
         let reload = site.json("/api/v1/status").await["reload"].clone();
-        assert_eq!(reload["ok"], json!(false));
+        assert_eq!(reload["applied"], json!(false));
         let detail = reload["detail"].as_str().unwrap();
         assert!(detail.contains(begins) && detail.ends_with(ends), "{detail}");
-        assert!(reload["refused"].is_string(), "{reload}");
+        assert!(reload["at"].is_string(), "{reload}");
     }
     site.daemon
         .home()
@@ -139,8 +139,8 @@ async fn a_reload_that_was_not_applied_is_seen_until_one_is() {
     assert!(samples["rmxd_config_reload_timestamp_seconds"] > started);
     let reload = site.json("/api/v1/status").await["reload"].clone();
     assert_eq!(
-        (&reload["ok"], &reload["refused"], &reload["detail"]),
-        (&json!(true), &json!(null), &json!(""))
+        (&reload["applied"], &reload["at"], &reload["detail"]),
+        (&json!(true), &reload["since"], &json!(null))
     );
 }
 
