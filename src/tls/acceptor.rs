@@ -145,7 +145,7 @@ impl Acceptor {
         Ok(stream)
     }
 
-    /// Loads changed files, at most once in [`LOOK`]. Handshakes do it too, and others don't wait for it: they use the old
+    /// Loads changed files, at most once a second. Handshakes do it too, and others don't wait for it: they use the old
     /// certificate.
     pub async fn look(&self) {
         {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{id, run, send, start};
 use crate::support::client::Client;
-use crate::support::process::free_address;
+use crate::support::process::{SOON, eventually, free_address};
 use crate::support::zone::Zone;
 
 const EXCHANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -41,7 +41,11 @@ async fn the_recipes_of_the_document_work_beside_a_daemon_and_its_columns_are_th
     assert_eq!(client.reply().await.code, 250);
     // waits until it is written
     assert_eq!(run(daemon.home(), &format!("explain {}", id(&refused))).code, Some(0));
-    let delivered = run(daemon.home(), "history --json --rcpt TWO@here.test").json();
+    let found = || {
+        let found = run(daemon.home(), "history --json --rcpt TWO@here.test").json();
+        (found != serde_json::json!([])).then_some(found)
+    };
+    let delivered = eventually("the decision in the history", SOON, found).await;
     assert_eq!(delivered[0]["recipients"], serde_json::json!(["one@here.test", "two@here.test"]));
     let explained = run(daemon.home(), &format!("explain {}", delivered[0]["id"].as_str().unwrap()));
     assert!(
