@@ -6,6 +6,8 @@ mod iprev;
 pub mod milter;
 pub mod policy;
 pub mod smtp;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -7,11 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::{Flags, load};
 use crate::daemon;
 use crate::dns::Dns;
 use crate::dns::test_server::TestServer;
 use crate::door::bomb::panic_at;
+use crate::door::tests::settings;
 use crate::gate::Services;
 use crate::milter::Packet;
 use crate::tls::tests::logged;
@@ -28,16 +28,7 @@ const AUTHOR: &[u8] = b"LFrom\0 a@good.test\0";
 /// The packets that a door answers with, and how it ends.
 async fn answers(lines: &[(&str, &str)], results: Results, events: &[&[u8]]) -> Vec<(char, String)> {
     let server = TestServer::start(ZONE).await;
-    let address = server.address().to_string();
-    let base = [
-        ("hostname", "gate.test"),
-        ("dns.servers", &address),
-        ("dns.timeout", "1s"),
-        ("dns.private_addresses", "accept"),
-        ("relay.domains", "here.test"),
-    ];
-    let set = base.iter().chain(lines).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    let settings = load(None, [], &Flags { set: set.collect(), ..Flags::default() }).unwrap().settings;
+    let settings = settings(lines, &server);
     let dns = Dns::new(settings.dns.clone()).unwrap();
     let door = MilterDoor {
         settings: Settings { results },

@@ -8,11 +8,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::config::{Flags, Settings, load};
+use crate::config::Settings;
 use crate::daemon;
 use crate::dns::Dns;
 use crate::dns::test_server::TestServer;
 use crate::door::bomb::panic_at;
+use crate::door::tests::settings;
 use crate::gate::Services;
 use crate::metrics::{Format, Gauges, Metrics};
 use crate::policy::door::DoorName;
@@ -40,19 +41,6 @@ struct Service {
     dns: Dns,
     server: TestServer,
     folder: TempDir,
-}
-
-fn settings(lines: &[(&str, &str)], server: &TestServer) -> Settings {
-    let address = server.address().to_string();
-    let base = [
-        ("hostname", "gate.test"),
-        ("dns.servers", &address),
-        ("dns.timeout", "1s"),
-        ("dns.private_addresses", "accept"),
-        ("relay.domains", "here.test"),
-    ];
-    let set = base.iter().chain(lines).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    load(None, [], &Flags { set: set.collect(), ..Flags::default() }).unwrap().settings
 }
 
 fn gate(settings: &Settings, dns: &Dns, metrics: &Metrics) -> Arc<Gate> {
