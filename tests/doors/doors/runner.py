@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import collections
+import re
 import shutil
 import signal
 import sys
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blackbox import client, daemon, dns, runner
+from blackbox import client, daemon, dns, relay, runner
 from blackbox.cases import BadCases, Case, load
 from blackbox.judge import Seen
 
@@ -23,9 +24,11 @@ from .postfix import NotStarted, Postfix, Server, missing
 
 CASE_LIMIT = 60.0
 QUIET, LONGEST_QUIET = 0.05, 3.0  # before the relay is asked what it took
-ARRIVAL = 5.0  # for a message from Postfix's queue
+ARRIVAL = 30.0  # for a message from Postfix's queue
 LOGGED = 1.0  # for the line of a refusal
 LOG_LINES = 8
+QUEUED_AS = re.compile(r"queued as ([0-9A-Za-z]+)")
+RECEIVED_AS = re.compile(rb"^Received:[^\r\n]*(?:\r\n[ \t][^\r\n]*)*?\sid ([0-9A-Za-z]+)", re.M)
 
 
 @dataclass
@@ -140,12 +143,14 @@ class Run:
             played = await asyncio.wait_for(client.play(case, host, port), CASE_LIMIT)
         except asyncio.TimeoutError:
             played = client.Played(problems=[f"the case took longer than {CASE_LIMIT:g} s"])
-        queued = sum("queued as" in reply for reply in played.replies)
-        await until(lambda: len(gate.relay.messages) >= queued, ARRIVAL)
+        queued = QUEUED_AS.findall("\n".join(played.replies))
+        await until(lambda: set(queued) <= {queue_id(message) for message in gate.relay.messages}, ARRIVAL)
         if not case.raw and played.stage in ("mail", "rcpt"):
             await until(lambda: "rmxd::decision" in gate.log(since), LOGGED)
         await gate.relay.settled(QUIET, LONGEST_QUIET)
-        return Seen(played, list(gate.relay.messages), list(gate.relay.violations), gate.log(since), gate.ended())
+        # a message of the case before, whose reply came too late for its client, may be here only now
+        messages = [message for message in gate.relay.messages if not queued or queue_id(message) in queued]
+        return Seen(played, messages, list(gate.relay.violations), gate.log(since), gate.ended())
 
     def compare(self, case: Case) -> None:
         at_smtp = self.seen.get((case.id, "smtp"))
@@ -184,6 +189,12 @@ def described(case: Case, door: str, problem: str, expected: list[outcome.Answer
     lines += [f"     smtp| {runner.one_line(line)[:300]}" for line in seen.played.transcript[-40:]]
     lines += [f"     log| {runner.one_line(line)[:500]}" for line in seen.log.splitlines()[-LOG_LINES:]]
     return "\n".join(lines)
+
+
+def queue_id(message: relay.Message) -> str:
+    """Postfix's, from the first Received: field that it wrote; empty at the SMTP door."""
+    match = RECEIVED_AS.search(message.content)
+    return match[1].decode() if match else ""
 
 
 async def until(condition: Callable[[], bool], longest: float) -> None:
