@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use crate::cli::readable::{self, Wanted};
-use crate::config::{DRAIN, Entry, Loaded, Row, Value};
+use crate::config::{DRAIN, Entry, Loaded, Row, Settings, Value};
 use crate::console::{ConfigSource, Exit, print};
+use crate::daemon::relay_addresses;
+use crate::net::OwnListener;
 use crate::tls::Acceptor;
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +55,10 @@ pub fn run(args: Args) -> ExitCode {
 fn check(source: &ConfigSource) -> Result<Exit, Exit> {
     let loaded = source.load(DRAIN)?;
     let mut notes = loaded.settings.notes();
+    if let Some(own) = own_relay(&loaded.settings)? {
+        eprintln!("relay.next_hop {own}");
+        return Err(Exit::Config);
+    }
     match loaded.settings.tls.clone().map(Acceptor::load) {
         Some(Ok(acceptor)) => notes.extend(acceptor.certificate(SystemTime::now()).faults),
         Some(Err(error)) => {
@@ -65,6 +71,18 @@ fn check(source: &ConfigSource) -> Result<Exit, Exit> {
     let file = source.file().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
     let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     Ok(print(&format!("{file}: ok\n{notes}")))
+}
+
+/// The listener of rmxd itself that the next hop leads to by its name.
+fn own_relay(settings: &Settings) -> Result<Option<OwnListener>, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        eprintln!("rmxd: the runtime can't be started: {error}");
+        Exit::Temporary
+    })?;
+    let addresses = runtime.block_on(relay_addresses(&settings.relay.next_hop));
+    // A name that isn't found is looked up by a thread that can't be stopped.
+    runtime.shutdown_background();
+    Ok(settings.own_relay(&addresses))
 }
 
 /// The files that the service reads at a start.

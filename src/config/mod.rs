@@ -12,6 +12,7 @@ mod later;
 mod layer;
 mod next_hop;
 mod notes;
+mod own_relay;
 mod problem;
 mod raw;
 mod reader;

@@ -8,7 +8,7 @@ use crate::config::problem::Problem;
 use crate::config::raw::{self, Raw};
 use crate::config::reader::{MAX_COUNT, MAX_OCTETS, Reader};
 use crate::config::settings::Settings;
-use crate::config::{exempt, later, next_hop, rules, senders};
+use crate::config::{exempt, later, next_hop, own_relay, rules, senders};
 use crate::net::{Endpoint, Purpose};
 use crate::policy::operator::Policy;
 use crate::reverse_mx::PrivateAddresses;
@@ -60,6 +60,9 @@ pub(super) fn resolve(
     let dns = dns(raw, reading);
     let server = server(raw, drain, reading);
     let admin = admin(raw, reading);
+    if let Some(relay) = &relay {
+        own_relay::refuse(&relay.next_hop, &server, &admin, reading);
+    }
     let tls = tls(&raw.tls, hostname.as_ref(), reading);
     let log = log_settings(raw, reading);
     let problems = reader.into_problems();

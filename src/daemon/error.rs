@@ -1,7 +1,7 @@
 //! Why a daemon can't start, or can't take other settings.
 
 use crate::dns::SetupError;
-use crate::net::{Endpoint, ListenError};
+use crate::net::{Endpoint, ListenError, OwnListener};
 use crate::relay::RelayError;
 use crate::store::OpenError;
 use crate::tls;
@@ -26,6 +26,8 @@ pub enum StartError {
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(#[from] RelayError),
+    #[error("relay.next_hop {0}")]
+    OwnRelay(#[from] OwnListener),
     #[error("the shipped policies of rmxd audit: {0}")]
     Auditor(String),
     #[error("no random numbers: {0}")]
@@ -40,7 +42,12 @@ impl StartError {
             Self::Listen(error) => matches!(error, ListenError::Bind { .. }),
             Self::Greylist(error) | Self::History(error) => error.is_temporary(),
             Self::StoreDied(_) | Self::Random(_) => true,
-            Self::Dns(_) | Self::NoToken(_) | Self::Tls(_) | Self::Relay(_) | Self::Auditor(_) => false,
+            Self::Dns(_)
+            | Self::NoToken(_)
+            | Self::Tls(_)
+            | Self::Relay(_)
+            | Self::OwnRelay(_)
+            | Self::Auditor(_) => false,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod certificate;
 mod error;
 mod gate;
+mod own_relay;
 mod parts;
 mod relay_probe;
 mod shipped;
@@ -20,6 +21,7 @@ use crate::admin::{Admin, Reload, Reloads};
 use crate::config::Settings;
 pub use crate::daemon::error::StartError;
 pub use crate::daemon::gate::{door_over, gate, gate_over, gate_with_services};
+pub use crate::daemon::own_relay::addresses as relay_addresses;
 use crate::daemon::parts::{Observers, Parts};
 use crate::daemon::relay_probe::ProbedRelay;
 pub use crate::daemon::shipped::auditor;
@@ -66,7 +68,13 @@ impl Daemon {
         let history = stores.history(&settings).await?;
         raise_descriptor_limit(&settings);
         let relay = Relay::with_metrics(settings.relay.clone(), metrics.clone());
-        let relay = ProbedRelay::start(relay, sockets.take_mail()).await?;
+        let (relay, ()) = tokio::try_join!(
+            async { ProbedRelay::start(relay, sockets.take_mail()).await.map_err(StartError::from) },
+            async {
+                let listeners = sockets.all().filter(|_| sockets.take_mail());
+                own_relay::refuse(&settings, listeners).await.map_err(StartError::from)
+            },
+        )?;
         // Last, so that a start that fails for another reason creates no file.
         let greylist = stores.greylist(&settings).await?;
         let started = SystemTime::now();
@@ -128,6 +136,8 @@ impl Daemon {
     /// The parts for other settings, with those that go on.
     async fn parts_of(&self, settings: Settings) -> Result<Parts, StartError> {
         let before = &self.parts;
+        let passed = self.server.passed().filter(|_| self.server.was_passed(Purpose::Smtp));
+        own_relay::refuse(&settings, passed).await?;
         let dns = before.dns.with_settings(settings.dns.clone()).await?;
         let greylist = self.stores.greylist(&settings).await?;
         let history = self.stores.history(&settings).await?;

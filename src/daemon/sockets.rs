@@ -37,6 +37,10 @@ impl Sockets {
         Ok(Self { doors, admin })
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = (Purpose, &Endpoint)> {
+        self.doors.iter().chain(&self.admin).map(|listener| (listener.purpose(), listener.endpoint()))
+    }
+
     /// Whether mail comes by SMTP, so that a next hop is needed.
     pub(super) fn take_mail(&self) -> bool {
         self.doors.iter().any(|listener| listener.purpose() == Purpose::Smtp)

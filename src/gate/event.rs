@@ -53,6 +53,13 @@ pub(super) fn write(record: &DecisionRecord, octets: u64) {
         would(record),
         if is_open(record) { ", the body would have decided" } else { "" },
     );
+    if record.reason() == Some(Reason::MailLoop) {
+        tracing::warn!(
+            id = record.id.map(tracing::field::display),
+            "a message went in a circle: look at the hosts in its Received: fields. If hostname is among them again and \
+             again, relay.next_hop, or a forwarding of the mail server behind, leads back to rmxd"
+        );
+    }
 }
 
 fn sentence(record: &DecisionRecord) -> &'static str {
@@ -106,7 +113,7 @@ fn summary(evidence: &[Evidence]) -> String {
         let (separator, freshness) = (if at == 0 { "" } else { "; " }, item.freshness.name());
         let (ttl, age) = (item.ttl_left.as_secs(), item.age.as_secs());
         // Writing to a String can't fail.
-        write!(text, "{separator}{}: {} ({freshness}, ttl {ttl}s, age {age}s)", item.question, item.answer)
+        write!(text, "{separator}{}: {} ({freshness}, ttl {ttl}s, age {age}s)", item.question, item.answer())
             .ok();
     }
     text

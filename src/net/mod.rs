@@ -4,6 +4,7 @@
 pub mod catch_panic;
 pub mod endpoint;
 pub mod listener;
+pub mod own;
 mod passed;
 pub mod permit;
 pub mod proxy;
@@ -12,5 +13,6 @@ mod unix;
 
 pub use crate::net::endpoint::{Endpoint, Purpose};
 pub use crate::net::listener::{ListenError, Listener};
+pub use crate::net::own::OwnListener;
 pub use crate::net::passed::passed;
 pub use crate::net::stream::Stream;

@@ -122,10 +122,15 @@ impl Server {
         self.open.iter().map(|open| open.endpoint.clone()).collect()
     }
 
-    /// Whether a socket was passed for this purpose; it stays open whatever the settings are.
+    /// The sockets that were passed; they stay open whatever the settings are.
+    pub fn passed(&self) -> impl Iterator<Item = (Purpose, &Endpoint)> {
+        self.open.iter().filter(|open| open.bound_as.is_none()).map(|open| (open.purpose, &open.endpoint))
+    }
+
+    /// Whether a socket was passed for this purpose.
     #[must_use]
     pub fn was_passed(&self, purpose: Purpose) -> bool {
-        self.open.iter().any(|open| open.purpose == purpose && open.bound_as.is_none())
+        self.passed().any(|(passed, _)| passed == purpose)
     }
 
     /// The state of the server; it stays readable after the end.

@@ -1,5 +1,6 @@
 //! `rmxd config`: files that load, files that don't, and what is said about them.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -252,6 +253,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[relay]\nnext_hop = 'smtp://127.0.0.1:10025'\nidentity = 'none'", "3:1: relay.identity: relay.identity \"none\" with an SMTP next hop needs relay.domains: the relay sees rmxd's own host as the client, so that rmxd without a list would be an open relay".into()),
         ("[relay]\nnext_hop = 'smtp://127.0.0.1:10025'\nidentity = 'xforward'", "3:1: relay.identity: relay.identity \"xforward\" with an SMTP next hop needs relay.domains: XFORWARD is for the relay's log only, and its restrictions still see rmxd's own host as the client, so that rmxd without a list would be an open relay".into()),
         ("[relay]\nnext_hop = 'smtp://127.0.0.1:10025'\nidentity = 'proxy-v2'", "3:1: relay.identity: relay.identity \"proxy-v2\" with an SMTP next hop needs relay.domains: rmxd can't know whether the relay trusts the PROXY header; if it doesn't, rmxd without a list would be an open relay".into()),
+        ("[listen]\nsmtp = ['0.0.0.0:25']\n[relay]\nnext_hop = 'smtp://127.0.0.1:25'", "4:1: relay.next_hop: relay.next_hop \"smtp://127.0.0.1:25\" leads back to rmxd itself: listen.smtp has 0.0.0.0:25. Mail would go in a circle; name the mail server behind rmxd, which has another port or address, such as \"smtp://127.0.0.1:10025\"".into()),
         ("[relay]\ntls = 'required'", "2:1: relay.tls: relay.tls \"required\" needs an SMTP next hop: a Maildir has no connection to encrypt".into()),
         ("[relay]\ntls = 'always'", "2:1: relay.tls: \"always\" is not allowed: none, opportunistic or required".into()),
         ("[tls]\ncertificate = '/c.pem'", "2:1: tls.certificate: tls.certificate and tls.key go together: both or neither".into()),
@@ -342,6 +344,81 @@ fn a_certificate_that_cannot_be_used_stops_check_and_start() {
             }
         }
     }
+}
+
+/// The address of an interface, where the machine has a route.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().unwrap().ip())
+}
+
+#[test]
+fn a_next_hop_that_is_our_own_listener_is_refused_by_check_and_start() {
+    let port = process::free_port();
+    let localhost = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+    let mut rows = vec![
+        (format!("127.0.0.1:{port}"), format!("127.0.0.1:{port}"), "smtp", "auto"),
+        (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"), "smtp", "xclient"),
+        (format!("0.0.0.0:{port}"), format!("127.0.0.7:{port}"), "smtp", "proxy-v2"),
+        (format!("[::]:{port}"), format!("127.0.0.1:{port}"), "smtp", "none"),
+        (format!("[::]:{port}"), format!("[::1]:{port}"), "smtp", "xforward"),
+        (format!("0.0.0.0:{port}"), format!("localhost:{port}"), "smtp", "xclient"),
+        (localhost.join(","), format!("localhost:{port}"), "smtp", "xclient"),
+        (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"), "smtp", "auto"),
+        ("127.0.0.1:0".to_owned(), format!("127.0.0.1:{port}"), "admin", "auto"),
+        ("127.0.0.1:0".to_owned(), format!("127.0.0.1:{port}"), "milter", "auto"),
+        ("127.0.0.1:0".to_owned(), format!("127.0.0.1:{port}"), "policy", "auto"),
+    ];
+    rows.extend(
+        own_address().map(|own| {
+            (format!("0.0.0.0:{port}"), SocketAddr::new(own, port).to_string(), "smtp", "xclient")
+        }),
+    );
+    for (smtp, next_hop, listener, identity) in rows {
+        let mut set = vec![
+            format!("listen.smtp={smtp}"),
+            format!("listen.admin={}", if listener == "admin" { &next_hop } else { "" }),
+            format!("relay.next_hop=smtp://{next_hop}"),
+            format!("relay.identity={identity}"),
+            "relay.domains=here.test".to_owned(),
+            "hostname=mx.site.test".to_owned(),
+            "history.path=".to_owned(),
+            "dns.servers=127.0.0.1:9".to_owned(),
+        ];
+        if ["milter", "policy"].contains(&listener) {
+            set.push(format!("listen.{listener}={next_hop}"));
+        }
+        let flags: Vec<&str> = set.iter().flat_map(|line| ["--set", line]).collect();
+        let expected =
+            format!("relay.next_hop \"smtp://{next_hop}\" leads back to rmxd itself: listen.{listener} has ");
+        for command in [&["config", "check"][..], &["serve"]] {
+            let run = rmxd(&[command, &flags[..]].concat(), &[]);
+            let said = run.out + &run.err;
+            assert_eq!(run.code, Some(78), "{command:?} {smtp} {next_hop}: {said}");
+            assert!(said.contains(&expected) && said.lines().count() == 1, "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_next_hop_beside_our_own_listener_is_allowed() {
+    let rows = [
+        ("127.0.0.1:25", "127.0.0.2:25"),
+        ("192.0.2.25:25", "127.0.0.1:25"),
+        ("0.0.0.0:25", "192.0.2.1:25"),
+        ("0.0.0.0:25", "[::1]:25"),
+        ("[::]:25", "127.0.0.1:10025"),
+        ("[::1]:25", "no-such-host.invalid:25"),
+    ];
+    for (smtp, next_hop) in rows {
+        let text = format!("[listen]\nsmtp = ['{smtp}']\n[relay]\nnext_hop = 'smtp://{next_hop}'\n");
+        let run = check(&text);
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{smtp} {next_hop}");
+    }
+    // Nothing is sent to the next hop where no mail comes by SMTP.
+    let text = "[listen]\nsmtp = []\npolicy = ['127.0.0.1:25']\n[relay]\nnext_hop = 'smtp://127.0.0.1:25'\n";
+    assert_eq!(check(text).code, Some(0));
 }
 
 #[test]

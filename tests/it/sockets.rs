@@ -166,6 +166,34 @@ async fn a_passed_socket_that_has_no_door_stops_the_start() {
     }
 }
 
+#[tokio::test]
+async fn a_next_hop_that_is_a_passed_socket_stops_the_start_and_a_reload_to_it() {
+    let smtp = tcp(Ipv4Addr::UNSPECIFIED);
+    let port = smtp.local_addr().unwrap().port();
+    let text = configuration("gate.test", &[], free_address(), "");
+    for host in ["127.0.0.1", "localhost"] {
+        let relay = format!("[relay]\nnext_hop = \"smtp://{host}:{port}\"\nidentity = \"xclient\"\n");
+        let expected = format!(
+            "relay.next_hop \"smtp://{host}:{port}\" leads back to rmxd itself: listen.smtp has 0.0.0.0:{port} (a socket that \
+             the service manager passed)"
+        );
+        let home = Home::new();
+        home.configure(&format!("{text}{relay}"));
+        let command = home.serve_with_socket("smtp", smtp.try_clone().unwrap());
+        let (code, log) = failing(command, home).await;
+        assert_eq!(code, Some(78), "{log}");
+        assert!(log.contains(&expected), "{log}");
+
+        let home = Home::with(&text);
+        let command = home.serve_with_socket("smtp", smtp.try_clone().unwrap());
+        let mut daemon = Daemon::spawn(command, home).await;
+        daemon.home().configure(&format!("{text}{relay}"));
+        let log = daemon.reload().await;
+        assert!(log.contains(&expected) && log.contains("not reloaded"), "{log}");
+        daemon.terminate().await;
+    }
+}
+
 /// A request of Postfix about a@nowhere.test, which doesn't exist.
 const REQUEST: &[u8] = b"request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=127.0.0.10\n\
     sender=a@nowhere.test\nrecipient=user@here.test\ninstance=1.2.3.0\n\n";

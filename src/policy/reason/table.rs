@@ -192,7 +192,7 @@ impl Reason {
                 Code::Always(554),
                 (4, 6),
                 "",
-                "The message has so many Received: fields that it must be in a loop (RFC 5321 6.3). Look for a forwarding back to an earlier server.",
+                "The message has so many Received: fields that it must be in a loop (RFC 5321 6.3). Look for a forwarding back to an earlier server, such as a relay.next_hop that leads back to rmxd.",
             ),
             Self::RelayRefused => (
                 "relay_refused",
