@@ -3,11 +3,11 @@
 //! "No" is not "don't know": [`Answer`] keeps found, absent and unavailable apart all the way to the reply.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use compact_str::CompactString;
+use compact_str::{CompactString, ToCompactString, format_compact};
 
 use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
@@ -192,7 +192,7 @@ pub enum DnsFailure {
     ServerFailure,
     /// REFUSED.
     Refused,
-    /// Another error code, a broken answer, or no connection.
+    /// Octets that are no answer, or a connection that was closed without one.
     Broken,
     /// CNAMEs that lead in a circle or on and on.
     AliasLoop,
@@ -202,6 +202,50 @@ pub enum DnsFailure {
     Down,
     /// Not asked, since this connection, message or identity has caused too many questions.
     TooMany,
+    /// FORMERR.
+    FormatError,
+    /// NOTIMP.
+    NotImplemented,
+    /// An error code that has no name here.
+    OtherError,
+    /// No way leads to the server (ENETUNREACH, EHOSTUNREACH).
+    NoRoute,
+    /// This machine doesn't let the question out (EACCES, EPERM).
+    Forbidden,
+    /// This machine has no address or port to ask from (EADDRNOTAVAIL).
+    NoAddress,
+    /// Nothing listens at the server's port (ECONNREFUSED).
+    PortClosed,
+    /// No socket could be had, mostly for lack of descriptors or memory.
+    NoSocket,
+    /// The answer is too long for UDP, and no connection over TCP could be made.
+    NoTcp,
+}
+
+impl DnsFailure {
+    /// Whether nothing came back from a server.
+    #[must_use]
+    pub fn is_silence(self) -> bool {
+        match self {
+            Self::Timeout
+            | Self::Down
+            | Self::NoRoute
+            | Self::Forbidden
+            | Self::NoAddress
+            | Self::PortClosed
+            | Self::NoSocket => true,
+            Self::ServerFailure
+            | Self::Refused
+            | Self::Broken
+            | Self::AliasLoop
+            | Self::Busy
+            | Self::TooMany
+            | Self::FormatError
+            | Self::NotImplemented
+            | Self::OtherError
+            | Self::NoTcp => false,
+        }
+    }
 }
 
 impl fmt::Display for DnsFailure {
@@ -215,6 +259,15 @@ impl fmt::Display for DnsFailure {
             Self::Busy => "too many questions under way",
             Self::Down => "no DNS server answers",
             Self::TooMany => "too many questions",
+            Self::FormatError => "FORMERR",
+            Self::NotImplemented => "NOTIMP",
+            Self::OtherError => "an error code",
+            Self::NoRoute => "no answer, no route to the server",
+            Self::Forbidden => "no answer, this machine doesn't let the question out",
+            Self::NoAddress => "no answer, no local address to ask from",
+            Self::PortClosed => "no answer, the server's port is closed",
+            Self::NoSocket => "no answer, no socket to ask by",
+            Self::NoTcp => "too long for UDP, and no connection over TCP",
         })
     }
 }
@@ -295,6 +348,19 @@ pub struct Evidence {
     pub age: Duration,
     /// How long the caller waited.
     pub took: Duration,
+    /// Of a failure: the server that it is about. `None` where none was asked, and in decisions of earlier versions.
+    pub server: Option<Arc<SocketAddr>>,
+}
+
+impl Evidence {
+    /// The answer, and for a failure the server: `timeout (asked 192.0.2.53:53)`.
+    #[must_use]
+    pub fn answer(&self) -> CompactString {
+        match (&*self.answer, &self.server) {
+            (Answer::Unavailable(failure), Some(server)) => format_compact!("{failure} (asked {server})"),
+            (answer, _) => answer.to_compact_string(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -160,6 +160,7 @@ impl Maker {
             ttl_left: Duration::from_secs(300),
             age: Duration::ZERO,
             took: Duration::from_micros(800),
+            server: None,
         };
         let outcome =
             if spoofed { RuleResult::Fail(Reason::NoSuchDomain) } else { RuleResult::Pass(Rung::Mx) };

@@ -310,7 +310,7 @@ fn result(finding: &Finding) -> String {
 
 /// `MX good.test: 10 mail.good.test`, and the age of the answer.
 fn record(evidence: &Evidence) -> (String, String) {
-    let Evidence { question, answer, freshness, ttl_left, age, took } = evidence;
+    let Evidence { question, answer, freshness, ttl_left, age, took, .. } = evidence;
     let text = match &**answer {
         Answer::Found(Records::Mx(list)) if list.len() > MAX_RECORDS => {
             let first = list.get(..MAX_RECORDS).unwrap_or_default().to_vec();
@@ -318,7 +318,7 @@ fn record(evidence: &Evidence) -> (String, String) {
             format!("{first} and {} more (--json has them)", list.len() - MAX_RECORDS)
         }
         Answer::NoData => format!("no {} record", question.rtype),
-        other => other.to_string(),
+        _ => evidence.answer().into_string(),
     };
     let known = match freshness {
         Freshness::Fresh => format!("fresh, TTL {}, took {}", short(*ttl_left), short(*took)),
@@ -331,7 +331,7 @@ fn record(evidence: &Evidence) -> (String, String) {
 fn evidence_json(evidence: &Evidence) -> Value {
     json!({
         "question": evidence.question.to_string(),
-        "answer": evidence.answer.to_string(),
+        "answer": evidence.answer().as_str(),
         "freshness": evidence.freshness.name(),
         "ttl_left": evidence.ttl_left.as_secs_f64(),
         "age": evidence.age.as_secs_f64(),

@@ -143,8 +143,19 @@ fn is_of_the_zone(failure: DnsFailure) -> bool {
         | DnsFailure::ServerFailure
         | DnsFailure::Refused
         | DnsFailure::Broken
+        | DnsFailure::FormatError
+        | DnsFailure::NotImplemented
+        | DnsFailure::OtherError
+        | DnsFailure::NoTcp
         | DnsFailure::AliasLoop => true,
-        DnsFailure::Busy | DnsFailure::Down | DnsFailure::TooMany => false,
+        DnsFailure::Busy
+        | DnsFailure::Down
+        | DnsFailure::TooMany
+        | DnsFailure::NoRoute
+        | DnsFailure::Forbidden
+        | DnsFailure::NoAddress
+        | DnsFailure::PortClosed
+        | DnsFailure::NoSocket => false,
     }
 }
 

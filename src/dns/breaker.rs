@@ -53,7 +53,19 @@ impl Breaker {
                     self.answer.notify_one();
                 }
             }
-            Err(DnsFailure::Timeout | DnsFailure::Broken) => {
+            Err(
+                DnsFailure::Timeout
+                | DnsFailure::Broken
+                | DnsFailure::FormatError
+                | DnsFailure::NotImplemented
+                | DnsFailure::OtherError
+                | DnsFailure::NoRoute
+                | DnsFailure::Forbidden
+                | DnsFailure::NoAddress
+                | DnsFailure::PortClosed
+                | DnsFailure::NoSocket
+                | DnsFailure::NoTcp,
+            ) => {
                 if self.unanswered_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= ALARMING {
                     self.alarm.notify_one();
                 }

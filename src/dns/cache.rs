@@ -5,6 +5,7 @@
 //! replaced or evicted, so that it can serve as stale evidence. The bound is in octets.
 
 use std::mem::size_of;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,8 @@ impl From<Question> for Key {
 #[derive(Debug, Clone)]
 pub(super) struct CachedAnswer {
     pub(super) answer: Arc<Answer>,
+    /// [`crate::evidence::Evidence::server`].
+    pub(super) server: Option<Arc<SocketAddr>>,
     pub(super) received: Moment,
     pub(super) expires: Moment,
 }
@@ -251,7 +254,7 @@ impl Cache {
             return entry.clone();
         }
         let answer = Arc::new(Answer::Unavailable(why));
-        let latest = CachedAnswer { answer, received: now, expires: now };
+        let latest = CachedAnswer { answer, server: None, received: now, expires: now };
         Entry { latest, last_good: known.and_then(Entry::into_last_good) }
     }
 
@@ -265,7 +268,7 @@ impl Cache {
 
     fn denied(&self, Denial { received, expires, .. }: Denial) -> Entry {
         let answer = Arc::clone(&self.no_such_domain);
-        Entry { latest: CachedAnswer { answer, received, expires }, last_good: None }
+        Entry { latest: CachedAnswer { answer, server: None, received, expires }, last_good: None }
     }
 
     /// Stores an NXDOMAIN and what DNSSEC proves by it.
@@ -295,7 +298,8 @@ impl Cache {
     fn entry(&self, known: Option<Entry>, resolved: Resolved) -> Entry {
         let received = self.clock.now();
         let expires = received.plus(self.keep(&resolved));
-        let latest = CachedAnswer { answer: Arc::new(resolved.answer), received, expires };
+        let (answer, server) = (Arc::new(resolved.answer), resolved.server);
+        let latest = CachedAnswer { answer, server, received, expires };
         let last_good = match *latest.answer {
             Answer::Unavailable(_) => known.and_then(Entry::into_last_good),
             Answer::Found(_) | Answer::NoData | Answer::NoSuchDomain => None,
@@ -381,7 +385,7 @@ mod tests {
             let target =
                 Target::Host(DomainName::parse("a-name-that-does-not-fit-inline.example.test").unwrap());
             let answer = Answer::Found(Records::Mx(vec![(10, target)]));
-            Resolved { answer, ttl: Some(Duration::from_secs(300)), proven_absent: None }
+            Resolved::new(answer, Some(Duration::from_secs(300)))
         };
         let often = question("often.test".to_owned());
         for at in 0..20_000 {
@@ -401,7 +405,7 @@ mod tests {
     async fn deny(cache: &Cache, name: &str, rtype: RecordType, proven_absent: Option<&str>) {
         let proven_absent = proven_absent.map(|name| QuestionName::parse(name.as_bytes()).unwrap());
         let ttl = Some(Duration::from_secs(300));
-        let gone = async { Resolved { answer: Answer::NoSuchDomain, ttl, proven_absent } };
+        let gone = async { Resolved { proven_absent, ..Resolved::new(Answer::NoSuchDomain, ttl) } };
         let entry = cache.ask_once(question(name, rtype), gone).await.unwrap();
         assert_eq!(*entry.latest.answer, Answer::NoSuchDomain);
         cache.store.run_pending_tasks().await;
@@ -463,7 +467,7 @@ mod tests {
             let slowly = async {
                 tokio::task::yield_now().await;
                 let ttl = Some(Duration::from_secs(300));
-                Resolved { answer: Answer::NoSuchDomain, ttl, proven_absent: None }
+                Resolved::new(Answer::NoSuchDomain, ttl)
             };
             cache.ask_once(question("gone.test", rtype), slowly)
         };

@@ -5,12 +5,14 @@
 //! about the last name only (RFC 6604 3). The denial covers that name, and all types of it only where DNSSEC proves every
 //! answer of the chain.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::dns::budget::{Budget, Payment};
-use crate::dns::failover::Servers;
+use crate::dns::failover::{Failed, Servers};
 use crate::dns::message::{Data, ResourceRecord, Response, WireName};
 use crate::evidence::{Answer, DnsFailure, Question, QuestionName, RecordType, Records};
 
@@ -27,11 +29,17 @@ pub(super) struct Resolved {
     pub(super) ttl: Option<Duration>,
     /// The name that DNSSEC proves not to exist, with all below it: the one asked for, or the end of its chain of aliases.
     pub(super) proven_absent: Option<QuestionName>,
+    /// Of a failure: [`crate::evidence::Evidence::server`].
+    pub(super) server: Option<Arc<SocketAddr>>,
 }
 
 impl Resolved {
+    pub(super) fn new(answer: Answer, ttl: Option<Duration>) -> Self {
+        Self { answer, ttl, proven_absent: None, server: None }
+    }
+
     pub(super) fn failure(failure: DnsFailure) -> Self {
-        Self { answer: Answer::Unavailable(failure), ttl: None, proven_absent: None }
+        Self::new(Answer::Unavailable(failure), None)
     }
 }
 
@@ -55,7 +63,7 @@ pub(super) async fn resolve(
         paid.spend();
         let response = match servers.ask(&chain.last, question.rtype, deadline).await {
             Ok(response) => response,
-            Err(trouble) => return Resolved::failure(trouble),
+            Err(Failed { why, server }) => return Resolved { server, ..Resolved::failure(why) },
         };
         chain.secure &= response.secure;
         let asked = chain.names.len();
@@ -64,7 +72,7 @@ pub(super) async fn resolve(
             return Resolved::failure(DnsFailure::AliasLoop);
         }
         if let Some(records) = chain.records(&response.records, question.rtype) {
-            return Resolved { answer: Answer::Found(records), ttl: Some(chain.ttl), proven_absent: None };
+            return Resolved::new(Answer::Found(records), Some(chain.ttl));
         }
         let moved = chain.names.len() > asked;
         if response.denied || !moved || response.negative_ttl.is_some() {
@@ -129,13 +137,13 @@ impl Chain {
     fn absence(&self, response: &Response, asked: &QuestionName) -> Resolved {
         let ttl = response.negative_ttl.map(|ttl| ttl.min(self.ttl));
         if !response.denied {
-            return Resolved { answer: Answer::NoData, ttl, proven_absent: None };
+            return Resolved::new(Answer::NoData, ttl);
         }
         let proven_absent = match (self.secure, self.names.len()) {
             (false, _) => None,
             (true, 1) => Some(asked.clone()),
             (true, _) => self.last.domain().map(QuestionName::from),
         };
-        Resolved { answer: Answer::NoSuchDomain, ttl, proven_absent }
+        Resolved { proven_absent, ..Resolved::new(Answer::NoSuchDomain, ttl) }
     }
 }

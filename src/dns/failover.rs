@@ -5,7 +5,7 @@
 //! questions that meet a dead one.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +23,13 @@ const ROUNDS: usize = 2;
 /// How long a server that failed comes last.
 const DISTRUST: Duration = Duration::from_secs(30);
 
+/// Why there is no answer, and the server that this is about; `None` if there was no time to ask any.
+#[derive(Debug, Clone)]
+pub(super) struct Failed {
+    pub(super) why: DnsFailure,
+    pub(super) server: Option<Arc<SocketAddr>>,
+}
+
 /// The configured servers, in order of preference.
 pub(super) struct Servers {
     servers: Vec<Server>,
@@ -34,15 +41,18 @@ pub(super) struct Servers {
 }
 
 struct Server {
-    address: SocketAddr,
+    address: Arc<SocketAddr>,
     upstream: Upstream,
     failed: Mutex<Option<Moment>>,
 }
 
 impl Servers {
     pub(super) fn new(addresses: &[SocketAddr], timeout: Duration, clock: Clock, metrics: Metrics) -> Self {
-        let server =
-            |&address| Server { address, upstream: Upstream::new(address), failed: Mutex::default() };
+        let server = |&address| Server {
+            address: Arc::new(address),
+            upstream: Upstream::new(address),
+            failed: Mutex::default(),
+        };
         let servers = addresses.iter().map(server).collect();
         let health = Mutex::new(Health::unknown(addresses));
         Self { servers, timeout, clock, breaker: Breaker::default(), health, metrics }
@@ -54,17 +64,18 @@ impl Servers {
         name: &WireName,
         rtype: RecordType,
         deadline: Instant,
-    ) -> Result<Response, DnsFailure> {
+    ) -> Result<Response, Failed> {
         let began = Instant::now();
         let outcome = self.ask_in_turn(name, rtype, deadline).await;
-        self.metrics.query(rtype, query_outcome(&outcome), began.elapsed());
-        self.breaker.note(name, rtype, &outcome);
+        let said = outcome.as_ref().map_err(|failed| failed.why);
+        self.metrics.query(rtype, query_outcome(&said), began.elapsed());
+        self.breaker.note(name, rtype, &said);
         outcome
     }
 
     /// In order of preference.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = (SocketAddr, &Upstream)> {
-        self.servers.iter().map(|server| (server.address, &server.upstream))
+        self.servers.iter().map(|server| (*server.address, &server.upstream))
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -84,8 +95,8 @@ impl Servers {
         name: &WireName,
         rtype: RecordType,
         deadline: Instant,
-    ) -> Result<Response, DnsFailure> {
-        let mut failure = DnsFailure::Timeout;
+    ) -> Result<Response, Failed> {
+        let mut failure = Failed { why: DnsFailure::Timeout, server: None };
         let mut candidates = self.by_trust();
         for round in 0..ROUNDS {
             let mut silent = Vec::new();
@@ -109,7 +120,9 @@ impl Servers {
                         if found == DnsFailure::Timeout {
                             silent.push(*server);
                         }
-                        failure = more_specific(failure, found);
+                        if failure.server.is_none() || rank(found) > rank(failure.why) {
+                            failure = Failed { why: found, server: Some(Arc::clone(&server.address)) };
+                        }
                     }
                 }
             }
@@ -137,7 +150,7 @@ impl Server {
     }
 }
 
-fn query_outcome(outcome: &Result<Response, DnsFailure>) -> QueryOutcome {
+fn query_outcome(outcome: &Result<&Response, DnsFailure>) -> QueryOutcome {
     match outcome {
         Ok(response) if response.denied => QueryOutcome::NoSuchDomain,
         Ok(response) if response.records.is_empty() => QueryOutcome::NoData,
@@ -145,20 +158,42 @@ fn query_outcome(outcome: &Result<Response, DnsFailure>) -> QueryOutcome {
         Err(DnsFailure::ServerFailure) => QueryOutcome::ServerFailure,
         Err(DnsFailure::Refused) => QueryOutcome::Refused,
         Err(DnsFailure::Timeout) => QueryOutcome::Timeout,
-        Err(DnsFailure::Broken | DnsFailure::AliasLoop) => QueryOutcome::Broken,
+        Err(
+            DnsFailure::Broken
+            | DnsFailure::AliasLoop
+            | DnsFailure::FormatError
+            | DnsFailure::NotImplemented
+            | DnsFailure::OtherError
+            | DnsFailure::NoTcp,
+        ) => QueryOutcome::Broken,
+        Err(
+            DnsFailure::NoRoute
+            | DnsFailure::Forbidden
+            | DnsFailure::NoAddress
+            | DnsFailure::PortClosed
+            | DnsFailure::NoSocket,
+        ) => QueryOutcome::Unreachable,
         Err(DnsFailure::Busy) => QueryOutcome::Busy,
         Err(DnsFailure::TooMany) => QueryOutcome::TooMany,
         Err(DnsFailure::Down) => QueryOutcome::Down,
     }
 }
 
-/// A server's answer about the question counts more than a failure to reach another.
-fn more_specific(one: DnsFailure, other: DnsFailure) -> DnsFailure {
-    let rank = |failure| match failure {
+/// A server's answer about the question counts more than a failure to reach another, and that more than silence.
+fn rank(failure: DnsFailure) -> u8 {
+    match failure {
         DnsFailure::Timeout | DnsFailure::Busy | DnsFailure::TooMany | DnsFailure::Down => 0,
-        DnsFailure::Broken => 1,
-        DnsFailure::Refused => 2,
-        DnsFailure::ServerFailure | DnsFailure::AliasLoop => 3,
-    };
-    if rank(other) > rank(one) { other } else { one }
+        DnsFailure::NoRoute
+        | DnsFailure::Forbidden
+        | DnsFailure::NoAddress
+        | DnsFailure::PortClosed
+        | DnsFailure::NoSocket => 1,
+        DnsFailure::Broken
+        | DnsFailure::FormatError
+        | DnsFailure::NotImplemented
+        | DnsFailure::OtherError
+        | DnsFailure::NoTcp => 2,
+        DnsFailure::Refused => 3,
+        DnsFailure::ServerFailure | DnsFailure::AliasLoop => 4,
+    }
 }

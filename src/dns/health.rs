@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::dns::server::ServerName;
+use crate::evidence::DnsFailure;
 
 /// The result of a health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub enum Condition {
     /// Not checked yet.
     Unknown,
     Good,
-    /// No answer to any probe.
-    Silent,
+    /// No answer to any probe, and why.
+    Silent(DnsFailure),
     /// Half of its answers took longer than this.
     Slow(Duration),
     /// It has an answer for a name that was made up: `NAME TYPE -> ANSWER`.
@@ -36,7 +37,11 @@ impl fmt::Display for Condition {
         match self {
             Self::Unknown => f.write_str("was not checked yet"),
             Self::Good => f.write_str("is as it should be"),
-            Self::Silent => f.write_str("doesn't answer, others do: each question that goes to it first has to wait; repair it, or remove it from dns.servers"),
+            Self::Silent(why) => write!(
+                f,
+                "doesn't answer ({}): each question that goes to it first has to wait; repair it, or remove it from dns.servers",
+                silence(*why)
+            ),
             Self::Slow(time) => write!(
                 f,
                 "is slow, half of its answers take {} ms or more: clients wait for it; use a nearer resolver, preferably one of your own (unbound)",
@@ -104,7 +109,11 @@ impl Health {
         for ((server, before), (_, now)) in self.servers.iter().zip(&later.servers) {
             let server = ServerName(*server);
             // The line about DNS being down covered its silence.
-            let before = if self.down && *before == Condition::Silent { &Condition::Unknown } else { before };
+            let before = if self.down && matches!(before, Condition::Silent(_)) {
+                &Condition::Unknown
+            } else {
+                before
+            };
             if std::mem::discriminant(before) == std::mem::discriminant(now) {
                 continue;
             }
@@ -120,9 +129,26 @@ impl Health {
     }
 
     fn names(&self) -> String {
-        let names: Vec<_> = self.servers.iter().map(|(server, _)| ServerName(*server).to_string()).collect();
+        let name = |(server, condition): &(SocketAddr, Condition)| {
+            let server = ServerName(*server);
+            match condition {
+                Condition::Silent(why) => format!("{server}: {}", silence(*why)),
+                Condition::Unknown
+                | Condition::Good
+                | Condition::Slow(_)
+                | Condition::Invents(_)
+                | Condition::Denies(_) => server.to_string(),
+            }
+        };
+        let names: Vec<_> = self.servers.iter().map(name).collect();
         names.join(", ")
     }
+}
+
+/// Why a server is silent, behind "doesn't answer".
+fn silence(why: DnsFailure) -> String {
+    let words = why.to_string();
+    words.strip_prefix("no answer, ").unwrap_or(&words).to_owned()
 }
 
 #[cfg(test)]
@@ -132,6 +158,8 @@ mod tests {
     #[test]
     fn each_change_has_one_line_with_what_to_do() {
         use Condition::{Denies, Good, Invents, Silent, Slow, Unknown};
+        let quiet = || Silent(DnsFailure::Timeout);
+        let cut_off = || Silent(DnsFailure::NoRoute);
         let health = |down, one: &Condition, other: &Condition| {
             let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
             Health { down, servers: vec![(at(1), one.clone()), (at(2), other.clone())] }
@@ -142,21 +170,31 @@ mod tests {
             ((false, Unknown, Unknown), (false, Good, Good), vec![]),
             (
                 (false, Unknown, Unknown),
-                (true, Silent, Silent),
-                vec!["- no DNS server answers (127.0.0.1:1, 127.0.0.1:2): "],
+                (true, quiet(), quiet()),
+                vec!["- no DNS server answers (127.0.0.1:1: timeout, 127.0.0.1:2: timeout): "],
             ),
-            ((true, Silent, Silent), (true, Silent, Silent), vec![]),
-            ((true, Silent, Silent), (false, Good, Good), vec!["+ DNS answers again"]),
+            ((true, quiet(), quiet()), (true, quiet(), quiet()), vec![]),
             (
-                (true, Silent, Silent),
-                (false, Good, Silent),
-                vec!["+ DNS answers again", "- DNS server 127.0.0.1:2 doesn't answer, others do"],
+                (false, Good, Good),
+                (true, cut_off(), Silent(DnsFailure::PortClosed)),
+                vec![
+                    "- no DNS server answers (127.0.0.1:1: no route to the server, 127.0.0.1:2: the server's port is closed): ",
+                ],
             ),
-            ((true, Silent, Silent), (false, Unknown, Unknown), vec!["+ DNS answers again"]),
-            ((false, Good, Silent), (true, Silent, Silent), vec!["- no DNS server answers"]),
-            ((false, Good, Good), (false, Good, Silent), vec!["- DNS server 127.0.0.1:2 doesn't answer"]),
+            ((true, quiet(), quiet()), (false, Good, Good), vec!["+ DNS answers again"]),
             (
-                (false, Good, Silent),
+                (true, quiet(), quiet()),
+                (false, Good, quiet()),
+                vec![
+                    "+ DNS answers again",
+                    "- DNS server 127.0.0.1:2 doesn't answer (timeout): each question",
+                ],
+            ),
+            ((true, quiet(), quiet()), (false, Unknown, Unknown), vec!["+ DNS answers again"]),
+            ((false, Good, quiet()), (true, quiet(), quiet()), vec!["- no DNS server answers"]),
+            ((false, Good, Good), (false, Good, quiet()), vec!["- DNS server 127.0.0.1:2 doesn't answer"]),
+            (
+                (false, Good, quiet()),
                 (false, Good, Good),
                 vec!["+ DNS server 127.0.0.1:2 is as it should be again"],
             ),

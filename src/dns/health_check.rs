@@ -20,7 +20,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::dns::breaker::Breaker;
 use crate::dns::failover::Servers;
 use crate::dns::health::{Condition, Health, Notice};
-use crate::dns::probe::{Probe, check_server, responds, simple_questions};
+use crate::dns::probe::{Probe, check_server, more_specific, responds, simple_questions};
+use crate::evidence::DnsFailure;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Intervals {
@@ -105,7 +106,7 @@ impl HealthChecker<'_> {
             });
             let mut servers = join_all(checks).await;
             doubted = doubt(&self.servers.health().servers, &mut servers, &doubted);
-            let down = servers.iter().all(|(_, condition)| *condition == Condition::Silent);
+            let down = servers.iter().all(|(_, condition)| matches!(condition, Condition::Silent(_)));
             // The guard or mail has newer results.
             let outdated = transitions != self.transitions.load(Ordering::Relaxed)
                 || self.servers.breaker.is_open()
@@ -125,17 +126,18 @@ impl HealthChecker<'_> {
         let breaker = &self.servers.breaker;
         loop {
             let answered = breaker.alarm().await;
-            if !self.any_server_responds().await && !breaker.answered_since(answered) {
-                let all = |condition: Condition| {
-                    self.servers.upstreams().map(move |(address, _)| (address, condition.clone())).collect()
-                };
+            if let Err(silent) = self.any_server_responds().await
+                && !breaker.answered_since(answered)
+            {
+                let unknown = self.servers.upstreams().map(|(address, _)| (address, Condition::Unknown));
+                let unknown = unknown.collect();
                 breaker.open();
                 self.transitions.fetch_add(1, Ordering::Relaxed);
-                self.report(Health { down: true, servers: all(Condition::Silent) });
+                self.report(Health { down: true, servers: silent });
                 self.wait_for_answer(answered).await;
                 breaker.close();
                 self.transitions.fetch_add(1, Ordering::Relaxed);
-                self.report(Health { down: false, servers: all(Condition::Unknown) });
+                self.report(Health { down: false, servers: unknown });
                 self.check_now.notify_one();
             }
             sleep(self.intervals.retries.1).await;
@@ -155,14 +157,18 @@ impl HealthChecker<'_> {
                 tokio::select! {
                     () = sleep_until(next) => break,
                     () = self.servers.breaker.answer() => if self.servers.breaker.answered_since(answered) { return },
-                    Some(there) = retries.next() => if there { return },
+                    Some(there) = retries.next() => if there.is_ok() { return },
                 }
             }
         }
     }
 
-    /// Whether any server answers any of the simple questions or of the recent questions of mail.
-    async fn any_server_responds(&self) -> bool {
+    /// Whether any server answers any of the simple questions or of the recent questions of mail. Returns as soon as one
+    /// does.
+    ///
+    /// # Errors
+    /// All servers, with the reasons for their silence.
+    async fn any_server_responds(&self) -> Result<(), Vec<(SocketAddr, Condition)>> {
         let mut questions = simple_questions();
         let breaker = &self.servers.breaker;
         let of_mail = breaker.latest_answered().into_iter().chain(breaker.latest_blocked());
@@ -170,16 +176,20 @@ impl HealthChecker<'_> {
         let mut answers: FuturesUnordered<_> = self
             .servers
             .upstreams()
-            .flat_map(|(_, server)| {
-                questions.iter().map(move |question| responds(server, question, self.limit))
+            .flat_map(|(address, server)| {
+                questions.iter().map(move |question| async move {
+                    (address, responds(server, question, self.limit).await)
+                })
             })
             .collect();
-        while let Some(responds) = answers.next().await {
-            if responds {
-                return true;
-            }
+        let all = self.servers.upstreams().map(|(address, _)| (address, DnsFailure::Timeout));
+        let mut silent: Vec<(SocketAddr, DnsFailure)> = all.collect();
+        while let Some((address, responds)) = answers.next().await {
+            let Err(why) = responds else { return Ok(()) };
+            let of_server = silent.iter_mut().filter(|(known, _)| *known == address);
+            of_server.for_each(|(_, before)| *before = more_specific(*before, why));
         }
-        false
+        Err(silent.into_iter().map(|(address, why)| (address, Condition::Silent(why))).collect())
     }
 
     fn report(&self, health: Health) {
@@ -220,7 +230,7 @@ mod tests {
     use super::*;
     use crate::dns::test_server::{TestServer, settings};
     use crate::dns::{Account, Budget, Clock, Dns, Urgency};
-    use crate::evidence::{Answer, DnsFailure, Freshness, Question, RecordType};
+    use crate::evidence::{Answer, Freshness, Question, RecordType};
     use crate::smtp::address::DomainName;
 
     fn account() -> Account {
@@ -399,6 +409,7 @@ mod tests {
         use Condition::{Good, Silent, Slow, Unknown};
         let address = SocketAddr::from(([127, 0, 0, 1], 53));
         let slow = Slow(Duration::from_secs(2));
+        let silent = Silent(DnsFailure::Timeout);
         let rows = [
             (Unknown, Good, false, Good, false),
             (Unknown, slow.clone(), false, Unknown, true),
@@ -406,8 +417,8 @@ mod tests {
             (Good, slow.clone(), false, Good, true),
             (slow.clone(), Good, false, slow.clone(), true),
             (slow.clone(), Good, true, Good, false),
-            (slow.clone(), Silent, false, Silent, false),
-            (Good, Silent, false, Silent, false),
+            (slow.clone(), silent.clone(), false, silent.clone(), false),
+            (Good, silent.clone(), false, silent, false),
         ];
         for (before, now, again, expected, doubtful) in rows {
             let mut found = [(address, now.clone())];

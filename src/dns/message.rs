@@ -64,7 +64,10 @@ impl Reply {
             Self::Answer(message) => message,
             Self::Failure(ResponseCode::ServFail) => return Err(DnsFailure::ServerFailure),
             Self::Failure(ResponseCode::Refused) => return Err(DnsFailure::Refused),
-            Self::Failure(_) | Self::Malformed => return Err(DnsFailure::Broken),
+            Self::Failure(ResponseCode::FormErr) => return Err(DnsFailure::FormatError),
+            Self::Failure(ResponseCode::NotImp) => return Err(DnsFailure::NotImplemented),
+            Self::Failure(_) => return Err(DnsFailure::OtherError),
+            Self::Malformed => return Err(DnsFailure::Broken),
         };
         let of_class_in = |record: &&rr::Record| record.dns_class == DNSClass::IN;
         let answers = || message.answers.iter().filter(of_class_in);
@@ -170,8 +173,8 @@ impl From<ProbeType> for WireType {
 /// The answer to a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ProbeReply {
-    /// No answer in time.
-    Nothing,
+    /// No answer, and why.
+    Nothing(DnsFailure),
     /// NXDOMAIN.
     Denied,
     /// The name exists, records of this type don't.

@@ -4,7 +4,7 @@
 //!
 //! - `resolver`: the way of one question. `cache` and `denials` keep answers by our own `clock`; `cname` follows aliases;
 //!   `failover` goes from server to server within one deadline; `upstream` is one exchange with one server (`udp` and `tcp`
-//!   its sockets, `packet` its questions, `message` its answers).
+//!   its sockets, `packet` its questions, `message` its answers, `unreached` why it wasn't reached).
 //! - `budget` bounds the questions of a client, `client_quota` (`quota_table`, `shares`) shares the places among clients. A
 //!   question that is under way already (`flights`) needs neither.
 //! - `health_check` checks the servers (`probe`, `health`), and `breaker` answers at once while none answers.
@@ -40,6 +40,7 @@ pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod unreached;
 mod upstream;
 use std::fmt;
 use std::sync::Arc;

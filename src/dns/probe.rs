@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::dns::health::Condition;
 use crate::dns::message::{ProbeReply, ProbeType, WireName};
 use crate::dns::upstream::Upstream;
-use crate::evidence::RecordType;
+use crate::evidence::{DnsFailure, RecordType};
 
 /// Half of the answers take longer: slow.
 const SLOW: Duration = Duration::from_secs(1);
@@ -40,8 +40,19 @@ pub(super) async fn check_server(server: &Upstream, of_mail: Option<Probe>, limi
 }
 
 /// Whether a server says anything to a question.
-pub(super) async fn responds(server: &Upstream, question: &Probe, limit: Duration) -> bool {
-    put(server, question, limit).await != ProbeReply::Nothing
+///
+/// # Errors
+/// Why it doesn't.
+pub(super) async fn responds(server: &Upstream, question: &Probe, limit: Duration) -> Result<(), DnsFailure> {
+    match put(server, question, limit).await {
+        ProbeReply::Nothing(why) => Err(why),
+        ProbeReply::Records(_) | ProbeReply::NoData | ProbeReply::Denied | ProbeReply::Failure => Ok(()),
+    }
+}
+
+/// Of two reasons for silence the one that says more than that nothing came in time.
+pub(super) fn more_specific(one: DnsFailure, other: DnsFailure) -> DnsFailure {
+    if one == DnsFailure::Timeout { other } else { one }
 }
 
 async fn put(server: &Upstream, question: &Probe, limit: Duration) -> ProbeReply {
@@ -113,8 +124,8 @@ struct ProbeResult<'a> {
 }
 
 fn conclude(answers: &[ProbeResult<'_>]) -> Condition {
-    if answers.iter().all(|result| result.reply == ProbeReply::Nothing) {
-        return Condition::Silent;
+    if let Some(why) = silence(answers) {
+        return Condition::Silent(why);
     }
     let about = |what: About| answers.iter().filter(move |result| result.question.about == what);
     for result in about(About::MadeUp) {
@@ -131,7 +142,7 @@ fn conclude(answers: &[ProbeResult<'_>]) -> Condition {
     let is_real = |name: &String| name.to_ascii_lowercase().ends_with(ROOT_SERVERS);
     let real_root = about(About::Root).any(|result| match &result.reply {
         ProbeReply::Records(names) => names.iter().any(is_real),
-        ProbeReply::Nothing | ProbeReply::Denied | ProbeReply::NoData | ProbeReply::Failure => false,
+        ProbeReply::Nothing(_) | ProbeReply::Denied | ProbeReply::NoData | ProbeReply::Failure => false,
     });
     if real_root && about(About::Com).any(|result| result.reply == ProbeReply::Denied) {
         return Condition::Denies("com");
@@ -142,10 +153,20 @@ fn conclude(answers: &[ProbeResult<'_>]) -> Condition {
     }
 }
 
+/// Why no question was answered; `None` if one was.
+fn silence(answers: &[ProbeResult<'_>]) -> Option<DnsFailure> {
+    let mut why = DnsFailure::Timeout;
+    for result in answers {
+        let ProbeReply::Nothing(its) = result.reply else { return None };
+        why = more_specific(why, its);
+    }
+    Some(why)
+}
+
 fn median(answers: &[ProbeResult<'_>]) -> Option<Duration> {
     let answered = answers.iter().filter(|result| match result.reply {
         ProbeReply::Records(_) | ProbeReply::NoData | ProbeReply::Denied => true,
-        ProbeReply::Nothing | ProbeReply::Failure => false,
+        ProbeReply::Nothing(_) | ProbeReply::Failure => false,
     });
     let mut times: Vec<_> = answered.map(|result| result.took).collect();
     times.sort_unstable();
@@ -199,14 +220,20 @@ mod tests {
         let server = TestServer::start("good.test A 192.0.2.1").await;
         server.silence(true);
         let upstream = Upstream::new(server.address());
-        assert_eq!(check_server(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
+        assert_eq!(
+            check_server(&upstream, None, Duration::from_millis(300)).await,
+            Condition::Silent(DnsFailure::Timeout)
+        );
         server.silence(false);
         server.set(". DROP\n*.invalid DROP\n*.com DROP\n1.0.0.127.in-addr.arpa REFUSED");
         assert_eq!(check_server(&upstream, None, Duration::from_millis(300)).await, Condition::Good);
         server.set(
             ". DROP\n*.invalid DROP\n*.com DROP\ncom DROP\n1.0.0.127.in-addr.arpa DROP\ngood.test SERVFAIL",
         );
-        assert_eq!(check_server(&upstream, None, Duration::from_millis(300)).await, Condition::Silent);
+        assert_eq!(
+            check_server(&upstream, None, Duration::from_millis(300)).await,
+            Condition::Silent(DnsFailure::Timeout)
+        );
         let of_mail = Probe::of_mail(WireName::labels(["good", "test"]), RecordType::Mx);
         assert_eq!(check_server(&upstream, Some(of_mail), Duration::from_millis(300)).await, Condition::Good);
     }

@@ -184,6 +184,7 @@ fn evidence(
         ttl_left: held.expires.since(now),
         age: now.since(held.received),
         took,
+        server: held.server.clone(),
     }
 }
 
@@ -191,7 +192,7 @@ pub(super) fn broken(question: Question, took: Duration) -> Lookup {
     let answer = Arc::new(Answer::Unavailable(DnsFailure::Broken));
     let (freshness, zero) = (Freshness::Fresh, Duration::ZERO);
     Lookup {
-        evidence: Evidence { question, answer, freshness, ttl_left: zero, age: zero, took },
+        evidence: Evidence { question, answer, freshness, ttl_left: zero, age: zero, took, server: None },
         stale: None,
     }
 }

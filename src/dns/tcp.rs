@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::dns::packet::Packet;
+use crate::dns::unreached;
 use crate::evidence::DnsFailure;
 
 /// Connections to one server: fewer than unbound takes by default, which is 10.
@@ -54,7 +55,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// It couldn't be made, or the server closed it before any answer.
-    Useless,
+    Useless(DnsFailure),
     /// The server closed it after an answer.
     Closed,
     /// It was silent for too long, or had nothing to do.
@@ -87,7 +88,7 @@ impl Tcp {
                     connection.retire();
                     return Err(DnsFailure::Broken);
                 }
-                Err(Unanswered::Ended(End::Useless)) => return Err(DnsFailure::Broken),
+                Err(Unanswered::Ended(End::Useless(failure))) => return Err(failure),
                 Err(Unanswered::Late) => break,
                 Err(Unanswered::Silence) => was_silent = true,
                 Err(Unanswered::Ended(End::Closed | End::Retired)) => {}
@@ -123,9 +124,9 @@ impl Connection {
         let driven = Arc::clone(&connection);
         tokio::spawn(async move {
             let end = tokio::select! {
-                error = driven.run(server, to_send) => {
+                (error, failure) = driven.run(server, to_send) => {
                     tracing::debug!(%server, %error, "a DNS connection over TCP has ended");
-                    if driven.state().last_received.is_some() { End::Closed } else { End::Useless }
+                    if driven.state().last_received.is_some() { End::Closed } else { End::Useless(failure) }
                 }
                 () = driven.until_idle() => End::Retired,
                 () = driven.retired.notified() => End::Retired,
@@ -149,7 +150,10 @@ impl Connection {
         for end in [patience, until] {
             match timeout_at(end, &mut waiting.answer).await {
                 Ok(Ok(message)) => return Ok(message),
-                Ok(Err(_)) => return Err(Unanswered::Ended(self.state().end.unwrap_or(End::Useless))),
+                Ok(Err(_)) => {
+                    let end = self.state().end.unwrap_or(End::Useless(DnsFailure::Broken));
+                    return Err(Unanswered::Ended(end));
+                }
                 Err(_) if self.state().last_received.is_none_or(|last_received| last_received < sent) => {
                     self.retire();
                     return Err(Unanswered::Silence);
@@ -189,19 +193,28 @@ impl Connection {
         state.waiting.clear();
     }
 
-    async fn run(&self, server: SocketAddr, to_send: mpsc::UnboundedReceiver<Vec<u8>>) -> io::Error {
+    /// The error that ends the connection, and what it is for a question without an answer.
+    async fn run(
+        &self,
+        server: SocketAddr,
+        to_send: mpsc::UnboundedReceiver<Vec<u8>>,
+    ) -> (io::Error, DnsFailure) {
         let stream = match TcpStream::connect(server).await {
             Ok(stream) => stream,
-            Err(error) => return error,
+            Err(error) => {
+                let failure = unreached::failure(&error);
+                return (error, failure);
+            }
         };
         if let Err(error) = stream.set_nodelay(true) {
-            return error;
+            return (error, DnsFailure::Broken);
         }
         let (reader, writer) = stream.into_split();
-        tokio::select! {
+        let error = tokio::select! {
             error = self.read(reader) => error,
             error = write(writer, to_send) => error,
-        }
+        };
+        (error, DnsFailure::Broken)
     }
 
     async fn read(&self, reader: OwnedReadHalf) -> io::Error {

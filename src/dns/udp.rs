@@ -16,6 +16,8 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::packet::{Packet, Reception};
+use crate::dns::unreached;
+use crate::evidence::DnsFailure;
 
 /// How long the first packet has; each further one twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_millis(333);
@@ -35,8 +37,8 @@ pub(super) enum UdpResult {
     Answer(Vec<u8>),
     /// There is one, to be had over TCP.
     OverTcp,
-    /// Nothing came in time.
-    Silence,
+    /// Nothing came in time; with the last error of the system, if there was one.
+    Silence(Option<DnsFailure>),
 }
 
 /// The sockets to one server.
@@ -58,13 +60,15 @@ impl Udp {
     /// There is no socket to be had.
     pub(super) async fn ask(&self, packet: &Packet, until: Instant) -> io::Result<UdpResult> {
         let socket = self.socket()?;
-        let (mut wait, mut sent_at) = (FIRST_WAIT, Instant::now());
+        let (mut wait, mut sent_at, mut trouble) = (FIRST_WAIT, Instant::now(), None);
         for sent in 1..=MAX_SENT {
             // What can't be sent is as lost as what gets lost on the way. That the port was closed a moment ago
             // (ECONNREFUSED) says nothing of now.
-            SockRef::from(&socket).send(packet.octets()).ok();
+            if let Err(error) = SockRef::from(&socket).send(packet.octets()) {
+                note(&mut trouble, &error);
+            }
             let end = if sent == MAX_SENT { until } else { until.min(sent_at + wait) };
-            if let Ok(outcome) = timeout_at(end, answer(&socket, packet)).await {
+            if let Ok(outcome) = timeout_at(end, answer(&socket, packet, &mut trouble)).await {
                 let outcome = outcome?;
                 self.keep(socket);
                 return Ok(outcome);
@@ -74,7 +78,7 @@ impl Udp {
                 break;
             }
         }
-        Ok(UdpResult::Silence)
+        Ok(UdpResult::Silence(trouble))
     }
 
     fn socket(&self) -> io::Result<UdpSocket> {
@@ -108,12 +112,26 @@ fn most_kept() -> usize {
     usize::try_from((limit / DESCRIPTORS).min(MAX_KEPT)).unwrap_or_default()
 }
 
-async fn answer(socket: &UdpSocket, packet: &Packet) -> io::Result<UdpResult> {
+fn note(trouble: &mut Option<DnsFailure>, error: &io::Error) {
+    if error.kind() != io::ErrorKind::WouldBlock {
+        *trouble = Some(unreached::failure(error));
+    }
+}
+
+async fn answer(
+    socket: &UdpSocket,
+    packet: &Packet,
+    trouble: &mut Option<DnsFailure>,
+) -> io::Result<UdpResult> {
     loop {
         socket.readable().await?;
         let mut datagram = [0; DATAGRAM];
-        let Ok(length) = socket.try_recv(&mut datagram) else {
-            continue; // not readable after all, or the port is closed: a server may open it yet
+        let length = match socket.try_recv(&mut datagram) {
+            Ok(length) => length,
+            Err(error) => {
+                note(trouble, &error);
+                continue; // not readable after all, or the port is closed: a server may open it yet
+            }
         };
         let datagram = datagram.get(..length).unwrap_or_default();
         match packet.receive(datagram) {

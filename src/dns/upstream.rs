@@ -18,6 +18,7 @@ use crate::dns::message::{ProbeReply, ProbeType, Reply, Response, WireName};
 use crate::dns::packet::{Form, Packet};
 use crate::dns::tcp::Tcp;
 use crate::dns::udp::{Udp, UdpResult};
+use crate::dns::unreached;
 use crate::evidence::{DnsFailure, RecordType};
 
 /// How long a server that answered only without EDNS is asked without.
@@ -63,7 +64,7 @@ impl Upstream {
     pub(super) async fn probe(&self, name: &WireName, asked: ProbeType, until: Instant) -> ProbeReply {
         match self.exchange(name, asked, until).await {
             Ok(reply) => reply.probe_reply(),
-            Err(DnsFailure::Timeout) => ProbeReply::Nothing,
+            Err(failure) if failure.is_silence() => ProbeReply::Nothing(failure),
             Err(_) => ProbeReply::Failure,
         }
     }
@@ -102,14 +103,19 @@ impl Upstream {
             Ok(UdpResult::Answer(octets)) => Ok(Reply::read(&octets)),
             // Boxed: hardly any question goes this way.
             Ok(UdpResult::OverTcp) => {
-                let octets = Box::pin(self.tcp.ask(&packet, until)).await?;
+                let octets = Box::pin(self.tcp.ask(&packet, until)).await.map_err(over_tcp)?;
                 Ok(Reply::read(&octets))
             }
-            Ok(UdpResult::Silence) => Err(DnsFailure::Timeout),
+            Ok(UdpResult::Silence(trouble)) => Err(trouble.unwrap_or(DnsFailure::Timeout)),
             Err(error) => {
                 tracing::debug!(%error, "no socket for a question");
-                Err(DnsFailure::Broken)
+                Err(unreached::failure(&error))
             }
         }
     }
+}
+
+/// The server has answered over UDP, so it isn't silent.
+fn over_tcp(failure: DnsFailure) -> DnsFailure {
+    if failure.is_silence() && failure != DnsFailure::Timeout { DnsFailure::NoTcp } else { failure }
 }

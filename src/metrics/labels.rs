@@ -48,6 +48,8 @@ pub enum QueryOutcome {
     Down,
     /// Not sent: the budget of the connection or message is spent.
     TooMany,
+    /// No way to a server: no route, a closed port, no socket.
+    Unreachable,
 }
 
 /// The result of a cache lookup.
@@ -153,7 +155,7 @@ label!(Connection: Served "served", Limit "limit", ClientLimit "client_limit", S
     NotTrusted "not_trusted");
 label!(CacheResult: Hit "hit", Negative "negative", Miss "miss", Coalesced "coalesced", Stale "stale");
 label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_domain", ServerFailure "servfail",
-    Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many");
+    Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many", Unreachable "unreachable");
 label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
     Lost "lost", Busy "busy", Abandoned "abandoned");
 label!(Exemption: Client "client", Domain "domain", Recipient "recipient");

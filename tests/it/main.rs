@@ -29,6 +29,8 @@ mod dns_load;
 #[cfg(test)]
 mod dns_watch;
 #[cfg(test)]
+mod dns_words;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod drain;

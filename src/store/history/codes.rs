@@ -153,6 +153,15 @@ impl Coded for DnsFailure {
         Self::Busy,
         Self::Down,
         Self::TooMany,
+        Self::FormatError,
+        Self::NotImplemented,
+        Self::OtherError,
+        Self::NoRoute,
+        Self::Forbidden,
+        Self::NoAddress,
+        Self::PortClosed,
+        Self::NoSocket,
+        Self::NoTcp,
     ];
 }
 
@@ -193,7 +202,7 @@ mod tests {
         each!(WaySign: ListId, ListPost, Arc, BrokenSignature);
         each!(RecordType: Mx, A, Aaaa, Ptr, Txt, Cname);
         each!(Freshness: Fresh, Cached, Stale);
-        each!(DnsFailure: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down, TooMany);
+        each!(DnsFailure: Timeout, ServerFailure, Refused, Broken, AliasLoop, Busy, Down, TooMany, FormatError, NotImplemented, OtherError, NoRoute, Forbidden, NoAddress, PortClosed, NoSocket, NoTcp);
         assert_eq!(Reason::from_code(u8::MAX), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Decodes a record. The octets come from a file that may be damaged: decoding returns a record or `None` for any input
 //! and never panics.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -58,7 +58,7 @@ fn set_cause_subject(cause: &mut Cause, findings: &mut Vec<Finding>) {
 struct Decoder<'o> {
     rest: &'o [u8],
     strings: Vec<&'o str>,
-    answers: Vec<(Question, Arc<Answer>)>,
+    answers: Vec<(Question, Arc<Answer>, Option<Arc<SocketAddr>>)>,
 }
 
 impl<'o> Decoder<'o> {
@@ -249,21 +249,45 @@ impl<'o> Decoder<'o> {
         let freshness = self.coded()?;
         let (ttl_left, age) = (Duration::from_millis(self.number()?), Duration::from_millis(self.number()?));
         let took = Duration::from_micros(self.number()?);
-        let (question, answer) = match self.count()?.checked_sub(1) {
+        let (question, answer, server) = match self.count()?.checked_sub(1) {
             Some(known) => self.answers.get(known)?.clone(),
             None => {
                 let rtype = self.coded()?;
                 let name = QuestionName::parse(self.text()?.as_bytes())?;
-                let known = (Question { name, rtype }, Arc::new(self.answer()?));
+                let (answer, server) = self.answer_and_server()?;
+                let known = (Question { name, rtype }, Arc::new(answer), server.map(Arc::new));
                 self.answers.push(known.clone());
                 known
             }
         };
-        Some(Evidence { question, answer, freshness, ttl_left, age, took })
+        Some(Evidence { question, answer, freshness, ttl_left, age, took, server })
     }
 
-    fn answer(&mut self) -> Option<Answer> {
-        Some(Answer::Found(match self.byte()? {
+    fn answer_and_server(&mut self) -> Option<(Answer, Option<SocketAddr>)> {
+        match self.byte()? {
+            tag::FAILED_AT => {
+                let failure = Answer::Unavailable(self.coded()?);
+                Some((failure, Some(self.server()?)))
+            }
+            other => Some((self.answer(other)?, None)),
+        }
+    }
+
+    fn server(&mut self) -> Option<SocketAddr> {
+        let (ip, scope) = match self.byte()? {
+            tag::V4 => (IpAddr::from(self.array::<4>()?), 0),
+            tag::V6 => (IpAddr::from(self.array::<16>()?), u32::try_from(self.number()?).ok()?),
+            _ => return None,
+        };
+        let port = u16::try_from(self.number()?).ok()?;
+        Some(match ip {
+            IpAddr::V4(ip) => (ip, port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
+        })
+    }
+
+    fn answer(&mut self, tag: u8) -> Option<Answer> {
+        Some(Answer::Found(match tag {
             tag::MX => Records::Mx(self.list(|decoder| {
                 let preference = u16::try_from(decoder.number()?).ok()?;
                 Some((preference, decoder.target()?))

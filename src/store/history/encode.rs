@@ -7,7 +7,7 @@
 
 mod results;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -73,6 +73,8 @@ pub(super) mod tag {
     pub(in super::super) const NO_DATA: u8 = 6;
     pub(in super::super) const NO_SUCH_DOMAIN: u8 = 7;
     pub(in super::super) const UNAVAILABLE: u8 = 8;
+    /// With the server.
+    pub(in super::super) const FAILED_AT: u8 = 9;
 
     pub(in super::super) const ROOT: u8 = 0;
     pub(in super::super) const HOST: u8 = 1;
@@ -253,7 +255,28 @@ impl<'r> Encoder<'_, 'r> {
         }
         self.coded(evidence.question.rtype);
         self.text(evidence.question.name.as_str());
-        self.answer(&evidence.answer);
+        match (&*evidence.answer, &evidence.server) {
+            (Answer::Unavailable(failure), Some(server)) => {
+                self.tagged(tag::FAILED_AT, *failure);
+                self.server(server);
+            }
+            (answer, _) => self.answer(answer),
+        }
+    }
+
+    fn server(&mut self, server: &SocketAddr) {
+        match server {
+            SocketAddr::V4(v4) => {
+                self.byte(tag::V4);
+                self.out.extend_from_slice(&v4.ip().octets());
+            }
+            SocketAddr::V6(v6) => {
+                self.byte(tag::V6);
+                self.out.extend_from_slice(&v6.ip().octets());
+                self.number(v6.scope_id().into());
+            }
+        }
+        self.number(server.port().into());
     }
 
     fn answer(&mut self, answer: &'r Answer) {

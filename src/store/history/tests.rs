@@ -68,7 +68,14 @@ fn evidence(rtype: RecordType, domain: &str, answer: Answer) -> Evidence {
     let name = QuestionName::parse(domain.as_bytes()).unwrap();
     let [ttl_left, age] = [55_000, 5_000].map(Duration::from_millis);
     let (question, took) = (Question { name, rtype }, Duration::from_micros(1234));
-    Evidence { question, answer: Arc::new(answer), freshness: Freshness::Cached, ttl_left, age, took }
+    let servers = ["192.0.2.53:53", "[fe80::1%3]:5353"].map(|text| Arc::new(text.parse().unwrap()));
+    let [v4, v6] = servers;
+    let server = match answer {
+        Answer::Unavailable(DnsFailure::Timeout) => Some(v4),
+        Answer::Unavailable(DnsFailure::NoRoute) => Some(v6),
+        _ => None,
+    };
+    Evidence { question, answer: Arc::new(answer), freshness: Freshness::Cached, ttl_left, age, took, server }
 }
 
 fn finding(identity: Identity, subject: &str, outcome: RuleResult, evidence: Vec<Evidence>) -> Finding {
@@ -129,6 +136,8 @@ fn richest() -> DecisionRecord {
         (RecordType::Cname, Found(Records::Cname(host("alias.test")))),
         (RecordType::A, NoSuchDomain),
         (RecordType::Aaaa, Unavailable(DnsFailure::AliasLoop)),
+        (RecordType::Aaaa, Unavailable(DnsFailure::Timeout)),
+        (RecordType::Mx, Unavailable(DnsFailure::NoRoute)),
     ];
     let found: Vec<_> = answers.map(|(rtype, answer)| evidence(rtype, "rich.test", answer)).into();
     let outcomes = [
