@@ -198,6 +198,160 @@ async fn logs_are_read_packed_in_parts_and_from_standard_input_alike() {
     }
 }
 
+/// The parts of a line of [`LOG`]: host, program, process id, text; `None` for the one that has none.
+fn parts(line: &str) -> Option<(&str, &str, &str, &str)> {
+    let rest = if line.starts_with("Nov") { line.get(16..)? } else { line.split_once(' ')?.1 };
+    let (host, rest) = rest.split_once(' ')?;
+    let (process, text) = rest.split_once(": ")?;
+    let (program, pid) = process.strip_suffix(']')?.split_once('[')?;
+    Some((host, program, pid, text))
+}
+
+/// The lines of [`LOG`] that have parts, in another form.
+fn in_form(form: impl Fn((&str, &str, &str, &str)) -> String) -> String {
+    LOG.lines().filter_map(parts).map(form).collect()
+}
+
+/// A field of the export format; text with a line end or other octets would have its length before it, and so may any other.
+fn binary(name: &str, data: &str) -> String {
+    let length = u64::try_from(data.len()).unwrap().to_le_bytes();
+    format!("{name}\n{}{data}\n", String::from_utf8(length.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn every_form_of_a_log_has_the_same_report() {
+    let site = Site::sample().await;
+    let facts = |run: &Run| {
+        let mut json = run.json();
+        for name in ["seconds", "dns_questions"] {
+            json[name] = Value::Null;
+        }
+        for name in ["first", "last", "lines", "unreadable", "unreadable_samples"] {
+            json["counts"][name] = Value::Null;
+        }
+        (run.code, json)
+    };
+    let log = site.file("mail.log", LOG.as_bytes());
+    let expected = facts(&site.run("--json", &[&log]).await);
+    assert_eq!(expected.0, Some(0));
+    assert_eq!(expected.1["counts"]["postfix"], 20);
+    type Form = fn((&str, &str, &str, &str)) -> String;
+    let forms: [(&str, Form); 13] = [
+        ("short", |(host, program, pid, text)| format!("Nov  3 12:00:00 {host} {program}[{pid}]: {text}\n")),
+        ("short-precise", |(host, program, pid, text)| {
+            format!("Nov 23 12:00:00.123456 {host} {program}[{pid}]: {text}\n")
+        }),
+        ("no hostname", |(_, program, pid, text)| format!("Nov 23 12:00:00 {program}[{pid}]: {text}\n")),
+        ("short-iso", |(host, program, pid, text)| {
+            format!("2026-11-23T12:00:00+0100 {host} {program}[{pid}]: {text}\r\n")
+        }),
+        ("rsyslog", |(host, program, pid, text)| {
+            format!("2026-11-23T12:00:00.123456+01:00 {host} {program}[{pid}]: {text}\n")
+        }),
+        ("short-full", |(host, program, pid, text)| {
+            format!("Mon 2026-11-23 12:00:00 CET {host} {program}[{pid}]: {text}\n")
+        }),
+        ("short-unix", |(host, program, pid, text)| {
+            format!("1793876400.123456 {host} {program}[{pid}]: {text}\n")
+        }),
+        ("FreeBSD", |(host, program, pid, text)| {
+            format!("Nov 23 12:00:00 <mail.info> {host} {program}[{pid}]: {text}\n")
+        }),
+        ("RFC 5424", |(host, program, pid, text)| {
+            format!("<22>1 2026-11-23T12:00:00.123456+01:00 {host} {program} {pid} - - {text}\n")
+        }),
+        ("RSYSLOG_SyslogProtocol23Format", |(host, program, pid, text)| {
+            format!("<22>1 2026-11-23T12:00:00.123456+01:00 {host} {program} {pid} - -  {text}\n")
+        }),
+        ("busybox", |(host, program, pid, text)| {
+            format!("Nov 23 12:00:00 {host} mail.info {program}[{pid}]: {text}\n")
+        }),
+        ("json", |(host, program, pid, text)| {
+            let entry = serde_json::json!({"__CURSOR": "s=1", "__REALTIME_TIMESTAMP": "1795431600000000", "_HOSTNAME": host,
+                "SYSLOG_IDENTIFIER": program, "_PID": pid, "MESSAGE": text});
+            format!("{entry}\n")
+        }),
+        ("export", |(host, program, pid, text)| {
+            let cursor = "__CURSOR=s=1\n__REALTIME_TIMESTAMP=1795431600000000\n";
+            let dump = binary("COREDUMP", "ten octets");
+            format!(
+                "{cursor}{dump}_HOSTNAME={host}\nSYSLOG_IDENTIFIER={program}\n_PID={pid}\nMESSAGE={text}\n\n"
+            )
+        }),
+    ];
+    for (name, form) in forms {
+        let text = in_form(form);
+        for content in [text.clone().into_bytes(), gzip(&text)] {
+            let file = site.file("other.log", &content);
+            let run = site.run("--json", &[&file]).await;
+            assert_eq!(run.json()["counts"]["unreadable"], 0, "{name}: {run:?}");
+            assert_eq!(facts(&run), expected, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn texts_alone_have_the_same_senders() {
+    let site = Site::sample().await;
+    let log = site.file("mail.log", LOG.as_bytes());
+    let expected = site.run("--json", &[&log]).await.json();
+    let file = site.file("cat.log", in_form(|(.., text)| format!("{text}\n")).as_bytes());
+    let run = site.run("--json", &[&file]).await;
+    let json = run.json();
+    for part in ["senders", "would_be_refused", "passes", "dns_trouble", "in_dns_trouble"] {
+        assert_eq!(json[part], expected[part], "{part}: {json:#}");
+    }
+    // "connect from ..." is the first line, before it is known that there are texts alone
+    assert_eq!(json["counts"]["unreadable"], 1);
+}
+
+#[tokio::test]
+async fn stamps_without_a_year_show_its_turn() {
+    let site = Site::sample().await;
+    let line = |stamp: &str| format!("{stamp} mx postfix/smtpd[1]: connect from a.test[192.0.2.1]\n");
+    let rows: [(&[&str], &str); 5] = [
+        (&["Nov 23 12:00:00", "Dec 31 23:59:59"], "From Nov 23 12:00:00 to Dec 31 23:59:59."),
+        (
+            &["Dec 31 23:59:59", "Jan  1 00:00:00"],
+            "From Dec 31 23:59:59 to Jan  1 00:00:00 of the next year.",
+        ),
+        (
+            &["Dec 31 23:59:58", "Jan  1 00:00:00", "Dec 31 23:59:59", "Jan  1 00:00:01"],
+            "From Dec 31 23:59:58 to Jan  1 00:00:01 of the next year.",
+        ),
+        (
+            &["Dec 31 23:59:59", "Jan  2 00:00:00", "Jun  2 00:00:00", "Dec 30 00:00:00", "Feb  1 00:00:00"],
+            "From Dec 31 23:59:59 to Feb  1 00:00:00 2 years later.",
+        ),
+        (
+            &["Jan  1 00:00:00", "Dec 31 23:59:59"],
+            "an earlier year: logs have to be named in the order of their age",
+        ),
+    ];
+    for (stamps, expected) in rows {
+        let log =
+            site.file("mail.log", stamps.iter().map(|stamp| line(stamp)).collect::<String>().as_bytes());
+        let run = site.run("", &[&log]).await;
+        assert!(run.out.contains(expected), "{expected}: {}", run.out);
+    }
+}
+
+#[tokio::test]
+async fn a_log_without_mail_names_the_forms_that_are_read() {
+    let site = Site::sample().await;
+    let log = site.file("mail.log", LOG.as_bytes());
+    let other =
+        site.file("other.log", b"127.0.0.1 - - [23/Nov/2026:12:00:00 +0100] \"GET / HTTP/1.1\" 200 1\n");
+    let empty = site.file("empty.log", b"");
+    let run = site.run("", &[&log, &other, &empty]).await;
+    let expected = format!("rmxd replay: {}: no line of Postfix. Read are lines of syslog", other.display());
+    assert!(run.code == Some(0) && run.err.starts_with(&expected), "{run:?}");
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    assert!(run.out.contains("Unreadable: 127.0.0.1 - - [23/Nov/2026"), "{}", run.out);
+    let run = site.run("", &[&other]).await;
+    assert!(run.out.contains("is this a mail log? Read are lines of syslog"), "{}", run.out);
+}
+
 #[tokio::test]
 async fn what_is_wrong_has_its_exit_code_and_what_was_read_is_reported() {
     let site = Site::sample().await;

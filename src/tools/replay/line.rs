@@ -1,11 +1,13 @@
 //! Parses a line of a Postfix log: the process that wrote it, and its event.
 //!
-//! It accepts the time stamps of syslog ("Nov  3 12:00:00") and RFC 3339, any instance name (postfix-in/smtpd) and service
-//! name (postfix/submission/smtpd), and short and long queue ids. Only lines with a client or a sender are events; other
-//! lines of Postfix and those of other programs are ignored. A sender can put nearly any text into an address or a HELO and so
-//! forge a line about itself; the result is for statistics only. A line that can't be parsed is counted as unreadable.
+//! Any form of `form` is read, any instance name (postfix-in/smtpd) and service name (postfix/submission/smtpd), and short and
+//! long queue ids. Only lines with a client or a sender are events; other lines of Postfix and those of other programs are
+//! ignored. A sender can put nearly any text into an address or a HELO and so forge a line about itself; the result is for
+//! statistics only. A line that can't be parsed is counted as unreadable.
 
 use std::net::IpAddr;
+
+use crate::tools::replay::form::{Form, Head, form};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line<'a> {
@@ -22,8 +24,9 @@ pub(super) struct Entry<'a> {
     pub(super) host: &'a str,
     /// `postfix`, or the value of `syslog_name`.
     pub(super) instance: &'a str,
-    /// The whole tag with the process id, which all lines of a session have in common.
-    pub(super) process: &'a str,
+    /// With the process id this is what all lines of a session have in common.
+    pub(super) program: &'a str,
+    pub(super) pid: &'a str,
     /// The name of the service says that it is for authenticated users.
     pub(super) submission: bool,
     pub(super) event: Event<'a>,
@@ -79,19 +82,24 @@ pub(super) enum Origin {
 
 /// `line` is without its line end.
 pub(super) fn parse(line: &str) -> Line<'_> {
-    let Some((stamp, rest)) = stamp(line) else { return Line::Unreadable };
-    let Some((host, rest)) = rest.split_once(' ').filter(|(host, _)| !host.is_empty()) else {
-        return Line::Unreadable;
-    };
-    let Some((process, text)) = rest.split_once(": ") else { return Line::Foreign };
-    let Some((instance, service, program)) = names(process) else { return Line::Foreign };
+    match form(line) {
+        Form::Known(head) => entry(head),
+        Form::Nameless => Line::Foreign,
+        Form::Unknown => Line::Unreadable,
+    }
+}
+
+/// A line or an entry of the journal that has its parts.
+pub(super) fn entry(head: Head<'_>) -> Line<'_> {
+    let Head { stamp, host, program, pid, text } = head;
+    let Some((instance, service, last)) = names(program) else { return Line::Foreign };
     // Solaris has this before the text: [ID 197553 mail.info]
     let text = match text.strip_prefix("[ID ").and_then(|rest| rest.split_once("] ")) {
         Some((_, text)) => text,
         None => text,
     };
     let submission = ["submission", "smtps"].iter().any(|name| service.contains(name));
-    let event = match program {
+    let event = match last {
         "smtpd" => smtpd(text),
         "postscreen" => postscreen(text),
         "qmgr" => qmgr(text),
@@ -99,58 +107,38 @@ pub(super) fn parse(line: &str) -> Line<'_> {
         _ => Some(Event::Nothing),
     };
     match event {
-        Some(event) => Line::Postfix(stamp, Entry { host, instance, process, submission, event }),
+        Some(event) => Line::Postfix(stamp, Entry { host, instance, program, pid, submission, event }),
         None => Line::Unreadable,
     }
 }
 
-/// The time stamp, and the text after the following space.
-fn stamp(line: &str) -> Option<(&str, &str)> {
-    // <22>, if the log receiver has kept the priority
-    let line = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
-        Some((priority, rest)) if (1..=3).contains(&priority.len()) && is_digits(priority) => rest,
-        _ => line,
+/// A text alone, as `journalctl -o cat` writes it; `None` if Postfix doesn't begin a line so. The program is known by what it
+/// says. Connections can't be told apart, so the address of a refused client takes the place of its connection.
+pub(super) fn bare(text: &str) -> Option<Line<'_>> {
+    let (id, rest) = queue_id(text)?;
+    let event = if rest.starts_with("from=<") {
+        qmgr(text)
+    } else if rest.starts_with("client=") {
+        smtpd(text)
+    } else if refusal(rest).is_some() {
+        cleanup(text).map(|event| match event {
+            Event::Refused { id: None, client, session: None, sender, helo } => {
+                let session = rest.split_once(" from ").and_then(|(_, rest)| rest.split_once("]"));
+                let session = session.map(|(client, _)| client);
+                Event::Refused { id: None, client, session, sender, helo }
+            }
+            other => other,
+        })
+    } else {
+        // NOQUEUE stands before events only
+        id.map(|_| Event::Nothing)
     };
-    if line.starts_with(|first: char| first.is_ascii_digit()) {
-        return line.split_once(' ').filter(|(stamp, _)| is_rfc3339(stamp));
-    }
-    let (stamp, rest) = line.split_at_checked(15)?;
-    let rest = rest.strip_prefix(' ')?;
-    is_syslog(stamp).then_some((stamp, rest))
+    let entry = |event| Entry { host: "", instance: "", program: "", pid: "", submission: false, event };
+    Some(event.map_or(Line::Unreadable, |event| Line::Postfix("", entry(event))))
 }
 
-/// `2026-11-23T12:00:00`, with or without fraction and zone.
-fn is_rfc3339(stamp: &str) -> bool {
-    let Some((date_time, rest)) = stamp.split_at_checked(19) else { return false };
-    fits(date_time, "dddd-dd-ddTdd:dd:dd")
-        && rest.bytes().all(|byte| byte.is_ascii_digit() || b".,:+-Z".contains(&byte))
-}
-
-/// `Nov 23 12:00:00`, `Nov  3 12:00:00`.
-fn is_syslog(stamp: &str) -> bool {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let Some((month, rest)) = stamp.split_at_checked(3) else { return false };
-    MONTHS.contains(&month) && (fits(rest, " dd dd:dd:dd") || fits(rest, "  d dd:dd:dd"))
-}
-
-/// `d` in the pattern matches a digit, any other character itself.
-fn fits(text: &str, pattern: &str) -> bool {
-    let octet =
-        |(octet, wanted): (u8, u8)| if wanted == b'd' { octet.is_ascii_digit() } else { octet == wanted };
-    text.len() == pattern.len() && text.bytes().zip(pattern.bytes()).all(octet)
-}
-
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// `postfix/submission/smtpd[123]`: the first part, the parts in between, and the last one; `None` for other programs.
-fn names(process: &str) -> Option<(&str, &str, &str)> {
-    let name = match process.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
-        Some((name, pid)) if is_digits(pid) => name,
-        _ => process,
-    };
+/// `postfix/submission/smtpd`: the first part, the parts in between, and the last one; `None` for other programs.
+fn names(name: &str) -> Option<(&str, &str, &str)> {
     let (instance, rest) = name.split_once('/')?;
     let (service, program) = rest.rsplit_once('/').unwrap_or(("", rest));
     let known = ["smtpd", "postscreen", "qmgr", "cleanup"].contains(&program);

@@ -16,7 +16,9 @@ use crate::smtp::address::{Domain, ReversePath};
 use crate::smtp::escape::Escaped;
 use crate::stats::refusals::Volume;
 use crate::tools::replay::bounded::Bounded;
-use crate::tools::replay::line::{Entry, Event, Line, Origin, parse};
+use crate::tools::replay::form::MONTHS;
+use crate::tools::replay::journal::{self, Export, Exported, JournalEntry};
+use crate::tools::replay::line::{self, Entry, Event, Line, Origin, parse};
 
 /// Maximum number of queue ids between their two lines.
 const OPEN: usize = 100_000;
@@ -100,6 +102,12 @@ pub(super) struct Mail {
     sessions: Bounded<Session>,
     hasher: RandomState,
     last: String,
+    export: Export,
+    /// The format has texts alone (`journalctl -o cat`).
+    bare: bool,
+    /// Turns of the year between the first and the last stamp, by stamps without a year.
+    years: i32,
+    month: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -120,6 +128,10 @@ impl Mail {
             sessions: Bounded::new(SESSIONS),
             hasher: RandomState::default(),
             last: String::new(),
+            export: Export::default(),
+            bare: false,
+            years: 0,
+            month: None,
         }
     }
 
@@ -133,26 +145,81 @@ impl Mail {
         Counts { last, ..self.counts.clone() }
     }
 
+    /// Turns of the year from the first stamp to the last, as far as stamps without a year show them.
+    pub(super) fn years(&self) -> i32 {
+        self.years
+    }
+
     /// `start` is the beginning of a line that is longer than any line of Postfix.
     pub(super) fn too_long(&mut self, start: &[u8]) {
+        self.export.too_long();
         self.counts.lines += 1;
         self.unreadable(start);
     }
 
+    /// A line without its LF.
     pub(super) fn line(&mut self, octets: &[u8]) {
+        match self.export.line(octets) {
+            Exported::No => {}
+            Exported::Part => return,
+            Exported::End(entry) => return self.journal_entry(&entry),
+        }
         self.counts.lines += 1;
+        let octets = octets.strip_suffix(b"\r").unwrap_or(octets);
         let line = String::from_utf8_lossy(octets);
-        match parse(&line) {
+        if let Some(entry) = journal::json(&line) {
+            return self.found(line::entry(entry.head()), octets);
+        }
+        let mut found = parse(&line);
+        if found == Line::Unreadable {
+            if let Some(bare) = line::bare(&line) {
+                (found, self.bare) = (bare, true);
+            } else if self.bare {
+                found = Line::Foreign;
+            }
+        }
+        self.found(found, octets);
+    }
+
+    /// The end of a file.
+    pub(super) fn end(&mut self) {
+        if let Exported::End(entry) = self.export.end() {
+            self.journal_entry(&entry);
+        }
+        self.bare = false;
+    }
+
+    fn journal_entry(&mut self, entry: &JournalEntry) {
+        self.counts.lines += 1;
+        let head = entry.head();
+        self.found(line::entry(head), head.text.as_bytes());
+    }
+
+    fn found(&mut self, line: Line<'_>, octets: &[u8]) {
+        match line {
             Line::Foreign => self.counts.foreign += 1,
             Line::Unreadable => self.unreadable(octets),
             Line::Postfix(stamp, entry) => {
                 self.counts.postfix += 1;
-                self.counts.first.get_or_insert_with(|| stamp.to_owned());
-                self.last.clear();
-                self.last.push_str(stamp);
+                self.stamp(stamp);
                 self.event(&entry);
             }
         }
+    }
+
+    fn stamp(&mut self, stamp: &str) {
+        if stamp.is_empty() {
+            return;
+        }
+        self.counts.first.get_or_insert_with(|| stamp.to_owned());
+        self.last.clear();
+        self.last.push_str(stamp);
+        let month = stamp.get(..3).and_then(|name| MONTHS.iter().position(|month| *month == name));
+        if let (Some(month), Some(before)) = (month, self.month) {
+            // Several programs write: their lines are not quite in order.
+            self.years += i32::from(before >= 9 && month <= 2) - i32::from(before <= 2 && month >= 9);
+        }
+        self.month = month.or(self.month);
     }
 
     fn unreadable(&mut self, octets: &[u8]) {
@@ -164,7 +231,7 @@ impl Mail {
     }
 
     fn event(&mut self, entry: &Entry<'_>) {
-        let session = self.hasher.hash_one((entry.host, entry.process));
+        let session = self.hasher.hash_one((entry.host, entry.program, entry.pid));
         match &entry.event {
             Event::Nothing => {}
             Event::RefusedEarly => self.counts.refused_early += 1,

@@ -4,7 +4,9 @@
 //! bounded for logs of any length: when the table of senders is full, its senders are judged and it is cleared.
 
 mod bounded;
+mod form;
 mod input;
+mod journal;
 mod judge;
 mod line;
 mod mail;
@@ -25,7 +27,7 @@ use crate::console::{ConfigSource, Exit, print};
 use crate::daemon;
 use crate::tools::replay::input::{Input, Octets, Piece};
 use crate::tools::replay::judge::{Judge, refusing_rules};
-use crate::tools::replay::mail::Mail;
+use crate::tools::replay::mail::{Counts, Mail};
 use crate::tools::replay::progress::Bar;
 
 /// DNS queries per second: if all name servers are on this machine, and otherwise.
@@ -37,10 +39,13 @@ const UPDATE: u64 = 4_096;
 
 /// Report which mail in Postfix's logs your policy would have refused
 ///
-/// Reads lines of smtpd, postscreen, qmgr and cleanup, plain or gzip; - is standard input. Name rotated logs in the order of their
+/// Reads lines of smtpd, postscreen, qmgr and cleanup, as syslog or journalctl write them, plain or gzip; - is standard input. Name rotated logs in the order of their
 /// age, oldest first. Each different sender (client, HELO, domain of MAIL FROM) is judged once, as the daemon would judge it now.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
+Any time stamp of syslog, rsyslog and journalctl is known, RFC 5424, and journalctl -o json and export. journalctl -o cat leaves out the \
+process: there, mail over a service for users counts unless it is authenticated, and attempts of one client in a row count as one.
+
 A log has no header fields, so From: and Reply-To: are not judged, and exempt recipients are not considered. A log has HELO only for mail \
 that Postfix refused or passed to a filter. For mail that Postfix accepted, MAIL FROM is the address of the queue, after canonical maps and \
 SRS. TAKEN counts accepted messages, REFUSED attempts that Postfix itself refused. Mail of authenticated users, of services named submission \
@@ -108,6 +113,8 @@ async fn replay(args: &Args, mut settings: Settings) -> Result<Exit, Stop> {
         octets,
         mail: Mail::new(SENDERS),
         problems: Vec::new(),
+        before: (0, 0),
+        without_mail: Vec::new(),
     };
     let began = Instant::now();
     let mut interrupted = false;
@@ -125,12 +132,16 @@ async fn replay(args: &Args, mut settings: Settings) -> Result<Exit, Stop> {
             () = signals.any() => interrupted = true,
         }
     }
-    let Reader { mail, problems, .. } = reader;
+    let Reader { mail, problems, without_mail, .. } = reader;
+    for name in &without_mail {
+        eprintln!("rmxd replay: {name}: no line of Postfix. {}.", form::FORMS);
+    }
     for problem in &problems {
         eprintln!("rmxd replay: {problem}");
     }
     let facts = report::ReplayFacts {
         counts: mail.counts(),
+        years: mail.years(),
         judged: &judge.judged,
         problems,
         interrupted,
@@ -160,6 +171,10 @@ struct Reader {
     octets: Octets,
     mail: Mail,
     problems: Vec<String>,
+    /// Lines, and those of Postfix, before the current log.
+    before: (u64, u64),
+    /// Logs without a line of Postfix.
+    without_mail: Vec<String>,
 }
 
 impl Reader {
@@ -169,6 +184,7 @@ impl Reader {
         while !self.mail.is_full() {
             let Some(input) = &mut self.current else {
                 self.current = self.inputs.next();
+                self.before = (self.mail.counts.lines, self.mail.counts.postfix);
                 if self.current.is_none() {
                     drop(bar);
                     return (self, true);
@@ -178,10 +194,10 @@ impl Reader {
             match input.next() {
                 Ok(Some(Piece::Line(line))) => self.mail.line(line),
                 Ok(Some(Piece::TooLong(start))) => self.mail.too_long(start),
-                Ok(None) => self.current = None,
+                Ok(None) => self.ended(),
                 Err(problem) => {
                     self.problems.push(problem);
-                    self.current = None;
+                    self.ended();
                 }
             }
             if self.mail.counts.lines.is_multiple_of(UPDATE) {
@@ -190,6 +206,16 @@ impl Reader {
         }
         drop(bar);
         (self, false)
+    }
+
+    /// The current log has ended.
+    fn ended(&mut self) {
+        self.mail.end();
+        let Counts { lines, postfix, .. } = self.mail.counts;
+        let (lines, postfix) = (lines - self.before.0, postfix - self.before.1);
+        if let Some(input) = self.current.take().filter(|_| lines > 0 && postfix == 0) {
+            self.without_mail.push(input.name().to_owned());
+        }
     }
 }
 
@@ -219,8 +245,15 @@ mod tests {
         std::fs::write(file.path(), log).unwrap();
         let (inputs, octets) = input::open(&[file.path().to_owned()]).unwrap();
         let mail = Mail::new(7);
-        let mut reader =
-            Reader { inputs: inputs.into_iter(), current: None, octets, mail, problems: Vec::new() };
+        let mut reader = Reader {
+            inputs: inputs.into_iter(),
+            current: None,
+            octets,
+            mail,
+            problems: Vec::new(),
+            before: (0, 0),
+            without_mail: Vec::new(),
+        };
         let (mut parts, mut taken, mut done) = (0, HashMap::new(), false);
         while !done {
             (reader, done) = reader.fill();

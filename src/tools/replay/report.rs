@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::console::colour::Colour;
 use crate::console::refusals::{kinds_table, line, list, shown, sum, table};
 use crate::stats::refusals::{Kind, Row, Volume};
+use crate::tools::replay::form::FORMS;
 use crate::tools::replay::judge::Judged;
 use crate::tools::replay::mail::Counts;
 
@@ -21,6 +22,8 @@ const LIMITS: [&str; 2] = [
 
 pub(super) struct ReplayFacts<'a> {
     pub(super) counts: Counts,
+    /// Turns of the year from the first time stamp to the last, by stamps without a year.
+    pub(super) years: i32,
     pub(super) judged: &'a Judged,
     /// Logs that were not read to their end.
     pub(super) problems: Vec<String>,
@@ -120,6 +123,16 @@ pub(super) fn text(facts: &ReplayFacts<'_>, top: usize, colour: Colour) -> Strin
     text
 }
 
+/// What stamps without a year show of it.
+fn turns(years: i32) -> String {
+    match years {
+        0 => String::new(),
+        1 => " of the next year".to_owned(),
+        2.. => format!(" {years} years later"),
+        _ => ", an earlier year: logs have to be named in the order of their age, oldest first".to_owned(),
+    }
+}
+
 /// Facts about the logs.
 fn logs(text: &mut String, facts: &ReplayFacts<'_>) {
     let counts = &facts.counts;
@@ -135,8 +148,11 @@ fn logs(text: &mut String, facts: &ReplayFacts<'_>) {
         ),
     );
     match (&counts.first, &counts.last) {
-        (Some(first), Some(last)) => line(text, &format!("From {first} to {last}.")),
-        _ => line(text, "No line of Postfix: is this a mail log?"),
+        (Some(first), Some(last)) => {
+            line(text, &format!("From {first} to {last}{}.", turns(facts.years)));
+        }
+        _ if *postfix > 0 => line(text, "The lines have no time."),
+        _ => line(text, &format!("No line of Postfix: is this a mail log? {FORMS}.")),
     }
     line(
         text,
