@@ -3,13 +3,19 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
+use crate::admin::{self, Client};
 use crate::cli::history::{open, unreadable};
+use crate::config::DRAIN;
 use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{DecisionRecord, Id, report};
 use crate::store::history::Archive;
 
-/// The daemon writes its decisions once a second; after this time a new one is in the history.
-const WRITTEN: Duration = Duration::from_millis(1300);
+/// The daemon writes its decisions once a second; after this time a new one is in the history, also on a slow disk.
+const WRITTEN: Duration = Duration::from_secs(2);
+/// For the daemon to say how many decisions it has left out.
+const ANSWERED: Duration = Duration::from_secs(2);
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// Show why a message was refused or accepted: the decision with its evidence at that time
@@ -36,11 +42,21 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn explain(args: &Args) -> Result<Exit, Exit> {
+    let settings = args.source.load(DRAIN)?.settings;
+    if settings.history.is_none() {
+        eprintln!("rmxd: history.path is empty, so no history is kept. {}", args.id.in_the_log());
+        return Err(Exit::Config);
+    }
     let archive = open(&args.source)?;
     let records = find(&archive, args.id)?;
     match records.as_slice() {
         [] => {
-            eprintln!("rmxd: no decision {} in {}", args.id, archive.path().display());
+            let id = args.id;
+            let extent = archive.extent().map_err(unreadable)?;
+            let dropped = if archive.is_live() { dropped(&settings.admin) } else { None };
+            let why = extent.with_dropped(dropped).why_missing(id);
+            eprintln!("rmxd: no decision {id} in {}", archive.path().display());
+            eprintln!("{why}\n{}", id.in_the_log());
             Ok(Exit::Reject)
         }
         records if args.json => Ok(print(&format!("{:#}\n", report::transaction(records)))),
@@ -64,12 +80,21 @@ fn find(archive: &Archive, id: Id) -> Result<Vec<DecisionRecord>, Exit> {
     }
 }
 
+/// How many decisions the daemon has left out since its start; `None` if it doesn't say.
+fn dropped(admin: &admin::Settings) -> Option<u64> {
+    let client = Client::new(admin)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let status =
+        runtime.block_on(async { timeout(ANSWERED, client.get("/api/v1/status")).await.ok()?.ok() })?;
+    status.get("history")?.get("dropped")?.as_u64()
+}
+
 #[expect(clippy::disallowed_methods, reason = "this command has no runtime that a sleep could block")]
 fn pause() {
     std::thread::sleep(BETWEEN_TRIES);
 }
 
 fn id(text: &str) -> Result<Id, String> {
-    let wrong = "must be the eight letters and digits at the end of a reply, as in (id 4KXN7Q2M)";
-    Id::parse(text.trim()).ok_or_else(|| wrong.to_owned())
+    let text = text.trim();
+    Id::parse(text).ok_or_else(|| Id::why_malformed(text))
 }

@@ -63,6 +63,13 @@ impl Id {
         if ahead <= MASK / 2 { start.saturating_add(ahead) } else { start }
     }
 
+    /// Whether this id was given before the other, as far as numbers show it: they wrap around, and a number more than half of
+    /// that ahead counts as before.
+    #[must_use]
+    pub fn is_before(self, other: Self) -> bool {
+        self != other && other.number().wrapping_sub(self.number()) & MASK <= MASK / 2
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
@@ -121,6 +128,15 @@ mod tests {
         ];
         for (last, start, expected) in rows {
             assert_eq!(Id::nth(last).number_after(start), expected, "{last} {start}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_before_those_that_were_given_later() {
+        for (one, other, expected) in
+            [(1, 2, true), (2, 1, false), (1, 1, false), (MASK, 3, true), (3, MASK, false)]
+        {
+            assert_eq!(Id::nth(one).is_before(Id::nth(other)), expected, "{one} {other}");
         }
     }
 

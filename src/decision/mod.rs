@@ -5,6 +5,7 @@
 //! gives the same reply for the same facts.
 
 mod id;
+mod misread;
 mod notes;
 mod refusal;
 pub mod report;

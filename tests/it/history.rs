@@ -8,10 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rmxd::decision::Id;
 use rmxd::zone;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use crate::admin::http::Request;
 use crate::support::client::Client;
 use crate::support::daemon::{Daemon, Home, any_port, configuration};
 use crate::support::process::{Run, SOON, eventually, free_address, rmxd};
@@ -261,6 +263,40 @@ async fn what_greylisting_said_to_each_recipient_is_under_one_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_is_not_kept_is_placed_among_those_that_are() {
+    let (zone, address, admin) = (Zone::start(), free_address(), free_address());
+    let text = configuration("gate.test", &[address], zone.address(), &with_relay(""));
+    let text = text.replace("admin = \"\"", &format!("admin = \"{admin}\""));
+    let daemon = Daemon::start(&text, &["--set", "history.path=decisions"]).await;
+    let reply = send(CLIENT, address, "a@nomx.test", "a@nomx.test").await;
+    let kept = Id::parse(id(&reply)).unwrap();
+    assert_eq!(run(daemon.home(), &format!("explain {kept}")).code, Some(0));
+    // 16 nodes may share a count
+    let [before, after] = [kept.number() - 1600, kept.number() + 1600].map(Id::nth);
+    let rows = [
+        (before, format!("It was given before the oldest decision that is kept ({kept}, 20")),
+        (after, format!("It would come after the latest decision that is kept ({kept}, 20")),
+    ];
+    for (missing, expected) in &rows {
+        let told = run(daemon.home(), &format!("explain {missing}"));
+        assert_eq!((told.code, told.out.as_str()), (Some(1), ""));
+        let lines: Vec<_> = told.err.lines().collect();
+        assert_eq!(lines[0], format!("rmxd: no decision {missing} in decisions"));
+        assert!(lines[1].starts_with(expected), "{}", told.err);
+        assert!(lines[1].ends_with(" Since its start the daemon has left out none."), "{}", told.err);
+        assert!(lines[2].contains(&format!("journalctl -u rmxd | grep {missing} ")), "{}", told.err);
+        let response = Request::get(&format!("/api/v1/decisions/{missing}")).send(admin).await;
+        let detail = response.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(response.status, 404);
+        assert!(detail.starts_with(&format!("no decision \"{missing}\" is kept: {expected}")), "{detail}");
+    }
+    // Without a daemon nobody knows what it left out.
+    let home = daemon.terminate().await;
+    let told = run(&home, &format!("explain {before}"));
+    assert!(told.err.contains(&rows[0].1) && !told.err.contains("left out none"), "{}", told.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
     let (zone, address) = (Zone::start(), free_address());
     let daemon = start(zone.address(), address, "").await;
@@ -270,7 +306,19 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         ("explain 00000000", 1, "no decision 00000000 in decisions"),
         ("history", 1, "no matching decisions in decisions"),
         ("explain", 64, "<ID>"),
-        ("explain 4KXN7Q2", 64, "must be the eight letters and digits at the end of a reply"),
+        ("explain 4KXN7Q2", 64, "has 7 characters: an id has eight letters and digits, as in (id 4KXN7Q2M)"),
+        ("explain 4KXN7Q2U", 64, "has a U, which no id has"),
+        ("explain 00000000", 1, "\nThe history has no decision yet."),
+        (
+            "explain 00000000",
+            1,
+            "\nThe log may have its line: journalctl -u rmxd | grep 00000000 (with log.format",
+        ),
+        (
+            "explain 00000000 --set history.path=",
+            78,
+            "no history is kept. The log may have its line: journalctl",
+        ),
         ("history --outcome no", 64, "--outcome: \"no\" is not allowed: delivered, refused, relay_refused, "),
         ("history --verdict no", 64, "--verdict: \"no\" is not allowed: accept, defer, reject"),
         ("history --reason no", 64, "--reason: \"no\" is not allowed: no_such_domain, "),

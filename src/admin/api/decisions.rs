@@ -42,11 +42,13 @@ pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
 pub(in crate::admin) fn one(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let history = kept(&call.state)?;
-        let unknown = || Problem::not_found(format!("no decision {} is kept", quoted(&call.argument)));
-        let id = Id::parse(&call.argument).ok_or_else(unknown)?;
+        let unknown =
+            |why: &str| Problem::not_found(format!("no decision {} is kept: {why}", quoted(&call.argument)));
+        let id = Id::parse(&call.argument).ok_or_else(|| unknown(&Id::why_malformed(&call.argument)))?;
         let records = history.find(id).await.map_err(unreadable)?;
         if records.is_empty() {
-            return Err(unknown());
+            let extent = history.extent().await.map_err(unreadable)?;
+            return Err(unknown(&format!("{} {}", extent.why_missing(id), id.in_the_log())));
         }
         Ok(Json(report::transaction(&records)).into_response())
     })

@@ -33,6 +33,7 @@ mod file;
 mod filter;
 mod first_format;
 mod limits;
+mod missing;
 mod read;
 mod row;
 mod schema;
@@ -56,6 +57,7 @@ use crate::store::history::disk::Disk;
 use crate::store::history::file::Trouble;
 pub use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::limits::Limits;
+pub use crate::store::history::missing::Extent;
 use crate::store::history::read::Source;
 pub use crate::store::history::read::{Page, ReadError};
 pub use crate::store::history::writer::Count;
@@ -200,6 +202,16 @@ impl History {
         self.read(read).await
     }
 
+    /// What the history has now.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub async fn extent(&self) -> Result<Extent, ReadError> {
+        let limits = self.0.shared.limits();
+        let extent = self.read(move |source| Extent::of(source, limits)).await?;
+        Ok(extent.with_dropped(Some(self.count().dropped)))
+    }
+
     #[must_use]
     pub fn count(&self) -> Count {
         self.0.shared.count()
@@ -281,6 +293,15 @@ impl Archive {
     /// The file can't be read.
     pub fn find(&self, id: Id) -> Result<Vec<DecisionRecord>, ReadError> {
         self.source().find(id).map_err(|trouble| ReadError::of(&self.settings.path, trouble))
+    }
+
+    /// [`History::extent`], but the daemon isn't asked.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn extent(&self) -> Result<Extent, ReadError> {
+        let extent = Extent::of(&self.source(), self.settings.limits());
+        extent.map_err(|trouble| ReadError::of(&self.settings.path, trouble))
     }
 
     /// [`History::search`].
