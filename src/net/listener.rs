@@ -82,9 +82,23 @@ pub enum ListenError {
     },
     /// There is nothing to listen on.
     #[error(
-        "listen.smtp is empty, no other door listens, and the service manager (rmxd.socket) passed no socket either"
+        "listen.smtp is empty, no other door listens, and the service manager passed no socket either: set listen.smtp, such as \
+         [\"0.0.0.0:25\"], or enable the socket: systemctl enable --now rmxd.socket"
     )]
     Nowhere,
+    /// The service manager has passed a socket that takes the same connections.
+    #[error(
+        "listen.{purpose}: {endpoint}: the service manager passed {passed}, which has this port already: take {endpoint} out of \
+         listen.{purpose} (listen.smtp = [] with rmxd.socket), or disable the socket unit"
+    )]
+    Twice {
+        /// What the endpoint is for.
+        purpose: Purpose,
+        /// As configured.
+        endpoint: Endpoint,
+        /// The socket of the service manager.
+        passed: Endpoint,
+    },
 }
 
 impl Listener {

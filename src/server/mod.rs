@@ -14,6 +14,7 @@ mod strangers;
 mod tests;
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -224,12 +225,31 @@ impl Server {
 /// All listeners of the doors: the passed ones, and new ones for the other endpoints of the settings.
 ///
 /// # Errors
-/// An endpoint can't be bound, or there is none.
+/// An endpoint can't be bound, a passed socket has its port, or there is none.
 pub fn listeners(settings: &Settings, passed: Vec<Listener>) -> Result<Vec<Listener>, ListenError> {
     let held: Vec<_> = passed.iter().map(|listener| (listener.purpose(), listener.endpoint())).collect();
-    let bound = bind_missing(settings, &held)?;
+    let bound = bind_missing(settings, &held).map_err(|error| passed_already(error, &held))?;
     let listeners: Vec<_> = passed.into_iter().chain(bound).collect();
     if listeners.is_empty() { Err(ListenError::Nowhere) } else { Ok(listeners) }
+}
+
+/// Names the passed socket that an endpoint collides with.
+fn passed_already(error: ListenError, passed: &[(Purpose, &Endpoint)]) -> ListenError {
+    let ListenError::Bind { purpose, endpoint, error } = error else { return error };
+    let collides = |other: &&Endpoint| match (endpoint.tcp(), other.tcp()) {
+        (Some(one), Some(other)) => {
+            let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.port() == other.port() && (any || one.ip() == other.ip())
+        }
+        (Some(_) | None, None) | (None, Some(_)) => **other == endpoint,
+    };
+    let passed = passed.iter().map(|(_, endpoint)| *endpoint).find(collides);
+    match passed.cloned() {
+        Some(passed) if error.kind() == io::ErrorKind::AddrInUse => {
+            ListenError::Twice { purpose, endpoint, passed }
+        }
+        Some(_) | None => ListenError::Bind { purpose, endpoint, error },
+    }
 }
 
 /// Binds the endpoints that aren't held yet: all or none.

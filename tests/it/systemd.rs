@@ -261,7 +261,8 @@ async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
     let rows: [(Option<OwnedFd>, &str); 3] = [
         (
             None,
-            "listen.smtp is empty, no other door listens, and the service manager (rmxd.socket) passed no socket either",
+            "listen.smtp is empty, no other door listens, and the service manager passed no socket either: set listen.smtp, such \
+             as [\"0.0.0.0:25\"], or enable the socket: systemctl enable --now rmxd.socket",
         ),
         (
             Some(datagram.into()),
@@ -278,6 +279,38 @@ async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
         let mut daemon = Daemon::launch(command, home);
         assert_eq!(daemon.ended(SOON).await.code(), Some(78), "{expected}");
         assert!(daemon.log().contains(expected), "{expected}: {}", daemon.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_beside_a_socket_that_has_its_port_says_which_of_them_to_drop() {
+    for (passed, configured) in [("0.0.0.0:0", "127.0.0.1"), ("127.0.0.1:0", "0.0.0.0"), ("[::]:0", "0.0.0.0")] {
+        let Ok(socket) = TcpListener::bind(passed) else {
+            return process::missing("this machine has no IPv6");
+        };
+        let passed = socket.local_addr().unwrap();
+        let configured = format!("{configured}:{}", passed.port());
+        let listen = [configured.parse().unwrap()];
+        let home = Home::with(&configuration("gate.test", &listen, free_address(), ""));
+        let mut daemon = Daemon::launch(home.serve_with_socket("smtp", socket), home);
+        assert_eq!(daemon.ended(SOON).await.code(), Some(78), "{}", daemon.log());
+        let expected = format!(
+            "listen.smtp: {configured}: the service manager passed {passed}, which has this port already: take {configured} out \
+             of listen.smtp (listen.smtp = [] with rmxd.socket), or disable the socket unit"
+        );
+        assert!(daemon.log().contains(&expected), "{}", daemon.log());
+    }
+}
+
+#[test]
+fn the_service_starts_after_the_mail_servers_and_needs_none() {
+    let unit = readme::text("systemd/rmxd.service");
+    let after: Vec<&str> =
+        unit.lines().filter_map(|line| line.strip_prefix("After=")).flat_map(str::split_whitespace).collect();
+    for server in ["postfix.service", "exim4.service", "opensmtpd.service"] {
+        assert!(after.contains(&server), "{after:?}");
+        let needs = unit.lines().any(|line| !line.starts_with(['#', 'A']) && line.contains(server));
+        assert!(!needs, "{unit}");
     }
 }
 
