@@ -249,6 +249,25 @@ fn the_first_page_has_the_lines_of_the_guide_and_the_version_of_rust() {
     }
 }
 
+/// Cargo 1.65 of Debian 12 says so, if nothing before it stops it: a word as the value of `debug` does.
+#[test]
+fn the_first_page_has_the_words_of_a_cargo_that_is_too_old() {
+    let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
+    let package = &manifest["package"];
+    let [edition, version] = ["edition", "rust-version"].map(|key| package[key].as_str().unwrap());
+    let page = text("README.md").replace('\n', " ");
+    for words in [
+        format!("this version of Cargo is older than the `{edition}` edition"),
+        format!("requires rustc {version}"),
+    ] {
+        assert!(page.contains(&words), "{words}");
+    }
+    for (name, profile) in manifest["profile"].as_table().unwrap() {
+        let debug = profile.get("debug");
+        assert!(debug.is_none_or(|debug| debug.is_integer() || debug.is_bool()), "{name}: {debug:?}");
+    }
+}
+
 #[test]
 fn every_key_and_every_reason_has_its_place_in_the_document() {
     let document = text("config/README.md");

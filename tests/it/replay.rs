@@ -1,6 +1,8 @@
 //! `rmxd replay`, the real binary, asking a real name server: what it reports of logs of all kinds, its exit codes, and how
 //! it bears a long one.
 
+mod real;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
