@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use crate::admin::http::Request;
 use crate::support::daemon::{Daemon, Home, configuration};
-use crate::support::process::{self, Run, free_address, rmxd_asking};
+use crate::support::process::{self, Run, binary, free_address, rmxd_asking};
 
 /// A server of the documentation's network, to which no machine has a way.
 const FAR: &str = "192.0.2.53:53";
@@ -112,33 +112,26 @@ fn each_fault_of_a_server_has_its_own_words_and_is_a_451() {
     assert_eq!((code, answer), (Some(75), closed));
 }
 
-/// A shell in a network of its own, which has loopback only; none where it can't be made.
-fn isolated() -> Option<Command> {
+/// What starts the command behind it in a network of its own, which has loopback only.
+const ISOLATED: [&str; 5] = ["--net", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh"];
+
+/// Whether such a network can be made here.
+fn can_be_isolated() -> bool {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         process::missing("a network namespace has to be made by root");
-        return None;
+        return false;
     }
-    let unshare = process::program("unshare")?;
-    let _ip = process::program("ip")?;
-    let mut command = process::command(unshare);
-    command.args(["--net", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh"]);
-    Some(command)
-}
-
-/// The command in that network, with its environment.
-fn within(mut isolated: Command, inner: &Command) -> Command {
-    isolated.arg(inner.get_program()).args(inner.get_args());
-    isolated.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    if let Some(folder) = inner.get_current_dir() {
-        isolated.current_dir(folder);
-    }
-    isolated
+    process::program("unshare").is_some() && process::program("ip").is_some()
 }
 
 #[test]
 fn without_a_route_nobody_is_said_to_have_answered() {
-    let Some(isolated) = isolated() else { return };
-    let mut command = within(isolated, &rmxd_asking("check", FAR.parse().unwrap()));
+    if !can_be_isolated() {
+        return;
+    }
+    let inner = rmxd_asking("check", FAR.parse().unwrap());
+    let mut command = process::command("unshare");
+    command.args(ISOLATED).arg(inner.get_program()).args(inner.get_args());
     let began = std::time::Instant::now();
     assert_eq!(checked(&mut command), (Some(75), NO_ROUTE.to_owned()));
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -156,12 +149,15 @@ async fn get(path: &std::path::Path, target: &str) -> Option<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_without_a_route_says_so_in_log_status_and_readiness() {
-    let Some(isolated) = isolated() else { return };
+    if !can_be_isolated() {
+        return;
+    }
     let home = Home::new();
     let admin = home.path().join("admin");
     let text = configuration("gate.test", &["127.0.0.1:0".parse().unwrap()], FAR.parse().unwrap(), "");
     home.configure(&text.replace("admin = \"\"", &format!("admin = \"unix:{}\"", admin.display())));
-    let command = within(isolated, &home.serve());
+    let mut command = home.command("unshare");
+    command.args(ISOLATED).arg(binary()).args(["serve", "--config"]).arg(home.file());
     let daemon = Daemon::launch(command, home);
     let server = "192.0.2.53:53: no route to the server";
     daemon.logged(&format!("no DNS server answers ({server}): until one does")).await;

@@ -284,7 +284,9 @@ async fn without_a_socket_of_use_it_does_not_start_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_beside_a_socket_that_has_its_port_says_which_of_them_to_drop() {
-    for (passed, configured) in [("0.0.0.0:0", "127.0.0.1"), ("127.0.0.1:0", "0.0.0.0"), ("[::]:0", "0.0.0.0")] {
+    for (passed, configured) in
+        [("0.0.0.0:0", "127.0.0.1"), ("127.0.0.1:0", "0.0.0.0"), ("[::]:0", "0.0.0.0")]
+    {
         let Ok(socket) = TcpListener::bind(passed) else {
             return process::missing("this machine has no IPv6");
         };

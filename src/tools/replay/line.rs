@@ -92,7 +92,9 @@ pub(super) fn parse(line: &str) -> Line<'_> {
 /// A line or an entry of the journal that has its parts.
 pub(super) fn entry(head: Head<'_>) -> Line<'_> {
     let Head { stamp, host, program, pid, text } = head;
-    let Some((instance, service, last)) = names(program) else { return Line::Foreign };
+    // rsyslog's APP-NAME ends before a slash (parser.permitSlashInProgramName).
+    let parts = names(program).or_else(|| is_cut(program).then_some((program, "", "")));
+    let Some((instance, service, last)) = parts else { return Line::Foreign };
     // Solaris has this before the text: [ID 197553 mail.info]
     let text = match text.strip_prefix("[ID ").and_then(|rest| rest.split_once("] ")) {
         Some((_, text)) => text,
@@ -104,6 +106,7 @@ pub(super) fn entry(head: Head<'_>) -> Line<'_> {
         "postscreen" => postscreen(text),
         "qmgr" => qmgr(text),
         "cleanup" => cleanup(text),
+        "" => by_text(text).unwrap_or(Some(Event::Nothing)),
         _ => Some(Event::Nothing),
     };
     match event {
@@ -112,29 +115,45 @@ pub(super) fn entry(head: Head<'_>) -> Line<'_> {
     }
 }
 
-/// A text alone, as `journalctl -o cat` writes it; `None` if Postfix doesn't begin a line so. The program is known by what it
-/// says. Connections can't be told apart, so the address of a refused client takes the place of its connection.
+/// A text alone, as `journalctl -o cat` writes it; `None` if Postfix doesn't begin an event so. Connections can't be told apart,
+/// so the address of a refused client takes the place of its connection.
 pub(super) fn bare(text: &str) -> Option<Line<'_>> {
-    let (id, rest) = queue_id(text)?;
-    let event = if rest.starts_with("from=<") {
-        qmgr(text)
-    } else if rest.starts_with("client=") {
-        smtpd(text)
-    } else if refusal(rest).is_some() {
-        cleanup(text).map(|event| match event {
-            Event::Refused { id: None, client, session: None, sender, helo } => {
-                let session = rest.split_once(" from ").and_then(|(_, rest)| rest.split_once("]"));
-                let session = session.map(|(client, _)| client);
-                Event::Refused { id: None, client, session, sender, helo }
-            }
-            other => other,
-        })
-    } else {
-        // NOQUEUE stands before events only
-        id.map(|_| Event::Nothing)
-    };
+    queue_id(text)?;
+    let event = by_text(text)?.map(|event| match event {
+        Event::Refused { id: None, client, session: None, sender, helo } => {
+            let session = text.split_once(" from ").and_then(|(_, rest)| rest.split_once("]"));
+            let session = session.map(|(client, _)| client);
+            Event::Refused { id: None, client, session, sender, helo }
+        }
+        other => other,
+    });
     let entry = |event| Entry { host: "", instance: "", program: "", pid: "", submission: false, event };
     Some(event.map_or(Line::Unreadable, |event| Line::Postfix("", entry(event))))
+}
+
+/// The event of a text whose program isn't known: each begins its texts in another way. The outer `None` is for a text that none
+/// of them writes, the inner one for an event without a required part.
+fn by_text(text: &str) -> Option<Option<Event<'_>>> {
+    if ["connect from ", "disconnect from ", "proxy-"].iter().any(|start| text.starts_with(start)) {
+        return Some(smtpd(text));
+    }
+    let (id, rest) = queue_id(text)?;
+    if rest.starts_with("from=<") {
+        Some(qmgr(text))
+    } else if rest.starts_with("client=") || rest.starts_with("proxy-") {
+        Some(smtpd(text))
+    } else if refusal(rest).is_some() {
+        Some(cleanup(text))
+    } else {
+        // NOQUEUE stands before events only.
+        id.map(|_| Some(Event::Nothing))
+    }
+}
+
+/// `postfix` or the name of an instance such as `postfix-out`.
+fn is_cut(program: &str) -> bool {
+    let rest = program.strip_prefix("postfix");
+    rest.is_some_and(|rest| rest.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-'))
 }
 
 /// `postfix/submission/smtpd`: the first part, the parts in between, and the last one; `None` for other programs.

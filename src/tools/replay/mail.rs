@@ -164,8 +164,12 @@ impl Mail {
             Exported::Part => return,
             Exported::End(entry) => return self.journal_entry(&entry),
         }
-        self.counts.lines += 1;
         let octets = octets.strip_suffix(b"\r").unwrap_or(octets);
+        // journalctl -o json-sse has a blank line behind each entry
+        if octets.is_empty() {
+            return;
+        }
+        self.counts.lines += 1;
         let line = String::from_utf8_lossy(octets);
         if let Some(entry) = journal::json(&line) {
             return self.found(line::entry(entry.head()), octets);

@@ -34,7 +34,8 @@ impl Receiver {
     fn send(&self) {
         let sender = UnixDatagram::unbound().unwrap();
         sender.connect(&self.socket).unwrap();
-        let lines = in_form(|(_, program, pid, text)| format!("<22>Nov 23 12:00:00 {program}[{pid}]: {text}\n"));
+        let lines =
+            in_form(|(_, program, pid, text)| format!("<22>Nov 23 12:00:00 {program}[{pid}]: {text}\n"));
         for line in lines.lines() {
             sender.send(line.as_bytes()).unwrap();
         }
@@ -81,7 +82,8 @@ async fn every_output_of_a_real_journal_has_the_same_report() {
         fs::create_dir_all(folder.join(part)).unwrap();
     }
     fs::write(folder.join("machine-id"), "5e1f3b0d9c274f6ab8d20c4e7a91d350\n").unwrap();
-    let script = format!("mount --bind run /run && mount --bind machine-id /etc/machine-id && exec {JOURNALD}");
+    let script =
+        format!("mount --bind run /run && mount --bind machine-id /etc/machine-id && exec {JOURNALD}");
     let mut command = process::command("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script]).current_dir(folder);
     let journald = Receiver::start(command, folder.join("run/systemd/journal/dev-log")).await;

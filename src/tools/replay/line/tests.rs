@@ -68,6 +68,41 @@ fn the_process_is_parsed_with_any_time_stamp_and_name() {
 }
 
 #[test]
+fn a_program_that_was_cut_off_is_known_by_its_text() {
+    let of = |text: &str| format!("<22>1 2026-11-23T12:00:00Z mx postfix-in 12 - -  {text}");
+    for (program, text) in [
+        ("smtpd", "connect from a.test[192.0.2.1]"),
+        ("smtpd", "disconnect from a.test[192.0.2.1] ehlo=1"),
+        ("smtpd", "4F2A1B3C5D: client=a.test[192.0.2.1], sasl_method=PLAIN, sasl_username=ann"),
+        ("smtpd", "NOQUEUE: reject: RCPT from a[192.0.2.1]: 550 x; from=<a@b> to=<c@d> proto=SMTP helo=<e>"),
+        (
+            "postscreen",
+            "NOQUEUE: reject: RCPT from [192.0.2.1]:99: 550 x; from=<a@b>, to=<c@d>, proto=SMTP, helo=<e>",
+        ),
+        ("smtpd", "proxy-accept: END-OF-MESSAGE: 250 x; from=<a@b.test> to=<c@d> proto=ESMTP helo=<h>"),
+        (
+            "smtpd",
+            "NOQUEUE: proxy-reject: END-OF-MESSAGE: 550 x; from=<a@b.test> to=<c@d> proto=ESMTP helo=<h>",
+        ),
+        ("qmgr", "4F2A1B3C5D: from=<ann@a.test>, size=1234, nrcpt=1 (queue active)"),
+        (
+            "cleanup",
+            "4F2A1B3C5D: milter-reject: END-OF-MESSAGE from a[192.0.2.1]: 5.7.1 no; from=<a@b> to=<c@d> proto=ESMTP helo=<h>",
+        ),
+        ("cleanup", "4F2A1B3C5D: message-id=<1@a.test>"),
+        ("smtp", "4F2A1B3C5D: to=<a@b>, relay=b[192.0.2.2]:25, status=sent (250 ok)"),
+        ("anvil", "statistics: max connection rate 1/60s"),
+    ] {
+        let whole = format!("Nov 23 12:00:00 mx postfix-in/{program}[12]: {text}");
+        let cut = of(text);
+        let Line::Postfix(_, entry) = parse(&cut) else { panic!("{text}: {:?}", parse(&cut)) };
+        assert_eq!((entry.instance, entry.pid, entry.event), ("postfix-in", "12", event(&whole)), "{text}");
+    }
+    assert_eq!(parse(&of("NOQUEUE: reject: RCPT from a[192.0.2.1]: 550 x")), Line::Unreadable);
+    assert_eq!(parse("Nov 23 12:00:00 mx postfixadmin.py[1]: x"), Line::Foreign);
+}
+
+#[test]
 fn lines_of_other_programs_are_not_unreadable_lines() {
     let rows = [
         ("Nov 23 12:00:00 mx sshd[1]: Connection from x", Line::Foreign),
