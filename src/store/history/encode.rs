@@ -5,9 +5,10 @@
 //! messages can't push all others out of the history: a larger record keeps less of each answer, and least of the answers
 //! that did not decide.
 
+mod failure;
 mod results;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -255,28 +256,7 @@ impl<'r> Encoder<'_, 'r> {
         }
         self.coded(evidence.question.rtype);
         self.text(evidence.question.name.as_str());
-        match (&*evidence.answer, &evidence.server) {
-            (Answer::Unavailable(failure), Some(server)) => {
-                self.tagged(tag::FAILED_AT, *failure);
-                self.server(server);
-            }
-            (answer, _) => self.answer(answer),
-        }
-    }
-
-    fn server(&mut self, server: &SocketAddr) {
-        match server {
-            SocketAddr::V4(v4) => {
-                self.byte(tag::V4);
-                self.out.extend_from_slice(&v4.ip().octets());
-            }
-            SocketAddr::V6(v6) => {
-                self.byte(tag::V6);
-                self.out.extend_from_slice(&v6.ip().octets());
-                self.number(v6.scope_id().into());
-            }
-        }
-        self.number(server.port().into());
+        self.answer_and_server(evidence);
     }
 
     fn answer(&mut self, answer: &'r Answer) {
