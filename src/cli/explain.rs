@@ -47,7 +47,7 @@ fn explain(args: &Args) -> Result<Exit, Exit> {
         eprintln!("rmxd: history.path is empty, so no history is kept. {}", args.id.in_the_log());
         return Err(Exit::Config);
     }
-    let archive = open(&args.source)?;
+    let archive = open(&args.source).inspect_err(|_said| eprintln!("{}", args.id.in_the_log()))?;
     let records = find(&archive, args.id)?;
     match records.as_slice() {
         [] => {

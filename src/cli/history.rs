@@ -226,7 +226,11 @@ pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
         Ok(Some(archive)) => Ok(archive),
         Ok(None) => {
             let wanted = std::path::absolute(&wanted).unwrap_or(wanted);
-            eprintln!("rmxd: there is no history in {} (history.path)", wanted.display());
+            eprintln!(
+                "rmxd: there is no history in {} (history.path). A daemon that can't write there keeps its decisions in memory \
+                 until it ends: its dashboard and API have them",
+                wanted.display()
+            );
             Err(Exit::Temporary)
         }
         Err(error) => Err(unreadable(error)),

@@ -327,6 +327,12 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         ("history --limit 0", 64, "--limit"),
         ("history --set history.path=", 78, "history.path is empty, so no history is kept"),
         ("history --set history.path=nowhere", 75, nowhere.as_str()),
+        ("explain 4KXN7Q2M --set history.path=nowhere", 75, "keeps its decisions in memory until it ends"),
+        (
+            "explain 4KXN7Q2M --set history.path=nowhere",
+            75,
+            "\nThe log may have its line: journalctl -u rmxd | grep",
+        ),
         ("history --set history.path=rmxd.toml", 75, "rmxd.toml: "),
         ("history --set history.keep=0s", 78, "history.keep"),
     ];
