@@ -332,7 +332,9 @@ fn a_certificate_that_cannot_be_used_stops_check_and_start() {
     ];
     for (key, problem) in rows {
         let set = [format!("tls.certificate={certificate}"), format!("tls.key={key}")];
-        let flags = ["--set", &set[0], "--set", &set[1], "--set", "hostname=mx.site.test"];
+        let ports = ["listen.smtp=127.0.0.1:0", "listen.admin="];
+        let set = [&set[0], &set[1], "hostname=mx.site.test", ports[0], ports[1]];
+        let flags: Vec<&str> = set.into_iter().flat_map(|line| ["--set", line]).collect();
         let check = rmxd(&[&["config", "check"], &flags[..]].concat(), &[]);
         match problem {
             None => assert_eq!((check.code, check.out.as_str()), (Some(0), "built-in defaults: ok\n")),
