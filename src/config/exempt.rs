@@ -9,15 +9,13 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use compact_str::CompactString;
 use ipnet::IpNet;
 
-use crate::config::items::{network, pattern};
 use crate::config::problem::Origin;
 use crate::config::raw;
 use crate::config::reader::Reader;
+use crate::exempt::entry::{network, pattern, recipient};
 use crate::exempt::{self, Domains};
-use crate::smtp::address::Mailbox;
 use crate::smtp::pattern::DomainPattern;
 
 const FILES: &str = "exempt.files";
@@ -46,15 +44,6 @@ pub(super) fn exemptions(raw: &raw::Exempt, reader: &mut Reader<'_>) -> exempt::
     domains.shrink();
     let networks = networks.into_iter().collect();
     exempt::Exemptions { clients: Arc::new(networks), domains: Arc::new(domains), recipients }
-}
-
-fn recipient(text: &str) -> Result<CompactString, String> {
-    let read = if text.contains('@') {
-        Mailbox::parse(text).map(|mailbox| CompactString::from(mailbox.to_string()))
-    } else {
-        Mailbox::parse(&format!("{text}@local")).map(|_| CompactString::from(text))
-    };
-    read.map_err(|_syntax| "is neither a local part such as \"postmaster\" nor an address".to_owned())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::items::{dns_server, network, pattern};
+use crate::config::items::dns_server;
 use crate::config::problem::Problem;
 use crate::config::raw::{self, Raw};
 use crate::config::reader::{MAX_COUNT, MAX_OCTETS, Reader};
 use crate::config::settings::Settings;
 use crate::config::{exempt, later, next_hop, own_relay, rules, senders};
+use crate::exempt::entry::{network, pattern};
 use crate::net::{Endpoint, Purpose};
 use crate::policy::operator::Policy;
 use crate::reverse_mx::PrivateAddresses;

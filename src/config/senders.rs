@@ -1,10 +1,10 @@
 //! `[[policy.senders]]`: rules for some sender domains (contract 3.4).
 
-use crate::config::items::pattern;
 use crate::config::keys::SENDERS;
 use crate::config::raw;
 use crate::config::reader::Reader;
 use crate::config::rules::{ACTIONS, FROM_MATCHES_RUNGS};
+use crate::exempt::entry::pattern;
 use crate::policy::identity::Identity;
 use crate::policy::operator::Policy;
 use crate::policy::rule::{Action, IdentityRules, Rule, Rung};

@@ -3,6 +3,7 @@
 //! The entries of the configuration and of all files form one set of networks and one set of domains.
 
 mod domains;
+pub mod entry;
 mod networks;
 
 use std::net::IpAddr;
