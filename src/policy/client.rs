@@ -1,6 +1,9 @@
-//! The network that counts as one client for quotas: an IPv4 address, or an IPv6 /64 (the network of one customer).
+//! The network that counts as one client: for quotas an IPv4 address, or an IPv6 /64 (the network of one customer); for
+//! greylist and permits by `policy.match_prefix_v4` and `_v6`.
 
 use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
 
 /// The client's network; for an IPv4-mapped address the IPv4 address.
 #[must_use]
@@ -12,6 +15,14 @@ pub fn client_network(address: IpAddr) -> IpAddr {
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
     }
+}
+
+/// The client's network by prefixes of the configuration, for greylist and permits; an IPv4-mapped address counts as IPv4.
+#[must_use]
+pub fn network_of(address: IpAddr, prefix_v4: u8, prefix_v6: u8) -> IpNet {
+    let address = address.to_canonical();
+    let prefix = if address.is_ipv4() { prefix_v4 } else { prefix_v6 };
+    IpNet::new(address, prefix).unwrap_or_else(|_too_long| IpNet::from(address)).trunc()
 }
 
 #[cfg(test)]

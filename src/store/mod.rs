@@ -1,4 +1,5 @@
-//! Data that outlives a connection and a restart, in SQLite databases: the history in one, the greylist in another.
+//! Data that outlives a connection and a restart, in SQLite databases: the history in one, greylist and permits in
+//! another.
 //!
 //! No session ever waits for a disk: sessions use memory, and a thread writes the changes. A crash loses the last second
 //! and never leaves a file half written.
@@ -6,5 +7,7 @@
 mod file;
 pub mod greylist;
 pub mod history;
+mod state;
 
 pub use crate::store::file::OpenError;
+pub use crate::store::state::StateFile;

@@ -19,8 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ipnet::IpNet;
-
+use crate::policy::client::network_of;
 use crate::smtp::address::ForwardPath;
 use crate::store::OpenError;
 use crate::store::greylist::disk::{Disk, Loaded};
@@ -28,6 +27,7 @@ pub use crate::store::greylist::memory::GreylistAnswer;
 use crate::store::greylist::memory::{Bounds, Memory, Times};
 use crate::store::greylist::triple::Hasher;
 pub use crate::store::greylist::triple::Triple;
+use crate::store::state::StateFile;
 
 /// At these bounds the greylist takes about 80 MiB of memory and 140 MiB on disk. One network may have a sixteenth of the
 /// waiting triples.
@@ -66,7 +66,16 @@ impl Greylist {
     /// # Errors
     /// The file can't be opened or made, is damaged or not one of rmxd, or is in use.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
-        let (disk, Loaded { secret, known }) = Disk::open(&settings.path)?;
+        let file = StateFile::at(&settings.path);
+        Self::open_in(file, settings)
+    }
+
+    /// The same in a state file that others may use too.
+    ///
+    /// # Errors
+    /// As [`Greylist::open`].
+    pub fn open_in(file: Arc<StateFile>, settings: Settings) -> Result<Self, OpenError> {
+        let (disk, Loaded { secret, known }) = Disk::open(file)?;
         let mut memory = Memory::new(BOUNDS);
         memory.restore(known, now());
         let (waiting, passed) = memory.count();
@@ -108,9 +117,7 @@ impl Greylist {
     /// `domain` is that of the sender, empty for the null sender.
     #[must_use]
     pub fn triple(&self, client: IpAddr, domain: &str, recipient: &ForwardPath) -> Triple {
-        let client = client.to_canonical();
-        let prefix = if client.is_ipv4() { self.settings.prefix_v4 } else { self.settings.prefix_v6 };
-        let network = IpNet::new(client, prefix).unwrap_or_else(|_too_long| IpNet::from(client)).trunc();
+        let network = network_of(client, self.settings.prefix_v4, self.settings.prefix_v6);
         self.store.hasher.triple(network, domain, recipient)
     }
 
