@@ -19,8 +19,8 @@
 //! | [`dmarc`] | what the owner of a From: domain asks for (RFC 9989): the record, the tree walk |
 //! | [`reverse_mx`] | from a domain to its mail exchangers: does it exist, does the client match |
 //! | [`decision`] | one decision as a record: its id, its evidence, its text and JSON |
-//! | [`store`] | what outlives a connection: the greylist and the history |
-//! | [`exempt`] | sets of exempt networks, domains and recipients |
+//! | [`exempt`] | sets of exempt networks, domains and recipients; temporary permits |
+//! | [`store`] | what outlives a connection: the greylist, the permits and the history |
 //! | [`stats`] | what was refused, summed up by kind and sender |
 //! | [`gate`] | clients and transactions: who is exempt, what is looked up, the verdict, the permit |
 //! | [`audit`] | whether one's own mail would pass, and which records are missing |
@@ -77,6 +77,12 @@
 //!   don't follow it.
 //! - DNS servers show whether DNS is down, never the domains that are asked for: those are the senders' choice.
 //! - A file of exemptions with one bad line is refused as a whole: half a list would refuse a sender that the operator trusts.
+//! - A permit made from a refusal is for the pair of client network and sender domain, and then for the whole message: the
+//!   operator knows this sender, and the next finding of the same message would be the next telephone call. A domain alone can
+//!   be forged, so it reaches no further than one of `[exempt]`.
+//! - A permit is on disk before the command is answered, and is found by the hash of its conditions; sessions read memory, and
+//!   while there are none one counter. Making one needs `admin.token` everywhere, since on loopback any page of a browser and any
+//!   local account could ask.
 //! - The greylist works by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
 //! - The greylist answers from memory and is written behind: a disk may cost what a restart remembers, never a session's
 //!   time.
@@ -166,9 +172,9 @@ pub mod reverse_mx;
 
 pub mod decision;
 
-pub mod store;
-
 pub mod exempt;
+
+pub mod store;
 
 pub mod stats;
 

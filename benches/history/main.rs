@@ -206,6 +206,7 @@ impl Maker {
             from: if spoofed { CompactString::default() } else { sender },
             reply_to: CompactString::default(),
             duration: Duration::from_micros(900),
+            permit: None,
             findings: Arc::new(findings),
         }
     }

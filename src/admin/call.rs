@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
@@ -18,6 +19,8 @@ pub(super) struct Call {
     pub(super) argument: String,
     pub(super) query: Query,
     pub(super) headers: HeaderMap,
+    /// Empty but for a POST.
+    pub(super) body: Bytes,
 }
 
 pub(super) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;

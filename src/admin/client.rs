@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -71,10 +71,35 @@ impl Client {
     /// # Errors
     /// There is no such answer.
     pub async fn get(&self, target: &str) -> Result<Value, AskError> {
-        let exchange = timeout(PATIENCE, self.exchange(target)).await;
+        self.ask(Method::GET, target, None).await
+    }
+
+    /// The JSON that is the answer to a POST of this JSON.
+    ///
+    /// # Errors
+    /// There is no such answer.
+    pub async fn post(&self, target: &str, body: &Value) -> Result<Value, AskError> {
+        self.ask(Method::POST, target, Some(body)).await
+    }
+
+    /// # Errors
+    /// It wasn't done.
+    pub async fn delete(&self, target: &str) -> Result<(), AskError> {
+        self.ask(Method::DELETE, target, None).await.map(drop)
+    }
+
+    /// Whether the configuration has a token, without which the daemon changes nothing.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    async fn ask(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, AskError> {
+        let exchange = timeout(PATIENCE, self.exchange(method, target, body)).await;
         let (status, media, body) = exchange.map_err(|_elapsed| AskError::Silent(PATIENCE))??;
         let json = serde_json::from_slice::<Value>(&body);
         match (media.as_str(), json) {
+            _ if status == StatusCode::NO_CONTENT => Ok(Value::Null),
             ("application/json", Ok(json)) => Ok(json),
             ("application/problem+json", Ok(_)) if status == StatusCode::UNAUTHORIZED => Err(AskError::Token),
             ("application/problem+json", Ok(problem)) => {
@@ -89,17 +114,26 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, target: &str) -> Result<(StatusCode, String, Vec<u8>), AskError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, String, Vec<u8>), AskError> {
         let stream = timeout(CONNECT, self.connect()).await.map_err(|_elapsed| AskError::Silent(CONNECT))?;
         let stream = TokioIo::new(stream.map_err(AskError::Connect)?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(AskError::Broken)?;
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
         let host = self.endpoint.tcp().map_or_else(|| "localhost".to_owned(), |address| address.to_string());
-        let mut request = Request::get(target).header(HOST, host);
+        let mut request = Request::builder().method(method).uri(target).header(HOST, host);
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
         if let Some(value) = self.token.as_ref().and_then(Token::authorization) {
             request = request.header(AUTHORIZATION, value);
         }
-        let request = request.body(Body::empty()).map_err(|_not_http| AskError::Foreign)?;
+        let body = body.map_or_else(Body::empty, |json| Body::from(json.to_string()));
+        let request = request.body(body).map_err(|_not_http| AskError::Foreign)?;
         let response = sender.send_request(request).await.map_err(AskError::Broken)?;
         let status = response.status();
         let media = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -25,6 +25,9 @@ pub(super) enum Access {
     Open,
     /// The token, if there is one.
     Token,
+    /// The token, and there must be one: without it every user of this machine, and every page in a browser on it, could
+    /// write.
+    Write,
 }
 
 /// Why a request is not admitted.
@@ -55,12 +58,16 @@ pub(super) fn shown(headers: &HeaderMap, settings: &Settings) -> Shown {
 
 pub(super) fn admit(request: &Parts, access: Access, settings: &Settings) -> Result<(), Barred> {
     if settings.token.is_none() {
-        return local(request, access).map_err(Barred::Problem);
+        local(request, access).map_err(Barred::Problem)?;
+        return if access == Access::Write { Err(Barred::Problem(no_token())) } else { Ok(()) };
     }
     if access == Access::Open {
         return Ok(());
     }
     match shown(&request.headers, settings) {
+        Shown::Right if access == Access::Write && is_of_another_site(request) => {
+            Err(Barred::Problem(of_another_site()))
+        }
         Shown::Right => Ok(()),
         Shown::Wrong => Err(Barred::WrongToken),
         Shown::Nothing => Err(Barred::Problem(Problem::unauthorized(
@@ -86,11 +93,22 @@ fn local(request: &Parts, access: Access) -> Result<(), Problem> {
     if of_uri == Some(false) || of_header.any(|local| !local) {
         return refused("without admin.token the host in the URL must be an IP address or localhost");
     }
+    if access != Access::Open && is_of_another_site(request) { Err(of_another_site()) } else { Ok(()) }
+}
+
+fn is_of_another_site(request: &Parts) -> bool {
     let site = request.headers.get("sec-fetch-site").map(|site| site.as_bytes());
-    if access == Access::Token && matches!(site, Some(b"cross-site" | b"same-site")) {
-        return refused("requests from a page of another site are not allowed");
-    }
-    Ok(())
+    matches!(site, Some(b"cross-site" | b"same-site"))
+}
+
+fn of_another_site() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "requests from a page of another site are not allowed")
+}
+
+fn no_token() -> Problem {
+    let detail = "permits can only be made and removed with a token: set admin.token in the configuration, reload, and \
+                  send Authorization: Bearer with its value";
+    Problem::new(StatusCode::FORBIDDEN, detail)
 }
 
 /// `127.0.0.1:8025`, `[::1]` and `localhost:8025` are; any other name is not.
@@ -199,6 +217,27 @@ mod tests {
         ] {
             let headers = [("host", "127.0.0.1"), ("sec-fetch-site", site)];
             assert_eq!(verdict("/", &headers, access, None), expected, "{site} {access:?}");
+        }
+    }
+
+    #[test]
+    fn writing_needs_a_token_even_on_this_machine_and_nothing_stands_for_it() {
+        let cookie = ("cookie", "token=s3cret; authorization=Bearer s3cret");
+        let right = ("authorization", "Bearer s3cret");
+        let rows: [(&[(&str, &str)], Option<&str>, &str); 9] = [
+            (&[], None, "out"),
+            (&[right], None, "out"),
+            (&[("sec-fetch-site", "same-origin")], None, "out"),
+            (&[], Some("s3cret"), "out"),
+            (&[cookie], Some("s3cret"), "out"),
+            (&[("authorization", "Bearer other"), cookie], Some("s3cret"), "wrong"),
+            (&[right], Some("s3cret"), "in"),
+            (&[right, ("sec-fetch-site", "same-origin")], Some("s3cret"), "in"),
+            (&[right, ("sec-fetch-site", "cross-site")], Some("s3cret"), "out"),
+        ];
+        for (headers, token, expected) in rows {
+            let headers: Vec<_> = headers.iter().copied().chain([("host", "127.0.0.1")]).collect();
+            assert_eq!(verdict("/", &headers, Access::Write, token), expected, "{headers:?} {token:?}");
         }
     }
 

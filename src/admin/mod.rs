@@ -52,6 +52,7 @@ use crate::server;
 use crate::smtp::address::DomainName;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
+use crate::store::permits::PermitStore;
 use crate::tls::Acceptor;
 
 pub use crate::admin::api::openapi::DOCUMENT as OPENAPI;
@@ -93,6 +94,8 @@ pub struct State {
     pub history: Option<History>,
     /// `None` if no rule has the action `greylist`.
     pub greylist: Option<Greylist>,
+    /// Temporary permits.
+    pub permits: PermitStore,
     /// The daemon's own name.
     pub hostname: DomainName,
     /// Judges as the daemon does, over the same cache, but greylists and counts nothing.

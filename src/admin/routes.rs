@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::HttpBody;
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{RawPathParams, Request};
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -28,6 +28,8 @@ use crate::net::catch_panic::catch_panic;
 
 /// For one response; an audit of a domain whose DNS servers are silent may need most of it.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Octets of a body.
+const MOST_BODY: usize = 16 << 10;
 
 pub(super) const ROUTES: &[Route] = &[
     Route { access: Access::Open, ..Route::get("/", page::index) },
@@ -48,6 +50,13 @@ pub(super) const ROUTES: &[Route] = &[
     Route { parameters: &["minutes"], ..Route::get("/api/v1/top", api::past::top) },
     Route { parameters: api::past::WOULD, ..Route::get("/api/v1/would", api::past::would) },
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },
+    Route::get("/api/v1/permits", api::permits::list),
+    Route { verb: Verb::Post, access: Access::Write, ..Route::get("/api/v1/permits", api::permits::make) },
+    Route {
+        verb: Verb::Delete,
+        access: Access::Write,
+        ..Route::get("/api/v1/permits/{number}", api::permits::remove)
+    },
 ];
 
 pub(super) struct Route {
@@ -66,6 +75,8 @@ pub(super) struct Route {
 pub(super) enum Verb {
     /// And HEAD.
     Get,
+    /// With a body of JSON.
+    Post,
     Delete,
 }
 
@@ -73,6 +84,7 @@ impl Verb {
     fn is(self, method: &Method) -> bool {
         match self {
             Self::Get => *method == Method::GET || *method == Method::HEAD,
+            Self::Post => *method == Method::POST,
             Self::Delete => *method == Method::DELETE,
         }
     }
@@ -81,6 +93,7 @@ impl Verb {
     fn methods(self) -> &'static str {
         match self {
             Self::Get => "GET, HEAD",
+            Self::Post => "POST",
             Self::Delete => "DELETE",
         }
     }
@@ -136,11 +149,9 @@ async fn dispatch(
     if let Err(barred) = admit(&parts, route.access, &state.settings) {
         return Err(denied(peer, barred));
     }
-    if !body.is_end_stream() {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a request must not have a body"));
-    }
+    let body = if route.verb == Verb::Post { json_of(&parts.headers, body).await? } else { nothing(&body)? };
     let query = Query::read(&parts.uri, route.parameters)?;
-    let call = Call { state, shared: Arc::clone(&shared), argument, query, headers: parts.headers };
+    let call = Call { state, shared: Arc::clone(&shared), argument, query, headers: parts.headers, body };
     if !route.queries_dns {
         return (route.handler)(call).await;
     }
@@ -148,6 +159,28 @@ async fn dispatch(
         Problem::too_many("requests that query DNS are limited to 5 a second and 8 at a time", wait)
     })?;
     (route.handler)(call).await
+}
+
+fn nothing(body: &Body) -> Result<Bytes, Problem> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a request must not have a body"))
+}
+
+/// A form of another site's page can't send this type.
+async fn json_of(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    if !media.eq_ignore_ascii_case("application/json") {
+        let detail = "the body must be JSON: Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let too_large = |_error| {
+        let detail = format!("a body of more than {MOST_BODY} octets, the limit, or one that broke off");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    to_bytes(body, MOST_BODY).await.map_err(too_large)
 }
 
 fn denied(peer: Option<Peer>, barred: Barred) -> Problem {
@@ -291,7 +324,11 @@ mod tests {
                 route.path.starts_with("/api/") || matches!(route.path, "/healthz" | "/readyz" | "/metrics")
             })
             .map(|route| {
-                let method = if route.verb == Verb::Get { "get" } else { "delete" };
+                let method = match route.verb {
+                    Verb::Get => "get",
+                    Verb::Post => "post",
+                    Verb::Delete => "delete",
+                };
                 let parameter = |name: &&str| (name.trim_end_matches("[]").to_owned(), name.ends_with("[]"));
                 let parameters = route.parameters.iter().map(parameter).collect();
                 (route.path.to_owned(), method.to_owned(), route.access == Access::Open, parameters)
@@ -332,7 +369,7 @@ mod tests {
             let twice =
                 ROUTES.iter().skip(at + 1).any(|other| other.path == route.path && other.verb == route.verb);
             assert!(!twice, "{}", route.path);
-            assert_eq!(route.access == Access::Token, is_protected(route.path), "{}", route.path);
+            assert_eq!(route.access != Access::Open, is_protected(route.path), "{}", route.path);
         }
     }
 }

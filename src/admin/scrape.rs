@@ -37,6 +37,7 @@ fn gauges(state: &State) -> Gauges {
             let count = history.count();
             HistoryGauges { bytes: count.octets, dropped: count.dropped }
         }),
+        permits: state.permits.count().0,
         started: state.started,
         configured: state.reloads.since(),
         reload_succeeded: state.reloads.last().is_none_or(|last| last.applied),

@@ -4,15 +4,18 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::DRAIN;
+use crate::cli::history::place;
+use crate::config::{DRAIN, Settings};
 use crate::console::{ConfigSource, Exit, print};
-use crate::daemon;
+use crate::daemon::{self, StartError};
 use crate::decision::report;
+use crate::dns::Dns;
 use crate::gate::{DryMessage, DryRun, author, sender};
 use crate::message::file;
 use crate::message::header::{self, Author, Field};
 use crate::policy::decide::Verdict;
 use crate::smtp::address::ReversePath;
+use crate::store::permits::PermitStore;
 
 /// Make one decision and show its evidence: every DNS record, rung by rung
 #[derive(Debug, clap::Args)]
@@ -61,7 +64,11 @@ fn check(args: &Args) -> Result<Exit, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(Exit::Temporary, error.to_string()))?;
     let record = runtime.block_on(async {
-        let gate = daemon::gate(&settings).map_err(|error| failed(Exit::Config, error.to_string()))?;
+        let dns = Dns::new(settings.dns.clone())
+            .map_err(|error| failed(Exit::Config, StartError::Dns(error).to_string()))?;
+        let gate =
+            daemon::gate_with_permits(dns, &settings, permits(&settings, args.source.config.is_some()));
+        let gate = gate.map_err(|error| failed(Exit::Config, error.to_string()))?;
         Ok(gate.dry_run(&dry_run).await)
     });
     let record = record?;
@@ -74,6 +81,12 @@ fn check(args: &Args) -> Result<Exit, Exit> {
         }),
         other => Err(other),
     }
+}
+
+/// The permits of the daemon on this machine.
+fn permits(settings: &Settings, named: bool) -> Option<PermitStore> {
+    let read = PermitStore::read(&place(&settings.state, named));
+    read.inspect_err(|error| eprintln!("rmxd: temporary permits are not considered: {error}")).ok()
 }
 
 fn dry_run(args: &Args) -> Result<DryRun, Exit> {

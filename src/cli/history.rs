@@ -14,7 +14,7 @@ use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{DecisionRecord, report};
 use crate::smtp::escape::Escaped;
 use crate::stats::refusals::{RefusalStats, Row};
-use crate::store::history::{Archive, Filter, ReadError, Settings};
+use crate::store::history::{Archive, Filter, ReadError};
 
 /// The state folder of the service (`StateDirectory=`): a relative `history.path` is relative to it for the service, but not
 /// for this command.
@@ -221,7 +221,7 @@ pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
         return Err(Exit::Config);
     };
     let wanted = settings.path.clone();
-    settings.path = place(&settings, source.config.is_some());
+    settings.path = place(&settings.path, source.config.is_some());
     match Archive::open(settings) {
         Ok(Some(archive)) => Ok(archive),
         Ok(None) => {
@@ -237,14 +237,13 @@ pub(super) fn open(source: &ConfigSource) -> Result<Archive, Exit> {
     }
 }
 
-/// Finds the history. Without `--config`, a relative path that doesn't exist here is relative to the state
+/// Finds a file of the daemon. Without `--config`, a relative path that doesn't exist here is relative to the state
 /// folder of the service, whose working folder differs from the administrator's.
-fn place(settings: &Settings, named: bool) -> PathBuf {
-    let path = &settings.path;
+pub(super) fn place(path: &Path, named: bool) -> PathBuf {
     let of_service = Path::new(STATE).join(path);
     let only_there =
         !named && path.is_relative() && !path.exists() && of_service.try_exists().unwrap_or(true);
-    if only_there { of_service } else { path.clone() }
+    if only_there { of_service } else { path.to_owned() }
 }
 
 pub(super) fn unreadable(error: ReadError) -> Exit {

@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+pub mod allow;
 pub mod audit;
 pub mod check;
 pub mod completions;
@@ -40,6 +41,7 @@ enum Command {
     Audit(audit::Args),
     Explain(explain::Args),
     History(history::Args),
+    Allow(allow::Args),
     Status(status::Args),
     Tail(tail::Args),
     Zone(zone::Args),
@@ -62,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Audit(arguments) => audit::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Allow(arguments) => allow::run(&arguments),
             Command::Status(arguments) => status::run(&arguments),
             Command::Tail(arguments) => tail::run(&arguments),
             Command::Zone(arguments) => zone::run(&arguments),

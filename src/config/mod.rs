@@ -292,6 +292,7 @@ mod tests {
                 match_prefix_v4: 24,
                 match_prefix_v6: 64,
             },
+            state: "rmxd-state".into(),
             greylist: Some(greylist::Settings {
                 path: "rmxd-state".into(),
                 delay: minutes(5),

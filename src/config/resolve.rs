@@ -28,7 +28,7 @@ const MAX_MILTER_WAIT: Duration = Duration::from_secs(25);
 /// Room for a few thousand decisions.
 const MIN_HISTORY: u64 = 1 << 20;
 
-/// The name of the greylist's file.
+/// The name of the file of greylist and permits.
 const STATE_FILE: &str = "rmxd-state";
 
 /// Returns the settings, or all problems. `system_name` gives the host name if the configuration has none; the folder
@@ -78,6 +78,7 @@ pub(super) fn resolve(
                 milter,
                 gate,
                 reverse_mx,
+                state: state.join(STATE_FILE),
                 greylist,
                 history,
                 dns,

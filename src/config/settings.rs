@@ -1,5 +1,7 @@
 //! The settings of all layers, resolved.
 
+use std::path::PathBuf;
+
 use crate::smtp::address::DomainName;
 use crate::store::{greylist, history};
 use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
@@ -13,6 +15,8 @@ pub struct Settings {
     pub milter: door::milter::Settings,
     pub gate: gate::Settings,
     pub reverse_mx: reverse_mx::Settings,
+    /// The file of greylist and permits.
+    pub state: PathBuf,
     /// `None` if no rule has the action `greylist`.
     pub greylist: Option<greylist::Settings>,
     /// `None` if decisions aren't kept.

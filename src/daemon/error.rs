@@ -18,6 +18,8 @@ pub enum StartError {
     NoToken(Endpoint),
     #[error("greylist: {0}")]
     Greylist(OpenError),
+    #[error("permits: {0}")]
+    Permits(OpenError),
     #[error("history.path: {0}")]
     History(OpenError),
     #[error("the store could not be opened: {0}")]
@@ -40,7 +42,7 @@ impl StartError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Listen(error) => matches!(error, ListenError::Bind { .. }),
-            Self::Greylist(error) | Self::History(error) => error.is_temporary(),
+            Self::Greylist(error) | Self::Permits(error) | Self::History(error) => error.is_temporary(),
             Self::StoreDied(_) | Self::Random(_) => true,
             Self::Dns(_)
             | Self::NoToken(_)

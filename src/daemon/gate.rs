@@ -12,6 +12,7 @@ use crate::policy::rule::{Action, IdentityRules, Rung};
 use crate::relay::Relay;
 use crate::reverse_mx::ReverseMx;
 use crate::store::greylist::Greylist;
+use crate::store::permits::PermitStore;
 use crate::tls::Acceptor;
 
 /// Time for SPF (RFC 7208 4.6.4), whose lookups come one after the other.
@@ -30,9 +31,21 @@ pub fn gate(settings: &Settings) -> Result<Arc<Gate>, StartError> {
 /// # Errors
 /// The system has no random numbers.
 pub fn gate_over(dns: Dns, settings: &Settings) -> Result<Arc<Gate>, StartError> {
+    gate_with_permits(dns, settings, None)
+}
+
+/// The same with the temporary permits of a daemon.
+///
+/// # Errors
+/// As [`gate_over`].
+pub fn gate_with_permits(
+    dns: Dns,
+    settings: &Settings,
+    permits: Option<PermitStore>,
+) -> Result<Arc<Gate>, StartError> {
     let greylist = settings.greylist.clone().map(Greylist::in_memory).transpose();
     let greylist = greylist.map_err(StartError::Random)?;
-    Ok(gate_with_services(dns, settings, Services { greylist, ..Services::default() }))
+    Ok(gate_with_services(dns, settings, Services { greylist, permits, ..Services::default() }))
 }
 
 /// A gate with the stores and counters of `services`.

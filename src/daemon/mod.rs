@@ -6,6 +6,7 @@ mod error;
 mod gate;
 mod own_relay;
 mod parts;
+mod permits;
 mod relay_probe;
 mod shipped;
 mod sockets;
@@ -20,7 +21,7 @@ use tokio_util::sync::DropGuard;
 use crate::admin::{Admin, Reload, Reloads};
 use crate::config::Settings;
 pub use crate::daemon::error::StartError;
-pub use crate::daemon::gate::{door_over, gate, gate_over, gate_with_services};
+pub use crate::daemon::gate::{door_over, gate, gate_over, gate_with_permits, gate_with_services};
 pub use crate::daemon::own_relay::addresses as relay_addresses;
 use crate::daemon::parts::{Observers, Parts};
 use crate::daemon::relay_probe::ProbedRelay;
@@ -48,6 +49,8 @@ pub struct Daemon {
     admin: Admin,
     /// Looks after the certificate in use.
     certificate: Option<DropGuard>,
+    /// Ends permits in time.
+    _permits: DropGuard,
 }
 
 impl Daemon {
@@ -64,7 +67,7 @@ impl Daemon {
         // Before the probe of the relay: clients wait in the queue meanwhile, and an error appears at once.
         let sockets = Sockets::open(&settings, passed)?;
         let tls = settings.tls.clone().map(|tls| Acceptor::with_metrics(tls, metrics.clone())).transpose()?;
-        let mut stores = Stores::default();
+        let mut stores = Stores::new(&settings);
         let history = stores.history(&settings).await?;
         raise_descriptor_limit(&settings);
         let relay = Relay::with_metrics(settings.relay.clone(), metrics.clone());
@@ -77,10 +80,11 @@ impl Daemon {
         )?;
         // Last, so that a start that fails for another reason creates no file.
         let greylist = stores.greylist(&settings).await?;
+        let permits = stores.permits().await?;
         let started = SystemTime::now();
         let reloads = Reloads::started(started);
         let observers = Observers { monitor: Monitor::default(), metrics, started, reloads };
-        let parts = Parts { settings, dns, relay, tls, greylist, history };
+        let parts = Parts { settings, dns, relay, tls, greylist, history, permits };
         let gate = parts.gate(&observers);
         let current = watch::Sender::new(Arc::clone(&gate));
         let services = parts.services(gate, &current, &observers);
@@ -89,7 +93,8 @@ impl Daemon {
         let admin = Admin::start(parts.admin(&observers, server.status())?, sockets.admin)?;
         stores.take_over(&parts);
         let certificate = parts.tls.clone().map(certificate::watch);
-        Ok(Self { parts, observers, stores, watch, current, server, admin, certificate })
+        let permits = permits::watch(parts.permits.clone());
+        Ok(Self { parts, observers, stores, watch, current, server, admin, certificate, _permits: permits })
     }
 
     /// Replaces the settings: new connections use them, and open ones keep the old ones. Parts whose settings stay the
@@ -153,7 +158,8 @@ impl Daemon {
         } else {
             before.relay.with_settings(&settings.relay, is_used).await?
         };
-        Ok(Parts { settings, dns, relay, tls, greylist, history })
+        let permits = before.permits.clone();
+        Ok(Parts { settings, dns, relay, tls, greylist, history, permits })
     }
 
     /// The settings in effect for new connections.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::admin;
 use crate::config::Settings;
-use crate::daemon::gate::{gate_over, gate_with_services, smtp_door};
+use crate::daemon::gate::{gate_with_permits, gate_with_services, smtp_door};
 use crate::daemon::relay_probe::ProbedRelay;
 use crate::daemon::{StartError, auditor};
 use crate::dns::Dns;
@@ -20,6 +20,7 @@ use crate::server::{self, Service};
 use crate::stats::Monitor;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
+use crate::store::permits::PermitStore;
 use crate::tls::Acceptor;
 
 /// Settings and the parts built from them. A reload builds new ones.
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub(super) tls: Option<Acceptor>,
     pub(super) greylist: Option<Greylist>,
     pub(super) history: Option<History>,
+    pub(super) permits: PermitStore,
 }
 
 /// Counters that live from the start to the end.
@@ -49,6 +51,7 @@ impl Parts {
             monitor: observers.monitor.clone(),
             metrics: observers.metrics.clone(),
             history: self.history.clone(),
+            permits: Some(self.permits.clone()),
         };
         gate_with_services(self.dns.clone(), &self.settings, services)
     }
@@ -79,7 +82,7 @@ impl Parts {
     /// The state from which the admin server replies.
     ///
     /// # Errors
-    /// As [`gate_over`] and [`auditor`].
+    /// As [`gate_with_permits`] and [`auditor`].
     pub(super) fn admin(
         &self,
         observers: &Observers,
@@ -98,8 +101,9 @@ impl Parts {
             tls: self.tls.clone(),
             history: self.history.clone(),
             greylist: self.greylist.clone(),
+            permits: self.permits.clone(),
             hostname: settings.hostname.clone(),
-            gate: gate_over(self.dns.clone(), settings)?,
+            gate: gate_with_permits(self.dns.clone(), settings, Some(self.permits.clone()))?,
             auditor: auditor(&self.dns, settings, true).map_err(StartError::Auditor)?,
         })
     }

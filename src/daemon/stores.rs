@@ -1,19 +1,23 @@
 //! The stores: opened at a start, passed on by a reload, and written at the end.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
 use crate::config::Settings;
 use crate::daemon::StartError;
 use crate::daemon::parts::Parts;
-use crate::store::OpenError;
 use crate::store::greylist::Greylist;
 use crate::store::history::{History, WeakHistory};
+use crate::store::permits::{Clock, PermitStore};
+use crate::store::{OpenError, StateFile};
 
 /// The stores that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stores {
+    /// The file of greylist and permits.
+    state: Arc<StateFile>,
     /// Stays open once it is opened: old sessions may still use it, and a later reload may need it again.
     greylist: Option<Greylist>,
     /// All that were opened: old sessions may still write to them, and no other process can open them.
@@ -21,6 +25,10 @@ pub(super) struct Stores {
 }
 
 impl Stores {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { state: StateFile::at(&settings.state), greylist: None, histories: Vec::new() }
+    }
+
     /// The greylist of these settings: the open one, or a new one.
     pub(super) async fn greylist(&self, settings: &Settings) -> Result<Option<Greylist>, StartError> {
         let Some(wanted) = settings.greylist.clone() else { return Ok(None) };
@@ -28,7 +36,8 @@ impl Stores {
             return Ok(Some(open.with_settings(wanted)));
         }
         let settings = wanted.clone();
-        let opened = spawn_blocking(move || Greylist::open(settings)).await;
+        let state = Arc::clone(&self.state);
+        let opened = spawn_blocking(move || Greylist::open_in(state, settings)).await;
         match opened.map_err(StartError::StoreDied)? {
             Ok(greylist) => Ok(Some(greylist)),
             // Greylisting is on by default. An operator may start rmxd without write access and not need it for
@@ -39,6 +48,20 @@ impl Stores {
                 Greylist::in_memory(wanted).map(Some).map_err(StartError::Random)
             }
             Err(error) => Err(StartError::Greylist(error)),
+        }
+    }
+
+    /// The permits of the state file, once at a start.
+    pub(super) async fn permits(&self) -> Result<PermitStore, StartError> {
+        let state = Arc::clone(&self.state);
+        let opened = spawn_blocking(move || PermitStore::open(state)).await;
+        match opened.map_err(StartError::StoreDied)? {
+            Err(OpenError::Io { path, error }) if may_not_write(&error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "permits are kept in memory only, a restart forgets them");
+                Ok(PermitStore::in_memory(Clock::default()))
+            }
+            opened => opened.map_err(StartError::Permits),
         }
     }
 
@@ -71,7 +94,7 @@ impl Stores {
 
     /// Writes everything to disk, also histories that only sessions from before a reload use.
     pub(super) async fn write(self) {
-        let Self { greylist, histories } = self;
+        let Self { greylist, histories, state: _held } = self;
         if let Some(greylist) = greylist
             && spawn_blocking(move || greylist.flush()).await.is_err()
         {

@@ -9,6 +9,7 @@ mod misread;
 mod notes;
 mod refusal;
 pub mod report;
+mod results;
 mod sequence;
 #[cfg(test)]
 mod tests;
@@ -83,6 +84,16 @@ pub struct DecisionRecord {
     pub duration: Duration,
     /// All findings so far.
     pub findings: Arc<Vec<Finding>>,
+    /// The temporary permit by which it was let in; `None` if it was refused nevertheless.
+    pub permit: Option<LetIn>,
+}
+
+/// A temporary permit (contract 3.5), as a decision names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetIn {
+    pub number: u64,
+    /// `None` = until it is removed.
+    pub until: Option<SystemTime>,
 }
 
 /// The part of a transaction that a decision rests on.
@@ -92,6 +103,8 @@ pub enum Scope {
     ExemptClient,
     /// Nothing: all recipients are exempt.
     ExemptRecipients,
+    /// Nothing: a temporary permit lets in the whole message.
+    Permit,
     /// Nothing: the transaction ended before any lookup.
     Nothing,
     /// The rules of helo, ptr and mail_from that can refuse.
@@ -194,6 +207,12 @@ impl DecisionRecord {
     pub fn reason(&self) -> Option<Reason> {
         let trouble = || self.end.as_ref().and_then(|end| end.trouble);
         self.cause.as_ref().map(|cause| cause.reason).or_else(trouble)
+    }
+
+    /// The identity whose rule refused, really or in monitor mode; `None` if nothing or no rule refused.
+    #[must_use]
+    pub fn refusing_rule(&self) -> Option<Identity> {
+        Some(self.cause.as_ref()?.finding_of(&self.findings)?.identity)
     }
 
     /// The recipients that the decision is about, as far as they are known.

@@ -1,15 +1,15 @@
 //! A decision as a tree for people and as JSON for programs: the same facts in both.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use compact_str::CompactString;
 use serde_json::{Map, Value, json};
 
 use crate::decision::notes;
-use crate::decision::{DecisionRecord, Scope};
+use crate::decision::results::{dmarc_json, signature_json, spf_json};
+use crate::decision::{DecisionRecord, LetIn, Scope};
 use crate::evidence::{Answer, Evidence, Freshness, Records};
-use crate::policy::authentication::{DmarcCheck, DmarcResult, Request, SignatureCheck, SpfCheck};
 use crate::policy::door::DoorName;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
@@ -40,6 +40,9 @@ pub fn tree(record: &DecisionRecord) -> String {
         tree.top("help", reason.help());
     }
     tree.top("client", &format!("{}{}", record.client, name_of_client(record)));
+    if let Some(permit) = record.permit {
+        tree.top("permit", &let_in(permit));
+    }
     if record.id.is_some() {
         transaction_lines(&mut tree, record);
     }
@@ -76,6 +79,19 @@ fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
         many => format!("{many} questions"),
     };
     tree.top("took", &format!("{} since MAIL, {questions} to DNS", short(record.duration)));
+}
+
+/// `let in by permit 7, until 2026-11-30T14:00:00Z`.
+fn let_in(LetIn { number, until }: LetIn) -> String {
+    match until {
+        Some(until) => format!("let in by permit {number}, until {}", seconds(until)),
+        None => format!("let in by permit {number}, until it is removed"),
+    }
+}
+
+/// RFC 3339, UTC.
+fn seconds(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
 }
 
 /// RFC 3339, UTC.
@@ -153,6 +169,7 @@ fn note(record: &DecisionRecord, identity: Identity, findings: &[(usize, &Findin
     match identity {
         _ if record.extent == Scope::ExemptClient => Some("exempt client"),
         _ if record.extent == Scope::ExemptRecipients => Some("exempt recipients"),
+        _ if record.extent == Scope::Permit => Some("not looked at, a permit lets in the message"),
         _ if record.extent == Scope::Nothing => Some("not looked at, it ended before"),
         _ if findings.is_empty() && !record.actions.looks(identity) => Some("off, not looked up"),
         _ if record.extent == Scope::Envelope && of_header => Some("not looked at, the envelope decided"),
@@ -237,6 +254,8 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
         ("outcome", json!(record.outcome().map(Outcome::name))),
         ("relay_reply", json!(record.relay_reply().map(|reply| Escaped::new(reply).to_string()))),
         ("tags", json!(record.tags())),
+        ("permit", json!(record.permit.map(|permit| permit.number))),
+        ("permit_until", json!(record.permit.and_then(|permit| permit.until).map(seconds))),
         ("duration", json!(record.duration.as_secs_f64())),
         ("dns_queries", json!(record.queries())),
     ];
@@ -265,35 +284,6 @@ fn finding_json(record: &DecisionRecord, at: usize, finding: &Finding) -> Value 
         "dkim": authentication.map(|results| &results.dkim).into_iter().flatten().map(signature_json).collect::<Vec<_>>(),
         "dmarc": authentication.and_then(|results| results.dmarc.as_ref()).map(dmarc_json),
         "evidence": finding.evidence.iter().map(evidence_json).collect::<Vec<_>>(),
-    })
-}
-
-fn spf_json(check: &SpfCheck) -> Value {
-    json!({
-        "result": check.result.name(),
-        "identity": check.identity.name(),
-        "domain": Escaped::new(check.domain.as_str()).to_string(),
-    })
-}
-
-fn signature_json(check: &SignatureCheck) -> Value {
-    json!({
-        "result": check.result.name(),
-        "domain": check.domain.as_str(),
-        "selector": check.selector.as_str(),
-        "aligned": check.aligned,
-    })
-}
-
-fn dmarc_json(check: &DmarcCheck) -> Value {
-    let named = |text: &CompactString| (!text.is_empty()).then(|| text.to_string());
-    json!({
-        "result": check.result.map(DmarcResult::name),
-        "request": check.request.map(Request::name),
-        "testing": check.testing,
-        "record_at": named(&check.record_at),
-        "organization": named(&check.organization),
-        "indirect": check.indirect.as_ref().map(ToString::to_string),
     })
 }
 

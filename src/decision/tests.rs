@@ -1,7 +1,7 @@
 //! The tree and the JSON of a record: findings, notes, and the decision that counts.
 
 use super::report::{json, summary, transaction, tree};
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
 use super::*;
 use crate::policy::door::DoorName;
@@ -43,6 +43,7 @@ fn accepted(findings: Vec<Finding>) -> DecisionRecord {
         reply_to: CompactString::default(),
         duration: Duration::ZERO,
         findings: Arc::new(acted.collect()),
+        permit: None,
     }
 }
 
@@ -61,9 +62,10 @@ fn the_tree_explains_each_identity_without_findings() {
     let absent = |identity| finding(identity, Rule::Exists, RuleResult::None(Absence::NotGiven));
     let nothing = vec![absent(Identity::MailFrom), absent(Identity::From), absent(Identity::ReplyTo)];
     let of = |extent| DecisionRecord { extent, ..accepted(Vec::new()) };
-    let rows: [(DecisionRecord, [&str; 5]); 5] = [
+    let rows: [(DecisionRecord, [&str; 5]); 6] = [
         (of(Scope::ExemptClient), ["exempt client"; 5]),
         (of(Scope::ExemptRecipients), ["exempt recipients"; 5]),
+        (of(Scope::Permit), ["not looked at, a permit lets in the message"; 5]),
         (
             of(Scope::Envelope),
             [
@@ -234,4 +236,21 @@ fn the_outcome_and_the_relays_reply_are_shown_to_people_and_programs() {
     assert_eq!(json["rcpts"], 2);
     let older = summary(&refused(""));
     assert!(older["outcome"].is_null() && older["relay_reply"].is_null(), "{older}");
+}
+
+#[test]
+fn a_permit_is_named_with_its_end() {
+    for (until, shown, json_until) in [
+        (Some(Duration::from_secs(90)), "until 1970-01-01T00:01:30Z", value!("1970-01-01T00:01:30Z")),
+        (None, "until it is removed", Value::Null),
+    ] {
+        let until = until.map(|after| SystemTime::UNIX_EPOCH + after);
+        let permit = Some(LetIn { number: 7, until });
+        let record = DecisionRecord { extent: Scope::Permit, permit, ..accepted(Vec::new()) };
+        let (tree, json) = (tree(&record), json(&record));
+        assert!(tree.contains(&format!("permit:    let in by permit 7, {shown}\n")), "{tree}");
+        assert_eq!((&json["permit"], &json["permit_until"]), (&value!(7), &json_until));
+    }
+    let none = json(&accepted(Vec::new()));
+    assert_eq!((&none["permit"], &none["permit_until"]), (&Value::Null, &Value::Null));
 }

@@ -1,10 +1,12 @@
 //! Exempt clients, sender domains and recipients: their mail passes without any lookup.
 //!
-//! The entries of the configuration and of all files form one set of networks and one set of domains.
+//! The entries of the configuration and of all files form one set of networks and one set of domains. The permits that an
+//! operator gives at run time are a set of their own.
 
 mod domains;
 pub mod entry;
 mod networks;
+pub mod permits;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -36,13 +36,15 @@ pub struct Client {
     tls: CompactString,
     ptr: Option<Ptr>,
     helo_lookup: Option<Lookup>,
+    /// HELO was not looked up, since a permit let the client in.
+    helo_waits: bool,
     /// The questions that the next message may cause, together with what the client sends before it.
     allowance: Allowance,
 }
 
 impl Client {
     pub(super) fn new(gate: Arc<Gate>, door: DoorName, address: IpAddr, exempt: bool) -> Self {
-        let looks = gate.policy().ptr.looks() && !exempt;
+        let looks = gate.policy().ptr.looks() && !exempt && gate.permit_of_client(address).is_none();
         let allowance = Allowance::new();
         let ptr = looks.then(|| Ptr::start(&gate, address, allowance.names()));
         Self {
@@ -54,6 +56,7 @@ impl Client {
             tls: CompactString::default(),
             ptr,
             helo_lookup: None,
+            helo_waits: false,
             allowance,
         }
     }
@@ -101,14 +104,43 @@ impl Client {
         if self.exempt || same || !self.gate.policy().helo.looks() {
             return;
         }
+        self.helo_waits = self.is_let_in();
+        if self.helo_waits {
+            self.helo_lookup = None;
+        } else {
+            self.look_up_helo();
+        }
+    }
+
+    /// Whether a permit lets in all that the client sends now.
+    fn is_let_in(&self) -> bool {
+        self.gate.permit_of_client(self.address).is_some()
+    }
+
+    fn look_up_helo(&mut self) {
+        let argument = self.helo.as_str();
         let domain = Domain::parse(argument).ok();
         let name = domain.as_ref().and_then(Domain::name);
         let budget = self.allowance.connection();
         self.helo_lookup = Some(self.look_up(Identity::Helo, argument, name, argument, budget));
     }
 
+    /// What was not looked up for a permit that is over.
+    fn catch_up(&mut self) {
+        if self.ptr.is_none() && self.gate.policy().ptr.looks() {
+            self.ptr = Some(Ptr::start(&self.gate, self.address, self.allowance.names()));
+        }
+        if std::mem::take(&mut self.helo_waits) {
+            self.look_up_helo();
+        }
+    }
+
     /// The allowance of the transaction that begins. With the first one the rules of `ptr` are looked up.
     pub(super) fn begin(&mut self) -> Allowance {
+        if self.exempt || self.is_let_in() {
+            return std::mem::replace(&mut self.allowance, Allowance::new());
+        }
+        self.catch_up();
         let allowance = std::mem::replace(&mut self.allowance, Allowance::new());
         if let Some(ptr) = &mut self.ptr {
             ptr.judge(&self.gate, self.address, allowance.connection());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use compact_str::{CompactString, ToCompactString};
 use tokio::time::timeout;
 
+use crate::decision::LetIn;
 use crate::dns::{Account, Budget, Urgency};
 use crate::evidence::{DnsFailure, Evidence};
 use crate::exempt::Exemptions;
@@ -16,6 +17,7 @@ use crate::gate::client::Client;
 use crate::gate::known::{for_each_rule, timed_out};
 use crate::gate::lookup::{EnvelopeSender, Findings, Lookup, Wanted};
 use crate::gate::owner::{Asked, EnvelopeState, Way};
+use crate::gate::permitted::{self, Permitted, domain_name};
 use crate::gate::signed::{self, AwaitsBody};
 use crate::gate::visible::{Visible, VisibleFindings};
 use crate::message::header::{Field, Header};
@@ -37,6 +39,10 @@ pub(super) struct Evaluation {
     pub(super) client: IpAddr,
     /// Nothing of the envelope can refuse.
     exempt: bool,
+    /// What permits let in.
+    permitted: Permitted,
+    /// The permit of a visible sender.
+    visible_permit: Option<LetIn>,
     sender: Lookup,
     /// The sender as SPF sees it; `None` where that has no domain name.
     envelope_sender: Option<Arc<EnvelopeSender>>,
@@ -60,16 +66,36 @@ pub(super) struct Evaluation {
 impl Evaluation {
     pub(super) fn new(client: &Client, path: &ReversePath, allowance: Allowance) -> Self {
         let gate = &client.gate;
-        let exempt = client.is_exempt() || is_exempt_sender(&gate.settings.exempt, path);
-        let sender = if client.is_exempt() {
+        let envelope_sender = envelope_sender(client, path).map(Arc::new);
+        let is_listed = is_exempt_sender(&gate.settings.exempt, path);
+        let permitted = if client.is_exempt() {
+            Permitted::default()
+        } else {
+            let sender = envelope_sender.as_deref().map(|sender| &sender.domain);
+            let mail_from = domain_name(path).filter(|_| !is_listed);
+            gate.permits_of_envelope(client.address(), sender, mail_from, client.helo_argument())
+        };
+        let is_let_in = permitted.message.is_some() || permitted.envelope.is_some();
+        let exempt = client.is_exempt() || is_listed || is_let_in;
+        let sender = if client.is_exempt() || permitted.message.is_some() {
             Lookup::ready(Findings::default())
+        } else if let Some(name) = domain_name(path).filter(|_| permitted.envelope.is_some()) {
+            Lookup::ready(permitted::mail_from(gate.policy(), path, name).into())
         } else {
             sender(client, path, allowance.mail_from())
         };
         let domain = gate.services.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
         let bounce = matches!(path, ReversePath::Null);
-        let envelope_sender = envelope_sender(client, path).map(Arc::new);
-        Self { exempt, sender, envelope_sender, domain, bounce, allowance, ..Self::of_nothing(client) }
+        Self {
+            exempt,
+            permitted,
+            sender,
+            envelope_sender,
+            domain,
+            bounce,
+            allowance,
+            ..Self::of_nothing(client)
+        }
     }
 
     /// Nothing is looked up.
@@ -78,6 +104,8 @@ impl Evaluation {
             gate: Arc::clone(&client.gate),
             client: client.address(),
             exempt: client.is_exempt(),
+            permitted: Permitted::default(),
+            visible_permit: None,
             sender: Lookup::ready(Findings::default()),
             envelope_sender: None,
             allowance: Allowance::new(),
@@ -99,6 +127,25 @@ impl Evaluation {
     /// The findings are those of the whole message.
     pub(super) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// A permit lets in the whole message.
+    pub(super) fn is_let_in(&self) -> bool {
+        self.permitted.message.is_some()
+    }
+
+    /// The permit that let in all or a part of it so far.
+    pub(super) fn permit(&self) -> Option<LetIn> {
+        self.permitted.any().or(self.visible_permit)
+    }
+
+    /// The permit for this recipient, where the rest needs one.
+    pub(super) fn permit_of_recipient(&self, client: &Client, recipient: &ForwardPath) -> Option<LetIn> {
+        if client.is_exempt() || self.is_let_in() {
+            return None;
+        }
+        let sender = self.envelope_sender.as_deref().map(|sender| &sender.domain);
+        self.gate.permit_of_recipient(self.client, sender, recipient)
     }
 
     /// The envelope was judged.
@@ -138,15 +185,16 @@ impl Evaluation {
     /// have come before with each of the recipients: the message goes to all of them or to none. Where it refuses
     /// nothing, it may still depend on the body: see [`Evaluation::awaits_body`].
     pub(super) async fn header(&mut self, client: &mut Client, header: &Header, block: &[u8]) -> Decision {
-        if client.is_exempt() {
+        if client.is_exempt() || self.is_let_in() {
             return exempt();
         }
         let (gate, address, helo) = (Arc::clone(&self.gate), self.client, client.helo_argument().into());
         let [from, reply_to] = self.allowance.visible();
         let envelope = self.envelope_sender.clone();
         let visible = Visible { gate, client: address, helo, envelope, budgets: [from.clone(), reply_to] };
-        let (mut findings, VisibleFindings { findings: visible, asked }) =
+        let (mut findings, VisibleFindings { findings: visible, asked, permit }) =
             tokio::join!(self.envelope_findings(client, Wanted::All), visible.senders(header));
+        self.visible_permit = permit;
         let way = self.way(&asked, &findings, block, client.helo_argument()).await;
         findings.extend(visible);
         self.nameless =
@@ -218,8 +266,20 @@ impl Evaluation {
         let mail_from = self.rules_of_sender(policy);
         let mut findings = Vec::new();
         for identity in [Identity::Helo, Identity::Ptr] {
-            if !self.exempt && looked_at(identity) {
-                findings.extend_from_slice(&client.findings(identity, wanted).await);
+            if self.exempt || !looked_at(identity) {
+                continue;
+            }
+            if identity == Identity::Helo && self.permitted.helo.is_some() {
+                findings.extend(permitted::helo(policy, client.helo_argument()));
+                continue;
+            }
+            let found = client.findings(identity, wanted).await;
+            match client.names_if_known().filter(|_| identity == Identity::Ptr && !found.is_empty()) {
+                Some(names) if let Some((permit, exempt)) = gate.permit_of_names(names) => {
+                    self.permitted.ptr = Some(permit);
+                    findings.extend(exempt);
+                }
+                Some(_) | None => findings.extend_from_slice(&found),
             }
         }
         if wanted == Wanted::All || mail_from.rules.refuses() {
@@ -305,10 +365,7 @@ fn domain(path: &ReversePath) -> CompactString {
 }
 
 fn is_exempt_sender(exempt: &Exemptions, path: &ReversePath) -> bool {
-    match path {
-        ReversePath::Null | ReversePath::NoDomain(_) => false,
-        ReversePath::Mailbox(mailbox) => mailbox.domain().name().is_some_and(|name| exempt.domain(name)),
-    }
+    domain_name(path).is_some_and(|name| exempt.domain(name))
 }
 
 fn sender(client: &Client, path: &ReversePath, budget: Budget) -> Lookup {

@@ -42,6 +42,7 @@ pub(super) fn write(record: &DecisionRecord, octets: u64) {
         rcpts = Some(record.rcpts).filter(|count| *count > 1),
         from = shown(&record.from),
         reply_to = shown(&record.reply_to),
+        permit = record.permit.map(|permit| permit.number),
         tags = (!tags.is_empty()).then(|| tags.join(",")),
         relay_reply = record.relay_reply().and_then(shown),
         octets = Some(octets).filter(|octets| *octets > 0),

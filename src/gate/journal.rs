@@ -12,7 +12,7 @@ use compact_str::{CompactString, ToCompactString};
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
-use crate::decision::{DecisionRecord, End, Id, Scope};
+use crate::decision::{DecisionRecord, End, Id, LetIn, Scope};
 use crate::gate::client::Client;
 use crate::gate::evaluation::Evaluation;
 use crate::gate::event;
@@ -54,6 +54,8 @@ pub(super) struct Journal {
     pub(super) first: Option<ForwardPath>,
     others: Vec<CompactString>,
     others_octets: usize,
+    /// The permit of a recipient.
+    pub(super) permit: Option<LetIn>,
     /// A recipient was accepted that is not exempt, so that the message is judged.
     pub(super) judged: bool,
     /// The addresses in From: and Reply-To:, once they are known.
@@ -91,6 +93,7 @@ impl Journal {
             first: None,
             others: Vec::new(),
             others_octets: 0,
+            permit: None,
             judged: false,
             from: CompactString::default(),
             reply_to: CompactString::default(),
@@ -219,20 +222,26 @@ impl Journal {
         let metrics = &evaluation.gate.services.metrics;
         metrics.outcome(self.door, outcome);
         metrics.findings(evaluation.findings());
-        if let Some(by) = self.exemption(evaluation.findings()) {
+        if let Some(by) = self.exemption(evaluation) {
             metrics.exemption(by);
         }
     }
 
-    fn exemption(&self, findings: &[Finding]) -> Option<Exemption> {
+    fn exemption(&self, evaluation: &Evaluation) -> Option<Exemption> {
         let is_exempt = |finding: &Finding| finding.outcome == RuleResult::None(Absence::Exempt);
         if self.exempt_client {
             Some(Exemption::Client)
+        } else if self.permit(evaluation).is_some() {
+            Some(Exemption::Permit)
         } else if self.accepted > 0 && !self.judged {
             Some(Exemption::Recipient)
         } else {
-            findings.iter().any(is_exempt).then_some(Exemption::Domain)
+            evaluation.findings().iter().any(is_exempt).then_some(Exemption::Domain)
         }
+    }
+
+    fn permit(&self, evaluation: &Evaluation) -> Option<LetIn> {
+        evaluation.permit().or(self.permit)
     }
 
     /// The client has left or given up; at the policy service, as much is known of it as ever will be. Where each of its
@@ -282,6 +291,7 @@ impl Journal {
             reply_to: self.reply_to.clone(),
             duration: took,
             findings: Arc::clone(evaluation.findings()),
+            permit: self.permit(evaluation).filter(|_| decision.cause.is_none()),
         }
     }
 
@@ -297,6 +307,7 @@ impl Journal {
     fn scope(&self, evaluation: &Evaluation, decision: &Decision) -> Scope {
         match &decision.cause {
             _ if self.exempt_client => Scope::ExemptClient,
+            _ if evaluation.is_let_in() => Scope::Permit,
             None if self.accepted > 0 && !self.judged => Scope::ExemptRecipients,
             _ if evaluation.is_whole() => Scope::Message,
             _ if evaluation.has_envelope() => Scope::Envelope,

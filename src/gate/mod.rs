@@ -14,6 +14,7 @@ mod known;
 mod lookup;
 mod owner;
 mod pending;
+mod permitted;
 mod ptr;
 mod signed;
 #[cfg(test)]
@@ -21,7 +22,7 @@ mod tests;
 mod transaction;
 mod visible;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ use crate::smtp::address::ForwardPath;
 use crate::stats::Monitor;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
+use crate::store::permits::PermitStore;
 
 /// What the gate decides by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +76,8 @@ pub struct Services {
     pub metrics: Metrics,
     /// Keeps each decision; `None` = none is kept.
     pub history: Option<History>,
+    /// The temporary permits; `None` = there are none.
+    pub permits: Option<PermitStore>,
 }
 
 impl Gate {
@@ -128,9 +132,10 @@ impl Gate {
         policy.mode == Mode::Enforce && policy.on_dns_error == OnDnsError::Defer
     }
 
-    /// Whether mail for this recipient is never refused.
+    /// Whether mail for this recipient is never refused, wherever it comes from.
     #[must_use]
     pub fn exempts_recipient(&self, path: &ForwardPath) -> bool {
-        self.settings.exempt.recipient(path)
+        let nowhere = Ipv4Addr::UNSPECIFIED.into();
+        self.settings.exempt.recipient(path) || self.permit_of_recipient(nowhere, None, path).is_some()
     }
 }

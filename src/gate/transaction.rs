@@ -137,7 +137,11 @@ impl Transaction {
     /// # Errors
     /// The reply that refuses.
     pub async fn rcpt(&mut self, client: &mut Client, path: &ForwardPath) -> Result<Permit, Reply> {
-        let exempt = self.gate().exempts_recipient(path);
+        let mut exempt = self.gate().settings.exempt.recipient(path);
+        if !exempt && let Some(permit) = self.evaluation.permit_of_recipient(client, path) {
+            self.journal.permit.get_or_insert(permit);
+            exempt = true;
+        }
         if !exempt {
             let decision = self.evaluation.envelope_for(client, path).await;
             self.decided(decision, Some(path))?;

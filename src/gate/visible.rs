@@ -10,6 +10,7 @@ use compact_str::CompactString;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
+use crate::decision::LetIn;
 use crate::dns::{Account, Budget, Urgency};
 use crate::gate::Gate;
 use crate::gate::known::{finding, for_each_rule};
@@ -38,6 +39,8 @@ pub(super) struct VisibleFindings {
     pub(super) findings: Vec<Finding>,
     /// What the owners of From: domains ask for, where that is open.
     pub(super) asked: Vec<Asked>,
+    /// A permit that exempts one of them.
+    pub(super) permit: Option<LetIn>,
 }
 
 /// Where a finding belongs: the field, the domain within it, the rule.
@@ -49,6 +52,7 @@ impl Visible {
         let fields = [(Identity::From, &header.from), (Identity::ReplyTo, &header.reply_to)];
         let mut findings: Vec<(Order, Finding)> = Vec::new();
         let mut names: [Vec<(usize, Named)>; 2] = [Vec::new(), Vec::new()];
+        let mut permit = None;
         let until = Instant::now() + self.gate.deadline;
         for ((at, (identity, field)), names) in fields.into_iter().enumerate().zip(&mut names) {
             let mut known = |nth, found: Vec<Finding>| {
@@ -65,7 +69,13 @@ impl Visible {
                 Field::Authors(authors) => {
                     for (nth, author) in authors.iter().enumerate() {
                         match self.named(identity, author, until) {
-                            Some(name) => names.push((nth, name)),
+                            Some(name) => match self.permit(&name) {
+                                None => names.push((nth, name)),
+                                by => {
+                                    permit = permit.or(by);
+                                    known(nth, exempt(&name));
+                                }
+                            },
                             None => {
                                 let text = author.address.rsplit('@').next().unwrap_or_default();
                                 let invalid = RuleResult::Fail(Reason::InvalidDomain);
@@ -86,7 +96,15 @@ impl Visible {
             }
         }
         findings.sort_by_key(|(place, _)| *place);
-        VisibleFindings { findings: findings.into_iter().map(|(_, finding)| finding).collect(), asked }
+        let findings = findings.into_iter().map(|(_, finding)| finding).collect();
+        VisibleFindings { findings, asked, permit }
+    }
+
+    /// The permit for this sender, unless `[exempt]` has it.
+    fn permit(&self, name: &Named) -> Option<LetIn> {
+        let domain = &name.subject.domain;
+        let is_listed = || self.gate.settings.exempt.domain(domain);
+        self.gate.permit_of_visible(self.client, domain).filter(|_| !is_listed())
     }
 
     fn named(&self, identity: Identity, author: &Author, until: Instant) -> Option<Named> {
@@ -115,6 +133,11 @@ impl Visible {
         let steps = names.into_iter().zip(shares);
         steps.map(|((nth, name), share)| step((at, *nth), name, urgency, share)).collect()
     }
+}
+
+fn exempt(name: &Named) -> Vec<Finding> {
+    let OwnedSubject { identity, text, domain, .. } = &name.subject;
+    for_each_rule(name.in_force(), *identity, text, domain.as_str(), RuleResult::None(Absence::Exempt))
 }
 
 async fn step(

@@ -34,6 +34,8 @@ pub struct Gauges {
     pub relay_connections_limit: usize,
     /// `None` where the history is off.
     pub history: Option<HistoryGauges>,
+    /// Temporary permits that are in effect.
+    pub permits: usize,
     pub started: SystemTime,
     /// When the configuration in effect was taken on.
     pub configured: SystemTime,
@@ -57,6 +59,7 @@ impl Gauges {
             relay_reachable: true,
             relay_connections_limit: 0,
             history: None,
+            permits: 0,
             started: UNIX_EPOCH,
             configured: UNIX_EPOCH,
             reload_succeeded: true,
@@ -231,8 +234,10 @@ impl Snapshot {
             ];
             count_of(&mut family, &labels, count)?;
         }
-        let help = "Transactions of which all or a part is exempt, by the list";
+        let help = "Transactions of which all or a part is exempt, by the list, or by a temporary permit";
         families.by_label("rmxd_exempt", help, "by", &counters.exemptions)?;
+        let permits = self.gauges.permits as u64;
+        families.gauge("rmxd_permits", "Temporary permits that are in effect")?.encode_gauge(&permits)?;
         let help = "Decisions that rest on the greylist";
         families.by_label("rmxd_greylist", help, "result", &counters.greylist)
     }
@@ -373,6 +378,7 @@ mod tests {
             relay_reachable: false,
             relay_connections_limit: 6,
             history: None,
+            permits: 7,
             started: UNIX_EPOCH + Duration::from_millis(1_500),
             configured: UNIX_EPOCH + Duration::from_millis(2_500),
             reload_succeeded: false,
@@ -406,6 +412,8 @@ mod tests {
             "rmxd_verdict_seconds_bucket{le=\"+Inf\"} 1",
             "rmxd_connections_open 2",
             "rmxd_relay_reachable 0",
+            "rmxd_permits 7",
+            "rmxd_exempt_total{by=\"permit\"} 0",
             "rmxd_cache_bytes 4",
             "rmxd_start_time_seconds 1.5",
             "rmxd_config_reload_success 0",

@@ -104,6 +104,8 @@ pub enum Exemption {
     Domain,
     /// All recipients are: `exempt.recipients`.
     Recipient,
+    /// All or a part of it is, by a temporary permit.
+    Permit,
 }
 
 /// What became of mail that the greylist decided on.
@@ -158,7 +160,7 @@ label!(QueryOutcome: Found "found", NoData "no_data", NoSuchDomain "no_such_doma
     Refused "refused", Timeout "timeout", Broken "broken", Busy "busy", Down "down", TooMany "too_many", Unreachable "unreachable");
 label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejected", Unreachable "unreachable",
     Lost "lost", Busy "busy", Abandoned "abandoned");
-label!(Exemption: Client "client", Domain "domain", Recipient "recipient");
+label!(Exemption: Client "client", Domain "domain", Recipient "recipient", Permit "permit");
 label!(GreylistResult: Passed "passed", Waits "waits");
 label!(TlsVersion: V1_2 "TLSv1.2", V1_3 "TLSv1.3");
 label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");

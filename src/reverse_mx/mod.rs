@@ -17,11 +17,13 @@ use std::net::IpAddr;
 use compact_str::{CompactString, ToCompactString};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use ipnet::IpNet;
 
 use crate::dns::lookups::{Lookups, trouble};
 use crate::dns::{Account, Dns};
 use crate::evidence::Evidence;
 use crate::policy::authentication::{Authentication, SpfCheck, SpfResult};
+use crate::policy::client::network_of;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
@@ -121,6 +123,12 @@ impl ReverseMx {
     #[must_use]
     pub fn dns(&self) -> &Dns {
         &self.dns
+    }
+
+    /// The network of a client, by `match_prefix_v4` and `_v6`.
+    #[must_use]
+    pub fn network_of(&self, client: IpAddr) -> IpNet {
+        network_of(client, self.settings.match_prefix_v4, self.settings.match_prefix_v6)
     }
 
     /// Both rules of one domain of one identity, one after the other: what `exists` finds, `matches` has from the cache. A rule

@@ -21,6 +21,12 @@ impl DomainPattern {
         Ok(Self { name: DomainName::parse_unicode(text)?, below })
     }
 
+    /// This name only.
+    #[must_use]
+    pub fn exactly(name: DomainName) -> Self {
+        Self { name, below: false }
+    }
+
     /// The name itself, also of a pattern that covers the names below.
     #[must_use]
     pub fn name(&self) -> &DomainName {

@@ -7,6 +7,7 @@
 mod file;
 pub mod greylist;
 pub mod history;
+pub mod permits;
 mod state;
 
 pub use crate::store::file::OpenError;

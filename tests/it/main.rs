@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod allow;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod check;

@@ -1,7 +1,8 @@
 //! What the gate decides: tables of cases, each a transaction against a name server of its own.
 //!
 //! A file of `verdicts/*.table` has parts. `== SENTENCE` opens one and says what it shows; `KEY=VALUE` lines are its
-//! configuration (lists are parted by commas); then comes a table. Its first row names the columns, of
+//! configuration (lists are parted by commas); `permit: NAME=VALUE ...` are temporary permits, numbered from 1 on, with client,
+//! domain, recipient, all that they have; then comes a table. Its first row names the columns, of
 //!
 //!   client, helo, mail_from, rcpt   as the client gives them; `<>` is the null sender
 //!   from, reply_to                  values of the header fields; `-`: the field isn't there
@@ -9,6 +10,7 @@
 //!   answer                          `accept`, or the stage (mail, rcpt, header) and how the reply begins
 //!   cause                           identity, rule and reason that decided; `-`: nothing did
 //!   findings                        some that must be among the findings: IDENTITY.RULE[:DOMAIN]=RESULT(WHY)
+//!   permit                          the number of the permit that let it in; `-`: none did
 //!   dns                             `silent`: DNS was not asked anything
 //!
 //! What has no column is a good sender's. The name server has the sample zones and `verdicts/more.zone`.
@@ -20,15 +22,18 @@ use std::time::Duration;
 use rmxd::config::Settings;
 use rmxd::dns::Clock;
 use rmxd::evidence::Freshness;
+use rmxd::exempt::entry;
+use rmxd::exempt::permits::Conditions;
 use rmxd::gate::{Gate, Transaction};
 use rmxd::policy::decide::{Decision, Verdict};
 use rmxd::policy::finding::{Finding, RuleResult};
 use rmxd::smtp::address::{ForwardPath, ReversePath};
+use rmxd::store::permits::{self, NewPermit, PermitStore};
 use rmxd::zone::{Behaviour, Name, Server, Zone};
 
 use crate::support::{self, case_files};
 
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "client",
     "helo",
     "mail_from",
@@ -39,6 +44,7 @@ const COLUMNS: [&str; 11] = [
     "answer",
     "cause",
     "findings",
+    "permit",
     "dns",
 ];
 
@@ -56,6 +62,7 @@ struct Part {
     /// File, line and sentence.
     title: String,
     settings: Settings,
+    permits: Vec<Conditions>,
     rows: Vec<Row>,
 }
 
@@ -110,7 +117,12 @@ fn zone() -> Zone {
 /// What went otherwise than the row says.
 async fn play(part: &Part, row: &Row) -> Vec<String> {
     let server = Server::start("127.0.0.1:0".parse().unwrap(), zone()).await.unwrap();
-    let gate = support::gate(&part.settings, server.address(), Clock::running());
+    let permits = PermitStore::in_memory(permits::Clock::default());
+    for conditions in part.permits.clone() {
+        permits.add(NewPermit { conditions, note: String::new(), time: None, decision: None }).unwrap();
+    }
+    let dns = support::dns(&part.settings, server.address(), Clock::running());
+    let gate = rmxd::daemon::gate_with_permits(dns, &part.settings, Some(permits)).unwrap();
     let seen = transaction(&gate, row).await;
     let mut wrong = Vec::new();
     let mut compare = |what: &str, expected: &str, seen: &str| {
@@ -137,6 +149,9 @@ async fn play(part: &Part, row: &Row) -> Vec<String> {
             compare("findings", expected, &findings.join(" "));
         }
     }
+    if let Some(expected) = row.cell("permit") {
+        compare("permit", expected, &seen.permit.map_or("-".to_owned(), |number| number.to_string()));
+    }
     if row.cell("dns") == Some("silent") {
         let asked: Vec<_> = server.questions().latest.iter().map(ToString::to_string).collect();
         compare("questions", "", &asked.join(", "));
@@ -155,13 +170,15 @@ struct Seen {
     refused: Option<(String, String)>,
     decision: Decision,
     findings: Vec<Finding>,
+    permit: Option<u64>,
 }
 
 impl Seen {
     fn of(transaction: &Transaction, refused: Option<String>) -> Self {
         let decision = transaction.decision().cloned().unwrap_or_else(rmxd::policy::decide::exempt);
         let refused = refused.map(|reply| (transaction.id().to_string(), reply));
-        Self { refused, decision, findings: transaction.findings().to_vec() }
+        let permit = transaction.record(&decision).permit.map(|permit| permit.number);
+        Self { refused, decision, findings: transaction.findings().to_vec(), permit }
     }
 }
 
@@ -207,7 +224,10 @@ fn parts(file: &Path) -> Vec<Part> {
         let lines: Vec<(usize, &str)> =
             body.lines().enumerate().map(|(at, line)| (before + 2 + at, line.trim())).collect();
         let set = lines.iter().map(|(_, line)| *line);
-        let set = set.filter(|line| !line.is_empty() && !line.starts_with(['#', '|']));
+        let set = set
+            .filter(|line| !line.is_empty() && !line.starts_with(['#', '|']) && !line.starts_with("permit:"));
+        let permits =
+            lines.iter().filter_map(|(_, line)| line.strip_prefix("permit:")).map(conditions).collect();
         let mut table = lines.iter().filter_map(|(at, line)| Some((*at, cells(line)?)));
         let (_, columns) = table.next().unwrap_or_else(|| panic!("{name}: {sentence}: no table"));
         for column in &columns {
@@ -218,9 +238,23 @@ fn parts(file: &Path) -> Vec<Part> {
             Row { line, cells: columns.iter().cloned().zip(cells).collect() }
         });
         let rows = rows.collect();
-        parts.push(Part { title: format!("{name}: {sentence}"), settings: support::settings(set), rows });
+        let title = format!("{name}: {sentence}");
+        parts.push(Part { title, settings: support::settings(set), permits, rows });
     }
     parts
+}
+
+fn conditions(text: &str) -> Conditions {
+    let mut conditions = Conditions::default();
+    for part in text.split_whitespace() {
+        match part.split_once('=').unwrap() {
+            ("client", value) => conditions.client = Some(entry::network(value).unwrap()),
+            ("domain", value) => conditions.domain = Some(entry::pattern(value).unwrap()),
+            ("recipient", value) => conditions.recipient = Some(entry::recipient(value).unwrap()),
+            (other, _) => panic!("{other}"),
+        }
+    }
+    conditions
 }
 
 fn cells(line: &str) -> Option<Vec<String>> {

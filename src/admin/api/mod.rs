@@ -6,4 +6,5 @@ pub(super) mod check;
 pub(super) mod decisions;
 pub(super) mod openapi;
 pub(super) mod past;
+pub(super) mod permits;
 pub(super) mod status;

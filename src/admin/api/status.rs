@@ -51,6 +51,7 @@ fn now(state: &State, shared: &Shared) -> Value {
         "relay": relay(state),
         "history": history(state),
         "greylist": greylist(state),
+        "permits": permits(state),
         "recent": { "seconds": SPAN.as_secs(), "history_dropped": shared.recent.dropped() },
         "certificate": state.tls.as_ref().map(|tls| Certificate::of(&tls.certificate(SystemTime::now()))),
         "reload": reload(&state.reloads),
@@ -176,6 +177,11 @@ fn greylist(state: &State) -> Value {
         "waiting": waiting,
         "passed": passed,
     })
+}
+
+fn permits(state: &State) -> Value {
+    let (count, next_end) = state.permits.count();
+    json!({ "count": count, "on_disk": state.permits.is_on_disk(), "next_end": next_end.map(time) })
 }
 
 fn reload(reloads: &Reloads) -> Value {

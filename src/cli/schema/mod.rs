@@ -19,6 +19,7 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Name {
+    Allow,
     Audit,
     Check,
     /// `rmxd config show`
@@ -50,6 +51,10 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn schema(name: Name) -> serde_json::Result<Value> {
     match name {
+        Name::Allow => {
+            let schema: Value = serde_json::from_str(include_str!("allow.json"))?;
+            of_api("rmxd allow --json", &schema)
+        }
         Name::Audit => of_api("rmxd audit --json", &json!({"$ref": "#/components/schemas/Audit"})),
         Name::Check => of_api("rmxd check --json", &json!({"$ref": "#/components/schemas/Decision"})),
         Name::Explain => of_api("rmxd explain --json", &json!({"$ref": "#/components/schemas/Decision"})),

@@ -53,6 +53,7 @@ pub(super) fn all(status: &Value, ready: &Value, zone: &LocalZone) -> Vec<Part> 
         relay(status, ready),
         history(status),
         greylist(status),
+        permits(status, zone),
         certificate(status),
         reload(status, zone),
         panics(status),
@@ -214,6 +215,19 @@ fn greylist(status: &Value) -> Option<Part> {
     Some(Part::well("greylist", counts + memory))
 }
 
+fn permits(status: &Value, zone: &LocalZone) -> Option<Part> {
+    let at = status.get("permits")?;
+    let end = humantime::parse_rfc3339(&text(at, "/next_end")).map(|end| zone.full(end));
+    let next = end.map(|end| format!("; the next ends {end}")).unwrap_or_default();
+    let count = match number(at, "/count") {
+        0 => "none".to_owned(),
+        count => format!("{count} in effect{next}"),
+    };
+    let memory =
+        if flag(at, "/on_disk") == Some(false) { "; in memory only, a restart forgets them" } else { "" };
+    Some(Part::well("permits", count + memory))
+}
+
 fn certificate(status: &Value) -> Option<Part> {
     let at = status.get("certificate").filter(|at| !at.is_null())?;
     let detail = text(at, "/detail");
@@ -350,6 +364,23 @@ mod tests {
                 None => assert!(found.is_empty(), "{found:?}"),
                 Some(text) => assert!(found.len() == 1 && found[0].starts_with(text), "{found:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn permits_have_the_next_end_in_local_time() {
+        let zone = LocalZone::posix("CET-1");
+        let rows = [
+            (json!({ "count": 0, "on_disk": true, "next_end": null }), "none"),
+            (json!({ "count": 2, "on_disk": true, "next_end": null }), "2 in effect"),
+            (
+                json!({ "count": 1, "on_disk": false, "next_end": "2026-11-29T10:00:00Z" }),
+                "1 in effect; the next ends 2026-11-29 11:00:00 CET; in memory only, a restart forgets them",
+            ),
+        ];
+        for (at, expected) in rows {
+            let part = permits(&json!({ "permits": at }), &zone).unwrap();
+            assert_eq!((part.wrong, part.text.as_str()), (false, expected));
         }
     }
 

@@ -36,8 +36,14 @@ impl Coded for Mode {
 }
 
 impl Coded for Scope {
-    const TABLE: &'static [Self] =
-        &[Self::ExemptClient, Self::ExemptRecipients, Self::Envelope, Self::Message, Self::Nothing];
+    const TABLE: &'static [Self] = &[
+        Self::ExemptClient,
+        Self::ExemptRecipients,
+        Self::Envelope,
+        Self::Message,
+        Self::Nothing,
+        Self::Permit,
+    ];
 }
 
 impl Coded for Identity {
@@ -186,7 +192,7 @@ mod tests {
     fn every_variant_has_its_code() {
         each!(Verdict: Accept, Defer, Reject);
         each!(Mode: Enforce, Monitor);
-        each!(Scope: ExemptClient, ExemptRecipients, Envelope, Message, Nothing);
+        each!(Scope: ExemptClient, ExemptRecipients, Envelope, Message, Nothing, Permit);
         each!(Outcome: Delivered, Refused, RelayRefused, RelayFailed, NotCompleted, Passed);
         each!(DoorName: Smtp, Milter, Policy);
         each!(Identity: Helo, Ptr, MailFrom, From, ReplyTo);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use compact_str::CompactString;
 
-use crate::decision::{Actions, DecisionRecord, End, Id};
+use crate::decision::{Actions, DecisionRecord, End, Id, LetIn};
 use crate::evidence::{Answer, Evidence, Question, QuestionName, Records, Target};
 use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
 use crate::policy::decide::Cause;
@@ -110,6 +110,7 @@ impl<'o> Decoder<'o> {
             reply_to: CompactString::default(),
             duration: Duration::ZERO,
             findings: Arc::default(),
+            permit: None,
         })
     }
 
@@ -144,6 +145,11 @@ impl<'o> Decoder<'o> {
             // Records of the first format end here.
             if !self.rest.is_empty() {
                 (record.recipients, record.tls) = (self.list(Self::compact)?, self.compact()?);
+            }
+            // Records from before there were permits end here.
+            if !self.rest.is_empty() && self.byte()? == tag::SOMETHING {
+                let (number, until) = (self.number()?, self.number()?.checked_sub(1));
+                record.permit = Some(LetIn { number, until: until.map(time) });
             }
         }
         Some(())

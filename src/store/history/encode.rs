@@ -190,6 +190,7 @@ impl<'r> Encoder<'_, 'r> {
         self.client_text(&record.queue);
         self.list(&record.recipients, |encoder, recipient| encoder.client_text(recipient));
         self.client_text(&record.tls);
+        self.permit(record.permit);
     }
 
     fn optional(&mut self, value: Option<impl Coded>) {

@@ -6,13 +6,14 @@ mod view;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use compact_str::{CompactString, format_compact};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::decision::{Actions, End, Scope};
+use crate::decision::{Actions, End, LetIn, Scope};
 use crate::evidence::{
     Answer, DnsFailure, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target,
 };
@@ -116,6 +117,7 @@ fn refusal(number: u64, domain: &str) -> DecisionRecord {
         reply_to: CompactString::default(),
         duration: Duration::from_micros(4321),
         findings: Arc::new(vec![finding(Identity::MailFrom, &sender, RuleResult::Fail(Reason::NoMx), found)]),
+        permit: None,
     }
 }
 
@@ -197,6 +199,10 @@ fn richest() -> DecisionRecord {
         }),
         rcpts: 300,
         recipients: vec!["two@here.test".into(), "Three@here.test".into()],
+        permit: Some(LetIn {
+            number: 300,
+            until: Some(UNIX_EPOCH + Duration::from_millis(1_764_000_000_000)),
+        }),
         help_url: Arc::from("https://mail.example/why"),
         helo: "\u{202e}\u{1b}[31m".into(),
         from: "a@rich.test, b@rich.test".into(),
@@ -235,8 +241,9 @@ fn a_decoded_record_equals_the_encoded_one() {
             authentication: None,
             ..finding.clone()
         });
+        let without_permit = DecisionRecord { permit: None, ..record.clone() };
         let without_recipients =
-            DecisionRecord { recipients: vec![], tls: CompactString::default(), ..record.clone() };
+            DecisionRecord { recipients: vec![], tls: CompactString::default(), ..without_permit.clone() };
         let without_door = DecisionRecord {
             door: DoorName::Smtp,
             queue: CompactString::default(),
@@ -245,7 +252,7 @@ fn a_decoded_record_equals_the_encoded_one() {
         let without_results = DecisionRecord { findings: Arc::new(plain.collect()), ..without_door.clone() };
         let without_end = DecisionRecord { end: None, rcpts: 0, ..without_results.clone() };
         let read = (0..octets.len()).filter_map(|end| decode::record(&octets[..end], vec![], |_| true));
-        let expected = [without_end, without_results, without_door, without_recipients];
+        let expected = [without_end, without_results, without_door, without_recipients, without_permit];
         assert_eq!(read.flatten().collect::<Vec<_>>(), expected);
     }
 }

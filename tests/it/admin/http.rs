@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Request {
     line: String,
     headers: Vec<(String, String)>,
+    body: String,
 }
 
 /// What came back.
@@ -28,7 +29,7 @@ pub(crate) struct Answer {
 impl Request {
     pub(crate) fn new(method: &str, target: &str) -> Self {
         let headers = vec![("host".to_owned(), "127.0.0.1".to_owned())];
-        Self { line: format!("{method} {target} HTTP/1.1"), headers }
+        Self { line: format!("{method} {target} HTTP/1.1"), headers, body: String::new() }
     }
 
     pub(crate) fn get(target: &str) -> Self {
@@ -42,6 +43,13 @@ impl Request {
         self
     }
 
+    /// With a body of this type.
+    pub(crate) fn with_body(mut self, media: &str, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        let length = self.body.len().to_string();
+        self.with("content-type", media).with("content-length", &length)
+    }
+
     /// As octets; the connection is to be closed after it.
     pub(crate) fn octets(&self) -> Vec<u8> {
         let mut text = format!("{}\r\n", self.line);
@@ -49,6 +57,7 @@ impl Request {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("connection: close\r\n\r\n");
+        text.push_str(&self.body);
         text.into_bytes()
     }
 

@@ -115,6 +115,7 @@ fn touched() -> Metrics {
 
 fn text(format: Format) -> String {
     let gauges = Gauges {
+        permits: 3,
         connections_open: 1,
         connections_limit: 2,
         cache_entries: 3,

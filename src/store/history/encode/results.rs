@@ -1,12 +1,20 @@
-//! Encodes what SPF, DKIM and DMARC came to for a finding.
+//! Encodes what SPF, DKIM and DMARC came to for a finding, and the permit of a decision.
 
+use crate::decision::LetIn;
 use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
-use crate::store::history::encode::{Encoder, tag};
+use crate::store::history::encode::{Encoder, milliseconds, tag};
 
 /// Signatures of one finding; as many as are verified.
 const MAX_SIGNATURES: usize = 10;
 
 impl<'r> Encoder<'_, 'r> {
+    pub(super) fn permit(&mut self, permit: Option<LetIn>) {
+        let Some(LetIn { number, until }) = permit else { return self.byte(tag::NOTHING) };
+        self.byte(tag::SOMETHING);
+        self.number(number);
+        self.number(until.map_or(0, |until| milliseconds(until).saturating_add(1)));
+    }
+
     pub(super) fn authentication(&mut self, results: &'r Authentication) {
         match &results.spf {
             None => self.byte(tag::NOTHING),

@@ -1,0 +1,261 @@
+//! `GET`, `POST /api/v1/permits`, `DELETE /api/v1/permits/NUMBER`: temporary permits (contract 3.5). Writing needs
+//! `admin.token` even on this machine, as `guard` has it.
+//!
+//! A permit is made from conditions, or from a refused decision: of its client network and the sender's domain.
+
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::admin::State;
+use crate::admin::api::decisions::{kept, unreadable};
+use crate::admin::call::{Call, ResponseFuture};
+use crate::admin::problem::Problem;
+use crate::admin::query::quoted;
+use crate::decision::{DecisionRecord, Id};
+use crate::exempt::entry;
+use crate::exempt::permits::{Conditions, DEFAULT_TIME, LONGEST_TIME, MOST, MOST_NOTE, TemporaryPermit};
+use crate::policy::identity::Identity;
+use crate::smtp::address::{DomainName, ReversePath};
+use crate::smtp::pattern::DomainPattern;
+use crate::store::permits::{Full, NewPermit};
+
+/// The body of a POST: an id, or conditions.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    id: Option<String>,
+    client: Option<String>,
+    domain: Option<String>,
+    recipient: Option<String>,
+    /// A duration, or `forever`.
+    #[serde(rename = "for")]
+    time: Option<String>,
+    note: Option<String>,
+}
+
+pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
+    Box::pin(async move {
+        let store = &call.state.permits;
+        let permits: Vec<Value> = store.list().iter().map(shown).collect();
+        Ok(Json(json!({ "permits": permits, "most": MOST, "on_disk": store.is_on_disk() })).into_response())
+    })
+}
+
+pub(in crate::admin) fn make(call: Call) -> ResponseFuture {
+    Box::pin(async move {
+        let wanted: Wanted = serde_json::from_slice(&call.body).map_err(|error| {
+            let allowed =
+                "allowed is an object with id, or with client, domain, recipient; and with for and note";
+            Problem::parameter("the body", format!("{error}; {allowed}"))
+        })?;
+        let new = new(&call.state, wanted).await?;
+        let store = call.state.permits.clone();
+        let made = spawn_blocking(move || store.add(new)).await.map_err(died)?;
+        let permit = made.map_err(|full: Full| {
+            Problem::new(StatusCode::CONFLICT, format!("{full}; remove one (DELETE /api/v1/permits/NUMBER)"))
+        })?;
+        let mut shown = shown(&permit);
+        if let Value::Object(object) = &mut shown {
+            object.insert("on_disk".to_owned(), call.state.permits.is_on_disk().into());
+        }
+        Ok((StatusCode::CREATED, Json(shown)).into_response())
+    })
+}
+
+pub(in crate::admin) fn remove(call: Call) -> ResponseFuture {
+    Box::pin(async move {
+        let unknown = || {
+            let which = quoted(&call.argument);
+            Problem::not_found(format!("no permit {which} is in effect; GET /api/v1/permits lists all"))
+        };
+        let number: u64 = call.argument.parse().map_err(|_not_a_number| unknown())?;
+        let store = call.state.permits.clone();
+        let removed =
+            spawn_blocking(move || (store.remove(number), store.lacks_changes())).await.map_err(died)?;
+        match removed {
+            (None, _) => Err(unknown()),
+            (Some(_), false) => Ok(StatusCode::NO_CONTENT.into_response()),
+            (Some(_), true) => {
+                let detail = format!(
+                    "permit {number} is in effect no more, but the state file can't be written: if rmxd ends before it \
+                     can, the permit comes back; the log has the error"
+                );
+                Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail))
+            }
+        }
+    })
+}
+
+fn died(error: tokio::task::JoinError) -> Problem {
+    tracing::error!(%error, "a change of the permits died");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log has the error")
+}
+
+fn shown(permit: &TemporaryPermit) -> Value {
+    let TemporaryPermit { number, conditions, note, created, until, decision } = permit;
+    let time = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
+    json!({
+        "number": number,
+        "client": conditions.client.map(|network| network.to_string()),
+        "domain": conditions.domain.as_ref().map(ToString::to_string),
+        "recipient": conditions.recipient.as_deref(),
+        "note": note,
+        "created": time(*created),
+        "until": until.map(time),
+        "decision": decision.map(|id| id.to_string()),
+    })
+}
+
+async fn new(state: &State, wanted: Wanted) -> Result<NewPermit, Problem> {
+    let Wanted { id, client, domain, recipient, time, note } = wanted;
+    let time = match given(time.as_deref()) {
+        None => Some(DEFAULT_TIME),
+        Some(text) => read("for", text, duration)?,
+    };
+    let note = note.unwrap_or_default().trim().to_owned();
+    if note.chars().count() > MOST_NOTE || note.contains(char::is_control) {
+        let what = format!("allowed is one line of up to {MOST_NOTE} characters");
+        return Err(Problem::parameter("note", what));
+    }
+    let part = |name, text: &Option<String>| given(text.as_deref()).map(|text| (name, text.to_owned()));
+    let (client, domain) = (part("client", &client), part("domain", &domain));
+    let recipient = part("recipient", &recipient);
+    let (conditions, decision) = match given(id.as_deref()) {
+        Some(_) if client.is_some() || domain.is_some() || recipient.is_some() => {
+            let what = "stands alone; client, domain and recipient are the other way to say it";
+            return Err(Problem::parameter("id", what));
+        }
+        Some(text) => {
+            let (id, conditions) = of_decision(state, text).await?;
+            (conditions, Some(id))
+        }
+        None => {
+            let conditions = Conditions {
+                client: client.map(|(name, text)| read(name, &text, entry::network)).transpose()?,
+                domain: domain.map(|(name, text)| read(name, &text, entry::pattern)).transpose()?,
+                recipient: recipient.map(|(name, text)| read(name, &text, entry::recipient)).transpose()?,
+            };
+            (conditions, None)
+        }
+    };
+    if conditions.is_empty() {
+        let what = "says neither id, nor client, domain or recipient; at least one is needed";
+        return Err(Problem::parameter("the body", what));
+    }
+    Ok(NewPermit { conditions, note, time, decision })
+}
+
+/// An empty text counts as absent, since forms send empty fields.
+fn given(text: Option<&str>) -> Option<&str> {
+    text.map(str::trim).filter(|text| !text.is_empty())
+}
+
+fn read<T>(name: &str, text: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Problem> {
+    read(text).map_err(|what| Problem::parameter(name, format!("{} {what}", quoted(text))))
+}
+
+/// `None` = until it is removed.
+fn duration(text: &str) -> Result<Option<Duration>, String> {
+    if text.eq_ignore_ascii_case("forever") {
+        return Ok(None);
+    }
+    let time = humantime::parse_duration(text).ok();
+    let time = time.filter(|time| *time >= Duration::from_secs(1) && *time <= LONGEST_TIME);
+    time.map(Some).ok_or_else(|| "is not a time such as \"24h\" or \"7d\", nor \"forever\"".to_owned())
+}
+
+/// The conditions for a refused decision: the client's network, and the domain.
+async fn of_decision(state: &State, text: &str) -> Result<(Id, Conditions), Problem> {
+    let id = Id::parse(text).ok_or_else(|| {
+        let what = "must be the eight letters and digits at the end of a reply, as in (id 4KXN7Q2M)";
+        Problem::parameter("id", format!("{} {what}", quoted(text)))
+    })?;
+    let by_hand = "say it by hand, with client, domain or recipient";
+    let history = kept(state).map_err(|_off| {
+        Problem::not_found(format!("history.path is empty, so no decisions are kept; {by_hand}"))
+    })?;
+    let records = history.find(id).await.map_err(unreadable)?;
+    if records.is_empty() {
+        return Err(Problem::not_found(format!("no decision {id} is kept; {by_hand}")));
+    }
+    let refused = records.iter().rev().find_map(|record| Some((record, record.refusing_rule()?)));
+    let Some((record, identity)) = refused else {
+        return Err(Problem::new(StatusCode::CONFLICT, why_not(id, &records)));
+    };
+    let domain = domain(record, identity).ok_or_else(|| {
+        let network = state.gate.client_network(record.client);
+        let detail = format!(
+            "decision {id} names no domain that a permit could be for; allow its client instead: client {network}"
+        );
+        Problem::new(StatusCode::CONFLICT, detail)
+    })?;
+    let client = Some(state.gate.client_network(record.client));
+    Ok((id, Conditions { client, domain: Some(domain), recipient: None }))
+}
+
+/// Why there can't be a permit for a decision that no rule of the policy refused.
+fn why_not(id: Id, records: &[DecisionRecord]) -> String {
+    let reason = records.iter().rev().find_map(DecisionRecord::reason);
+    let of_next_hop = records.iter().rev().find_map(|record| record.end.as_ref()?.trouble);
+    match reason {
+        None => format!("decision {id} wasn't refused, so it needs no permit"),
+        Some(reason) if of_next_hop == Some(reason) => format!(
+            "decision {id} passed rmxd, and the mail server refused it or failed ({reason}): see rmxd explain {id}"
+        ),
+        Some(reason) => format!(
+            "decision {id} was refused for {reason}, which holds for every client: no permit changes that, see \
+             rmxd explain {id}"
+        ),
+    }
+}
+
+/// The sender's domain: that of the identity that was refused, where it is a sender with a domain; else that of the envelope.
+fn domain(record: &DecisionRecord, identity: Identity) -> Option<DomainPattern> {
+    let of_finding = || {
+        let domain = &record.deciding()?.domain;
+        DomainName::parse(domain).ok()
+    };
+    let path = || ReversePath::parse(&record.mail_from).ok();
+    let of_envelope = || match path()? {
+        ReversePath::Mailbox(mailbox) => mailbox.domain().name().cloned(),
+        ReversePath::Null => DomainName::parse(&record.helo).ok(),
+        ReversePath::NoDomain(_) => None,
+    };
+    let name = match identity {
+        Identity::From | Identity::ReplyTo => of_finding().or_else(of_envelope),
+        Identity::MailFrom | Identity::Helo | Identity::Ptr => of_envelope(),
+    };
+    Some(DomainPattern::exactly(name?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_duration_or_forever() {
+        let hours = |hours: u64| Ok(Some(Duration::from_secs(hours * 3600)));
+        let wrong = Err("is not a time such as \"24h\" or \"7d\", nor \"forever\"".to_owned());
+        let rows = [
+            ("24h", hours(24)),
+            ("7d", hours(7 * 24)),
+            ("1h 30m", Ok(Some(Duration::from_secs(5400)))),
+            ("forever", Ok(None)),
+            ("Forever", Ok(None)),
+            ("0s", wrong.clone()),
+            ("10ms", wrong.clone()),
+            ("200y", wrong.clone()),
+            ("24", wrong.clone()),
+            ("-1h", wrong.clone()),
+            ("tomorrow", wrong),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(duration(text), expected, "{text}");
+        }
+    }
+}
