@@ -178,12 +178,11 @@ impl<'r> Encoder<'_, 'r> {
         for finding in record.findings.iter() {
             self.coded(finding.action);
             self.text(finding.entry.as_ref().map(Entry::as_str).unwrap_or_default());
-            match &finding.authentication {
-                None => self.byte(tag::NOTHING),
-                Some(results) => {
-                    self.byte(tag::SOMETHING);
-                    self.authentication(results);
-                }
+            if let Some(results) = &finding.authentication {
+                self.byte(tag::SOMETHING);
+                self.authentication(results);
+            } else {
+                self.byte(tag::NOTHING);
             }
         }
         self.coded(record.door);
