@@ -8,6 +8,7 @@ mod exposition;
 mod findings;
 mod histogram;
 mod labels;
+pub mod process;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use crate::evidence::RecordType;
 use crate::metrics::findings::Findings;
-use crate::metrics::histogram::Histogram;
+use crate::metrics::histogram::{Histogram, LabelTimes};
 use crate::policy::decide::Verdict;
 use crate::policy::door::DoorName;
 use crate::policy::finding::Finding;
@@ -26,7 +27,8 @@ use crate::policy::rule::Mode;
 
 pub use crate::metrics::exposition::{CertificateGauges, Format, Gauges, HistoryGauges};
 pub use crate::metrics::labels::{
-    CacheResult, Connection, Exemption, GreylistResult, QueryOutcome, RelayOutcome, TlsVersion,
+    CacheResult, Connection, Exemption, GreylistResult, QueryOutcome, RelayOutcome, RelayStage, TlsVersion,
+    Wait,
 };
 use crate::metrics::labels::{Label, LabelCounts, add, read, zeros};
 
@@ -50,6 +52,8 @@ struct Counters {
     query_seconds: Histogram,
     cache_lookups: LabelCounts<CacheResult>,
     relay_transactions: LabelCounts<RelayOutcome>,
+    relay_seconds: LabelTimes<RelayStage>,
+    wait_seconds: [LabelTimes<Wait>; DoorName::ALL.len()],
     tls_sessions: LabelCounts<TlsVersion>,
     /// Opened and closed: both only grow.
     relay_connections: (AtomicU64, AtomicU64),
@@ -230,6 +234,18 @@ impl Metrics {
         self.0.relay_transactions.add(outcome);
     }
 
+    /// Counts a part of a transaction with the next hop, also of one that failed.
+    pub fn relay_stage(&self, stage: RelayStage, took: Duration) {
+        self.0.relay_seconds.observe(stage, took);
+    }
+
+    /// Counts that a client at this door waited for rmxd.
+    pub fn waited(&self, door: DoorName, wait: Wait, took: Duration) {
+        if let Some(times) = self.0.wait_seconds.get(door as usize) {
+            times.observe(wait, took);
+        }
+    }
+
     /// Counts a client's handshake that succeeded.
     pub fn tls_session(&self, version: TlsVersion) {
         self.0.tls_sessions.add(version);
@@ -282,6 +298,8 @@ mod tests {
         assert_in_place::<CacheResult>();
         assert_in_place::<QueryOutcome>();
         assert_in_place::<RelayOutcome>();
+        assert_in_place::<RelayStage>();
+        assert_in_place::<Wait>();
         assert_in_place::<TlsVersion>();
         assert_in_place::<Exemption>();
         assert_in_place::<GreylistResult>();

@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 
 use crate::admin::State;
 use crate::admin::call::{Call, ResponseFuture};
+use crate::metrics::process::Process;
 use crate::metrics::{CertificateGauges, Format, Gauges, HistoryGauges};
 use crate::tls::Leaf;
 
@@ -43,5 +44,6 @@ fn gauges(state: &State) -> Gauges {
         reload_succeeded: state.reloads.last().is_none_or(|last| last.applied),
         certificate: certificate
             .map(|Leaf { not_before, not_after, .. }| CertificateGauges { not_before, not_after }),
+        process: Process::own(),
     }
 }

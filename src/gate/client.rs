@@ -13,6 +13,7 @@ use crate::gate::allowance::Allowance;
 use crate::gate::known::{for_each_rule, timed_out};
 use crate::gate::lookup::{Findings, Lookup, Named, OwnedSubject, Wanted};
 use crate::gate::ptr::Ptr;
+use crate::metrics::Wait;
 use crate::policy::door::DoorName;
 use crate::policy::finding::RuleResult;
 use crate::policy::identity::Identity;
@@ -155,7 +156,19 @@ impl Client {
 
     /// The client's names, once they are known; `None` where the policy doesn't ask for them.
     pub async fn names(&self) -> Option<&ClientNames> {
-        Some(self.ptr.as_ref()?.names().await)
+        let ptr = self.ptr.as_ref()?;
+        if let Some(names) = ptr.names_if_known() {
+            return Some(names);
+        }
+        let began = Instant::now();
+        let names = ptr.names().await;
+        self.waited(Wait::Name, began);
+        Some(names)
+    }
+
+    /// Counts that the client waited since then.
+    pub fn waited(&self, wait: Wait, began: Instant) {
+        self.gate.services.metrics.waited(self.door, wait, began.elapsed());
     }
 
     /// The client's names, if they are known by now.

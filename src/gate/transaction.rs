@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
+use tokio::time::Instant;
 
 use crate::decision::{self, DecisionRecord, Id};
 use crate::gate::Gate;
@@ -16,6 +17,7 @@ use crate::gate::client::Client;
 use crate::gate::evaluation::Evaluation;
 use crate::gate::journal::Journal;
 use crate::message::header::{self, Header};
+use crate::metrics::Wait;
 use crate::policy::decide::{Decision, always_refused, exempt};
 use crate::policy::finding::Finding;
 use crate::policy::outcome::Outcome;
@@ -89,6 +91,11 @@ impl Transaction {
         &self.evaluation.gate
     }
 
+    /// The client waited for a verdict since then.
+    fn waited(&self, wait: Wait, began: Instant) {
+        self.gate().services.metrics.waited(self.journal.door, wait, began.elapsed());
+    }
+
     /// The id in reply, log and trace fields.
     #[must_use]
     pub fn id(&self) -> Id {
@@ -128,7 +135,9 @@ impl Transaction {
         if self.gate().policy().reject_at != RejectAt::Mail {
             return Ok(());
         }
+        let began = Instant::now();
         let decision = self.envelope(client).await;
+        self.waited(Wait::Mail, began);
         if decision.greylists() { Ok(()) } else { self.decided(decision, None) }
     }
 
@@ -143,7 +152,9 @@ impl Transaction {
             exempt = true;
         }
         if !exempt {
+            let began = Instant::now();
             let decision = self.evaluation.envelope_for(client, path).await;
+            self.waited(Wait::Rcpt, began);
             self.decided(decision, Some(path))?;
         }
         Ok(Permit { exempt })
@@ -164,7 +175,9 @@ impl Transaction {
     /// # Errors
     /// The reply that refuses.
     pub async fn header(&mut self, client: &mut Client, block: &[u8]) -> Result<(), Reply> {
+        let began = Instant::now();
         let decision = self.judge_header(client, &header::read(block), block).await;
+        self.waited(Wait::Header, began);
         self.decided_on_all(decision)
     }
 
@@ -186,7 +199,9 @@ impl Transaction {
     /// The reply that refuses.
     pub async fn end(&mut self) -> Result<Permit, Reply> {
         if self.evaluation.awaits_body() {
+            let began = Instant::now();
             let decision = self.evaluation.end().await;
+            self.waited(Wait::Body, began);
             self.decided_on_all(decision)?;
         }
         Ok(Permit { exempt: !self.journal.judged })

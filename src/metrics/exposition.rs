@@ -3,6 +3,8 @@
 //! The encoder of the crate prometheus-client writes OpenMetrics; the older format has other names for counters in its
 //! comments. Where there are hundreds of combinations of labels, those that never happened are left out.
 
+mod process;
+
 use std::fmt::{Error, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::metrics::findings::NONE;
 use crate::metrics::histogram::{Histogram, Reading};
+use crate::metrics::process::Process;
 use crate::metrics::{Label, LabelCounts, Metrics, VerdictCount};
 use crate::policy::door::DoorName;
 use crate::policy::identity::Identity;
@@ -43,6 +46,8 @@ pub struct Gauges {
     pub reload_succeeded: bool,
     /// `None` where there is none, or one that can't be read.
     pub certificate: Option<CertificateGauges>,
+    /// `None` where the system doesn't say.
+    pub process: Option<Process>,
 }
 
 #[cfg(test)]
@@ -64,6 +69,7 @@ impl Gauges {
             configured: UNIX_EPOCH,
             reload_succeeded: true,
             certificate: None,
+            process: None,
         }
     }
 }
@@ -154,7 +160,8 @@ impl Collector for Snapshot {
         self.tls(&mut families)?;
         self.dns(&mut families)?;
         self.relay(&mut families)?;
-        self.history(&mut families)
+        self.history(&mut families)?;
+        self.process(&mut families)
     }
 }
 
@@ -217,7 +224,15 @@ impl Snapshot {
             "rmxd_verdict",
             "From MAIL to the decision, with the time that the client takes for what is between them",
             &counters.verdict_seconds,
-        )
+        )?;
+        let mut family =
+            families.histograms("rmxd_wait", "What rmxd made clients wait, beside the next hop")?;
+        for (door, times) in DoorName::ALL.into_iter().zip(&counters.wait_seconds) {
+            for (wait, reading) in times.each().filter(|(_, reading)| reading.count > 0) {
+                times_of(&mut family, &[("door", door.name()), ("stage", wait.name())], &reading)?;
+            }
+        }
+        Ok(())
     }
 
     fn rules(&self, families: &mut Families<'_>) -> Result<(), Error> {
@@ -275,6 +290,11 @@ impl Snapshot {
         let (counters, gauges) = (&self.metrics.0, &self.gauges);
         let help = "Transactions with the next hop, by how they ended";
         families.by_label("rmxd_relay_transactions", help, "outcome", &counters.relay_transactions)?;
+        let mut family =
+            families.histograms("rmxd_relay", "What the next hop took, without waits for the client")?;
+        for (stage, reading) in counters.relay_seconds.each() {
+            times_of(&mut family, &[("stage", stage.name())], &reading)?;
+        }
         let help = "Connections to the relay, in use or waiting for it";
         let open = self.metrics.relay_connections();
         families.gauge("rmxd_relay_connections_open", help)?.encode_gauge(&open)?;
@@ -343,10 +363,15 @@ impl Families<'_> {
         Ok(())
     }
 
+    /// Several histograms; `_seconds` comes behind the name.
+    fn histograms<'s>(&'s mut self, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, Error> {
+        self.open(name, help, Some(&Unit::Seconds), MetricType::Histogram)
+    }
+
     /// A histogram; `_seconds` comes behind the name.
     fn seconds(&mut self, name: &str, help: &str, of: &Histogram) -> Result<(), Error> {
         let Reading { sum, count, buckets } = of.read();
-        let mut family = self.open(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let mut family = self.histograms(name, help)?;
         family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 }
@@ -355,12 +380,17 @@ fn count_of(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, count:
     family.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)
 }
 
+fn times_of(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, of: &Reading) -> Result<(), Error> {
+    let Reading { sum, count, buckets } = of;
+    family.encode_family(labels)?.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::{CacheResult, Connection};
+    use crate::metrics::{CacheResult, Connection, RelayStage, Wait};
     use crate::policy::decide::Verdict;
     use crate::policy::door::DoorName;
     use crate::policy::outcome::Outcome;
@@ -386,6 +416,15 @@ mod tests {
                 not_before: UNIX_EPOCH + Duration::from_secs(3),
                 not_after: UNIX_EPOCH + Duration::from_secs(4_000_000_000),
             }),
+            process: Some(Process {
+                cpu: Duration::from_millis(1_250),
+                started: UNIX_EPOCH + Duration::from_millis(500),
+                threads: 9,
+                resident: 10,
+                size: 11,
+                descriptors: Some(12),
+                most_descriptors: Some(13),
+            }),
         }
     }
 
@@ -397,6 +436,8 @@ mod tests {
         metrics.verdict(DoorName::Smtp, Verdict::Accept, None, Mode::Enforce, Duration::from_millis(3));
         metrics.outcome(DoorName::Smtp, Outcome::RelayFailed);
         metrics.refusal(Reason::MailLoop);
+        metrics.relay_stage(RelayStage::Message, Duration::from_millis(30));
+        metrics.waited(DoorName::Policy, Wait::Rcpt, Duration::from_millis(200));
         let open = exposition(&metrics, &gauges(), Format::OpenMetrics);
         let older = exposition(&metrics, &gauges(), Format::Prometheus);
         for line in [
@@ -421,6 +462,20 @@ mod tests {
             "rmxd_tls_certificate_start_timestamp_seconds 3.0",
             "rmxd_tls_certificate_expiry_timestamp_seconds 4000000000.0",
             "rmxd_tls_sessions_total{version=\"TLSv1.3\"} 0",
+            "rmxd_relay_seconds_sum{stage=\"message\"} 0.03",
+            "rmxd_relay_seconds_bucket{le=\"0.025\",stage=\"message\"} 0",
+            "rmxd_relay_seconds_bucket{le=\"0.05\",stage=\"message\"} 1",
+            "rmxd_relay_seconds_count{stage=\"connect\"} 0",
+            "rmxd_wait_seconds_count{door=\"policy\",stage=\"rcpt\"} 1",
+            "rmxd_wait_seconds_bucket{le=\"0.1\",door=\"policy\",stage=\"rcpt\"} 0",
+            "rmxd_wait_seconds_bucket{le=\"0.25\",door=\"policy\",stage=\"rcpt\"} 1",
+            "process_cpu_seconds_total 1.25",
+            "process_start_time_seconds 0.5",
+            "process_threads 9",
+            "process_resident_memory_bytes 10",
+            "process_virtual_memory_bytes 11",
+            "process_open_fds 12",
+            "process_max_fds 13",
         ] {
             assert!(open.lines().any(|found| found == line), "{line}: {open}");
             assert!(older.lines().any(|found| found == line), "{line}: {older}");
@@ -429,8 +484,24 @@ mod tests {
         assert!(older.contains("# TYPE rmxd_connections_total counter\n"), "{older}");
         assert!(older.contains("# HELP rmxd_connections_total Connections"), "{older}");
         assert!(!older.contains("# EOF") && !older.contains("# UNIT"), "{older}");
+        assert_eq!(open.matches("rmxd_wait_seconds_count{").count(), 1, "{open}");
         let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(samples(&open), samples(&older));
+    }
+
+    #[test]
+    fn a_system_that_says_nothing_of_the_process_has_no_process_metrics() {
+        let unknown = Gauges { process: None, ..gauges() };
+        let text = exposition(&Metrics::default(), &unknown, Format::OpenMetrics);
+        assert!(!text.contains("process_"), "{text}");
+        let known = unknown_limits(gauges());
+        let text = exposition(&Metrics::default(), &known, Format::OpenMetrics);
+        assert!(text.contains("\nprocess_threads 9\n") && !text.contains("_fds"), "{text}");
+    }
+
+    fn unknown_limits(gauges: Gauges) -> Gauges {
+        let process = gauges.process.map(|it| Process { descriptors: None, most_descriptors: None, ..it });
+        Gauges { process, ..gauges }
     }
 
     #[test]

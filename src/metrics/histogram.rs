@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::metrics::labels::Label;
+
 /// Upper bounds in microseconds, from an answer of the cache to the longest timeout of a question, 30 s.
 const BOUNDS: [u64; 15] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000,
@@ -42,6 +44,32 @@ impl Histogram {
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = Duration::from_micros(self.sum.load(Ordering::Relaxed)).as_secs_f64();
         Reading { sum, count, buckets }
+    }
+}
+
+/// One histogram for each value of a label.
+#[derive(Debug)]
+pub(super) struct LabelTimes<L> {
+    times: Box<[Histogram]>,
+    of: std::marker::PhantomData<fn(L)>,
+}
+
+impl<L: Label> Default for LabelTimes<L> {
+    fn default() -> Self {
+        let times = L::ALL.iter().map(|_| Histogram::default()).collect();
+        Self { times, of: std::marker::PhantomData }
+    }
+}
+
+impl<L: Label> LabelTimes<L> {
+    pub(super) fn observe(&self, value: L, time: Duration) {
+        if let Some(times) = self.times.get(value.place()) {
+            times.observe(time);
+        }
+    }
+
+    pub(super) fn each(&self) -> impl Iterator<Item = (L, Reading)> {
+        L::ALL.iter().copied().zip(self.times.iter().map(Histogram::read))
     }
 }
 

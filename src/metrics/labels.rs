@@ -86,6 +86,36 @@ pub enum RelayOutcome {
     Abandoned,
 }
 
+/// A part of a transaction with the next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayStage {
+    /// A new connection: its address, TCP, TLS, greetings, XCLIENT.
+    Connect,
+    /// The replies to MAIL with the first RCPT, or to one further RCPT.
+    Envelope,
+    /// The reply to DATA, the octets, the reply to the end of the message; at a Maildir, the file.
+    Message,
+}
+
+/// What a client waits for beside the next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// `limits.banner_delay`.
+    Banner,
+    /// The verdict at MAIL.
+    Mail,
+    /// The verdict at one RCPT.
+    Rcpt,
+    /// A connection to the relay that is free.
+    Connection,
+    /// The client's PTR name, for the relay or for our header fields, after the verdict.
+    Name,
+    /// The verdict on the header block.
+    Header,
+    /// The verdict at the end of a message whose body decides.
+    Body,
+}
+
 /// The version of TLS of a session with a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -162,6 +192,8 @@ label!(RelayOutcome: Delivered "delivered", Deferred "deferred", Rejected "rejec
     Lost "lost", Busy "busy", Abandoned "abandoned");
 label!(Exemption: Client "client", Domain "domain", Recipient "recipient", Permit "permit");
 label!(GreylistResult: Passed "passed", Waits "waits");
+label!(RelayStage: Connect "connect", Envelope "envelope", Message "message");
+label!(Wait: Banner "banner", Mail "mail", Rcpt "rcpt", Connection "connection", Name "name", Header "header", Body "body");
 label!(TlsVersion: V1_2 "TLSv1.2", V1_3 "TLSv1.3");
 label!(RecordType: Mx "MX", A "A", Aaaa "AAAA", Ptr "PTR", Txt "TXT", Cname "CNAME");
 label!(Verdict: Accept "accept", Defer "defer", Reject "reject");

@@ -1,9 +1,12 @@
 //! One client's use of the next hop: a lease for its session, and in it one transaction after another.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::gate::Permit;
-use crate::metrics::RelayOutcome;
+use crate::metrics::{RelayOutcome, RelayStage};
 use crate::relay::answer::HopReply;
 use crate::relay::envelope::{Envelope, Recipient};
 use crate::relay::error::RelayError;
@@ -48,7 +51,7 @@ impl ClientLease {
         first: Recipient<'_>,
     ) -> Result<(Transaction, HopReply), HopReply> {
         let subject = LogSubject::of(&envelope);
-        let mut end = End { outcome: RelayOutcome::Abandoned, inner: Arc::clone(&self.inner) };
+        let mut end = End { outcome: RelayOutcome::Abandoned, message: None, inner: Arc::clone(&self.inner) };
         let (backend, reply) = match &self.inner.hop {
             Hop::Maildir(maildir) => {
                 (Backend::Maildir(Box::new(maildir.begin(envelope.reverse_path))), maildir_accepts())
@@ -109,10 +112,17 @@ pub struct Transaction {
 struct End {
     /// The outcome if it ended now.
     outcome: RelayOutcome,
+    /// What the next hop took for the message so far, from DATA on.
+    message: Option<Duration>,
     inner: Arc<Inner>,
 }
 
 impl End {
+    /// The next hop was busy with the message since then.
+    fn add_to_message(&mut self, began: Instant) {
+        *self.message.get_or_insert_default() += began.elapsed();
+    }
+
     /// A folder that can't be written stops all mail, not this message alone.
     fn note_folder(&self, error: &RelayError) {
         if matches!(error, RelayError::Folder(_)) {
@@ -124,6 +134,9 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         self.inner.metrics.relay_transaction(self.outcome);
+        if let Some(took) = self.message {
+            self.inner.metrics.relay_stage(RelayStage::Message, took);
+        }
     }
 }
 
@@ -139,7 +152,9 @@ impl Transaction {
         match &mut self.backend {
             Backend::Maildir(_) => maildir_accepts(),
             Backend::Smtp(transaction) => {
+                let began = Instant::now();
                 let answer = transaction.rcpt(&recipient).await;
+                self.end.inner.metrics.relay_stage(RelayStage::Envelope, began.elapsed());
                 if answer.is_ok() {
                     // Without an accepted recipient the outcome stays that of the refusal.
                     self.end.outcome = RelayOutcome::Abandoned;
@@ -154,10 +169,12 @@ impl Transaction {
     /// # Errors
     /// The reply for the client, at the end of its message or at once.
     pub async fn data(&mut self) -> Result<(), HopReply> {
+        let began = Instant::now();
         let done = match &mut self.backend {
             Backend::Smtp(transaction) => transaction.data().await,
             Backend::Maildir(transaction) => transaction.data().await,
         };
+        self.end.add_to_message(began);
         self.keep(done)
     }
 
@@ -170,10 +187,12 @@ impl Transaction {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
+        let began = Instant::now();
         let done = match &mut self.backend {
             Backend::Smtp(transaction) => transaction.write(stuffed).await,
             Backend::Maildir(transaction) => transaction.write(stuffed).await,
         };
+        self.end.add_to_message(began);
         self.keep(done)
     }
 
@@ -186,10 +205,12 @@ impl Transaction {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
+        let began = Instant::now();
         let done = match &mut self.backend {
             Backend::Smtp(transaction) => transaction.flush().await,
             Backend::Maildir(_) => Ok(()),
         };
+        self.end.add_to_message(began);
         self.keep(done)
     }
 
@@ -198,12 +219,14 @@ impl Transaction {
         if let Some(failure) = self.failure {
             return failure;
         }
+        let began = Instant::now();
         let done = match self.backend {
             Backend::Smtp(transaction) => transaction.finish().await,
             Backend::Maildir(transaction) => {
                 transaction.finish().await.map(|()| Reply::new(250, Enhanced(2, 0, 0), "Message stored"))
             }
         };
+        self.end.add_to_message(began);
         match &done {
             Err(error) => self.end.note_folder(error),
             Ok(_reply) if matches!(self.end.inner.hop, Hop::Maildir(_)) => {

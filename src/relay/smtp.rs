@@ -13,7 +13,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RelayStage, Wait};
+use crate::policy::door::DoorName;
 use crate::relay::capabilities::{Attributes, Capabilities};
 use crate::relay::connection::{Connection, Introduced};
 use crate::relay::conversation::{Conversation, DONE, READY};
@@ -79,7 +80,9 @@ impl SmtpHop {
         first: &Recipient<'_>,
         known: &watch::Sender<Capabilities>,
     ) -> Result<(SmtpTransaction, Result<Reply, RelayError>), RelayError> {
+        let began = Instant::now();
         let slot = self.pool.slot(Some(envelope.client), &self.settings).await;
+        self.metrics.waited(DoorName::Smtp, Wait::Connection, began.elapsed());
         let slot = slot.ok_or(RelayError::Busy(self.settings.max_connections))?;
         let mut fresh = false;
         loop {
@@ -89,10 +92,16 @@ impl SmtpHop {
                 None => {
                     fresh = true;
                     self.pool.make_room(&slot);
-                    self.establish(envelope.client, known).await?
+                    let began = Instant::now();
+                    let established = self.establish(envelope.client, known).await;
+                    self.metrics.relay_stage(RelayStage::Connect, began.elapsed());
+                    established?
                 }
             };
-            match open(&mut connection, envelope, first).await {
+            let began = Instant::now();
+            let opened = open(&mut connection, envelope, first).await;
+            self.metrics.relay_stage(RelayStage::Envelope, began.elapsed());
+            match opened {
                 Ok(answer) => {
                     let transaction =
                         SmtpTransaction::new(connection, slot, Arc::clone(&self.pool), lease.clone());

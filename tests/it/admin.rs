@@ -8,6 +8,7 @@ mod moving;
 mod promtool;
 mod schemas;
 mod seen;
+mod waited;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -209,17 +209,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
 
     /// Holds the banner back; true as soon as the client sends something.
     async fn speaks_early(&mut self) -> Result<bool, Ended> {
-        let delay = self.door.settings.banner_delay;
+        let (delay, began) = (self.door.settings.banner_delay, Instant::now());
         if delay.is_zero() {
             return Ok(false);
         }
         let read = tokio::select! {
-            read = self.wire.more(Instant::now() + delay) => read,
+            read = self.wire.more(began + delay) => read,
             () = self.stop.cancelled() => return Ok(false),
         };
         match read {
             Ok(()) => Ok(true),
-            Err(Ended::TimedOut) => Ok(false),
+            Err(Ended::TimedOut) => {
+                self.client.waited(crate::metrics::Wait::Banner, began);
+                Ok(false)
+            }
             Err(ended @ (Ended::Gone | Ended::TooSlow(_))) => Err(ended),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::metrics::process::cpu;
 use crate::policy::door::DoorName;
 use crate::tools::load::class::{Class, Expected, PerClass};
 use crate::tools::load::client::Target;
@@ -146,11 +147,11 @@ pub(super) struct Usage {
 
 impl Usage {
     pub(super) fn of(pid: Option<u32>) -> Self {
-        Self { before: pid.and_then(process::memory), after: None, cpu: pid.and_then(process::cpu) }
+        Self { before: pid.and_then(process::memory), after: None, cpu: pid.and_then(cpu) }
     }
 
     pub(super) fn until(self, pid: Option<u32>) -> Self {
-        let spent = pid.and_then(process::cpu).zip(self.cpu).map(|(now, then)| now.saturating_sub(then));
+        let spent = pid.and_then(cpu).zip(self.cpu).map(|(now, then)| now.saturating_sub(then));
         Self { before: self.before, after: pid.and_then(process::memory), cpu: spent }
     }
 }

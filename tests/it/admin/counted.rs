@@ -15,7 +15,7 @@ use crate::support::relay::Relay;
 pub(super) type Samples = BTreeMap<String, f64>;
 
 impl Site {
-    async fn samples(&self) -> Samples {
+    pub(super) async fn samples(&self) -> Samples {
         let answer = self.get("/metrics").await;
         assert_eq!(
             (answer.status, answer.header("content-type")),
@@ -46,7 +46,7 @@ impl Site {
 }
 
 /// What isn't there was never counted.
-fn of(samples: &Samples, name: &str) -> f64 {
+pub(super) fn of(samples: &Samples, name: &str) -> f64 {
     samples.get(name).copied().unwrap_or_default()
 }
 

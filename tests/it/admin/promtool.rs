@@ -6,9 +6,10 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use rmxd::evidence::{DnsFailure, RecordType};
+use rmxd::metrics::process::Process;
 use rmxd::metrics::{
     CacheResult, CertificateGauges, Connection, Exemption, Format, Gauges, GreylistResult, HistoryGauges,
-    Metrics, QueryOutcome, RelayOutcome, TlsVersion,
+    Metrics, QueryOutcome, RelayOutcome, RelayStage, TlsVersion, Wait,
 };
 use rmxd::policy::decide::Verdict;
 use rmxd::policy::door::DoorName;
@@ -86,6 +87,15 @@ fn touched() -> Metrics {
             metrics.relay_transaction(outcome);
         }
     }
+    for stage in [RelayStage::Connect, RelayStage::Envelope, RelayStage::Message] {
+        metrics.relay_stage(stage, took);
+    }
+    use Wait::{Banner, Body, Connection as Free, Header, Mail, Name, Rcpt};
+    for door in DoorName::ALL {
+        for wait in [Banner, Mail, Rcpt, Free, Name, Header, Body] {
+            metrics.waited(door, wait, took);
+        }
+    }
     for by in [Exemption::Client, Exemption::Domain, Exemption::Recipient] {
         metrics.exemption(by);
     }
@@ -132,6 +142,15 @@ fn text(format: Format) -> String {
             not_before: SystemTime::now(),
             not_after: SystemTime::now() + Duration::from_secs(90 * 24 * 60 * 60),
         }),
+        process: Some(Process {
+            cpu: Duration::from_secs(9),
+            started: SystemTime::now(),
+            threads: 10,
+            resident: 11,
+            size: 12,
+            descriptors: Some(13),
+            most_descriptors: Some(14),
+        }),
     };
     touched().text(&gauges, format)
 }
@@ -146,7 +165,7 @@ fn names() -> BTreeSet<String> {
 /// Our metrics that a text names.
 fn named(text: &str) -> BTreeSet<&str> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
-    words.filter(|word| word.starts_with("rmxd_")).collect()
+    words.filter(|word| word.starts_with("rmxd_") || word.starts_with("process_")).collect()
 }
 
 #[tokio::test]
@@ -185,6 +204,16 @@ fn the_contract_of_names_and_labels_is_kept() {
         ("rmxd_tls_certificate_expiry_timestamp_seconds", vec![]),
         ("rmxd_config_reload_success", vec![]),
         ("rmxd_config_reload_timestamp_seconds", vec![]),
+        ("rmxd_relay_seconds_count", vec!["stage"]),
+        ("rmxd_relay_seconds_bucket", vec!["le", "stage"]),
+        ("rmxd_wait_seconds_count", vec!["door", "stage"]),
+        ("process_cpu_seconds_total", vec![]),
+        ("process_start_time_seconds", vec![]),
+        ("process_resident_memory_bytes", vec![]),
+        ("process_virtual_memory_bytes", vec![]),
+        ("process_threads", vec![]),
+        ("process_open_fds", vec![]),
+        ("process_max_fds", vec![]),
         ("rmxd_build_info", vec!["version"]),
     ] {
         let line = text.lines().find(|line| line.split(['{', ' ']).next() == Some(name));
@@ -228,7 +257,7 @@ async fn the_scrape_configuration_of_the_document_is_one() {
     let file = folder.path().join("prometheus.yml");
     std::fs::write(&file, format!("rule_files{snippet}")).unwrap();
     let Some((good, said)) = promtool(&["check", "config", file.to_str().unwrap()], "").await else { return };
-    assert!(good && said.contains("16 rules found"), "{said}");
+    assert!(good && said.contains("19 rules found"), "{said}");
 }
 
 #[tokio::test]

@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// The time until a reply that begins with `(later) `.
+pub(crate) const LATER: Duration = Duration::from_millis(600);
 
 /// Answers by the beginning of a line; the latest that fits counts.
 pub(crate) type Rules = Arc<Mutex<Vec<(String, String)>>>;
@@ -49,6 +53,13 @@ async fn serve(stream: TcpStream, rules: Rules, tell: UnboundedSender<String>) {
             if reply == "(close)" {
                 break;
             }
+            let reply = match reply.strip_prefix("(later) ") {
+                None => reply,
+                Some(reply) => {
+                    tokio::time::sleep(LATER).await;
+                    reply.to_owned()
+                }
+            };
             data = reply.starts_with("354");
             if reply != "(silence)" && stream.write_all(format!("{reply}\r\n").as_bytes()).await.is_err() {
                 break;
