@@ -23,8 +23,7 @@ use compact_str::CompactString;
 
 pub use crate::decision::id::Id;
 pub use crate::decision::refusal::{refusal, suffix};
-use crate::evidence::{Answer, DnsFailure, Evidence, Freshness};
-use crate::policy::authentication::{Authentication, SignatureCheck};
+use crate::evidence::{Answer, DnsFailure, Freshness};
 use crate::policy::decide::{Cause, Verdict};
 use crate::policy::door::DoorName;
 use crate::policy::finding::{Finding, RuleResult};
@@ -35,9 +34,6 @@ use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule, Rung};
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
-
-/// Octets of a question with its share of an answer that several findings use.
-const WEIGHT_OF_EVIDENCE: usize = size_of::<Evidence>() + 64;
 
 /// A decision with its evidence at that time.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,23 +169,6 @@ impl Actions {
 }
 
 impl DecisionRecord {
-    /// Octets of memory, about.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let Self { queue, tls, helo, mail_from, rcpt, from, reply_to, findings, .. } = self;
-        let end = self.end.iter().flat_map(|end| [&end.relay_reply, &end.answer]);
-        let subject = self.cause.iter().map(|cause| &cause.subject);
-        let texts = [queue, tls, helo, mail_from, rcpt, from, reply_to].into_iter().chain(end).chain(subject);
-        let more = self.recipients.iter().map(|recipient| size_of::<CompactString>() + recipient.len());
-        let texts: usize = texts.map(|text| text.len()).chain(more).sum();
-        let evidence: usize = findings.iter().map(|finding| finding.evidence.len()).sum();
-        let results = findings.iter().filter_map(|finding| finding.authentication.as_ref());
-        let results: usize =
-            results.map(|it| size_of::<Authentication>() + it.dkim.len() * size_of::<SignatureCheck>()).sum();
-        let findings = findings.len() * size_of::<Finding>();
-        size_of::<Self>() + texts + findings + results + evidence * WEIGHT_OF_EVIDENCE
-    }
-
     /// Whether the client was refused: the verdict isn't accept, and the mode is enforce.
     #[must_use]
     pub fn refused(&self) -> bool {

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::decision::DecisionRecord;
 use crate::store::file::place;
 use crate::store::history::encode::milliseconds;
 use crate::store::history::file::{self, Trouble};
@@ -15,6 +14,7 @@ use crate::store::history::limits::Limits;
 use crate::store::history::row::{self, Scratch};
 use crate::store::history::schema::PAGE;
 use crate::store::history::segment::{LAST_CLOSED, remove_keys, write_segment};
+use crate::store::history::waiting::Waiting;
 
 /// Rows that are looked at in search of old ones, at each write.
 const LOOKED_AT: u64 = 2000;
@@ -27,9 +27,6 @@ const MAX_STEPS: usize = 64;
 const MAX_PAGES: u64 = 1000;
 /// So many times the usual log mean that a reader holds it; nothing is written then beyond the size limit.
 const MOST_LOGS: u64 = 4;
-
-/// A decision with its position.
-pub(super) type Numbered<'r> = (i64, &'r DecisionRecord);
 
 #[derive(Debug)]
 pub(super) struct Database {
@@ -88,9 +85,8 @@ impl Database {
     pub(super) fn append(
         &mut self,
         path: &Path,
-        records: &[Numbered<'_>],
+        records: &[Waiting<'_>],
         now: SystemTime,
-        scratch: &mut Scratch,
         written: &mut usize,
     ) -> Result<(), Trouble> {
         let limits = self.limits;
@@ -101,7 +97,7 @@ impl Database {
         self.make_room(0)?;
         while let Some(rest) = records.get(*written..).filter(|rest| !rest.is_empty()) {
             self.make_room(limits.batch().min(rest.len() as u64 * OCTETS_OF_ROW))?;
-            *written += self.batch(rest, scratch)?;
+            *written += self.batch(rest)?;
         }
         if self.rows >= limits.segment() {
             self.make_room(self.rows * OCTETS_OF_KEYS)?;
@@ -111,13 +107,13 @@ impl Database {
     }
 
     /// Writes the first of these decisions in one transaction, and returns how many.
-    fn batch(&mut self, records: &[Numbered<'_>], scratch: &mut Scratch) -> Result<usize, Trouble> {
+    fn batch(&mut self, records: &[Waiting<'_>]) -> Result<usize, Trouble> {
         let transaction = self.connection.unchecked_transaction()?;
         let (mut octets, mut count) = (0, 0);
         {
             let mut statement = transaction.prepare_cached(row::INSERT)?;
-            for (seq, record) in records {
-                octets += scratch.insert(&mut statement, *seq, record)? as u64;
+            for one in records {
+                octets += one.row.insert(&mut statement, one.seq, one.octets)? as u64;
                 count += 1;
                 if octets >= self.limits.batch() {
                     break;
@@ -251,7 +247,8 @@ impl Database {
             file.read(before, |position, record| {
                 let seq = i64::try_from(position).unwrap_or(i64::MAX);
                 ends = Some((ends.map_or(seq, |(first, _)| first), seq));
-                scratch.insert(&mut statement, seq, record).map(drop).map_err(Trouble::Sql)
+                let (row, octets) = scratch.row(record);
+                row.insert(&mut statement, seq, octets).map(drop).map_err(Trouble::Sql)
             })?
         };
         if let Some((first, last)) = ends {

@@ -20,6 +20,7 @@ use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 use crate::store::history::codes::Coded;
 use crate::store::history::encode::tag;
+use crate::store::history::number::take_number;
 
 /// Decodes a record: `None` if it is invalid, `Some(None)` if `wanted` returns false. `wanted` gets the record without names,
 /// texts and findings, so that the rest of an unwanted record isn't decoded. `known` is that of [`super::encode::record`].
@@ -357,15 +358,7 @@ impl<'o> Decoder<'o> {
     }
 
     fn number(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(number);
-            }
-        }
-        None
+        take_number(&mut self.rest)
     }
 
     fn byte(&mut self) -> Option<u8> {

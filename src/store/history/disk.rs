@@ -12,11 +12,12 @@ use rusqlite::Connection;
 use crate::decision::Id;
 use crate::store::OpenError;
 use crate::store::file::{Lock, place, remove_log};
-use crate::store::history::database::{Database, Numbered};
+use crate::store::history::database::Database;
 use crate::store::history::file::{self, Trouble};
 use crate::store::history::first_format::Old;
 use crate::store::history::limits::Limits;
 use crate::store::history::row::Scratch;
+use crate::store::history::waiting::Waiting;
 
 /// Rows from whose ids the sequence of ids goes on.
 const IDS: u32 = 10_000;
@@ -176,7 +177,7 @@ impl Disk {
     /// Makes room and writes decisions. The result has the number of those that are on disk now.
     pub(super) fn append(
         &mut self,
-        records: &[Numbered<'_>],
+        records: &[Waiting<'_>],
         limits: Limits,
         now: SystemTime,
     ) -> (usize, Result<(), Trouble>) {
@@ -197,17 +198,15 @@ impl Disk {
 
     fn try_append(
         &mut self,
-        records: &[Numbered<'_>],
+        records: &[Waiting<'_>],
         limits: Limits,
         now: SystemTime,
         written: &mut usize,
     ) -> Result<(), Trouble> {
-        let (path, mut scratch) = (self.path.clone(), std::mem::take(&mut self.scratch));
+        let path = self.path.clone();
         let open = self.ensure_open(limits)?;
         open.set_limits(limits)?;
-        open.append(&path, records, now, &mut scratch, written)?;
-        self.scratch = scratch;
-        Ok(())
+        open.append(&path, records, now, written)
     }
 
     /// After an error of the contents, the file is moved aside and a new one comes; after another one it is opened anew.

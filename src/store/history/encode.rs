@@ -20,6 +20,7 @@ use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::store::history::codes::Coded;
+use crate::store::history::number::put_number;
 
 /// Maximum octets of a record.
 pub(super) const MAX_RECORD: usize = 16 * 1024;
@@ -382,16 +383,8 @@ impl<'r> Encoder<'_, 'r> {
         self.number(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
-    /// LEB128: seven bits per octet, the lowest first; the eighth bit is set if more octets follow.
-    fn number(&mut self, mut number: u64) {
-        loop {
-            let low = u8::try_from(number & 0x7f).unwrap_or(0);
-            number >>= 7;
-            if number == 0 {
-                return self.byte(low);
-            }
-            self.byte(low | 0x80);
-        }
+    fn number(&mut self, number: u64) {
+        put_number(self.out, number);
     }
 }
 

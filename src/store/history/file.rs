@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::store::OpenError;
 use crate::store::file::{BUSY, connect, create, is_damage, make_durable, not_there, remove_log, with_end};
 use crate::store::history::first_format::beside;
-use crate::store::history::schema::{self, APPLICATION, PAGE, VERSION};
+use crate::store::history::schema::{self, APPLICATION, OLDEST, PAGE, VERSION};
 
 /// KiB of pages in memory, while a segment's keys are written.
 const CACHE: i64 = 16 << 10;
@@ -76,6 +76,8 @@ pub(super) fn open(path: &Path, ours: bool) -> Result<Connection, Trouble> {
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 {
         schema::create(&connection)?;
+    } else if connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))? < VERSION {
+        schema::take_over(&connection)?;
     }
     schema::refresh_view(&connection)?;
     Ok(connection)
@@ -100,7 +102,7 @@ fn check(connection: &Connection) -> Result<(), Trouble> {
     match (number("application_id")?, number("user_version")?) {
         // A crash came before the tables.
         (0, 0) if tables == 0 => Ok(()),
-        (APPLICATION, VERSION) => Ok(()),
+        (APPLICATION, OLDEST..=VERSION) => Ok(()),
         (APPLICATION, version) => Err(Trouble::Newer(version)),
         _ => Err(Trouble::Foreign),
     }

@@ -3,7 +3,7 @@
 //! It is one SQLite database, whose view `decisions` is part of the public contract; rmxd and other programs read it while
 //! the daemon writes.
 //!
-//! - **Written behind.** A session hands over a record and goes on; a thread writes all of them once a second, each batch in a
+//! - **Written behind.** A session hands over a record as a row and goes on; a thread writes all of them once a second, each batch in a
 //!   transaction that is on disk at its end (WAL, `synchronous = FULL`). A kill or a power cut loses the last second. If the
 //!   disk is too slow or full, records wait in 32 MiB of memory, then they are dropped and counted: mail never waits.
 //! - **Tables.** `rows` has a row for each decision in the order of `seq`, which is at least its time in microseconds and increases:
@@ -11,8 +11,8 @@
 //!   column `record` has the whole record, without the texts of the columns.
 //! - **Keys come late.** An index that every row changes costs five times the row. So the rows behind the last segment have none: there
 //!   are at most 32 768, which are read in some milliseconds. Then they become a segment: their keys (id, queue id, recipients, client,
-//!   sender domains) are sorted and go into the table `keys` in that order. A search for a key looks once into each segment. A
-//!   search by time needs no key: segments have their times.
+//!   sender domains) are sorted and go into the table `blocks` ([`keys`]). A search for a key looks once into each segment. A search
+//!   by time needs no key: segments have their times.
 //! - **Bounds.** `history.keep` removes rows by time. `history.size` bounds the files, the write-ahead log included: an eighth is left
 //!   for the log, and the oldest rows go before a batch would pass the rest. Freed pages are used again; after a change of the limit
 //!   they go back to the disk.
@@ -21,7 +21,8 @@
 //! - **Trouble** never stops mail. A damaged file, or one of a later version, is moved aside with a warning, and a new one begins.
 //!   In a folder without write access the history stays in memory. A moved or removed file is replaced. Only a second daemon and a
 //!   file that isn't of rmxd stop the start.
-//! - **Versions.** `user_version` is the version of the tables. The view is made anew if it differs. The first format, a folder of files, is
+//! - **Versions.** `user_version` is the version of the tables. A file of version 1, whose keys have a row each in the table `keys`, is
+//!   read and goes on as one of version 2. The view is made anew if it differs. The first format, a folder of files, is
 //!   taken over (`first_format`).
 
 mod codes;
@@ -32,14 +33,17 @@ mod encode;
 mod file;
 mod filter;
 mod first_format;
+mod keys;
 mod limits;
 mod missing;
+mod number;
 mod read;
 mod row;
 mod schema;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod writer;
 
 use std::io;
@@ -160,7 +164,7 @@ impl History {
 
     /// Stores a decision without waiting. If there is no room, the decision is dropped and counted.
     pub fn record(&self, record: DecisionRecord) {
-        self.0.shared.push(record);
+        self.0.shared.push(&record);
     }
 
     /// The decisions of one transaction, the oldest first.
@@ -233,7 +237,8 @@ impl History {
         let read = move || {
             let _permit = permit;
             // What is written afterwards is in the database too, with the same position.
-            let pending = store.shared.pending();
+            let snapshot = store.shared.pending();
+            let pending = snapshot.rows();
             let read = || {
                 let connection = open_if_there(&store.path)?;
                 let oldest = oldest(store.shared.limits().keep);

@@ -20,11 +20,13 @@ use crate::store::history::encode::milliseconds;
 use crate::store::history::file::Trouble;
 use crate::store::history::filter::{Cursor, Filter};
 use crate::store::history::row::{self, COLUMNS, Kind, client_key, domain_key, recipient_key};
-use crate::store::history::segment::LAST_CLOSED;
-use crate::store::history::writer::Waiting;
+use crate::store::history::segment::{self, LAST_CLOSED, Range};
+use crate::store::history::waiting::Waiting;
 
 /// Rows that are read for one page without an index, so that a filter without matches doesn't take for ever.
 const MAX_READ: u64 = 300_000;
+/// Rows that are read by one statement, of those that a key has.
+const POSITIONS: usize = 256;
 /// The most decisions of one id.
 const MAX_OF_ONE_ID: usize = 100;
 /// The most time between two decisions of one transaction: longer than a session lasts.
@@ -77,17 +79,9 @@ pub(super) struct Source<'a> {
     /// `None` if there is no file yet.
     pub(super) connection: Option<&'a Connection>,
     /// Records that aren't written yet, the oldest first.
-    pub(super) pending: &'a [Waiting],
+    pub(super) pending: &'a [Waiting<'a>],
     /// Older records count as removed.
     pub(super) oldest: Option<SystemTime>,
-}
-
-/// Keys from `low` to `high`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Range {
-    kind: Kind,
-    low: CompactString,
-    high: CompactString,
 }
 
 impl Range {
@@ -121,6 +115,8 @@ impl Range {
 struct Part {
     first: i64,
     last: i64,
+    /// The first position of its segment.
+    base: i64,
     /// The number of the segment, if it is closed, and so has keys.
     segment: Option<i64>,
     rows: u64,
@@ -148,10 +144,10 @@ impl Source<'_> {
             page.records.push(record);
             ControlFlow::Continue(())
         };
-        for Waiting { seq, record, .. } in self.pending.iter().rev().filter(|waiting| waiting.seq < before) {
-            if filter.fits_head(record)
-                && filter.fits_rest(record)
-                && add(*seq, DecisionRecord::clone(record)).is_break()
+        for one in self.pending.iter().rev().filter(|one| one.seq < before) {
+            let found = one.row.record(one.octets, |head| filter.fits_head(head));
+            if let Some(record) = found.filter(|record| filter.fits_rest(record))
+                && add(one.seq, record).is_break()
             {
                 return Ok(page);
             }
@@ -181,10 +177,8 @@ impl Source<'_> {
     pub(super) fn find(&self, id: Id) -> Result<Vec<DecisionRecord>, Trouble> {
         let filter = Filter { since: self.oldest, ..Filter::default() };
         let mut records: Vec<DecisionRecord> = Vec::new();
-        for Waiting { record, .. } in self.pending.iter().rev() {
-            if record.id == Some(id) && filter.fits_head(record) && records.len() < MAX_OF_ONE_ID {
-                records.push(DecisionRecord::clone(record));
-            }
+        for one in self.pending.iter().rev().filter(|one| one.row.id == Some(id)).take(MAX_OF_ONE_ID) {
+            records.extend(one.row.record(one.octets, |head| filter.fits_head(head)));
         }
         let end = self.pending.first().map_or(i64::MAX, |waiting| waiting.seq);
         let range = Range::one(Kind::Id, id.as_str().into());
@@ -226,7 +220,7 @@ impl Source<'_> {
             let rows =
                 transaction
                     .query_row("SELECT count(*) FROM rows WHERE seq >= ?1", [first], |row| row.get(0))?;
-            let part = Part { first, last, segment: None, rows, times: (i64::MIN, i64::MAX) };
+            let part = Part { first, last, base: first, segment: None, rows, times: (i64::MIN, i64::MAX) };
             if let ControlFlow::Break(value) = each(&transaction, &part)? {
                 return Ok(value);
             }
@@ -237,7 +231,7 @@ impl Source<'_> {
         while let Some(row) = rows.next()? {
             let (first, times): (i64, _) = (row.get(1)?, (row.get(3)?, row.get(4)?));
             let (segment, last) = (Some(row.get(0)?), last.min(row.get(2)?));
-            let part = Part { first, last, segment, rows: row.get(5)?, times };
+            let part = Part { first, last, base: first, segment, rows: row.get(5)?, times };
             if let ControlFlow::Break(value) = each(&transaction, &part)? {
                 return Ok(value);
             }
@@ -256,16 +250,33 @@ fn visit(
     each: &mut impl FnMut(i64, DecisionRecord) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Trouble> {
     let conditions = Conditions::of(filter, id);
-    let mut values: Vec<Value> = vec![part.first.into(), part.last.into()];
-    let sql = match part.segment.zip(range) {
-        Some((segment, Range { kind, low, high })) => {
-            values.extend([segment.into(), kind.code().into(), text(low), text(high)]);
-            keyed(&conditions.sql)
-        }
-        None => scanning(&conditions.sql),
+    let Some((segment, range)) = part.segment.zip(range) else {
+        let values = [part.first.into(), part.last.into()].into_iter().chain(conditions.values);
+        return read(connection, &scanning(&conditions.sql), values, filter, each);
     };
-    values.extend(conditions.values);
-    let mut statement = connection.prepare_cached(&sql)?;
+    let positions = segment::positions(connection, segment, part.base, range)?;
+    let positions: Vec<i64> =
+        positions.into_iter().filter(|seq| (part.first..=part.last).contains(seq)).collect();
+    let sql = keyed(&conditions.sql);
+    for some in positions.chunks(POSITIONS) {
+        let list = Value::Text(serde_json::to_string(some).unwrap_or_default());
+        let values = std::iter::once(list).chain(conditions.values.iter().cloned());
+        if read(connection, &sql, values, filter, each)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Calls `each` for the matching records among the rows of a query.
+fn read(
+    connection: &Connection,
+    sql: &str,
+    values: impl Iterator<Item = Value>,
+    filter: &Filter,
+    each: &mut impl FnMut(i64, DecisionRecord) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Trouble> {
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
         // A record that can't be decoded is one of a later version, or damaged; the others are of more use without it.
@@ -278,12 +289,10 @@ fn visit(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Reads the rows of a part that the keys of its segment name.
+/// Reads the rows of a list of positions, in its order.
 pub(super) fn keyed(conditions: &str) -> String {
     format!(
-        "SELECT {COLUMNS} FROM (SELECT DISTINCT seq FROM keys WHERE segment = ?3 AND kind = ?4 AND key BETWEEN ?5 AND ?6 \
-         AND seq BETWEEN ?1 AND ?2 ORDER BY seq DESC) AS k CROSS JOIN rows AS r ON r.seq = k.seq WHERE TRUE{conditions} \
-         ORDER BY k.seq DESC"
+        "SELECT {COLUMNS} FROM json_each(?1) AS k CROSS JOIN rows AS r ON r.seq = k.value WHERE TRUE{conditions}"
     )
 }
 

@@ -3,11 +3,12 @@
 //! The columns have what is searched for and what the view shows; the column `record` has the whole record
 //! ([`super::encode`]), in which a text of a column is a reference. The texts of the columns are bounded.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use compact_str::CompactString;
-use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Row, Statement, ToSql};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Statement, ToSql};
 use smallvec::SmallVec;
 
 use crate::decision::{DecisionRecord, Id};
@@ -34,6 +35,94 @@ pub(super) const COLUMNS: &str =
 
 /// Octets that a row takes, beside its texts.
 const OVERHEAD: usize = 60;
+/// Texts of a row, with the record behind them.
+const PARTS: usize = 16;
+/// The parameter of [`INSERT`] for the first of them.
+const FIRST_PART: usize = 15;
+/// Codes of a row.
+const CODES: usize = 8;
+/// There is no code; the tables of codes are shorter.
+const NO_CODE: u8 = u8::MAX;
+
+/// The places of some parts.
+mod part {
+    pub(super) const DOMAINS: usize = 4;
+    pub(super) const RCPT: usize = 5;
+    pub(super) const PTR: usize = 8;
+    pub(super) const HELO: usize = 9;
+    pub(super) const MAIL_FROM: usize = 10;
+    pub(super) const HEADER_FROM: usize = 11;
+    pub(super) const REPLY_TO: usize = 12;
+    pub(super) const RECORD: usize = 15;
+}
+
+/// A decision as the values of its columns; the texts and the record are beside it, in one piece.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Milliseconds since 1970.
+    pub(super) at: i64,
+    pub(super) id: Option<Id>,
+    /// verdict, mode, door, outcome, identity, rule, rung, reason.
+    codes: [u8; CODES],
+    rcpts: u32,
+    dns_queries: u32,
+    duration: i64,
+    /// The ends of the parts.
+    ends: [u32; PARTS],
+}
+
+impl Row {
+    /// Inserts the row by the statement [`INSERT`], and returns the octets that it takes, about.
+    pub(super) fn insert(
+        &self,
+        statement: &mut Statement<'_>,
+        seq: i64,
+        octets: &[u8],
+    ) -> rusqlite::Result<usize> {
+        statement.clear_bindings();
+        statement.raw_bind_parameter(1, seq)?;
+        statement.raw_bind_parameter(2, self.at)?;
+        for (at, code) in self.codes.into_iter().enumerate().filter(|(_, code)| *code != NO_CODE) {
+            statement.raw_bind_parameter(3 + at, code)?;
+        }
+        statement.raw_bind_parameter(11, self.rcpts)?;
+        statement.raw_bind_parameter(12, self.duration)?;
+        statement.raw_bind_parameter(13, self.dns_queries)?;
+        if let Some(id) = &self.id {
+            statement.raw_bind_parameter(14, id.as_str())?;
+        }
+        let mut start = 0;
+        for (at, end) in self.ends.into_iter().enumerate() {
+            let value = octets.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            if at == part::RECORD {
+                statement.raw_bind_parameter(FIRST_PART + at, value)?;
+            } else if !value.is_empty() {
+                statement.raw_bind_parameter(FIRST_PART + at, Text(value))?;
+            }
+        }
+        statement.raw_execute()?;
+        Ok(OVERHEAD + octets.len())
+    }
+
+    /// As [`record`], of a row that isn't written yet.
+    pub(super) fn record(
+        &self,
+        octets: &[u8],
+        wanted: impl FnOnce(&DecisionRecord) -> bool,
+    ) -> Option<DecisionRecord> {
+        use part::{DOMAINS, HEADER_FROM, HELO, MAIL_FROM, PTR, RCPT, RECORD, REPLY_TO};
+        let part = |at: usize| {
+            let end = |at: usize| self.ends.get(at).map(|end| *end as usize);
+            let start = at.checked_sub(1).and_then(end).unwrap_or_default();
+            octets.get(start..end(at).unwrap_or_default()).unwrap_or_default()
+        };
+        let text = |at: usize| std::str::from_utf8(part(at)).unwrap_or_default();
+        let texts = [HELO, MAIL_FROM, RCPT, HEADER_FROM, REPLY_TO, PTR].map(text);
+        let known = known(texts, text(DOMAINS)).into_vec();
+        super::decode::record(part(RECORD), known, wanted).flatten()
+    }
+}
 
 /// Buffers for one row after the other.
 #[derive(Debug, Default)]
@@ -42,65 +131,66 @@ pub(super) struct Scratch {
     recipients: String,
     tags: String,
     findings: String,
+    client: String,
     record: Vec<u8>,
+    /// The parts of the last row.
+    octets: Vec<u8>,
 }
 
 impl Scratch {
-    /// Inserts a decision by the statement [`INSERT`], and returns the octets that it takes, about.
-    pub(super) fn insert(
-        &mut self,
-        statement: &mut Statement<'_>,
-        seq: i64,
-        record: &DecisionRecord,
-    ) -> rusqlite::Result<usize> {
+    /// A decision as a row, and its octets.
+    pub(super) fn row(&mut self, record: &DecisionRecord) -> (Row, &[u8]) {
         self.fill(record);
         let texts = texts(record);
         let [helo, mail_from, rcpt, from, reply_to, ptr] = texts;
         let known = known(texts, &self.domains);
         encode::record(&mut self.record, record, &known);
-        let (id, client) = (record.id, record.client.to_canonical().to_string());
         let deciding = record.deciding();
-        let coded = |code: Option<u8>| code.map(i64::from);
-        let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let values: [&dyn ToSql; 30] = [
-            &seq,
-            &i64::try_from(milliseconds(record.at)).unwrap_or(i64::MAX),
-            &record.verdict.code(),
-            &record.mode.code(),
-            &record.door.code(),
-            &coded(record.outcome().map(Coded::code)),
-            &coded(deciding.map(|finding| finding.identity.code())),
-            &coded(deciding.map(|finding| finding.rule.code())),
-            &coded(record.rung().map(Coded::code)),
-            &coded(record.reason().map(Coded::code)),
-            &number(record.rcpts),
-            &i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
-            &number(record.queries()),
-            &id.as_ref().map(Id::as_str),
-            &Text(cut(&record.queue)),
-            &Text(cut(&record.tls)),
-            &client,
-            &Text(deciding.map(|finding| cut(&finding.domain)).unwrap_or_default()),
-            &Text(&self.domains),
-            &Text(rcpt),
-            &Text(&self.recipients),
-            &Text(&self.tags),
-            &Text(ptr),
-            &Text(helo),
-            &Text(mail_from),
-            &Text(from),
-            &Text(reply_to),
-            &Text(cut(record.relay_reply().unwrap_or_default())),
-            &self.findings,
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let domain = deciding.map(|finding| cut(&finding.domain)).unwrap_or_default();
+        let relay_reply = cut(record.relay_reply().unwrap_or_default());
+        let parts: [&[u8]; PARTS] = [
+            cut(&record.queue).as_bytes(),
+            cut(&record.tls).as_bytes(),
+            self.client.as_bytes(),
+            domain.as_bytes(),
+            self.domains.as_bytes(),
+            rcpt.as_bytes(),
+            self.recipients.as_bytes(),
+            self.tags.as_bytes(),
+            ptr.as_bytes(),
+            helo.as_bytes(),
+            mail_from.as_bytes(),
+            from.as_bytes(),
+            reply_to.as_bytes(),
+            relay_reply.as_bytes(),
+            self.findings.as_bytes(),
             &self.record,
         ];
-        for (at, value) in values.into_iter().enumerate() {
-            statement.raw_bind_parameter(at + 1, value)?;
-        }
-        statement.raw_execute()?;
-        let octets = texts.iter().map(|text| text.len()).sum::<usize>();
-        let lists = self.domains.len() + self.recipients.len() + self.tags.len() + self.findings.len();
-        Ok(OVERHEAD + octets + lists + self.record.len())
+        self.octets.clear();
+        let ends = parts.map(|part| {
+            self.octets.extend_from_slice(part);
+            small(self.octets.len())
+        });
+        let row = Row {
+            at: i64::try_from(milliseconds(record.at)).unwrap_or(i64::MAX),
+            id: record.id,
+            codes: [
+                record.verdict.code(),
+                record.mode.code(),
+                record.door.code(),
+                record.outcome().map_or(NO_CODE, Coded::code),
+                deciding.map_or(NO_CODE, |finding| finding.identity.code()),
+                deciding.map_or(NO_CODE, |finding| finding.rule.code()),
+                record.rung().map_or(NO_CODE, Coded::code),
+                record.reason().map_or(NO_CODE, Coded::code),
+            ],
+            rcpts: small(record.rcpts),
+            dns_queries: small(record.queries()),
+            duration: i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
+            ends,
+        };
+        (row, &self.octets)
     }
 
     /// Fills the lists.
@@ -118,18 +208,17 @@ impl Scratch {
         }
         self.findings.clear();
         findings(&mut self.findings, record);
+        self.client.clear();
+        // Writing to a String can't fail.
+        write!(self.client, "{}", record.client.to_canonical()).ok();
     }
 }
 
-/// An empty text is NULL.
-struct Text<'t>(&'t str);
+struct Text<'t>(&'t [u8]);
 
 impl ToSql for Text<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        if self.0.is_empty() {
-            return Ok(ToSqlOutput::Owned(Value::Null));
-        }
-        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0.as_bytes())))
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
     }
 }
 
@@ -154,7 +243,7 @@ fn known<'r>(texts: Texts<'r>, domains: &'r str) -> SmallVec<[&'r str; 32]> {
 /// The record of a row with [`COLUMNS`]: `None` if it is damaged, `Some(None)` if `wanted` returns false, as in
 /// [`super::decode::record`].
 pub(super) fn record(
-    row: &Row<'_>,
+    row: &rusqlite::Row<'_>,
     wanted: impl FnOnce(&DecisionRecord) -> bool,
 ) -> rusqlite::Result<Option<Option<DecisionRecord>>> {
     let mut texts: Texts<'_> = [""; 6];
@@ -250,7 +339,10 @@ impl Kind {
 pub(super) const KEY_COLUMNS: &str = "seq, at, id, queue, rcpt, recipients, client, domains";
 
 /// Calls `each` for all keys of a row with [`KEY_COLUMNS`].
-pub(super) fn keys(row: &Row<'_>, mut each: impl FnMut(Kind, CompactString)) -> rusqlite::Result<()> {
+pub(super) fn keys(
+    row: &rusqlite::Row<'_>,
+    mut each: impl FnMut(Kind, CompactString),
+) -> rusqlite::Result<()> {
     let text = |at: usize| row.get_ref(at).map(|value| value.as_str_or_null().ok().flatten());
     for (kind, at) in [(Kind::Id, 2), (Kind::Queue, 3)] {
         if let Some(text) = text(at)? {

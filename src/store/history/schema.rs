@@ -20,7 +20,9 @@ use crate::store::history::encode::tag;
 /// `PRAGMA application_id`: "rmxd".
 pub(super) const APPLICATION: i32 = 0x726d_7864;
 /// `PRAGMA user_version`.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
+/// The oldest version that is read, and taken over when it is opened for writing.
+pub(super) const OLDEST: i32 = 1;
 
 /// Octets of a page.
 pub(super) const PAGE: u32 = 8192;
@@ -76,11 +78,31 @@ CREATE TABLE keys (
 CREATE TABLE taken_over (file INTEGER PRIMARY KEY);
 ";
 
+/// The keys of the segments that were closed since version 2; `keys` has those of version 1.
+const BLOCKS: &str = "
+CREATE TABLE blocks (
+    segment INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    keys BLOB NOT NULL,
+    PRIMARY KEY (segment, kind, key)
+) WITHOUT ROWID;
+";
+
 /// Makes the tables of a new database.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(BLOCKS)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// Makes the tables of version 1 those of this version; the rows stay as they are.
+pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(BLOCKS)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }

@@ -31,6 +31,7 @@ use crate::policy::rule::{Action, Mode, Rule, Rung};
 use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
+use crate::store::history::row::Scratch;
 
 const KEEP: Duration = Duration::from_secs(3600);
 
@@ -90,7 +91,7 @@ fn cause(reason: Reason, action: Action, at: usize, subject: &str) -> Cause {
 }
 
 /// A refusal for a domain without an MX record.
-fn refusal(number: u64, domain: &str) -> DecisionRecord {
+pub(super) fn refusal(number: u64, domain: &str) -> DecisionRecord {
     let sender = format!("user@{domain}");
     let found = vec![evidence(RecordType::Mx, domain, Answer::NoData)];
     DecisionRecord {
@@ -587,7 +588,7 @@ async fn records_without_room_are_dropped_and_counted() {
     let heavy = vec![evidence(RecordType::Mx, "d.test", Answer::NoData); 3000];
     let heavy = finding(Identity::From, "a@d.test", RuleResult::Fail(Reason::NoMx), heavy);
     let heavy = DecisionRecord { findings: Arc::new(vec![heavy]), ..refusal(1, "d.test") };
-    let room = (32 << 20) / heavy.weight();
+    let room = (32 << 20) / waiting::weight(Scratch::default().row(&heavy).1);
     history.0.shared.while_blocked(|| {
         for _ in 0..room + 10 {
             history.record(heavy.clone());

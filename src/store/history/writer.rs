@@ -3,7 +3,7 @@
 //! A record gets its position when it is handed over, so that a reader finds it by the same position before and after it is
 //! written.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,11 +14,11 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::decision::DecisionRecord;
-use crate::store::history::database::Numbered;
 use crate::store::history::disk::Disk;
-use crate::store::history::encode::milliseconds;
 use crate::store::history::file::Trouble;
 use crate::store::history::limits::Limits;
+use crate::store::history::row::Scratch;
+use crate::store::history::waiting::{Queue, Snapshot, weight};
 
 /// How often new records are written.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -32,6 +32,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_PENDING: usize = 32 << 20;
 /// At this many octets of pending records, the writer doesn't wait for its interval.
 const WRITE_AT: usize = 4 << 20;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
@@ -57,19 +61,10 @@ pub(super) struct Shared {
     octets: AtomicU64,
 }
 
-/// A record that isn't written yet.
-#[derive(Debug, Clone)]
-pub(super) struct Waiting {
-    pub(super) seq: i64,
-    pub(super) record: Arc<DecisionRecord>,
-    weight: usize,
-}
-
 /// Records from the sessions, the oldest first.
 #[derive(Debug, Default)]
 struct Pending {
-    records: VecDeque<Waiting>,
-    weight: usize,
+    rows: Queue,
     /// The last position.
     last: i64,
     /// The last write failed.
@@ -117,34 +112,34 @@ impl Shared {
     }
 
     /// A session waits only for the lock, which is never held for long.
-    pub(super) fn push(&self, record: DecisionRecord) {
-        let weight = record.weight();
-        let record = Arc::new(record);
+    pub(super) fn push(&self, record: &DecisionRecord) {
         self.recorded.fetch_add(1, Ordering::Relaxed);
-        let wake = {
+        let wake = SCRATCH.with_borrow_mut(|scratch| {
+            let (row, octets) = scratch.row(record);
             let mut pending = lock(&self.pending);
-            let before = pending.weight;
-            if before + weight > MAX_PENDING {
-                drop(pending);
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                return;
+            let before = pending.rows.weight();
+            if before + weight(octets) > MAX_PENDING {
+                return None;
             }
-            pending.weight += weight;
             // Positions increase, over a restart too, and even if the clock stands still or is set back.
-            let now = i64::try_from(milliseconds(record.at)).unwrap_or(0).saturating_mul(1000);
+            let now = row.at.saturating_mul(1000);
             pending.last = now.max(pending.last.saturating_add(1));
             let seq = pending.last;
-            pending.records.push_back(Waiting { seq, record, weight });
-            before < WRITE_AT && pending.weight >= WRITE_AT
-        };
-        if wake {
-            self.woken.notify_one();
+            pending.rows.push(seq, row, octets);
+            Some(before < WRITE_AT && pending.rows.weight() >= WRITE_AT)
+        });
+        match wake {
+            Some(true) => self.woken.notify_one(),
+            Some(false) => {}
+            None => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
-    /// All records that aren't written yet, the oldest first.
-    pub(super) fn pending(&self) -> Vec<Waiting> {
-        lock(&self.pending).records.iter().cloned().collect()
+    /// All rows that aren't written yet.
+    pub(super) fn pending(&self) -> Snapshot {
+        lock(&self.pending).rows.snapshot()
     }
 
     /// A reader has found damage: the next write checks the file.
@@ -168,18 +163,15 @@ impl Shared {
             return;
         }
         let waiting = self.pending();
-        let numbered: Vec<Numbered<'_>> = waiting.iter().map(|one| (one.seq, &*one.record)).collect();
-        let (written, result) = writing.disk.append(&numbered, self.limits(), now);
+        let (written, result) = writing.disk.append(&waiting.rows(), self.limits(), now);
         self.octets.store(writing.disk.octets(), Ordering::Relaxed);
-        let done: Vec<Waiting> = {
+        let done = {
             let mut pending = lock(&self.pending);
-            let done: Vec<Waiting> = pending.records.drain(..written).collect();
-            pending.weight -= done.iter().map(|one| one.weight).sum::<usize>();
             pending.failing = result.is_err();
-            done
+            pending.rows.remove(written)
         };
         // Freed without the lock.
-        drop(done);
+        drop((waiting, done));
         writing.log_result(result);
     }
 
@@ -196,7 +188,7 @@ impl Shared {
 
     /// Logs the records that could not be written before the end.
     fn log_unwritten(&self) {
-        let lost = self.pending().len();
+        let lost = self.pending().rows().len();
         if lost > 0 {
             tracing::error!(
                 lost,
@@ -288,7 +280,7 @@ impl Writer {
             loop {
                 let pending = lock(&own.pending);
                 let idle = |pending: &mut Pending| {
-                    let urgent = pending.weight >= WRITE_AT && !pending.failing;
+                    let urgent = pending.rows.weight() >= WRITE_AT && !pending.failing;
                     !pending.stop && !urgent && !own.suspect.load(Ordering::Relaxed)
                 };
                 let waited = own.woken.wait_timeout_while(pending, interval, idle);

@@ -74,7 +74,7 @@ fn an_interrupted_taking_over_goes_on_without_repetitions() {
     let connection = rusqlite::Connection::open(&settings.path).unwrap();
     let number = i64::from_str_radix("00066166fcd8a8eb", 16).unwrap();
     connection.execute("INSERT INTO taken_over (file) VALUES (?1)", [number]).unwrap();
-    connection.execute("DELETE FROM keys WHERE segment = (SELECT max(segment) FROM segments)", []).unwrap();
+    connection.execute("DELETE FROM blocks WHERE segment = (SELECT max(segment) FROM segments)", []).unwrap();
     connection
         .execute("DELETE FROM segments WHERE segment = (SELECT max(segment) FROM segments)", [])
         .unwrap();

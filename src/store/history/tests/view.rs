@@ -170,8 +170,13 @@ fn searches_use_the_keys_and_the_positions() {
         rows.map(Result::unwrap).collect()
     };
     let keyed = plan(&read::keyed(" AND r.verdict = ?"));
+    assert_eq!(keyed[0], "SCAN k VIRTUAL TABLE INDEX 1:", "{keyed:#?}");
+    assert!(!keyed.iter().any(|step| step.contains("TEMP B-TREE")), "{keyed:#?}");
+    let wanted = "SEARCH blocks USING PRIMARY KEY (segment=? AND kind=? AND key>? AND key<?)";
+    let blocks = plan(segment::BLOCKS);
+    assert!(blocks.iter().any(|step| step == wanted), "{blocks:#?}");
     let wanted = "SEARCH keys USING PRIMARY KEY (segment=? AND kind=? AND key>? AND key<?)";
-    assert!(keyed.iter().any(|step| step == wanted), "{keyed:#?}");
+    assert_eq!(plan(segment::KEYS), [wanted]);
     let rows = "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)";
     assert!(keyed.iter().any(|step| step == rows), "{keyed:#?}");
     let scanning = plan(&read::scanning(" AND r.at >= ? AND r.verdict = ?"));
@@ -187,7 +192,7 @@ fn the_keys_of_removed_rows_are_removed() {
     (0..4).for_each(|_| history.flush());
     let lost = "SELECT count(*) AS lost FROM segments WHERE last < (SELECT min(seq) FROM rows)";
     assert_eq!(query(&settings, lost)[0]["lost"], Cell::Integer(0));
-    let orphans = "SELECT count(*) AS lost FROM keys WHERE segment NOT IN (SELECT segment FROM segments)";
+    let orphans = "SELECT count(*) AS lost FROM blocks WHERE segment NOT IN (SELECT segment FROM segments)";
     assert_eq!(query(&settings, orphans)[0]["lost"], Cell::Integer(0));
     let left = query(&settings, "SELECT segment, rows FROM segments");
     assert_eq!(left.len(), 1, "{left:?}");
@@ -203,4 +208,55 @@ fn the_view_of_another_version_is_replaced() {
     drop(connection);
     let _history = History::open(&settings).unwrap();
     assert_eq!(query(&settings, "SELECT * FROM decisions")[0]["domain"], text("a.test"));
+}
+
+/// Makes the file one of version 1: a row for each key, and no blocks.
+fn back_to_version_1(settings: &Settings) {
+    let connection = Connection::open(&settings.path).unwrap();
+    let sql =
+        format!("SELECT {}, segment FROM segments JOIN rows ON seq BETWEEN first AND last", row::KEY_COLUMNS);
+    let transaction = connection.unchecked_transaction().unwrap();
+    let mut statement = connection.prepare(&sql).unwrap();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let (seq, segment): (i64, i64) = (row.get(0).unwrap(), row.get(8).unwrap());
+        let insert = |kind: row::Kind, key: CompactString| {
+            let values = rusqlite::params![segment, kind.code(), key.as_str(), seq];
+            connection.execute("INSERT OR IGNORE INTO keys VALUES (?1, ?2, ?3, ?4)", values).unwrap();
+        };
+        row::keys(row, insert).unwrap();
+    }
+    drop(rows);
+    drop(statement);
+    transaction.commit().unwrap();
+    connection.execute_batch("DROP TABLE blocks; PRAGMA user_version = 1").unwrap();
+}
+
+#[test]
+fn a_file_of_version_1_is_read_and_goes_on_as_one_of_this_version() {
+    let (_folder, settings, history, count) = in_segments();
+    close(history);
+    let of_queue = |number: u64| {
+        let mut filter = Filter::default();
+        filter.set("queue", &format!("Q{number}"), SystemTime::now()).unwrap();
+        archive(&settings).search(&filter, None, 10).unwrap().records.len()
+    };
+    let version = || query(&settings, "PRAGMA user_version")[0]["user_version"].clone();
+    back_to_version_1(&settings);
+    // As `rmxd history` reads it before a daemon of this version has opened it.
+    assert_eq!((version(), of_queue(9_000), of_queue(count - 1)), (Cell::Integer(1), 1, 1));
+    let keys = query(&settings, "SELECT count(*) AS keys FROM keys")[0]["keys"].clone();
+    let history = History::open(&Settings { size: 24 << 20, ..settings.clone() }).unwrap();
+    for number in count..count + 10_000 {
+        history
+            .record(DecisionRecord { queue: format_compact!("Q{number}"), ..refusal(number, "later.test") });
+    }
+    history.flush();
+    assert_eq!(version(), Cell::Integer(2));
+    for number in [1, 8_191, 9_000, count - 1, count, count + 9_999] {
+        assert_eq!(of_queue(number), 1, "{number}");
+        assert_eq!(archive(&settings).find(Id::nth(number)).unwrap().len(), 1, "{number}");
+    }
+    assert_eq!(query(&settings, "SELECT count(*) AS keys FROM keys")[0]["keys"], keys);
+    assert!(query(&settings, "SELECT * FROM blocks WHERE kind = 1").len() > 10);
 }
