@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use compact_str::CompactString;
 use ipnet::IpNet;
 
-use crate::decision::DecisionRecord;
+use crate::decision::{DecisionRecord, Id};
 use crate::policy::decide::Verdict;
 use crate::policy::identity::Identity;
 use crate::policy::outcome::Outcome;
@@ -19,6 +19,9 @@ use crate::store::history::row::domain_of;
 /// Conditions on a decision. Fields that are `None` are not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
+    pub id: Option<Id>,
+    /// The address in MAIL FROM, From: or Reply-To:, in any case; `<>` is the null sender.
+    pub sender: Option<CompactString>,
     /// The verdict of the policy, even in monitor mode.
     pub verdict: Option<Verdict>,
     pub reason: Option<Reason>,
@@ -45,9 +48,9 @@ pub struct Filter {
 
 impl Filter {
     /// The keys of [`Filter::set`].
-    pub const KEYS: [&'static str; 12] = [
-        "verdict", "reason", "identity", "domain", "client", "rcpt", "queue", "outcome", "tag", "since",
-        "until", "would",
+    pub const KEYS: [&'static str; 14] = [
+        "id", "verdict", "reason", "identity", "domain", "sender", "client", "rcpt", "queue", "outcome",
+        "tag", "since", "until", "would",
     ];
 
     /// Sets one key. A duration as a time means that long before `now`.
@@ -56,6 +59,8 @@ impl Filter {
     /// What is allowed, to be put behind the key.
     pub fn set(&mut self, key: &str, value: &str, now: SystemTime) -> Result<(), String> {
         match key {
+            "id" => self.id = Some(id(value)?),
+            "sender" => self.sender = Some(address(value)?),
             "verdict" => self.verdict = Some(choice(&Verdict::ALL, Verdict::name, value)?),
             "reason" => self.reason = Some(choice(&Reason::ALL, Reason::name, value)?),
             "identity" => self.identity = Some(choice(&Identity::ALL, Identity::name, value)?),
@@ -75,7 +80,8 @@ impl Filter {
 
     /// Compares the fields that are decoded first.
     pub(super) fn fits_head(&self, record: &DecisionRecord) -> bool {
-        self.verdict.is_none_or(|verdict| record.verdict == verdict)
+        self.id.is_none_or(|id| record.id == Some(id))
+            && self.verdict.is_none_or(|verdict| record.verdict == verdict)
             && self.client.is_none_or(|client| client.contains(&record.client.to_canonical()))
             && self.since.is_none_or(|since| record.at >= since)
             && self.until.is_none_or(|until| record.at < until)
@@ -94,6 +100,13 @@ impl Filter {
             && self.identity.is_none_or(decided)
             && self.tag.is_none_or(|reason| record.tags().iter().any(|tag| is_of(tag, reason)))
             && self.domain.as_ref().is_none_or(|domain| self.has_domain(record, domain))
+            && self.sender.as_ref().is_none_or(|sender| is_sender(record, sender))
+    }
+
+    /// The domain that all matching records have among their sender domains.
+    pub(super) fn common_domain(&self) -> Option<DomainName> {
+        let of_sender = || DomainName::parse_unicode(domain_of(self.sender.as_deref()?)).ok();
+        self.domain.clone().or_else(of_sender)
     }
 
     fn has_domain(&self, record: &DecisionRecord, domain: &DomainName) -> bool {
@@ -112,6 +125,22 @@ impl Filter {
         };
         found || in_texts()
     }
+}
+
+/// Whether an address is the sender in one of the places that name one.
+fn is_sender(record: &DecisionRecord, sender: &str) -> bool {
+    let DecisionRecord { mail_from, from, reply_to, .. } = record;
+    let mut places = [mail_from, from, reply_to].into_iter().flat_map(|text| text.split(", "));
+    let wanted = bare(sender);
+    if wanted.is_empty() {
+        return mail_from == sender;
+    }
+    places.any(|one| bare(one).eq_ignore_ascii_case(wanted))
+}
+
+/// An address without its angle brackets.
+fn bare(address: &str) -> &str {
+    address.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(address)
 }
 
 /// A position of a record; the next page has the records before it.
@@ -146,6 +175,26 @@ fn choice<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Resul
 /// Whether a tag, `identity.rule.reason`, has this reason.
 fn is_of(tag: &str, reason: Reason) -> bool {
     tag.rsplit('.').next() == Some(reason.name())
+}
+
+/// Blanks and hyphens of an id that was noted on the telephone are dropped.
+fn id(value: &str) -> Result<Id, String> {
+    let bare: String = value.chars().filter(|one| !one.is_whitespace() && *one != '-').collect();
+    Id::parse(&bare).ok_or_else(|| {
+        format!(
+            "{value:?} is not an id: it has 8 letters and digits such as \"4KXN7Q2M\", without the letter U"
+        )
+    })
+}
+
+fn address(value: &str) -> Result<CompactString, String> {
+    let given = given(value)?;
+    let has_domain =
+        bare(value).rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    if has_domain || value == "<>" {
+        return Ok(given);
+    }
+    Err(format!("{value:?} is neither an address such as \"a@example.com\" nor <>, the null sender"))
 }
 
 fn given(value: &str) -> Result<CompactString, String> {

@@ -25,6 +25,7 @@
 //!   read and goes on as one of version 2. The view is made anew if it differs. The first format, a folder of files, is
 //!   taken over (`first_format`).
 
+mod brief;
 mod codes;
 mod database;
 mod decode;
@@ -57,6 +58,7 @@ use tokio::sync::Semaphore;
 use crate::decision::{DecisionRecord, Id};
 use crate::store::OpenError;
 use crate::store::file::is_in_use;
+pub use crate::store::history::brief::{Brief, Scan};
 use crate::store::history::disk::Disk;
 use crate::store::history::file::Trouble;
 pub use crate::store::history::filter::{Cursor, Filter};
@@ -111,6 +113,12 @@ impl WeakHistory {
     #[must_use]
     pub fn upgrade(&self) -> Option<History> {
         self.store.upgrade().map(History)
+    }
+
+    /// Whether this is a reference to that history.
+    #[must_use]
+    pub fn is_of(&self, history: &History) -> bool {
+        std::ptr::eq(self.store.as_ptr(), Arc::as_ptr(&history.0))
     }
 
     /// Blocks until all records are written and the file is closed, or the write has failed, even if the history was dropped a
@@ -186,6 +194,20 @@ impl History {
         limit: usize,
     ) -> Result<Page, ReadError> {
         self.read(move |source| source.search(&filter, before, limit)).await
+    }
+
+    /// At most `limit` decisions from a position on, without their evidence; fewer only at the end of the history.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub async fn brief(&self, scan: Scan, limit: usize) -> Result<Vec<Brief>, ReadError> {
+        self.read(move |source| source.brief(scan, limit)).await
+    }
+
+    /// How long decisions are kept.
+    #[must_use]
+    pub fn keep(&self) -> Duration {
+        self.0.shared.limits().keep
     }
 
     /// Folds all matching decisions, the newest first.

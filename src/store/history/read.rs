@@ -101,13 +101,14 @@ impl Range {
             other => (None, other),
         };
         let domain = || {
-            let low = domain_key(filter.domain.as_ref()?.as_str());
+            let low = domain_key(filter.common_domain()?.as_str());
             let high = format_compact!("{low}\u{7f}");
             Some(Self { kind: Kind::Domain, low, high })
         };
         let queue = filter.queue.as_ref().map(|queue| Self::one(Kind::Queue, queue.clone()));
         let rcpt = || filter.rcpt.as_ref().map(|rcpt| Self::one(Kind::Recipient, recipient_key(rcpt)));
-        queue.or_else(rcpt).or(address).or_else(domain).or(network)
+        let id = filter.id.map(|id| Self::one(Kind::Id, id.as_str().into()));
+        id.or(queue).or_else(rcpt).or(address).or_else(domain).or(network)
     }
 }
 
@@ -318,11 +319,11 @@ impl Conditions {
         all.add("r.verdict = ?", filter.verdict.map(|verdict| code(verdict.code())));
         all.add("r.reason = ?", filter.reason.map(|reason| code(reason.code())));
         all.add("r.outcome = ?", filter.outcome.map(|outcome| code(outcome.code())));
-        all.add("r.id = ?", id.map(|id| text(id.as_str())));
+        all.add("r.id = ?", id.or(filter.id).map(|id| text(id.as_str())));
         all.add("r.queue = ?", filter.queue.as_deref().map(text));
         all.add("r.client = ?", address.map(|client| text(&client.addr().to_string())));
         all.add("instr(r.tags, ?) > 0", filter.tag.map(|reason| text(reason.name())));
-        all.add("instr(r.domains, ?) > 0", filter.domain.as_ref().map(|domain| text(domain.as_str())));
+        all.add("instr(r.domains, ?) > 0", filter.common_domain().map(|domain| text(domain.as_str())));
         let recipient = filter.rcpt.as_deref().map(|recipient| text(&recipient_key(recipient)));
         all.add("(lower(r.rcpt) = ? OR r.recipients IS NOT NULL)", recipient);
         all

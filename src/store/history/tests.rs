@@ -400,7 +400,7 @@ async fn filters_find_the_matching_decisions() {
         history.record(record);
     }
     let all = &[3, 2, 1, 0, 4][..];
-    let rows: [(&[(&str, &str)], &[u64]); 33] = [
+    let rows: [(&[(&str, &str)], &[u64]); 40] = [
         (&[], all),
         (&[("verdict", "reject")], &[1, 0, 4]),
         (&[("verdict", "accept")], &[3]),
@@ -433,6 +433,13 @@ async fn filters_find_the_matching_decisions() {
         (&[("since", "5m")], &[3, 2, 1, 0]),
         (&[("until", "5m")], &[4]),
         (&[("would", "true")], &[1]),
+        (&[("id", "7HQF6WQY")], &[2]),
+        (&[("id", " 7hqf-6wqy")], &[2]),
+        (&[("sender", "USER@Spoof.test")], &[0]),
+        (&[("sender", "<user@spoof.test>")], &[0]),
+        (&[("sender", "b@spoof.test")], &[]),
+        (&[("sender", "<>")], &[]),
+        (&[("sender", "y@EXEMPT.test")], &[3]),
         (&[("would", "false"), ("domain", "spoof.test")], &[0]),
     ];
     for (keys, expected) in rows {
@@ -451,6 +458,47 @@ async fn filters_find_the_matching_decisions() {
     assert_eq!(history.search(filter, None, 10).await.unwrap().records.len(), 4);
 }
 
+#[tokio::test]
+async fn briefs_go_on_from_a_position_in_both_directions_and_repeat_nothing() {
+    let (_folder, _settings, history) = opened();
+    for number in 0..10 {
+        history.record(refusal(number, "spoof.test"));
+    }
+    history.flush();
+    for number in 10..14 {
+        history.record(refusal(number, "waits.test"));
+    }
+    let accepted = DecisionRecord { verdict: Verdict::Accept, cause: None, ..refusal(14, "good.test") };
+    history.record(accepted);
+    let read = |scan| history.brief(scan, 4);
+    let (mut scan, mut found) = (Scan::Before(None), Vec::new());
+    loop {
+        let rows = read(scan).await.unwrap();
+        found.extend(rows.iter().cloned());
+        match rows.last() {
+            Some(last) if rows.len() == 4 => scan = Scan::Before(Some(last.cursor)),
+            _ => break,
+        }
+    }
+    assert_eq!(found.len(), 15);
+    assert!(found.is_sorted_by(|one, other| one.cursor > other.cursor));
+    let senders = |domain: &str| {
+        let of = |one: &&Brief| one.sender.as_ref().is_some_and(|(known, _)| known == domain);
+        found.iter().filter(of).count()
+    };
+    assert_eq!((senders("spoof.test"), senders("waits.test"), senders("good.test")), (10, 4, 0));
+    assert_eq!((found[0].verdict, found[0].reason), (Verdict::Accept, None));
+    assert_eq!((found[14].verdict, found[14].reason), (Verdict::Reject, Some(Reason::NoMx)));
+    history.flush();
+    let mut again = read(Scan::Before(None)).await.unwrap();
+    assert_eq!(again, found[..4], "written or not, a decision is the same");
+    let newer = read(Scan::After(found[6].cursor)).await.unwrap();
+    assert_eq!(newer.iter().rev().collect::<Vec<_>>(), found[2..6].iter().collect::<Vec<_>>());
+    history.record(refusal(15, "spoof.test"));
+    again = read(Scan::After(found[0].cursor)).await.unwrap();
+    assert_eq!(again.len(), 1);
+}
+
 #[test]
 fn a_filter_refuses_an_invalid_value_with_what_is_allowed() {
     let rows = [
@@ -464,7 +512,9 @@ fn a_filter_refuses_an_invalid_value_with_what_is_allowed() {
         ("outcome", "lost", "\"lost\" is not allowed: delivered, refused, "),
         ("tag", "x", "\"x\" is not allowed: no_such_domain, no_mx, "),
         ("rcpt", "", "is empty"),
-        ("colour", "red", "is not known: verdict, reason, "),
+        ("id", "4KXN7Q2", "\"4KXN7Q2\" is not an id: it has 8 letters and digits"),
+        ("sender", "spoof.test", "\"spoof.test\" is neither an address such as"),
+        ("colour", "red", "is not known: id, verdict, reason, "),
     ];
     for (key, value, expected) in rows {
         let what = Filter::default().set(key, value, SystemTime::now()).unwrap_err();
