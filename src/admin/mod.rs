@@ -13,6 +13,7 @@
 mod api;
 mod call;
 mod client;
+mod fortnight;
 mod guard;
 mod listener;
 mod page;
@@ -27,6 +28,7 @@ mod routes;
 mod scrape;
 mod series;
 mod token;
+mod tops;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::api::past::LastTop;
+use crate::admin::fortnight::Fortnight;
 use crate::admin::listener::Http;
 use crate::admin::rate::Rates;
 use crate::admin::recent::{Counted, Recent};
@@ -109,9 +112,10 @@ pub struct State {
 struct Shared {
     current: watch::Sender<Arc<State>>,
     rates: Rates,
-    series: Series,
+    series: Arc<Series>,
     recent: Recent,
     top: LastTop,
+    fortnight: Arc<Fortnight>,
 }
 
 impl Shared {
@@ -158,8 +162,9 @@ impl Admin {
     pub fn start(state: State, listeners: Vec<Listener>) -> Result<Self, ListenError> {
         let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let current = watch::Sender::new(Arc::new(state));
-        let (rates, series, recent) = (Rates::default(), Series::default(), Recent::default());
-        let shared = Arc::new(Shared { current, rates, series, recent, top: LastTop::default() });
+        let (rates, series, recent) = (Rates::default(), Arc::default(), Recent::default());
+        let (top, fortnight) = (LastTop::default(), Arc::default());
+        let shared = Arc::new(Shared { current, rates, series, recent, top, fortnight });
         let http = Arc::new(Http::new(routes::router(Arc::clone(&shared))));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(stop.clone().run_until_cancelled_owned(sample(Arc::clone(&shared))));

@@ -44,7 +44,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route { parameters: &["domain", "egress[]"], ..Route::dns("/api/v1/audit", api::audit::audit) },
     Route::get("/api/v1/status", api::status::status),
-    Route::get("/api/v1/series", api::status::series),
+    Route { parameters: &["minutes"], ..Route::get("/api/v1/series", api::series::series) },
     Route { parameters: api::decisions::PARAMETERS, ..Route::get("/api/v1/decisions", api::decisions::list) },
     Route::get("/api/v1/decisions/{id}", api::decisions::one),
     Route { parameters: &["minutes"], ..Route::get("/api/v1/top", api::past::top) },

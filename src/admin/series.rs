@@ -1,7 +1,7 @@
 //! Verdicts over time for the dashboard: the last hour in steps of ten seconds, from a sample of the counters each second.
 //!
-//! The counters hold totals only, so that a session has no other cost. A restart clears the series; Prometheus keeps longer
-//! ones.
+//! The counters hold totals only, so that a session has no other cost. They begin with the daemon: what was before, and more
+//! than an hour, comes from the history.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -73,8 +73,7 @@ struct Moment {
 impl Series {
     pub(super) fn sample(&self, wall: SystemTime, at: Instant, totals: &Totals) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let step = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / STEP;
-        memory.advance(step);
+        memory.advance(step_of(wall));
         for (kind, total) in &totals.verdicts {
             memory.count(*kind, *total);
         }
@@ -82,6 +81,21 @@ impl Series {
         memory.moments.push_back(Moment { at, verdicts, hits: totals.hits, lookups: totals.lookups });
         while memory.moments.front().is_some_and(|moment| at - moment.at > RECENT) {
             memory.moments.pop_front();
+        }
+    }
+
+    /// Counts decisions from before the first sample, each with its time.
+    pub(super) fn add_earlier(&self, now: SystemTime, decisions: impl Iterator<Item = (Kind, SystemTime)>) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.advance(step_of(now));
+        for (kind, at) in decisions {
+            let ago = memory.step.checked_sub(step_of(at)).and_then(|ago| usize::try_from(ago).ok());
+            let place = ago.and_then(|ago| STEPS.checked_sub(ago + 1));
+            if let Some(place) = place
+                && let Some(value) = memory.row(kind).and_then(|row| row.steps.get_mut(place))
+            {
+                *value += 1;
+            }
         }
     }
 
@@ -106,21 +120,24 @@ impl Series {
         let before = STEPS as u64 - 1;
         let start = UNIX_EPOCH + Duration::from_secs(memory.step.saturating_sub(before) * STEP);
         let rows = memory.rows.iter().filter(|row| row.steps.iter().any(|count| *count > 0));
-        let rows = rows.map(|row| {
-            let (verdict, reason, mode) = row.kind;
-            json!({
-                "verdict": verdict.name(),
-                "reason": reason.map(Reason::name),
-                "mode": mode.name(),
-                "values": row.steps,
-            })
-        });
+        let rows = rows.map(|it| row(it.kind, &it.steps));
         json!({
             "step_seconds": STEP,
             "start": humantime::format_rfc3339_seconds(start).to_string(),
             "series": rows.collect::<Vec<_>>(),
         })
     }
+}
+
+/// One row of `/api/v1/series`.
+pub(super) fn row(kind: Kind, values: &impl serde::Serialize) -> Value {
+    let (verdict, reason, mode) = kind;
+    json!({
+        "verdict": verdict.name(),
+        "reason": reason.map(Reason::name),
+        "mode": mode.name(),
+        "values": values,
+    })
 }
 
 impl Memory {
@@ -141,22 +158,25 @@ impl Memory {
     }
 
     fn count(&mut self, kind: Kind, total: u64) {
-        match self.rows.iter_mut().find(|row| row.kind == kind) {
-            Some(row) => {
-                if let Some(last) = row.steps.back_mut() {
-                    *last += total.saturating_sub(row.total);
-                }
-                row.total = total;
-            }
-            None => {
-                let mut steps = VecDeque::from(vec![0; STEPS]);
-                if let Some(last) = steps.back_mut() {
-                    *last = total;
-                }
-                self.rows.push(Row { kind, total, steps });
-            }
+        let Some(row) = self.row(kind) else { return };
+        if let Some(last) = row.steps.back_mut() {
+            *last += total.saturating_sub(row.total);
         }
+        row.total = total;
     }
+
+    /// The row of this kind, made if it is missing.
+    fn row(&mut self, kind: Kind) -> Option<&mut Row> {
+        let at = self.rows.iter().position(|row| row.kind == kind).unwrap_or(self.rows.len());
+        if at == self.rows.len() {
+            self.rows.push(Row { kind, total: 0, steps: VecDeque::from(vec![0; STEPS]) });
+        }
+        self.rows.get_mut(at)
+    }
+}
+
+fn step_of(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / STEP
 }
 
 #[cfg(test)]
@@ -214,6 +234,30 @@ mod tests {
         assert_eq!(set_back[359], 9);
         let far_back = sampled(&[(10_000, 5), (400, 8), (411, 8)]);
         assert_eq!(values(&far_back)[357..], [0, 3, 0], "the samples before are dropped");
+    }
+
+    #[test]
+    fn what_was_before_the_start_is_added_where_it_belongs() {
+        let (series, at) = (Series::default(), Instant::now());
+        series.sample(wall(0), at, &Totals { verdicts: vec![(ACCEPT, 3)], ..Totals::default() });
+        let earlier = [(ACCEPT, 0), (ACCEPT, 20), (NO_MX, 3595), (NO_MX, 3600), (ACCEPT, 9000)];
+        series.add_earlier(
+            wall(9),
+            earlier.map(|(kind, ago)| (kind, wall(0) - Duration::from_secs(ago))).into_iter(),
+        );
+        series.sample(wall(9), at, &Totals { verdicts: vec![(ACCEPT, 4)], ..Totals::default() });
+        let answer = series.json();
+        let accepted = &answer["series"][0]["values"];
+        assert_eq!(
+            (&accepted[357], &accepted[359]),
+            (&json!(1), &json!(5)),
+            "the counter goes on from its total"
+        );
+        assert_eq!(answer["series"][1]["values"][0], 1, "the hour's first step");
+        assert_eq!(
+            answer["series"][1]["values"].as_array().unwrap().iter().filter(|it| **it != 0).count(),
+            1
+        );
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::store::history::{Cursor, Filter, History, ReadError};
 
 /// The filters, and `before` and `limit` for pages.
 pub(in crate::admin) const PARAMETERS: &[&str] = &[
-    "verdict", "reason", "identity", "domain", "client", "rcpt", "queue", "outcome", "tag", "since", "until",
-    "would", "before", "limit",
+    "id", "verdict", "reason", "identity", "domain", "sender", "client", "rcpt", "queue", "outcome", "tag",
+    "since", "until", "would", "before", "limit",
 ];
 
 /// Decisions of one page.

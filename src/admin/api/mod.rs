@@ -7,4 +7,5 @@ pub(super) mod decisions;
 pub(super) mod openapi;
 pub(super) mod past;
 pub(super) mod permits;
+pub(super) mod series;
 pub(super) mod status;

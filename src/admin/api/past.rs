@@ -4,26 +4,21 @@
 //! The newest records are read first, and reading ends after [`BUDGET`]: a dashboard must not read a history of a gigabyte
 //! (`rmxd history --would` does). If records are left, the response has the time back to which it counts.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::response::IntoResponse;
-use compact_str::CompactString;
-use foldhash::quality::RandomState;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::admin::api::decisions::{filter, kept, unreadable};
 use crate::admin::call::{Call, ResponseFuture};
+use crate::admin::fortnight::LONGEST_MINUTES;
 use crate::admin::problem::Problem;
+use crate::admin::tops::Tops;
 use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
-use crate::policy::reason::Reason;
 use crate::stats::refusals::RefusalStats;
 use crate::store::history::{Filter, History};
 
@@ -35,15 +30,14 @@ pub(in crate::admin) const WOULD: &[&str] =
 const BUDGET: Duration = Duration::from_secs(2);
 /// Records of one read.
 const STEP: usize = 1000;
-/// Rows of each table of `/api/v1/top`.
-const TOP: usize = 10;
 /// Maximum age of a response of `/api/v1/top` that is sent again.
 const FRESH: Duration = Duration::from_secs(5);
 /// The same while a new one is being computed.
 const USABLE: Duration = Duration::from_secs(60);
 /// Kept responses, one for each value of `minutes`.
 const ANSWERS: usize = 8;
-const MOST_MINUTES: u64 = 24 * 60;
+/// More minutes are summed up by the hour, and kept.
+const READ_ANEW: u64 = 60;
 /// Senders in the response of `/api/v1/would`.
 const SENDERS: std::ops::RangeInclusive<usize> = 1..=1000;
 const DEFAULT_SENDERS: usize = 50;
@@ -104,8 +98,14 @@ pub(in crate::admin) fn top(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let history = kept(&call.state)?;
         let minutes = call.query.value("minutes", minutes)?.unwrap_or(60);
-        let answer = call.shared.top.answer(minutes, largest(history, minutes)).await?;
-        Ok(Json(answer).into_response())
+        let answer = call.shared.top.answer(minutes, async {
+            if minutes <= READ_ANEW {
+                return largest(history, minutes).await;
+            }
+            call.shared.fortnight.catch_up(history).await?;
+            Ok(call.shared.fortnight.tops(minutes))
+        });
+        Ok(Json(answer.await?).into_response())
     })
 }
 
@@ -124,9 +124,9 @@ pub(in crate::admin) fn would(call: Call) -> ResponseFuture {
     })
 }
 
-fn minutes(text: &str) -> Result<u64, String> {
-    let minutes = text.parse().ok().filter(|minutes| (1..=MOST_MINUTES).contains(minutes));
-    minutes.ok_or_else(|| format!("must be a number from 1 to {MOST_MINUTES}"))
+pub(super) fn minutes(text: &str) -> Result<u64, String> {
+    let minutes = text.parse().ok().filter(|minutes| (1..=LONGEST_MINUTES).contains(minutes));
+    minutes.ok_or_else(|| format!("must be a number from 1 to {LONGEST_MINUTES}"))
 }
 
 fn senders(text: &str) -> Result<usize, String> {
@@ -137,36 +137,21 @@ fn senders(text: &str) -> Result<usize, String> {
 /// The domains, with their reason, and the clients with the most messages that were refused or would have been.
 async fn largest(history: &History, minutes: u64) -> Result<Value, Problem> {
     let since = SystemTime::now().checked_sub(Duration::from_secs(minutes * 60));
-    let mut domains: Counts<(CompactString, Option<Reason>)> = Counts::default();
-    let mut clients: Counts<IpAddr> = Counts::default();
+    let mut tops = Tops::default();
     let mut reached = None;
     for verdict in [Verdict::Reject, Verdict::Defer] {
         let filter = Filter { verdict: Some(verdict), since, ..Filter::default() };
         let part = read(history, &filter, |record| {
             let domain = record.deciding().map(|finding| finding.domain.clone()).unwrap_or_default();
-            domains.add((domain, record.reason()));
-            clients.add(record.client);
+            tops.add(domain, record.reason(), record.client);
         });
         reached = reached.max(part.await?);
     }
-    let domains = domains.largest().into_iter().map(|((domain, reason), count)| {
-        json!({ "domain": domain.as_str(), "reason": reason.map(Reason::name), "count": count })
-    });
-    let clients =
-        clients.largest().into_iter().map(|(client, count)| json!({ "client": client, "count": count }));
-    let mut answer = json!({
-        "minutes": minutes,
-        "domains": domains.collect::<Vec<_>>(),
-        "clients": clients.collect::<Vec<_>>(),
-    });
-    if let Some(object) = answer.as_object_mut() {
-        object.extend(coverage(reached));
-    }
-    Ok(answer)
+    Ok(tops.json(minutes, coverage(reached)))
 }
 
 /// Whether all records were counted, and if not, back to which time.
-fn coverage(reached: Option<SystemTime>) -> [(String, Value); 2] {
+pub(in crate::admin) fn coverage(reached: Option<SystemTime>) -> [(String, Value); 2] {
     let reached = reached.map(|at| humantime::format_rfc3339_seconds(at).to_string());
     [("whole".to_owned(), json!(reached.is_none())), ("reaches".to_owned(), json!(reached))]
 }
@@ -195,56 +180,9 @@ async fn read(
     }
 }
 
-/// Counts by key. Bounded, since senders may invent names: without room the keys with the smallest counts are dropped.
-#[derive(Debug)]
-struct Counts<K>(HashMap<K, u64, RandomState>);
-
-impl<K> Default for Counts<K> {
-    fn default() -> Self {
-        Self(HashMap::default())
-    }
-}
-
-impl<K: Hash + Ord + Clone> Counts<K> {
-    const HELD: usize = 20_000;
-    const KEPT: usize = 5_000;
-
-    fn add(&mut self, key: K) {
-        *self.0.entry(key).or_default() += 1;
-        if self.0.len() > Self::HELD {
-            let mut counts: Vec<u64> = self.0.values().copied().collect();
-            let (_, smallest, _) = counts.select_nth_unstable_by_key(Self::KEPT, |count| Reverse(*count));
-            let smallest = *smallest;
-            self.0.retain(|_, count| *count > smallest);
-        }
-    }
-
-    fn largest(self) -> Vec<(K, u64)> {
-        let mut all: Vec<(K, u64)> = self.0.into_iter().collect();
-        all.sort_unstable_by(|(a, one), (b, other)| other.cmp(one).then_with(|| a.cmp(b)));
-        all.truncate(TOP);
-        all
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_largest_come_first_and_a_flood_of_other_keys_changes_no_count_of_theirs() {
-        let mut counts = Counts::default();
-        for number in 0..100_000u32 {
-            counts.add(1_000_000 + number);
-            if number % 10 == 0 {
-                counts.add(number / 10 % 3);
-            }
-            assert!(counts.0.len() <= Counts::<u32>::HELD);
-        }
-        let largest = counts.largest();
-        assert_eq!(largest.len(), TOP);
-        assert_eq!(largest[..3], [(0, 3334), (1, 3333), (2, 3333)]);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn while_a_response_is_computed_other_requests_get_the_last_one() {
@@ -278,11 +216,11 @@ mod tests {
     #[test]
     fn a_number_out_of_range_is_an_error_with_the_range() {
         for (text, allowed) in
-            [("1", true), ("1440", true), ("0", false), ("1441", false), ("-1", false), ("x", false)]
+            [("1", true), ("20160", true), ("0", false), ("20161", false), ("-1", false), ("x", false)]
         {
             assert_eq!(minutes(text).is_ok(), allowed, "{text}");
         }
-        assert_eq!(minutes("x"), Err("must be a number from 1 to 1440".to_owned()));
+        assert_eq!(minutes("x"), Err("must be a number from 1 to 20160".to_owned()));
         assert_eq!(senders("1001"), Err("must be a number from 1 to 1000".to_owned()));
     }
 }

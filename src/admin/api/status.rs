@@ -1,5 +1,4 @@
-//! `GET /api/v1/status`: the state of the daemon; `GET /api/v1/series`: verdicts of the last hour. An open dashboard requests
-//! both every two seconds, so neither waits for anything.
+//! `GET /api/v1/status`: the state of the daemon. An open dashboard requests it every two seconds, so it waits for nothing.
 
 use std::time::SystemTime;
 
@@ -21,10 +20,6 @@ use crate::tls::CertificateState;
 
 pub(in crate::admin) fn status(call: Call) -> ResponseFuture {
     Box::pin(async move { Ok(Json(now(&call.state, &call.shared)).into_response()) })
-}
-
-pub(in crate::admin) fn series(call: Call) -> ResponseFuture {
-    Box::pin(async move { Ok(Json(call.shared.series.json()).into_response()) })
 }
 
 fn now(state: &State, shared: &Shared) -> Value {
