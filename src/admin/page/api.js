@@ -21,11 +21,18 @@ export class ApiError extends Error {
   }
 }
 
+// The token for reading, which the browser keeps until the tab is closed.
 export const token = {
   set: (value) => sessionStorage.setItem(KEY, value),
   drop: () => sessionStorage.removeItem(KEY),
   isSet: () => sessionStorage.getItem(KEY) !== null,
+  // Whether writing needs no question.
+  isKnown: () => entered !== null || sessionStorage.getItem(KEY) !== null,
+  forget: () => { entered = null; },
 };
+
+// A token that was entered for writing; it ends with the page.
+let entered = null;
 
 // GET. Empty parameters are left out; a list becomes a repeated parameter.
 export function get(path, parameters = {}, timeout = TIMEOUT) {
@@ -41,20 +48,29 @@ export function get(path, parameters = {}, timeout = TIMEOUT) {
 
 export const remove = (path) => request("DELETE", path, TIMEOUT);
 
-async function request(method, path, timeout) {
+// Changes something, with this token, or with the one that is known. A token is kept once it was right.
+export async function write(method, path, body, secret) {
+  const used = secret || (entered ?? sessionStorage.getItem(KEY));
+  const answer = await request(method, path, TIMEOUT, { body, secret: used });
+  if (secret) entered = secret;
+  return answer;
+}
+
+async function request(method, path, timeout, { body = null, secret = sessionStorage.getItem(KEY) } = {}) {
   const headers = { Accept: "application/json" };
-  const secret = sessionStorage.getItem(KEY);
   if (secret) headers.Authorization = `Bearer ${secret}`;
+  if (body) headers["Content-Type"] = "application/json";
   let answer;
   let value = null;
   try {
-    answer = await fetch(`/api/v1/${path}`, { method, headers, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(timeout) });
+    answer = await fetch(`/api/v1/${path}`, { method, headers, cache: "no-store", credentials: "omit", body: body && JSON.stringify(body), signal: AbortSignal.timeout(timeout) });
     value = await answer.json().catch(() => null);
   } catch (error) {
     const late = error.name === "TimeoutError";
     throw new ApiError(0, late ? `no answer within ${timeout / 1000} s` : "the daemon does not answer");
   }
   if (!answer.ok) throw new ApiError(answer.status, value?.detail || value?.title || `${answer.status} ${answer.statusText}`);
+  if (answer.status === 204) return null;
   if (value === null) throw new ApiError(answer.status, "the response is not JSON");
   return value;
 }

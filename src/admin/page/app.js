@@ -7,11 +7,16 @@ import { token } from "./api.js";
 import * as audit from "./audit.js";
 import * as check from "./check.js";
 import * as decisions from "./decisions.js";
+import * as detail from "./detail.js";
 import { byId, showProblem, setText } from "./dom.js";
+import * as filters from "./filters.js";
+import * as find from "./find.js";
 import { get } from "./api.js";
 import * as now from "./now.js";
+import * as permits from "./permits.js";
 import * as plot from "./plot.js";
 import * as tops from "./tops.js";
+import * as whatif from "./whatif.js";
 import * as would from "./would.js";
 import { time } from "./words.js";
 
@@ -19,7 +24,7 @@ const PERIOD = 2000;
 // Cycles between two requests for the parts that change slowly.
 const SLOW_CYCLES = 5;
 const LONGEST_WAIT = 15_000;
-const VIEWS = ["traffic", "would", "check", "audit"];
+const VIEWS = ["traffic", "would", "permits", "check", "audit"];
 
 let view = "traffic";
 let home = "traffic";
@@ -33,10 +38,16 @@ let locked = false;
 
 function start() {
   plot.start();
+  filters.start();
   decisions.start();
+  detail.start();
+  find.start();
+  permits.start();
   would.start();
+  whatif.start();
   check.start();
   audit.start();
+  addEventListener("span", () => { cycles = 0; refreshNow(); });
   addEventListener("hashchange", () => { route(); refreshNow(); });
   document.addEventListener("visibilitychange", refreshNow);
   byId("retry").addEventListener("click", refreshNow);
@@ -53,19 +64,18 @@ function route() {
   const parameters = new URLSearchParams(query ?? "");
   if (name === "decision" && id) {
     showView();
-    if (!locked) decisions.show(decode(id), () => history.replaceState(null, "", `#${home}`));
+    if (!locked) detail.show(decode(id), () => history.replaceState(null, "", `#${home}`));
     return;
   }
   if (name && !VIEWS.includes(name)) {
     showView();
     return;
   }
-  const dialog = byId("decision");
   view = name || "traffic";
   home = location.hash.slice(1) || "traffic";
-  if (dialog.open) dialog.close();
+  detail.close();
   showView();
-  if (view === "traffic" && decisions.filter(parameters) && query) byId("latest-title").scrollIntoView();
+  if (view === "traffic" && decisions.filter(parameters) && query) byId("latest").scrollIntoView();
   if (view === "check") check.prefill(parameters);
   if (view === "audit") audit.prefill(parameters);
   cycles = 0;
@@ -127,16 +137,20 @@ async function refresh() {
   const slowly = cycles % SLOW_CYCLES === 0;
   if (view === "traffic") {
     if (slowly) top();
-    const fails = await Promise.allSettled([get("series").then(plot.show), decisions.refresh()]);
+    const series = slowly || plot.isFine() ? plot.refresh() : null;
+    const fails = await Promise.allSettled([series, decisions.refresh()]);
     const failed = fails.find((one) => one.status === "rejected");
     if (failed) throw failed.reason;
   } else if (view === "would" && slowly) {
     await would.refresh();
+  } else if (view === "permits" && slowly) {
+    await permits.refresh();
   }
 }
 
 // Not awaited: summing up a long history may take longer than a cycle.
 function top() {
+  plot.offer(now.status.history.on);
   if (now.status.history.on) tops.refresh();
   else tops.off("History is off: history.path is empty.");
 }
@@ -165,7 +179,7 @@ function showFailure(error) {
 
 function lock(error) {
   locked = true;
-  if (byId("decision").open) byId("decision").close();
+  detail.close();
   showProblem(byId("token-problem"), token.isSet() ? error.message : null);
   token.drop();
   byId("gone").hidden = true;

@@ -1,6 +1,7 @@
 // The head of the page and the tiles, from /api/v1/status.
 
 import { byId, el, fill, setText, svg } from "./dom.js";
+import { zone, zoneName } from "./times.js";
 import { count, day, duration, octets, percent, plural, rate } from "./words.js";
 
 // The last response.
@@ -16,7 +17,7 @@ export function show(now) {
   mode.className = isMonitor ? "badge defer" : "badge";
   setText(mode, now.mode);
   byId("monitor").hidden = !isMonitor;
-  setText(byId("foot"), `rmxd ${now.version}, up for ${duration(Math.max(1, now.uptime_seconds))}`);
+  setText(byId("foot"), `rmxd ${now.version}, up for ${duration(Math.max(1, now.uptime_seconds))}. Times are local: ${zoneName()} (${zone()}).`);
   const tiles = [verdicts, connections, cache, dns, relay, history, configuration];
   if (now.certificate) tiles.push(certificate);
   else byId("tiles").querySelector('[data-name="Certificate"]')?.remove();
@@ -97,8 +98,12 @@ function configuration({ reload: { since, at, applied, detail } }) {
   return { name: "Configuration", value: "✗ not reloaded", state: "bad", notes: [`tried ${moment(at)}`, detail, `in effect: that of ${moment(since)}`] };
 }
 
+// What is wrong is in `detail`: it ends soon or has ended, is for another name, or a new one can't be read.
 function certificate({ certificate: { ok, detail, not_after: end, days_left: days } }) {
-  const value = days === null ? "?" : days < 0 ? "✗ expired" : plural(days, "day");
-  const state = ok ? "good" : days !== null && days < 0 ? "bad" : "warn";
-  return { name: "Certificate", value, unit: days === null || days < 0 ? "" : "left", state, notes: ok ? [`until ${moment(end)}`] : [detail] };
+  const name = "Certificate";
+  if (ok) return { name, value: `✓ ${plural(days, "day")}`, unit: "left", state: "good", notes: [`until ${moment(end)}`] };
+  if (days === null) return { name, value: "✗ unreadable", state: "bad", notes: [detail] };
+  if (days < 0) return { name, value: "✗ expired", state: "bad", notes: [detail] };
+  const soon = /\bexpires in\b/.test(detail);
+  return { name, value: soon ? `! ${plural(days, "day")}` : "! needs attention", unit: soon ? "left" : "", state: "warn", notes: [detail, !soon && `until ${moment(end)}`] };
 }

@@ -4,8 +4,10 @@
 // The legend shows the values at the pointer or at the cursor, which the arrow keys move, and otherwise the totals. A table
 // has the same data for users of a screen reader.
 
+import { get } from "./api.js";
 import { byId, el, fill, setText, set, svg } from "./dom.js";
-import { REASONS, count, minute, readable, time } from "./words.js";
+import { fullWhen } from "./times.js";
+import { REASONS, count, dayOnly, minute, readable, time } from "./words.js";
 
 const HEIGHT = 220;
 const LEFT = 46;
@@ -17,11 +19,14 @@ const NARROWEST = 3.4;
 // Steps that one bar may stand for.
 const MERGES = [1, 2, 3, 6, 12, 30];
 // Minutes between the marks of the time axis.
-const MARKS = [1, 2, 5, 10, 15, 20, 30];
+const MARKS = [1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 360, 720, 1440, 2880, 5760];
+const DAY = 1440;
+// Minutes that the API has in steps of ten seconds.
+const FINE = 60;
 
 const hidden = new Set();
 let data = null;
-let minutes = 60;
+let chosen = 60;
 let picked = false;
 let cursor = null;
 let drawn = null;
@@ -30,39 +35,68 @@ export function start() {
   const place = byId("plot");
   new ResizeObserver(draw).observe(place);
   byId("plot-span").addEventListener("change", (event) => {
-    minutes = Number(event.target.value);
-    picked = true;
-    cursor = null;
-    draw();
+    choose(Number(event.target.value));
   });
   byId("plot-table").addEventListener("toggle", table);
-  place.addEventListener("pointermove", (event) => point(event));
-  place.addEventListener("pointerdown", (event) => point(event));
+  place.addEventListener("pointermove", (event) => hover(event));
+  place.addEventListener("pointerdown", (event) => hover(event));
   place.addEventListener("pointerleave", () => move(null));
   place.addEventListener("keydown", keys);
 }
 
+// Minutes that are shown.
+export const minutes = () => chosen;
+
+// "last 24 h"
+export const spanName = () => `last ${byId("plot-span").querySelector(`[value="${chosen}"]`).parentElement.textContent.trim()}`;
+
+// Spans of more than an hour are those of the history.
+export function offer(isOn) {
+  for (const input of byId("plot-span").querySelectorAll("input")) input.disabled = !isOn && Number(input.value) > FINE;
+}
+
+function choose(span) {
+  [chosen, picked, cursor] = [span, true, null];
+  draw();
+  table();
+  dispatchEvent(new Event("span"));
+}
+
+export async function refresh() {
+  const asked = chosen;
+  const series = await get("series", { minutes: Math.max(FINE, asked) });
+  // Another span may have been chosen meanwhile.
+  if (Math.max(FINE, asked) === Math.max(FINE, chosen)) show(series);
+}
+
+// Whether the response changes every few seconds.
+export const isFine = () => chosen <= FINE;
+
 // Shows a response of /api/v1/series.
-export function show(series) {
+function show(series) {
   // The cursor stays at its time.
-  const shift = data && cursor !== null ? Math.round((Date.parse(series.start) - data.start) / series.step_seconds / 1000) : 0;
+  const shift = data && cursor !== null && data.step === series.step_seconds * 1000 ? Math.round((Date.parse(series.start) - data.start) / series.step_seconds / 1000) : 0;
   data = {
     start: Date.parse(series.start),
     step: series.step_seconds * 1000,
     length: Math.max(0, ...series.series.map((one) => one.values.length)),
+    reaches: series.reaches,
     series: series.series.map(named).sort((a, b) => a.rank - b.rank),
   };
   if (shift && drawn) cursor = Math.max(0, cursor - Math.round(shift / drawn.merged));
   if (!picked) chooseSpan();
   draw();
   table();
+  const note = byId("plot-note");
+  note.hidden = !data.reaches;
+  if (data.reaches) fill(note, "Counted back to ", fullWhen(data.reaches), "; the rest of the history is being read.");
 }
 
 // An hour, or ten minutes if there are no older verdicts.
 function chooseSpan() {
   const old = data.series.some((one) => one.values.slice(0, -600_000 / data.step).some((value) => value > 0));
-  minutes = old ? 60 : 10;
-  byId("plot-span").querySelector(`[value="${minutes}"]`).checked = true;
+  chosen = old ? 60 : 10;
+  byId("plot-span").querySelector(`[value="${chosen}"]`).checked = true;
 }
 
 function named(one) {
@@ -76,7 +110,7 @@ function named(one) {
 
 // The sums of each series for each bar, the latest last.
 function bars(width) {
-  const steps = Math.min(data.length, (minutes * 60_000) / data.step);
+  const steps = Math.min(data.length, (chosen * 60_000) / data.step);
   const merged = MERGES.find((merge) => width / (steps / merge) >= NARROWEST) ?? MERGES.at(-1);
   // Bars begin at round times, so that a bar keeps its value from one refresh to the next.
   const end = data.start + data.length * data.step;
@@ -156,20 +190,31 @@ function axis(top, y, width) {
 
 function clock(x, inner) {
   const whole = (drawn.length * drawn.lasts) / 60_000;
-  const apart = (MARKS.find((mark) => (whole / mark) * 64 <= inner.width) ?? 60) * 60_000;
+  const apart = MARKS.find((mark) => (whole / mark) * 64 <= inner.width) ?? MARKS.at(-1);
   const group = svg("g.axis");
-  // In local time; a time zone may differ by half an hour.
-  const zone = new Date(drawn.first).getTimezoneOffset() * 60_000;
-  const first = Math.ceil((drawn.first - zone) / apart) * apart + zone;
-  for (let at = first; at < drawn.first + drawn.length * drawn.lasts; at += apart) {
+  for (const at of marks(apart, drawn.first, drawn.first + drawn.length * drawn.lasts)) {
     const place = x((at - drawn.first) / drawn.lasts);
     if (place < LEFT + 12 || place > drawn.width - 18) continue;
+    const isMidnight = at.getHours() === 0 && at.getMinutes() === 0;
     group.append(
       svg("line.tick", { x1: place, x2: place, y1: TOP + inner.height, y2: TOP + inner.height + 4 }),
-      svg("text", { x: place, y: HEIGHT - 6, "text-anchor": "middle" }, minute(new Date(at))),
+      svg("text", { x: place, y: HEIGHT - 6, "text-anchor": "middle" }, isMidnight && whole > FINE ? dayOnly(at) : minute(at)),
     );
   }
   return group;
+}
+
+// The round times between two, in local time: a zone may differ by half an hour, and a day may have 23 hours.
+function marks(apart, from, to) {
+  const at = new Date(from);
+  at.setHours(0, 0, 0, 0);
+  const all = [];
+  while (at < to) {
+    if (at >= from) all.push(new Date(at));
+    if (apart < DAY) at.setMinutes(at.getMinutes() + apart);
+    else at.setDate(at.getDate() + apart / DAY);
+  }
+  return all;
 }
 
 // The buttons stay as long as the series are the same, so that the focus remains.
@@ -202,8 +247,7 @@ function read() {
     if (button) setText(button, count(at === null ? one.total : one.sums[at]));
   }
   const from = drawn.first + (at ?? 0) * drawn.lasts;
-  const piece = drawn.lasts < 60_000 ? `${drawn.lasts / 1000} s` : `${drawn.lasts / 60_000} min`;
-  const range = at === null ? `${piece} per bar` : `${time(new Date(from))} to ${time(new Date(from + drawn.lasts))}`;
+  const range = at === null ? `${length(drawn.lasts)} per bar` : `${point(from)} to ${point(from + drawn.lasts)}`;
   setText(byId("plot-time"), range);
   const node = byId("plot").querySelector("svg");
   const mark = node?.querySelector(".cursor");
@@ -217,13 +261,21 @@ function read() {
   });
 }
 
+const length = (span) => (span < 60_000 ? `${span / 1000} s` : span < 3_600_000 ? `${span / 60_000} min` : `${span / 3_600_000} h`);
+
+// A time of the axis, with its date where the axis has several.
+function point(milliseconds) {
+  const at = new Date(milliseconds);
+  return chosen <= FINE ? time(at) : chosen < DAY ? minute(at) : `${dayOnly(at)} ${minute(at)}`;
+}
+
 function move(to) {
   if (cursor === to || !drawn) return;
   cursor = to;
   read();
 }
 
-function point(event) {
+function hover(event) {
   if (!drawn) return;
   const across = event.clientX - byId("plot").getBoundingClientRect().left - LEFT;
   const bar = Math.floor((across / drawn.inner.width) * drawn.length);
@@ -243,20 +295,21 @@ function keys(event) {
   move(to === null ? null : Math.min(last, Math.max(0, to)));
 }
 
-// By minute, the latest first; built only while it is open.
+// By minute, or by step where one is longer; the latest first. It is built only while it is open.
 function table() {
   const details = byId("plot-table");
   if (!details.open || !data) return;
-  const each = 60_000 / data.step;
+  const each = Math.max(1, 60_000 / data.step);
   const series = data.series.filter((one) => one.values.some((value) => value > 0));
   const rows = [];
   for (let at = Math.floor(data.length / each) - 1; at >= 0; at -= 1) {
     const sums = series.map((one) => one.values.slice(at * each, (at + 1) * each).reduce((a, b) => a + b, 0));
     if (sums.every((sum) => sum === 0)) continue;
     const from = new Date(data.start + at * each * data.step);
-    rows.push(el("tr", {}, el("th", { scope: "row" }, minute(from)), ...sums.map((sum) => el("td.num", {}, sum === 0 ? "" : count(sum)))));
+    const name = isFine() ? minute(from) : `${dayOnly(from)} ${minute(from)}`;
+    rows.push(el("tr", {}, el("th", { scope: "row" }, name), ...sums.map((sum) => el("td.num", {}, sum === 0 ? "" : count(sum)))));
   }
   const heads = series.map((one) => el("th.num", { scope: "col" }, one.name));
   fill(details.querySelector(".scroll"), rows.length === 0 ? el("p.empty", {}, "No verdicts in this time") : el("table", {},
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Minute"), ...heads)), el("tbody", {}, ...rows)));
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, isFine() ? "Minute" : `From, ${length(data.step)} each`), ...heads)), el("tbody", {}, ...rows)));
 }

@@ -2,7 +2,8 @@
 // as a tree.
 
 import { copier, el } from "./dom.js";
-import { IDENTITIES, day, identity as named, duration, plural, readable } from "./words.js";
+import { fullWhen } from "./times.js";
+import { IDENTITIES, identity as named, duration, outcome, plural, readable, tag } from "./words.js";
 
 const SYMBOL = { pass: "✓", fail: "✗", permerror: "✗", temperror: "?", none: "–" };
 // t=y makes a request count one step weaker.
@@ -17,11 +18,13 @@ export function isLetThrough(record) {
   return record.mode === "monitor" && record.verdict !== "accept";
 }
 
-export function view(record) {
+// `actions` stand above the facts.
+export function view(record, actions = null) {
   return [
     el("p.sentence", {}, badge(record), " ", ...[sentence(record)].flat()),
     record.reply && el("div.code", {}, el("code", {}, record.reply), copier(record.reply, "the reply")),
     record.help && el("p.help", {}, record.help),
+    actions,
     facts(record),
     el("h2", {}, "Evidence"),
     tree(record),
@@ -42,10 +45,10 @@ function sentence(record) {
 function facts(record) {
   const names = Array.isArray(record.ptr) ? record.ptr.join(", ") : record.ptr;
   const rows = [
-    ["Id", record.id], ["Time", record.at && day(new Date(record.at))],
-    ["Client", record.client], ["PTR name", names], ["HELO", record.helo], ["MAIL FROM", record.mail_from],
+    ["Id", record.id], ["Time", record.at && fullWhen(record.at)],
+    ["Client", record.client], ["Name", names && `${names} (PTR, confirmed)`], ["HELO claims", record.helo], ["MAIL FROM", record.mail_from],
     ["Recipient", record.rcpt], ["From:", list(record.from)], ["Reply-To:", list(record.reply_to)],
-    ["Door", record.door !== "smtp" && record.door], ["Id at Postfix", record.queue], ["TLS", record.tls], ["Outcome", record.outcome && readable(record.outcome)], ["Reply of the relay", record.relay_reply], ["Tagged", list(record.tags)],
+    ["Door", record.door !== "smtp" && record.door], ["Id at Postfix", record.queue], ["TLS", record.tls], ["Outcome", record.outcome && outcome(record.outcome)], ["Reply of the relay", record.relay_reply], ["Tagged", list(record.tags?.map(tag))],
     ["Duration", record.duration === undefined || record.duration === null ? null : `${duration(record.duration)}${record.dns_queries === undefined ? "" : `, ${plural(record.dns_queries, "DNS query", "DNS queries")}`}`],
   ];
   return el("dl.facts", {}, ...rows.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));

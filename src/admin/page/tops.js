@@ -1,9 +1,10 @@
-// The domains and clients that are refused most. A click filters the latest decisions.
+// The domains and clients that are refused most, in the time that the plot shows. A click filters the latest decisions.
 
 import { get } from "./api.js";
 import { byId, el, fill, setText, svg } from "./dom.js";
-import { swatch } from "./plot.js";
-import { count, readable, time } from "./words.js";
+import { minutes, spanName, swatch } from "./plot.js";
+import { fullWhen } from "./times.js";
+import { count, readable } from "./words.js";
 
 let running = false;
 
@@ -11,17 +12,24 @@ let running = false;
 export async function refresh() {
   if (running) return;
   running = true;
+  const asked = minutes();
   try {
-    show(await get("top", { minutes: 60 }));
+    const answer = await get("top", { minutes: asked });
+    if (asked === minutes()) show(answer);
   } catch (error) {
     for (const place of places()) setText(place, `unknown: ${error.message}`);
   }
   running = false;
+  // Another time was chosen meanwhile.
+  if (asked !== minutes()) await refresh();
 }
 
 function show({ domains, clients, reaches }) {
-  // `reaches` is set if the history was too long to be read whole.
-  for (const place of places()) setText(place, reaches ? `since ${time(new Date(reaches))}` : "last hour");
+  // `reaches` is set as long as not all of the time is read.
+  for (const place of places()) {
+    if (reaches) fill(place, "since ", fullWhen(reaches));
+    else setText(place, spanName());
+  }
   list(byId("top-domains"), domains, (row) => [
     link({ domain: row.domain }, row.domain || "(none)"),
     el("span.why", {}, swatch({ kind: row.reason, soft: false }), readable(row.reason ?? "")),

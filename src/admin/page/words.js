@@ -7,11 +7,14 @@ export const REASONS = [
   "relay_unreachable", "relay_lost", "relay_refused", "bad_address", "bad_parameter", "too_big", "too_many_recipients",
   "mail_loop", "bare_newline", "too_slow",
 ];
+export const OUTCOMES = ["delivered", "refused", "relay_refused", "relay_failed", "not_completed", "passed"];
 export const IDENTITIES = ["helo", "ptr", "mail_from", "from", "reply_to"];
 
 const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const MINUTE = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const DATE = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const DATE_OF_YEAR = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 export const count = (number) => COUNT.format(number).replaceAll(",", "\u2009");
@@ -19,6 +22,8 @@ export const plural = (number, one, many = `${one}s`) => `${count(number)} ${num
 export const time = (date) => TIME.format(date);
 export const minute = (date) => MINUTE.format(date);
 export const day = (date) => DAY.format(date);
+// The date, with its year if that is another one.
+export const dayOnly = (date) => (date.getFullYear() === new Date().getFullYear() ? DATE : DATE_OF_YEAR).format(date);
 
 // Two or three significant digits: 0.042, 3.70, 250.
 export function rate(number) {
@@ -60,6 +65,15 @@ export const readable = (word) => word.replaceAll("_", " ").replace(/\b(mx|ptr|d
 const NAMES = { helo: "HELO", ptr: "PTR", mail_from: "MAIL FROM", from: "From:", reply_to: "Reply-To:" };
 // Empty if no rule decided.
 export const identity = (word) => (word ? NAMES[word] ?? readable(word) : "");
+
+const ENDS = { relay_refused: "refused by the relay", relay_failed: "the relay failed", not_completed: "not completed", refused: "refused" };
+export const outcome = (word) => ENDS[word] ?? readable(word);
+
+// "from.matches.not_an_exchanger" as "From: not an exchanger".
+export function tag(text) {
+  const [whose, , reason] = text.split(".");
+  return reason ? `${identity(whose).replace(":", "")}: ${readable(reason)}` : readable(text);
+}
 
 // An address without its brackets; the null sender keeps them.
 export const bare = (address) => (/^<.+>$/.test(address) ? address.slice(1, -1) : address);
