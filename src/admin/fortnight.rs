@@ -13,10 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::admin::api::past::coverage;
 use crate::admin::problem::Problem;
 use crate::admin::series::{Kind, Series, row};
-use crate::admin::tops::Tops;
+use crate::admin::tops::{Tops, coverage};
 use crate::store::history::{Brief, Cursor, History, ReadError, Scan, WeakHistory};
 
 /// 14 days.

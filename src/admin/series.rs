@@ -240,7 +240,7 @@ mod tests {
     fn what_was_before_the_start_is_added_where_it_belongs() {
         let (series, at) = (Series::default(), Instant::now());
         series.sample(wall(0), at, &Totals { verdicts: vec![(ACCEPT, 3)], ..Totals::default() });
-        let earlier = [(ACCEPT, 0), (ACCEPT, 20), (NO_MX, 3595), (NO_MX, 3600), (ACCEPT, 9000)];
+        let earlier = [(ACCEPT, 0), (ACCEPT, 20), (NO_MX, 3590), (NO_MX, 3600), (ACCEPT, 9000)];
         series.add_earlier(
             wall(9),
             earlier.map(|(kind, ago)| (kind, wall(0) - Duration::from_secs(ago))).into_iter(),

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use compact_str::CompactString;
 use foldhash::quality::RandomState;
@@ -58,6 +59,12 @@ impl Tops {
         }
         answer
     }
+}
+
+/// Whether all records were counted, and if not, back to which time.
+pub(super) fn coverage(reached: Option<SystemTime>) -> [(String, Value); 2] {
+    let reached = reached.map(|at| humantime::format_rfc3339_seconds(at).to_string());
+    [("whole".to_owned(), json!(reached.is_none())), ("reaches".to_owned(), json!(reached))]
 }
 
 /// Counts by key. Bounded, since senders may invent names: without room the keys with the smallest counts are dropped.
@@ -115,8 +122,8 @@ mod tests {
             }
             assert!(counts.0.len() <= Counts::<u32>::HELD);
         }
-        counts.shorten(50);
-        assert_eq!(counts.0.len(), 50);
+        counts.shorten(12);
+        assert_eq!(counts.0.len(), 12);
         let largest = counts.largest();
         assert_eq!(largest.len(), TOP);
         assert_eq!(largest[..3], [(0, 3334), (1, 3333), (2, 3333)]);

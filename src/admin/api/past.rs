@@ -9,14 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::response::IntoResponse;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::admin::api::decisions::{filter, kept, unreadable};
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::fortnight::LONGEST_MINUTES;
 use crate::admin::problem::Problem;
-use crate::admin::tops::Tops;
+use crate::admin::tops::{Tops, coverage};
 use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
 use crate::stats::refusals::RefusalStats;
@@ -150,12 +150,6 @@ async fn largest(history: &History, minutes: u64) -> Result<Value, Problem> {
     Ok(tops.json(minutes, coverage(reached)))
 }
 
-/// Whether all records were counted, and if not, back to which time.
-pub(in crate::admin) fn coverage(reached: Option<SystemTime>) -> [(String, Value); 2] {
-    let reached = reached.map(|at| humantime::format_rfc3339_seconds(at).to_string());
-    [("whole".to_owned(), json!(reached.is_none())), ("reaches".to_owned(), json!(reached))]
-}
-
 /// Reads the matching records, the newest first. Returns `None` at the end of the history, or after [`BUDGET`] the time of
 /// the next record.
 async fn read(
@@ -182,6 +176,8 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]

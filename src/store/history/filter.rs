@@ -180,11 +180,7 @@ fn is_of(tag: &str, reason: Reason) -> bool {
 /// Blanks and hyphens of an id that was noted on the telephone are dropped.
 fn id(value: &str) -> Result<Id, String> {
     let bare: String = value.chars().filter(|one| !one.is_whitespace() && *one != '-').collect();
-    Id::parse(&bare).ok_or_else(|| {
-        format!(
-            "{value:?} is not an id: it has 8 letters and digits such as \"4KXN7Q2M\", without the letter U"
-        )
-    })
+    Id::parse(&bare).ok_or_else(|| format!("{value:?} is not an id: {}", Id::why_malformed(&bare)))
 }
 
 fn address(value: &str) -> Result<CompactString, String> {
