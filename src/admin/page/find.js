@@ -41,7 +41,7 @@ async function find() {
   try {
     await get(`decisions/${id}`);
   } catch (error) {
-    problem(error.status === 404 && !error.message.includes("history.path") ? `No decision ${id} is kept. It is older than the history, of another host, or the id was misheard.` : `${id} can't be looked up: ${error.message}.`);
+    problem(error.status === 404 ? error.message : `${id} can't be looked up: ${error.message}.`);
     field.focus();
     return;
   }

@@ -53,9 +53,7 @@ function open(form) {
 }
 
 function askForToken(wanted) {
-  const field = byId("permit-token");
-  field.hidden = !wanted;
-  field.querySelector("input").required = wanted;
+  byId("permit-token").hidden = !wanted;
 }
 
 async function submit() {
@@ -97,10 +95,11 @@ export async function refresh() {
   const now = Date.now();
   const permits = answer.permits.map((one) => ({ ...one, left: one.until ? Math.max(0, Date.parse(one.until) - now) / 1000 : null }));
   // Without changes the nodes stay; the times left change by the minute.
-  const text = JSON.stringify(permits.map((one) => ({ ...one, left: one.left === null ? null : left(one.left) })));
+  const text = JSON.stringify([answer.on_disk, ...permits.map((one) => ({ ...one, left: one.left === null ? null : left(one.left) }))]);
   if (text === shown) return;
   shown = text;
   setText(byId("permits-count"), permits.length > 0 ? `${plural(permits.length, "permit")} of at most ${count(answer.most)}` : "");
+  byId("permits-memory").hidden = answer.on_disk !== false;
   fill(byId("permits-rows"), permits.length === 0 ? empty() : table(permits));
 }
 
@@ -110,7 +109,7 @@ function empty() {
 
 function table(permits) {
   const heads = ["No.", "Lets in", "Time left", "Note", "Decision", ""];
-  return el("section.panel", { "aria-label": "Permits" }, el("table.permits", {},
+  return el("section.panel", { "aria-label": "All permits" }, el("table.permits", {},
     el("thead", {}, el("tr", {}, ...heads.map((head) => (head ? el("th", { scope: "col" }, head) : el("td"))))),
     el("tbody", {}, ...permits.map(line))));
 }

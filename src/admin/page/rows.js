@@ -19,7 +19,7 @@ export function line(one, isFresh, letIn) {
   const from = Array.isArray(one.from) ? one.from.join(", ") : one.from;
   const forged = from && from !== bare(one.mail_from ?? "");
   return el(`tr${isFresh ? ".fresh" : ""}`, { "data-key": key(one) },
-    el("td.time", {}, el("a", { href: `#decision/${encodeURIComponent(one.id)}`, "aria-label": `Decision ${one.id}` }, when(one.at))),
+    el("td.time", {}, el("a", { href: `#decision/${encodeURIComponent(one.id)}` }, when(one.at), el("span.unseen", {}, `, decision ${one.id}`))),
     el("td.verdict", {}, badge(one)),
     el("td.why", {}, why(one), ...(one.tags ?? []).map((text) => el("small.tag", { title: text }, `tagged ${tag(text)}`))),
     el("td.sender", {}, el("span", {}, bare(one.mail_from || "–")), forged && el("small", {}, `From: ${from}`)),
@@ -30,14 +30,15 @@ export function line(one, isFresh, letIn) {
 
 function why(one) {
   const text = one.reason ? readable(one.reason) : one.rung ? `by ${readable(one.rung)}` : "";
-  return [text && el("span", {}, text), one.identity && el("small", {}, named(one.identity))];
+  const permit = one.permit && el("small.permit", {}, "let in by ", el("a", { href: "#permits" }, `permit ${one.permit}`));
+  return [text && el("span", {}, text), one.identity && el("small", {}, named(one.identity)), permit];
 }
 
 // A name that DNS confirms for the address is a name. What the client says in HELO is a claim, and is shown as one.
 function name(one) {
   const confirmed = Array.isArray(one.ptr) ? one.ptr[0] : one.ptr;
   if (confirmed) return el("small.name", { title: "PTR name, confirmed by its address record" }, confirmed);
-  return one.helo && el("small.claim", { title: "No confirmed PTR name. The HELO name is what the client says, unverified." }, "HELO claims ", el("q", {}, one.helo));
+  return one.helo && el("small.claim", { title: "No confirmed PTR name. The HELO name is what the client says, unverified." }, `HELO claims “${one.helo}”`);
 }
 
 // What became of it, with the relay's reply where there is one.

@@ -121,7 +121,12 @@ export function exemptTable(lines) {
     if (name) arrays.set(name, (arrays.get(name) ?? new Set()).add(value));
   }
   const names = [...arrays.keys()].sort();
-  return ["[exempt]", ...names.map((name) => `${name} = [${[...arrays.get(name)].sort().join(", ")}]`)];
+  return ["[exempt]", ...names.flatMap((name) => array(name, [...arrays.get(name)].sort()))];
+}
+
+// Few entries on one line, more below each other.
+function array(name, entries) {
+  return entries.length <= 4 ? [`${name} = [${entries.join(", ")}]`] : [`${name} = [`, ...entries.map((entry) => `    ${entry},`), "]"];
 }
 
 function block() {
