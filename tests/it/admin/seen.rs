@@ -174,7 +174,8 @@ async fn without_a_history_that_is_said_and_what_is_wrong_is_named() {
             "no decision \"4KXN7Q2M\" is kept: The history has no decision yet. The log",
         ),
         ("/api/v1/decisions/%3Cb%3E", 404, "no decision \"<b>\" is kept: has '<', which no id has"),
-        ("/api/v1/top?minutes=1441", 400, "minutes: \"1441\" must be a number from 1 to 1440"),
+        ("/api/v1/top?minutes=20161", 400, "minutes: \"20161\" must be a number from 1 to 20160"),
+        ("/api/v1/series?minutes=0", 400, "minutes: \"0\" must be a number from 1 to 20160"),
         ("/api/v1/would?would=false", 400, "\"would\": is not a parameter"),
         ("/ui/nothing.js", 404, "the page has no file \"nothing.js\""),
     ] {

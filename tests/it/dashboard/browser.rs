@@ -49,7 +49,7 @@ pub(crate) struct Look {
 }
 
 pub(crate) const DESK: Look = Look { width: 1280, height: 900, dark: false, phone: false };
-pub(crate) const PHONE: Look = Look { width: 360, height: 760, dark: false, phone: true };
+pub(crate) const PHONE: Look = Look { width: 390, height: 844, dark: false, phone: true };
 
 /// A browser with one window. Dropping it ends it.
 pub(crate) struct Browser {
@@ -87,6 +87,11 @@ impl Browser {
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// The time zone of the pages.
+    pub(crate) async fn zone(&self, name: &str) {
+        self.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": name })).await;
     }
 
     pub(crate) async fn open(&self, url: &str) {

@@ -18,7 +18,7 @@ const HOLD: &str = "
     window.released = false;";
 
 /// Answers what is asked below a path with what comes of the daemon's answer, `value`.
-const CHANGE: &str = "
+pub(super) const CHANGE: &str = "
     const ask = window.fetch;
     window.fetch = async (url, options) => {
       const answer = await ask(url, options);
