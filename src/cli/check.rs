@@ -72,7 +72,8 @@ fn check(args: &Args) -> Result<Exit, Exit> {
         Ok(gate.dry_run(&dry_run).await)
     });
     let record = record?;
-    let text = if args.json { format!("{:#}\n", report::json(&record)) } else { report::tree(&record) };
+    let text =
+        if args.json { format!("{:#}\n", report::json(&record)) } else { report::tree(&record, report::utc) };
     match print(&text) {
         Exit::Done => Ok(match record.verdict {
             Verdict::Accept => Exit::Done,

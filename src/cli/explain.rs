@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use crate::admin::{self, Client};
 use crate::cli::history::{open, unreadable};
 use crate::config::DRAIN;
+use crate::console::time::LocalZone;
 use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{DecisionRecord, Id, report};
 use crate::store::history::Archive;
@@ -23,7 +24,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// The reply to the client, the log and the Received: field of accepted mail contain the id.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The command reads the history in history.path of the configuration; the daemon need not run.
+The command reads the history in history.path of the configuration; the daemon need not run. The time is local, in JSON it is UTC.
 
 Exit codes: 0 found, 1 no such decision, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
 pub struct Args {
@@ -61,7 +62,9 @@ fn explain(args: &Args) -> Result<Exit, Exit> {
         }
         records if args.json => Ok(print(&format!("{:#}\n", report::transaction(records)))),
         records => {
-            let trees: Vec<_> = records.iter().map(report::tree).collect();
+            let zone = LocalZone::of_system();
+            let trees: Vec<_> =
+                records.iter().map(|record| report::tree(record, |at| zone.exact(at))).collect();
             Ok(print(&trees.join("\n")))
         }
     }

@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
 use crate::config::DRAIN;
 use crate::console::colour::Colour;
 use crate::console::refusals::{kinds_table, line, list, shown, sum, table};
+use crate::console::time::LocalZone;
 use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{DecisionRecord, report};
 use crate::smtp::escape::Escaped;
@@ -24,6 +25,7 @@ const STATE: &str = "/var/lib/rmxd";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 The command reads the history in history.path of the configuration; the daemon need not run. Decisions of the last second may be missing. \
+Times are local, with the date where it isn't today's; in JSON they are UTC. \
 \"rmxd explain ID\" shows one decision with its evidence.
 
 Exit codes: 0 found, 1 nothing found, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
@@ -57,7 +59,8 @@ pub struct Args {
     /// The reason of a failure that only tagged the message, such as not_an_exchanger
     #[arg(long, value_name = "REASON")]
     tag: Option<String>,
-    /// Decisions at or after this time: an age such as 2h, or a time in UTC such as 2026-01-31 or 2026-01-31T12:00:00Z
+    /// Decisions at or after this time: an age such as 2h, a local time such as 2026-01-31 or "2026-01-31 12:00", or one with
+    /// its zone such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Decisions before this time
@@ -97,15 +100,20 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
         ("reason", &args.reason),
         ("identity", &args.identity),
         ("tag", &args.tag),
-        ("since", &args.since),
-        ("until", &args.until),
     ];
+    let refused = |key: &str, what: String| {
+        eprintln!("rmxd: --{key}: {what}");
+        Exit::Usage
+    };
     for (key, value) in values {
         let Some(value) = value else { continue };
-        filter.set(key, value, now).map_err(|what| {
-            eprintln!("rmxd: --{key}: {what}");
-            Exit::Usage
-        })?;
+        filter.set(key, value, now).map_err(|what| refused(key, what))?;
+    }
+    let zone = LocalZone::of_system();
+    let times = [("since", &args.since, &mut filter.since), ("until", &args.until, &mut filter.until)];
+    for (key, text, time) in times {
+        let Some(text) = text else { continue };
+        *time = Some(zone.parse(text, now).map_err(|what| refused(key, what))?);
     }
     if args.would {
         filter.would = Some(true);
@@ -133,35 +141,24 @@ fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Ex
         return Ok(found);
     } else {
         let more = if before.is_some() { "and older ones (--limit)\n" } else { "" };
-        format!("{}\n{more}", listed(&records))
+        format!("{}\n{more}", listed(&records, &LocalZone::of_system()))
     };
     printed(&text, found)
 }
 
-fn listed(records: &[DecisionRecord]) -> String {
+fn listed(records: &[DecisionRecord], zone: &LocalZone) -> String {
+    let now = SystemTime::now();
+    let (time, today) = (format!("TIME ({})", zone.short(now)), zone.date(now));
     let mut table = table(
-        &[
-            "TIME (UTC)",
-            "ID",
-            "VERDICT",
-            "OUTCOME",
-            "REASON",
-            "IDENTITY",
-            "DOMAIN",
-            "CLIENT",
-            "RCPT",
-            "RELAY",
-        ],
+        &[&time, "ID", "VERDICT", "OUTCOME", "REASON", "IDENTITY", "DOMAIN", "CLIENT", "RCPT", "RELAY"],
         &[],
     );
     for record in records {
-        let time = record.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let time = UNIX_EPOCH + std::time::Duration::from_secs(time);
         let mode = if record.would_be_refused() { " (monitor)" } else { "" };
         let finding = record.deciding();
         let shown = |text: &str| Escaped::new(text).to_string();
         table.add_row([
-            humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', ""),
+            zone.of_row(record.at, &today),
             record.id.map(|id| id.to_string()).unwrap_or_default(),
             format!("{}{mode}", record.verdict.name()),
             record.outcome().map(|outcome| outcome.name().to_owned()).unwrap_or_default(),

@@ -25,12 +25,12 @@ const MAX_RECORDS: usize = 5;
 /// The widest text that sets the width of the column.
 const MAX_WIDTH: usize = 80;
 
-/// The decision as a tree, for people.
+/// The decision as a tree, for people; `time` is how they read a time.
 #[must_use]
-pub fn tree(record: &DecisionRecord) -> String {
+pub fn tree(record: &DecisionRecord, time: impl Fn(SystemTime) -> String) -> String {
     let mut tree = Tree { width: if record.id.is_some() { 11 } else { 9 }, ..Tree::default() };
     if let Some(id) = record.id {
-        tree.top("id", &format!("{id}, {}", time(record)));
+        tree.top("id", &format!("{id}, {}", time(record.at)));
     }
     tree.top("verdict", &verdict(record));
     if let Some(reply) = record.reply() {
@@ -95,8 +95,9 @@ fn seconds(at: SystemTime) -> String {
 }
 
 /// RFC 3339, UTC.
-fn time(record: &DecisionRecord) -> String {
-    humantime::format_rfc3339_millis(record.at).to_string()
+#[must_use]
+pub fn utc(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 fn verdict(record: &DecisionRecord) -> String {
@@ -229,7 +230,7 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
     let text = |text: &CompactString| (!text.is_empty()).then(|| Escaped::new(text.as_str()).to_string());
     let facts = [
         ("id", json!(record.id.map(|id| id.to_string()))),
-        ("at", json!(time(record))),
+        ("at", json!(utc(record.at))),
         ("verdict", json!(record.verdict.name())),
         ("mode", json!(record.mode.name())),
         ("refused", json!(record.refused())),

@@ -1,6 +1,6 @@
 //! The tree and the JSON of a record: findings, notes, and the decision that counts.
 
-use super::report::{json, summary, transaction, tree};
+use super::report::{json, summary, transaction, tree, utc};
 use serde_json::{Value, json as value};
 
 use super::*;
@@ -92,7 +92,7 @@ fn the_tree_explains_each_identity_without_findings() {
         ),
     ];
     for (record, notes) in rows {
-        let (tree, json) = (tree(&record), json(&record));
+        let (tree, json) = (tree(&record, utc), json(&record));
         for (identity, note) in Identity::ALL.into_iter().zip(notes) {
             let line = format!("─ {identity}: {note}\n");
             assert!(tree.contains(&line), "{:?}: no {line:?} in\n{tree}", record.extent);
@@ -109,7 +109,7 @@ fn a_refusal_without_a_rule_is_explained_without_one() {
     let base = DecisionRecord { extent: Scope::ExemptClient, ..accepted(Vec::new()) };
     let record = DecisionRecord { verdict: Verdict::Reject, cause: Some(cause), ..base };
     let reply = format!("550 5.7.1 <b@elsewhere.test>: relaying denied (id {})", Id::nth(1));
-    let (tree, json) = (tree(&record), json(&record));
+    let (tree, json) = (tree(&record, utc), json(&record));
     for part in [
         "verdict:   reject, because of relaying_denied\n".to_owned(),
         format!("reply:     {reply}\n"),
@@ -126,7 +126,7 @@ fn a_refusal_without_a_rule_is_explained_without_one() {
 
 #[test]
 fn a_dry_run_has_no_id_and_no_transaction_lines() {
-    let tree = tree(&DecisionRecord { id: None, ..refused("") });
+    let tree = tree(&DecisionRecord { id: None, ..refused("") }, utc);
     assert!(
         tree.starts_with("verdict: reject, because of mail_from: exists no_mx\nreply:   550 5.1.8 "),
         "{tree}"
@@ -176,7 +176,7 @@ fn the_finding_that_decided_shows_the_action_that_took_effect() {
         let base = accepted(vec![temperror.clone(), malformed.clone()]);
         let cause = Some(cause(reason, action, at));
         let record = DecisionRecord { verdict: Verdict::Reject, cause, ..base };
-        let (tree, json) = (tree(&record), json(&record));
+        let (tree, json) = (tree(&record, utc), json(&record));
         assert!(shown.iter().all(|part| tree.contains(part)), "{tree}");
         for place in [0, 1] {
             assert_eq!(json["findings"][place]["decides"], place == at, "{json}");
@@ -193,7 +193,7 @@ fn text_of_clients_is_printable_everywhere() {
     (fail.subject, fail.domain) = (wild.into(), "\u{202e}d.test".into());
     (record.findings, record.mail_from) = (Arc::new(vec![fail]), wild.into());
     record.end = Some(End { relay_reply: wild.into(), ..End::of(Outcome::RelayRefused) });
-    let shown = [tree(&record), json(&record).to_string(), summary(&record).to_string()];
+    let shown = [tree(&record, utc), json(&record).to_string(), summary(&record).to_string()];
     for text in &shown {
         assert!(!text.replace('\n', "").chars().any(is_hazard), "{text:?}");
         assert!(text.contains("550 5.1.8 <??31m???x@d.test>: ???d.test has no MX record"), "{text}");
@@ -213,7 +213,7 @@ fn the_outcome_and_the_relays_reply_are_shown_to_people_and_programs() {
     let tagged = |identity| finding(identity, Rule::Exists, RuleResult::Fail(Reason::NoMx));
     let findings = vec![tagged(Identity::Ptr), tagged(Identity::Ptr), tagged(Identity::ReplyTo)];
     let record = DecisionRecord { end: Some(end), rcpts: 2, ..accepted(findings) };
-    let (tree, json) = (tree(&record), json(&record));
+    let (tree, json) = (tree(&record, utc), json(&record));
     for line in [
         "verdict:   accept\n",
         "outcome:   relay_refused\n",

@@ -5,8 +5,9 @@ mod sql;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rmxd::decision::Id;
 use rmxd::zone;
@@ -43,13 +44,18 @@ async fn again(home: Home) -> Daemon {
 
 /// A command with the daemon's configuration; the arguments are parted by blanks.
 fn run(home: &Home, arguments: &str) -> Run {
+    Run::of(&mut command_of(home, arguments))
+}
+
+fn command_of(home: &Home, arguments: &str) -> Command {
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
     let mut command = rmxd(&arguments);
     command.arg("--config").arg(home.file());
     if !arguments.iter().any(|argument| argument.starts_with("history.path=")) {
         command.args(["--set", "history.path=decisions"]);
     }
-    Run::of(command.current_dir(home.path()))
+    command.current_dir(home.path());
+    command
 }
 
 /// What a reply says behind `id`.
@@ -197,6 +203,55 @@ async fn accepted_mail_is_listed_beside_refused_mail_and_filters_part_them() {
     let explained = run(daemon.home(), &format!("explain {}", accepted["id"].as_str().unwrap()));
     assert!(explained.out.contains("\nverdict:   accept\n"), "{}", explained.out);
     assert!(explained.out.contains("exists of a@good.test: pass (mx) [reject]"), "{}", explained.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_reads_and_writes_local_time_and_a_program_utc() {
+    let (zone, address) = (Zone::start(), free_address());
+    let daemon = start(zone.address(), address, "").await;
+    let reply = send(CLIENT, address, "a@nomx.test", "a@nomx.test").await;
+    let id = id(&reply);
+    let local = |arguments: &str| {
+        let mut command = command_of(daemon.home(), arguments);
+        Run::of(command.env("TZ", "XYZ-5:45"))
+    };
+    let explained = local(&format!("explain {id}"));
+    let json = local(&format!("explain {id} --json")).json();
+    let at = humantime::parse_rfc3339(json["at"].as_str().unwrap()).unwrap();
+    // a zone of 5 h 45 min before UTC has its clock that much later
+    let there = humantime::format_rfc3339_millis(at + Duration::from_secs((5 * 60 + 45) * 60)).to_string();
+    let there = there.trim_end_matches('Z').replace('T', " ");
+    assert!(
+        explained.out.starts_with(&format!("id:        {id}, {there} XYZ\n")),
+        "{there}: {}",
+        explained.out
+    );
+    let table = local("history");
+    let (_, clock) = there.split_once(' ').unwrap();
+    let row = table.out.lines().nth(1).unwrap();
+    assert!(
+        table.out.starts_with("TIME (XYZ) ") && row.contains(clock.split_once('.').unwrap().0),
+        "{}",
+        table.out
+    );
+    assert_eq!(local("history --json").json()[0]["at"], json["at"]);
+
+    let minute =
+        |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string().trim_end_matches('Z').to_owned();
+    let (before, hours) = (at - Duration::from_secs(60), Duration::from_secs((5 * 60 + 45) * 60));
+    for (since, code) in [
+        (minute(before + hours), 0),
+        (format!("{}Z", minute(before)), 0),
+        (format!("{}+05:45", minute(before + hours)), 0),
+        (format!("{}Z", minute(before + hours)), 1),
+        ("1h".to_owned(), 0),
+    ] {
+        let found = local(&format!("history --since {since}"));
+        assert_eq!(found.code, Some(code), "{since}: {found:?}");
+    }
+    let wrong = local("history --since yesterday");
+    assert_eq!(wrong.code, Some(64), "{wrong:?}");
+    assert!(wrong.err.starts_with("rmxd: --since: \"yesterday\" is neither an age such as"), "{wrong:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
