@@ -21,7 +21,7 @@
 //! | [`decision`] | one decision as a record: its id, its evidence, its text and JSON |
 //! | [`exempt`] | sets of exempt networks, domains and recipients; temporary permits |
 //! | [`store`] | what outlives a connection: the greylist, the permits and the history |
-//! | [`stats`] | what was refused, summed up by kind and sender |
+//! | [`stats`] | what was refused, or would have been, summed up by kind and sender |
 //! | [`gate`] | clients and transactions: who is exempt, what is looked up, the verdict, the permit |
 //! | [`audit`] | whether one's own mail would pass, and which records are missing |
 //! | [`net`] | sockets of doors and admin: endpoints, listeners, permits, PROXY header |
@@ -109,6 +109,8 @@
 //!   only tag.
 //! - A decision is kept as data, and put into words when an operator asks: a record costs a session little, and
 //!   the log, `check`, `explain` and the API show the same.
+//! - What another configuration would have done is judged by the rules' own code over the answers that were kept, without DNS: a second
+//!   set of rules would drift from the first. An answer that isn't there makes the result unknown, unless a rung passes without it.
 //! - The history is an SQLite database: its readers need neither socket nor daemon, and a question that no command answers is one
 //!   of SQL. Rows are appended, and indexed when a segment of them is complete, since an index that each row changes costs five
 //!   times the row; the rest is read without one. A folder of own files was smaller, but only rmxd could read it.

@@ -30,6 +30,7 @@ mod series;
 mod token;
 mod tops;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -47,6 +48,7 @@ use crate::admin::series::{BEAT, Series, Totals};
 use crate::audit::Auditor;
 use crate::dns::Dns;
 use crate::gate::Gate;
+use crate::gate::hindsight::Candidate;
 use crate::metrics::Metrics;
 use crate::net::listener::Registered;
 use crate::net::{Endpoint, ListenError, Listener, Purpose};
@@ -103,8 +105,29 @@ pub struct State {
     pub hostname: DomainName,
     /// Judges as the daemon does, over the same cache, but greylists and counts nothing.
     pub gate: Arc<Gate>,
+    /// Another policy over the running configuration.
+    pub other_policy: OtherPolicy,
     /// Audits by the shipped policies and the daemon's own, over the same cache.
     pub auditor: Auditor,
+}
+
+/// Reads keys of `[policy]` as TOML, over the running configuration: what would decide by them, or what is wrong with the text.
+pub struct OtherPolicy(Box<dyn Fn(&str) -> Result<Candidate, String> + Send + Sync>);
+
+impl OtherPolicy {
+    pub fn new(read: impl Fn(&str) -> Result<Candidate, String> + Send + Sync + 'static) -> Self {
+        Self(Box::new(read))
+    }
+
+    fn read(&self, text: &str) -> Result<Candidate, String> {
+        (self.0)(text)
+    }
+}
+
+impl fmt::Debug for OtherPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OtherPolicy")
+    }
 }
 
 /// What all connections share.

@@ -8,8 +8,12 @@ use axum::http::Uri;
 
 use crate::admin::problem::Problem;
 
-/// In octets; the request line has a limit of its own.
+/// Octets of a value; the request line has a limit of its own.
 const LONGEST: usize = 1024;
+/// The same for a text of several lines: with its escapes the head of the request has room for it.
+const LONGEST_TEXT: usize = 8 * 1024;
+/// The parameters that are such texts.
+const TEXTS: [&str; 1] = ["config"];
 
 #[derive(Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
@@ -28,8 +32,9 @@ impl Query {
             if seen && !known_as.ends_with("[]") {
                 return Err(Problem::parameter(name, "occurs more than once; allowed is one value"));
             }
-            if value.len() > LONGEST {
-                return Err(Problem::parameter(name, format!("has more than {LONGEST} octets, the limit")));
+            let longest = if TEXTS.contains(&name.as_str()) { LONGEST_TEXT } else { LONGEST };
+            if value.len() > longest {
+                return Err(Problem::parameter(name, format!("has more than {longest} octets, the limit")));
             }
         }
         Ok(Self(pairs))

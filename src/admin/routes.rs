@@ -48,7 +48,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route { parameters: api::decisions::PARAMETERS, ..Route::get("/api/v1/decisions", api::decisions::list) },
     Route::get("/api/v1/decisions/{id}", api::decisions::one),
     Route { parameters: &["minutes"], ..Route::get("/api/v1/top", api::past::top) },
-    Route { parameters: api::past::WOULD, ..Route::get("/api/v1/would", api::past::would) },
+    Route { parameters: api::would::WOULD, ..Route::get("/api/v1/would", api::would::would) },
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },
     Route::get("/api/v1/permits", api::permits::list),
     Route { verb: Verb::Post, access: Access::Write, ..Route::get("/api/v1/permits", api::permits::make) },

@@ -1,21 +1,26 @@
-//! `rmxd history`: past decisions, filtered; and a summary of what monitor mode would have refused.
+//! `rmxd history`: past decisions, filtered; a summary of what monitor mode would have refused; and what another configuration
+//! would have done.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use crate::config::DRAIN;
 use crate::console::colour::Colour;
+use crate::console::hindsight::{Tried, shown as shown_hindsight};
 use crate::console::refusals::{kinds_table, line, list, shown, sum, table};
 use crate::console::time::LocalZone;
 use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{DecisionRecord, report};
+use crate::gate::hindsight::Candidate;
+use crate::policy::rule::Mode;
 use crate::smtp::escape::Escaped;
+use crate::stats::hindsight::Hindsight;
 use crate::stats::refusals::{RefusalStats, Row};
-use crate::store::history::{Archive, Filter, ReadError};
+use crate::store::history::{Archive, Filter, ReadError, Settings};
 
 /// The state folder of the service (`StateDirectory=`): a relative `history.path` is relative to it for the service, but not
 /// for this command.
@@ -28,7 +33,12 @@ The command reads the history in history.path of the configuration; the daemon n
 Times are local, with the date where it isn't today's; in JSON they are UTC. \
 \"rmxd explain ID\" shows one decision with its evidence.
 
-Exit codes: 0 found, 1 nothing found, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
+With --would, --config FILE is the configuration to be tried: a whole one, as \"rmxd serve --config\" takes it, with RMXD__ variables and \
+--set. The decisions of the past are made again by the findings that were kept with them; what would have to be looked up and wasn't is \
+shown as unknown. The history is that of the usual configuration ($RMXD_CONFIG, /etc/rmxd/rmxd.toml or the defaults), or --history.
+
+Exit codes: 0 found, 1 nothing found (with --would --config: no decision would be another), 64 wrong usage, 75 the history can't be read, \
+78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
@@ -66,9 +76,13 @@ pub struct Args {
     /// Decisions before this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Sum up by sender what monitor mode would have refused, with lines for [exempt]
+    /// Sum up by sender what monitor mode would have refused, with lines for [exempt]; with --config, what that configuration
+    /// would have done
     #[arg(long)]
     would: bool,
+    /// The file of the history, instead of history.path
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
     /// Maximum number of decisions, the newest first; with --would, of senders
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroUsize,
@@ -83,8 +97,12 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn history(args: &Args) -> Result<Exit, Exit> {
     let filter = filter(args)?;
-    let archive = open(&args.source)?;
-    if args.would { would(args, &archive, &filter) } else { decisions(args, &archive, &filter) }
+    let named = args.history.as_deref();
+    match &args.source.config {
+        Some(file) if args.would => hindsight(args, file, named, &filter),
+        _ if args.would => would(args, &open_at(&args.source, named)?, &filter),
+        _ => decisions(args, &open_at(&args.source, named)?, &filter),
+    }
 }
 
 fn filter(args: &Args) -> Result<Filter, Exit> {
@@ -115,7 +133,7 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
         let Some(text) = text else { continue };
         *time = Some(zone.parse(text, now).map_err(|what| refused(key, what))?);
     }
-    if args.would {
+    if args.would && args.source.config.is_none() {
         filter.would = Some(true);
     }
     Ok(filter)
@@ -203,11 +221,69 @@ fn summed(stats: &RefusalStats, top: usize, colour: Colour) -> String {
     text
 }
 
+/// What the configuration `file` would have done.
+fn hindsight(args: &Args, file: &Path, named: Option<&Path>, filter: &Filter) -> Result<Exit, Exit> {
+    let settings = args.source.load(DRAIN)?.settings;
+    let archive = open_at(&ConfigSource::default(), named).inspect_err(|exit| {
+        if named.is_none() {
+            let hint = "the decisions come from the history of the usual configuration; --history FILE names another";
+            eprintln!("rmxd: {hint}{}", if *exit == Exit::Config { " and needs no configuration" } else { "" });
+        }
+    })?;
+    note_other_history(settings.history.as_ref(), file, &archive, named);
+    let candidate = Candidate::new(&settings.gate, &settings.reverse_mx);
+    let mut hindsight = Hindsight::default();
+    let each = |record: &DecisionRecord| hindsight.add(record, &candidate.decides(record));
+    archive.all(filter, each).map_err(unreadable)?;
+    let same = hindsight.changed() + hindsight.unknown() == 0;
+    let found = if same { Exit::Reject } else { Exit::Done };
+    if args.json {
+        return printed(&format!("{:#}\n", hindsight.json(args.limit.get())), found);
+    }
+    if hindsight.decisions() == 0 {
+        eprintln!("rmxd: no matching decisions in {}", archive.path().display());
+        return Ok(found);
+    }
+    let tried = Tried { file, history: archive.path(), monitor: settings.gate.policy.mode == Mode::Monitor };
+    let (zone, colour) = (LocalZone::of_system(), Colour::of_stdout());
+    printed(&shown_hindsight(&hindsight, &tried, args.limit.get(), &zone, colour), found)
+}
+
+/// The configuration that is tried would keep its decisions elsewhere: perhaps another history was meant.
+fn note_other_history(tried: Option<&Settings>, file: &Path, archive: &Archive, named: Option<&Path>) {
+    let (file, from) = (file.display(), archive.path().display());
+    match tried {
+        None => eprintln!("rmxd: note: history.path is empty in {file}; the decisions are read from {from}"),
+        Some(tried) if named.is_none() && *archive.path() != place(&tried.path, false) => {
+            let other = tried.path.display();
+            eprintln!(
+                "rmxd: note: history.path is {other} in {file}; the decisions are read from {from} (--history names another)"
+            );
+        }
+        Some(_) => {}
+    }
+}
+
 /// Prints the text; `found` is the exit code if that succeeds.
 fn printed(text: &str, found: Exit) -> Result<Exit, Exit> {
     match print(text) {
         Exit::Done => Ok(found),
         other => Err(other),
+    }
+}
+
+/// The history at a path that the user names, or else that of the configuration.
+fn open_at(source: &ConfigSource, named: Option<&Path>) -> Result<Archive, Exit> {
+    let Some(path) = named else { return open(source) };
+    // What is still there is shown, however old it is.
+    let settings = Settings { path: path.to_owned(), keep: Duration::MAX, size: u64::MAX };
+    match Archive::open(settings) {
+        Ok(Some(archive)) => Ok(archive),
+        Ok(None) => {
+            eprintln!("rmxd: there is no history in {}", path.display());
+            Err(Exit::Temporary)
+        }
+        Err(error) => Err(unreadable(error)),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::config::value::{Row, Value};
 const PREFIX: &str = "RMXD__";
 
 /// Values, each with its origin.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Layer {
     values: BTreeMap<String, (Value, Origin)>,
     /// The keys within tables, as `policy.senders 1.matches`.

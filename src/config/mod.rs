@@ -4,6 +4,7 @@
 //! each, the crate `config` merges them into one raw value (`raw`), and `resolve` converts that into [`Settings`].
 //! Errors are found here, at start, and reported all at once; no value is guessed and no key is ignored.
 
+mod base;
 mod document;
 mod exempt;
 mod items;
@@ -32,6 +33,7 @@ use crate::config::keys::Keys;
 use crate::config::layer::Layer;
 use crate::config::reader::Reader;
 
+pub use crate::config::base::Base;
 pub use crate::config::problem::{Origin, Problem};
 pub use crate::config::settings::Settings;
 pub use crate::config::value::{Row, Value};
@@ -116,6 +118,7 @@ pub fn load_text(
     let state = state_folder(&environment);
     layers.push(Layer::environment(environment, &keys, &mut problems));
     layers.push(Layer::flags(&flags.set, &keys, &mut problems));
+    let base = Base::new(std::iter::once(&built_in).chain(&layers).cloned().collect());
     drop_overridden_rungs(&mut built_in, &layers);
     layers.insert(0, built_in);
 
@@ -126,7 +129,7 @@ pub fn load_text(
     match resolved {
         Ok(settings) if problems.is_empty() => {
             let entries = entries(&keys, &layers, &origins, &settings);
-            Ok(Loaded { settings, entries })
+            Ok(Loaded { settings: Settings { base: Some(base), ..settings }, entries })
         }
         Ok(_) => Err(sorted(problems)),
         Err(more) => {
@@ -344,8 +347,10 @@ mod tests {
             },
             tls: None,
             log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
+            base: None,
         };
-        assert_eq!(with(&[("hostname", "MX.example.com")]), Ok(expected));
+        let found = with(&[("hostname", "MX.example.com")]).map(|found| Settings { base: None, ..found });
+        assert_eq!(found, Ok(expected));
     }
 
     #[test]

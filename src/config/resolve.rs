@@ -87,6 +87,7 @@ pub(super) fn resolve(
                 admin,
                 tls,
                 log,
+                base: None,
             })
         }
         _ => Err(problems),

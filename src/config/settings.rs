@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::base::Base;
 use crate::smtp::address::DomainName;
 use crate::store::{greylist, history};
 use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
@@ -28,4 +29,6 @@ pub struct Settings {
     /// `None` if STARTTLS isn't offered.
     pub tls: Option<tls::Settings>,
     pub log: log::Settings,
+    /// What these settings were made of; `None` for those that no configuration was read for.
+    pub base: Option<Base>,
 }

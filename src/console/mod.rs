@@ -2,6 +2,7 @@
 
 pub mod colour;
 pub mod folder;
+pub(crate) mod hindsight;
 pub mod refusals;
 pub mod signals;
 pub(crate) mod time;
@@ -38,7 +39,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct ConfigSource {
     /// Configuration file [default: $RMXD_CONFIG, or /etc/rmxd/rmxd.toml if it exists, or the built-in defaults]
     #[arg(long, value_name = "FILE")]

@@ -6,13 +6,14 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::admin;
+use crate::admin::{self, OtherPolicy};
 use crate::config::Settings;
 use crate::daemon::gate::{gate_with_permits, gate_with_services, smtp_door};
 use crate::daemon::relay_probe::ProbedRelay;
 use crate::daemon::{StartError, auditor};
 use crate::dns::Dns;
 use crate::door::{MilterDoor, PolicyDoor};
+use crate::gate::hindsight::Candidate;
 use crate::gate::{Gate, Services};
 use crate::metrics::Metrics;
 use crate::net::Purpose;
@@ -104,7 +105,21 @@ impl Parts {
             permits: self.permits.clone(),
             hostname: settings.hostname.clone(),
             gate: gate_with_permits(self.dns.clone(), settings, Some(self.permits.clone()))?,
+            other_policy: other_policy(settings),
             auditor: auditor(&self.dns, settings, true).map_err(StartError::Auditor)?,
         })
     }
+}
+
+/// The keys of `[policy]` in a text, over these settings.
+fn other_policy(settings: &Settings) -> OtherPolicy {
+    let (base, running) = (settings.base.clone(), settings.gate.clone());
+    OtherPolicy::new(move |text| {
+        let base = base.as_ref().ok_or("this daemon has no configuration to put it over")?;
+        let (gate, reverse_mx) = base.with_policy(text, &running).map_err(|problems| {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            problems.join("; ")
+        })?;
+        Ok(Candidate::new(&gate, &reverse_mx))
+    })
 }

@@ -82,6 +82,8 @@ pub struct DecisionRecord {
     pub findings: Arc<Vec<Finding>>,
     /// The temporary permit by which it was let in; `None` if it was refused nevertheless.
     pub permit: Option<LetIn>,
+    /// The findings have all of their evidence: the history keeps less of a very large decision.
+    pub whole: bool,
 }
 
 /// A temporary permit (contract 3.5), as a decision names it.

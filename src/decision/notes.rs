@@ -92,6 +92,7 @@ mod tests {
             }),
         };
         let results = Authentication {
+            dkim_whole: false,
             spf: Some(SpfCheck {
                 result: SpfResult::Fail,
                 identity: Identity::MailFrom,

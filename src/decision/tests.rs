@@ -44,6 +44,7 @@ fn accepted(findings: Vec<Finding>) -> DecisionRecord {
         duration: Duration::ZERO,
         findings: Arc::new(acted.collect()),
         permit: None,
+        whole: true,
     }
 }
 
@@ -247,7 +248,7 @@ fn a_permit_is_named_with_its_end() {
         let until = until.map(|after| SystemTime::UNIX_EPOCH + after);
         let permit = Some(LetIn { number: 7, until });
         let record = DecisionRecord { extent: Scope::Permit, permit, ..accepted(Vec::new()) };
-        let (tree, json) = (tree(&record), json(&record));
+        let (tree, json) = (tree(&record, utc), json(&record));
         assert!(tree.contains(&format!("permit:    let in by permit 7, {shown}\n")), "{tree}");
         assert_eq!((&json["permit"], &json["permit_until"]), (&value!(7), &json_until));
     }

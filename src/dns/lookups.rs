@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use crate::dns::kept::{Kept, Seen};
 use crate::dns::{Account, Dns};
 use crate::evidence::{Answer, DnsFailure, Evidence, Freshness, Question, QuestionName, RecordType, Records};
 use crate::policy::finding::RuleResult;
@@ -35,20 +36,43 @@ pub(crate) enum Start {
 
 /// The lookups of one finding.
 pub(crate) struct Lookups<'a> {
-    dns: &'a Dns,
-    account: &'a Account,
+    source: Source<'a>,
     evidence: Vec<Evidence>,
+    /// Questions that have no answer, since they were not asked then.
+    missing: usize,
+}
+
+/// Where the answers come from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Dns(&'a Dns, &'a Account),
+    /// Answers of the past. Nothing waits then.
+    Kept(&'a Kept<'a>),
 }
 
 impl<'a> Lookups<'a> {
     /// On this account.
     pub(crate) fn new(dns: &'a Dns, account: &'a Account) -> Self {
-        Self { dns, account, evidence: Vec::new() }
+        Self { source: Source::Dns(dns, account), evidence: Vec::new(), missing: 0 }
+    }
+
+    /// From the answers of the past alone: see [`Lookups::missing`].
+    pub(crate) fn kept(kept: &'a Kept<'a>) -> Self {
+        Self { source: Source::Kept(kept), evidence: Vec::new(), missing: 0 }
+    }
+
+    /// Questions that were not asked in the past. They are answered by a failure, so that what passes nevertheless passes
+    /// whatever the answer would have been; every other result is unknown.
+    pub(crate) fn missing(&self) -> usize {
+        self.missing
     }
 
     /// The client, as IPv4 where it came as an IPv4-mapped address.
     pub(crate) fn client(&self) -> IpAddr {
-        self.account.client()
+        match self.source {
+            Source::Dns(_, account) => account.client(),
+            Source::Kept(kept) => kept.client,
+        }
     }
 
     /// In the order of asking.
@@ -62,7 +86,14 @@ impl<'a> Lookups<'a> {
         if let Some(answer) = self.known(&question) {
             return answer;
         }
-        let seen = look_up(self.dns, question, self.account).await;
+        let seen = match self.source {
+            Source::Dns(dns, account) => look_up(dns, question, account).await,
+            Source::Kept(kept) => kept.seen(&question),
+        };
+        if seen.is_empty() {
+            self.missing += 1;
+            return Arc::new(Answer::Unavailable(DnsFailure::Down));
+        }
         let answer = answer_of(&seen);
         self.evidence.extend(seen);
         answer
@@ -85,8 +116,11 @@ impl<'a> Lookups<'a> {
             }
         }
         let questions = unknown;
+        let (dns, account) = match self.source {
+            Source::Dns(dns, account) => (dns, account),
+            Source::Kept(kept) => return self.all_kept(kept, &questions, enough),
+        };
         let mut waiting = questions.iter().enumerate();
-        let (dns, account) = (self.dns, self.account);
         let ask = |(at, question): (usize, &Question)| {
             let question = question.clone();
             async move { (at, look_up(dns, question, account).await) }
@@ -121,6 +155,31 @@ impl<'a> Lookups<'a> {
         drop(pending);
         seen.sort_by_key(|(at, _)| *at);
         self.evidence.extend(seen.into_iter().flat_map(|(_, evidence)| evidence));
+    }
+
+    /// [`Lookups::ask_all`] of the past: what was asked then was perhaps enough.
+    fn all_kept(
+        &mut self,
+        kept: &Kept<'_>,
+        questions: &[Question],
+        mut enough: impl FnMut(&Question, &Answer) -> bool,
+    ) {
+        let (mut missing, mut spent) = (0, false);
+        for question in questions {
+            let seen = kept.seen(question);
+            if seen.is_empty() {
+                missing += 1;
+                continue;
+            }
+            let answer = answer_of(&seen);
+            self.evidence.extend(seen);
+            if enough(question, &answer) {
+                return;
+            }
+            spent |= *answer == Answer::Unavailable(DnsFailure::TooMany);
+        }
+        // Past a budget the others are not asked at all.
+        self.missing += if spent { 0 } else { missing };
     }
 
     fn known(&self, question: &Question) -> Option<Arc<Answer>> {
@@ -186,9 +245,6 @@ pub(crate) fn family(address: IpAddr) -> RecordType {
         IpAddr::V6(_) => RecordType::Aaaa,
     }
 }
-
-/// The evidence of one lookup: one piece, or a failure and then the stale answer.
-type Seen = smallvec::SmallVec<[Evidence; 1]>;
 
 async fn look_up(dns: &Dns, question: Question, account: &Account) -> Seen {
     let lookup = dns.ask(question, account).await;

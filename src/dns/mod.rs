@@ -24,6 +24,7 @@ pub(crate) mod fcrdns;
 mod flights;
 mod health;
 mod health_check;
+pub(crate) mod kept;
 pub(crate) mod lookups;
 mod message;
 pub(crate) mod organization;

@@ -66,7 +66,7 @@ pub(super) struct Evaluation {
 impl Evaluation {
     pub(super) fn new(client: &Client, path: &ReversePath, allowance: Allowance) -> Self {
         let gate = &client.gate;
-        let envelope_sender = envelope_sender(client, path).map(Arc::new);
+        let envelope_sender = envelope_sender(client.helo_argument(), path).map(Arc::new);
         let is_listed = is_exempt_sender(&gate.settings.exempt, path);
         let permitted = if client.is_exempt() {
             Permitted::default()
@@ -231,9 +231,6 @@ impl Evaluation {
     }
 
     fn decision(&self) -> Decision {
-        let is_malformed_from = |finding: &Finding| {
-            finding.identity == Identity::From && finding.outcome == RuleResult::Fail(Reason::MalformedHeader)
-        };
         decide_by(self.gate.policy(), &self.findings, |finding| !self.nameless || !is_malformed_from(finding))
     }
 
@@ -342,11 +339,11 @@ impl Evaluation {
 }
 
 /// MAIL FROM, or HELO for the null sender (RFC 7208 2.4).
-fn envelope_sender(client: &Client, path: &ReversePath) -> Option<EnvelopeSender> {
+pub(super) fn envelope_sender(helo: &str, path: &ReversePath) -> Option<EnvelopeSender> {
     match path {
         ReversePath::NoDomain(_) => None,
         ReversePath::Null => {
-            let domain = Domain::parse(client.helo_argument()).ok()?.name()?.clone();
+            let domain = Domain::parse(helo).ok()?.name()?.clone();
             Some(EnvelopeSender { identity: Identity::Helo, local: CompactString::default(), domain })
         }
         ReversePath::Mailbox(mailbox) => {
@@ -354,6 +351,10 @@ fn envelope_sender(client: &Client, path: &ReversePath) -> Option<EnvelopeSender
             Some(EnvelopeSender { identity: Identity::MailFrom, local: mailbox.local().into(), domain })
         }
     }
+}
+
+pub(super) fn is_malformed_from(finding: &Finding) -> bool {
+    finding.identity == Identity::From && finding.outcome == RuleResult::Fail(Reason::MalformedHeader)
 }
 
 /// The text behind the `@`.

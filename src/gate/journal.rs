@@ -292,6 +292,7 @@ impl Journal {
             duration: took,
             findings: Arc::clone(evaluation.findings()),
             permit: self.permit(evaluation).filter(|_| decision.cause.is_none()),
+            whole: true,
         }
     }
 

@@ -9,6 +9,7 @@ mod client;
 mod dry_run;
 mod evaluation;
 mod event;
+pub mod hindsight;
 mod journal;
 mod known;
 mod lookup;

@@ -100,7 +100,7 @@ pub(super) fn too_late(finding: &mut Finding) {
     finding.action = Action::Reject;
 }
 
-async fn ask_by(
+pub(super) async fn ask_by(
     lookups: &mut Lookups<'_>,
     finding: &mut Finding,
     domain: &DomainName,

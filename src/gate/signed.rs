@@ -116,8 +116,11 @@ pub(super) fn open(
                 }
                 waiting.push(finding);
             }
-            Some(asked) => asked.clone().conclude(shown, &way, None, false),
-            None => {}
+            Some(asked) => {
+                shown.authentication_mut().dkim_whole = true;
+                asked.clone().conclude(shown, &way, None, false);
+            }
+            None => shown.authentication_mut().dkim_whole = true,
         }
     }
     let signatures = signatures.filter(|_| !waiting.is_empty())?;
@@ -295,6 +298,7 @@ impl AwaitsBody {
         for finding in open {
             let Some(shown) = findings.get_mut(finding.at) else { continue };
             let signed = verified.map(|verified| finding.signed(verified, &hashes, shown));
+            shown.authentication_mut().dkim_whole = signed.is_some();
             let Signed { result, broken } = signed.unwrap_or(Signed::TOO_LATE);
             match (finding.asked, result) {
                 (Some(asked), DkimResult::Pass) => asked.pass(shown),

@@ -414,6 +414,7 @@ mod tests {
                 vec![with(
                     Identity::From,
                     Authentication {
+                        dkim_whole: false,
                         dkim: vec![
                             signature(SignatureResult::Pass, "d.test", true),
                             signature(SignatureResult::Pass, "d.test", true),
@@ -434,6 +435,7 @@ mod tests {
                     with(
                         Identity::From,
                         Authentication {
+                            dkim_whole: false,
                             dmarc: Some(dmarc(
                                 Some(DmarcResult::Fail),
                                 Some(Request::Reject),
@@ -446,6 +448,7 @@ mod tests {
                     with(
                         Identity::From,
                         Authentication {
+                            dkim_whole: false,
                             dmarc: Some(dmarc(Some(DmarcResult::None), None, false, None)),
                             ..none()
                         },
@@ -453,6 +456,7 @@ mod tests {
                     with(
                         Identity::From,
                         Authentication {
+                            dkim_whole: false,
                             dmarc: Some(dmarc(None, Some(Request::None), false, None)),
                             ..none()
                         },

@@ -18,5 +18,5 @@ mod lexer;
 pub mod mailbox_line;
 pub mod malformed;
 pub mod trace;
-mod u_label;
+pub(crate) mod u_label;
 pub mod way;

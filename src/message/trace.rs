@@ -210,6 +210,7 @@ mod tests {
             .map(|(identity, rule)| {
                 let longest = "\"".repeat(2000);
                 let results = Authentication {
+                    dkim_whole: false,
                     spf: Some(SpfCheck {
                         result: SpfResult::TempError,
                         identity,

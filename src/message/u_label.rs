@@ -17,7 +17,7 @@ use crate::smtp::address::DomainName;
 const MAX_TEXT: usize = 1024;
 
 /// The domain that a text names; `None` if it names none, or only looks like one.
-pub(super) fn domain(text: &str) -> Option<DomainName> {
+pub(crate) fn domain(text: &str) -> Option<DomainName> {
     if text.len() > MAX_TEXT {
         return None;
     }

@@ -13,6 +13,8 @@ pub struct Authentication {
     pub spf: Option<SpfCheck>,
     /// The signatures that could count for the domain, top first.
     pub dkim: Vec<SignatureCheck>,
+    /// They are all that could count: they were looked for, and verified.
+    pub dkim_whole: bool,
     pub dmarc: Option<DmarcCheck>,
 }
 

@@ -5,6 +5,7 @@
 //! and replies.
 
 mod address;
+mod again;
 mod exists;
 mod matches;
 mod mx_report;
@@ -32,6 +33,7 @@ use crate::reverse_mx::matches::Matched;
 use crate::smtp::address::DomainName;
 use crate::spf::Sender;
 
+pub(crate) use crate::reverse_mx::again::{again, again_ptr};
 pub use crate::reverse_mx::mx_report::{Exchanger, Exchangers, Holding, MxReport};
 pub use crate::reverse_mx::ptr::{ClientNames, FcrdnsResult};
 
@@ -155,11 +157,7 @@ impl ReverseMx {
         account: &Account,
     ) -> Finding {
         let Subject { identity, text, domain, .. } = *subject;
-        let (Matched { outcome, spf }, evidence) = if is_infrastructure(domain) {
-            (RuleResult::Fail(Reason::InvalidDomain).into(), Vec::new())
-        } else {
-            self.judge(rule, subject, rules, account).await
-        };
+        let (Matched { outcome, spf }, evidence) = self.judge(rule, subject, rules, account).await;
         let authentication =
             spf.map(|spf| Box::new(Authentication { spf: Some(spf), ..Authentication::default() }));
         let (domain, subject) = (CompactString::new(domain.as_str()), CompactString::new(text));
@@ -220,17 +218,8 @@ impl ReverseMx {
         rules: &IdentityRules,
         account: &Account,
     ) -> (Matched, Vec<Evidence>) {
-        let domain = subject.domain;
-        if domain.is_single_label() || domain.is_ip_text() {
-            return (RuleResult::Fail(Reason::InvalidDomain).into(), Vec::new());
-        }
         let mut lookups = Lookups::new(&self.dns, account);
-        let matched = match rule {
-            Rule::Exists => {
-                exists::exists(&mut lookups, &self.settings, domain, &rules.exists_by).await.into()
-            }
-            Rule::Matches => matches::matches(&mut lookups, &self.settings, subject, rules).await,
-        };
+        let matched = judge(&mut lookups, &self.settings, rule, subject, rules).await;
         (matched, lookups.into_evidence())
     }
 
@@ -282,6 +271,25 @@ impl ReverseMx {
             authentication: None,
             evidence,
         })
+    }
+}
+
+/// One rule of one domain, by these lookups.
+async fn judge(
+    lookups: &mut Lookups<'_>,
+    settings: &Settings,
+    rule: Rule,
+    subject: &Subject<'_>,
+    rules: &IdentityRules,
+) -> Matched {
+    let domain = subject.domain;
+    let is_infrastructure = subject.identity != Identity::Ptr && is_infrastructure(domain);
+    if is_infrastructure || domain.is_single_label() || domain.is_ip_text() {
+        return RuleResult::Fail(Reason::InvalidDomain).into();
+    }
+    match rule {
+        Rule::Exists => exists::exists(lookups, settings, domain, &rules.exists_by).await.into(),
+        Rule::Matches => matches::matches(lookups, settings, subject, rules).await,
     }
 }
 

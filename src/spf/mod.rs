@@ -47,5 +47,8 @@ pub async fn check(dns: &Dns, account: &Account, sender: &Sender<'_>) -> Checked
 
 /// The same; the evidence is added to these lookups.
 pub(crate) async fn check_by(lookups: &mut Lookups<'_>, sender: &Sender<'_>) -> SpfResult {
-    evaluation::check_host(lookups, sender).await
+    let missing = lookups.missing();
+    let result = evaluation::check_host(lookups, sender).await;
+    // Some terms take a failure for "no match" (RFC 7208 5.5): by the answers of the past alone that would be a guess.
+    if lookups.missing() > missing { SpfResult::TempError } else { result }
 }

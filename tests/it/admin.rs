@@ -26,7 +26,7 @@ use crate::support::process::{SOON, free_address};
 const GOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
 
 /// A daemon with `listen.admin`, and the name server that it asks.
-struct Site {
+pub(crate) struct Site {
     daemon: Daemon,
     admin: SocketAddr,
     smtp: SocketAddr,
@@ -39,7 +39,7 @@ impl Site {
     }
 
     /// With a history.
-    async fn remembering(more: &str) -> Self {
+    pub(crate) async fn remembering(more: &str) -> Self {
         Self::set(more, "history.path=history").await
     }
 
@@ -59,7 +59,7 @@ impl Site {
         text(self.zone.address(), admin, self.smtp, more)
     }
 
-    async fn get(&self, target: &str) -> Answer {
+    pub(crate) async fn get(&self, target: &str) -> Answer {
         Request::get(target).send(self.admin).await
     }
 
@@ -93,7 +93,7 @@ impl Site {
     }
 
     /// The reply to a message, or to what came before it and was refused.
-    async fn deliver(&self, sender: &str, from: &str) -> u16 {
+    pub(crate) async fn deliver(&self, sender: &str, from: &str) -> u16 {
         let mut client = Client::greeted(GOOD, self.smtp, "mail.good.test").await;
         let message = format!("From: {from}\r\n\r\nHello\r\n");
         client.deliver(sender, "user@here.test", message.as_bytes()).await.code

@@ -50,7 +50,12 @@ fn run(home: &Home, arguments: &str) -> Run {
 fn command_of(home: &Home, arguments: &str) -> Command {
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
     let mut command = rmxd(&arguments);
-    command.arg("--config").arg(home.file());
+    if arguments.contains(&"--would") {
+        // --config would be the configuration that is tried
+        command.env("RMXD_CONFIG", home.file());
+    } else {
+        command.arg("--config").arg(home.file());
+    }
     if !arguments.iter().any(|argument| argument.starts_with("history.path=")) {
         command.args(["--set", "history.path=decisions"]);
     }
@@ -378,7 +383,7 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         ("history --verdict no", 64, "--verdict: \"no\" is not allowed: accept, defer, reject"),
         ("history --reason no", 64, "--reason: \"no\" is not allowed: no_such_domain, "),
         ("history --client here", 64, "--client: \"here\" is neither an address nor a network"),
-        ("history --since soon", 64, "--since: \"soon\" is neither a duration back from now"),
+        ("history --since soon", 64, "--since: \"soon\" is neither an age such as"),
         ("history --limit 0", 64, "--limit"),
         ("history --set history.path=", 78, "history.path is empty, so no history is kept"),
         ("history --set history.path=nowhere", 75, nowhere.as_str()),

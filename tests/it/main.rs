@@ -90,3 +90,5 @@ mod systemd;
 mod tail;
 #[cfg(test)]
 mod verdicts;
+#[cfg(test)]
+mod would;

@@ -83,7 +83,25 @@ async fn decisions_in_history_explain_and_log_are_as_described() {
     let history = command(&["history"]);
     assert_eq!(history.as_array().unwrap().len(), rows.len());
     assert_conforms("history", &history);
-    assert_conforms("would", &command(&["history", "--would"]));
+    let mut usual = rmxd(&["history", "--would", "--json", "--set", "history.path=decisions"]);
+    let usual = Run::of(usual.env("RMXD_CONFIG", home.file()).current_dir(home.path())).json();
+    assert_conforms("would", &usual);
+    let hindsight = command(&[
+        "history",
+        "--would",
+        "--history",
+        "decisions",
+        "--set",
+        "policy.on_dns_error=accept",
+        "--set",
+        "policy.helo.exists=reject",
+        "--set",
+        "policy.mail_from.exists=tag",
+    ]);
+    assert_conforms("hindsight", &hindsight);
+    for part in ["totals", "senders", "learn"] {
+        assert!(!hindsight[part].as_array().unwrap().is_empty(), "{part}: {hindsight:#}");
+    }
     for event in &events {
         assert_conforms("explain", &command(&["explain", event["id"].as_str().unwrap()]));
     }

@@ -58,16 +58,16 @@ const USUAL: [(&str, &str); 6] = [
     ("reply_to", "-"),
 ];
 
-struct Part {
+pub(crate) struct Part {
     /// File, line and sentence.
-    title: String,
-    settings: Settings,
+    pub(crate) title: String,
+    pub(crate) settings: Settings,
     permits: Vec<Conditions>,
-    rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
-struct Row {
-    line: usize,
+pub(crate) struct Row {
+    pub(crate) line: usize,
     cells: HashMap<String, String>,
 }
 
@@ -77,12 +77,12 @@ impl Row {
         self.cells.get(name).map(String::as_str).or_else(usual)
     }
 
-    fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         self.cell(name).unwrap_or_else(|| panic!("row {}: no {name}", self.line))
     }
 
     /// The header block, every line with its CRLF.
-    fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         if let Some(block) = self.cell("header") {
             return block.replace("\\n", "\r\n");
         }
@@ -107,7 +107,7 @@ async fn every_case_of_the_tables_is_decided_as_it_says() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-fn zone() -> Zone {
+pub(crate) fn zone() -> Zone {
     let mut zone = Zone::sample();
     let more = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/verdicts/more.zone");
     zone.merge(Zone::read(&more).unwrap());
@@ -214,7 +214,7 @@ fn shown(finding: &Finding) -> [String; 2] {
     [format!("{identity}.{rule}={result}"), format!("{identity}.{rule}:{domain}={result}")]
 }
 
-fn parts(file: &Path) -> Vec<Part> {
+pub(crate) fn parts(file: &Path) -> Vec<Part> {
     let name = file.file_name().unwrap().to_str().unwrap();
     let text = std::fs::read_to_string(file).unwrap();
     let mut parts = Vec::new();

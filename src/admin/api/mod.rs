@@ -9,3 +9,4 @@ pub(super) mod past;
 pub(super) mod permits;
 pub(super) mod series;
 pub(super) mod status;
+pub(super) mod would;

@@ -1,5 +1,4 @@
-//! `GET /api/v1/top`: the domains and clients that are refused most. `GET /api/v1/would`: the senders that enforcing would
-//! refuse. Both sum up the history.
+//! `GET /api/v1/top`: the domains and clients that are refused most; and how the history is summed up.
 //!
 //! The newest records are read first, and reading ends after [`BUDGET`]: a dashboard must not read a history of a gigabyte
 //! (`rmxd history --would` does). If records are left, the response has the time back to which it counts.
@@ -12,19 +11,14 @@ use axum::response::IntoResponse;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::admin::api::decisions::{filter, kept, unreadable};
+use crate::admin::api::decisions::{kept, unreadable};
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::fortnight::LONGEST_MINUTES;
 use crate::admin::problem::Problem;
 use crate::admin::tops::{Tops, coverage};
 use crate::decision::DecisionRecord;
 use crate::policy::decide::Verdict;
-use crate::stats::refusals::RefusalStats;
 use crate::store::history::{Filter, History};
-
-/// Filters of `/api/v1/would`.
-pub(in crate::admin) const WOULD: &[&str] =
-    &["reason", "identity", "domain", "client", "since", "until", "limit"];
 
 /// For reading the history.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -38,9 +32,6 @@ const USABLE: Duration = Duration::from_secs(60);
 const ANSWERS: usize = 8;
 /// More minutes are summed up by the hour, and kept.
 const READ_ANEW: u64 = 60;
-/// Senders in the response of `/api/v1/would`.
-const SENDERS: std::ops::RangeInclusive<usize> = 1..=1000;
-const DEFAULT_SENDERS: usize = 50;
 
 /// The last responses of `/api/v1/top`, shared by all open dashboards.
 #[derive(Debug, Default)]
@@ -109,29 +100,9 @@ pub(in crate::admin) fn top(call: Call) -> ResponseFuture {
     })
 }
 
-pub(in crate::admin) fn would(call: Call) -> ResponseFuture {
-    Box::pin(async move {
-        let history = kept(&call.state)?;
-        let filter = Filter { would: Some(true), ..filter(&call.query, WOULD)? };
-        let senders = call.query.value("limit", senders)?.unwrap_or(DEFAULT_SENDERS);
-        let mut stats = RefusalStats::default();
-        let reached = read(history, &filter, |record| stats.add_record(record)).await?;
-        let mut answer = stats.json(senders);
-        if let Some(object) = answer.as_object_mut() {
-            object.extend(coverage(reached));
-        }
-        Ok(Json(answer).into_response())
-    })
-}
-
 pub(super) fn minutes(text: &str) -> Result<u64, String> {
     let minutes = text.parse().ok().filter(|minutes| (1..=LONGEST_MINUTES).contains(minutes));
     minutes.ok_or_else(|| format!("must be a number from 1 to {LONGEST_MINUTES}"))
-}
-
-fn senders(text: &str) -> Result<usize, String> {
-    let senders = text.parse().ok().filter(|senders| SENDERS.contains(senders));
-    senders.ok_or_else(|| format!("must be a number from {} to {}", SENDERS.start(), SENDERS.end()))
 }
 
 /// The domains, with their reason, and the clients with the most messages that were refused or would have been.
@@ -152,7 +123,7 @@ async fn largest(history: &History, minutes: u64) -> Result<Value, Problem> {
 
 /// Reads the matching records, the newest first. Returns `None` at the end of the history, or after [`BUDGET`] the time of
 /// the next record.
-async fn read(
+pub(super) async fn read(
     history: &History,
     filter: &Filter,
     mut each: impl FnMut(&DecisionRecord),
@@ -217,6 +188,5 @@ mod tests {
             assert_eq!(minutes(text).is_ok(), allowed, "{text}");
         }
         assert_eq!(minutes("x"), Err("must be a number from 1 to 20160".to_owned()));
-        assert_eq!(senders("1001"), Err("must be a number from 1 to 1000".to_owned()));
     }
 }

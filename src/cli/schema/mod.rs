@@ -26,6 +26,8 @@ enum Name {
     Config,
     Demo,
     Explain,
+    /// `rmxd history --would --config FILE`
+    Hindsight,
     History,
     Load,
     Log,
@@ -58,6 +60,10 @@ fn schema(name: Name) -> serde_json::Result<Value> {
         Name::Audit => of_api("rmxd audit --json", &json!({"$ref": "#/components/schemas/Audit"})),
         Name::Check => of_api("rmxd check --json", &json!({"$ref": "#/components/schemas/Decision"})),
         Name::Explain => of_api("rmxd explain --json", &json!({"$ref": "#/components/schemas/Decision"})),
+        Name::Hindsight => of_api(
+            "rmxd history --would --config FILE --json",
+            &json!({"$ref": "#/components/schemas/Hindsight"}),
+        ),
         Name::History => of_api(
             "rmxd history --json",
             &json!({"type": "array", "items": {"$ref": "#/components/schemas/Summary"}}),

@@ -45,7 +45,10 @@ impl Source<'_> {
         let mut found = Vec::new();
         // Records that wait may be in the database by now.
         let written_before = self.pending.first().map_or(i64::MAX, |waiting| waiting.seq);
-        let mut waiting = self.pending.iter().map(|waiting| of_record(waiting.seq, &waiting.record));
+        let mut waiting = self.pending.iter().filter_map(|waiting| {
+            let record = waiting.row.record(waiting.octets, |_| true)?;
+            Some(of_record(waiting.seq, &record))
+        });
         match scan {
             Scan::Before(before) => {
                 let before = before.map_or(i64::MAX, |before| before.seq);

@@ -112,6 +112,7 @@ impl<'o> Decoder<'o> {
             duration: Duration::ZERO,
             findings: Arc::default(),
             permit: None,
+            whole: true,
         })
     }
 
@@ -152,8 +153,23 @@ impl<'o> Decoder<'o> {
                 let (number, until) = (self.number()?, self.number()?.checked_sub(1));
                 record.permit = Some(LetIn { number, until: until.map(time) });
             }
+            if !self.rest.is_empty() {
+                let marks = self.number()?;
+                self.marks(record, marks);
+            }
         }
         Some(())
+    }
+
+    /// The inverse of `marks` in [`super::encode`].
+    fn marks(&self, record: &mut DecisionRecord, marks: u64) {
+        record.whole = marks & 1 == 0;
+        let Some(findings) = Arc::get_mut(&mut record.findings) else { return };
+        for (at, finding) in (1..64).zip(findings) {
+            if let Some(results) = &mut finding.authentication {
+                results.dkim_whole = marks >> at & 1 == 1;
+            }
+        }
     }
 
     fn end(&mut self, record: &mut DecisionRecord) -> Option<()> {
@@ -210,7 +226,7 @@ impl<'o> Decoder<'o> {
                 },
             }),
         };
-        Some(Authentication { spf, dkim, dmarc })
+        Some(Authentication { spf, dkim, dkim_whole: false, dmarc })
     }
 
     fn compact(&mut self) -> Option<CompactString> {

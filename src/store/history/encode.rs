@@ -33,7 +33,11 @@ const KEPT: [(Kept, Kept); 5] = [
     (Kept { items: 1, text: 32, evidence: 4 }, Kept { items: 5, text: 128, evidence: 12 }),
     (Kept { items: 1, text: 16, evidence: 0 }, Kept { items: 2, text: 64, evidence: 4 }),
 ];
-const ALL: Kept = Kept { items: 100, text: 513, evidence: 1000 }; // one octet more than is ever shown, so that a cut text shows as cut
+const ALL: Kept = Kept { items: MAX_ITEMS, text: MAX_TEXT, evidence: 1000 };
+/// Records of one answer that are ever kept.
+pub(super) const MAX_ITEMS: usize = 100;
+/// Octets of one text of an answer: one more than is ever shown, so that a cut text shows as cut.
+pub(super) const MAX_TEXT: usize = 513;
 /// Octets of each text of the client that a record keeps if it would be too large otherwise.
 const MAX_CLIENT_TEXT: usize = 512;
 /// Strings and answers that can be referred to again.
@@ -191,6 +195,7 @@ impl<'r> Encoder<'_, 'r> {
         self.list(&record.recipients, |encoder, recipient| encoder.client_text(recipient));
         self.client_text(&record.tls);
         self.permit(record.permit);
+        self.number(results::marks(record, kept != ALL));
     }
 
     fn optional(&mut self, value: Option<impl Coded>) {

@@ -56,6 +56,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::decision::{DecisionRecord, Id};
+use crate::dns::kept::KeptWhole;
 use crate::store::OpenError;
 use crate::store::file::is_in_use;
 pub use crate::store::history::brief::{Brief, Scan};
@@ -69,6 +70,8 @@ pub use crate::store::history::read::{Page, ReadError};
 pub use crate::store::history::writer::Count;
 use crate::store::history::writer::{Shared, Thread, Writer};
 
+/// How much of one answer is kept at most.
+pub(crate) const KEPT: KeptWhole = KeptWhole { items: encode::MAX_ITEMS, text: encode::MAX_TEXT };
 /// Concurrent searches; further ones wait.
 const MAX_SEARCHES: usize = 2;
 /// Records per page when all are read.

@@ -119,6 +119,7 @@ pub(super) fn refusal(number: u64, domain: &str) -> DecisionRecord {
         duration: Duration::from_micros(4321),
         findings: Arc::new(vec![finding(Identity::MailFrom, &sender, RuleResult::Fail(Reason::NoMx), found)]),
         permit: None,
+        whole: true,
     }
 }
 
@@ -172,6 +173,7 @@ fn richest() -> DecisionRecord {
     findings[3].authentication = Some(Box::new(Authentication {
         spf: None,
         dkim: vec![signature(SignatureResult::Pass, true), signature(SignatureResult::PermError, false)],
+        dkim_whole: true,
         dmarc: Some(DmarcCheck {
             result: Some(DmarcResult::Fail),
             request: Some(Request::Reject),
@@ -242,7 +244,13 @@ fn a_decoded_record_equals_the_encoded_one() {
             authentication: None,
             ..finding.clone()
         });
-        let without_permit = DecisionRecord { permit: None, ..record.clone() };
+        let mut without_marks = record.clone();
+        for finding in Arc::make_mut(&mut without_marks.findings) {
+            if let Some(results) = &mut finding.authentication {
+                results.dkim_whole = false;
+            }
+        }
+        let without_permit = DecisionRecord { permit: None, ..without_marks.clone() };
         let without_recipients =
             DecisionRecord { recipients: vec![], tls: CompactString::default(), ..without_permit.clone() };
         let without_door = DecisionRecord {
@@ -253,7 +261,8 @@ fn a_decoded_record_equals_the_encoded_one() {
         let without_results = DecisionRecord { findings: Arc::new(plain.collect()), ..without_door.clone() };
         let without_end = DecisionRecord { end: None, rcpts: 0, ..without_results.clone() };
         let read = (0..octets.len()).filter_map(|end| decode::record(&octets[..end], vec![], |_| true));
-        let expected = [without_end, without_results, without_door, without_recipients, without_permit];
+        let expected =
+            [without_end, without_results, without_door, without_recipients, without_permit, without_marks];
         assert_eq!(read.flatten().collect::<Vec<_>>(), expected);
     }
 }

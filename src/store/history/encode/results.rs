@@ -1,7 +1,8 @@
 //! Encodes what SPF, DKIM and DMARC came to for a finding, and the permit of a decision.
 
-use crate::decision::LetIn;
+use crate::decision::{DecisionRecord, LetIn};
 use crate::policy::authentication::{Authentication, DmarcCheck, Indirect, SignatureCheck, SpfCheck};
+use crate::policy::finding::Finding;
 use crate::store::history::encode::{Encoder, milliseconds, tag};
 
 /// Signatures of one finding; as many as are verified.
@@ -49,4 +50,11 @@ impl<'r> Encoder<'_, 'r> {
             }
         }
     }
+}
+
+/// Bit 0: less was kept. The bits above, for each finding in turn: [`Authentication::dkim_whole`].
+pub(super) fn marks(record: &DecisionRecord, shortened: bool) -> u64 {
+    let whole = |finding: &Finding| finding.authentication.as_ref().is_some_and(|results| results.dkim_whole);
+    let marked = (1..).zip(record.findings.iter()).filter(|(_, finding)| whole(finding));
+    marked.fold(u64::from(shortened), |marks, (at, _)| marks | 1_u64.checked_shl(at).unwrap_or(0))
 }
