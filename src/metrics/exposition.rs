@@ -6,7 +6,7 @@
 mod process;
 
 use std::fmt::{Error, Write as _};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text};
@@ -349,6 +349,12 @@ impl Families<'_> {
         self.counters(name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
+    /// `_seconds_total` comes behind the name.
+    fn seconds_spent(&mut self, name: &str, help: &str, value: Duration) -> Result<(), Error> {
+        let mut counter = self.open(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        counter.encode_counter::<NoLabelSet, _, f64>(&value.as_secs_f64(), None)
+    }
+
     fn by_label<L: Label>(
         &mut self,
         name: &str,
@@ -387,8 +393,6 @@ fn times_of(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, of: &R
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::metrics::{CacheResult, Connection, RelayStage, Wait};
     use crate::policy::decide::Verdict;

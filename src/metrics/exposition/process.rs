@@ -2,10 +2,6 @@
 
 use std::fmt::Error;
 
-use prometheus_client::encoding::NoLabelSet;
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Unit;
-
 use crate::metrics::exposition::{Families, Snapshot};
 use crate::metrics::process::Process;
 
@@ -16,10 +12,7 @@ impl Snapshot {
         else {
             return Ok(());
         };
-        let (help, unit) = ("Processor time of user and system", Some(&Unit::Seconds));
-        families
-            .open("process_cpu", help, unit, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, f64>(&cpu.as_secs_f64(), None)?;
+        families.seconds_spent("process_cpu", "Processor time of user and system", cpu)?;
         families.time("process_start_time", "When the process started, since 1970", started)?;
         families.bytes("process_resident_memory", "Memory in use", resident)?;
         families.bytes("process_virtual_memory", "Size of the address space", size)?;
