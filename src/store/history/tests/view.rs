@@ -247,13 +247,13 @@ fn a_file_of_version_1_is_read_and_goes_on_as_one_of_this_version() {
     assert_eq!((version(), of_queue(9_000), of_queue(count - 1)), (Cell::Integer(1), 1, 1));
     let keys = query(&settings, "SELECT count(*) AS keys FROM keys")[0]["keys"].clone();
     let history = History::open(&Settings { size: 24 << 20, ..settings.clone() }).unwrap();
-    for number in count..count + 10_000 {
+    for number in count..count + 11_500 {
         history
             .record(DecisionRecord { queue: format_compact!("Q{number}"), ..refusal(number, "later.test") });
     }
     history.flush();
     assert_eq!(version(), Cell::Integer(2));
-    for number in [1, 8_191, 9_000, count - 1, count, count + 9_999] {
+    for number in [1, 8_191, 9_000, count - 1, count, count + 11_499] {
         assert_eq!(of_queue(number), 1, "{number}");
         assert_eq!(archive(&settings).find(Id::nth(number)).unwrap().len(), 1, "{number}");
     }
