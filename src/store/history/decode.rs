@@ -19,6 +19,7 @@ use crate::policy::senders::Entry;
 use crate::reverse_mx::FcrdnsResult;
 use crate::smtp::address::DomainName;
 use crate::store::history::codes::Coded;
+use crate::store::history::encode::results::set_marks;
 use crate::store::history::encode::tag;
 use crate::store::history::number::take_number;
 
@@ -154,22 +155,10 @@ impl<'o> Decoder<'o> {
                 record.permit = Some(LetIn { number, until: until.map(time) });
             }
             if !self.rest.is_empty() {
-                let marks = self.number()?;
-                self.marks(record, marks);
+                set_marks(record, self.number()?);
             }
         }
         Some(())
-    }
-
-    /// The inverse of `marks` in [`super::encode`].
-    fn marks(&self, record: &mut DecisionRecord, marks: u64) {
-        record.whole = marks & 1 == 0;
-        let Some(findings) = Arc::get_mut(&mut record.findings) else { return };
-        for (at, finding) in (1..64).zip(findings) {
-            if let Some(results) = &mut finding.authentication {
-                results.dkim_whole = marks >> at & 1 == 1;
-            }
-        }
     }
 
     fn end(&mut self, record: &mut DecisionRecord) -> Option<()> {

@@ -6,7 +6,7 @@
 //! that did not decide.
 
 mod failure;
-mod results;
+pub(super) mod results;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::decision::{DecisionRecord, End};
 use crate::evidence::{Answer, Evidence, Records, Target};
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::senders::Entry;
-use crate::reverse_mx::FcrdnsResult;
 use crate::store::history::codes::Coded;
 use crate::store::history::number::put_number;
+use crate::store::history::limits::{MAX_ITEMS, MAX_TEXT};
 
 /// Maximum octets of a record.
 pub(super) const MAX_RECORD: usize = 16 * 1024;
@@ -34,10 +34,6 @@ const KEPT: [(Kept, Kept); 5] = [
     (Kept { items: 1, text: 16, evidence: 0 }, Kept { items: 2, text: 64, evidence: 4 }),
 ];
 const ALL: Kept = Kept { items: MAX_ITEMS, text: MAX_TEXT, evidence: 1000 };
-/// Records of one answer that are ever kept.
-pub(super) const MAX_ITEMS: usize = 100;
-/// Octets of one text of an answer: one more than is ever shown, so that a cut text shows as cut.
-pub(super) const MAX_TEXT: usize = 513;
 /// Octets of each text of the client that a record keeps if it would be too large otherwise.
 const MAX_CLIENT_TEXT: usize = 512;
 /// Strings and answers that can be referred to again.
@@ -202,25 +198,6 @@ impl<'r> Encoder<'_, 'r> {
         match value {
             None => self.byte(tag::NOTHING),
             Some(value) => self.tagged(tag::SOMETHING, value),
-        }
-    }
-
-    fn names(&mut self, names: Option<&'r FcrdnsResult>) {
-        match names {
-            None => self.byte(tag::NOTHING),
-            Some(FcrdnsResult::Confirmed(names)) => {
-                self.byte(tag::CONFIRMED);
-                self.list(names, |encoder, name| encoder.text(name.as_str()));
-            }
-            Some(FcrdnsResult::NoPtr) => self.byte(tag::NO_PTR),
-            Some(FcrdnsResult::NotConfirmed(names)) => {
-                self.byte(tag::NOT_CONFIRMED);
-                self.list(names, |encoder, name| encoder.cut(name, encoder.kept.text));
-            }
-            Some(FcrdnsResult::TempError(trouble)) => {
-                self.byte(tag::NAMES_FAILED);
-                self.coded(*trouble);
-            }
         }
     }
 

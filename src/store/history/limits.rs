@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// Records of one answer that are ever kept.
+pub(super) const MAX_ITEMS: usize = 100;
+/// Octets of one text of an answer: one more than is ever shown, so that a cut text shows as cut.
+pub(super) const MAX_TEXT: usize = 513;
+
 /// Rows of a segment at most: so many are searched without an index.
 const MAX_SEGMENT: u64 = 32_768;
 const MIN_SEGMENT: u64 = 8192;

@@ -71,7 +71,7 @@ pub use crate::store::history::writer::Count;
 use crate::store::history::writer::{Shared, Thread, Writer};
 
 /// How much of one answer is kept at most.
-pub(crate) const KEPT: KeptWhole = KeptWhole { items: encode::MAX_ITEMS, text: encode::MAX_TEXT };
+pub(crate) const KEPT: KeptWhole = KeptWhole { items: limits::MAX_ITEMS, text: limits::MAX_TEXT };
 /// Concurrent searches; further ones wait.
 const MAX_SEARCHES: usize = 2;
 /// Records per page when all are read.
