@@ -2,7 +2,7 @@
 //! a person does; and nothing that came with a message may become more than text.
 
 mod axe;
-mod browser;
+pub(crate) mod browser;
 mod changes;
 mod corners;
 mod views;

@@ -21,6 +21,8 @@ mod corpus;
 #[cfg(test)]
 mod dashboard;
 #[cfg(test)]
+mod day;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod dialogues;

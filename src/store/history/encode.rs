@@ -19,8 +19,8 @@ use crate::evidence::{Answer, Evidence, Records, Target};
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::senders::Entry;
 use crate::store::history::codes::Coded;
-use crate::store::history::number::put_number;
 use crate::store::history::limits::{MAX_ITEMS, MAX_TEXT};
+use crate::store::history::number::put_number;
 
 /// Maximum octets of a record.
 pub(super) const MAX_RECORD: usize = 16 * 1024;
