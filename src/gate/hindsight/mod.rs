@@ -1,7 +1,7 @@
 //! What another configuration would have decided on mail of the past, by the findings and answers that were kept.
 //!
-//! The rules judge again by their own code, over the answers of then ([`crate::dns::kept`]); the decision is made by
-//! [`crate::policy::decide`], the owner's request by [`crate::gate::owner`]. What was not asked then is unknown: the result is
+//! The rules judge again by their own code, over the answers of then (`dns::kept`); the decision is made by
+//! [`crate::policy::decide`], the owner's request by `gate::owner`. What was not asked then is unknown: the result is
 //! the weakest and the strongest decision that are possible, and what makes the difference.
 //!
 //! - A refusal that no rule made stays as it is. A transaction that ended before its header is judged as far as it came.

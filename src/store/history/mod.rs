@@ -11,7 +11,7 @@
 //!   column `record` has the whole record, without the texts of the columns.
 //! - **Keys come late.** An index that every row changes costs five times the row. So the rows behind the last segment have none: there
 //!   are at most 32 768, which are read in some milliseconds. Then they become a segment: their keys (id, queue id, recipients, client,
-//!   sender domains) are sorted and go into the table `blocks` ([`keys`]). A search for a key looks once into each segment. A search
+//!   sender domains) are sorted and go into the table `blocks` (`keys`). A search for a key looks once into each segment. A search
 //!   by time needs no key: segments have their times.
 //! - **Bounds.** `history.keep` removes rows by time. `history.size` bounds the files, the write-ahead log included: an eighth is left
 //!   for the log, and the oldest rows go before a batch would pass the rest. Freed pages are used again; after a change of the limit
