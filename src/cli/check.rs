@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::history::place;
 use crate::config::{DRAIN, Settings};
+use crate::console::time::LocalZone;
 use crate::console::{ConfigSource, Exit, print};
 use crate::daemon::{self, StartError};
 use crate::decision::report;
@@ -72,8 +73,12 @@ fn check(args: &Args) -> Result<Exit, Exit> {
         Ok(gate.dry_run(&dry_run).await)
     });
     let record = record?;
-    let text =
-        if args.json { format!("{:#}\n", report::json(&record)) } else { report::tree(&record, report::utc) };
+    let text = if args.json {
+        format!("{:#}\n", report::json(&record))
+    } else {
+        let zone = LocalZone::of_system();
+        report::tree(&record, |at| zone.exact(at))
+    };
     match print(&text) {
         Exit::Done => Ok(match record.verdict {
             Verdict::Accept => Exit::Done,

@@ -41,7 +41,7 @@ pub fn tree(record: &DecisionRecord, time: impl Fn(SystemTime) -> String) -> Str
     }
     tree.top("client", &format!("{}{}", record.client, name_of_client(record)));
     if let Some(permit) = record.permit {
-        tree.top("permit", &let_in(permit));
+        tree.top("permit", &let_in(permit, time));
     }
     if record.id.is_some() {
         transaction_lines(&mut tree, record);
@@ -81,10 +81,10 @@ fn transaction_lines(tree: &mut Tree, record: &DecisionRecord) {
     tree.top("took", &format!("{} since MAIL, {questions} to DNS", short(record.duration)));
 }
 
-/// `let in by permit 7, until 2026-11-30T14:00:00Z`.
-fn let_in(LetIn { number, until }: LetIn) -> String {
+/// `let in by permit 7, until 2026-11-30 14:00:00.000 CET`.
+fn let_in(LetIn { number, until }: LetIn, time: impl Fn(SystemTime) -> String) -> String {
     match until {
-        Some(until) => format!("let in by permit {number}, until {}", seconds(until)),
+        Some(until) => format!("let in by permit {number}, until {}", time(until)),
         None => format!("let in by permit {number}, until it is removed"),
     }
 }

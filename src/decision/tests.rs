@@ -242,7 +242,7 @@ fn the_outcome_and_the_relays_reply_are_shown_to_people_and_programs() {
 #[test]
 fn a_permit_is_named_with_its_end() {
     for (until, shown, json_until) in [
-        (Some(Duration::from_secs(90)), "until 1970-01-01T00:01:30Z", value!("1970-01-01T00:01:30Z")),
+        (Some(Duration::from_secs(90)), "until 1970-01-01T00:01:30.000Z", value!("1970-01-01T00:01:30Z")),
         (None, "until it is removed", Value::Null),
     ] {
         let until = until.map(|after| SystemTime::UNIX_EPOCH + after);
