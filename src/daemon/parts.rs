@@ -11,6 +11,7 @@ use crate::config::Settings;
 use crate::daemon::gate::{gate_with_permits, gate_with_services, smtp_door};
 use crate::daemon::relay_probe::ProbedRelay;
 use crate::daemon::{StartError, auditor};
+use crate::decision::Node;
 use crate::dns::Dns;
 use crate::door::{MilterDoor, PolicyDoor};
 use crate::gate::hindsight::Candidate;
@@ -53,6 +54,7 @@ impl Parts {
             metrics: observers.metrics.clone(),
             history: self.history.clone(),
             permits: Some(self.permits.clone()),
+            node: Node::default(),
         };
         gate_with_services(self.dns.clone(), &self.settings, services)
     }

@@ -1,4 +1,7 @@
 //! Transaction ids: short enough to be read out on the telephone, unique for as long as logs are kept.
+//!
+//! The number of an id is a counter times 16, plus the node that gave it (contract 8): the id alone says which node of a
+//! fleet has the decision, and two nodes never give the same one.
 
 use std::fmt;
 
@@ -11,6 +14,46 @@ const MASK: u64 = (1 << BITS) - 1;
 const SPREAD: u64 = 0x9E_3779_B97F | 1;
 /// The inverse of `SPREAD`.
 const UNSPREAD: u64 = inverse(SPREAD);
+/// The numbers of one count: one for each node.
+const NODES: u64 = 16;
+/// Counters wrap around at 2^36; in milliseconds that is two years and two months.
+const COUNTERS: u64 = MASK / NODES;
+
+/// A node of a fleet: 1 to 15, or 0 without a fleet (`cluster.node`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node(u8);
+
+impl Node {
+    /// The largest number of a node.
+    pub const MAX: u8 = 15;
+
+    /// `None` above 15.
+    #[must_use]
+    pub fn new(number: u8) -> Option<Self> {
+        (number <= Self::MAX).then_some(Self(number))
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn of_a_test(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// Every node that a fleet can have.
+    pub fn of_a_fleet() -> impl Iterator<Item = Self> {
+        (1..=Self::MAX).map(Self)
+    }
+
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The id of one transaction, in the reply, the log and (as Received `id`) the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +71,18 @@ impl Id {
             rest /= 32;
         }
         Self(text)
+    }
+
+    /// The id that a node gives at this count, which wraps around at 2^36.
+    #[must_use]
+    pub fn of(counter: u64, node: Node) -> Self {
+        Self::nth(counter.wrapping_mul(NODES) | u64::from(node.0))
+    }
+
+    /// The node that gave it.
+    #[must_use]
+    pub fn node(self) -> Node {
+        Node(u8::try_from(self.number() % NODES).unwrap_or_default())
     }
 
     /// The inverse of [`Id::nth`].
@@ -55,19 +110,20 @@ impl Id {
         Some(Self(id))
     }
 
-    /// The smallest number from `start` on that is after this id's number. Numbers wrap around at 2^40: a number more than
-    /// half of that ahead counts as before, and then the result is `start`.
+    /// The smallest count from `start` on that is after this id's. Counts wrap around at 2^36: one that is more than half
+    /// of that ahead counts as before, and then the result is `start`.
     #[must_use]
-    pub fn number_after(self, start: u64) -> u64 {
-        let ahead = (self.number() + 1).wrapping_sub(start) & MASK;
-        if ahead <= MASK / 2 { start.saturating_add(ahead) } else { start }
+    pub fn count_after(self, start: u64) -> u64 {
+        let ahead = (self.number() / NODES + 1).wrapping_sub(start) & COUNTERS;
+        if ahead <= COUNTERS / 2 { start.saturating_add(ahead) } else { start }
     }
 
-    /// Whether this id was given before the other, as far as numbers show it: they wrap around, and a number more than half of
-    /// that ahead counts as before.
+    /// Whether this id was given before the other by the same node, as far as counts show it: they wrap around, and one that
+    /// is more than half of that ahead counts as before. Ids of two nodes have no order: each counts for itself.
     #[must_use]
     pub fn is_before(self, other: Self) -> bool {
-        self != other && other.number().wrapping_sub(self.number()) & MASK <= MASK / 2
+        let ahead = other.number().wrapping_sub(self.number()) & MASK;
+        self.node() == other.node() && self != other && ahead <= MASK / 2
     }
 
     #[must_use]
@@ -115,29 +171,62 @@ mod tests {
     }
 
     #[test]
-    fn numbers_continue_after_an_id_even_when_they_wrap_around() {
+    fn an_id_names_the_node_that_gave_it() {
+        let counters = [0, 1, 1_764_000_000_000, COUNTERS, COUNTERS + 1];
+        let nodes = || (0..=Node::MAX).filter_map(Node::new);
+        for (counter, node) in
+            counters.into_iter().flat_map(|counter| nodes().map(move |node| (counter, node)))
+        {
+            let id = Id::of(counter, node);
+            assert_eq!((id.node(), id.number() / NODES), (node, counter & COUNTERS), "{counter} {node}");
+        }
+        let one_count: HashSet<Id> = nodes().map(|node| Id::of(7, node)).collect();
+        assert_eq!((one_count.len(), Node::new(16)), (16, None));
+        assert_eq!(Id::of(COUNTERS + 1, Node(3)), Id::of(0, Node(3)), "counters wrap around");
+    }
+
+    #[test]
+    fn counts_continue_after_an_id_even_when_they_wrap_around() {
         let now = 1_764_000_000_000;
         let rows = [
             (now, now, now + 1),
             (now + 5, now, now + 6),
             (now - 1, now, now),
             (now - 5, now, now),
-            (MASK, MASK - 3, MASK + 1),
-            (2, MASK, MASK + 4),
-            (MASK, MASK + 4, MASK + 4),
+            (COUNTERS, COUNTERS - 3, COUNTERS + 1),
+            (2, COUNTERS, COUNTERS + 4),
+            (COUNTERS, COUNTERS + 4, COUNTERS + 4),
         ];
         for (last, start, expected) in rows {
-            assert_eq!(Id::nth(last).number_after(start), expected, "{last} {start}");
+            for node in [Node(0), Node(Node::MAX)] {
+                assert_eq!(Id::of(last, node).count_after(start), expected, "{last} {start} {node}");
+            }
         }
     }
 
     #[test]
     fn an_id_is_before_those_that_were_given_later() {
-        for (one, other, expected) in
-            [(1, 2, true), (2, 1, false), (1, 1, false), (MASK, 3, true), (3, MASK, false)]
-        {
-            assert_eq!(Id::nth(one).is_before(Id::nth(other)), expected, "{one} {other}");
+        let rows = [
+            (1, 2, true),
+            (2, 1, false),
+            (1, 1, false),
+            (COUNTERS, 3, true),
+            (3, COUNTERS, false),
+            (0, COUNTERS / 2, true),
+            (0, COUNTERS / 2 + 2, false),
+        ];
+        for (one, other, expected) in rows {
+            for node in (0..=Node::MAX).map(Node) {
+                let (one, other) = (Id::of(one, node), Id::of(other, node));
+                assert_eq!(one.is_before(other), expected, "{one} {other} {node}");
+            }
         }
+    }
+
+    #[test]
+    fn ids_of_two_nodes_have_no_order() {
+        let (one, other) = (Id::of(7, Node(1)), Id::of(9, Node(2)));
+        assert!(!one.is_before(other) && !other.is_before(one));
     }
 
     #[test]

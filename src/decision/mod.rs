@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use compact_str::CompactString;
 
-pub use crate::decision::id::Id;
+pub use crate::decision::id::{Id, Node};
 pub use crate::decision::refusal::{refusal, suffix};
 use crate::evidence::{Answer, DnsFailure, Freshness};
 use crate::policy::decide::{Cause, Verdict};

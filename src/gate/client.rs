@@ -7,6 +7,7 @@ use compact_str::CompactString;
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
+use crate::decision::Node;
 use crate::dns::{Budget, Urgency};
 use crate::gate::Gate;
 use crate::gate::allowance::Allowance;
@@ -72,6 +73,10 @@ impl Client {
     #[must_use]
     pub fn door(&self) -> DoorName {
         self.door
+    }
+
+    pub(super) fn node(&self) -> Node {
+        self.gate.services.node
     }
 
     /// Whether the client is exempt: nothing is looked up for it.

@@ -79,7 +79,7 @@ pub(super) struct Journal {
 impl Journal {
     pub(super) fn new(client: &Client, mail_from: CompactString) -> Self {
         Self {
-            id: Id::next(),
+            id: Id::next(client.node()),
             started: Instant::now(),
             client: client.address(),
             door: client.door(),

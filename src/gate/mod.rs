@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::Actions;
+use crate::decision::{Actions, Node};
 use crate::exempt::Exemptions;
 pub use crate::gate::client::Client;
 pub use crate::gate::dry_run::{DryMessage, DryRun, author, sender};
@@ -79,6 +79,8 @@ pub struct Services {
     pub history: Option<History>,
     /// The temporary permits; `None` = there are none.
     pub permits: Option<PermitStore>,
+    /// Whose ids the decisions have.
+    pub node: Node,
 }
 
 impl Gate {

@@ -98,13 +98,11 @@ impl Disk {
         }
         let mut statement = open.connection.prepare("SELECT seq, id FROM rows ORDER BY seq DESC LIMIT ?1")?;
         let mut rows = statement.query([IDS])?;
-        let mut last_id = None;
         while let Some(row) = rows.next()? {
             self.last = self.last.max(row.get(0)?);
             let id: Option<String> = row.get(1)?;
-            last_id = last_id.max(id.as_deref().and_then(Id::parse).map(Id::number));
+            id.as_deref().and_then(Id::parse).into_iter().for_each(Id::continue_after);
         }
-        last_id.map(Id::nth).into_iter().for_each(Id::continue_after);
         Ok(())
     }
 

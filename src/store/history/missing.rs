@@ -1,16 +1,18 @@
-//! Why a decision isn't in the history. Ids are given in ascending order, so the oldest and the latest that are kept show where
-//! one that is missing would be; that is all that its number says.
+//! Why a decision isn't in the history. A node gives ids in ascending order, so the oldest and the latest of its own that are
+//! kept show where one that is missing would be; that, and the node, is all that its number says.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::OptionalExtension;
 
-use crate::decision::Id;
+use crate::decision::{Id, Node};
 use crate::store::history::Limits;
 use crate::store::history::decode;
 use crate::store::history::file::Trouble;
 use crate::store::history::read::Source;
+
+const LOOK_ALIKE: &str = "8 and B, 5 and S, 2 and Z look alike";
 
 /// What a history has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +62,22 @@ impl Extent {
                  lost in a crash, or another host gave it.",
                 time(latest)
             )
+        } else if first.node() != id.node() || last.node() != id.node() {
+            write!(
+                text,
+                "It is an id of {}, and those that are kept ({first} of {}, {}, to {last} of {}, {}) don't show its place: it was \
+                 misread ({LOOK_ALIKE}), another gate has the decision, or it was left out or lost.",
+                named(id),
+                named(first),
+                time(oldest),
+                named(last),
+                time(latest)
+            )
         } else {
             write!(
                 text,
                 "It lies between decisions that are kept ({first}, {}, to {last}, {}): it was left out while the disk was too \
-                 slow or full, lost in a crash, another host gave it, or it was misread (8 and B, 5 and S, 2 and Z look alike).",
+                 slow or full, lost in a crash, another host gave it, or it was misread ({LOOK_ALIKE}).",
                 time(oldest),
                 time(latest)
             )
@@ -78,6 +91,16 @@ impl Extent {
             None => {}
         }
         text
+    }
+}
+
+/// The gate that gave it.
+fn named(id: Id) -> String {
+    let node = id.node();
+    if node == Node::default() {
+        "a gate without a fleet (node 0)".to_owned()
+    } else {
+        format!("node {node}")
     }
 }
 
@@ -112,24 +135,36 @@ mod tests {
     #[test]
     fn the_place_of_an_id_among_those_that_are_kept_says_why_it_is_missing() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        let ends = Some([(Id::nth(100), at(0)), (Id::nth(200), at(60))]);
+        let (one, two) = (Node::of_a_test(1), Node::of_a_test(2));
+        let first = Id::of(100, one);
+        let ends = Some([(first, at(0)), (Id::of(200, one), at(60))]);
         let extent =
             |dropped| Extent { ends, keep: Duration::from_secs(14 * 86_400), size: 1 << 30, dropped };
-        let first = Id::nth(100);
         let rows = [
             (
-                99,
+                Id::of(99, one),
                 None,
                 format!(
                     "It was given before the oldest decision that is kept ({first}, 1970-01-01T00:00:00Z). history.keep is 14days, history.size 1.0 GiB: older ones are removed."
                 ),
             ),
-            (201, Some(0), "It would come after the latest decision that is kept".to_owned()),
-            (150, Some(7), "It lies between decisions that are kept".to_owned()),
+            (Id::of(201, one), Some(0), "It would come after the latest decision that is kept".to_owned()),
+            (Id::of(150, one), Some(7), "It lies between decisions that are kept".to_owned()),
+            (
+                Id::of(150, two),
+                None,
+                format!("It is an id of node 2, and those that are kept ({first} of node 1, 1970-"),
+            ),
+            (Id::of(9, two), Some(0), "It is an id of node 2, ".to_owned()),
+            (
+                Id::of(900, Node::default()),
+                None,
+                "It is an id of a gate without a fleet (node 0), ".to_owned(),
+            ),
         ];
-        for (number, dropped, expected) in rows {
-            let why = extent(dropped).why_missing(Id::nth(number));
-            assert!(why.starts_with(&expected), "{number}: {why}");
+        for (id, dropped, expected) in rows {
+            let why = extent(dropped).why_missing(id);
+            assert!(why.starts_with(&expected), "{id}: {why}");
             let tail = dropped.map(|dropped| {
                 if dropped == 0 {
                     "left out none.".to_owned()
@@ -141,5 +176,17 @@ mod tests {
         }
         let empty = Extent { ends: None, ..extent(None) };
         assert_eq!(empty.why_missing(first), "The history has no decision yet.");
+        // A gate that was alone and is node 1 now: each end shows the order of its own ids.
+        let ends = Some([(Id::of(100, Node::default()), at(0)), (Id::of(200, one), at(60))]);
+        let joined = Extent { ends, ..extent(None) };
+        let rows = [
+            (Id::of(99, Node::default()), "It was given before the oldest"),
+            (Id::of(201, one), "It would come after the latest"),
+            (Id::of(199, one), "It is an id of node 1, "),
+        ];
+        for (id, expected) in rows {
+            let why = joined.why_missing(id);
+            assert!(why.starts_with(expected), "{id}: {why}");
+        }
     }
 }

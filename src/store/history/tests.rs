@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::decision::{Actions, End, LetIn, Scope};
+use crate::decision::{Actions, End, LetIn, Node, Scope};
 use crate::evidence::{
     Answer, DnsFailure, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target,
 };
@@ -719,14 +719,15 @@ fn dropping_the_last_handle_does_not_wait_and_reopening_waits_for_the_writer() {
 #[test]
 fn positions_increase_even_if_the_clock_is_behind() {
     let (_folder, settings, history) = opened();
-    let ahead = Id::nth(Id::next().number() + 1_000_000);
+    let node = Node::default();
+    let ahead = Id::nth(Id::next(node).number() + 16 * 1_000_000);
     history.record(DecisionRecord { at: now() + KEEP, id: Some(ahead), ..refusal(3, "a.test") });
     history.record(refusal(4, "a.test"));
     let last = history.0.shared.last();
     close(history);
     let history = History::open(&settings).unwrap();
     assert_eq!(history.0.shared.last(), last);
-    assert!(Id::next().number() > ahead.number(), "an id was given twice");
+    assert!(Id::next(node).number() > ahead.number(), "an id was given twice");
     history.record(refusal(5, "a.test"));
     history.flush();
     assert_eq!(domains(&archive(&settings).search(&Filter::default(), None, 9).unwrap().records).len(), 3);
