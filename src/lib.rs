@@ -20,7 +20,7 @@
 //! | [`reverse_mx`] | from a domain to its mail exchangers: does it exist, does the client match |
 //! | [`decision`] | one decision as a record: its id, its evidence, its text and JSON |
 //! | [`exempt`] | sets of exempt networks, domains and recipients; temporary permits |
-//! | [`store`] | what outlives a connection: the greylist, the permits and the history |
+//! | [`store`] | what outlives a connection: the greylist, the permits, the history, and what gates share |
 //! | [`stats`] | what was refused, or would have been, summed up by kind and sender |
 //! | [`gate`] | clients and transactions: who is exempt, what is looked up, the verdict, the permit |
 //! | [`audit`] | whether one's own mail would pass, and which records are missing |
@@ -84,6 +84,13 @@
 //!   while there are none one counter. Making one needs `admin.token` everywhere, since on loopback any page of a browser and any
 //!   local account could ask.
 //! - The greylist works by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
+//! - What several gates share is in Redis, which such sites run already. Nothing that is read from it can become a refusal, by
+//!   types: it only shortens a wait. No session connects or tries again; the answer of a question is waited for
+//!   `cluster.timeout` at most.
+//! - Nodes say who and where they are under seal: somebody who can write into Redis would get `admin.token` otherwise, by naming
+//!   an address of their own.
+//! - The number of an id has the node in it, so that two gates never give one twice and a reader knows whom to ask.
+//! - DNS answers aren't shared: a hit in Redis spares as little as a miss costs, and denials must not come from it.
 //! - The greylist answers from memory and is written behind: a disk may cost what a restart remembers, never a session's
 //!   time.
 //! - SPF is evaluated over our own DNS: it shares answers and bounds, and two records are the error of RFC 7208. A void

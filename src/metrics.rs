@@ -4,6 +4,7 @@
 //! name, no lock, no allocation. States (open connections, the size of the cache) aren't counted here: the caller of
 //! [`Metrics::text`] provides them as [`Gauges`]. Names and labels are a contract; new ones may be added.
 
+mod cluster;
 mod exposition;
 mod findings;
 mod histogram;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::evidence::RecordType;
+use crate::metrics::cluster::ClusterCounters;
 use crate::metrics::findings::Findings;
 use crate::metrics::histogram::{Histogram, LabelTimes};
 use crate::policy::decide::Verdict;
@@ -25,6 +27,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 
+pub use crate::metrics::cluster::{ClusterOp, ClusterOutcome};
 pub use crate::metrics::exposition::{CertificateGauges, Format, Gauges, HistoryGauges};
 pub use crate::metrics::labels::{
     CacheResult, Connection, Exemption, GreylistResult, QueryOutcome, RelayOutcome, RelayStage, TlsVersion,
@@ -57,6 +60,7 @@ struct Counters {
     tls_sessions: LabelCounts<TlsVersion>,
     /// Opened and closed: both only grow.
     relay_connections: (AtomicU64, AtomicU64),
+    cluster: ClusterCounters,
 }
 
 /// By type and outcome.

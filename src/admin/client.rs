@@ -60,6 +60,12 @@ impl Client {
         Some(Self { endpoint: reachable(settings.listen.as_ref()?), token: settings.token.clone() })
     }
 
+    /// Another daemon, where it says that it answers.
+    #[must_use]
+    pub fn at(address: SocketAddr, token: Option<Token>) -> Self {
+        Self { endpoint: Endpoint::Tcp(address), token }
+    }
+
     /// Where it asks.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
@@ -71,7 +77,15 @@ impl Client {
     /// # Errors
     /// There is no such answer.
     pub async fn get(&self, target: &str) -> Result<Value, AskError> {
-        self.ask(Method::GET, target, None).await
+        self.get_within(target, PATIENCE).await
+    }
+
+    /// The same, with this time for it.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_within(&self, target: &str, patience: Duration) -> Result<Value, AskError> {
+        self.ask(Method::GET, target, None, patience).await
     }
 
     /// The JSON that is the answer to a POST of this JSON.
@@ -79,13 +93,13 @@ impl Client {
     /// # Errors
     /// There is no such answer.
     pub async fn post(&self, target: &str, body: &Value) -> Result<Value, AskError> {
-        self.ask(Method::POST, target, Some(body)).await
+        self.ask(Method::POST, target, Some(body), PATIENCE).await
     }
 
     /// # Errors
     /// It wasn't done.
     pub async fn delete(&self, target: &str) -> Result<(), AskError> {
-        self.ask(Method::DELETE, target, None).await.map(drop)
+        self.ask(Method::DELETE, target, None, PATIENCE).await.map(drop)
     }
 
     /// Whether the configuration has a token, without which the daemon changes nothing.
@@ -94,9 +108,15 @@ impl Client {
         self.token.is_some()
     }
 
-    async fn ask(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, AskError> {
-        let exchange = timeout(PATIENCE, self.exchange(method, target, body)).await;
-        let (status, media, body) = exchange.map_err(|_elapsed| AskError::Silent(PATIENCE))??;
+    async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Value, AskError> {
+        let exchange = timeout(patience, self.exchange(method, target, body)).await;
+        let (status, media, body) = exchange.map_err(|_elapsed| AskError::Silent(patience))??;
         let json = serde_json::from_slice::<Value>(&body);
         match (media.as_str(), json) {
             _ if status == StatusCode::NO_CONTENT => Ok(Value::Null),

@@ -58,6 +58,7 @@ use crate::smtp::address::DomainName;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
 use crate::store::permits::PermitStore;
+use crate::store::shared::Fleet;
 use crate::tls::Acceptor;
 
 pub use crate::admin::api::openapi::DOCUMENT as OPENAPI;
@@ -101,6 +102,8 @@ pub struct State {
     pub greylist: Option<Greylist>,
     /// Temporary permits.
     pub permits: PermitStore,
+    /// `None` without `cluster.redis`.
+    pub fleet: Option<Fleet>,
     /// The daemon's own name.
     pub hostname: DomainName,
     /// Judges as the daemon does, over the same cache, but greylists and counts nothing.

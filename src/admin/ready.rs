@@ -47,6 +47,9 @@ struct Readiness {
     listeners: Part,
     relay: Part,
     dns: Part,
+    /// It is never a reason not to take mail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<&'static str>,
 }
 
 pub(super) fn healthz(_call: Call) -> ResponseFuture {
@@ -65,7 +68,8 @@ async fn readiness(state: &State, trusted: bool) -> Result<Response, Problem> {
     let [listeners, relay, dns] = if trusted { parts } else { parts.map(Part::for_strangers) };
     let ready = listeners.ok && relay.ok && dns.ok;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Ok((status, Json(Readiness { ready, listeners, relay, dns })).into_response())
+    let cluster = state.fleet.as_ref().map(|fleet| if fleet.condition().up { "up" } else { "away" });
+    Ok((status, Json(Readiness { ready, listeners, relay, dns, cluster })).into_response())
 }
 
 fn listeners(state: &State) -> Part {

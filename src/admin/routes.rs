@@ -46,7 +46,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/v1/status", api::status::status),
     Route { parameters: &["minutes"], ..Route::get("/api/v1/series", api::series::series) },
     Route { parameters: api::decisions::PARAMETERS, ..Route::get("/api/v1/decisions", api::decisions::list) },
-    Route::get("/api/v1/decisions/{id}", api::decisions::one),
+    Route { parameters: api::decisions::ONE, ..Route::get("/api/v1/decisions/{id}", api::decisions::one) },
     Route { parameters: &["minutes"], ..Route::get("/api/v1/top", api::past::top) },
     Route { parameters: api::would::WOULD, ..Route::get("/api/v1/would", api::would::would) },
     Route { verb: Verb::Delete, ..Route::get("/api/v1/cache/{domain}", api::cache::remove) },

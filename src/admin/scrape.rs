@@ -34,6 +34,7 @@ fn gauges(state: &State) -> Gauges {
         dns_answering: !state.dns.health().down,
         relay_reachable: !state.relay_is_used || state.relay.availability().ok,
         relay_connections_limit: state.relay.settings().max_connections,
+        cluster_up: state.fleet.as_ref().map(|fleet| fleet.condition().up),
         history: state.history.as_ref().map(|history| {
             let count = history.count();
             HistoryGauges { bytes: count.octets, dropped: count.dropped }

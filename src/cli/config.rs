@@ -94,6 +94,16 @@ fn files(source: &ConfigSource, loaded: &Loaded) -> Vec<Wanted> {
     if let Some(Value::List(names)) = exempt {
         files.extend(names.iter().map(|name| Wanted { key: "exempt.files", path: folder.join(name) }));
     }
+    let cluster = loaded.settings.cluster.as_ref();
+    for key in ["cluster.secret", "cluster.password", "cluster.ca"].into_iter().filter(|_| cluster.is_some())
+    {
+        let named = loaded.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        if let Some(Value::Text(name)) = named
+            && !name.is_empty()
+        {
+            files.push(Wanted { key, path: folder.join(name) });
+        }
+    }
     if let Some(tls) = &loaded.settings.tls {
         files.push(Wanted { key: "tls.certificate", path: tls.certificate.clone() });
         files.push(Wanted { key: "tls.key", path: tls.key.clone() });

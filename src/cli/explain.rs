@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::admin::{self, Client};
+use crate::cli::fleet;
 use crate::cli::history::{open, unreadable};
 use crate::config::DRAIN;
 use crate::console::time::LocalZone;
@@ -24,9 +25,11 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// The reply to the client, the log and the Received: field of accepted mail contain the id.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The command reads the history in history.path of the configuration; the daemon need not run. The time is local, in JSON it is UTC.
+The command reads the history in history.path of the configuration; the daemon need not run. For a decision of another node of \
+a fleet it asks the daemon at listen.admin, which asks that node. The time is local, in JSON it is UTC.
 
-Exit codes: 0 found, 1 no such decision, 64 wrong usage, 75 the history can't be read, 78 configuration error.")]
+Exit codes: 0 found, 1 no such decision, 64 wrong usage, 75 the history can't be read or the other node doesn't answer, \
+78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
@@ -44,6 +47,9 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn explain(args: &Args) -> Result<Exit, Exit> {
     let settings = args.source.load(DRAIN)?.settings;
+    if settings.cluster.is_some() && args.id.node() != settings.node {
+        return fleet::explain(&args.source, args.id, args.json);
+    }
     if settings.history.is_none() {
         eprintln!("rmxd: history.path is empty, so no history is kept. {}", args.id.in_the_log());
         return Err(Exit::Config);

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use crate::admin::encoded;
+use crate::cli::fleet;
 use crate::config::DRAIN;
 use crate::console::colour::Colour;
 use crate::console::hindsight::{Tried, shown as shown_hindsight};
@@ -37,8 +39,8 @@ With --would, --config FILE is the configuration to be tried: a whole one, as \"
 --set. The decisions of the past are made again by the findings that were kept with them; what would have to be looked up and wasn't is \
 shown as unknown. The history is that of the usual configuration ($RMXD_CONFIG, /etc/rmxd/rmxd.toml or the defaults), or --history.
 
-Exit codes: 0 found, 1 nothing found (with --would --config: no decision would be another), 64 wrong usage, 75 the history can't be read, \
-78 configuration error.")]
+Exit codes: 0 found, 1 nothing found (with --would --config: no decision would be another), 64 wrong usage, 75 the history can't be read \
+or a node of the fleet doesn't answer, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
@@ -83,6 +85,9 @@ pub struct Args {
     /// The file of the history, instead of history.path
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
+    /// Decisions of all nodes of the fleet, at most 1000: the running daemon asks them
+    #[arg(long, conflicts_with_all = ["would", "history"])]
+    fleet: bool,
     /// Maximum number of decisions, the newest first; with --would, of senders
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroUsize,
@@ -97,6 +102,9 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn history(args: &Args) -> Result<Exit, Exit> {
     let filter = filter(args)?;
+    if args.fleet {
+        return fleet::history(&args.source, &query(args, &filter), args.json);
+    }
     let named = args.history.as_deref();
     match &args.source.config {
         Some(file) if args.would => hindsight(args, file, named, &filter),
@@ -108,23 +116,11 @@ fn history(args: &Args) -> Result<Exit, Exit> {
 fn filter(args: &Args) -> Result<Filter, Exit> {
     let mut filter = Filter::default();
     let now = SystemTime::now();
-    let values = [
-        ("domain", &args.domain),
-        ("client", &args.client),
-        ("rcpt", &args.rcpt),
-        ("queue", &args.queue),
-        ("verdict", &args.verdict),
-        ("outcome", &args.outcome),
-        ("reason", &args.reason),
-        ("identity", &args.identity),
-        ("tag", &args.tag),
-    ];
     let refused = |key: &str, what: String| {
         eprintln!("rmxd: --{key}: {what}");
         Exit::Usage
     };
-    for (key, value) in values {
-        let Some(value) = value else { continue };
+    for (key, value) in given(args) {
         filter.set(key, value, now).map_err(|what| refused(key, what))?;
     }
     let zone = LocalZone::of_system();
@@ -137,6 +133,34 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
         filter.would = Some(true);
     }
     Ok(filter)
+}
+
+/// The filters that are given, without times.
+fn given(args: &Args) -> impl Iterator<Item = (&'static str, &str)> {
+    let values = [
+        ("domain", &args.domain),
+        ("client", &args.client),
+        ("rcpt", &args.rcpt),
+        ("queue", &args.queue),
+        ("verdict", &args.verdict),
+        ("outcome", &args.outcome),
+        ("reason", &args.reason),
+        ("identity", &args.identity),
+        ("tag", &args.tag),
+    ];
+    values.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)))
+}
+
+/// The same for the API, which takes no local times.
+fn query(args: &Args, filter: &Filter) -> String {
+    let mut query = format!("&limit={}", args.limit.get().min(1000));
+    let times = [("since", filter.since), ("until", filter.until)];
+    let times = times.into_iter().filter_map(|(key, time)| Some((key, report::utc(time?))));
+    let texts = given(args).map(|(key, value)| (key, value.to_owned()));
+    for (key, value) in texts.chain(times) {
+        query.push_str(&format!("&{key}={}", encoded(&value)));
+    }
+    query
 }
 
 fn decisions(args: &Args, archive: &Archive, filter: &Filter) -> Result<Exit, Exit> {

@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod explain;
+mod fleet;
 pub mod history;
 pub mod man;
 mod notify;

@@ -5,11 +5,11 @@
 //! Errors are found here, at start, and reported all at once; no value is guessed and no key is ignored.
 
 mod base;
+mod cluster;
 mod document;
 mod exempt;
 mod items;
 mod keys;
-mod later;
 mod layer;
 mod next_hop;
 mod notes;
@@ -211,6 +211,7 @@ fn system_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::Node;
     use crate::exempt::Exemptions;
     use crate::net::{Endpoint, Purpose};
     use crate::policy::operator::Policy;
@@ -346,6 +347,8 @@ mod tests {
                 token: None,
             },
             tls: None,
+            node: Node::default(),
+            cluster: None,
             log: log::Settings { format: log::Format::Text, level: "info".to_owned() },
             base: None,
         };

@@ -191,6 +191,13 @@ pub(super) struct History {
 #[serde(deny_unknown_fields)]
 pub(super) struct Cluster {
     pub(super) redis: String,
+    pub(super) node: i64,
+    pub(super) secret: String,
+    pub(super) password: String,
+    pub(super) ca: String,
+    pub(super) timeout: String,
+    pub(super) prefix: String,
+    pub(super) advertise: String,
 }
 
 #[derive(Debug, Deserialize)]

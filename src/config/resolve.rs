@@ -8,7 +8,7 @@ use crate::config::problem::Problem;
 use crate::config::raw::{self, Raw};
 use crate::config::reader::{MAX_COUNT, MAX_OCTETS, Reader};
 use crate::config::settings::Settings;
-use crate::config::{exempt, later, next_hop, own_relay, rules, senders};
+use crate::config::{cluster, exempt, next_hop, own_relay, rules, senders};
 use crate::exempt::entry::{network, pattern};
 use crate::net::{Endpoint, Purpose};
 use crate::policy::operator::Policy;
@@ -41,7 +41,6 @@ pub(super) fn resolve(
     mut reader: Reader<'_>,
 ) -> Result<Settings, Vec<Problem>> {
     let reading = &mut reader;
-    later::refuse_unavailable(raw, reading);
     let hostname = hostname(&raw.hostname, system_name, reading);
     let domains = reading.list("relay.domains", &raw.relay.domains, pattern).unwrap_or_default();
     let relay = next_hop::relay(raw, hostname.as_ref(), reading);
@@ -66,6 +65,8 @@ pub(super) fn resolve(
     }
     let tls = tls(&raw.tls, hostname.as_ref(), reading);
     let log = log_settings(raw, reading);
+    let node = cluster::node(&raw.cluster, reading);
+    let cluster = cluster::cluster(raw, node, hostname.as_ref(), reading);
     let problems = reader.into_problems();
     match (hostname, session, relay, reverse_mx, milter, log) {
         (Some(hostname), Some(session), Some(relay), Some(reverse_mx), Some(milter), Some(log))
@@ -86,6 +87,8 @@ pub(super) fn resolve(
                 server,
                 admin,
                 tls,
+                node: node.unwrap_or_default(),
+                cluster,
                 log,
                 base: None,
             })

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use crate::config::base::Base;
+use crate::decision::Node;
 use crate::smtp::address::DomainName;
-use crate::store::{greylist, history};
+use crate::store::{greylist, history, shared};
 use crate::{admin, dns, door, gate, log, relay, reverse_mx, server, session, tls};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub struct Settings {
     pub admin: admin::Settings,
     /// `None` if STARTTLS isn't offered.
     pub tls: Option<tls::Settings>,
+    /// This gate among several; 0 without others.
+    pub node: Node,
+    /// `None` without `cluster.redis`.
+    pub cluster: Option<shared::Settings>,
     pub log: log::Settings,
     /// What these settings were made of; `None` for those that no configuration was read for.
     pub base: Option<Base>,

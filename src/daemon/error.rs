@@ -4,6 +4,7 @@ use crate::dns::SetupError;
 use crate::net::{Endpoint, ListenError, OwnListener};
 use crate::relay::RelayError;
 use crate::store::OpenError;
+use crate::store::shared::FleetError;
 use crate::tls;
 
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum StartError {
     Permits(OpenError),
     #[error("history.path: {0}")]
     History(OpenError),
+    #[error("cluster.redis: {0}")]
+    Fleet(FleetError),
     #[error("the store could not be opened: {0}")]
     StoreDied(tokio::task::JoinError),
     #[error(transparent)]
@@ -43,7 +46,8 @@ impl StartError {
         match self {
             Self::Listen(error) => matches!(error, ListenError::Bind { .. }),
             Self::Greylist(error) | Self::Permits(error) | Self::History(error) => error.is_temporary(),
-            Self::StoreDied(_) | Self::Random(_) => true,
+            Self::StoreDied(_) | Self::Random(_) | Self::Fleet(FleetError::Cryptography) => true,
+            Self::Fleet(FleetError::Refused(_)) => false,
             Self::Dns(_)
             | Self::NoToken(_)
             | Self::Tls(_)

@@ -35,6 +35,7 @@ use crate::net::{Endpoint, Listener, Purpose};
 use crate::relay::Relay;
 use crate::server::{self, Moved, Server};
 use crate::stats::Monitor;
+use crate::store::shared::Elsewhere;
 use crate::tls::Acceptor;
 
 #[derive(Debug)]
@@ -79,17 +80,19 @@ impl Daemon {
             },
         )?;
         // Last, so that a start that fails for another reason creates no file.
-        let greylist = stores.greylist(&settings).await?;
-        let permits = stores.permits().await?;
-        let started = SystemTime::now();
+        let (started, elsewhere) = (SystemTime::now(), Elsewhere::default());
         let reloads = Reloads::started(started);
-        let observers = Observers { monitor: Monitor::default(), metrics, started, reloads };
-        let parts = Parts { settings, dns, relay, tls, greylist, history, permits };
+        let observers = Observers { monitor: Monitor::default(), metrics, started, reloads, elsewhere };
+        let fleet = stores.fleet(&settings, &observers).await?;
+        let greylist = stores.greylist(&settings).await?.map(|greylist| greylist.with_fleet(fleet.clone()));
+        let permits = stores.permits().await?;
+        let parts = Parts { settings, dns, relay, tls, greylist, history, permits, fleet };
         let gate = parts.gate(&observers);
         let current = watch::Sender::new(Arc::clone(&gate));
         let services = parts.services(gate, &current, &observers);
-        let server = (parts.settings.server.clone(), observers.metrics.clone());
-        let server = Server::start(server.0, services, sockets.doors, server.1)?;
+        let server = (parts.settings.server.clone(), observers.metrics.clone(), observers.elsewhere.clone());
+        let server = Server::start(server.0, services, sockets.doors, server.1, server.2)?;
+        parts.tell_fleet(&server);
         let admin = Admin::start(parts.admin(&observers, server.status())?, sockets.admin)?;
         stores.take_over(&parts);
         let certificate = parts.tls.clone().map(certificate::watch);
@@ -115,6 +118,7 @@ impl Daemon {
         let services = parts.services(Arc::clone(&gate), &self.current, &self.observers);
         let moved = self.server.reload(settings.server.clone(), services)?;
         // From here on nothing fails or waits.
+        parts.tell_fleet(&self.server);
         self.current.send_replace(gate);
         self.admin.reload(state, admin);
         raise_descriptor_limit(settings);
@@ -144,7 +148,9 @@ impl Daemon {
         let passed = self.server.passed().filter(|_| self.server.was_passed(Purpose::Smtp));
         own_relay::refuse(&settings, passed).await?;
         let dns = before.dns.with_settings(settings.dns.clone()).await?;
-        let greylist = self.stores.greylist(&settings).await?;
+        let fleet = self.stores.fleet(&settings, &self.observers).await?;
+        let greylist =
+            self.stores.greylist(&settings).await?.map(|greylist| greylist.with_fleet(fleet.clone()));
         let history = self.stores.history(&settings).await?;
         let tls = settings.tls.clone().map(|tls| match &before.tls {
             Some(before) => before.with_settings(tls),
@@ -159,7 +165,7 @@ impl Daemon {
             before.relay.with_settings(&settings.relay, is_used).await?
         };
         let permits = before.permits.clone();
-        Ok(Parts { settings, dns, relay, tls, greylist, history, permits })
+        Ok(Parts { settings, dns, relay, tls, greylist, history, permits, fleet })
     }
 
     /// The settings in effect for new connections.

@@ -11,18 +11,18 @@ use crate::config::Settings;
 use crate::daemon::gate::{gate_with_permits, gate_with_services, smtp_door};
 use crate::daemon::relay_probe::ProbedRelay;
 use crate::daemon::{StartError, auditor};
-use crate::decision::Node;
 use crate::dns::Dns;
 use crate::door::{MilterDoor, PolicyDoor};
 use crate::gate::hindsight::Candidate;
 use crate::gate::{Gate, Services};
 use crate::metrics::Metrics;
 use crate::net::Purpose;
-use crate::server::{self, Service};
+use crate::server::{self, Server, Service};
 use crate::stats::Monitor;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
 use crate::store::permits::PermitStore;
+use crate::store::shared::{Elsewhere, Fleet};
 use crate::tls::Acceptor;
 
 /// Settings and the parts built from them. A reload builds new ones.
@@ -35,6 +35,7 @@ pub(super) struct Parts {
     pub(super) greylist: Option<Greylist>,
     pub(super) history: Option<History>,
     pub(super) permits: PermitStore,
+    pub(super) fleet: Option<Fleet>,
 }
 
 /// Counters that live from the start to the end.
@@ -44,6 +45,8 @@ pub(super) struct Observers {
     pub(super) metrics: Metrics,
     pub(super) started: SystemTime,
     pub(super) reloads: admin::Reloads,
+    /// Connections at the other nodes of a fleet.
+    pub(super) elsewhere: Elsewhere,
 }
 
 impl Parts {
@@ -54,9 +57,16 @@ impl Parts {
             metrics: observers.metrics.clone(),
             history: self.history.clone(),
             permits: Some(self.permits.clone()),
-            node: Node::default(),
+            node: self.settings.node,
         };
         gate_with_services(self.dns.clone(), &self.settings, services)
+    }
+
+    /// Lets the fleet know which clients have many connections here.
+    pub(super) fn tell_fleet(&self, server: &Server) {
+        if let Some(fleet) = &self.fleet {
+            fleet.set_source(server.busy_clients());
+        }
     }
 
     /// All doors; those without a listener serve nobody. `current` has the gate of the settings in effect.
@@ -105,6 +115,7 @@ impl Parts {
             history: self.history.clone(),
             greylist: self.greylist.clone(),
             permits: self.permits.clone(),
+            fleet: self.fleet.clone(),
             hostname: settings.hostname.clone(),
             gate: gate_with_permits(self.dns.clone(), settings, Some(self.permits.clone()))?,
             other_policy: other_policy(settings),

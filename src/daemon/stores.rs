@@ -7,10 +7,11 @@ use tokio::task::spawn_blocking;
 
 use crate::config::Settings;
 use crate::daemon::StartError;
-use crate::daemon::parts::Parts;
+use crate::daemon::parts::{Observers, Parts};
 use crate::store::greylist::Greylist;
 use crate::store::history::{History, WeakHistory};
 use crate::store::permits::{Clock, PermitStore};
+use crate::store::shared::Fleet;
 use crate::store::{OpenError, StateFile};
 
 /// The stores that are open.
@@ -22,11 +23,12 @@ pub(super) struct Stores {
     greylist: Option<Greylist>,
     /// All that were opened: old sessions may still write to them, and no other process can open them.
     histories: Vec<WeakHistory>,
+    fleet: Option<Fleet>,
 }
 
 impl Stores {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { state: StateFile::at(&settings.state), greylist: None, histories: Vec::new() }
+        Self { state: StateFile::at(&settings.state), greylist: None, histories: Vec::new(), fleet: None }
     }
 
     /// The greylist of these settings: the open one, or a new one.
@@ -77,6 +79,20 @@ impl Stores {
         opened.map_err(StartError::StoreDied)?.map(Some).map_err(StartError::History)
     }
 
+    /// The other nodes: by the connection that is there, or by a new one.
+    pub(super) async fn fleet(
+        &self,
+        settings: &Settings,
+        observers: &Observers,
+    ) -> Result<Option<Fleet>, StartError> {
+        let Some(wanted) = &settings.cluster else { return Ok(None) };
+        if let Some(open) = self.fleet.as_ref().filter(|open| open.settings() == wanted) {
+            return Ok(Some(open.clone()));
+        }
+        let (metrics, elsewhere) = (observers.metrics.clone(), observers.elsewhere.clone());
+        Fleet::start(wanted.clone(), metrics, elsewhere).await.map(Some).map_err(StartError::Fleet)
+    }
+
     /// Puts the stores' settings into effect; the decisions of new sessions go to these stores.
     pub(super) fn take_over(&mut self, parts: &Parts) {
         self.histories.retain(|before| before.upgrade().is_some());
@@ -86,6 +102,9 @@ impl Stores {
             self.histories.retain(|before| before.upgrade().is_some_and(|open| !open.is_at(wanted)));
             self.histories.push(history.downgrade());
         }
+        let before = std::mem::replace(&mut self.fleet, parts.fleet.clone());
+        let stays = |before: &Fleet| self.fleet.as_ref().is_some_and(|fleet| fleet.is(before));
+        before.iter().filter(|before| !stays(before)).for_each(Fleet::retire);
         if let Some(greylist) = &parts.greylist {
             greylist.apply_expiry();
             self.greylist = Some(greylist.clone());
@@ -94,7 +113,7 @@ impl Stores {
 
     /// Writes everything to disk, also histories that only sessions from before a reload use.
     pub(super) async fn write(self) {
-        let Self { greylist, histories, state: _held } = self;
+        let Self { greylist, histories, state: _held, fleet: _ } = self;
         if let Some(greylist) = greylist
             && spawn_blocking(move || greylist.flush()).await.is_err()
         {

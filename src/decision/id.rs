@@ -85,6 +85,11 @@ impl Id {
         Node(u8::try_from(self.number() % NODES).unwrap_or_default())
     }
 
+    /// `, node 3`; empty for a gate that is alone.
+    pub(super) fn of_node(self) -> String {
+        if self.node() == Node::default() { String::new() } else { format!(", node {}", self.node()) }
+    }
+
     /// The inverse of [`Id::nth`].
     #[must_use]
     pub fn number(self) -> u64 {

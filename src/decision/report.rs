@@ -30,7 +30,7 @@ const MAX_WIDTH: usize = 80;
 pub fn tree(record: &DecisionRecord, time: impl Fn(SystemTime) -> String) -> String {
     let mut tree = Tree { width: if record.id.is_some() { 11 } else { 9 }, ..Tree::default() };
     if let Some(id) = record.id {
-        tree.top("id", &format!("{id}, {}", time(record.at)));
+        tree.top("id", &format!("{id}, {}{}", time(record.at), id.of_node()));
     }
     tree.top("verdict", &verdict(record));
     if let Some(reply) = record.reply() {
@@ -239,6 +239,7 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
         ("rung", json!(record.rung().map(Rung::name))),
         ("reason", json!(record.reason().map(Reason::name))),
         ("domain", json!(deciding.map(|finding| Escaped::new(finding.domain.as_str()).to_string()))),
+        ("node", json!(record.id.map(|id| id.node().number()))),
         ("door", json!(record.door.name())),
         ("queue", json!(text(&record.queue))),
         ("tls", json!(text(&record.tls))),

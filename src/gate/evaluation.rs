@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use compact_str::{CompactString, ToCompactString};
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::decision::LetIn;
@@ -159,7 +160,7 @@ impl Evaluation {
             return decision.clone();
         }
         self.findings = Arc::new(self.envelope_findings(client, Wanted::Refusing).await);
-        let decision = self.greylisted(self.decision(), &[]);
+        let decision = self.greylisted(self.decision(), &[]).await;
         self.envelope = Some(decision.clone());
         decision
     }
@@ -171,7 +172,7 @@ impl Evaluation {
             return decision;
         }
         let triple = self.triple(recipient);
-        self.greylisted(decision, triple.as_slice())
+        self.greylisted(decision, triple.as_slice()).await
     }
 
     /// The message is to go to this recipient too, so that the verdict on the header holds for it.
@@ -201,7 +202,7 @@ impl Evaluation {
             self.bounce && matches!(&header.from, Field::Malformed(malformed) if malformed.names_no_domain());
         let open = signed::open(self.gate.policy(), &mut findings, block, asked, way);
         (self.findings, self.whole) = (Arc::new(findings), true);
-        let decision = self.greylisted(self.decision(), &self.triples);
+        let decision = self.greylisted(self.decision(), &self.triples).await;
         match open {
             None => {}
             Some(open) if decision.refuses() => open.close(Arc::make_mut(&mut self.findings).as_mut_slice()),
@@ -227,7 +228,7 @@ impl Evaluation {
         if let Some(signed) = self.signed.take() {
             signed.decide(Arc::make_mut(&mut self.findings).as_mut_slice()).await;
         }
-        self.greylisted(self.decision(), &self.triples)
+        self.greylisted(self.decision(), &self.triples).await
     }
 
     fn decision(&self) -> Decision {
@@ -240,15 +241,16 @@ impl Evaluation {
     }
 
     /// A decision that greylists, with what the greylist knows of these triples. Each is asked for, so that the
-    /// greylist remembers all of them.
-    fn greylisted(&self, decision: Decision, triples: &[Triple]) -> Decision {
+    /// greylist remembers all of them; all at once, since other nodes may have to be asked.
+    async fn greylisted(&self, decision: Decision, triples: &[Triple]) -> Decision {
         let Some(greylist) = self.gate.services.greylist.as_ref().filter(|_| decision.greylists()) else {
             return decision;
         };
         if triples.is_empty() {
             return decision.with_wait(Some(greylist.delay()));
         }
-        let waits = triples.iter().map(|triple| match greylist.check(triple) {
+        let answers = join_all(triples.iter().map(|triple| greylist.check(triple))).await;
+        let waits = answers.into_iter().map(|answer| match answer {
             GreylistAnswer::Passed => None,
             GreylistAnswer::Wait(time) => Some(time),
         });

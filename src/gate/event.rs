@@ -22,6 +22,7 @@ pub(super) fn write(record: &DecisionRecord, octets: u64) {
     tracing::info!(
         target: "rmxd::decision",
         id = record.id.map(tracing::field::display),
+        node = record.id.map(|id| id.node().number()).filter(|node| *node != 0),
         door = record.door.name(),
         queue = shown(&record.queue),
         tls = shown(&record.tls),

@@ -3,6 +3,7 @@
 //! The encoder of the crate prometheus-client writes OpenMetrics; the older format has other names for counters in its
 //! comments. Where there are hundreds of combinations of labels, those that never happened are left out.
 
+mod cluster;
 mod process;
 
 use std::fmt::{Error, Write as _};
@@ -35,6 +36,8 @@ pub struct Gauges {
     pub relay_reachable: bool,
     /// `relay.max_connections`.
     pub relay_connections_limit: usize,
+    /// Whether Redis answers; `None` without a fleet.
+    pub cluster_up: Option<bool>,
     /// `None` where the history is off.
     pub history: Option<HistoryGauges>,
     /// Temporary permits that are in effect.
@@ -63,6 +66,7 @@ impl Gauges {
             dns_answering: true,
             relay_reachable: true,
             relay_connections_limit: 0,
+            cluster_up: None,
             history: None,
             permits: 0,
             started: UNIX_EPOCH,
@@ -160,6 +164,7 @@ impl Collector for Snapshot {
         self.tls(&mut families)?;
         self.dns(&mut families)?;
         self.relay(&mut families)?;
+        self.cluster(&mut families)?;
         self.history(&mut families)?;
         self.process(&mut families)
     }
@@ -411,6 +416,7 @@ mod tests {
             dns_answering: true,
             relay_reachable: false,
             relay_connections_limit: 6,
+            cluster_up: None,
             history: None,
             permits: 7,
             started: UNIX_EPOCH + Duration::from_millis(1_500),

@@ -45,6 +45,16 @@ impl ConnectionCounts {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// The clients that have so many open at least, by their networks.
+    pub(crate) fn of_clients(&self, least: usize) -> Vec<(IpAddr, usize)> {
+        let of_clients = self.of_clients.lock().unwrap_or_else(PoisonError::into_inner);
+        of_clients
+            .iter()
+            .filter(|(_, count)| **count >= least)
+            .map(|(client, count)| (*client, *count))
+            .collect()
+    }
+
     /// How many are open for this purpose.
     pub(crate) fn open_for(&self, purpose: Purpose) -> usize {
         self.of_purposes.get(purpose as usize).map_or(0, |open| open.load(Ordering::Relaxed))

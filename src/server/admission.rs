@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::metrics::Connection;
 use crate::net::permit::ConnectionPermit;
 use crate::net::{Purpose, Stream, proxy};
+use crate::policy::client::client_network;
 use crate::server::service::AnyDoor;
 use crate::server::strangers::is_mail_server;
 use crate::server::{Current, Settings, Shared};
@@ -86,7 +87,8 @@ impl Shared {
         let permit = if arrival.purpose != Purpose::Smtp || contains(&limits.trusted_xclient, client) {
             Some(permit)
         } else {
-            permit.for_client(client, limits.connections_per_client)
+            let elsewhere = self.elsewhere.of(client_network(client));
+            permit.for_client(client, limits.connections_per_client.saturating_sub(elsewhere))
         };
         let Some(permit) = permit else { return self.refuse(arrival, CLIENT_LIMIT) };
         let Some(door) = arrival.door() else { return };

@@ -34,6 +34,7 @@ use crate::server::listening::Listening;
 pub use crate::server::service::Service;
 pub use crate::server::status::Status;
 use crate::server::strangers::Strangers;
+use crate::store::shared::{Elsewhere, Source};
 
 /// Before the end of the drain time, when sessions of a milter whose socket was passed are asked to end: enough for
 /// those between two messages.
@@ -96,6 +97,7 @@ impl Server {
         services: Vec<Service>,
         listeners: Vec<Listener>,
         metrics: Metrics,
+        elsewhere: Elsewhere,
     ) -> Result<Self, ListenError> {
         let listeners = listeners.into_iter().map(Listener::register).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
@@ -106,6 +108,7 @@ impl Server {
             connections: TaskTracker::new(),
             strangers: Strangers::default(),
             metrics,
+            elsewhere,
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
             stop_milters: CancellationToken::new(),
@@ -115,6 +118,17 @@ impl Server {
             server.serve(listener);
         }
         Ok(server)
+    }
+
+    /// Gives the clients of the SMTP door that have a tenth of `connections_per_client` at least.
+    #[must_use]
+    pub fn busy_clients(&self) -> Source {
+        let shared = Arc::downgrade(&self.shared);
+        Arc::new(move || {
+            let Some(shared) = shared.upgrade() else { return Vec::new() };
+            let least = shared.current.borrow().settings.connections_per_client.div_ceil(10);
+            shared.counts.of_clients(least)
+        })
     }
 
     /// The endpoints of the listeners.
@@ -281,6 +295,8 @@ struct Shared {
     connections: TaskTracker,
     strangers: Strangers,
     metrics: Metrics,
+    /// Connections at the other nodes of a fleet.
+    elsewhere: Elsewhere,
     /// Closes the listeners.
     close: CancellationToken,
     /// Signals the connections to end, once no listener is left.

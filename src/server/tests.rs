@@ -41,7 +41,11 @@ fn running(assignments: &[(&str, &str)], listeners: Vec<Listener>) -> (Server, T
     let dns = Dns::new(settings.dns.clone()).unwrap();
     let door = daemon::door_over(dns, &settings).unwrap();
     let services = vec![Service::new(Purpose::Smtp, door)];
-    (Server::start(settings.server, services, listeners, Metrics::default()).unwrap(), folder)
+    (
+        Server::start(settings.server, services, listeners, Metrics::default(), Elsewhere::default())
+            .unwrap(),
+        folder,
+    )
 }
 
 async fn line(stream: &mut (impl AsyncRead + Unpin)) -> String {

@@ -8,6 +8,7 @@ mod file;
 pub mod greylist;
 pub mod history;
 pub mod permits;
+pub mod shared;
 mod state;
 
 pub use crate::store::file::OpenError;

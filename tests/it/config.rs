@@ -157,9 +157,11 @@ fn what_is_shown_can_be_loaded_again() {
 fn secrets_are_not_shown() {
     let rows = show(&[], &[("RMXD__ADMIN__TOKEN", "s3cret")]);
     assert_eq!(row(&rows, "admin.token"), ("\"***\"", "RMXD__ADMIN__TOKEN"));
-    let run = rmxd(&["config", "check"], &[("RMXD__CLUSTER__REDIS", "redis://:s3cret@host")]);
-    assert_eq!(run.code, Some(78));
-    assert!(run.err.contains("cluster.redis") && !run.err.contains("s3cret"), "{}", run.err);
+    for url in ["redis://:s3cret@host", "redis://u:s3cret@host:port", "http://:s3cret@host"] {
+        let run = rmxd(&["config", "check"], &[("RMXD__CLUSTER__REDIS", url)]);
+        assert_eq!(run.code, Some(78));
+        assert!(run.err.contains("cluster.redis") && !run.err.contains("s3cret"), "{}", run.err);
+    }
 }
 
 const ALLOWED_RUNGS: &str = "one or more of mx, network, ptr, spf";
@@ -168,7 +170,6 @@ const DKIM_IS_FOR_FROM: &str = "a DKIM signature vouches for From: only; set pol
 /// One broken file a row, with the one line that is said about it.
 #[test]
 fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
-    let later = "is not available in this version";
     let rows: Vec<(&str, String)> = vec![
         // names and kinds
         ("[limits]\nsesion = '5m'", "2:1: limits.sesion: no such key; [limits] has connections, connections_per_client, command_line, header_block, message, recipients, errors, junk_commands, command_timeout, data_timeout, data_rate, message_time, session, banner_delay or bare_newline".into()),
@@ -267,7 +268,11 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[listen]\nmilter = ['inet:8891@localhost']", "2:1: listen.milter: \"inet:8891@localhost\" must be an address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\", or a unix socket such as \"unix:/run/rmxd/milter\"".into()),
         ("[dns]\ntimeout = '8334ms'\n[listen]\nmilter = ['127.0.0.1:8891']", "2:1: dns.timeout: dns.timeout must be less than 8.3s with listen.milter: Postfix waits 30s for a milter, and rmxd up to three times dns.timeout for DNS".into()),
 ("[policy.helo]\nmatches_by = ['dkim']", format!("2:1: policy.helo.matches_by: \"dkim\" is not allowed: {DKIM_IS_FOR_FROM}; {ALLOWED_RUNGS}")),
-        ("[cluster]\nredis = 'redis://h:6379'", format!("2:1: cluster.redis: {later}: \"\"")),
+        ("[cluster]\nnode = 16", "2:1: cluster.node: 16 is not allowed: 0 to 15".into()),
+        ("[cluster]\ntimeout = '3s'", "2:1: cluster.timeout: \"3s\" is not allowed: at most 2s, since clients wait meanwhile".into()),
+        ("[cluster]\ntimeout = '0s'", "2:1: cluster.timeout: \"0s\" is not allowed: must be more than zero".into()),
+        ("[cluster]\nprefix = '{a}'", "2:1: cluster.prefix: \"{a}\" is not allowed: 1 to 64 ASCII letters, digits, \"-\", \"_\" and \".\"".into()),
+        ("[cluster]\nkey = 1", "2:1: cluster.key: no such key; [cluster] has redis, node, secret, password, ca, timeout, prefix or advertise".into()),
         ("[log]\nformat = 'syslog'", "2:1: log.format: \"syslog\" is not allowed: text, json or journald".into()),
     ];
     for (text, expected) in rows {
@@ -576,5 +581,96 @@ fn a_policy_service_alone_is_noted_with_what_has_no_effect() {
         let (first, rest) = run.out.split_once('\n').unwrap();
         assert!(first.ends_with(": ok"), "{first}");
         assert_eq!(rest, notes, "{listen}");
+    }
+}
+
+/// `config check` of a `[cluster]` with files beside it, and what it says below `2:1: cluster.`.
+fn check_cluster(lines: &str) -> Run {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, octets: &[u8]| std::fs::write(directory.path().join(name), octets).unwrap();
+    file("secret", &[b's'; 33]);
+    file("short", b"0123456789012345678901234567890\n\n");
+    file("password", b"p4ss\n");
+    file("empty", b"\n");
+    file("ca", b"no certificate");
+    let path = directory.path().join("rmxd.toml");
+    std::fs::write(&path, format!("[cluster]\n{lines}\n")).unwrap();
+    let mut run = rmxd(&["config", "check", "--config", path.to_str().unwrap()], &[]);
+    let folder = directory.path().to_str().unwrap();
+    run.out = run.out.replace(folder, "HERE");
+    run.err = run.err.replace(folder, "HERE");
+    run
+}
+
+#[test]
+fn a_fleet_needs_all_that_it_needs() {
+    const GOOD: &str = "redis = 'redis://h'\nnode = 1\nsecret = 'secret'";
+    for lines in [
+        GOOD,
+        "redis = 'redis+sentinel://a,b/main'\nnode = 15\nsecret = 'secret'\npassword = 'password'\ntimeout = '2s'",
+        "node = 3\nsecret = 'no such file'",
+        "redis = 'redis://h'\nnode = 1\nsecret = 'secret'\nadvertise = 'http://10.0.0.3:8025'\n[admin]\ntoken = 't'",
+    ] {
+        let run = check_cluster(lines);
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{lines}");
+    }
+    let with = |more: &str| format!("{GOOD}\n{more}");
+    let rows = [
+        (
+            "redis = 'redis://h'\nsecret = 'secret'".to_owned(),
+            "2:1: cluster.redis: cluster.node 0 is not allowed with cluster.redis: 1 to 15, another one on each node",
+        ),
+        (
+            "redis = 'redis://h'\nnode = 1".to_owned(),
+            "2:1: cluster.redis: cluster.redis needs cluster.secret: a file with at least 32 octets, the same on all \
+             nodes (openssl rand -hex 32)",
+        ),
+        (
+            "redis = 'redis://h'\nnode = 1\nsecret = 'short'".to_owned(),
+            "4:1: cluster.secret: \"short\" has 31 octets: at least 32 are needed (openssl rand -hex 32)",
+        ),
+        (
+            "redis = 'redis://h'\nnode = 1\nsecret = 'none'".to_owned(),
+            "4:1: cluster.secret: \"HERE/none\" can't be read: No such file or directory (os error 2)",
+        ),
+        (
+            with("password = 'empty'"),
+            "5:1: cluster.password: \"empty\" is not allowed: a file with the password in UTF-8, in one line",
+        ),
+        (
+            "redis = 'redis://:p4ss@h'\nnode = 1\nsecret = 'secret'\npassword = 'password'".to_owned(),
+            "5:1: cluster.password: the password is in cluster.redis too: only one of them is allowed",
+        ),
+        (
+            with("ca = 'ca'"),
+            "5:1: cluster.ca: cluster.ca needs a cluster.redis that begins with \"rediss://\"",
+        ),
+        (
+            "redis = 'rediss://h'\nnode = 1\nsecret = 'secret'\nca = 'ca'".to_owned(),
+            "5:1: cluster.ca: \"ca\" has no certificate in PEM (\"-----BEGIN CERTIFICATE-----\")",
+        ),
+        (
+            with("advertise = 'http://10.0.0.3:8025'"),
+            "5:1: cluster.advertise: cluster.advertise needs admin.token, the same on all nodes: they ask each other \
+             with it",
+        ),
+        (
+            with("advertise = 'https://mx1.test'\n[admin]\ntoken = 't'"),
+            "5:1: cluster.advertise: \"https://mx1.test\" is not allowed: an address with a port, such as \
+             \"http://10.0.0.3:8025\" or \"http://[2001:db8::3]:8025\"",
+        ),
+        (
+            "advertise = 'http://10.0.0.3:8025'\n[admin]\ntoken = 't'".to_owned(),
+            "2:1: cluster.advertise: cluster.advertise needs cluster.redis, where the other nodes find it",
+        ),
+        (
+            "redis = 'redis+cluster://a/1'\nnode = 1\nsecret = 'secret'".to_owned(),
+            "2:1: cluster.redis: has a database, and a Redis Cluster has none to choose from",
+        ),
+    ];
+    for (lines, expected) in rows {
+        let run = check_cluster(&lines);
+        let first = run.err.lines().next().unwrap_or_default();
+        assert_eq!((run.code, first), (Some(78), format!("HERE/rmxd.toml:{expected}").as_str()), "{lines}");
     }
 }

@@ -45,6 +45,8 @@ mod exempt;
 #[cfg(test)]
 mod fail2ban;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod greylist;
 #[cfg(test)]
 mod history;

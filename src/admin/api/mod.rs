@@ -4,6 +4,7 @@ pub(super) mod audit;
 pub(super) mod cache;
 pub(super) mod check;
 pub(super) mod decisions;
+mod fleet;
 pub(super) mod openapi;
 pub(super) mod past;
 pub(super) mod permits;

@@ -11,11 +11,13 @@ use crate::admin::ready::UNUSED_RELAY;
 use crate::admin::recent::SPAN;
 use crate::admin::{Reloads, Shared, State};
 use crate::dns::{Condition, Health, ServerName};
+use crate::metrics::Metrics;
 use crate::net::Purpose;
 use crate::policy::decide::Verdict;
 use crate::policy::door::DoorName;
 use crate::store::greylist::Greylist;
 use crate::store::history::History;
+use crate::store::shared::{Fleet, OtherNode};
 use crate::tls::CertificateState;
 
 pub(in crate::admin) fn status(call: Call) -> ResponseFuture {
@@ -47,6 +49,7 @@ fn now(state: &State, shared: &Shared) -> Value {
         "history": history(state),
         "greylist": greylist(state),
         "permits": permits(state),
+        "cluster": state.fleet.as_ref().map(|fleet| cluster(fleet, metrics)),
         "recent": { "seconds": SPAN.as_secs(), "history_dropped": shared.recent.dropped() },
         "certificate": state.tls.as_ref().map(|tls| Certificate::of(&tls.certificate(SystemTime::now()))),
         "reload": reload(&state.reloads),
@@ -177,6 +180,23 @@ fn greylist(state: &State) -> Value {
 fn permits(state: &State) -> Value {
     let (count, next_end) = state.permits.count();
     json!({ "count": count, "on_disk": state.permits.is_on_disk(), "next_end": next_end.map(time) })
+}
+
+fn cluster(fleet: &Fleet, metrics: &Metrics) -> Value {
+    let condition = fleet.condition();
+    json!({
+        "node": fleet.node().number(),
+        "redis": fleet.settings().target.to_string(),
+        "up": condition.up,
+        "detail": condition.detail,
+        "dropped": metrics.cluster_dropped_total(),
+        "others": fleet.others().iter().map(other).collect::<Vec<_>>(),
+    })
+}
+
+fn other(OtherNode { node, name, version, advertise }: &OtherNode) -> Value {
+    let advertise = advertise.map(|address| format!("http://{address}"));
+    json!({ "node": node.number(), "hostname": name, "version": version, "advertise": advertise })
 }
 
 fn reload(reloads: &Reloads) -> Value {

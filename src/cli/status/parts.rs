@@ -54,6 +54,7 @@ pub(super) fn all(status: &Value, ready: &Value, zone: &LocalZone) -> Vec<Part> 
         history(status),
         greylist(status),
         permits(status, zone),
+        fleet(status),
         certificate(status),
         reload(status, zone),
         panics(status),
@@ -226,6 +227,29 @@ fn permits(status: &Value, zone: &LocalZone) -> Option<Part> {
     let memory =
         if flag(at, "/on_disk") == Some(false) { "; in memory only, a restart forgets them" } else { "" };
     Some(Part::well("permits", count + memory))
+}
+
+fn fleet(status: &Value) -> Option<Part> {
+    let at = status.get("cluster").filter(|at| !at.is_null())?;
+    let (node, redis) = (number(at, "/node"), text(at, "/redis"));
+    let detail = text(at, "/detail");
+    Some(if flag(at, "/up") == Some(true) && detail.is_empty() {
+        let others = items(at, "/others")
+            .iter()
+            .map(|other| format!("{} {}", number(other, "/node"), text(other, "/hostname")));
+        let others: Vec<String> = others.collect();
+        let others = if others.is_empty() {
+            "no other node is there".to_owned()
+        } else {
+            format!("with {}", others.join(", "))
+        };
+        Part::well("fleet", format!("node {node} {others}; {redis} answers"))
+    } else {
+        let what = format!(
+            "node {node} goes on alone: {redis} {detail}; mail waits for nothing, but nodes don't share what they learn"
+        );
+        Part::wrong("fleet", what)
+    })
 }
 
 fn certificate(status: &Value) -> Option<Part> {

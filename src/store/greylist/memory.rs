@@ -5,7 +5,6 @@
 //! of the waiting triples, so that a single host can't push out the first attempts of others.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
@@ -29,12 +28,14 @@ pub(super) struct Times {
     pub(super) expire: u64,
 }
 
+/// What this list knows of a triple; times are milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GreylistAnswer {
-    /// The retry was in time; the expiry is extended.
-    Passed,
-    /// The client has to retry after this time.
-    Wait(Duration),
+pub(super) enum Checked {
+    /// It passes, and its expiry is extended. `unused` is the time since it passed last; `None` = it passes for the first
+    /// time.
+    Passes { unused: Option<u64> },
+    /// It has to come again after `rest`; its first attempt was `age` ago.
+    Waits { rest: u64, age: u64 },
 }
 
 /// Entries for the disk; a key without a state is removed there.
@@ -102,14 +103,14 @@ impl Memory {
     }
 
     /// Whether a triple passes, or how long it has to wait. A retry that is too early doesn't restart the wait.
-    pub(super) fn check(&mut self, triple: &Triple, now: u64, times: Times) -> GreylistAnswer {
-        let Triple { key, network } = *triple;
+    pub(super) fn check(&mut self, triple: &Triple, now: u64, times: Times) -> Checked {
+        let Triple { key, network, .. } = *triple;
         let known = self.state(&key);
         let known = known.filter(|state| !state.is_expired(now, times.expire));
         let since = match known {
-            Some(State::Passed { .. }) => {
+            Some(State::Passed { last }) => {
                 self.put(key, State::Passed { last: now });
-                return GreylistAnswer::Passed;
+                return Checked::Passes { unused: Some(now.saturating_sub(last)) };
             }
             Some(State::Waiting { since, .. }) if since <= now => since,
             // New, expired, or the clock was set back.
@@ -121,10 +122,15 @@ impl Memory {
         match times.delay.saturating_sub(now - since) {
             0 => {
                 self.put(key, State::Passed { last: now });
-                GreylistAnswer::Passed
+                Checked::Passes { unused: None }
             }
-            wait => GreylistAnswer::Wait(Duration::from_millis(wait)),
+            rest => Checked::Waits { rest, age: now - since },
         }
+    }
+
+    /// A triple passes, whatever this list knows of it.
+    pub(super) fn pass(&mut self, triple: &Triple, now: u64) {
+        self.put(triple.key, State::Passed { last: now });
     }
 
     /// Removes expired triples, at most `max`.
@@ -231,7 +237,7 @@ mod tests {
     fn triple(number: u64, network: u32) -> Triple {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        Triple { key, network }
+        Triple { key, network, shared: None }
     }
 
     fn memory() -> Memory {
@@ -241,8 +247,8 @@ mod tests {
     /// Milliseconds to wait; `None` if the triple passed.
     fn check(memory: &mut Memory, number: u64, network: u32, now: u64) -> Option<u64> {
         match memory.check(&triple(number, network), START + now, TIMES) {
-            GreylistAnswer::Passed => None,
-            GreylistAnswer::Wait(wait) => Some(u64::try_from(wait.as_millis()).unwrap()),
+            Checked::Passes { .. } => None,
+            Checked::Waits { rest, .. } => Some(rest),
         }
     }
 

@@ -23,10 +23,10 @@ use crate::policy::client::network_of;
 use crate::smtp::address::ForwardPath;
 use crate::store::OpenError;
 use crate::store::greylist::disk::{Disk, Loaded};
-pub use crate::store::greylist::memory::GreylistAnswer;
-use crate::store::greylist::memory::{Bounds, Memory, Times};
+use crate::store::greylist::memory::{Bounds, Checked, Memory, Times};
 use crate::store::greylist::triple::Hasher;
 pub use crate::store::greylist::triple::Triple;
+use crate::store::shared::{Fleet, Question};
 use crate::store::state::StateFile;
 
 /// At these bounds the greylist takes about 80 MiB of memory and 140 MiB on disk. One network may have a sixteenth of the
@@ -38,6 +38,18 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_INTERVALS: u32 = 10;
 /// The most expired triples that one interval removes.
 const MAX_EXPIRED: usize = 10_000;
+
+/// A triple that is in use is said again to the other nodes after this part of its expiry, so that it doesn't expire there.
+const SAY_AGAIN: u64 = 8;
+
+/// Whether a delivery attempt may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GreylistAnswer {
+    /// The retry was in time; the expiry is extended.
+    Passed,
+    /// The client has to retry after this time.
+    Wait(Duration),
+}
 
 /// `[greylist]`, and the prefixes of a client network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +70,14 @@ pub struct Settings {
 pub struct Greylist {
     store: Arc<Store>,
     settings: Arc<Settings>,
+    others: Option<Arc<Others>>,
+}
+
+/// The other nodes, and how they know triples.
+#[derive(Debug)]
+struct Others {
+    fleet: Fleet,
+    hasher: Hasher,
 }
 
 impl Greylist {
@@ -84,7 +104,7 @@ impl Greylist {
         let writer =
             Writer::start(&shared).map_err(|error| OpenError::Io { path: settings.path.clone(), error })?;
         let store = Store { hasher: Hasher::new(&secret), shared, _writer: Some(writer) };
-        Ok(Self { store: Arc::new(store), settings: Arc::new(settings) })
+        Ok(Self { store: Arc::new(store), settings: Arc::new(settings), others: None })
     }
 
     /// Makes an empty greylist that is never written to disk.
@@ -94,13 +114,23 @@ impl Greylist {
     pub fn in_memory(settings: Settings) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(Memory::new(BOUNDS), &settings, None));
         let store = Store { hasher: Hasher::new(&disk::random()?), shared, _writer: None };
-        Ok(Self { store: Arc::new(store), settings: Arc::new(settings) })
+        Ok(Self { store: Arc::new(store), settings: Arc::new(settings), others: None })
     }
 
     /// The same store with other settings; the open file stays. Both greylists can be used, each with its own settings.
     #[must_use]
     pub fn with_settings(&self, settings: Settings) -> Self {
-        Self { store: Arc::clone(&self.store), settings: Arc::new(settings) }
+        Self { store: Arc::clone(&self.store), settings: Arc::new(settings), others: self.others.clone() }
+    }
+
+    /// The same store, with these other nodes.
+    #[must_use]
+    pub fn with_fleet(self, fleet: Option<Fleet>) -> Self {
+        let others = fleet.map(|fleet| {
+            let hasher = Hasher::new(fleet.secret_of_triples());
+            Arc::new(Others { fleet, hasher })
+        });
+        Self { others, ..self }
     }
 
     /// Lets triples expire by the settings of this greylist from now on.
@@ -118,16 +148,44 @@ impl Greylist {
     #[must_use]
     pub fn triple(&self, client: IpAddr, domain: &str, recipient: &ForwardPath) -> Triple {
         let network = network_of(client, self.settings.prefix_v4, self.settings.prefix_v6);
-        self.store.hasher.triple(network, domain, recipient)
+        let shared = self.others.as_ref().map(|others| others.hasher.triple(network, domain, recipient).key);
+        Triple { shared, ..self.store.hasher.triple(network, domain, recipient) }
     }
 
-    /// Whether a delivery attempt may pass. A new triple is stored, and the expiry of one that passes is extended.
-    #[must_use]
-    pub fn check(&self, triple: &Triple) -> GreylistAnswer {
-        self.check_at(triple, now())
+    /// Whether a delivery attempt may pass. A new triple is stored, and the expiry of one that passes is extended. Where
+    /// this list says to wait, the other nodes of a fleet may know more; that takes at most `cluster.timeout`.
+    pub async fn check(&self, triple: &Triple) -> GreylistAnswer {
+        self.check_with_others(triple, now()).await
     }
 
-    fn check_at(&self, triple: &Triple, now: u64) -> GreylistAnswer {
+    async fn check_with_others(&self, triple: &Triple, now: u64) -> GreylistAnswer {
+        let checked = self.check_at(triple, now);
+        let fleet = self.others.as_ref().map(|others| &others.fleet).zip(triple.shared);
+        match (checked, fleet) {
+            (Checked::Passes { unused }, fleet) => {
+                let again = milliseconds(self.settings.expire) / SAY_AGAIN;
+                if let Some((fleet, hash)) = fleet.filter(|_| unused.is_none_or(|unused| unused >= again)) {
+                    fleet.passed(&hash, self.settings.expire);
+                }
+                GreylistAnswer::Passed
+            }
+            (Checked::Waits { rest, .. }, None) => GreylistAnswer::Wait(Duration::from_millis(rest)),
+            (Checked::Waits { rest, age }, Some((fleet, hash))) => {
+                let Settings { delay, expire, .. } = *self.settings;
+                let (rest, age) = (Duration::from_millis(rest), Duration::from_millis(age));
+                let relief = fleet.check(Question { hash: &hash, delay, expire, age }).await;
+                match relief.map_or(Some(rest), |relief| relief.shorten(rest)) {
+                    Some(rest) => GreylistAnswer::Wait(rest),
+                    None => {
+                        lock(&self.store.shared.memory).pass(triple, now);
+                        GreylistAnswer::Passed
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_at(&self, triple: &Triple, now: u64) -> Checked {
         let Settings { delay, expire, .. } = *self.settings;
         let times = Times { delay: milliseconds(delay), expire: milliseconds(expire) };
         lock(&self.store.shared.memory).check(triple, now, times)

@@ -33,8 +33,8 @@ fn triple(greylist: &Greylist, client: &str, domain: &str, recipient: &str) -> T
 /// Seconds to wait at this second; 0 if the triple passed.
 fn check(greylist: &Greylist, triple: &Triple, at: u64) -> u64 {
     match greylist.check_at(triple, *START + at * 1000) {
-        GreylistAnswer::Passed => 0,
-        GreylistAnswer::Wait(wait) => wait.as_secs(),
+        Checked::Passes { .. } => 0,
+        Checked::Waits { rest, .. } => rest / 1000,
     }
 }
 
@@ -114,12 +114,12 @@ fn written_triples_outlive_a_crash() {
     assert_eq!(check(&after, &one, 60), 0, "the same key under the same secret");
 }
 
-#[test]
-fn changes_are_written_without_a_flush() {
+#[tokio::test]
+async fn changes_are_written_without_a_flush() {
     let folder = folder();
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     assert_eq!(
-        greylist.check(&triple(&greylist, "192.0.2.1", "", "postmaster")),
+        greylist.check(&triple(&greylist, "192.0.2.1", "", "postmaster")).await,
         GreylistAnswer::Wait(Duration::from_secs(60))
     );
     let written = (0..100).any(|_| {

@@ -16,6 +16,8 @@ pub struct Triple {
     pub(super) key: Key,
     /// A hash of the client's network, for the share of the network.
     pub(super) network: u32,
+    /// The key under which the other nodes of a fleet know it.
+    pub(super) shared: Option<Key>,
 }
 
 /// The hash of a triple.
@@ -47,7 +49,7 @@ impl Hasher {
             context.update(&(text.len() as u64).to_be_bytes());
             context.update(text.to_ascii_lowercase().as_bytes());
         }
-        Triple { key: first(context.sign().as_ref()), network: u32::from_be_bytes(of_network) }
+        Triple { key: first(context.sign().as_ref()), network: u32::from_be_bytes(of_network), shared: None }
     }
 }
 

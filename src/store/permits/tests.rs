@@ -107,8 +107,8 @@ fn ten_thousand_are_the_most_and_those_over_make_way() {
     assert_eq!(numbers(&store), [10_001, 10_002]);
 }
 
-#[test]
-fn greylist_and_permits_share_the_file_whichever_comes_first() {
+#[tokio::test]
+async fn greylist_and_permits_share_the_file_whichever_comes_first() {
     let clock = clock();
     let settings = |folder: &Path| Settings {
         path: folder.join("state"),
@@ -130,7 +130,7 @@ fn greylist_and_permits_share_the_file_whichever_comes_first() {
         }
         let path = ForwardPath::parse("u@here.test").unwrap();
         let triple = greylist.triple("192.0.2.1".parse().unwrap(), "a.test", &path);
-        assert!(matches!(greylist.check(&triple), GreylistAnswer::Wait(_)));
+        assert!(matches!(greylist.check(&triple).await, GreylistAnswer::Wait(_)));
         greylist.flush();
         let another = PermitStore::open(StateFile::at(&folder.path().join("state")));
         assert!(matches!(another, Err(OpenError::InUse { .. })), "{another:?}");

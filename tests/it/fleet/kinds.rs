@@ -1,0 +1,179 @@
+//! Each kind of server that `cluster.redis` can name, and what stops a start.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::time::sleep;
+
+use super::redis::{Redis, Watched, cluster};
+use super::{Site, USER};
+use crate::support::daemon::Daemon;
+use crate::support::process::SOON;
+
+const DELAY: Duration = Duration::from_millis(300);
+
+/// Greylisted at one gate, passed at the other.
+async fn shares(site: &Site) {
+    let (one, two) = (site.gate(1).await, site.gate(2).await);
+    assert!(one.is_up().await && two.is_up().await, "{}", one.daemon.log());
+    // Several, so that they are on several nodes of a cluster.
+    let users: Vec<String> = (0..8).map(|number| format!("user{number}@here.test")).collect();
+    for user in &users {
+        assert_eq!(one.code(user).await, 450);
+    }
+    sleep(DELAY * 2).await;
+    for user in &users {
+        assert_eq!(two.code(user).await, 250, "{user}: {}", two.daemon.log());
+    }
+    for gate in [&one, &two] {
+        let log = gate.daemon.whole_log().await;
+        assert!(!log.contains("ERROR"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_a_server() {
+    let Some(redis) = Redis::start(&[]).await else { return };
+    shares(&Site::with_delay(format!("{}/3", redis.url()), DELAY)).await;
+    assert_eq!(redis.keys("*").len(), 0, "database 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket() {
+    let Some(redis) = Redis::start(&["--unixsocket", "{}/socket"]).await else { return };
+    shares(&Site::with_delay(format!("redis+unix:{}", redis.place("socket")), DELAY)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_three_nodes() {
+    let Some(nodes) = cluster().await else { return };
+    nodes.iter().for_each(|node| allow(node, "+cluster|slots"));
+    let hosts: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    shares(&Site::with_delay(format!("redis+cluster://rmxd:p4ss@{}", hosts.join(",")), DELAY)).await;
+    let counts: Vec<usize> = nodes.iter().map(|node| node.keys("rmxd:1:g:*").len()).collect();
+    assert!(counts.iter().filter(|count| **count > 0).count() > 1, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_a_sentinel_watches() {
+    let Some(watched) = Watched::start().await else { return };
+    allow(&watched.master, "+role");
+    let url = watched.url().replace("://", "://rmxd:p4ss@");
+    shares(&Site::with_delay(url, DELAY)).await;
+}
+
+/// The least rights, as "Several gates" in the guide has them.
+const RIGHTS: &[&str] = &[
+    "ACL",
+    "SETUSER",
+    "rmxd",
+    "on",
+    ">p4ss",
+    "~rmxd:1:*",
+    "resetchannels",
+    "-@all",
+    "+ping",
+    "+select",
+    "+time",
+    "+getrange",
+    "+set",
+    "+eval",
+    "+evalsha",
+];
+
+/// Gives the user its rights, and this one more.
+fn allow(redis: &Redis, more: &str) {
+    assert_eq!(redis.cli(&[RIGHTS, &[more]].concat()), "OK");
+}
+
+#[test]
+fn the_guide_has_these_rights() {
+    let guide = include_str!("../../../systemd/README.md");
+    assert!(guide.contains(&RIGHTS.join(" ").replace("p4ss", "PASSWORD")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_the_least_rights() {
+    let Some(mut redis) = Redis::start(&["--requirepass", "other"]).await else { return };
+    redis.asked_with(&["-a", "other", "--no-auth-warning"]);
+    allow(&redis, "+ping");
+    let url = format!("redis://rmxd@127.0.0.1:{}", redis.port());
+    let mut site = Site::with_delay(url, DELAY);
+    let password = redis.place("password");
+    std::fs::write(&password, "p4ss\n").unwrap();
+    site.cluster = format!("password = \"{password}\"");
+    shares(&site).await;
+    assert_eq!(redis.cli(&["ACL", "LOG"]), "", "a command was refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_a_certificate_of_ones_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    let own = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    assert_eq!(server.subject_alt_names, [rcgen::SanType::IpAddress(Ipv4Addr::LOCALHOST.into())]);
+    let server = server.signed_by(&own, &issuer).unwrap();
+    std::fs::write(place("ca"), ca.pem()).unwrap();
+    std::fs::write(place("certificate"), server.pem()).unwrap();
+    std::fs::write(place("key"), own.serialize_pem()).unwrap();
+    let port = crate::support::process::free_port();
+    let (certificate, key, ca) = (place("certificate"), place("key"), place("ca"));
+    let port_text = port.to_string();
+    let arguments = [
+        "--port",
+        "0",
+        "--tls-port",
+        &port_text,
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+    ];
+    let Some(_redis) = Redis::start_at(port, &arguments).await else { return };
+    let mut site = Site::with_delay(format!("rediss://127.0.0.1:{port}"), DELAY);
+    site.cluster = format!("ca = \"{ca}\"");
+    shares(&site).await;
+    // Of an authority that isn't known: as away, and never in plain text.
+    site.cluster.clear();
+    let stranger = site.gate(3).await;
+    assert!(!stranger.is_up().await);
+    assert_eq!(stranger.code(USER).await, 450);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_operator_can_mend_stops_the_start() {
+    let Some(mut redis) = Redis::start(&["--requirepass", "other"]).await else { return };
+    redis.asked_with(&["-a", "other", "--no-auth-warning"]);
+    let port = redis.port();
+    assert_eq!(redis.cli(&[&RIGHTS[..RIGHTS.len() - 2], &["+ping"]].concat()), "OK");
+    let watched = Watched::start().await.unwrap();
+    let sentinel = watched.sentinel.port();
+    let rows = [
+        (format!("redis://127.0.0.1:{port}"), "NOAUTH"),
+        (format!("redis://:wrong@127.0.0.1:{port}"), "Password authentication failed"),
+        (format!("redis://:other@127.0.0.1:{port}/99"), "DB index is out of range"),
+        (format!("redis://rmxd:p4ss@127.0.0.1:{port}"), "NOPERM"),
+        (format!("redis+cluster://:other@127.0.0.1:{port}"), "cluster support disabled"),
+        (format!("redis+sentinel://127.0.0.1:{sentinel}/none"), "Master with given name not found"),
+    ];
+    for (url, why) in rows {
+        let (home, ..) = Site::new(&url).prepare(1);
+        let mut daemon = Daemon::launch(home.serve(), home);
+        let status = daemon.ended(SOON).await;
+        let log = daemon.log();
+        assert_eq!(status.code(), Some(78), "{url}: {log}");
+        assert!(log.contains("cluster.redis: ") && log.contains(why), "{url}: {log}");
+        assert!(!log.contains(":other@") && !log.contains("p4ss"), "{log}");
+    }
+}
