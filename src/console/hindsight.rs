@@ -7,7 +7,10 @@ use crate::console::refusals::{line, table};
 use crate::console::time::LocalZone;
 use crate::policy::reason::Reason;
 use crate::smtp::escape::Escaped;
-use crate::stats::hindsight::{Fate, Hindsight, Missing, Row, Why};
+use crate::stats::hindsight::{Fate, Hindsight, Missing, Row, Total, Why};
+
+const LOST: &str = "Taken, and would not be";
+const EXEMPT_BESIDE: &str = "Of several recipients, those that are exempt there get the mail where its envelope is refused for the others.";
 
 /// What is tried, and on which decisions.
 pub(crate) struct Tried<'a> {
@@ -42,8 +45,9 @@ pub(crate) fn shown(
     let same = decisions.saturating_sub(changed + unknown);
     line(&mut text, &format!("\n{same} the same, {changed} changed, {unknown} can't be known"));
     let mut totals = table(&["WAS", "WOULD BE", "DECISIONS"], &[2]);
-    for (before, after, count) in hindsight.totals() {
-        totals.add_row([before.name(), after.map_or("can't be known", Fate::name), &count.to_string()]);
+    for (Total { before, after, at_least }, count) in hindsight.totals() {
+        let after = after.map_or_else(|| "can't be known".to_owned(), |after| named(after, at_least));
+        totals.add_row([before.name().to_owned(), after, count.to_string()]);
     }
     line(&mut text, &format!("\n{}", totals.trim_fmt()));
 
@@ -59,9 +63,12 @@ pub(crate) fn shown(
         if !rows.is_empty() {
             line(&mut text, &format!("\n{}", colour.bold(title)));
             line(&mut text, &listed(rows, top, columns));
+            if title == LOST {
+                line(&mut text, EXEMPT_BESIDE);
+            }
         }
     };
-    section("Taken, and would not be", &lost, &["WOULD BE", "REASON"]);
+    section(LOST, &lost, &["WOULD BE", "REASON"]);
     section("Not taken, and would be", &won, &["WAS", "REASON"]);
     section("Not taken either way, but otherwise", &other, &["WOULD BE", "REASON"]);
     section("Can't be known", &unknown, &["WAS", "WHY"]);
@@ -76,13 +83,16 @@ fn counted(decisions: u64) -> String {
     if decisions == 1 { "1 decision".to_owned() } else { format!("{decisions} decisions") }
 }
 
+fn named(fate: Fate, at_least: bool) -> String {
+    format!("{}{}", if at_least { "at least " } else { "" }, fate.name())
+}
+
 fn listed(rows: &[&Row], top: usize, [fate, why]: &[&str; 2]) -> String {
     let mut list = table(&["DOMAIN", fate, "RULE", why, "DECISIONS", "CLIENT", "EXAMPLE"], &[4]);
     for row in rows.iter().take(top) {
         let (way, more) = (row.way, if row.clients_differ { " and others" } else { "" });
         let fate = match way.after.filter(|after| *after > Fate::Taken) {
-            Some(after) if way.at_least => format!("at least {}", after.name()),
-            Some(after) => after.name().to_owned(),
+            Some(after) => named(after, way.at_least),
             None => way.before.name().to_owned(),
         };
         let rule = way.rule.map(|(identity, rule)| format!("{identity}.{rule}")).unwrap_or_default();

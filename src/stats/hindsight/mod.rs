@@ -11,7 +11,7 @@ use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule};
 
-pub use crate::stats::hindsight::sum::{Hindsight, Row, Way};
+pub use crate::stats::hindsight::sum::{Hindsight, Row, Total, Way};
 
 /// What rmxd does with mail, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,11 +60,11 @@ impl Fate {
 /// Why something can't be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Why {
-    /// The rule was off, or its finding came too late.
+    /// The rule was off, its finding came too late, or the transaction ended before.
     NotLookedUp,
     /// The rule was looked up, but not all that its rungs need now.
     OtherRungs,
-    /// The client, the domain or all recipients were exempt.
+    /// The client, the domain or recipients were exempt, or a permit may have let them in.
     Exempt,
     /// The envelope was refused, so that the header did not come.
     HeaderNotSeen,
@@ -120,6 +120,12 @@ pub struct Missing {
 }
 
 impl Missing {
+    /// For the whole message.
+    #[must_use]
+    pub fn of_message(why: Why) -> Self {
+        Self { rule: None, domain: CompactString::default(), why }
+    }
+
     /// The line of the configuration with which the history learns it.
     #[must_use]
     pub fn set(rule: Option<(Identity, Rule)>, why: Why) -> Option<String> {
@@ -169,6 +175,16 @@ impl Would {
     #[must_use]
     pub fn be(fate: Fate) -> Self {
         Self { at_least: fate, at_most: fate, cause: None, missing: Vec::new() }
+    }
+
+    /// The same, unless what is missing exempts it.
+    #[must_use]
+    pub fn or_taken(mut self, missing: Missing) -> Self {
+        if self.at_least > Fate::Taken {
+            (self.at_least, self.cause) = (Fate::Taken, None);
+            self.missing.push(missing);
+        }
+        self
     }
 
     fn is_known(&self) -> bool {

@@ -29,13 +29,22 @@ const MAX_DOMAIN: usize = 255;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Way {
     pub before: Fate,
-    /// `None`: it can't be known whether the mail is taken.
+    /// As in [`Total`].
     pub after: Option<Fate>,
-    /// Something unknown could make it stronger.
     pub at_least: bool,
     pub rule: Option<(Identity, Rule)>,
     pub reason: Option<Reason>,
     pub why: Option<Why>,
+}
+
+/// What decisions were and would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Total {
+    pub before: Fate,
+    /// `None`: it can't be known whether the decision changes, or whether the mail is taken.
+    pub after: Option<Fate>,
+    /// Something unknown could make it stronger.
+    pub at_least: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +53,7 @@ pub struct Hindsight {
     times: Option<(SystemTime, SystemTime)>,
     changed: u64,
     unknown: u64,
-    totals: HashMap<(Fate, Option<Fate>), u64, RandomState>,
+    totals: HashMap<Total, u64, RandomState>,
     ways: HashMap<Way, HashMap<CompactString, Sender, RandomState>, RandomState>,
     learn: HashMap<(Option<(Identity, Rule)>, Why), u64, RandomState>,
 }
@@ -76,14 +85,16 @@ impl Hindsight {
         let (first, last) = self.times.unwrap_or((record.at, record.at));
         self.times = Some((first.min(record.at), last.max(record.at)));
         let before = Fate::of_past(record);
-        let after = (would.is_known() || would.at_least > Fate::Taken).then_some(would.at_least);
-        *self.totals.entry((before, after)).or_default() += 1;
+        let may_stay = !would.is_known() && (would.at_least..=would.at_most).contains(&before);
+        let is_sure = would.is_known() || (would.at_least > Fate::Taken && !may_stay);
+        let after = is_sure.then_some(would.at_least);
+        let at_least = is_sure && !would.is_known();
+        *self.totals.entry(Total { before, after, at_least }).or_default() += 1;
         if would.is_known() && before == would.at_least {
             return;
         }
-        let may_stay = (would.at_least..=would.at_most).contains(&before);
-        self.changed += u64::from(!may_stay);
-        self.unknown += u64::from(may_stay);
+        self.changed += u64::from(is_sure);
+        self.unknown += u64::from(!is_sure);
         if after.is_none() {
             let mut seen: Vec<_> = Vec::new();
             for Missing { rule, why, .. } in &would.missing {
@@ -129,12 +140,11 @@ impl Hindsight {
         self.times
     }
 
-    /// What decisions were and would be, with their number; `None` can't be known.
+    /// All decisions, those that stay the same too.
     #[must_use]
-    pub fn totals(&self) -> Vec<(Fate, Option<Fate>, u64)> {
-        let mut all: Vec<_> =
-            self.totals.iter().map(|((before, after), count)| (*before, *after, *count)).collect();
-        all.sort_unstable_by_key(|(before, after, count)| (Reverse(*count), *before, *after));
+    pub fn totals(&self) -> Vec<(Total, u64)> {
+        let mut all: Vec<_> = self.totals.iter().map(|(total, count)| (*total, *count)).collect();
+        all.sort_unstable_by_key(|(total, count)| (Reverse(*count), *total));
         all
     }
 
@@ -176,8 +186,8 @@ impl Hindsight {
     pub fn json(&self, top: usize) -> Value {
         let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
         let rows = self.rows();
-        let totals = self.totals().into_iter().map(|(before, after, count)| {
-            json!({ "before": before.name(), "after": name_of(after), "count": count })
+        let totals = self.totals().into_iter().map(|(Total { before, after, at_least }, count)| {
+            json!({ "before": before.name(), "after": name_of(after), "at_least": at_least, "count": count })
         });
         let learn = self.learn().into_iter().map(|(rule, why, count)| {
             json!({
@@ -268,7 +278,87 @@ fn cut(domain: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::decision::{Actions, Scope};
+    use crate::policy::decide::{Cause, Verdict};
+    use crate::policy::door::DoorName;
+    use crate::policy::rule::{Action, Mode};
+    use crate::stats::hindsight::Fate::{Deferred, Greylisted, Refused, Taken};
+
+    fn record(before: Fate) -> DecisionRecord {
+        let (verdict, action) = match before {
+            Taken => (Verdict::Accept, None),
+            Greylisted => (Verdict::Defer, Some(Action::Greylist)),
+            Deferred => (Verdict::Defer, Some(Action::Defer)),
+            Refused => (Verdict::Reject, Some(Action::Reject)),
+        };
+        let cause = action.map(|action| Cause { action, ..Cause::without_rule(Reason::NoMx, "a@d.test") });
+        DecisionRecord {
+            id: None,
+            at: SystemTime::UNIX_EPOCH,
+            client: IpAddr::from([192, 0, 2, 7]),
+            door: DoorName::Smtp,
+            queue: CompactString::default(),
+            tls: CompactString::default(),
+            names: None,
+            extent: Scope::Message,
+            mode: Mode::Enforce,
+            actions: Actions::from_all([Action::Tag; 10]),
+            verdict,
+            cause,
+            end: None,
+            help_url: Arc::from(""),
+            helo: CompactString::default(),
+            mail_from: "<a@d.test>".into(),
+            rcpt: "user@here.test".into(),
+            rcpts: 1,
+            recipients: Vec::new(),
+            from: CompactString::default(),
+            reply_to: CompactString::default(),
+            duration: Duration::ZERO,
+            findings: Arc::default(),
+            permit: None,
+            whole: true,
+        }
+    }
+
+    #[test]
+    fn totals_changes_and_rows_have_the_same_sums() {
+        let rows = [
+            (Taken, (Taken, Taken), Some((Taken, false))),
+            (Taken, (Deferred, Refused), Some((Deferred, true))),
+            (Taken, (Deferred, Deferred), Some((Deferred, false))),
+            (Taken, (Taken, Refused), None),
+            (Deferred, (Deferred, Refused), None),
+            (Refused, (Deferred, Refused), None),
+            (Refused, (Greylisted, Deferred), Some((Greylisted, true))),
+            (Refused, (Taken, Deferred), None),
+        ];
+        let mut all = Hindsight::default();
+        for (before, (at_least, at_most), expected) in rows {
+            let known = at_least == at_most;
+            let missing = if known { Vec::new() } else { vec![Missing::of_message(Why::Exempt)] };
+            let would = Would { at_least, at_most, cause: None, missing };
+            let mut one = Hindsight::default();
+            for hindsight in [&mut one, &mut all] {
+                hindsight.add(&record(before), &would);
+            }
+            let (after, at_least) = expected.map_or((None, false), |(after, more)| (Some(after), more));
+            assert_eq!(one.totals(), [(Total { before, after, at_least }, 1)], "{would:?}");
+        }
+        assert_eq!((all.decisions(), all.changed(), all.unknown()), (8, 3, 4));
+        let totals = all.totals();
+        assert_eq!(totals.len(), 7, "{totals:?}");
+        let open = |total: &Total| total.after.is_none();
+        assert_eq!(totals.iter().filter(|(total, _)| open(total)).map(|(_, count)| count).sum::<u64>(), 4);
+        let rows = all.rows();
+        assert_eq!(rows.iter().filter(|row| row.way.after.is_none()).map(|row| row.count).sum::<u64>(), 4);
+        assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), 7);
+        assert_eq!(all.learn(), [(None, Why::Exempt, 4)]);
+    }
 
     #[test]
     fn a_flood_of_names_pushes_out_none_with_more_decisions() {
