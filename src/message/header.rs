@@ -53,6 +53,16 @@ pub struct Author {
     pub domain: Option<DomainName>,
 }
 
+/// The addresses of [`Author`]s, which stand in `text` with ", " between them; a quoted local part may hold the same two
+/// characters. `None` where the text has no reading, as with an address that was cut.
+#[must_use]
+pub(crate) fn addresses_of(text: &str) -> Option<Vec<CompactString>> {
+    let addresses = address_list::read(text.as_bytes()).ok()?;
+    let all: Vec<_> =
+        addresses.iter().map(|Address { local, domain, .. }| [local, "@", domain].concat()).collect();
+    (all.join(", ") == text).then(|| all.into_iter().map(CompactString::from).collect())
+}
+
 /// Reads a header block: unfolded or not, every line with its CRLF, without the empty line that ends it.
 #[must_use]
 pub fn read(block: &[u8]) -> Header {

@@ -7,8 +7,11 @@
 //! - A refusal that no rule made stays as it is. A transaction that ended before its header is judged as far as it came.
 //! - Where the envelope was refused and would be taken, the header is unknown, since it did not come.
 //! - Exemptions of the new configuration are known; what the old one exempted was not looked up.
-//! - A message or recipient that a temporary permit let in is let in by it.
+//! - A message that a temporary permit let in is let in by it. Of another permit the record has no conditions: what it may have
+//!   let in is unknown. A permit that wasn't asked for isn't known.
+//! - Of several recipients, exempt ones are taken where others are refused; the decision is that on the others.
 //! - A DNS failure of then is one now.
+//! - A transaction that ended at MAIL meets no rule where recipients are refused, and is unknown where it is decided at MAIL.
 //! - The greylist of then isn't known: a decision to greylist is one of its own kind, for a client that is new to it. Mail that had
 //!   passed it then passes.
 
@@ -21,15 +24,13 @@ mod tests;
 
 use std::borrow::Cow;
 
-use compact_str::CompactString;
-
 use crate::decision::{DecisionRecord, Scope};
 use crate::exempt::Exemptions;
 use crate::gate::Settings;
 use crate::gate::evaluation::is_malformed_from;
 use crate::gate::hindsight::past::Past;
 use crate::gate::hindsight::rules::Judged;
-use crate::gate::hindsight::stages::Stages;
+use crate::gate::hindsight::stages::{Greylist, Stages};
 use crate::policy::door::DoorName;
 use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
@@ -68,14 +69,27 @@ impl Candidate {
         if all_exempt && self.policy.reject_at == RejectAt::Rcpt {
             return Would::be(Fate::Taken);
         }
+        if record.mail_from.is_empty() || (past.ended_at_mail() && self.policy.reject_at == RejectAt::Rcpt) {
+            return Would::be(before);
+        }
         match record.extent {
-            Scope::Nothing => Would::be(before),
             // A permit is no matter of the configuration.
             Scope::Permit => Would::be(Fate::Taken),
-            Scope::ExemptRecipients if record.permit.is_some() => Would::be(Fate::Taken),
-            Scope::ExemptClient | Scope::ExemptRecipients => self.unknown(Why::Exempt, all_exempt),
+            Scope::Nothing if past.ended_at_mail() => self.unknown(Why::NotLookedUp, true),
+            // The permit that is kept may be that of one recipient beside exempt ones, or of the sender; and without a
+            // recipient that was taken, the one that the record names was exempt.
+            Scope::Nothing | Scope::ExemptClient | Scope::ExemptRecipients => {
+                self.unknown(Why::Exempt, all_exempt)
+            }
             Scope::Envelope | Scope::Message if !record.whole => self.unknown(Why::NotKept, all_exempt),
-            Scope::Envelope | Scope::Message => self.judge(&past, before, all_exempt),
+            Scope::Envelope | Scope::Message => {
+                let would = self.judge(&past, before, all_exempt);
+                if past.others_may_be_let_in(|path| self.exempt.recipient(path)) {
+                    would.or_taken(Missing::of_message(Why::Exempt))
+                } else {
+                    would
+                }
+            }
         }
     }
 
@@ -83,7 +97,9 @@ impl Candidate {
         let mut judged = Judged::default();
         self.envelope(past, &mut judged);
         // Where it is decided at MAIL, greylisting waits for a recipient that isn't exempt.
-        let mut stages = Stages::new(&self.policy, past.passed_greylist() || all_exempt);
+        let waits = all_exempt || past.ended_at_mail();
+        let greylist = if waits { Greylist::Passed } else { past.greylist() };
+        let mut stages = Stages::new(&self.policy, greylist);
         if let Some(would) = stages.pass(&judged.findings, &judged.unknown, |_finding| true) {
             return would;
         }
@@ -104,7 +120,7 @@ impl Candidate {
         }
         if before > Fate::Taken {
             let header = [Identity::From, Identity::ReplyTo].map(|identity| self.rules_of(identity)).concat();
-            stages.unknown(&missing(Why::HeaderNotSeen), &header);
+            stages.unknown(&Missing::of_message(Why::HeaderNotSeen), &header);
         }
         stages.end()
     }
@@ -125,14 +141,14 @@ impl Candidate {
 
     /// Nothing was looked up.
     fn unknown(&self, why: Why, only_envelope: bool) -> Would {
-        let mut stages = Stages::new(&self.policy, false);
+        let mut stages = Stages::new(&self.policy, Greylist::New);
         let identities = if only_envelope {
             [Identity::Helo, Identity::Ptr, Identity::MailFrom].as_slice()
         } else {
             &Identity::ALL
         };
         let actions = identities.iter().map(|identity| self.rules_of(*identity)).collect::<Vec<_>>().concat();
-        stages.unknown(&missing(why), &actions);
+        stages.unknown(&Missing::of_message(why), &actions);
         stages.end()
     }
 }
@@ -146,8 +162,4 @@ fn waiting<'f>(findings: &'f [Finding], waits: &[usize]) -> Cow<'f, [Finding]> {
         }
     }
     open
-}
-
-fn missing(why: Why) -> Missing {
-    Missing { rule: None, domain: CompactString::default(), why }
 }

@@ -4,12 +4,13 @@ use compact_str::CompactString;
 
 use crate::decision::DecisionRecord;
 use crate::dns::kept::Kept;
-use crate::gate::evaluation::envelope_sender;
+use crate::gate::evaluation::{envelope_sender, is_malformed_from};
+use crate::gate::hindsight::stages::Greylist;
 use crate::gate::lookup::EnvelopeSender;
 use crate::message::malformed::Malformed;
-use crate::message::u_label;
+use crate::message::{header, u_label};
 use crate::policy::decide::Verdict;
-use crate::policy::finding::{Finding, RuleResult};
+use crate::policy::finding::{Absence, Finding, RuleResult};
 use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Rule};
@@ -83,12 +84,57 @@ impl<'r> Past<'r> {
         all.peek().is_some() && known && all.all(|text| ForwardPath::parse(text).is_ok_and(|path| is(&path)))
     }
 
-    /// Whether the client had come before, so that the greylist let the mail pass.
-    pub(super) fn passed_greylist(&self) -> bool {
-        let greylists = |finding: &Finding| {
-            matches!(finding.outcome, RuleResult::Fail(_)) && finding.action == Action::Greylist
-        };
-        self.record.verdict == Verdict::Accept && self.record.findings.iter().any(greylists)
+    /// The transaction ended without a recipient, and not by rmxd.
+    pub(super) fn ended_at_mail(&self) -> bool {
+        self.record.rcpt.is_empty() && !self.record.refused()
+    }
+
+    /// A permit may have let in a part of it: one that was refused nevertheless names none.
+    fn may_have_permit(&self) -> bool {
+        self.record.permit.is_some() || self.record.cause.is_some()
+    }
+
+    /// Whether it may have been a permit that exempted this finding.
+    pub(super) fn may_be_let_in(&self, own: Option<&Finding>) -> bool {
+        own.is_some_and(is_exempt) && self.may_have_permit()
+    }
+
+    /// Whether a permit may have let in the domain of MAIL FROM, which exempts the client's names too. The record doesn't
+    /// say which of several conditions a permit has.
+    pub(super) fn envelope_may_be_let_in(&self) -> bool {
+        let of_envelope =
+            |finding: &&Finding| !matches!(finding.identity, Identity::From | Identity::ReplyTo);
+        self.may_have_permit() && self.record.findings.iter().filter(of_envelope).all(is_exempt)
+    }
+
+    /// Whether permits may have let in all recipients but those that are as `is` says.
+    pub(super) fn others_may_be_let_in(&self, is: impl Fn(&ForwardPath) -> bool) -> bool {
+        let DecisionRecord { rcpts, recipients, .. } = self.record;
+        let of_one = self.record.refused() && recipients.is_empty();
+        let all_known = *rcpts <= recipients.len() + 1;
+        let one_is =
+            || self.record.all_recipients().any(|text| ForwardPath::parse(text).is_ok_and(|path| is(&path)));
+        self.may_have_permit() && *rcpts > 1 && !of_one && (!all_known || one_is())
+    }
+
+    /// What the greylist did. A malformed field has an action of its own, which isn't kept.
+    pub(super) fn greylist(&self) -> Greylist {
+        let malformed = RuleResult::Fail(Reason::MalformedHeader);
+        let failed = |finding: &&Finding| matches!(finding.outcome, RuleResult::Fail(_));
+        let mut failed = self.record.findings.iter().filter(failed);
+        let greylists =
+            |finding: &Finding| finding.outcome != malformed && finding.action == Action::Greylist;
+        if self.record.verdict != Verdict::Accept {
+            Greylist::New
+        } else if failed.clone().any(greylists) {
+            Greylist::Passed
+        } else if failed.any(|finding| {
+            finding.outcome == malformed && !(self.is_nameless() && is_malformed_from(finding))
+        }) {
+            Greylist::Unknown
+        } else {
+            Greylist::New
+        }
     }
 
     /// From: of a bounce names no domain, which is only a tag.
@@ -120,9 +166,14 @@ impl<'r> Past<'r> {
             let text = name.as_ref().map_or(domain, DomainName::as_str).into();
             Some(Named { subject: subject.into(), text, name })
         };
-        let authors: Option<Vec<Named>> = text.split(", ").map(named).collect();
+        let addresses = header::addresses_of(text);
+        let authors = addresses.and_then(|all| all.iter().map(|address| named(address)).collect());
         authors.map_or(Field::Unknown, Field::Authors)
     }
+}
+
+fn is_exempt(finding: &Finding) -> bool {
+    finding.outcome == RuleResult::None(Absence::Exempt)
 }
 
 /// Octets of an address that is surely shown whole.

@@ -1,6 +1,6 @@
 //! The rules that can refuse, judged again by what was looked up then.
 
-use compact_str::{CompactString, ToCompactString};
+use compact_str::ToCompactString;
 
 use crate::evidence::DnsFailure;
 use crate::gate::hindsight::Candidate;
@@ -23,6 +23,19 @@ pub(super) struct Judged {
     pub(super) waits: Vec<usize>,
     /// What is missing, and the action if it failed.
     pub(super) unknown: Vec<(Missing, Action)>,
+}
+
+impl Judged {
+    /// What fails may have been let in.
+    fn doubt(&mut self) {
+        let holds = |finding: &Finding| matches!(finding.outcome, RuleResult::Pass(_) | RuleResult::None(_));
+        let (holding, failed) = std::mem::take(&mut self.findings).into_iter().partition(holds);
+        self.findings = holding;
+        let failed: Vec<Finding> = failed;
+        self.unknown.extend(failed.into_iter().map(|Finding { identity, rule, domain, action, .. }| {
+            (Missing { rule: Some((identity, rule)), domain, why: Why::Exempt }, action)
+        }));
+    }
 }
 
 /// One rule of one domain.
@@ -56,6 +69,7 @@ impl Candidate {
             ReversePath::Null | ReversePath::NoDomain(_) => None,
         };
         let sender = mailbox.and_then(|mailbox| mailbox.domain().name());
+        let may_be_let_in = sender.is_some() && past.envelope_may_be_let_in();
         if !sender.is_some_and(|name| self.exempt.domain(name)) {
             let helo = past.record.helo.as_str();
             if !helo.is_empty() {
@@ -76,6 +90,9 @@ impl Candidate {
                 let text = mailbox.domain().to_compact_string();
                 self.domain(past, Identity::MailFrom, (&mailbox.to_compact_string(), &text), sender, judged);
             }
+        }
+        if may_be_let_in {
+            judged.doubt();
         }
     }
 
@@ -100,8 +117,7 @@ impl Candidate {
 
     fn not_kept(&self, identity: Identity, judged: &mut Judged) {
         for action in self.rules_of(identity) {
-            let missing = Missing { rule: None, domain: CompactString::default(), why: Why::NotKept };
-            judged.unknown.push((missing, action));
+            judged.unknown.push((Missing::of_message(Why::NotKept), action));
         }
     }
 
@@ -160,7 +176,9 @@ impl Candidate {
         let envelope = past.envelope().filter(|_| identity == Identity::From);
         let subject = Subject { identity, text: subject, domain: name, helo: &past.record.helo, envelope };
         let again = reverse_mx::again(&self.reverse_mx, rule, &subject, in_force.rules, &past.kept(own));
-        again.ok_or_else(|| why(own))
+        let counts =
+            |outcome: &RuleResult| matches!(outcome, RuleResult::Pass(_)) || !past.may_be_let_in(own);
+        again.filter(counts).ok_or_else(|| why(own))
     }
 
     fn ptr(&self, past: &Past<'_>, judged: &mut Judged) {
@@ -186,7 +204,7 @@ impl Candidate {
                     reverse_mx::again_ptr(&self.reverse_mx, rule, names, rules, &past.kept(own))
                 }
             };
-            match outcome {
+            match outcome.filter(|_| exempt || !past.may_be_let_in(own)) {
                 Some(outcome) => judged.findings.push(known(outcome)),
                 None => {
                     let missing =

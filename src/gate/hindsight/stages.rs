@@ -5,20 +5,29 @@ use crate::policy::decide::decide_by;
 use crate::policy::finding::Finding;
 use crate::policy::operator::Policy;
 use crate::policy::rule::{Action, OnDnsError};
-use crate::stats::hindsight::{Fate, Kind, Missing, Would};
+use crate::stats::hindsight::{Fate, Kind, Missing, Why, Would};
+
+/// The greylist, for a decision to greylist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Greylist {
+    /// The client is new to it.
+    New,
+    /// The mail passes.
+    Passed,
+    Unknown,
+}
 
 pub(super) struct Stages<'p> {
     policy: &'p Policy,
-    /// The client had passed the greylist.
-    pub(super) passed_greylist: bool,
+    greylist: Greylist,
     /// The strongest and the weakest refusal so far, if something unknown refuses.
     possible: Option<(Fate, Fate)>,
     missing: Vec<Missing>,
 }
 
 impl<'p> Stages<'p> {
-    pub(super) fn new(policy: &'p Policy, passed_greylist: bool) -> Self {
-        Self { policy, passed_greylist, possible: None, missing: Vec::new() }
+    pub(super) fn new(policy: &'p Policy, greylist: Greylist) -> Self {
+        Self { policy, greylist, possible: None, missing: Vec::new() }
     }
 
     /// One stage; findings count for which `counts` returns true. Returns the result if this stage refuses for certain.
@@ -33,7 +42,13 @@ impl<'p> Stages<'p> {
         }
         let decision = decide_by(self.policy, findings, counts);
         let fate = match Fate::of(decision.verdict, decision.cause.as_ref()) {
-            Fate::Greylisted if self.passed_greylist => Fate::Taken,
+            Fate::Greylisted if self.greylist == Greylist::New => Fate::Greylisted,
+            Fate::Greylisted => {
+                if self.greylist == Greylist::Unknown {
+                    self.may(Fate::Greylisted, Fate::Greylisted, &Missing::of_message(Why::NotKept));
+                }
+                Fate::Taken
+            }
             fate => fate,
         };
         if fate == Fate::Taken {
@@ -50,6 +65,10 @@ impl<'p> Stages<'p> {
         let strong = actions.iter().map(|action| strongest(self.policy, *action)).max();
         let weak = actions.iter().filter_map(|action| weakest(self.policy, *action)).min();
         let (Some(strong), Some(weak)) = (strong.filter(|fate| *fate > Fate::Taken), weak) else { return };
+        self.may(strong, weak, missing);
+    }
+
+    fn may(&mut self, strong: Fate, weak: Fate, missing: &Missing) {
         let (before, after) = self.possible.unwrap_or((strong, weak));
         self.possible = Some((before.max(strong), after.min(weak)));
         if !self.missing.contains(missing) {

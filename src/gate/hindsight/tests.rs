@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use compact_str::CompactString;
 
 use crate::config::{DRAIN, Flags, load};
-use crate::decision::{Actions, DecisionRecord, End, Id, Scope};
+use crate::decision::{Actions, DecisionRecord, End, Id, LetIn, Scope};
 use crate::evidence::{
     Answer, DnsFailure, Evidence, Freshness, Question, QuestionName, RecordType, Records, Target,
 };
@@ -369,4 +369,147 @@ fn the_answers_of_a_list_that_may_be_cut_are_unknown() {
     }
     let would = candidate(&[QUIET]).decides(&record);
     assert_eq!((would.at_least, would.at_most), (Taken, Refused), "{would:?}");
+}
+
+fn of_recipients(record: DecisionRecord, recipients: &[&str]) -> DecisionRecord {
+    let (first, others) = recipients.split_first().unwrap();
+    let recipients = others.iter().map(|&text| text.into()).collect();
+    DecisionRecord { rcpt: (*first).into(), rcpts: others.len() + 1, recipients, ..record }
+}
+
+fn with_permit(record: DecisionRecord) -> DecisionRecord {
+    DecisionRecord { permit: Some(LetIn { number: 1, until: None }), ..record }
+}
+
+/// Mail whose envelope has no findings but those of an exempt domain.
+fn with_exempt_sender(helo: &str) -> DecisionRecord {
+    let mut record = with_permit(taken("good.test", "good.test", &[(MailFrom, Exists), (From, Exists)]));
+    for finding in Arc::make_mut(&mut record.findings).iter_mut() {
+        finding.evidence.clear();
+        finding.outcome = RuleResult::None(Absence::Exempt);
+    }
+    DecisionRecord { helo: helo.into(), ..record }
+}
+
+#[test]
+fn what_a_permit_let_in_is_unknown_where_the_record_does_not_show_it() {
+    let no_exempt = "exempt.recipients=";
+    let exempt = |recipients: &[&str]| {
+        let record = with_permit(taken("none.test", "none.test", &[]));
+        of_recipients(DecisionRecord { extent: Scope::ExemptRecipients, ..record }, recipients)
+    };
+    let judged =
+        |recipients: &[&str]| of_recipients(with_permit(taken("good.test", "none.test", &ALL)), recipients);
+    let both = ["user@here.test", "postmaster@here.test"];
+    let localhost = || with_exempt_sender("localhost");
+    let by_names = DecisionRecord { permit: None, ..localhost() };
+    let refused_for_from = DecisionRecord { cause: refused("none.test", Action::Reject).cause, ..by_names };
+    let rows: Vec<(&str, DecisionRecord, Vec<&str>, (Fate, Fate))> = vec![
+        (
+            "a recipient, at MAIL",
+            exempt(&["user@here.test"]),
+            vec!["policy.reject_at=mail"],
+            (Taken, Refused),
+        ),
+        ("one beside an exempt one", exempt(&both), vec![no_exempt], (Taken, Refused)),
+        ("all exempt now", exempt(&both), vec!["exempt.recipients=user,postmaster"], (Taken, Taken)),
+        ("beside one that is exempt now", judged(&both), vec![QUIET], (Taken, Refused)),
+        ("beside none that is", judged(&both), vec![QUIET, no_exempt], (Refused, Refused)),
+        ("of one recipient", judged(&both[..1]), vec![QUIET], (Refused, Refused)),
+        ("the sender, and HELO", localhost(), vec![QUIET, "policy.helo.exists=reject"], (Taken, Refused)),
+        ("the sender, and PTR", localhost(), vec![QUIET, "policy.ptr.exists=reject"], (Taken, Refused)),
+        (
+            "refused, which names no permit",
+            refused_for_from,
+            vec![QUIET, "policy.helo.exists=defer"],
+            (Taken, Refused),
+        ),
+        (
+            "the sender exempt now",
+            localhost(),
+            vec!["exempt.domains=good.test", "policy.helo.exists=reject"],
+            (Taken, Taken),
+        ),
+        (
+            "no permit",
+            DecisionRecord { permit: None, ..localhost() },
+            vec!["policy.mail_from.exists=tag", "policy.from.exists=tag", QUIET, "policy.helo.exists=reject"],
+            (Refused, Refused),
+        ),
+    ];
+    for (what, record, lines, expected) in rows {
+        let would = candidate(&lines).decides(&record);
+        assert_eq!((would.at_least, would.at_most), expected, "{what}: {would:?}");
+        assert_eq!(would.missing.is_empty(), expected.0 == expected.1, "{what}: {would:?}");
+    }
+}
+
+#[test]
+fn a_transaction_that_ended_at_mail_is_judged_only_where_mail_is() {
+    let ended = |extent, rules: &[(Identity, Rule)]| DecisionRecord {
+        extent,
+        rcpt: CompactString::default(),
+        rcpts: 0,
+        from: CompactString::default(),
+        end: Some(End::of(Outcome::NotCompleted)),
+        ..taken("none.test", "none.test", rules)
+    };
+    let nothing = || ended(Scope::Nothing, &[]);
+    let envelope = || ended(Scope::Envelope, &[(MailFrom, Exists)]);
+    let named = DecisionRecord { rcpt: "postmaster@here.test".into(), ..nothing() };
+    let at_mail = "policy.reject_at=mail";
+    let grey = "policy.mail_from.exists=greylist";
+    let rows: Vec<(&str, DecisionRecord, Vec<&str>, (Fate, Fate))> = vec![
+        ("no recipient", nothing(), vec![], (Taken, Taken)),
+        ("decided at MAIL", nothing(), vec![at_mail], (Taken, Refused)),
+        ("was decided at MAIL", envelope(), vec![], (Taken, Taken)),
+        ("at MAIL both times", envelope(), vec![at_mail], (Refused, Refused)),
+        ("greylisting waits for a recipient", envelope(), vec![at_mail, grey], (Taken, Taken)),
+        ("a recipient that was exempt", named.clone(), vec!["exempt.recipients="], (Taken, Refused)),
+        ("and is now", named, vec![], (Taken, Taken)),
+    ];
+    for (what, record, lines, expected) in rows {
+        let would = candidate(&lines).decides(&record);
+        assert_eq!((would.at_least, would.at_most), expected, "{what}: {would:?}");
+    }
+}
+
+#[test]
+fn only_a_finding_that_decided_shows_that_the_greylist_was_passed() {
+    let with = |mail_from: &str, from: &str| {
+        let mut record = malformed();
+        Arc::make_mut(&mut record.findings).push(finding(Helo, Exists, "none.test"));
+        for finding in Arc::make_mut(&mut record.findings).iter_mut() {
+            finding.action = if finding.identity == From { Action::Greylist } else { Action::Tag };
+        }
+        DecisionRecord { helo: "none.test".into(), mail_from: mail_from.into(), from: from.into(), ..record }
+    };
+    let lines = ["policy.helo.exists=greylist", "policy.malformed=tag"];
+    for (what, record, expected) in [
+        ("From: of a bounce without a name", with("<>", "empty"), (Greylisted, Greylisted)),
+        ("no From:, by an action that isn't kept", with("<a@good.test>", "missing"), (Taken, Greylisted)),
+    ] {
+        let would = candidate(&lines).decides(&record);
+        assert_eq!((would.at_least, would.at_most), expected, "{what}: {would:?}");
+    }
+}
+
+#[test]
+fn a_quoted_local_part_is_no_second_address() {
+    let of = |from: &str, reply_to: &str| DecisionRecord {
+        from: from.into(),
+        reply_to: reply_to.into(),
+        ..taken("good.test", "good.test", &ALL)
+    };
+    let long = format!("\"{}, x@localhost", "a".repeat(250));
+    let rows = [
+        ("one address", of("\"x@localhost, b\"@good.test", ""), (Taken, Taken)),
+        ("two", of("a@good.test, x@localhost", ""), (Refused, Refused)),
+        ("one that is cut", of(&long, ""), (Taken, Refused)),
+        ("Reply-To:", of("a@good.test", "\"x@localhost, b\"@good.test"), (Taken, Taken)),
+    ];
+    for (what, record, expected) in rows {
+        let would = candidate(&[QUIET, "policy.reply_to.exists=reject"]).decides(&record);
+        assert_eq!((would.at_least, would.at_most), expected, "{what}: {would:?}");
+    }
 }

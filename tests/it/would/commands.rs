@@ -106,6 +106,34 @@ async fn another_configuration_is_tried_on_the_decisions_of_the_past() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_exempt_recipient_beside_one_that_would_be_refused_gets_the_mail() {
+    let zone = Zone::start();
+    let text = configuration("gate.test", &[any_port()], zone.address(), MORE);
+    let text = text.replace("path = \"\"", "path = \"decisions\"");
+    let monitors = format!("{text}[policy]\nmode = \"monitor\"\n");
+    let daemon = Daemon::start(&monitors, &[]).await;
+    let mut client = Client::greeted(STRANGER, daemon.address(), "mail.good.test").await;
+    let envelope = [
+        ("MAIL FROM:<a@nomx.test>", "250"),
+        ("RCPT TO:<user@here.test>", "250"),
+        ("RCPT TO:<postmaster@here.test>", "250"),
+        ("DATA", "354"),
+        ("From: a@nomx.test\r\n\r\nHello\r\n.", "250"),
+    ];
+    client.talk(&envelope).await;
+    let home = daemon.home();
+    let kept = || Some(run(home, "history --json")).filter(|run| run.json().as_array().unwrap().len() == 1);
+    eventually("a decision in the history", SOON, kept).await;
+
+    std::fs::write(home.path().join("enforce.toml"), text).unwrap();
+    let would = run(home, "history --would --config enforce.toml");
+    assert_eq!((would.code, would.err.as_str()), (Some(0), ""), "{would:?}");
+    let legend = "\nOf several recipients, those that are exempt there get the mail where its envelope is refused for the others.\n";
+    assert!(would.out.contains("\n0 the same, 1 changed, 0 can't be known\n"), "{}", would.out);
+    assert_eq!(would.out.matches(legend).count(), 1, "{}", would.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_is_wrong_or_has_another_history_is_no_silent_matter() {
     let zone = Zone::start();
     let daemon = site(&zone).await;
