@@ -110,8 +110,8 @@ async fn an_exempt_recipient_beside_one_that_would_be_refused_gets_the_mail() {
     let zone = Zone::start();
     let text = configuration("gate.test", &[any_port()], zone.address(), MORE);
     let text = text.replace("path = \"\"", "path = \"decisions\"");
-    let monitors = format!("{text}[policy]\nmode = \"monitor\"\n");
-    let daemon = Daemon::start(&monitors, &[]).await;
+    let tags = "[policy.mail_from]\nexists = \"tag\"\n[policy.from]\nexists = \"tag\"\nmatches = \"tag\"\n";
+    let daemon = Daemon::start(&format!("{text}{tags}"), &[]).await;
     let mut client = Client::greeted(STRANGER, daemon.address(), "mail.good.test").await;
     let envelope = [
         ("MAIL FROM:<a@nomx.test>", "250"),
