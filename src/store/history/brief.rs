@@ -2,7 +2,7 @@
 //! nothing is decoded.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use compact_str::CompactString;
 use rusqlite::{Connection, Row, params};
@@ -12,6 +12,7 @@ use crate::policy::decide::Verdict;
 use crate::policy::reason::Reason;
 use crate::policy::rule::Mode;
 use crate::store::history::codes::Coded;
+use crate::store::history::decode;
 use crate::store::history::file::Trouble;
 use crate::store::history::filter::Cursor;
 use crate::store::history::read::Source;
@@ -85,14 +86,15 @@ fn read(
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query(params![position, limit])?;
     while let Some(row) = rows.next()? {
-        found.push(of_row(row)?);
+        found.extend(of_row(row)?);
     }
     Ok(())
 }
 
-/// What a later version wrote with a code of its own counts as accepted without a reason.
-fn of_row(row: &Row<'_>) -> rusqlite::Result<Brief> {
-    let millis: u64 = row.get(1)?;
+/// What a later version wrote with a code of its own counts as accepted without a reason. A row with a damaged time is left
+/// out.
+fn of_row(row: &Row<'_>) -> rusqlite::Result<Option<Brief>> {
+    let Some(at) = u64::try_from(row.get::<_, i64>(1)?).ok().and_then(decode::time) else { return Ok(None) };
     let verdict = Verdict::from_code(row.get(2)?).unwrap_or(Verdict::Accept);
     let reason: Option<u8> = row.get(4)?;
     let sender = || {
@@ -100,14 +102,14 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<Brief> {
         let client = row.get_ref(6)?.as_str()?;
         Ok::<_, rusqlite::Error>(client.parse().ok().map(|client| (CompactString::new(domain), client)))
     };
-    Ok(Brief {
+    Ok(Some(Brief {
         cursor: Cursor { seq: row.get(0)? },
-        at: UNIX_EPOCH + Duration::from_millis(millis),
+        at,
         verdict,
         reason: reason.and_then(Reason::from_code),
         mode: Mode::from_code(row.get(3)?).unwrap_or(Mode::Enforce),
         sender: if verdict == Verdict::Accept { None } else { sender()? },
-    })
+    }))
 }
 
 fn of_record(seq: i64, record: &DecisionRecord) -> Brief {

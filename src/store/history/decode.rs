@@ -39,9 +39,13 @@ pub(super) fn record<'o>(
     Some(Some(record))
 }
 
-/// The inverse of [`super::encode::milliseconds`].
-pub(super) fn time(milliseconds: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
+/// The first second behind the year 9999, which RFC 3339 can't write.
+const END_OF_TIMES: u64 = 253_402_300_800;
+
+/// The inverse of [`super::encode::milliseconds`]; `None` past the year 9999, as only damage writes it.
+pub(super) fn time(milliseconds: u64) -> Option<SystemTime> {
+    let since = Duration::from_millis(milliseconds);
+    UNIX_EPOCH.checked_add(since).filter(|_| since.as_secs() < END_OF_TIMES)
 }
 
 /// Sets the subject of the cause. Older versions made up a finding for refusals without a rule; it is removed.
@@ -65,7 +69,7 @@ struct Decoder<'o> {
 
 impl<'o> Decoder<'o> {
     fn head(&mut self) -> Option<DecisionRecord> {
-        let at = time(u64::from_le_bytes(self.array()?));
+        let at = time(u64::from_le_bytes(self.array()?))?;
         let id = match self.byte()? {
             tag::NOTHING => None,
             _ => Some(Id::parse(std::str::from_utf8(&self.array::<8>()?).ok()?)?),
@@ -152,7 +156,11 @@ impl<'o> Decoder<'o> {
             // Records from before there were permits end here.
             if !self.rest.is_empty() && self.byte()? == tag::SOMETHING {
                 let (number, until) = (self.number()?, self.number()?.checked_sub(1));
-                record.permit = Some(LetIn { number, until: until.map(time) });
+                let until = match until {
+                    None => None,
+                    Some(until) => Some(time(until)?),
+                };
+                record.permit = Some(LetIn { number, until });
             }
             if !self.rest.is_empty() {
                 set_marks(record, self.number()?);

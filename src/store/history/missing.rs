@@ -106,7 +106,7 @@ fn named(id: Id) -> String {
 
 fn ends(source: &Source<'_>) -> Result<Option<[(Id, SystemTime); 2]>, Trouble> {
     let time = |at| decode::time(u64::try_from(at).unwrap_or(0));
-    let pending = source.pending.iter().filter_map(|waiting| Some((waiting.row.id?, time(waiting.row.at))));
+    let pending = source.pending.iter().filter_map(|waiting| Some((waiting.row.id?, time(waiting.row.at)?)));
     let of_file = |order: &str| -> Result<Option<(Id, SystemTime)>, Trouble> {
         let Some(connection) = source.connection else { return Ok(None) };
         let since = source.oldest.map_or(i64::MIN, |oldest| {
@@ -117,7 +117,7 @@ fn ends(source: &Source<'_>) -> Result<Option<[(Id, SystemTime); 2]>, Trouble> {
         let row = connection
             .query_row(&sql, [since], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))
             .optional()?;
-        Ok(row.and_then(|(id, at)| Some((Id::parse(&id)?, time(at)))))
+        Ok(row.and_then(|(id, at)| Some((Id::parse(&id)?, time(at)?))))
     };
     let (mut first, mut last) = (of_file("ASC")?, of_file("DESC")?);
     for end in pending {

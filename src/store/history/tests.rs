@@ -59,7 +59,7 @@ fn archive(settings: &Settings) -> Archive {
 
 /// The time in milliseconds, as a record keeps it.
 fn now() -> SystemTime {
-    decode::time(encode::milliseconds(SystemTime::now()))
+    decode::time(encode::milliseconds(SystemTime::now())).unwrap()
 }
 
 fn name(text: &str) -> DomainName {
@@ -264,6 +264,27 @@ fn a_decoded_record_equals_the_encoded_one() {
         let expected =
             [without_end, without_results, without_door, without_recipients, without_permit, without_marks];
         assert_eq!(read.flatten().collect::<Vec<_>>(), expected);
+    }
+}
+
+/// RFC 3339, in which times are shown, ends with the year 9999.
+#[test]
+fn a_time_past_the_year_9999_is_damage() {
+    let last = UNIX_EPOCH + Duration::from_millis(253_402_300_799_999);
+    let of = |at, until| DecisionRecord {
+        at,
+        permit: Some(LetIn { number: 7, until: Some(until) }),
+        ..refusal(7, "a.test")
+    };
+    let late = last + Duration::from_millis(1);
+    for (record, is_read) in [(of(last, last), true), (of(late, last), false), (of(last, late), false)] {
+        let mut octets = Vec::new();
+        encode::record(&mut octets, &record, &[]);
+        let read = decode::record(&octets, vec![], |_| true).flatten();
+        assert_eq!(read.is_some(), is_read);
+        if let Some(record) = read {
+            assert!(crate::decision::report::utc(record.at).starts_with("9999-12-31T23:59:59"));
+        }
     }
 }
 

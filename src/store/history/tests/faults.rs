@@ -63,6 +63,25 @@ async fn damage_that_a_search_finds_is_moved_aside_by_the_writer() {
     assert!(folder.path().join("history.damaged").exists());
 }
 
+#[tokio::test]
+async fn a_row_with_a_time_past_the_year_9999_is_left_out() {
+    let (_folder, settings) = closed();
+    let connection = Connection::open(&settings.path).unwrap();
+    let late: u64 = 253_402_300_800_000;
+    let sql = "SELECT record FROM rows ORDER BY seq DESC LIMIT 1";
+    let mut record: Vec<u8> = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    record[..8].copy_from_slice(&late.to_le_bytes());
+    let sql = "UPDATE rows SET at = ?1, record = ?2 WHERE seq = (SELECT max(seq) FROM rows)";
+    connection.execute(sql, (late, record)).unwrap();
+    drop(connection);
+    let page = archive(&settings).search(&Filter::default(), None, 1).unwrap();
+    assert_eq!(domains(&page.records), ["d1998.test"]);
+    let history = History::open(&settings).unwrap();
+    let rows = history.brief(Scan::Before(None), 10_000).await.unwrap();
+    assert_eq!(rows.len(), 1_999);
+    close(history);
+}
+
 #[test]
 fn a_file_of_a_later_version_is_moved_aside() {
     let (folder, settings) = closed();
