@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::Settings;
 use crate::config::reader::Reader;
 use crate::net::own::reached;
-use crate::net::{Endpoint, OwnListener, Purpose};
+use crate::net::{OwnListener, OwnPlace, Purpose};
 use crate::relay::NextHop;
 use crate::{admin, server};
 
@@ -46,6 +46,8 @@ fn find(
         return None;
     }
     let all = doors.chain(admin.listen.iter().map(|endpoint| (Purpose::Admin, endpoint)));
-    let (purpose, endpoint): (Purpose, &Endpoint) = reached(targets, all)?;
+    // rmxd's own listeners on [::] take IPv4 too.
+    let all = all.map(|(purpose, endpoint)| OwnPlace { purpose, endpoint, only_v6: false });
+    let OwnPlace { purpose, endpoint, .. } = reached(targets, all)?;
     Some(OwnListener { next_hop: next_hop.to_string(), purpose, endpoint: endpoint.clone(), origin: "" })
 }

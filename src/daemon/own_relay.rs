@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::config::Settings;
 use crate::net::own::reached;
-use crate::net::{Endpoint, OwnListener, Purpose};
+use crate::net::{OwnListener, OwnPlace};
 use crate::relay::NextHop;
 
 /// How long a start or a reload waits for the addresses of a name. A name that isn't found in this time is no obstacle: the
@@ -21,16 +21,16 @@ const PASSED: &str = " (a socket that the service manager passed)";
 ///
 /// # Errors
 /// A connection to the next hop reaches one of them.
-pub(super) async fn refuse(
+pub(super) async fn refuse<'a>(
     settings: &Settings,
-    listeners: impl IntoIterator<Item = (Purpose, &Endpoint)>,
+    listeners: impl IntoIterator<Item = OwnPlace<'a>>,
 ) -> Result<(), OwnListener> {
     let next_hop = &settings.relay.next_hop;
     let targets = addresses(next_hop).await;
     if let Some(own) = settings.own_relay(&targets) {
         return Err(own);
     }
-    let Some((purpose, endpoint)) = reached(&targets, listeners) else { return Ok(()) };
+    let Some(OwnPlace { purpose, endpoint, .. }) = reached(&targets, listeners) else { return Ok(()) };
     let configured = settings.server.listen.iter().any(|(_, configured)| configured == endpoint);
     let origin = if configured || settings.admin.listen.as_ref() == Some(endpoint) { "" } else { PASSED };
     Err(OwnListener { next_hop: next_hop.to_string(), purpose, endpoint: endpoint.clone(), origin })

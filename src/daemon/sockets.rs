@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::daemon::StartError;
-use crate::net::{Endpoint, Listener, Purpose};
+use crate::net::{Endpoint, Listener, OwnPlace, Purpose};
 use crate::server;
 
 /// All listeners, by the server that uses them.
@@ -37,8 +37,8 @@ impl Sockets {
         Ok(Self { doors, admin })
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (Purpose, &Endpoint)> {
-        self.doors.iter().chain(&self.admin).map(|listener| (listener.purpose(), listener.endpoint()))
+    pub(super) fn all(&self) -> impl Iterator<Item = OwnPlace<'_>> {
+        self.doors.iter().chain(&self.admin).map(Listener::own_place)
     }
 
     /// Whether mail comes by SMTP, so that a next hop is needed.

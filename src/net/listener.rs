@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::stream::THIS_MACHINE;
 use crate::net::unix::{self, SocketFile};
-use crate::net::{Endpoint, Purpose, Stream};
+use crate::net::{Endpoint, OwnPlace, Purpose, Stream};
 
 /// Connections in the kernel's queue before they are accepted.
 const BACKLOG: i32 = 1024;
@@ -58,6 +58,8 @@ struct Location {
     purpose: Purpose,
     endpoint: Endpoint,
     bound_as: Option<Endpoint>,
+    /// A passed socket that takes IPv6 only.
+    only_v6: bool,
     /// Of a unix socket of our own.
     file: Option<SocketFile>,
 }
@@ -116,16 +118,21 @@ impl Listener {
         };
         let bound = bound.map_err(|error| ListenError::Bind { purpose, endpoint: wanted.clone(), error });
         let (socket, endpoint, file) = bound?;
-        Ok(Self { socket, place: Location { purpose, endpoint, bound_as: Some(wanted.clone()), file } })
+        Ok(Self {
+            socket,
+            place: Location { purpose, endpoint, bound_as: Some(wanted.clone()), only_v6: false, file },
+        })
     }
 
     pub(super) fn of_passed_tcp(purpose: Purpose, socket: TcpListener) -> io::Result<Self> {
         must_listen(SockRef::from(&socket))?;
         socket.set_nonblocking(true)?;
-        let endpoint = Endpoint::Tcp(socket.local_addr()?);
+        let address = socket.local_addr()?;
+        let only_v6 = address.is_ipv6() && SockRef::from(&socket).only_v6()?;
+        let endpoint = Endpoint::Tcp(address);
         Ok(Self {
             socket: Std::Tcp(socket),
-            place: Location { purpose, endpoint, bound_as: None, file: None },
+            place: Location { purpose, endpoint, bound_as: None, only_v6, file: None },
         })
     }
 
@@ -136,7 +143,7 @@ impl Listener {
         let endpoint = Endpoint::Unix(path.unwrap_or_default());
         Ok(Self {
             socket: Std::Unix(socket),
-            place: Location { purpose, endpoint, bound_as: None, file: None },
+            place: Location { purpose, endpoint, bound_as: None, only_v6: false, file: None },
         })
     }
 
@@ -150,6 +157,13 @@ impl Listener {
     #[must_use]
     pub fn purpose(&self) -> Purpose {
         self.place.purpose
+    }
+
+    /// What a next hop is compared with.
+    #[must_use]
+    pub fn own_place(&self) -> OwnPlace<'_> {
+        let Location { purpose, endpoint, only_v6, .. } = &self.place;
+        OwnPlace { purpose: *purpose, endpoint, only_v6: *only_v6 }
     }
 
     /// # Errors
@@ -203,6 +217,10 @@ impl Registered {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.place.endpoint
+    }
+
+    pub(crate) fn only_v6(&self) -> bool {
+        self.place.only_v6
     }
 
     /// As the operator wrote it, where the port may be 0; `None` for a passed socket.

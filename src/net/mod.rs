@@ -13,6 +13,6 @@ mod unix;
 
 pub use crate::net::endpoint::{Endpoint, Purpose};
 pub use crate::net::listener::{ListenError, Listener};
-pub use crate::net::own::OwnListener;
+pub use crate::net::own::{OwnListener, OwnPlace};
 pub use crate::net::passed::passed;
 pub use crate::net::stream::Stream;

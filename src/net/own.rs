@@ -21,24 +21,34 @@ pub struct OwnListener {
     pub origin: &'static str,
 }
 
+/// A listener of rmxd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnPlace<'a> {
+    pub purpose: Purpose,
+    pub endpoint: &'a Endpoint,
+    /// On `[::]` it takes no IPv4 (`IPV6_V6ONLY`), as a passed socket may.
+    pub only_v6: bool,
+}
+
 /// The first of these listeners that a connection to one of the targets reaches. Listeners with port 0 reach nothing.
-pub fn reached<'a, P: Copy>(
+pub fn reached<'a>(
     targets: &[SocketAddr],
-    listeners: impl IntoIterator<Item = (P, &'a Endpoint)>,
-) -> Option<(P, &'a Endpoint)> {
-    listeners.into_iter().find(|(_, endpoint)| {
-        endpoint.tcp().is_some_and(|listener| targets.iter().any(|target| reaches(*target, listener)))
+    listeners: impl IntoIterator<Item = OwnPlace<'a>>,
+) -> Option<OwnPlace<'a>> {
+    listeners.into_iter().find(|place| {
+        let reaches = |listener| targets.iter().any(|target| reaches(*target, listener, place.only_v6));
+        place.endpoint.tcp().is_some_and(reaches)
     })
 }
 
-fn reaches(target: SocketAddr, listener: SocketAddr) -> bool {
+fn reaches(target: SocketAddr, listener: SocketAddr, only_v6: bool) -> bool {
     if target.port() != listener.port() {
         return false;
     }
     let (target, listener) = (of_connection(target.ip()), listener.ip());
     match listener.to_canonical() {
-        // A listener on [::] takes IPv4 as well.
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => is_of_this_machine(target),
+        // Without IPV6_V6ONLY, a listener on [::] takes IPv4 as well.
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => !(only_v6 && target.is_ipv4()) && is_of_this_machine(target),
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => target.is_ipv4() && is_of_this_machine(target),
         listener => target == listener,
     }
@@ -95,11 +105,10 @@ mod tests {
             ("[2001:db8::25]:25", "[::]:25", false),
         ];
         for (target, listener, expected) in rows {
-            assert_eq!(
-                reaches(target.parse().unwrap(), listener.parse().unwrap()),
-                expected,
-                "{target} {listener}"
-            );
+            let of = |only_v6| reaches(target.parse().unwrap(), listener.parse().unwrap(), only_v6);
+            assert_eq!(of(false), expected, "{target} {listener}");
+            let takes_v4 = target == "127.0.0.1:25" && listener == "[::]:25";
+            assert_eq!(of(true), expected && !takes_v4, "{target} {listener}, only IPv6");
         }
     }
 
@@ -112,17 +121,18 @@ mod tests {
         };
         // On a machine without a route there is only loopback.
         let Ok(own) = source() else { return };
-        assert!(reaches((own.ip(), 25).into(), "0.0.0.0:25".parse().unwrap()), "{own}");
-        assert!(reaches((own.ip(), 25).into(), "[::]:25".parse().unwrap()), "{own}");
+        assert!(reaches((own.ip(), 25).into(), "0.0.0.0:25".parse().unwrap(), false), "{own}");
+        assert!(reaches((own.ip(), 25).into(), "[::]:25".parse().unwrap(), false), "{own}");
     }
 
     #[test]
     fn the_first_listener_that_is_reached_is_named() {
         let listeners = ["unix:/run/rmxd/policy", "127.0.0.1:0", "127.0.0.1:10023", "0.0.0.0:25", "[::]:25"];
         let listeners = listeners.map(|text| Endpoint::parse(text, Purpose::Policy).unwrap());
-        let all = || listeners.iter().map(|endpoint| (Purpose::Policy, endpoint));
+        let place = |endpoint| OwnPlace { purpose: Purpose::Policy, endpoint, only_v6: false };
+        let all = || listeners.iter().map(place);
         let targets = ["192.0.2.1:25", "127.0.0.1:25"].map(|text| text.parse().unwrap());
-        assert_eq!(reached(&targets, all()), Some((Purpose::Policy, &listeners[3])));
+        assert_eq!(reached(&targets, all()), Some(place(&listeners[3])));
         assert_eq!(reached(&targets[..1], all()), None);
         assert_eq!(reached(&[], all()), None);
     }

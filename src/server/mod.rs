@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::metrics::Metrics;
 use crate::net::listener::Registered;
 use crate::net::permit::ConnectionCounts;
-use crate::net::{Endpoint, ListenError, Listener, Purpose};
+use crate::net::{Endpoint, ListenError, Listener, OwnPlace, Purpose};
 pub use crate::server::descriptors::raise_descriptor_limit;
 pub use crate::server::listening::DoorListener;
 use crate::server::listening::Listening;
@@ -75,6 +75,7 @@ struct Open {
     endpoint: Endpoint,
     /// The endpoint in the operator's spelling; `None` for a passed socket.
     bound_as: Option<Endpoint>,
+    only_v6: bool,
     close: CancellationToken,
 }
 
@@ -138,14 +139,15 @@ impl Server {
     }
 
     /// The sockets that were passed; they stay open whatever the settings are.
-    pub fn passed(&self) -> impl Iterator<Item = (Purpose, &Endpoint)> {
-        self.open.iter().filter(|open| open.bound_as.is_none()).map(|open| (open.purpose, &open.endpoint))
+    pub fn passed(&self) -> impl Iterator<Item = OwnPlace<'_>> {
+        let passed = self.open.iter().filter(|open| open.bound_as.is_none());
+        passed.map(|open| OwnPlace { purpose: open.purpose, endpoint: &open.endpoint, only_v6: open.only_v6 })
     }
 
     /// Whether a socket was passed for this purpose.
     #[must_use]
     pub fn was_passed(&self, purpose: Purpose) -> bool {
-        self.passed().any(|(passed, _)| passed == purpose)
+        self.passed().any(|passed| passed.purpose == purpose)
     }
 
     /// The state of the server; it stays readable after the end.
@@ -222,6 +224,7 @@ impl Server {
             purpose: listener.purpose(),
             endpoint: listener.endpoint().clone(),
             bound_as: listener.bound_as().cloned(),
+            only_v6: listener.only_v6(),
             close: close.clone(),
         });
         let server = Arc::clone(&self.shared);

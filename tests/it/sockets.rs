@@ -194,6 +194,34 @@ async fn a_next_hop_that_is_a_passed_socket_stops_the_start_and_a_reload_to_it()
     }
 }
 
+/// BindIPv6Only=ipv6-only of systemd, and its default, both.
+#[tokio::test]
+async fn a_passed_socket_of_every_ipv6_address_takes_ipv4_as_its_option_says() {
+    for only_v6 in [true, false] {
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+        socket.set_only_v6(only_v6).unwrap();
+        socket.bind(&std::net::SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
+        socket.listen(9).unwrap();
+        let smtp = TcpListener::from(socket);
+        let port = smtp.local_addr().unwrap().port();
+        let behind = only_v6.then(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap());
+        let relay = format!("[relay]\nnext_hop = \"smtp://127.0.0.1:{port}\"\n");
+        let home = Home::with(&format!("{}{relay}", configuration("gate.test", &[], free_address(), "")));
+        let command = home.serve_with_socket("smtp", smtp);
+        if only_v6 {
+            Daemon::spawn(command, home).await.terminate().await;
+        } else {
+            let (code, log) = failing(command, home).await;
+            assert_eq!(code, Some(78), "{log}");
+            assert!(
+                log.contains(&format!("leads back to rmxd itself: listen.smtp has [::]:{port} (a socket")),
+                "{log}"
+            );
+        }
+        drop(behind);
+    }
+}
+
 /// A request of Postfix about a@nowhere.test, which doesn't exist.
 const REQUEST: &[u8] = b"request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=127.0.0.10\n\
     sender=a@nowhere.test\nrecipient=user@here.test\ninstance=1.2.3.0\n\n";
