@@ -56,7 +56,7 @@ fn check(source: &ConfigSource) -> Result<Exit, Exit> {
     let loaded = source.load(DRAIN)?;
     let mut notes = loaded.settings.notes();
     if let Some(own) = own_relay(&loaded.settings)? {
-        eprintln!("relay.next_hop {own}");
+        eprintln!("relay.next_hop: {own}");
         return Err(Exit::Config);
     }
     match loaded.settings.tls.clone().map(Acceptor::load) {

@@ -21,7 +21,7 @@ pub(super) fn refuse(
     let Ok(address) = host.parse::<IpAddr>() else { return };
     if let Some(own) = find(next_hop, &[SocketAddr::new(address, *port)], server, admin) {
         let listen = format!("listen.{}", own.purpose);
-        reader.refuse_together(&["relay.next_hop", &listen], format!("relay.next_hop {own}"));
+        reader.refuse_together(&["relay.next_hop", &listen], own.to_string());
     }
 }
 

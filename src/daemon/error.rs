@@ -31,7 +31,7 @@ pub enum StartError {
     Tls(#[from] tls::LoadError),
     #[error("relay.next_hop: {0}")]
     Relay(#[from] RelayError),
-    #[error("relay.next_hop {0}")]
+    #[error("relay.next_hop: {0}")]
     OwnRelay(#[from] OwnListener),
     #[error("the shipped policies of rmxd audit: {0}")]
     Auditor(String),

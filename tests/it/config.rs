@@ -254,7 +254,7 @@ fn what_cannot_be_is_refused_with_place_key_and_what_is_allowed() {
         ("[relay]\nnext_hop = 'smtp://127.0.0.1:10025'\nidentity = 'none'", "3:1: relay.identity: relay.identity \"none\" with an SMTP next hop needs relay.domains: the relay sees rmxd's own host as the client, so that rmxd without a list would be an open relay".into()),
         ("[relay]\nnext_hop = 'smtp://127.0.0.1:10025'\nidentity = 'xforward'", "3:1: relay.identity: relay.identity \"xforward\" with an SMTP next hop needs relay.domains: XFORWARD is for the relay's log only, and its restrictions still see rmxd's own host as the client, so that rmxd without a list would be an open relay".into()),
         ("[relay]\nnext_hop = 'smtp://127.0.0.1:10025'\nidentity = 'proxy-v2'", "3:1: relay.identity: relay.identity \"proxy-v2\" with an SMTP next hop needs relay.domains: rmxd can't know whether the relay trusts the PROXY header; if it doesn't, rmxd without a list would be an open relay".into()),
-        ("[listen]\nsmtp = ['0.0.0.0:25']\n[relay]\nnext_hop = 'smtp://127.0.0.1:25'", "4:1: relay.next_hop: relay.next_hop \"smtp://127.0.0.1:25\" leads back to rmxd itself: listen.smtp has 0.0.0.0:25. Mail would go in a circle; name the mail server behind rmxd, which has another port or address, such as \"smtp://127.0.0.1:10025\"".into()),
+        ("[listen]\nsmtp = ['0.0.0.0:25']\n[relay]\nnext_hop = 'smtp://127.0.0.1:25'", "4:1: relay.next_hop: \"smtp://127.0.0.1:25\" leads back to rmxd itself: listen.smtp has 0.0.0.0:25. Mail would go in a circle; name the mail server behind rmxd, which has another port or address, such as \"smtp://127.0.0.1:10025\"".into()),
         ("[relay]\ntls = 'required'", "2:1: relay.tls: relay.tls \"required\" needs an SMTP next hop: a Maildir has no connection to encrypt".into()),
         ("[relay]\ntls = 'always'", "2:1: relay.tls: \"always\" is not allowed: none, opportunistic or required".into()),
         ("[tls]\ncertificate = '/c.pem'", "2:1: tls.certificate: tls.certificate and tls.key go together: both or neither".into()),
@@ -397,8 +397,9 @@ fn a_next_hop_that_is_our_own_listener_is_refused_by_check_and_start() {
             set.push(format!("listen.{listener}={next_hop}"));
         }
         let flags: Vec<&str> = set.iter().flat_map(|line| ["--set", line]).collect();
-        let expected =
-            format!("relay.next_hop \"smtp://{next_hop}\" leads back to rmxd itself: listen.{listener} has ");
+        let expected = format!(
+            "relay.next_hop: \"smtp://{next_hop}\" leads back to rmxd itself: listen.{listener} has "
+        );
         for command in [&["config", "check"][..], &["serve"]] {
             let run = rmxd(&[command, &flags[..]].concat(), &[]);
             let said = run.out + &run.err;

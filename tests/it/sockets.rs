@@ -174,7 +174,7 @@ async fn a_next_hop_that_is_a_passed_socket_stops_the_start_and_a_reload_to_it()
     for host in ["127.0.0.1", "localhost"] {
         let relay = format!("[relay]\nnext_hop = \"smtp://{host}:{port}\"\nidentity = \"xclient\"\n");
         let expected = format!(
-            "relay.next_hop \"smtp://{host}:{port}\" leads back to rmxd itself: listen.smtp has 0.0.0.0:{port} (a socket that \
+            "relay.next_hop: \"smtp://{host}:{port}\" leads back to rmxd itself: listen.smtp has 0.0.0.0:{port} (a socket that \
              the service manager passed)"
         );
         let home = Home::new();
