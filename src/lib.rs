@@ -156,6 +156,9 @@
 //!   again, as the dashboard does: a stream would need a queue for each slow reader.
 //! - `missing_docs` is off: the crate isn't published, and a comment that repeats a name is noise.
 
+// A test spawns a door whose future is nested deeper than the limit for `Send`.
+#![cfg_attr(test, recursion_limit = "256")]
+
 pub mod smtp;
 
 pub mod milter;

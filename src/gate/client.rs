@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
-use crate::decision::Node;
+use crate::decision::{LetIn, Node};
 use crate::dns::{Budget, Urgency};
 use crate::gate::Gate;
 use crate::gate::allowance::Allowance;
@@ -110,7 +110,7 @@ impl Client {
         if self.exempt || same || !self.gate.policy().helo.looks() {
             return;
         }
-        self.helo_waits = self.is_let_in();
+        self.helo_waits = self.let_in().is_some();
         if self.helo_waits {
             self.helo_lookup = None;
         } else {
@@ -118,9 +118,9 @@ impl Client {
         }
     }
 
-    /// Whether a permit lets in all that the client sends now.
-    fn is_let_in(&self) -> bool {
-        self.gate.permit_of_client(self.address).is_some()
+    /// The permit for all that the client sends now.
+    fn let_in(&self) -> Option<LetIn> {
+        self.gate.permit_of_client(self.address)
     }
 
     fn look_up_helo(&mut self) {
@@ -141,17 +141,19 @@ impl Client {
         }
     }
 
-    /// The allowance of the transaction that begins. With the first one the rules of `ptr` are looked up.
-    pub(super) fn begin(&mut self) -> Allowance {
-        if self.exempt || self.is_let_in() {
-            return std::mem::replace(&mut self.allowance, Allowance::new());
+    /// The allowance of the transaction that begins, and the permit for all that the client sends, which holds for the whole
+    /// transaction: without it `ptr` and `helo` are looked up, `ptr` with the first transaction.
+    pub(super) fn begin(&mut self) -> (Allowance, Option<LetIn>) {
+        let let_in = if self.exempt { None } else { self.let_in() };
+        if self.exempt || let_in.is_some() {
+            return (std::mem::replace(&mut self.allowance, Allowance::new()), let_in);
         }
         self.catch_up();
         let allowance = std::mem::replace(&mut self.allowance, Allowance::new());
         if let Some(ptr) = &mut self.ptr {
             ptr.judge(&self.gate, self.address, allowance.connection());
         }
-        allowance
+        (allowance, None)
     }
 
     /// The cell that will hold the client's names.

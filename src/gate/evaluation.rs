@@ -11,14 +11,13 @@ use tokio::time::timeout;
 use crate::decision::LetIn;
 use crate::dns::{Account, Budget, Urgency};
 use crate::evidence::{DnsFailure, Evidence};
-use crate::exempt::Exemptions;
 use crate::gate::Gate;
 use crate::gate::allowance::Allowance;
 use crate::gate::client::Client;
 use crate::gate::known::{for_each_rule, timed_out};
 use crate::gate::lookup::{EnvelopeSender, Findings, Lookup, Wanted};
 use crate::gate::owner::{Asked, EnvelopeState, Way};
-use crate::gate::permitted::{self, Permitted, domain_name};
+use crate::gate::permitted::{self, Permitted, domain_name, domain_text, is_exempt_sender};
 use crate::gate::signed::{self, AwaitsBody};
 use crate::gate::visible::{Visible, VisibleFindings};
 use crate::message::header::{Field, Header};
@@ -65,7 +64,13 @@ pub(super) struct Evaluation {
 }
 
 impl Evaluation {
-    pub(super) fn new(client: &Client, path: &ReversePath, allowance: Allowance) -> Self {
+    /// `let_in` is the permit for all of the client's mail, without which `ptr` and `helo` were looked up.
+    pub(super) fn new(
+        client: &Client,
+        path: &ReversePath,
+        allowance: Allowance,
+        let_in: Option<LetIn>,
+    ) -> Self {
         let gate = &client.gate;
         let envelope_sender = envelope_sender(client.helo_argument(), path).map(Arc::new);
         let is_listed = is_exempt_sender(&gate.settings.exempt, path);
@@ -74,7 +79,9 @@ impl Evaluation {
         } else {
             let sender = envelope_sender.as_deref().map(|sender| &sender.domain);
             let mail_from = domain_name(path).filter(|_| !is_listed);
-            gate.permits_of_envelope(client.address(), sender, mail_from, client.helo_argument())
+            let found = gate.permits_of_envelope(client.address(), sender, mail_from, client.helo_argument());
+            // The client's own may have ended since.
+            Permitted { message: found.message.or(let_in), ..found }
         };
         let is_let_in = permitted.message.is_some() || permitted.envelope.is_some();
         let exempt = client.is_exempt() || is_listed || is_let_in;
@@ -85,7 +92,7 @@ impl Evaluation {
         } else {
             sender(client, path, allowance.mail_from())
         };
-        let domain = gate.services.greylist.as_ref().map(|_| domain(path)).unwrap_or_default();
+        let domain = gate.services.greylist.as_ref().map(|_| domain_text(path)).unwrap_or_default();
         let bounce = matches!(path, ReversePath::Null);
         Self {
             exempt,
@@ -357,18 +364,6 @@ pub(super) fn envelope_sender(helo: &str, path: &ReversePath) -> Option<Envelope
 
 pub(super) fn is_malformed_from(finding: &Finding) -> bool {
     finding.identity == Identity::From && finding.outcome == RuleResult::Fail(Reason::MalformedHeader)
-}
-
-/// The text behind the `@`.
-fn domain(path: &ReversePath) -> CompactString {
-    match path {
-        ReversePath::Null | ReversePath::NoDomain(_) => CompactString::default(),
-        ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
-    }
-}
-
-fn is_exempt_sender(exempt: &Exemptions, path: &ReversePath) -> bool {
-    domain_name(path).is_some_and(|name| exempt.domain(name))
 }
 
 fn sender(client: &Client, path: &ReversePath, budget: Budget) -> Lookup {

@@ -1,12 +1,15 @@
 //! What temporary permits let in (contract 3.5). They are looked for behind `[exempt]`, when a transaction begins, for each
-//! recipient, and for the visible senders; so a permit is in effect from the next transaction of an open connection on.
+//! recipient, and for the visible senders; so a permit is in effect from the next transaction of an open connection on, and
+//! one that ends or is removed still holds for the transaction that began under it.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use compact_str::{CompactString, ToCompactString};
 use ipnet::IpNet;
 
 use crate::decision::LetIn;
+use crate::exempt::Exemptions;
 use crate::exempt::permits::{Permits, Sender, TemporaryPermit};
 use crate::gate::Gate;
 use crate::gate::known::for_each_rule;
@@ -122,4 +125,17 @@ pub(super) fn domain_name(path: &ReversePath) -> Option<&DomainName> {
         ReversePath::Null | ReversePath::NoDomain(_) => None,
         ReversePath::Mailbox(mailbox) => mailbox.domain().name(),
     }
+}
+
+/// The text behind the `@`.
+pub(super) fn domain_text(path: &ReversePath) -> CompactString {
+    match path {
+        ReversePath::Null | ReversePath::NoDomain(_) => CompactString::default(),
+        ReversePath::Mailbox(mailbox) => mailbox.domain().to_compact_string(),
+    }
+}
+
+/// Whether `[exempt]` has the domain of MAIL FROM.
+pub(super) fn is_exempt_sender(exempt: &Exemptions, path: &ReversePath) -> bool {
+    domain_name(path).is_some_and(|name| exempt.domain(name))
 }

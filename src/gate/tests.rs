@@ -8,11 +8,13 @@ use super::*;
 use crate::dns::Dns;
 use crate::dns::test_server::{TestServer, settings};
 use crate::evidence::DnsFailure;
+use crate::exempt::permits::Conditions;
 use crate::policy::finding::{Finding, RuleResult};
 use crate::policy::rule::{Action, IdentityRules, Mode, OnDnsError, RejectAt, Rung};
 use crate::policy::senders::Senders;
 use crate::reverse_mx::{self, ClientNames, FcrdnsResult, PrivateAddresses};
 use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::store::permits::{self, NewPermit};
 
 /// For the names and the findings together.
 const DEADLINE: Duration = Duration::from_millis(3_000);
@@ -98,6 +100,27 @@ async fn a_confirmed_name_stays_known_when_the_look_ups_for_it_take_too_long() {
     assert_eq!(shown, [("mail.lost.test", RuleResult::TempError(DnsFailure::Timeout))]);
     assert_eq!(first(client.names().await), Some("mail.lost.test"));
     assert_eq!(first(client.names_if_known()), Some("mail.lost.test"));
+}
+
+/// A permit that ends while a transaction begins, after PTR and HELO were not looked up for it.
+#[tokio::test]
+async fn a_permit_that_ends_at_the_beginning_of_a_transaction_holds_for_all_of_it() {
+    let (gate, _server) = gate().await;
+    let clock = permits::Clock::standing(std::time::UNIX_EPOCH + DEADLINE);
+    let permits = PermitStore::in_memory(clock.clone());
+    let conditions = Conditions { client: Some("127.0.0.0/24".parse().unwrap()), ..Conditions::default() };
+    let time = Some(Duration::from_secs(1));
+    let made = permits.add(NewPermit { conditions, note: String::new(), time, decision: None }).unwrap();
+    let services = Services { permits: Some(permits), ..Services::default() };
+    let gate = Gate::with_services(gate.settings.clone(), gate.reverse_mx.clone(), DEADLINE, services);
+    let mut client = connect(&gate, "127.0.0.11");
+    let (allowance, let_in) = client.begin();
+    clock.advance(Duration::from_secs(1));
+    let evaluation = evaluation::Evaluation::new(&client, &ReversePath::Null, allowance, let_in);
+    assert_eq!(evaluation.permit(), Some(made.let_in()));
+    assert!(evaluation.is_let_in());
+    drop(evaluation);
+    assert_eq!(findings(&mut client).await[0].outcome, RuleResult::Pass(Rung::Mx), "the next one is judged");
 }
 
 #[tokio::test]

@@ -55,8 +55,8 @@ impl Client {
     /// A transaction begins. The lookup of its sender starts now, and with the first transaction that of identity `ptr`.
     #[must_use]
     pub fn transaction(&mut self, path: &ReversePath) -> Transaction {
-        let allowance = self.begin();
-        let evaluation = Evaluation::new(self, path, allowance);
+        let (allowance, let_in) = self.begin();
+        let evaluation = Evaluation::new(self, path, allowance, let_in);
         Transaction::new(self, evaluation, format_compact!("<{path}>"))
     }
 
