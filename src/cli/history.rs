@@ -19,7 +19,7 @@ use crate::console::{ConfigSource, Exit, print};
 use crate::decision::{DecisionRecord, report};
 use crate::gate::hindsight::Candidate;
 use crate::policy::rule::Mode;
-use crate::smtp::escape::Escaped;
+use crate::smtp::escape::{Escaped, OneLine};
 use crate::stats::hindsight::Hindsight;
 use crate::stats::refusals::{RefusalStats, Row};
 use crate::store::history::{Archive, Filter, ReadError, Settings};
@@ -299,6 +299,13 @@ fn printed(text: &str, found: Exit) -> Result<Exit, Exit> {
 /// The history at a path that the user names, or else that of the configuration.
 fn open_at(source: &ConfigSource, named: Option<&Path>) -> Result<Archive, Exit> {
     let Some(path) = named else { return open(source) };
+    if path.is_dir() {
+        eprintln!(
+            "rmxd: --history: {} is a folder: name the file of the history in it, such as decisions",
+            path.display()
+        );
+        return Err(Exit::Usage);
+    }
     // What is still there is shown, however old it is.
     let settings = Settings { path: path.to_owned(), keep: Duration::MAX, size: u64::MAX };
     match Archive::open(settings) {
@@ -344,6 +351,7 @@ pub(super) fn place(path: &Path, named: bool) -> PathBuf {
 }
 
 pub(super) fn unreadable(error: ReadError) -> Exit {
-    eprintln!("rmxd: {error}");
+    // SQLite quotes the file, whatever is in it.
+    eprintln!("rmxd: {}", OneLine(error));
     Exit::Temporary
 }

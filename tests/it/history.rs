@@ -385,6 +385,7 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         ("history --client here", 64, "--client: \"here\" is neither an address nor a network"),
         ("history --since soon", 64, "--since: \"soon\" is neither an age such as"),
         ("history --limit 0", 64, "--limit"),
+        ("history --history /sys", 64, "--history: /sys is a folder: name the file of the history in it"),
         ("history --set history.path=", 78, "history.path is empty, so no history is kept"),
         ("history --set history.path=nowhere", 75, nowhere.as_str()),
         ("explain 4KXN7Q2M --set history.path=nowhere", 75, "keeps its decisions in memory until it ends"),
