@@ -44,6 +44,12 @@ or a node of the fleet doesn't answer, 78 configuration error.")]
 pub struct Args {
     #[command(flatten)]
     source: ConfigSource,
+    /// The id of a decision, as in the reply
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The sender's address in MAIL FROM, From: or Reply-To:, in upper or lower case; <> is the null sender
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
     /// A sender domain, including its subdomains
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
@@ -138,6 +144,8 @@ fn filter(args: &Args) -> Result<Filter, Exit> {
 /// The filters that are given, without times.
 fn given(args: &Args) -> impl Iterator<Item = (&'static str, &str)> {
     let values = [
+        ("id", &args.id),
+        ("sender", &args.sender),
         ("domain", &args.domain),
         ("client", &args.client),
         ("rcpt", &args.rcpt),

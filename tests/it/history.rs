@@ -199,6 +199,11 @@ async fn accepted_mail_is_listed_beside_refused_mail_and_filters_part_them() {
         assert_eq!(found.collect::<Vec<_>>(), expected, "{arguments}");
         assert!(json.as_array().unwrap().iter().all(|record| record.get("findings").is_none()));
     }
+    for arguments in [format!("--id {}", spoof.to_lowercase()), "--sender A@nomx.test".to_owned()] {
+        let listed = run(daemon.home(), &format!("history --json {arguments}")).json();
+        let found: Vec<_> = listed.as_array().unwrap().iter().map(|record| record["id"].as_str()).collect();
+        assert_eq!(found, [Some(spoof.as_str())], "{arguments}");
+    }
     let table = run(daemon.home(), "history --limit 3");
     let lines: Vec<_> = table.out.lines().collect();
     assert!(lines[0].starts_with("TIME (UTC) "), "{}", table.out);
@@ -385,6 +390,8 @@ async fn what_is_wrong_has_its_exit_code_and_its_sentence() {
         ("history --client here", 64, "--client: \"here\" is neither an address nor a network"),
         ("history --since soon", 64, "--since: \"soon\" is neither an age such as"),
         ("history --limit 0", 64, "--limit"),
+        ("history --id no", 64, "--id: \"no\" is not an id: "),
+        ("history --sender no", 64, "--sender: \"no\" is neither an address such as"),
         ("history --history /sys", 64, "--history: /sys is a folder: name the file of the history in it"),
         ("history --set history.path=", 78, "history.path is empty, so no history is kept"),
         ("history --set history.path=nowhere", 75, nowhere.as_str()),
