@@ -78,8 +78,9 @@
 //! - DNS servers show whether DNS is down, never the domains that are asked for: those are the senders' choice.
 //! - A file of exemptions with one bad line is refused as a whole: half a list would refuse a sender that the operator trusts.
 //! - A permit made from a refusal is for the pair of client network and sender domain, and then for the whole message: the
-//!   operator knows this sender, and the next finding of the same message would be the next telephone call. A domain alone can
-//!   be forged, so it reaches no further than one of `[exempt]`.
+//!   operator knows this sender, and the next finding of the same message would be the next telephone call. Made from a refusal
+//!   of From: or Reply-To: it is for this field alone, since all of the network can write its domain into MAIL FROM. A domain
+//!   alone can be forged, so it reaches no further than one of `[exempt]`.
 //! - A permit is on disk before the command is answered, and is found by the hash of its conditions; sessions read memory, and
 //!   while there are none one counter. Making one needs `admin.token` everywhere, since on loopback any page of a browser and any
 //!   local account could ask.

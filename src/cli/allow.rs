@@ -14,8 +14,8 @@ const PERMITS: &str = "/api/v1/permits";
 
 /// Let in a sender for a time: a permit by the id of its refusal, or by what you name
 ///
-/// With an id, mail of the refused client's network and the sender's domain is let in, and of no other. Permits are in effect at
-/// once, and a restart keeps them.
+/// With an id, mail of the refused client's network and the sender's domain is let in, and of no other; where From: or Reply-To:
+/// was refused, this field alone. Permits are in effect at once, and a restart keeps them.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "\
@@ -134,6 +134,10 @@ async fn make(args: &Args, client: &Client, wanted: Map<String, Value>) -> Resul
         what(&permit),
         until(&permit, &LocalZone::of_system())
     );
+    let hint = self::text(&permit, "hint");
+    if !hint.is_empty() {
+        text.push_str(&format!("{hint}\n"));
+    }
     if is_in_memory(&permit) {
         text.push_str("It is kept in memory only: a restart of rmxd forgets it; the log says why.\n");
     }
@@ -178,7 +182,15 @@ fn line(permit: &Value, zone: &LocalZone) -> String {
 fn what(permit: &Value) -> String {
     let [client, domain, recipient] = ["client", "domain", "recipient"].map(|name| text(permit, name));
     let from = if client.is_empty() { String::new() } else { format!(" from {client}") };
+    let field = match text(permit, "identity").as_str() {
+        "from" => "From:",
+        "reply_to" => "Reply-To:",
+        _ => "",
+    };
     match (domain.as_str(), recipient.as_str()) {
+        (domain, "") if !field.is_empty() => {
+            format!("the {field} domain {domain}{from}, and no other identity")
+        }
         ("", "") => format!("all mail{from}"),
         (domain, "") if client.is_empty() => {
             format!("the sender domain {domain}, in the envelope and in the header each for itself")
@@ -252,6 +264,15 @@ mod tests {
         for (permit, expected) in rows {
             assert_eq!(what(&permit), expected);
             assert_eq!(line(&permit, &zone), format!("7     {expected}, until 2026-11-29 11:00:00 CET\n"));
+        }
+        for (identity, expected) in [
+            ("mail_from", "mail of spoof.test from 192.0.2.0/24"),
+            ("from", "the From: domain spoof.test from 192.0.2.0/24, and no other identity"),
+            ("reply_to", "the Reply-To: domain spoof.test from 192.0.2.0/24, and no other identity"),
+        ] {
+            let mut permit = of(json!("192.0.2.0/24"), json!("spoof.test"), none.clone());
+            permit["identity"] = json!(identity);
+            assert_eq!(what(&permit), expected);
         }
         let mut permit = of(json!("192.0.2.1/32"), none.clone(), none.clone());
         permit["until"] = none;

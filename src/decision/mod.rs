@@ -33,7 +33,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reason::Reason;
 use crate::policy::rule::{Action, Mode, Rule, Rung};
 use crate::reverse_mx::FcrdnsResult;
-use crate::smtp::address::DomainName;
+use crate::smtp::address::{DomainName, ReversePath};
 
 /// A decision with its evidence at that time.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,6 +194,27 @@ impl DecisionRecord {
     #[must_use]
     pub fn refusing_rule(&self) -> Option<Identity> {
         Some(self.cause.as_ref()?.finding_of(&self.findings)?.identity)
+    }
+
+    /// The sender that a permit made from this refusal is for, and the identity that has its domain: From: or Reply-To: where
+    /// one of them was refused; else MAIL FROM, or HELO for the null sender, under the identity that was refused. `None` if no
+    /// rule refused, or nothing names a domain.
+    #[must_use]
+    pub fn permit_for(&self) -> Option<(Identity, DomainName)> {
+        let refused = self.refusing_rule()?;
+        let of_envelope = || match ReversePath::parse(&self.mail_from).ok()? {
+            ReversePath::Mailbox(mailbox) => mailbox.domain().name().cloned(),
+            ReversePath::Null => DomainName::parse(&self.helo).ok(),
+            ReversePath::NoDomain(_) => None,
+        };
+        match refused {
+            Identity::From | Identity::ReplyTo => {
+                let visible = self.deciding().and_then(|finding| DomainName::parse(&finding.domain).ok());
+                let visible = visible.map(|domain| (refused, domain));
+                visible.or_else(|| Some((Identity::MailFrom, of_envelope()?)))
+            }
+            Identity::MailFrom | Identity::Helo | Identity::Ptr => Some((refused, of_envelope()?)),
+        }
     }
 
     /// The recipients that the decision is about, as far as they are known.

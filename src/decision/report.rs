@@ -257,11 +257,17 @@ fn facts(record: &DecisionRecord) -> Map<String, Value> {
         ("relay_reply", json!(record.relay_reply().map(|reply| Escaped::new(reply).to_string()))),
         ("tags", json!(record.tags())),
         ("permit", json!(record.permit.map(|permit| permit.number))),
+        ("permit_for", permit_for(record)),
         ("permit_until", json!(record.permit.and_then(|permit| permit.until).map(seconds))),
         ("duration", json!(record.duration.as_secs_f64())),
         ("dns_queries", json!(record.queries())),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn permit_for(record: &DecisionRecord) -> Value {
+    let wanted = record.permit_for();
+    json!(wanted.map(|(identity, domain)| json!({ "identity": identity.name(), "domain": domain.as_str() })))
 }
 
 fn finding_json(record: &DecisionRecord, at: usize, finding: &Finding) -> Value {

@@ -4,6 +4,7 @@
 //!
 //! - client, or client and domain of the envelope's sender: the whole message, as of an exempt client;
 //! - client and domain, where only From: or Reply-To: has the domain: this identity;
+//! - client and domain with the identity `from` or `reply_to`, as made from a refusal of that field: this identity only;
 //! - domain alone: as a domain of `[exempt]`, so that a forged MAIL FROM doesn't exempt the visible sender;
 //! - recipient, alone or with others: this recipient, as one of `[exempt]`. The domain is that of the envelope's sender.
 //!
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use smallvec::{SmallVec, smallvec};
 
 use crate::decision::{Id, LetIn};
+use crate::policy::identity::Identity;
 use crate::smtp::address::{DomainName, ForwardPath};
 use crate::smtp::pattern::DomainPattern;
 
@@ -42,6 +44,9 @@ pub struct Conditions {
     pub domain: Option<DomainPattern>,
     /// A local part in any domain, or an address; case doesn't matter.
     pub recipient: Option<CompactString>,
+    /// Of the decision that the permit was made from. With `from` or `reply_to` the domain counts in that field only, and
+    /// lets in no other identity.
+    pub identity: Option<Identity>,
 }
 
 /// A permit.
@@ -73,10 +78,16 @@ impl TemporaryPermit {
 }
 
 impl Conditions {
-    /// Whether none is given, which no permit has.
+    /// Whether none is given, which no permit has. An identity alone is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        Self { identity: None, ..self.clone() } == Self::default()
+    }
+
+    /// The field of the header that the domain has to be in, and that alone is let in.
+    #[must_use]
+    pub fn only_in(&self) -> Option<Identity> {
+        self.identity.filter(|identity| matches!(identity, Identity::From | Identity::ReplyTo))
     }
 
     fn key(&self) -> Key {
@@ -85,6 +96,7 @@ impl Conditions {
             client: self.client.map(canonical),
             domain: domain.map(|pattern| (pattern.name().as_str().into(), pattern.is_wide())),
             recipient: self.recipient.as_ref().map(|text| text.to_ascii_lowercase()),
+            only_in: self.only_in(),
         }
     }
 }
@@ -99,7 +111,8 @@ impl fmt::Display for Conditions {
         };
         put("client", self.client.as_ref().map(|it| it as _))?;
         put("domain", self.domain.as_ref().map(|it| it as _))?;
-        put("recipient", self.recipient.as_ref().map(|it| it as _))
+        put("recipient", self.recipient.as_ref().map(|it| it as _))?;
+        put("only in", self.only_in().as_ref().map(|it| it as _))
     }
 }
 
@@ -128,6 +141,7 @@ struct Key {
     client: Option<IpNet>,
     domain: Option<(CompactString, bool)>,
     recipient: Option<CompactString>,
+    only_in: Option<Identity>,
 }
 
 /// Possible values of one condition; `None` is a permit without it.
@@ -213,21 +227,28 @@ impl Permits {
     pub fn message(&self, sender: Sender<'_>, now: SystemTime) -> Option<&TemporaryPermit> {
         let (clients, mut domains) = (self.clients(sender.client), self.domains(sender.domain));
         domains.push(None);
-        self.find(&clients, &domains, &[None], now)
+        self.find(&clients, &domains, &[None], None, now)
     }
 
     /// The permit for the envelope of this sender, by its domain alone. HELO counts as a sender too.
     #[must_use]
     pub fn envelope(&self, domain: &DomainName, now: SystemTime) -> Option<&TemporaryPermit> {
-        self.find(&[None], &self.domains(Some(domain)), &[None], now)
+        self.find(&[None], &self.domains(Some(domain)), &[None], None, now)
     }
 
-    /// The permit for a domain in From: or Reply-To:.
+    /// The permit for a domain in From: or Reply-To:, which `identity` is.
     #[must_use]
-    pub fn visible(&self, client: IpAddr, domain: &DomainName, now: SystemTime) -> Option<&TemporaryPermit> {
+    pub fn visible(
+        &self,
+        client: IpAddr,
+        identity: Identity,
+        domain: &DomainName,
+        now: SystemTime,
+    ) -> Option<&TemporaryPermit> {
         let (mut clients, domains) = (self.clients(client), self.domains(Some(domain)));
         clients.push(None);
-        self.find(&clients, &domains, &[None], now)
+        let find = |only_in| self.find(&clients, &domains, &[None], only_in, now);
+        find(None).or_else(|| find(Some(identity)))
     }
 
     /// The permit for a recipient.
@@ -246,7 +267,7 @@ impl Permits {
         domains.push(None);
         let (address, local) = (recipient.to_string(), recipient.local());
         let forms = [address.as_str(), local].map(|text| Some(text.to_ascii_lowercase().into()));
-        self.find(&clients, &domains, &forms, now)
+        self.find(&clients, &domains, &forms, None, now)
     }
 
     fn find(
@@ -254,12 +275,14 @@ impl Permits {
         clients: &[Option<IpNet>],
         domains: &[Option<(CompactString, bool)>],
         recipients: &[Option<CompactString>],
+        only_in: Option<Identity>,
         now: SystemTime,
     ) -> Option<&TemporaryPermit> {
         for client in clients {
             for domain in domains {
                 for recipient in recipients {
-                    let key = Key { client: *client, domain: domain.clone(), recipient: recipient.clone() };
+                    let (domain, recipient) = (domain.clone(), recipient.clone());
+                    let key = Key { client: *client, domain, recipient, only_in };
                     let Some(numbers) = self.index.get(&key) else { continue };
                     let permits = numbers.iter().filter_map(|number| self.all.get(number));
                     if let Some(permit) = permits.into_iter().find(|permit| !permit.is_over(now)) {

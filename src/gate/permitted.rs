@@ -84,9 +84,14 @@ impl Gate {
         })
     }
 
-    /// The permit for this domain in From: or Reply-To:.
-    pub(super) fn permit_of_visible(&self, client: IpAddr, domain: &DomainName) -> Option<LetIn> {
-        self.find_permit(|permits, now| permits.visible(client, domain, now))
+    /// The permit for this domain in From: or Reply-To:, which `identity` is.
+    pub(super) fn permit_of_visible(
+        &self,
+        client: IpAddr,
+        identity: Identity,
+        domain: &DomainName,
+    ) -> Option<LetIn> {
+        self.find_permit(|permits, now| permits.visible(client, identity, domain, now))
     }
 
     /// The permit for a recipient.

@@ -102,9 +102,9 @@ impl Visible {
 
     /// The permit for this sender, unless `[exempt]` has it.
     fn permit(&self, name: &Named) -> Option<LetIn> {
-        let domain = &name.subject.domain;
+        let OwnedSubject { identity, domain, .. } = &name.subject;
         let is_listed = || self.gate.settings.exempt.domain(domain);
-        self.gate.permit_of_visible(self.client, domain).filter(|_| !is_listed())
+        self.gate.permit_of_visible(self.client, *identity, domain).filter(|_| !is_listed())
     }
 
     fn named(&self, identity: Identity, author: &Author, until: Instant) -> Option<Named> {

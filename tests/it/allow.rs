@@ -306,7 +306,9 @@ async fn a_permit_shows_in_explain_check_log_history_metrics_and_status() {
     crate::schema::assert_conforms("allow", &permit);
     assert_eq!((&permit["number"], &permit["on_disk"]), (&json!(1), &json!(true)));
     let until = permit["until"].as_str().unwrap().to_owned();
-    let local = until.trim_end_matches('Z').replace('T', " ");
+    let end = humantime::parse_rfc3339(&until).unwrap() + Duration::from_secs(5 * 3600 + 1800);
+    let local = humantime::format_rfc3339_seconds(end).to_string();
+    let local = local.trim_end_matches('Z').replace('T', " ");
     site.accepted().await;
     let log = daemon.settled("\"permit\":1,", 2).await;
     let event: Value = log
@@ -502,6 +504,12 @@ async fn what_can_not_be_allowed_is_named_with_what_can_be_done() {
     client.command("RSET").await;
     let invalid = client.deliver("MAILER-DAEMON", USER, b"").await;
     let invalid = id(&invalid.text);
+    client.command("RSET").await;
+    client
+        .talk(&[("MAIL FROM:<a@good.test>", "250 "), ("RCPT TO:<user@here.test>", "250 "), ("DATA", "354 ")])
+        .await;
+    client.send("From: a@good.test\r\n\r\nbare\nnewline\r\n.\r\n").await;
+    let bare = id(&client.reply().await.text);
     let rows: &[(&[&str], i32, &str)] = &[
         (
             &[],
@@ -525,6 +533,11 @@ async fn what_can_not_be_allowed_is_named_with_what_can_be_done() {
             &[&denied],
             1,
             " was refused for relaying_denied, which holds for every client: no permit changes that, see",
+        ),
+        (
+            &[&bare],
+            1,
+            " was refused for bare_newline, and no permit changes that: exempt.clients does, for a client",
         ),
         (
             &[&invalid],
@@ -565,13 +578,15 @@ async fn what_can_not_be_allowed_is_named_with_what_can_be_done() {
         ),
         (json!({ "clients": "192.0.2.1" }), "the body: unknown field `clients`"),
         (
-            json!(["192.0.2.1"]),
-            "allowed is an object with id, or with client, domain, recipient; and with for and",
+            json!([null, "192.0.2.1", null, null, null, null]),
+            "the body: is an array; allowed is an object with id, or with client, domain, recipient; and with for and note",
         ),
+        (json!("192.0.2.1"), "the body: is a string; allowed is an object"),
     ] {
         let answer = site.post(body).await;
         assert_eq!(answer.status, 400, "{answer:?}");
-        assert!(answer.json()["detail"].as_str().unwrap().contains(what), "{what}: {answer:?}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(what) && !detail.contains("Wanted"), "{what}: {detail}");
     }
     let home = daemon.terminate().await;
     let run = allow(&home, &["--list"]);
@@ -608,22 +623,71 @@ async fn an_identity_of_the_header_and_one_without_a_domain_of_its_own_can_be_al
     };
     let (good_helo, good_from) = ("mail.good.test", "From: a@good.test");
     let rows = [
-        (good_helo, "a@good.test", "From: a@bank-login.test".to_owned(), "bank-login.test"),
-        (good_helo, "a@good.test", format!("{good_from}\r\nReply-To: c@collect.test"), "collect.test"),
-        (good_helo, "a@good.test", "Subject: no sender".to_owned(), "good.test"),
-        ("silly.test", "a@good.test", good_from.to_owned(), "good.test"),
-        ("silly.test", "", good_from.to_owned(), "silly.test"),
+        (good_helo, "a@good.test", "From: a@bank-login.test".to_owned(), "from", "bank-login.test"),
+        (
+            good_helo,
+            "a@good.test",
+            format!("{good_from}\r\nReply-To: c@collect.test"),
+            "reply_to",
+            "collect.test",
+        ),
+        (good_helo, "a@good.test", "Subject: no sender".to_owned(), "mail_from", "good.test"),
+        ("silly.test", "a@good.test", good_from.to_owned(), "helo", "good.test"),
+        ("silly.test", "", good_from.to_owned(), "helo", "silly.test"),
     ];
-    for (helo, sender, header, domain) in rows {
+    for (helo, sender, header, identity, domain) in rows {
         let refused = send(helo, sender, &header).await;
         assert!(refused.starts_with("550 "), "{domain}: {refused}");
+        // what the page shows before
+        let kept = site.get(&format!("/api/v1/decisions/{}", id(&refused))).await.json();
+        let shown = kept["decisions"].get(0).unwrap_or(&kept)["permit_for"].clone();
+        assert_eq!(shown, json!({ "identity": identity, "domain": domain }), "{kept}");
         let run = allow(daemon.home(), &[&id(&refused)]);
         let number = made(&run).to_string();
-        assert!(run.out.contains(&format!("mail of {domain} from 127.0.0.0/24")), "{run:?}");
+        let expected = match identity {
+            "from" => format!("the From: domain {domain} from 127.0.0.0/24, and no other identity"),
+            "reply_to" => format!("the Reply-To: domain {domain} from 127.0.0.0/24, and no other identity"),
+            _ => format!("mail of {domain} from 127.0.0.0/24"),
+        };
+        assert!(run.out.contains(&expected), "{run:?}");
+        assert_eq!(site.permits().await["permits"][0]["identity"], identity);
+        // its domain in MAIL FROM is no way past From:
+        let forged = send(good_helo, &format!("a@{domain}"), "From: a@nowhere.test").await;
+        assert_eq!(
+            forged.starts_with("250 "),
+            !matches!(identity, "from" | "reply_to"),
+            "{domain}: {forged}"
+        );
         let after = send(helo, sender, &header).await;
         assert!(after.starts_with("250 "), "{domain}: {after}");
         assert_eq!(allow(daemon.home(), &["--remove", &number]).code, Some(0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_for_a_recipient_says_that_mail_is_refused_before_it() {
+    let site = Site::new();
+    let mut daemon = site.start("[policy]\nreject_at = \"mail\"").await;
+    let hint = "policy.reject_at is \"mail\": MAIL is refused before any recipient is known, so this permit can't let in a \
+                sender that is refused there.\n";
+    let run = allow(daemon.home(), &["--recipient", "user"]);
+    made(&run);
+    assert!(run.out.ends_with(hint), "{run:?}");
+    site.refused().await;
+    let json = allow(daemon.home(), &["--recipient", "user", "--json"]).json();
+    crate::schema::assert_conforms("allow", &json);
+    assert_eq!(json["hint"], hint.trim_end());
+    let run = allow(daemon.home(), &["--client", "192.0.2.1"]);
+    assert!(!run.out.contains("reject_at"), "{run:?}");
+
+    // a note as it is
+    made(&allow(daemon.home(), &["--client", "192.0.2.2", "--note", r"a \ b"]));
+    let log = daemon.logged(" client=192.0.2.2/32").await;
+    assert!(log.contains(r#" note="a \\ b""#), "{log}");
+    daemon.home().configure(&site.text(&format!("[admin]\ntoken = \"{TOKEN}\"")));
+    daemon.reload().await;
+    let run = allow(daemon.home(), &["--recipient", "user"]);
+    assert!(!run.out.contains("reject_at"), "{run:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

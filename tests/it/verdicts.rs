@@ -2,7 +2,7 @@
 //!
 //! A file of `verdicts/*.table` has parts. `== SENTENCE` opens one and says what it shows; `KEY=VALUE` lines are its
 //! configuration (lists are parted by commas); `permit: NAME=VALUE ...` are temporary permits, numbered from 1 on, with client,
-//! domain, recipient, all that they have; then comes a table. Its first row names the columns, of
+//! domain, recipient, identity, all that they have; then comes a table. Its first row names the columns, of
 //!
 //!   client, helo, mail_from, rcpt   as the client gives them; `<>` is the null sender
 //!   from, reply_to                  values of the header fields; `-`: the field isn't there
@@ -27,6 +27,7 @@ use rmxd::exempt::permits::Conditions;
 use rmxd::gate::{Gate, Transaction};
 use rmxd::policy::decide::{Decision, Verdict};
 use rmxd::policy::finding::{Finding, RuleResult};
+use rmxd::policy::identity::Identity;
 use rmxd::smtp::address::{ForwardPath, ReversePath};
 use rmxd::store::permits::{self, NewPermit, PermitStore};
 use rmxd::zone::{Behaviour, Name, Server, Zone};
@@ -250,6 +251,10 @@ fn conditions(text: &str) -> Conditions {
         match part.split_once('=').unwrap() {
             ("client", value) => conditions.client = Some(entry::network(value).unwrap()),
             ("domain", value) => conditions.domain = Some(entry::pattern(value).unwrap()),
+            ("identity", value) => {
+                conditions.identity = Identity::ALL.into_iter().find(|it| it.name() == value);
+                assert!(conditions.identity.is_some(), "{value}");
+            }
             ("recipient", value) => conditions.recipient = Some(entry::recipient(value).unwrap()),
             (other, _) => panic!("{other}"),
         }

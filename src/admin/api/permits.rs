@@ -1,7 +1,8 @@
 //! `GET`, `POST /api/v1/permits`, `DELETE /api/v1/permits/NUMBER`: temporary permits (contract 3.5). Writing needs
 //! `admin.token` even on this machine, as `guard` has it.
 //!
-//! A permit is made from conditions, or from a refused decision: of its client network and the sender's domain.
+//! A permit is made from conditions, or from a refused decision: of its client network and the sender's domain
+//! (`DecisionRecord::permit_for`).
 
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,8 @@ use crate::decision::{DecisionRecord, Id};
 use crate::exempt::entry;
 use crate::exempt::permits::{Conditions, DEFAULT_TIME, LONGEST_TIME, MOST, MOST_NOTE, TemporaryPermit};
 use crate::policy::identity::Identity;
-use crate::smtp::address::{DomainName, ReversePath};
+use crate::policy::reason::Reason;
+use crate::policy::rule::RejectAt;
 use crate::smtp::pattern::DomainPattern;
 use crate::store::permits::{Full, NewPermit};
 
@@ -48,11 +50,8 @@ pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
 
 pub(in crate::admin) fn make(call: Call) -> ResponseFuture {
     Box::pin(async move {
-        let wanted: Wanted = serde_json::from_slice(&call.body).map_err(|error| {
-            let allowed =
-                "allowed is an object with id, or with client, domain, recipient; and with for and note";
-            Problem::parameter("the body", format!("{error}; {allowed}"))
-        })?;
+        let wanted = wanted(&call.body)?;
+        let hint = hint(&call.state, &wanted);
         let new = new(&call.state, wanted).await?;
         let store = call.state.permits.clone();
         let made = spawn_blocking(move || store.add(new)).await.map_err(died)?;
@@ -62,6 +61,7 @@ pub(in crate::admin) fn make(call: Call) -> ResponseFuture {
         let mut shown = shown(&permit);
         if let Value::Object(object) = &mut shown {
             object.insert("on_disk".to_owned(), call.state.permits.is_on_disk().into());
+            object.extend(hint.map(|hint| ("hint".to_owned(), hint.into())));
         }
         Ok((StatusCode::CREATED, Json(shown)).into_response())
     })
@@ -91,6 +91,32 @@ pub(in crate::admin) fn remove(call: Call) -> ResponseFuture {
     })
 }
 
+fn wanted(body: &[u8]) -> Result<Wanted, Problem> {
+    let wrong = |what: &dyn std::fmt::Display| {
+        let allowed =
+            "allowed is an object with id, or with client, domain, recipient; and with for and note";
+        Problem::parameter("the body", format!("{what}; {allowed}"))
+    };
+    let value: Value = serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+    let kind = match &value {
+        Value::Object(_) => return serde_json::from_value(value).map_err(|error| wrong(&error)),
+        Value::Array(_) => "is an array",
+        Value::String(_) => "is a string",
+        Value::Number(_) => "is a number",
+        Value::Bool(_) | Value::Null => "is no object",
+    };
+    Err(wrong(&kind))
+}
+
+/// What stands in the way of a permit for a recipient.
+fn hint(state: &State, wanted: &Wanted) -> Option<&'static str> {
+    given(wanted.recipient.as_deref())?;
+    (state.gate.policy().reject_at == RejectAt::Mail).then_some(
+        "policy.reject_at is \"mail\": MAIL is refused before any recipient is known, so this permit can't let in a sender \
+         that is refused there.",
+    )
+}
+
 fn died(error: tokio::task::JoinError) -> Problem {
     tracing::error!(%error, "a change of the permits died");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log has the error")
@@ -104,6 +130,7 @@ fn shown(permit: &TemporaryPermit) -> Value {
         "client": conditions.client.map(|network| network.to_string()),
         "domain": conditions.domain.as_ref().map(ToString::to_string),
         "recipient": conditions.recipient.as_deref(),
+        "identity": conditions.identity.map(Identity::name),
         "note": note,
         "created": time(*created),
         "until": until.map(time),
@@ -139,6 +166,7 @@ async fn new(state: &State, wanted: Wanted) -> Result<NewPermit, Problem> {
                 client: client.map(|(name, text)| read(name, &text, entry::network)).transpose()?,
                 domain: domain.map(|(name, text)| read(name, &text, entry::pattern)).transpose()?,
                 recipient: recipient.map(|(name, text)| read(name, &text, entry::recipient)).transpose()?,
+                identity: None,
             };
             (conditions, None)
         }
@@ -183,11 +211,10 @@ async fn of_decision(state: &State, text: &str) -> Result<(Id, Conditions), Prob
     if records.is_empty() {
         return Err(Problem::not_found(format!("no decision {id} is kept; {by_hand}")));
     }
-    let refused = records.iter().rev().find_map(|record| Some((record, record.refusing_rule()?)));
-    let Some((record, identity)) = refused else {
+    let Some(record) = records.iter().rev().find(|record| record.refusing_rule().is_some()) else {
         return Err(Problem::new(StatusCode::CONFLICT, why_not(id, &records)));
     };
-    let domain = domain(record, identity).ok_or_else(|| {
+    let (identity, domain) = record.permit_for().ok_or_else(|| {
         let network = state.gate.client_network(record.client);
         let detail = format!(
             "decision {id} names no domain that a permit could be for; allow its client instead: client {network}"
@@ -195,7 +222,8 @@ async fn of_decision(state: &State, text: &str) -> Result<(Id, Conditions), Prob
         Problem::new(StatusCode::CONFLICT, detail)
     })?;
     let client = Some(state.gate.client_network(record.client));
-    Ok((id, Conditions { client, domain: Some(domain), recipient: None }))
+    let domain = Some(DomainPattern::exactly(domain));
+    Ok((id, Conditions { client, domain, recipient: None, identity: Some(identity) }))
 }
 
 /// Why there can't be a permit for a decision that no rule of the policy refused.
@@ -207,30 +235,15 @@ fn why_not(id: Id, records: &[DecisionRecord]) -> String {
         Some(reason) if of_next_hop == Some(reason) => format!(
             "decision {id} passed rmxd, and the mail server refused it or failed ({reason}): see rmxd explain {id}"
         ),
+        Some(Reason::BareNewline) => format!(
+            "decision {id} was refused for bare_newline, and no permit changes that: exempt.clients does, for a client that can't \
+             be repaired; see rmxd explain {id}"
+        ),
         Some(reason) => format!(
             "decision {id} was refused for {reason}, which holds for every client: no permit changes that, see \
              rmxd explain {id}"
         ),
     }
-}
-
-/// The sender's domain: that of the identity that was refused, where it is a sender with a domain; else that of the envelope.
-fn domain(record: &DecisionRecord, identity: Identity) -> Option<DomainPattern> {
-    let of_finding = || {
-        let domain = &record.deciding()?.domain;
-        DomainName::parse(domain).ok()
-    };
-    let path = || ReversePath::parse(&record.mail_from).ok();
-    let of_envelope = || match path()? {
-        ReversePath::Mailbox(mailbox) => mailbox.domain().name().cloned(),
-        ReversePath::Null => DomainName::parse(&record.helo).ok(),
-        ReversePath::NoDomain(_) => None,
-    };
-    let name = match identity {
-        Identity::From | Identity::ReplyTo => of_finding().or_else(of_envelope),
-        Identity::MailFrom | Identity::Helo | Identity::Ptr => of_envelope(),
-    };
-    Some(DomainPattern::exactly(name?))
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ import { byId, el, fill, setText, showProblem } from "./dom.js";
 import { fullWhen } from "./times.js";
 import { count, duration, identity as named, plural, readable } from "./words.js";
 
+// Identities that a permit lets in alone.
+const fields = { from: "From:", reply_to: "Reply-To:" };
+
 // The decision, or the number of the permit, that the dialog is about.
 let subject = null;
 let shown = "";
@@ -29,10 +32,20 @@ export function ask(one) {
   subject = { one };
   setText(byId("permit-title"), `Let in mail like ${one.id}`);
   fill(byId("permit-text"), "Refused: ", el("b", {}, `${named(one.identity)} ${readable(one.reason ?? "")}`), ". From now on mail passes that comes from the network of ", el("code", {}, one.client),
-    one.domain ? [" and has the sender domain ", el("code", {}, one.domain)] : "", ", whatever the rules say.");
+    ...like(one.permit_for));
   byId("permit-time").hidden = false;
   setText(byId("permit-send"), "Let in");
   open(form);
+}
+
+// What beside the network a permit with this id has as its condition, and how far it reaches.
+function like(wanted) {
+  if (!wanted) return [". But the decision names no domain that a permit could be for: allow its network in a terminal, with rmxd allow --client."];
+  const domain = el("code", {}, wanted.domain);
+  const field = fields[wanted.identity];
+  return field
+    ? [` and has the ${field} domain `, domain, `, whatever the rules for ${field} say.`]
+    : [" and has the sender domain ", domain, ", whatever the rules say."];
 }
 
 function askToRemove(permit) {
@@ -69,7 +82,8 @@ async function submit() {
       done(`Permit ${permit.number} is removed.`);
     } else {
       const made = await write("POST", "permits", { id: one.id, for: form.time.value, note: form.note.value.trim() }, secret);
-      done(`Mail like ${one.id} is let in for ${form.querySelector(":checked").parentElement.textContent.trim()}${made?.number ? ` (permit ${made.number})` : ""}.`);
+      const time = form.querySelector(":checked").parentElement.textContent.trim();
+      done(`Mail like ${one.id} is let in for ${time} (permit ${made.number}): `, ...what(made), ".");
     }
     byId("permit").close();
     refresh().catch(() => {});
@@ -85,8 +99,8 @@ async function submit() {
   button.disabled = false;
 }
 
-function done(text) {
-  setText(byId("done-text"), text);
+function done(...parts) {
+  fill(byId("done-text"), ...parts);
   byId("done").hidden = false;
 }
 
@@ -125,8 +139,8 @@ function line(permit) {
 }
 
 // All that is named has to fit.
-function what({ client, domain, recipient }) {
-  const parts = [["client", client], ["sender domain", domain], ["recipient", recipient]].filter(([, value]) => value);
+function what({ client, domain, recipient, identity }) {
+  const parts = [["client", client], [`${fields[identity] ?? "sender"} domain`, domain], ["recipient", recipient]].filter(([, value]) => value);
   return parts.flatMap(([name, value], at) => [at > 0 && el("span.soft", {}, " and "), el("span.soft", {}, `${name} `), el("code", {}, value)]);
 }
 

@@ -15,6 +15,7 @@ fn conditions(text: &str) -> Conditions {
         match name {
             "client" => conditions.client = Some(entry::network(value).unwrap()),
             "domain" => conditions.domain = Some(entry::pattern(value).unwrap()),
+            "identity" => conditions.identity = Identity::ALL.into_iter().find(|it| it.name() == value),
             "recipient" => conditions.recipient = Some(entry::recipient(value).unwrap()),
             other => panic!("{other}"),
         }
@@ -35,7 +36,7 @@ fn numbers(permits: &Permits) -> Vec<u64> {
     permits.iter().map(|permit| permit.number).collect()
 }
 
-/// What a set lets in of a message: `m` all of it, `e` the envelope, `v` a visible sender of the domain, `r` the recipient.
+/// What a set lets in of a message: `m` all of it, `e` the envelope, `v` From: of the domain, `y` Reply-To:, `r` the recipient.
 fn lets_in(permits: &Permits, client: &str, domain: &str, recipient: &str, now: SystemTime) -> String {
     let client: IpAddr = client.parse().unwrap();
     let domain = (!domain.is_empty()).then(|| name(domain));
@@ -44,7 +45,18 @@ fn lets_in(permits: &Permits, client: &str, domain: &str, recipient: &str, now: 
     let found = [
         ('m', permits.message(sender, now).is_some()),
         ('e', domain.as_ref().is_some_and(|domain| permits.envelope(domain, now).is_some())),
-        ('v', domain.as_ref().is_some_and(|domain| permits.visible(client, domain, now).is_some())),
+        (
+            'v',
+            domain
+                .as_ref()
+                .is_some_and(|domain| permits.visible(client, Identity::From, domain, now).is_some()),
+        ),
+        (
+            'y',
+            domain
+                .as_ref()
+                .is_some_and(|domain| permits.visible(client, Identity::ReplyTo, domain, now).is_some()),
+        ),
         ('r', permits.recipient(sender, &path, now).is_some()),
     ];
     found.into_iter().filter(|(_, found)| *found).map(|(letter, _)| letter).collect()
@@ -63,18 +75,25 @@ fn a_permit_lets_in_what_its_conditions_say() {
         ("client=0.0.0.0/0", "2001:db8::1", "a.test", "u@here.test", ""),
         ("client=2001:db8::/64", "2001:db8::ff:1", "a.test", "u@here.test", "m"),
         ("client=2001:db8::/64", "2001:db8:0:1::1", "a.test", "u@here.test", ""),
-        ("client=192.0.2.0/24 domain=a.test", "192.0.2.7", "a.test", "u@here.test", "mv"),
+        ("client=192.0.2.0/24 domain=a.test", "192.0.2.7", "a.test", "u@here.test", "mvy"),
         ("client=192.0.2.0/24 domain=a.test", "192.0.3.7", "a.test", "u@here.test", ""),
         ("client=192.0.2.0/24 domain=a.test", "192.0.2.7", "b.test", "u@here.test", ""),
         ("client=192.0.2.0/24 domain=a.test", "192.0.2.7", "x.a.test", "u@here.test", ""),
         ("client=192.0.2.0/24 domain=a.test", "192.0.2.7", "", "u@here.test", ""),
-        ("client=192.0.2.0/24 domain=.a.test", "192.0.2.7", "y.x.a.test", "u@here.test", "mv"),
-        ("domain=a.test", "192.0.2.7", "a.test", "u@here.test", "ev"),
+        ("client=192.0.2.0/24 domain=.a.test", "192.0.2.7", "y.x.a.test", "u@here.test", "mvy"),
+        ("client=192.0.2.0/24 domain=a.test identity=mail_from", "192.0.2.7", "a.test", "u@here.test", "mvy"),
+        ("client=192.0.2.0/24 domain=a.test identity=helo", "192.0.2.7", "a.test", "u@here.test", "mvy"),
+        ("client=192.0.2.0/24 domain=a.test identity=ptr", "192.0.2.7", "a.test", "u@here.test", "mvy"),
+        ("client=192.0.2.0/24 domain=a.test identity=from", "192.0.2.7", "a.test", "u@here.test", "v"),
+        ("client=192.0.2.0/24 domain=a.test identity=from", "192.0.3.7", "a.test", "u@here.test", ""),
+        ("client=192.0.2.0/24 domain=a.test identity=from", "192.0.2.7", "b.test", "u@here.test", ""),
+        ("client=192.0.2.0/24 domain=a.test identity=reply_to", "192.0.2.7", "a.test", "u@here.test", "y"),
+        ("domain=a.test", "192.0.2.7", "a.test", "u@here.test", "evy"),
         ("domain=a.test", "192.0.2.7", "x.a.test", "u@here.test", ""),
-        ("domain=.a.test", "192.0.2.7", "a.test", "u@here.test", "ev"),
-        ("domain=.a.test", "192.0.2.7", "x.a.test", "u@here.test", "ev"),
+        ("domain=.a.test", "192.0.2.7", "a.test", "u@here.test", "evy"),
+        ("domain=.a.test", "192.0.2.7", "x.a.test", "u@here.test", "evy"),
         ("domain=.a.test", "192.0.2.7", "xa.test", "u@here.test", ""),
-        ("domain=.test", "192.0.2.7", "x.a.test", "u@here.test", "ev"),
+        ("domain=.test", "192.0.2.7", "x.a.test", "u@here.test", "evy"),
         ("recipient=u@here.test", "192.0.2.7", "a.test", "U@Here.test", "r"),
         ("recipient=u@here.test", "192.0.2.7", "a.test", "u@there.test", ""),
         ("recipient=U", "192.0.2.7", "", "u@there.test", "r"),
@@ -140,7 +159,7 @@ fn a_set_is_merged_by_number() {
     permits.insert(permit(1, "client=198.51.100.0/24 recipient=u"));
     assert_eq!(numbers(&permits), [1, 2]);
     assert_eq!(lets_in(&permits, "192.0.2.1", "", "u@here.test", NOW), "");
-    assert_eq!(lets_in(&permits, "198.51.100.1", "b.a.test", "u@here.test", NOW), "evr");
+    assert_eq!(lets_in(&permits, "198.51.100.1", "b.a.test", "u@here.test", NOW), "evyr");
     assert_eq!(permits.remove(2).map(|permit| permit.number), Some(2));
     assert_eq!((permits.remove(2), permits.get(2)), (None, None));
     assert_eq!(lets_in(&permits, "198.51.100.1", "b.a.test", "u@here.test", NOW), "r");
@@ -157,6 +176,8 @@ fn conditions_are_shown_as_they_are_written() {
         ("client=192.0.2.0/24", "client 192.0.2.0/24"),
         ("domain=.a.test recipient=u", "domain .a.test, recipient u"),
         ("client=2001:db8::/64 domain=a.test", "client 2001:db8::/64, domain a.test"),
+        ("client=2001:db8::/64 domain=a.test identity=helo", "client 2001:db8::/64, domain a.test"),
+        ("domain=a.test identity=from", "domain a.test, only in from"),
     ] {
         assert_eq!(conditions(text).to_string(), shown);
     }
@@ -176,7 +197,7 @@ fn ten_thousand_permits_are_found_each_and_looked_up_as_fast_as_ten() {
     for number in 0..MOST {
         let client = format!("10.{}.{}.9", number / 256, number % 256);
         let (domain, recipient) = (format!("d{number}.test"), format!("u{number}@here.test"));
-        let expected = ["m", "ev", "mv", "r"][number % 4];
+        let expected = ["m", "evy", "mvy", "r"][number % 4];
         assert_eq!(lets_in(&permits, &client, &domain, &recipient, NOW), expected, "{number}");
     }
     let longest = permits.index.values().map(SmallVec::len).max();

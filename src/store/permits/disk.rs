@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use crate::decision::Id;
 use crate::exempt::entry;
 use crate::exempt::permits::{Conditions, Permits, TemporaryPermit};
+use crate::policy::identity::Identity;
 use crate::store::OpenError;
 use crate::store::state::{Check, Open, StateFile, Trouble, unreadable};
 
@@ -23,11 +24,16 @@ CREATE TABLE IF NOT EXISTS permits (
     note TEXT NOT NULL,
     created INTEGER NOT NULL,
     until INTEGER,
-    decision TEXT
+    decision TEXT,
+    identity TEXT
 )";
-const INSERT: &str = "INSERT OR REPLACE INTO permits (number, client, domain, recipient, note, created, until, decision) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const SELECT: &str = "SELECT number, client, domain, recipient, note, created, until, decision FROM permits";
+const INSERT: &str = "INSERT OR REPLACE INTO permits (number, client, domain, recipient, note, created, until, decision, \
+     identity) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const SELECT: &str =
+    "SELECT number, client, domain, recipient, note, created, until, decision, identity FROM permits";
+/// Of a file from before permits had an identity.
+const SELECT_OLD: &str =
+    "SELECT number, client, domain, recipient, note, created, until, decision, NULL FROM permits";
 
 /// A change of the set.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +68,7 @@ impl Disk {
         file.hold()?;
         let loaded = file.open(Check::Once).and_then(|open| {
             let loaded = load(&open.connection)?;
-            open.connection.execute_batch(TABLE)?;
+            make_table(&open.connection)?;
             Ok((open, loaded))
         });
         let (open, loaded) = loaded.map_err(|trouble| trouble.at(file.path()))?;
@@ -124,7 +130,7 @@ fn apply(connection: &Connection, change: Change<'_>) -> rusqlite::Result<()> {
 
 fn rewrite(connection: &Connection, all: &Permits, last: u64) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
-    transaction.execute_batch(TABLE)?;
+    make_table(&transaction)?;
     transaction.execute("DELETE FROM permits", [])?;
     for permit in all.iter() {
         insert(&transaction, permit)?;
@@ -136,7 +142,7 @@ fn rewrite(connection: &Connection, all: &Permits, last: u64) -> rusqlite::Resul
 
 fn insert(connection: &Connection, permit: &TemporaryPermit) -> rusqlite::Result<()> {
     let TemporaryPermit { number, conditions, note, created, until, decision } = permit;
-    let Conditions { client, domain, recipient } = conditions;
+    let Conditions { client, domain, recipient, identity } = conditions;
     connection.prepare_cached(INSERT)?.execute(params![
         number,
         client.map(|network| network.to_string()),
@@ -146,8 +152,23 @@ fn insert(connection: &Connection, permit: &TemporaryPermit) -> rusqlite::Result
         milliseconds(*created),
         until.map(milliseconds),
         decision.as_ref().map(Id::as_str),
+        identity.map(Identity::name),
     ])?;
     Ok(())
+}
+
+/// The table, with the columns that older versions lack.
+fn make_table(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLE)?;
+    if !has_identity(connection)? {
+        connection.execute_batch("ALTER TABLE permits ADD COLUMN identity TEXT")?;
+    }
+    Ok(())
+}
+
+fn has_identity(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM pragma_table_info('permits') WHERE name = 'identity'";
+    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|count| count > 0)
 }
 
 fn load(connection: &Connection) -> Result<Loaded, Trouble> {
@@ -157,7 +178,7 @@ fn load(connection: &Connection) -> Result<Loaded, Trouble> {
     }
     let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'permits'";
     let last = connection.query_row(sql, [], |row| row.get::<_, u64>(0)).optional().map_err(unreadable)?;
-    let mut statement = connection.prepare(SELECT)?;
+    let mut statement = connection.prepare(if has_identity(connection)? { SELECT } else { SELECT_OLD })?;
     let mut rows = statement.query([])?;
     let mut permits = Permits::default();
     while let Some(row) = rows.next()? {
@@ -176,19 +197,27 @@ fn permit(row: &Row<'_>) -> Result<TemporaryPermit, Trouble> {
         client: text(1)?.map(|text| entry::network(&text)).transpose().map_err(|what| wrong(&what))?,
         domain: text(2)?.map(|text| entry::pattern(&text)).transpose().map_err(|what| wrong(&what))?,
         recipient: text(3)?.map(|text| entry::recipient(&text)).transpose().map_err(|what| wrong(&what))?,
+        identity: text(8)?
+            .map(|text| identity(&text).ok_or_else(|| wrong("is for no identity")))
+            .transpose()?,
     };
     if conditions.is_empty() {
         return Err(wrong("has no condition"));
     }
+    let late = || wrong("has a time past the year 9999");
     let until: Option<u64> = row.get(6).map_err(unreadable)?;
     Ok(TemporaryPermit {
         number,
         conditions,
         note: read_by(4)?,
-        created: time(row.get(5).map_err(unreadable)?),
-        until: until.map(time),
+        created: time(row.get(5).map_err(unreadable)?).ok_or_else(late)?,
+        until: until.map(|until| time(until).ok_or_else(late)).transpose()?,
         decision: text(7)?.and_then(|text| Id::parse(&text)),
     })
+}
+
+fn identity(name: &str) -> Option<Identity> {
+    Identity::ALL.into_iter().find(|identity| identity.name() == name)
 }
 
 fn milliseconds(at: SystemTime) -> u64 {
@@ -196,6 +225,9 @@ fn milliseconds(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn time(milliseconds: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
+/// `None` past the year 9999, which RFC 3339 can't write.
+fn time(milliseconds: u64) -> Option<SystemTime> {
+    const END_OF_TIMES: Duration = Duration::from_secs(253_402_300_800);
+    let since = Duration::from_millis(milliseconds);
+    UNIX_EPOCH.checked_add(since).filter(|_| since < END_OF_TIMES)
 }

@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::decision::{Id, LetIn};
 use crate::exempt::permits::{Conditions, MOST, Permits, TemporaryPermit};
-use crate::smtp::escape::Escaped;
 use crate::store::permits::disk::{Change, Disk};
 use crate::store::{OpenError, StateFile};
 
@@ -304,14 +303,11 @@ fn log(permit: &TemporaryPermit, what: &str) {
         permit = number,
         client = conditions.client.map(tracing::field::display),
         domain = conditions.domain.as_ref().map(tracing::field::display),
-        recipient = conditions.recipient.as_ref().map(|text| shown(text)),
+        recipient = conditions.recipient.as_ref().map(tracing::field::display),
+        identity = conditions.identity.map(tracing::field::display),
         until = until.map(|until| humantime::format_rfc3339_seconds(until).to_string()),
         decision = decision.map(tracing::field::display),
-        note = (!note.is_empty()).then(|| shown(note)),
+        note = (!note.is_empty()).then(|| tracing::field::display(note)),
         "{what}"
     );
-}
-
-fn shown(text: &str) -> tracing::field::DisplayValue<Escaped<'_>> {
-    tracing::field::display(Escaped::new(text))
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::exempt::entry;
 use crate::exempt::permits::Sender;
+use crate::policy::identity::Identity;
 use crate::smtp::address::ForwardPath;
 use crate::store::greylist::{Greylist, GreylistAnswer, Settings};
 
@@ -47,7 +48,12 @@ fn permits_outlive_a_restart_and_a_kill_and_numbers_are_never_given_twice() {
     assert!(store.is_on_disk());
     let made = store.add(new("192.0.2.0/24", Some(24))).unwrap();
     let domain = Some(entry::pattern(".a.test").unwrap());
-    let rest = Conditions { domain, recipient: Some("u@here.test".into()), client: None };
+    let rest = Conditions {
+        domain,
+        recipient: Some("u@here.test".into()),
+        client: None,
+        identity: Some(Identity::From),
+    };
     let other = store.add(NewPermit { conditions: rest, ..new("192.0.2.0/24", None) }).unwrap();
     assert_eq!((made.number, other.number), (1, 2));
     // what a kill leaves
@@ -216,6 +222,9 @@ fn a_damaged_file_is_refused_and_left_unchanged() {
         ("client", "'192.0.2'", "permit 1: is not a network such as "),
         ("domain", "'a..test'", "permit 1: is not a domain such as "),
         ("client", "NULL", "permit 1: has no condition"),
+        ("identity", "'cc'", "permit 1: is for no identity"),
+        ("created", "253402300800000", "permit 1: has a time past the year 9999"),
+        ("until", "253402300800000", "permit 1: has a time past the year 9999"),
         ("until", "'tomorrow'", "Invalid column type Text at index: 6, name: until"),
     ] {
         let connection = rusqlite::Connection::open(&path).unwrap();
@@ -224,11 +233,33 @@ fn a_damaged_file_is_refused_and_left_unchanged() {
         };
         set("client", "'192.0.2.0/24'");
         set("domain", "NULL");
+        set("identity", "NULL");
+        set("created", "0");
         set(column, value);
         drop(connection);
         let error = PermitStore::open(StateFile::at(&path)).unwrap_err();
         assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains(what), "{error}");
     }
+}
+
+/// As versions wrote it whose permits had no identity.
+#[test]
+fn a_file_of_before_is_read_and_gets_what_it_lacks() {
+    let (folder, clock) = (folder(), clock());
+    let path = folder.path().join("state");
+    let store = open(folder.path(), &clock);
+    let old = store.add(NewPermit { decision: None, ..new("192.0.2.0/24", None) }).unwrap();
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("ALTER TABLE permits DROP COLUMN identity").unwrap();
+    drop(connection);
+    assert_eq!(PermitStore::read(&path).unwrap().list(), std::slice::from_ref(&old), "nothing is written");
+    let store = open(folder.path(), &clock);
+    assert_eq!(store.list(), std::slice::from_ref(&old));
+    let conditions = Conditions { identity: Some(Identity::From), ..old.conditions.clone() };
+    let made = store.add(NewPermit { conditions, ..new("192.0.2.0/24", None) }).unwrap();
+    drop(store);
+    assert_eq!(open(folder.path(), &clock).list(), [old, made]);
 }
 
 #[test]

@@ -46,6 +46,8 @@ async fn a_refused_sender_is_let_in_and_its_permit_is_listed_and_removed() {
     page.fill("#permit-form [name=note]", "<b>the accountant</b>").await;
     page.press(ENTER).await;
     page.until("document.getElementById('done-text').textContent.startsWith('Mail like ')").await;
+    let done = page.text("document.getElementById('done-text').textContent").await;
+    assert!(done.ends_with(" (permit 1): client 127.0.0.0/24 and sender domain nomx.test."), "{done}");
     assert_eq!(page.text("document.getElementById('permit').open").await, "false");
     until_answered(&site, 250).await;
     // The list waits while the pointer is on it; a search doesn't.
@@ -71,6 +73,36 @@ async fn a_refused_sender_is_let_in_and_its_permit_is_listed_and_removed() {
     let kept = page.text("JSON.stringify(localStorage) + document.cookie").await;
     assert_eq!(kept, "{}");
     site.assert_asked_nobody_else().await;
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_asks_about_the_domain_that_the_permit_will_be_for() {
+    let more = format!("{POLICY}\n[policy.helo]\nexists = \"reject\"\n[policy.ptr]\nexists = \"reject\"");
+    let Some(site) = Site::start(&more, "history").await else { return };
+    let page = &site.browser;
+    let rows = [
+        ("nomx.test", 10, "a@good.test", "a@good.test", "has the sender domain good.test, whatever"),
+        ("mail.good.test", 29, "a@good.test", "a@good.test", "has the sender domain good.test, whatever"),
+        (
+            "mail.good.test",
+            10,
+            "a@good.test",
+            "a@nomx.test",
+            "has the From: domain nomx.test, whatever the rules for From: say",
+        ),
+    ];
+    for (nth, (helo, client, sender, author, expected)) in rows.into_iter().enumerate() {
+        assert_eq!(site.send_as(helo, client, sender, author).await, 550, "{helo} {author}");
+        site.open(&format!("#traffic?limit={}", 100 + nth)).await;
+        page.until(&format!("{ROWS} === {}", nth + 1)).await;
+        page.click(".decisions .act button").await;
+        page.until("document.getElementById('permit').open").await;
+        let asks = page.text("document.getElementById('permit-text').innerText").await;
+        assert!(asks.contains(expected), "{asks}");
+        page.press(ESCAPE).await;
+        page.until("!document.getElementById('permit').open").await;
+    }
     site.end().await;
 }
 
