@@ -81,28 +81,13 @@ async fn the_page_asks_about_the_domain_that_the_permit_will_be_for() {
     let more = format!("{POLICY}\n[policy.helo]\nexists = \"reject\"\n[policy.ptr]\nexists = \"reject\"");
     let Some(site) = Site::start(&more, "history").await else { return };
     let page = &site.browser;
-    let rows = [
-        ("nomx.test", 10, "a@good.test", "a@good.test", "has the sender domain good.test, whatever"),
-        ("mail.good.test", 29, "a@good.test", "a@good.test", "has the sender domain good.test, whatever"),
-        (
-            "mail.good.test",
-            10,
-            "a@good.test",
-            "a@nomx.test",
-            "has the From: domain nomx.test, whatever the rules for From: say",
-        ),
-    ];
-    for (nth, (helo, client, sender, author, expected)) in rows.into_iter().enumerate() {
-        assert_eq!(site.send_as(helo, client, sender, author).await, 550, "{helo} {author}");
-        site.open(&format!("#traffic?limit={}", 100 + nth)).await;
-        page.until(&format!("{ROWS} === {}", nth + 1)).await;
-        page.click(".decisions .act button").await;
-        page.until("document.getElementById('permit').open").await;
-        let asks = page.text("document.getElementById('permit-text').innerText").await;
-        assert!(asks.contains(expected), "{asks}");
-        page.press(ESCAPE).await;
-        page.until("!document.getElementById('permit').open").await;
-    }
+    assert_eq!(site.send_as("nomx.test", 10, "a@good.test", "a@good.test").await, 550);
+    site.open("#traffic").await;
+    page.until(&format!("{ROWS} === 1")).await;
+    page.click(".decisions .act button").await;
+    page.until("document.getElementById('permit').open").await;
+    let asks = page.text("document.getElementById('permit-text').innerText").await;
+    assert!(asks.contains("has the sender domain good.test, whatever"), "{asks}");
     site.end().await;
 }
 
