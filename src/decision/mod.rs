@@ -12,7 +12,7 @@ pub mod report;
 mod results;
 mod sequence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashSet;
 use std::net::IpAddr;

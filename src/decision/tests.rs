@@ -13,7 +13,7 @@ fn finding(identity: Identity, rule: Rule, outcome: RuleResult) -> Finding {
 }
 
 /// Accepted at the end of the header; helo is off, ptr only tags.
-fn accepted(findings: Vec<Finding>) -> DecisionRecord {
+pub(crate) fn accepted(findings: Vec<Finding>) -> DecisionRecord {
     use Action::{Off, Reject, Tag};
     let actions = Actions::from_all([Off, Off, Tag, Off, Reject, Reject, Reject, Off, Tag, Off]);
     let acted = findings

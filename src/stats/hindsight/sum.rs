@@ -278,14 +278,10 @@ fn cut(domain: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
-    use crate::decision::{Actions, Scope};
+    use crate::decision::tests::accepted;
     use crate::policy::decide::{Cause, Verdict};
-    use crate::policy::door::DoorName;
-    use crate::policy::rule::{Action, Mode};
+    use crate::policy::rule::Action;
     use crate::stats::hindsight::Fate::{Deferred, Greylisted, Refused, Taken};
 
     fn record(before: Fate) -> DecisionRecord {
@@ -296,33 +292,7 @@ mod tests {
             Refused => (Verdict::Reject, Some(Action::Reject)),
         };
         let cause = action.map(|action| Cause { action, ..Cause::without_rule(Reason::NoMx, "a@d.test") });
-        DecisionRecord {
-            id: None,
-            at: SystemTime::UNIX_EPOCH,
-            client: IpAddr::from([192, 0, 2, 7]),
-            door: DoorName::Smtp,
-            queue: CompactString::default(),
-            tls: CompactString::default(),
-            names: None,
-            extent: Scope::Message,
-            mode: Mode::Enforce,
-            actions: Actions::from_all([Action::Tag; 10]),
-            verdict,
-            cause,
-            end: None,
-            help_url: Arc::from(""),
-            helo: CompactString::default(),
-            mail_from: "<a@d.test>".into(),
-            rcpt: "user@here.test".into(),
-            rcpts: 1,
-            recipients: Vec::new(),
-            from: CompactString::default(),
-            reply_to: CompactString::default(),
-            duration: Duration::ZERO,
-            findings: Arc::default(),
-            permit: None,
-            whole: true,
-        }
+        DecisionRecord { verdict, cause, rcpt: "user@here.test".into(), rcpts: 1, ..accepted(Vec::new()) }
     }
 
     #[test]
