@@ -13,7 +13,7 @@ use crate::smtp::address::DomainName;
 use crate::smtp::escape::Escaped;
 
 /// The record types that rmxd asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RecordType {
     /// Mail exchangers (RFC 1035 3.3.9).
     Mx,
@@ -44,7 +44,7 @@ impl fmt::Display for RecordType {
 
 /// A name to ask for: a domain name, or an expanded SPF macro, whose labels may contain any printable ASCII
 /// character (`a+b=c._spf.example`). Lower case, labels of 1 to 63 octets, at most 253 octets, no final dot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QuestionName(CompactString);
 
 impl QuestionName {
@@ -109,7 +109,7 @@ impl fmt::Display for QuestionName {
 }
 
 /// One question to DNS, class IN.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Question {
     /// The name asked for; for PTR the name below `in-addr.arpa` or `ip6.arpa`.
     pub name: QuestionName,

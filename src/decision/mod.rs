@@ -14,16 +14,16 @@ mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use compact_str::CompactString;
+use smallvec::SmallVec;
 
 pub use crate::decision::id::{Id, Node};
 pub use crate::decision::refusal::{refusal, suffix};
-use crate::evidence::{Answer, DnsFailure, Freshness};
+use crate::evidence::{Answer, DnsFailure, Freshness, Question};
 use crate::policy::decide::{Cause, Verdict};
 use crate::policy::door::DoorName;
 use crate::policy::finding::{Finding, RuleResult};
@@ -323,5 +323,8 @@ pub fn queries(findings: &[Finding]) -> usize {
     };
     let fresh =
         evidence.filter(|evidence| evidence.freshness == Freshness::Fresh && !not_sent(&evidence.answer));
-    fresh.map(|evidence| &evidence.question).collect::<HashSet<_>>().len()
+    let mut questions: SmallVec<[&Question; 16]> = fresh.map(|evidence| &evidence.question).collect();
+    questions.sort_unstable();
+    questions.dedup();
+    questions.len()
 }
