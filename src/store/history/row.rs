@@ -257,22 +257,31 @@ pub(super) fn record(
 
 /// The sender domains, each once, parted by blanks: names in A-labels and lower case.
 fn domains(out: &mut String, record: &DecisionRecord) {
-    let DecisionRecord { helo, mail_from, from, reply_to, .. } = record;
-    let of_findings = record.findings.iter().map(|finding| finding.domain.as_str());
-    let of_texts = [helo, mail_from, from, reply_to].into_iter().flat_map(|text| text.split(", "));
     let mut seen: SmallVec<[&str; MAX_DOMAINS]> = SmallVec::new();
-    for text in of_texts.map(domain_of).chain(of_findings) {
-        if text.is_empty() || seen.contains(&text) {
-            continue;
+    // Returns whether there is room for no more.
+    let mut add = |text| {
+        if str::is_empty(text) || seen.contains(&text) {
+            return false;
         }
         seen.push(text);
-        let Ok(name) = DomainName::parse_unicode(text) else { continue };
-        if !out.split(' ').any(|known| known == name.as_str()) {
+        if let Ok(name) = DomainName::parse_unicode(text)
+            && !out.split(' ').any(|known| known == name.as_str())
+        {
             push_word(out, name.as_str());
         }
-        if seen.len() == MAX_DOMAINS || out.len() > MAX_DOMAIN_OCTETS {
-            return;
+        seen.len() == MAX_DOMAINS || out.len() > MAX_DOMAIN_OCTETS
+    };
+    let DecisionRecord { helo, mail_from, from, reply_to, .. } = record;
+    let full = [helo, mail_from, from, reply_to].into_iter().any(|text| {
+        // Few have several addresses, and a search for two octets takes longer than all else here.
+        if text.contains(',') {
+            text.split(", ").any(|one| add(domain_of(one)))
+        } else {
+            add(domain_of(text))
         }
+    });
+    if !full {
+        record.findings.iter().any(|finding| add(&finding.domain));
     }
 }
 
@@ -303,10 +312,21 @@ fn findings(out: &mut String, record: &DecisionRecord) {
             push_code(out, code);
             out.push(',');
         }
-        out.push_str(&serde_json::to_string(cut(&finding.domain)).unwrap_or_default());
+        push_json(out, cut(&finding.domain));
         out.push(']');
     }
     out.push(']');
+}
+
+/// A text as JSON; most need no escape, and no memory of their own then.
+fn push_json(out: &mut String, text: &str) {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
 }
 
 fn push_code(out: &mut String, code: u8) {
