@@ -1,5 +1,7 @@
 //! Closed segments: rows that are in order of the time, with their keys.
 
+use std::collections::HashMap;
+
 use compact_str::CompactString;
 use rusqlite::{Connection, params};
 
@@ -35,7 +37,7 @@ pub(super) fn remove_keys(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Writes the keys of these rows in their order, and the segment. Returns the last position.
 pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> rusqlite::Result<Option<i64>> {
-    let mut keys: [Vec<(CompactString, i64)>; 5] = Default::default();
+    let mut keys: [KeysOfRows; 5] = Default::default();
     let (mut rows_read, mut ends, mut earliest, mut latest) = (0_u64, None, i64::MAX, i64::MIN);
     {
         let sql = format!("SELECT {} FROM rows WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq", row::KEY_COLUMNS);
@@ -48,7 +50,7 @@ pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> r
             (earliest, latest) = (earliest.min(at), latest.max(at));
             row::keys(row, |kind, key| {
                 if let Some(keys) = keys.get_mut(kind as usize) {
-                    keys.push((key, seq));
+                    keys.add(key, seq);
                 }
             })?;
         }
@@ -61,20 +63,70 @@ pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> r
     let segment = connection.last_insert_rowid();
     let sql = "INSERT INTO blocks (segment, kind, key, keys) VALUES (?1, ?2, ?3, ?4)";
     let mut statement = connection.prepare_cached(sql)?;
-    for (kind, mut keys) in Kind::ALL.into_iter().zip(keys) {
-        keys.sort_unstable();
-        keys.dedup();
+    for (kind, keys) in Kind::ALL.into_iter().zip(keys) {
         let mut blocks = Blocks::new(first, |key: &str, octets: &[u8]| {
             statement.execute(params![segment, kind.code(), key, octets]).map(drop)
         });
-        for of_key in keys.chunk_by(|(one, _), (other, _)| one == other) {
-            if let Some((key, _)) = of_key.first() {
-                blocks.add(key, of_key.iter().map(|(_, seq)| *seq))?;
-            }
-        }
+        keys.in_order(|key, positions| blocks.add(key, positions.iter().copied()))?;
         blocks.finish()?;
     }
     Ok(Some(last))
+}
+
+/// The keys of one kind, with their rows. Each key is sorted once, however many rows have it.
+#[derive(Debug, Default)]
+struct KeysOfRows {
+    numbers: HashMap<CompactString, usize>,
+    /// How many rows the key with a number has.
+    counts: Vec<usize>,
+    /// The number of a key, and the position of a row.
+    rows: Vec<(usize, i64)>,
+}
+
+impl KeysOfRows {
+    /// Adds a key of a row; positions don't decrease.
+    fn add(&mut self, key: CompactString, position: i64) {
+        let next = self.numbers.len();
+        let number = *self.numbers.entry(key).or_insert(next);
+        if number == next {
+            self.counts.push(0);
+        }
+        if let Some(count) = self.counts.get_mut(number) {
+            *count += 1;
+        }
+        self.rows.push((number, position));
+    }
+
+    /// Calls `each` for each key, in their order, with the positions of its rows, each once.
+    fn in_order<E>(self, mut each: impl FnMut(&str, &[i64]) -> Result<(), E>) -> Result<(), E> {
+        let mut free: Vec<usize> = Vec::with_capacity(self.counts.len());
+        let mut sum = 0;
+        for count in &self.counts {
+            free.push(sum);
+            sum += count;
+        }
+        let mut positions = vec![0; self.rows.len()];
+        for (number, position) in self.rows {
+            if let Some(free) = free.get_mut(number)
+                && let Some(place) = positions.get_mut(*free)
+            {
+                *place = position;
+                *free += 1;
+            }
+        }
+        let mut keys: Vec<_> = self.numbers.into_iter().collect();
+        keys.sort_unstable();
+        let mut of_key = Vec::new();
+        for (key, number) in keys {
+            let (end, count) = (free.get(number), self.counts.get(number));
+            let range = end.zip(count).map(|(end, count)| end - count..*end).unwrap_or_default();
+            of_key.clear();
+            of_key.extend_from_slice(positions.get(range).unwrap_or_default());
+            of_key.dedup();
+            each(&key, &of_key)?;
+        }
+        Ok(())
+    }
 }
 
 /// The rows of a segment, which begins at `base`, that have a key in this range: their positions, the newest first.
@@ -103,4 +155,26 @@ pub(super) fn positions(
     found.sort_unstable_by(|one, other| other.cmp(one));
     found.dedup();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_in_their_order_with_each_of_their_rows_once() {
+        let mut keys = KeysOfRows::default();
+        for (key, position) in [("b", 1), ("a", 1), ("b", 2), ("b", 2), ("c", 5), ("a", 7), ("b", 9)] {
+            keys.add(key.into(), position);
+        }
+        let mut all = Vec::new();
+        let each = |key: &str, positions: &[i64]| {
+            all.push((key.to_owned(), positions.to_vec()));
+            Ok::<(), ()>(())
+        };
+        keys.in_order(each).unwrap();
+        let expected = [("a", vec![1, 7]), ("b", vec![1, 2, 9]), ("c", vec![5])];
+        assert_eq!(all, expected.map(|(key, positions)| (key.to_owned(), positions)));
+        KeysOfRows::default().in_order(|_, _| Err(())).unwrap();
+    }
 }
