@@ -18,6 +18,8 @@ use crate::store::history::waiting::Waiting;
 
 /// Rows that are looked at in search of old ones, at each write.
 const LOOKED_AT: u64 = 2000;
+/// Milliseconds until they are looked at again even if none was old.
+const LOOK_AGAIN: u64 = 60_000;
 /// Octets of a row, and of its keys, about.
 const OCTETS_OF_ROW: u64 = 1024;
 const OCTETS_OF_KEYS: u64 = 256;
@@ -38,6 +40,22 @@ pub(super) struct Database {
     /// Rows behind it.
     rows: u64,
     limits: Limits,
+    looked: Looked,
+}
+
+/// When the oldest rows were looked at, and the earliest time among them, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    at: i64,
+    earliest: i64,
+}
+
+impl Looked {
+    /// None of them is older than `before`, as of now. Rows come behind them, so that only a clock that was set back can bring
+    /// an older one: a look once a minute is enough for these.
+    fn is_enough(self, now: i64, before: i64) -> bool {
+        self.earliest >= before && now.abs_diff(self.at) < LOOK_AGAIN
+    }
 }
 
 impl Database {
@@ -47,7 +65,8 @@ impl Database {
         let rows =
             connection.query_row("SELECT count(*) FROM rows WHERE seq > ?1", [closed], |row| row.get(0))?;
         let place = place(path);
-        let open = Self { connection, place, closed, rows, limits };
+        let looked = Looked { at: 0, earliest: i64::MIN };
+        let open = Self { connection, place, closed, rows, limits, looked };
         open.apply_limits()?;
         Ok(open)
     }
@@ -157,8 +176,12 @@ impl Database {
         let Some(newest) = newest else { return Ok(()) };
         let as_number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let keep = as_number(u64::try_from(self.limits.keep.as_millis()).unwrap_or(u64::MAX));
-        let before = newest.min(as_number(milliseconds(now))).saturating_sub(keep);
-        let oldest: Option<i64> = self
+        let now = as_number(milliseconds(now));
+        let before = newest.min(now).saturating_sub(keep);
+        if self.looked.is_enough(now, before) {
+            return Ok(());
+        }
+        let earliest: Option<i64> = self
             .connection
             .query_row(
                 "SELECT min(at) FROM (SELECT at FROM rows ORDER BY seq LIMIT ?1)",
@@ -167,7 +190,8 @@ impl Database {
             )
             .optional()?
             .flatten();
-        if oldest.is_none_or(|oldest| oldest >= before) {
+        if let Some(earliest) = earliest.filter(|earliest| *earliest >= before) {
+            self.looked = Looked { at: now, earliest };
             return Ok(());
         }
         let transaction = self.connection.unchecked_transaction()?;
