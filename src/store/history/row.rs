@@ -353,35 +353,42 @@ impl Kind {
     pub(super) fn code(self) -> i64 {
         self as i64
     }
+
+    /// The key for a text of a column; `None` for a text that is damaged.
+    pub(super) fn key(self, text: &str) -> Option<CompactString> {
+        Some(match self {
+            Self::Id | Self::Queue => CompactString::new(text),
+            Self::Recipient => recipient_key(text),
+            Self::Client => client_key(text.parse().ok()?),
+            Self::Domain => domain_key(text),
+        })
+    }
 }
 
-/// The columns that [`keys`] needs.
+/// The columns that [`key_texts`] needs.
 pub(super) const KEY_COLUMNS: &str = "seq, at, id, queue, rcpt, recipients, client, domains";
 
-/// Calls `each` for all keys of a row with [`KEY_COLUMNS`].
-pub(super) fn keys(
-    row: &rusqlite::Row<'_>,
-    mut each: impl FnMut(Kind, CompactString),
-) -> rusqlite::Result<()> {
+/// Calls `each` for the texts of a row with [`KEY_COLUMNS`] that it can be found by, of which [`Kind::key`] makes keys.
+pub(super) fn key_texts(row: &rusqlite::Row<'_>, mut each: impl FnMut(Kind, &str)) -> rusqlite::Result<()> {
     let text = |at: usize| row.get_ref(at).map(|value| value.as_str_or_null().ok().flatten());
     for (kind, at) in [(Kind::Id, 2), (Kind::Queue, 3)] {
         if let Some(text) = text(at)? {
-            each(kind, CompactString::new(text));
+            each(kind, text);
         }
     }
     match (text(5)?, text(4)?) {
         (Some(list), _) => {
             let all: Vec<String> = serde_json::from_str(list).unwrap_or_default();
-            all.iter().for_each(|one| each(Kind::Recipient, recipient_key(one)));
+            all.iter().for_each(|one| each(Kind::Recipient, one));
         }
-        (None, Some(one)) => each(Kind::Recipient, recipient_key(one)),
+        (None, Some(one)) => each(Kind::Recipient, one),
         (None, None) => {}
     }
-    if let Some(client) = text(6)?.and_then(|text| text.parse().ok()) {
-        each(Kind::Client, client_key(client));
+    if let Some(client) = text(6)? {
+        each(Kind::Client, client);
     }
     for domain in text(7)?.unwrap_or_default().split(' ').filter(|domain| !domain.is_empty()) {
-        each(Kind::Domain, domain_key(domain));
+        each(Kind::Domain, domain);
     }
     Ok(())
 }

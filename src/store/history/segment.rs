@@ -37,7 +37,7 @@ pub(super) fn remove_keys(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Writes the keys of these rows in their order, and the segment. Returns the last position.
 pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> rusqlite::Result<Option<i64>> {
-    let mut keys: [KeysOfRows; 5] = Default::default();
+    let mut keys = Kind::ALL.map(KeysOfRows::new);
     let (mut rows_read, mut ends, mut earliest, mut latest) = (0_u64, None, i64::MAX, i64::MIN);
     {
         let sql = format!("SELECT {} FROM rows WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq", row::KEY_COLUMNS);
@@ -48,9 +48,9 @@ pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> r
             rows_read += 1;
             ends = Some((ends.map_or(seq, |(first, _)| first), seq));
             (earliest, latest) = (earliest.min(at), latest.max(at));
-            row::keys(row, |kind, key| {
+            row::key_texts(row, |kind, text| {
                 if let Some(keys) = keys.get_mut(kind as usize) {
-                    keys.add(key, seq);
+                    keys.add(text, seq);
                 }
             })?;
         }
@@ -73,22 +73,29 @@ pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> r
     Ok(Some(last))
 }
 
-/// The keys of one kind, with their rows. Each key is sorted once, however many rows have it.
-#[derive(Debug, Default)]
+/// The keys of one kind, with their rows. A key is made and sorted once for each text, however many rows have it.
+#[derive(Debug)]
 struct KeysOfRows {
+    kind: Kind,
+    /// The number of a text.
     numbers: HashMap<CompactString, usize>,
-    /// How many rows the key with a number has.
+    /// How many rows the text with a number has.
     counts: Vec<usize>,
-    /// The number of a key, and the position of a row.
+    /// The number of a text, and the position of a row.
     rows: Vec<(usize, i64)>,
 }
 
 impl KeysOfRows {
-    /// Adds a key of a row; positions don't decrease.
-    fn add(&mut self, key: CompactString, position: i64) {
+    fn new(kind: Kind) -> Self {
+        Self { kind, numbers: HashMap::new(), counts: Vec::new(), rows: Vec::new() }
+    }
+
+    /// Adds a text of a row; positions don't decrease.
+    fn add(&mut self, text: &str, position: i64) {
         let next = self.numbers.len();
-        let number = *self.numbers.entry(key).or_insert(next);
+        let number = self.numbers.get(text).copied().unwrap_or(next);
         if number == next {
+            self.numbers.insert(text.into(), next);
             self.counts.push(0);
         }
         if let Some(count) = self.counts.get_mut(number) {
@@ -97,33 +104,42 @@ impl KeysOfRows {
         self.rows.push((number, position));
     }
 
-    /// Calls `each` for each key, in their order, with the positions of its rows, each once.
+    /// Calls `each` for each key, in their order, with the positions of its rows in theirs, each once.
     fn in_order<E>(self, mut each: impl FnMut(&str, &[i64]) -> Result<(), E>) -> Result<(), E> {
-        let mut free: Vec<usize> = Vec::with_capacity(self.counts.len());
+        let mut ends: Vec<usize> = Vec::with_capacity(self.counts.len());
         let mut sum = 0;
         for count in &self.counts {
-            free.push(sum);
+            ends.push(sum);
             sum += count;
         }
         let mut positions = vec![0; self.rows.len()];
         for (number, position) in self.rows {
-            if let Some(free) = free.get_mut(number)
-                && let Some(place) = positions.get_mut(*free)
+            if let Some(end) = ends.get_mut(number)
+                && let Some(place) = positions.get_mut(*end)
             {
                 *place = position;
-                *free += 1;
+                *end += 1;
             }
         }
-        let mut keys: Vec<_> = self.numbers.into_iter().collect();
+        let keys =
+            self.numbers.into_iter().filter_map(|(text, number)| Some((self.kind.key(&text)?, number)));
+        let mut keys: Vec<(CompactString, usize)> = keys.collect();
         keys.sort_unstable();
         let mut of_key = Vec::new();
-        for (key, number) in keys {
-            let (end, count) = (free.get(number), self.counts.get(number));
-            let range = end.zip(count).map(|(end, count)| end - count..*end).unwrap_or_default();
+        for texts in keys.chunk_by(|(one, _), (other, _)| one == other) {
             of_key.clear();
-            of_key.extend_from_slice(positions.get(range).unwrap_or_default());
+            for (_, number) in texts {
+                let range =
+                    ends.get(*number).zip(self.counts.get(*number)).map(|(end, count)| end - count..*end);
+                of_key.extend_from_slice(positions.get(range.unwrap_or_default()).unwrap_or_default());
+            }
+            if texts.len() > 1 {
+                of_key.sort_unstable();
+            }
             of_key.dedup();
-            each(&key, &of_key)?;
+            if let Some((key, _)) = texts.first() {
+                each(key, &of_key)?;
+            }
         }
         Ok(())
     }
@@ -163,9 +179,11 @@ mod tests {
 
     #[test]
     fn keys_come_in_their_order_with_each_of_their_rows_once() {
-        let mut keys = KeysOfRows::default();
-        for (key, position) in [("b", 1), ("a", 1), ("b", 2), ("b", 2), ("c", 5), ("a", 7), ("b", 9)] {
-            keys.add(key.into(), position);
+        let mut keys = KeysOfRows::new(Kind::Recipient);
+        for (text, position) in
+            [("b", 1), ("a", 1), ("B", 2), ("b", 2), ("c", 5), ("a", 7), ("b", 9), ("B", 10)]
+        {
+            keys.add(text, position);
         }
         let mut all = Vec::new();
         let each = |key: &str, positions: &[i64]| {
@@ -173,8 +191,14 @@ mod tests {
             Ok::<(), ()>(())
         };
         keys.in_order(each).unwrap();
-        let expected = [("a", vec![1, 7]), ("b", vec![1, 2, 9]), ("c", vec![5])];
+        let expected = [("a", vec![1, 7]), ("b", vec![1, 2, 9, 10]), ("c", vec![5])];
         assert_eq!(all, expected.map(|(key, positions)| (key.to_owned(), positions)));
-        KeysOfRows::default().in_order(|_, _| Err(())).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_client_has_no_key() {
+        let mut keys = KeysOfRows::new(Kind::Client);
+        keys.add("192.0.2.x", 1);
+        keys.in_order(|_, _| Err(())).unwrap();
     }
 }

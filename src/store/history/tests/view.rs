@@ -220,11 +220,12 @@ fn back_to_version_1(settings: &Settings) {
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
         let (seq, segment): (i64, i64) = (row.get(0).unwrap(), row.get(8).unwrap());
-        let insert = |kind: row::Kind, key: CompactString| {
+        let insert = |kind: row::Kind, text: &str| {
+            let key = kind.key(text).unwrap();
             let values = rusqlite::params![segment, kind.code(), key.as_str(), seq];
             connection.execute("INSERT OR IGNORE INTO keys VALUES (?1, ?2, ?3, ?4)", values).unwrap();
         };
-        row::keys(row, insert).unwrap();
+        row::key_texts(row, insert).unwrap();
     }
     drop(rows);
     drop(statement);
