@@ -195,7 +195,8 @@ async fn the_relay_gets_the_dot_only_for_what_passes() {
     let signed = good().sign(HEADER, &"Hello\r\n.you\r\n".repeat(50_000));
     for (message, code, end) in [(signed.replacen("you", "YOU", 1), 550, "(close)"), (signed, 250, ".")] {
         for chunks in [false, true] {
-            let reply = if chunks { site.send_chunks(&message, 150_000).await } else { site.send(&message).await };
+            let reply =
+                if chunks { site.send_chunks(&message, 150_000).await } else { site.send(&message).await };
             assert_eq!(reply.code, code);
             // before the next message: its connection to the relay is another, and their lines would mix
             while next.seen.recv().await.unwrap() != "DATA" {}
