@@ -88,6 +88,9 @@
 //! - What several gates share is in Redis, which such sites run already. Nothing that is read from it can become a refusal, by
 //!   types: it only shortens a wait. No session connects or tries again; the answer of a question is waited for
 //!   `cluster.timeout` at most.
+//! - Permits of a fleet are entries that merge by an order: of two under one number the lower counts, and a removal is lower than
+//!   its permit. So nodes need no master and no order of messages, Redis can lose or show old ones, and what it lacks is written
+//!   back. Each node has all of them in its file: Redis is only the way.
 //! - Nodes say who and where they are under seal: somebody who can write into Redis would get `admin.token` otherwise, by naming
 //!   an address of their own.
 //! - The number of an id has the node in it, so that two gates never give one twice and a reader knows whom to ask.

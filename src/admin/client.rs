@@ -96,10 +96,12 @@ impl Client {
         self.ask(Method::POST, target, Some(body), PATIENCE).await
     }
 
+    /// The JSON that is the answer, most often none: null.
+    ///
     /// # Errors
     /// It wasn't done.
-    pub async fn delete(&self, target: &str) -> Result<(), AskError> {
-        self.ask(Method::DELETE, target, None, PATIENCE).await.map(drop)
+    pub async fn delete(&self, target: &str) -> Result<Value, AskError> {
+        self.ask(Method::DELETE, target, None, PATIENCE).await
     }
 
     /// Whether the configuration has a token, without which the daemon changes nothing.

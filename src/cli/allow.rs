@@ -15,7 +15,8 @@ const PERMITS: &str = "/api/v1/permits";
 /// Let in a sender for a time: a permit by the id of its refusal, or by what you name
 ///
 /// With an id, mail of the refused client's network and the sender's domain is let in, and of no other; where From: or Reply-To:
-/// was refused, this field alone. Permits are in effect at once, and a restart keeps them.
+/// was refused, this field alone. Permits are in effect at once, and a restart keeps them. In a fleet they are in effect on all nodes
+/// within two seconds, and any node removes them.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "\
@@ -145,9 +146,14 @@ async fn make(args: &Args, client: &Client, wanted: Map<String, Value>) -> Resul
 }
 
 async fn remove(args: &Args, client: &Client, number: u64) -> Result<String, AskError> {
-    client.delete(&format!("{PERMITS}/{}", encoded(&number.to_string()))).await?;
-    let removed = json!({ "removed": number });
-    Ok(if args.json { format!("{removed:#}\n") } else { format!("Permit {number} is removed.\n") })
+    let answer = client.delete(&format!("{PERMITS}/{}", encoded(&number.to_string()))).await?;
+    let hint = text(&answer, "hint");
+    if args.json {
+        let removed = if hint.is_empty() { json!({ "removed": number }) } else { answer };
+        return Ok(format!("{removed:#}\n"));
+    }
+    let hint = if hint.is_empty() { hint } else { format!("{hint}\n") };
+    Ok(format!("Permit {number} is removed.\n{hint}"))
 }
 
 async fn list(args: &Args, client: &Client) -> Result<String, AskError> {
@@ -164,16 +170,20 @@ async fn list(args: &Args, client: &Client) -> Result<String, AskError> {
     if is_in_memory(&all) {
         text.push_str("They are kept in memory only: a restart of rmxd forgets them; the log says why.\n");
     }
+    if all.get("shared") == Some(&Value::Bool(false)) {
+        text.push_str(
+            "Redis lacks some of what was made or removed here: the other nodes don't know it yet.\n",
+        );
+    }
     Ok(text)
 }
 
 /// `7  client 192.0.2.0/24 with domain spoof.test, until 2026-11-30 14:03:22 CET (4KXN7Q2M, a note)`.
 fn line(permit: &Value, zone: &LocalZone) -> String {
-    let about: Vec<String> = ["decision", "note"]
-        .into_iter()
-        .map(|name| text(permit, name))
-        .filter(|text| !text.is_empty())
-        .collect();
+    let node = permit.get("node").and_then(Value::as_u64).map(|node| format!("node {node}"));
+    let about =
+        ["decision", "note"].into_iter().map(|name| text(permit, name)).filter(|text| !text.is_empty());
+    let about: Vec<String> = node.into_iter().chain(about).collect();
     let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
     format!("{:<5} {}, {}{about}\n", number(permit), what(permit), until(permit, zone))
 }
@@ -275,6 +285,10 @@ mod tests {
             assert_eq!(what(&permit), expected);
         }
         let mut permit = of(json!("192.0.2.1/32"), none.clone(), none.clone());
+        permit["node"] = json!(7);
+        let of_a_node = line(&permit, &zone);
+        assert_eq!(of_a_node, "7     all mail from 192.0.2.1/32, until 2026-11-29 11:00:00 CET (node 7)\n");
+        permit["node"] = none.clone();
         permit["until"] = none;
         permit["decision"] = json!("4KXN7Q2M");
         permit["note"] = json!("a\u{1b}[2J\nb");

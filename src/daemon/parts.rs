@@ -62,10 +62,11 @@ impl Parts {
         gate_with_services(self.dns.clone(), &self.settings, services)
     }
 
-    /// Lets the fleet know which clients have many connections here.
+    /// Lets the fleet know which clients have many connections here, and shares the permits with it.
     pub(super) fn tell_fleet(&self, server: &Server) {
         if let Some(fleet) = &self.fleet {
             fleet.set_source(server.busy_clients());
+            fleet.share_permits(&self.permits);
         }
     }
 

@@ -47,6 +47,19 @@ impl Node {
     pub fn number(self) -> u8 {
         self.0
     }
+
+    /// The node in a number that is a counter times 16, plus the node.
+    #[must_use]
+    pub fn of_number(number: u64) -> Self {
+        Self(u8::try_from(number % NODES).unwrap_or_default())
+    }
+
+    /// The smallest number of this node above the last one.
+    #[must_use]
+    pub fn next_number(self, last: u64) -> u64 {
+        let same_count = last - last % NODES + u64::from(self.0);
+        if same_count > last { same_count } else { same_count.saturating_add(NODES) }
+    }
 }
 
 impl fmt::Display for Node {
@@ -82,7 +95,7 @@ impl Id {
     /// The node that gave it.
     #[must_use]
     pub fn node(self) -> Node {
-        Node(u8::try_from(self.number() % NODES).unwrap_or_default())
+        Node::of_number(self.number())
     }
 
     /// `, node 3`; empty for a gate that is alone.
@@ -188,6 +201,14 @@ mod tests {
         let one_count: HashSet<Id> = nodes().map(|node| Id::of(7, node)).collect();
         assert_eq!((one_count.len(), Node::new(16)), (16, None));
         assert_eq!(Id::of(COUNTERS + 1, Node(3)), Id::of(0, Node(3)), "counters wrap around");
+    }
+
+    #[test]
+    fn numbers_of_a_node_are_sixteen_apart() {
+        let node = Node(3);
+        let next = [0, 2, 3, 18, 19, 31, 32].map(|last| node.next_number(last));
+        assert_eq!(next, [3, 3, 19, 19, 35, 35, 35]);
+        assert!(next.iter().all(|number| Node::of_number(*number) == node));
     }
 
     #[test]

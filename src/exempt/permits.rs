@@ -22,7 +22,7 @@ use foldhash::quality::RandomState;
 use ipnet::IpNet;
 use smallvec::{SmallVec, smallvec};
 
-use crate::decision::{Id, LetIn};
+use crate::decision::{Id, LetIn, Node};
 use crate::policy::identity::Identity;
 use crate::smtp::address::{DomainName, ForwardPath};
 use crate::smtp::pattern::DomainPattern;
@@ -54,6 +54,8 @@ pub struct Conditions {
 pub struct TemporaryPermit {
     /// Never given twice.
     pub number: u64,
+    /// Tells it from another one that got its number, as a fleet can't rule out; `None` without a fleet.
+    pub uid: Option<u64>,
     pub conditions: Conditions,
     /// Of the operator; may be empty.
     pub note: String,
@@ -68,6 +70,12 @@ impl TemporaryPermit {
     #[must_use]
     pub fn is_over(&self, now: SystemTime) -> bool {
         self.until.is_some_and(|until| until <= now)
+    }
+
+    /// The node of a fleet that made it.
+    #[must_use]
+    pub fn node(&self) -> Option<Node> {
+        self.uid.map(|_| Node::of_number(self.number))
     }
 
     /// As decisions name it.

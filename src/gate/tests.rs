@@ -110,7 +110,8 @@ async fn a_permit_that_ends_at_the_beginning_of_a_transaction_holds_for_all_of_i
     let permits = PermitStore::in_memory(clock.clone());
     let conditions = Conditions { client: Some("127.0.0.0/24".parse().unwrap()), ..Conditions::default() };
     let time = Some(Duration::from_secs(1));
-    let made = permits.add(NewPermit { conditions, note: String::new(), time, decision: None }).unwrap();
+    let made =
+        permits.add(NewPermit { conditions, note: String::new(), time, decision: None, node: None }).unwrap();
     let services = Services { permits: Some(permits), ..Services::default() };
     let gate = Gate::with_services(gate.settings.clone(), gate.reverse_mx.clone(), DEADLINE, services);
     let mut client = connect(&gate, "127.0.0.11");

@@ -16,6 +16,8 @@ pub enum ClusterOp {
     Nodes,
     /// How many connections the clients of the nodes have.
     Connections,
+    /// The permits of all nodes.
+    Permits,
     /// Whether Redis answers, on a new connection.
     Ping,
 }
@@ -43,7 +45,7 @@ pub enum ClusterOutcome {
 }
 
 impl Label for ClusterOp {
-    const ALL: &'static [Self] = &[Self::Greylist, Self::Nodes, Self::Connections, Self::Ping];
+    const ALL: &'static [Self] = &[Self::Greylist, Self::Nodes, Self::Connections, Self::Permits, Self::Ping];
 
     fn place(self) -> usize {
         self as usize
@@ -54,6 +56,7 @@ impl Label for ClusterOp {
             Self::Greylist => "greylist",
             Self::Nodes => "nodes",
             Self::Connections => "connections",
+            Self::Permits => "permits",
             Self::Ping => "ping",
         }
     }

@@ -346,7 +346,7 @@ async fn a_permit_shows_in_explain_check_log_history_metrics_and_status() {
     }
     let status = run(daemon.home(), "status", &["--json"]).json();
     crate::schema::assert_conforms("status", &status);
-    let expected = json!({ "count": 1, "on_disk": true, "next_end": until });
+    let expected = json!({ "count": 1, "on_disk": true, "next_end": until, "shared": null });
     assert_eq!(status["daemon"]["permits"], expected);
     let status = run(daemon.home(), "status", &[]);
     assert!(status.out.contains("permits     1 in effect; the next ends "), "{status:?}");

@@ -120,7 +120,9 @@ async fn play(part: &Part, row: &Row) -> Vec<String> {
     let server = Server::start("127.0.0.1:0".parse().unwrap(), zone()).await.unwrap();
     let permits = PermitStore::in_memory(permits::Clock::default());
     for conditions in part.permits.clone() {
-        permits.add(NewPermit { conditions, note: String::new(), time: None, decision: None }).unwrap();
+        permits
+            .add(NewPermit { conditions, note: String::new(), time: None, decision: None, node: None })
+            .unwrap();
     }
     let dns = support::dns(&part.settings, server.address(), Clock::running());
     let gate = rmxd::daemon::gate_with_permits(dns, &part.settings, Some(permits)).unwrap();

@@ -2,7 +2,7 @@
 //! `admin.token` even on this machine, as `guard` has it.
 //!
 //! A permit is made from conditions, or from a refused decision: of its client network and the sender's domain
-//! (`DecisionRecord::permit_for`).
+//! (`DecisionRecord::permit_for`). In a fleet the other nodes are told before the answer, which says if that wasn't possible.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use crate::admin::api::decisions::{kept, unreadable};
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
-use crate::decision::{DecisionRecord, Id};
+use crate::decision::{DecisionRecord, Id, Node};
 use crate::exempt::entry;
 use crate::exempt::permits::{Conditions, DEFAULT_TIME, LONGEST_TIME, MOST, MOST_NOTE, TemporaryPermit};
 use crate::policy::identity::Identity;
@@ -25,6 +25,7 @@ use crate::policy::reason::Reason;
 use crate::policy::rule::RejectAt;
 use crate::smtp::pattern::DomainPattern;
 use crate::store::permits::{Full, NewPermit};
+use crate::store::shared::Fleet;
 
 /// The body of a POST: an id, or conditions.
 #[derive(Debug, serde::Deserialize)]
@@ -44,7 +45,10 @@ pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
     Box::pin(async move {
         let store = &call.state.permits;
         let permits: Vec<Value> = store.list().iter().map(shown).collect();
-        Ok(Json(json!({ "permits": permits, "most": MOST, "on_disk": store.is_on_disk() })).into_response())
+        let shared = call.state.fleet.as_ref().map(|_| store.is_shared());
+        let (most, on_disk) = (MOST, store.is_on_disk());
+        Ok(Json(json!({ "permits": permits, "most": most, "on_disk": on_disk, "shared": shared }))
+            .into_response())
     })
 }
 
@@ -58,10 +62,17 @@ pub(in crate::admin) fn make(call: Call) -> ResponseFuture {
         let permit = made.map_err(|full: Full| {
             Problem::new(StatusCode::CONFLICT, format!("{full}; remove one (DELETE /api/v1/permits/NUMBER)"))
         })?;
+        let waits = tell(&call.state).await.map(|why| {
+            format!("{why}: this permit is in effect on this node only, and on the others once Redis has it.")
+        });
         let mut shown = shown(&permit);
         if let Value::Object(object) = &mut shown {
             object.insert("on_disk".to_owned(), call.state.permits.is_on_disk().into());
-            object.extend(hint.map(|hint| ("hint".to_owned(), hint.into())));
+            object.insert("shared".to_owned(), call.state.fleet.as_ref().map(|_| waits.is_none()).into());
+            let hints: Vec<String> = hint.map(str::to_owned).into_iter().chain(waits).collect();
+            if !hints.is_empty() {
+                object.insert("hint".to_owned(), hints.join(" ").into());
+            }
         }
         Ok((StatusCode::CREATED, Json(shown)).into_response())
     })
@@ -77,9 +88,18 @@ pub(in crate::admin) fn remove(call: Call) -> ResponseFuture {
         let store = call.state.permits.clone();
         let removed =
             spawn_blocking(move || (store.remove(number), store.lacks_changes())).await.map_err(died)?;
+        let waits = if removed.0.is_some() { tell(&call.state).await } else { None };
         match removed {
             (None, _) => Err(unknown()),
-            (Some(_), false) => Ok(StatusCode::NO_CONTENT.into_response()),
+            (Some(_), false) => Ok(match waits {
+                None => StatusCode::NO_CONTENT.into_response(),
+                Some(why) => {
+                    let hint = format!(
+                        "{why}: permit {number} is in effect on the other nodes until Redis has its removal."
+                    );
+                    (StatusCode::ACCEPTED, Json(json!({ "removed": number, "hint": hint }))).into_response()
+                }
+            }),
             (Some(_), true) => {
                 let detail = format!(
                     "permit {number} is in effect no more, but the state file can't be written: if rmxd ends before it \
@@ -117,16 +137,26 @@ fn hint(state: &State, wanted: &Wanted) -> Option<&'static str> {
     )
 }
 
+/// Tells the other nodes of a fleet; why they can't know it yet.
+async fn tell(state: &State) -> Option<&'static str> {
+    let fleet = state.fleet.as_ref()?;
+    if fleet.tell_permits().await {
+        return None;
+    }
+    Some(if fleet.condition().up { "Redis has not taken it yet" } else { "Redis is away" })
+}
+
 fn died(error: tokio::task::JoinError) -> Problem {
     tracing::error!(%error, "a change of the permits died");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log has the error")
 }
 
 fn shown(permit: &TemporaryPermit) -> Value {
-    let TemporaryPermit { number, conditions, note, created, until, decision } = permit;
+    let TemporaryPermit { number, conditions, note, created, until, decision, .. } = permit;
     let time = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
     json!({
         "number": number,
+        "node": permit.node().map(Node::number),
         "client": conditions.client.map(|network| network.to_string()),
         "domain": conditions.domain.as_ref().map(ToString::to_string),
         "recipient": conditions.recipient.as_deref(),
@@ -175,7 +205,7 @@ async fn new(state: &State, wanted: Wanted) -> Result<NewPermit, Problem> {
         let what = "says neither id, nor client, domain or recipient; at least one is needed";
         return Err(Problem::parameter("the body", what));
     }
-    Ok(NewPermit { conditions, note, time, decision })
+    Ok(NewPermit { conditions, note, time, decision, node: state.fleet.as_ref().map(Fleet::node) })
 }
 
 /// An empty text counts as absent, since forms send empty fields.

@@ -179,7 +179,12 @@ fn greylist(state: &State) -> Value {
 
 fn permits(state: &State) -> Value {
     let (count, next_end) = state.permits.count();
-    json!({ "count": count, "on_disk": state.permits.is_on_disk(), "next_end": next_end.map(time) })
+    json!({
+        "count": count,
+        "on_disk": state.permits.is_on_disk(),
+        "next_end": next_end.map(time),
+        "shared": state.fleet.as_ref().map(|_| state.permits.is_shared()),
+    })
 }
 
 fn cluster(fleet: &Fleet, metrics: &Metrics) -> Value {

@@ -78,12 +78,12 @@ async function submit() {
   const { one, permit } = subject;
   try {
     if (permit) {
-      await write("DELETE", `permits/${permit.number}`, null, secret);
-      done(`Permit ${permit.number} is removed.`);
+      const removed = await write("DELETE", `permits/${permit.number}`, null, secret);
+      done(`Permit ${permit.number} is removed.`, removed?.hint && ` ${removed.hint}`);
     } else {
       const made = await write("POST", "permits", { id: one.id, for: form.time.value, note: form.note.value.trim() }, secret);
       const time = form.querySelector(":checked").parentElement.textContent.trim();
-      done(`Mail like ${one.id} is let in for ${time} (permit ${made.number}): `, ...what(made), ".");
+      done(`Mail like ${one.id} is let in for ${time} (permit ${made.number}): `, ...what(made), ".", made.hint && ` ${made.hint}`);
     }
     byId("permit").close();
     refresh().catch(() => {});
@@ -109,11 +109,12 @@ export async function refresh() {
   const now = Date.now();
   const permits = answer.permits.map((one) => ({ ...one, left: one.until ? Math.max(0, Date.parse(one.until) - now) / 1000 : null }));
   // Without changes the nodes stay; the times left change by the minute.
-  const text = JSON.stringify([answer.on_disk, ...permits.map((one) => ({ ...one, left: one.left === null ? null : left(one.left) }))]);
+  const text = JSON.stringify([answer.on_disk, answer.shared, ...permits.map((one) => ({ ...one, left: one.left === null ? null : left(one.left) }))]);
   if (text === shown) return;
   shown = text;
   setText(byId("permits-count"), permits.length > 0 ? `${plural(permits.length, "permit")} of at most ${count(answer.most)}` : "");
   byId("permits-memory").hidden = answer.on_disk !== false;
+  byId("permits-unshared").hidden = answer.shared !== false;
   fill(byId("permits-rows"), permits.length === 0 ? empty() : table(permits));
 }
 
@@ -133,7 +134,7 @@ function line(permit) {
     el("td.number", {}, String(permit.number)),
     el("td.what", {}, ...what(permit)),
     el("td.left", {}, permit.left === null ? "until removed" : [left(permit.left), el("small", {}, "until ", fullWhen(permit.until))]),
-    el("td.note", {}, permit.note || el("span.soft", {}, "–"), el("small", {}, "since ", fullWhen(permit.created))),
+    el("td.note", {}, permit.note || el("span.soft", {}, "–"), el("small", {}, "since ", fullWhen(permit.created), permit.node && `, node ${permit.node}`)),
     el("td.decision", {}, permit.decision ? el("a", { href: `#decision/${encodeURIComponent(permit.decision)}` }, permit.decision) : el("span.soft", {}, "by hand")),
     el("td.act", {}, el("button.small", { type: "button", "aria-label": `Remove permit ${permit.number}`, click: () => askToRemove(permit) }, "Remove")));
 }

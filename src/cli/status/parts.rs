@@ -226,7 +226,9 @@ fn permits(status: &Value, zone: &LocalZone) -> Option<Part> {
     };
     let memory =
         if flag(at, "/on_disk") == Some(false) { "; in memory only, a restart forgets them" } else { "" };
-    Some(Part::well("permits", count + memory))
+    let unknown =
+        if flag(at, "/shared") == Some(false) { "; other nodes don't know all of it yet" } else { "" };
+    Some(Part::well("permits", count + memory + unknown))
 }
 
 fn fleet(status: &Value) -> Option<Part> {
@@ -400,6 +402,11 @@ mod tests {
             (
                 json!({ "count": 1, "on_disk": false, "next_end": "2026-11-29T10:00:00Z" }),
                 "1 in effect; the next ends 2026-11-29 11:00:00 CET; in memory only, a restart forgets them",
+            ),
+            (json!({ "count": 1, "on_disk": true, "next_end": null, "shared": true }), "1 in effect"),
+            (
+                json!({ "count": 0, "on_disk": true, "next_end": null, "shared": false }),
+                "none; other nodes don't know all of it yet",
             ),
         ];
         for (at, expected) in rows {

@@ -25,7 +25,8 @@ fn conditions(text: &str) -> Conditions {
 
 fn permit(number: u64, text: &str) -> TemporaryPermit {
     let (note, created) = (String::new(), NOW);
-    TemporaryPermit { number, conditions: conditions(text), note, created, until: None, decision: None }
+    let (uid, until, decision) = (None, None, None);
+    TemporaryPermit { number, uid, conditions: conditions(text), note, created, until, decision }
 }
 
 fn name(text: &str) -> DomainName {

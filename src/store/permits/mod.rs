@@ -4,18 +4,26 @@
 //! a kill. Where the disk fails, the change is in effect nevertheless, and is written later. Sessions only read memory: one load
 //! of a counter while there are no permits.
 
+mod clock;
 mod disk;
+mod entry;
+mod fleet;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use crate::decision::{Id, LetIn};
+use crate::decision::{Id, LetIn, Node};
 use crate::exempt::permits::{Conditions, MOST, Permits, TemporaryPermit};
-use crate::store::permits::disk::{Change, Disk};
+pub use crate::store::permits::clock::Clock;
+use crate::store::permits::disk::{Change, Disk, Loaded};
+pub use crate::store::permits::entry::{Entry, LONGEST_TEXT, Removal};
+use crate::store::permits::fleet::Unshared;
+pub use crate::store::permits::fleet::{Merged, Unsent};
 use crate::store::{OpenError, StateFile};
 
 /// How many calls of [`PermitStore::tick`] after a failed write the next one is tried.
@@ -37,13 +45,19 @@ struct Shared {
     /// Locked before `permits`: one change at a time.
     writer: Mutex<Writer>,
     clock: Clock,
+    /// Milliseconds that the clock of the fleet is ahead of this one.
+    ahead: AtomicI64,
+    /// Changes that the other nodes of the fleet can't know yet.
+    unshared: Mutex<Unshared>,
 }
 
 #[derive(Debug)]
 struct Writer {
     /// `None` = in memory only.
     disk: Option<Disk>,
-    /// The largest number that was ever given.
+    /// Permits of a fleet that were removed, by their numbers.
+    removed: BTreeMap<u64, Removal>,
+    /// The largest number that was ever given, here or at another node.
     last: u64,
     /// The file lacks changes; ticks until the next try.
     behind: Option<u32>,
@@ -64,41 +78,14 @@ pub struct NewPermit {
     /// `None` = until it is removed.
     pub time: Option<Duration>,
     pub decision: Option<Id>,
+    /// The node of the fleet that makes it; `None` without one.
+    pub node: Option<Node>,
 }
 
 /// [`MOST`] permits are in effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{MOST} permits are in effect, the most that there can be")]
 pub struct Full;
-
-/// The time by which permits end: that of the system, or one that a test moves. Clones show the same time.
-#[derive(Debug, Clone, Default)]
-pub struct Clock(Option<Arc<AtomicU64>>);
-
-impl Clock {
-    /// A clock that stands still at this time until [`Clock::advance`] moves it.
-    #[must_use]
-    pub fn standing(at: SystemTime) -> Self {
-        Self(Some(Arc::new(AtomicU64::new(milliseconds(at)))))
-    }
-
-    /// Moves a standing clock on; that of the system stays as it is.
-    pub fn advance(&self, by: Duration) {
-        if let Some(at) = &self.0 {
-            at.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-        }
-    }
-
-    /// To the millisecond, as the file has it.
-    fn now(&self) -> SystemTime {
-        let at = self.0.as_ref().map(|at| at.load(Ordering::SeqCst));
-        UNIX_EPOCH + Duration::from_millis(at.unwrap_or_else(|| milliseconds(SystemTime::now())))
-    }
-}
-
-fn milliseconds(at: SystemTime) -> u64 {
-    u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
 
 impl PermitStore {
     /// The permits of a state file. A file that isn't there is made with the first permit.
@@ -119,13 +106,13 @@ impl PermitStore {
         if count > 0 {
             tracing::info!(path = %disk.path().display(), permits = count, "permits are in effect");
         }
-        Ok(Self::new(loaded.permits, Writer { disk: Some(disk), last: loaded.last, behind: None }, clock))
+        Ok(Self::new(Some(disk), loaded, clock))
     }
 
     /// No permits; those that come are never written to disk.
     #[must_use]
     pub fn in_memory(clock: Clock) -> Self {
-        Self::new(Permits::default(), Writer { disk: None, last: 0, behind: None }, clock)
+        Self::new(None, Loaded::default(), clock)
     }
 
     /// The permits that a daemon has in this file, as they are now, for a command that only judges. Without a file there are
@@ -134,14 +121,21 @@ impl PermitStore {
     /// # Errors
     /// The file can't be read.
     pub fn read(path: &Path) -> Result<Self, OpenError> {
-        let permits = disk::read(path)?;
-        Ok(Self::new(permits, Writer { disk: None, last: 0, behind: None }, Clock::default()))
+        Ok(Self::new(None, disk::read(path)?, Clock::default()))
     }
 
-    fn new(permits: Permits, writer: Writer, clock: Clock) -> Self {
-        let (count, is_behind) = (AtomicUsize::new(permits.len()), AtomicBool::default());
-        let (permits, has_file, writer) = (RwLock::new(permits), writer.disk.is_some(), Mutex::new(writer));
-        Self(Arc::new(Shared { permits, count, is_behind, has_file, writer, clock }))
+    fn new(disk: Option<Disk>, loaded: Loaded, clock: Clock) -> Self {
+        let Loaded { permits, removed, last } = loaded;
+        Self(Arc::new(Shared {
+            count: AtomicUsize::new(permits.len()),
+            permits: RwLock::new(permits),
+            is_behind: AtomicBool::default(),
+            has_file: disk.is_some(),
+            writer: Mutex::new(Writer { disk, removed, last, behind: None }),
+            clock,
+            ahead: AtomicI64::default(),
+            unshared: Mutex::default(),
+        }))
     }
 
     /// Looks for a permit. While there are none, this costs one load.
@@ -153,20 +147,20 @@ impl PermitStore {
         if self.0.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        look(&self.permits(), self.0.clock.now()).map(TemporaryPermit::let_in)
+        look(&self.permits(), self.now()).map(TemporaryPermit::let_in)
     }
 
     /// All that are in effect, by their numbers.
     #[must_use]
     pub fn list(&self) -> Vec<TemporaryPermit> {
-        let now = self.0.clock.now();
+        let now = self.now();
         self.permits().iter().filter(|permit| !permit.is_over(now)).cloned().collect()
     }
 
     /// How many are in effect, and when the next of them ends.
     #[must_use]
     pub fn count(&self) -> (usize, Option<SystemTime>) {
-        let (now, permits) = (self.0.clock.now(), self.permits());
+        let (now, permits) = (self.now(), self.permits());
         let over = permits.over(now).count();
         let next = if over == 0 {
             permits.next_end()
@@ -198,13 +192,17 @@ impl PermitStore {
         if self.permits().len() >= MOST {
             return Err(Full);
         }
-        let NewPermit { conditions, note, time, decision } = new;
-        writer.last += 1;
-        let created = self.0.clock.now();
+        let NewPermit { conditions, note, time, decision, node } = new;
+        let number = writer.next_number(node);
+        let uid = node.map(|_fleet| fleet::uid());
+        let created = self.now();
         let until = time.and_then(|time| created.checked_add(time));
-        let permit = TemporaryPermit { number: writer.last, conditions, note, created, until, decision };
+        let permit = TemporaryPermit { number, uid, conditions, note, created, until, decision };
         self.change(|permits| permits.insert(permit.clone()));
-        self.write(&mut writer, Change::Added(&permit));
+        if uid.is_some() {
+            self.unshared().note(number);
+        }
+        self.write(&mut writer, &Change::put(&permit));
         log(&permit, "a permit was made");
         Ok(permit)
     }
@@ -217,7 +215,12 @@ impl PermitStore {
         let mut removed = None;
         self.change(|permits| removed = permits.remove(number));
         let permit = removed?;
-        self.write(&mut writer, Change::Removed(&[number]));
+        let mut change = Change { gone: vec![number], ..Change::default() };
+        if let Some(removal) = Removal::of(&permit, self.now()) {
+            writer.keep(removal, &mut change);
+            self.unshared().note(number);
+        }
+        self.write(&mut writer, &change);
         log(&permit, "a permit was removed");
         Some(permit)
     }
@@ -229,7 +232,7 @@ impl PermitStore {
         self.end_those_over(&mut writer);
         match writer.behind {
             None if !writer.lacks_all() => {}
-            None | Some(0) => self.write(&mut writer, Change::Removed(&[])),
+            None | Some(0) => self.write(&mut writer, &Change::default()),
             Some(ticks) => writer.behind = Some(ticks - 1),
         }
     }
@@ -239,21 +242,22 @@ impl PermitStore {
     pub fn is_due(&self) -> bool {
         let end = self.permits().next_end();
         let is_moved = || self.0.writer.try_lock().is_ok_and(|writer| writer.lacks_all());
-        end.is_some_and(|end| end <= self.0.clock.now()) || self.lacks_changes() || is_moved()
+        end.is_some_and(|end| end <= self.now()) || self.lacks_changes() || is_moved()
     }
 
     fn end_those_over(&self, writer: &mut Writer) {
-        let over: Vec<TemporaryPermit> = self.permits().over(self.0.clock.now()).cloned().collect();
+        let over: Vec<TemporaryPermit> = self.permits().over(self.now()).cloned().collect();
         if over.is_empty() {
             return;
         }
-        let numbers: Vec<u64> = over.iter().map(|permit| permit.number).collect();
+        let gone: Vec<u64> = over.iter().map(|permit| permit.number).collect();
         self.change(|permits| {
-            for number in &numbers {
+            for number in &gone {
                 permits.remove(*number);
             }
         });
-        self.write(writer, Change::Removed(&numbers));
+        let forgotten = writer.forget(self.now());
+        self.write(writer, &Change { gone, forgotten, ..Change::default() });
         for permit in &over {
             log(permit, "a permit has ended");
         }
@@ -265,10 +269,9 @@ impl PermitStore {
         self.0.count.store(permits.len(), Ordering::Release);
     }
 
-    fn write(&self, writer: &mut Writer, change: Change<'_>) {
-        let last = writer.last;
-        let Some(disk) = &mut writer.disk else { return };
-        let written = disk.write(change, &self.permits(), last);
+    fn write(&self, writer: &mut Writer, change: &Change) {
+        let Writer { disk: Some(disk), removed, last, .. } = writer else { return };
+        let written = disk.write(change, &self.permits(), removed, *last);
         let path = disk.path().display();
         self.0.is_behind.store(written.is_err(), Ordering::Release);
         match written {
@@ -301,6 +304,7 @@ fn log(permit: &TemporaryPermit, what: &str) {
     let TemporaryPermit { number, conditions, note, until, decision, .. } = permit;
     tracing::info!(
         permit = number,
+        node = permit.node().map(Node::number),
         client = conditions.client.map(tracing::field::display),
         domain = conditions.domain.as_ref().map(tracing::field::display),
         recipient = conditions.recipient.as_ref().map(tracing::field::display),

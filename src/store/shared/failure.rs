@@ -63,6 +63,7 @@ impl Failure {
             "unknown command",
             "is not allowed in cluster mode",
         ];
+        const DENIED_TO_A_SCRIPT: [&str; 2] = ["ACL failure", "can't run this command"];
         match code {
             "NOAUTH" | "WRONGPASS" | "NOPERM" => Self::Denied(text),
             "READONLY" => Self::ReadOnly(text),
@@ -70,7 +71,7 @@ impl Failure {
             "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "UNBLOCKED" => Self::Busy(text),
             "NOSCRIPT" => Self::NoScript,
             "MOVED" | "ASK" | "CROSSSLOT" => Self::Unfit(text),
-            _ if detail.contains("ACL failure") => Self::Denied(text),
+            _ if DENIED_TO_A_SCRIPT.iter().any(|words| detail.contains(words)) => Self::Denied(text),
             _ if UNFIT.iter().any(|words| detail.contains(words)) => Self::Unfit(text),
             _ => Self::Refused(text),
         }
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn errors_of_a_server_are_told_apart() {
-        let kinds: [(&str, fn(String) -> Failure); 12] = [
+        let kinds: [(&str, fn(String) -> Failure); 13] = [
             ("OOM command not allowed when used memory > 'maxmemory'.", Failure::Full),
             ("MISCONF Redis is configured to save RDB snapshots", Failure::Full),
             ("READONLY You can't write against a read only replica.", Failure::ReadOnly),
@@ -127,6 +128,7 @@ mod tests {
             ("WRONGPASS invalid username-password pair or user is disabled.", Failure::Denied),
             ("NOPERM this user has no permissions to run the 'set' command", Failure::Denied),
             ("ERR ACL failure in script: this user has no permissions", Failure::Denied),
+            ("ERR The user executing the script can't run this command or subcommand", Failure::Denied),
             ("LOADING Redis is loading the dataset in memory", Failure::Busy),
             ("CLUSTERDOWN The cluster is down", Failure::Busy),
             ("ERR DB index is out of range", Failure::Unfit),

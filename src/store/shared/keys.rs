@@ -12,11 +12,17 @@ use crate::store::shared::Secret;
 /// The version of the keys and values.
 const VERSION: u8 = 1;
 
+/// Octets of the name of a permit's field.
+pub(super) const FIELD: usize = 32;
+/// What the seal adds to a text: the nonce, the time and the tag.
+pub(super) const SEAL: usize = NONCE_LEN + 8 + 16;
+
 /// The names of the keys, and the key of the seal.
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: String,
     triples: [u8; 32],
+    fields: hmac::Key,
     seal: Seal,
 }
 
@@ -33,7 +39,8 @@ impl Keys {
         };
         let seal = UnboundKey::new(&CHACHA20_POLY1305, &derived("seal")).ok()?;
         let prefix = format!("{prefix}:{VERSION}:");
-        Some(Self { prefix, triples: derived("triples"), seal: Seal(LessSafeKey::new(seal)) })
+        let fields = hmac::Key::new(hmac::HMAC_SHA256, &derived("permits"));
+        Some(Self { prefix, triples: derived("triples"), fields, seal: Seal(LessSafeKey::new(seal)) })
     }
 
     /// The key of the hashes of triples.
@@ -55,6 +62,42 @@ impl Keys {
     /// `PREFIX:1:c:NODE`.
     pub(super) fn connections(&self, node: Node) -> String {
         format!("{}c:{node}", self.prefix)
+    }
+
+    /// `PREFIX:1:{x}`: the hash of the permits of all nodes. What begins with it is in the same slot of a Redis Cluster.
+    pub(super) fn permits(&self) -> String {
+        format!("{}{{x}}", self.prefix)
+    }
+
+    /// `PREFIX:1:{x}:v`: the number that each change of the hash raises.
+    pub(super) fn permits_number(&self) -> String {
+        format!("{}:v", self.permits())
+    }
+
+    /// The name of the field of a permit: a keyed hash of its number, so that fleets with one prefix don't meet.
+    pub(super) fn permit_field(&self, number: u64) -> [u8; FIELD] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let hash = hmac::sign(&self.fields, &number.to_be_bytes());
+        let digits = hash.as_ref().iter().flat_map(|octet| [octet >> 4, octet & 15]);
+        let mut field = [b'0'; FIELD];
+        for (place, digit) in field.iter_mut().zip(digits) {
+            *place = DIGITS.get(usize::from(digit)).copied().unwrap_or(b'0');
+        }
+        field
+    }
+
+    /// Seals a text for one field of the hash.
+    pub(super) fn seal_permit(&self, field: &[u8; FIELD], at: u64, text: &[u8]) -> Option<Vec<u8>> {
+        self.seal(&self.place(field), at, text)
+    }
+
+    /// As [`Keys::open`].
+    pub(super) fn open_permit(&self, field: &[u8; FIELD], sealed: &[u8]) -> Option<(u64, Vec<u8>)> {
+        self.open(&self.place(field), sealed)
+    }
+
+    fn place(&self, field: &[u8; FIELD]) -> String {
+        format!("{} {}", self.permits(), String::from_utf8_lossy(field))
     }
 
     /// Seals a text of this time (milliseconds since 1970 by the server's clock) for one key.
@@ -110,5 +153,23 @@ mod tests {
         assert_eq!(keys.connections(node), "rmxd:1:c:12");
         assert_eq!(keys.triple(&[0xab; 16]), format!("rmxd:1:g:{}", "ab".repeat(16)));
         assert_ne!(keys.of_triples(), &[0; 32]);
+        assert_eq!(
+            (keys.permits(), keys.permits_number()),
+            ("rmxd:1:{x}".to_owned(), "rmxd:1:{x}:v".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_permit_is_sealed_for_its_field() {
+        let (own, other) = (keys(&[1; 32]), keys(&[2; 32]));
+        let (first, second) = (own.permit_field(17), own.permit_field(18));
+        assert!(first.iter().all(u8::is_ascii_hexdigit) && first != second);
+        assert_ne!(first, other.permit_field(17), "fleets with one prefix don't meet");
+        let sealed = own.seal_permit(&first, 7, b"text").unwrap();
+        assert_eq!(sealed.len(), "text".len() + SEAL);
+        assert_eq!(own.open_permit(&first, &sealed), Some((7, b"text".to_vec())));
+        assert_eq!(own.open_permit(&second, &sealed), None, "another field");
+        assert_eq!(other.open_permit(&first, &sealed), None, "another secret");
+        assert_eq!(own.open(&own.permits(), &sealed), None, "another kind");
     }
 }

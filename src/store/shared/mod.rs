@@ -1,8 +1,9 @@
-//! What several gates share, in Redis (contract 8): the greylist, which nodes there are, and how many connections their
-//! clients have.
+//! What several gates share, in Redis (contract 8): the greylist, the permits, which nodes there are, and how many connections
+//! their clients have.
 //!
 //! - Nothing that is read from Redis can become a refusal: an answer is a [`Relief`], which only shortens a wait that this
-//!   node asks for anyway. This module knows no verdict and no reply (`tests/it/layers.rs`).
+//!   node asks for anyway, and a permit lets in; its end, which another node has sealed, is the end of an exception.
+//!   This module knows no verdict and no reply (`tests/it/layers.rs`).
 //! - A session waits for one question at most `cluster.timeout`, and not at all while Redis is away (`link`).
 //! - Without Redis each node goes on alone, and starts without it. A crash leaves nothing to repair: every key expires.
 //! - Redis holds keyed hashes and sealed texts only (`keys`).
@@ -16,11 +17,12 @@ mod failure;
 mod keys;
 mod link;
 mod nodes;
+mod permits;
 mod settings;
 mod triples;
 mod trouble;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -29,18 +31,22 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::decision::Node;
 use crate::metrics::{ClusterOp, Metrics};
+use crate::store::permits::PermitStore;
 pub use crate::store::shared::elsewhere::Elsewhere;
 use crate::store::shared::keys::Keys;
 pub use crate::store::shared::link::Condition;
 use crate::store::shared::link::Link;
 use crate::store::shared::nodes::Beacon;
 pub use crate::store::shared::nodes::{OtherNode, Source};
+use crate::store::shared::permits::Exchange;
 pub use crate::store::shared::settings::{FORMS, Host, Secret, Servers, Settings, Target};
 use crate::store::shared::triples::NewTriples;
 pub use crate::store::shared::triples::{Question, Relief};
 
 /// Passed triples that are on their way to Redis; more are dropped.
 const ON_THEIR_WAY: usize = 256;
+/// For a change of the permits to reach Redis before its command is answered.
+const TELLING: Duration = Duration::from_secs(2);
 
 /// Why the configuration of the fleet can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +69,17 @@ struct Inner {
     new_triples: NewTriples,
     telling: Arc<Semaphore>,
     started: Instant,
+    /// `None` until the permits of this node are known, and after [`Fleet::retire`].
+    permits: Mutex<Option<Sharing>>,
     _keeper: AbortOnDropHandle<()>,
     beating: AbortOnDropHandle<()>,
+}
+
+/// The permits of this node, which are shared until this is dropped.
+#[derive(Debug)]
+struct Sharing {
+    exchange: Arc<Exchange>,
+    _running: AbortOnDropHandle<()>,
 }
 
 impl Fleet {
@@ -96,6 +111,7 @@ impl Fleet {
             new_triples: NewTriples::default(),
             telling: Arc::new(Semaphore::new(ON_THEIR_WAY)),
             started: Instant::now(),
+            permits: Mutex::default(),
             _keeper: AbortOnDropHandle::new(keeper),
             beating: AbortOnDropHandle::new(beating),
         })))
@@ -104,6 +120,30 @@ impl Fleet {
     /// A later configuration is in effect: only sessions from before go on with this one, and it isn't a node any more.
     pub fn retire(&self) {
         self.0.beating.abort();
+        *self.permits() = None;
+    }
+
+    /// Shares the permits of this node with the others from now on, and takes theirs.
+    pub fn share_permits(&self, store: &PermitStore) {
+        let Inner { link, keys, .. } = &*self.0;
+        self.permits().get_or_insert_with(|| {
+            let exchange = Arc::new(Exchange::new(Arc::clone(link), Arc::clone(keys), store.clone()));
+            let running = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&exchange).run()));
+            Sharing { exchange, _running: running }
+        });
+    }
+
+    /// Tells the other nodes at once what was made and removed here. `false`: they can't know all of it yet, and get it later.
+    pub async fn tell_permits(&self) -> bool {
+        let exchange = self.permits().as_ref().map(|sharing| Arc::clone(&sharing.exchange));
+        match exchange {
+            Some(exchange) => tokio::time::timeout(TELLING, exchange.share()).await.unwrap_or(false),
+            None => false,
+        }
+    }
+
+    fn permits(&self) -> MutexGuard<'_, Option<Sharing>> {
+        self.0.permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether both are one.
@@ -188,6 +228,9 @@ async fn try_rights(link: &Link, keys: &Keys) -> Result<(), FleetError> {
         if let Some(error) = answer.err().as_ref().and_then(refused) {
             return Err(error);
         }
+    }
+    if let Some(error) = permits::try_rights(link, keys).await.err().as_ref().and_then(refused) {
+        return Err(error);
     }
     let hash: [u8; 16] = rand::random();
     // Gone at once: nobody will ask for it.

@@ -4,8 +4,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::json;
 use tokio::time::sleep;
 
+use super::permits::TWO_SECONDS;
 use super::redis::{Redis, Watched, cluster};
 use super::{Site, USER};
 use crate::support::daemon::Daemon;
@@ -13,9 +15,13 @@ use crate::support::process::SOON;
 
 const DELAY: Duration = Duration::from_millis(300);
 
-/// Greylisted at one gate, passed at the other.
+/// Greylisted at one gate, passed at the other; a permit of one at the other, and its removal.
 async fn shares(site: &Site) {
     let (one, two) = (site.gate(1).await, site.gate(2).await);
+    assert_eq!(one.allow_this(&json!({ "domain": "a.test" })).await["shared"], true, "{}", one.daemon.log());
+    two.has(&[1], TWO_SECONDS).await;
+    assert_eq!(two.remove(&json!(1)).await.status, 204);
+    one.has(&[], TWO_SECONDS).await;
     assert!(one.is_up().await && two.is_up().await, "{}", one.daemon.log());
     // Several, so that they are on several nodes of a cluster.
     let users: Vec<String> = (0..8).map(|number| format!("user{number}@here.test")).collect();
@@ -82,15 +88,23 @@ const RIGHTS: &[&str] = &[
     "+evalsha",
 ];
 
+/// For permits.
+const MORE_RIGHTS: &[&str] = &[
+    "ACL", "SETUSER", "rmxd", "+hlen", "+hkeys", "+hstrlen", "+hget", "+hset", "+hdel", "+pexpire", "+unlink",
+];
+
 /// Gives the user its rights, and this one more.
 fn allow(redis: &Redis, more: &str) {
     assert_eq!(redis.cli(&[RIGHTS, &[more]].concat()), "OK");
+    assert_eq!(redis.cli(MORE_RIGHTS), "OK");
 }
 
 #[test]
 fn the_guide_has_these_rights() {
     let guide = include_str!("../../../systemd/README.md");
-    assert!(guide.contains(&RIGHTS.join(" ").replace("p4ss", "PASSWORD")));
+    for rights in [RIGHTS, MORE_RIGHTS] {
+        assert!(guide.contains(&rights.join(" ").replace("p4ss", "PASSWORD")), "{rights:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,6 +171,15 @@ async fn what_only_the_operator_can_mend_stops_the_start() {
     redis.asked_with(&["-a", "other", "--no-auth-warning"]);
     let port = redis.port();
     assert_eq!(redis.cli(&[&RIGHTS[..RIGHTS.len() - 2], &["+ping"]].concat()), "OK");
+    // All but one of those for permits: each of them is tried.
+    for right in &MORE_RIGHTS[3..] {
+        let user = format!("without{}", right.replace('+', "_"));
+        let own = |word: &&str| if *word == "rmxd" { user.clone() } else { (*word).to_owned() };
+        for rights in [RIGHTS, MORE_RIGHTS] {
+            let rights: Vec<String> = rights.iter().filter(|it| *it != right).map(own).collect();
+            assert_eq!(redis.cli(&rights.iter().map(String::as_str).collect::<Vec<_>>()), "OK");
+        }
+    }
     let watched = Watched::start().await.unwrap();
     let sentinel = watched.sentinel.port();
     let rows = [
@@ -167,7 +190,11 @@ async fn what_only_the_operator_can_mend_stops_the_start() {
         (format!("redis+cluster://:other@127.0.0.1:{port}"), "cluster support disabled"),
         (format!("redis+sentinel://127.0.0.1:{sentinel}/none"), "Master with given name not found"),
     ];
-    for (url, why) in rows {
+    let lacking = MORE_RIGHTS[3..].iter().map(|right| {
+        let right = right.trim_start_matches('+');
+        (format!("redis://without_{right}:p4ss@127.0.0.1:{port}"), right)
+    });
+    for (url, why) in rows.into_iter().chain(lacking) {
         let (home, ..) = Site::new(&url).prepare(1);
         let mut daemon = Daemon::launch(home.serve(), home);
         let status = daemon.ended(SOON).await;
