@@ -4,17 +4,16 @@
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
-use crate::admin::State;
 use crate::admin::api::fleet;
+pub(super) use crate::admin::api::history::{kept, unreadable};
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, quoted};
 use crate::decision::{Id, report};
-use crate::store::history::{Cursor, Filter, History, ReadError};
+use crate::store::history::{Cursor, Filter};
 
 /// The filters, and `before` and `limit` for pages.
 pub(in crate::admin) const PARAMETERS: &[&str] = &[
@@ -85,13 +84,6 @@ pub(in crate::admin) fn one(call: Call) -> ResponseFuture {
     })
 }
 
-pub(super) fn kept(state: &State) -> Result<&History, Problem> {
-    state
-        .history
-        .as_ref()
-        .ok_or_else(|| Problem::not_found("history.path is empty, so no decisions are kept"))
-}
-
 /// The filter that these parameters make.
 pub(super) fn filter(query: &Query, parameters: &[&str]) -> Result<Filter, Problem> {
     let (mut filter, now) = (Filter::default(), SystemTime::now());
@@ -101,12 +93,6 @@ pub(super) fn filter(query: &Query, parameters: &[&str]) -> Result<Filter, Probl
         }
     }
     Ok(filter)
-}
-
-/// The error is only logged, since it names files.
-pub(super) fn unreadable(error: ReadError) -> Problem {
-    tracing::error!(%error, "the history can't be read");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be read; the log has the error")
 }
 
 fn limit(text: &str) -> Result<usize, String> {
