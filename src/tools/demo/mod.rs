@@ -82,7 +82,7 @@ async fn demo(args: &Args) -> Result<Exit, String> {
     }
     let folder = Folder::new("demo", args.keep.as_deref())?;
     match (redis, args.door) {
-        (Some(redis), _) => show::<fleet::Stage>(args, redis, signals, &folder).await,
+        (Some(redis), _) => Box::pin(show::<fleet::Stage>(args, redis, signals, &folder)).await,
         (None, DoorName::Smtp) => show::<Stage>(args, (), signals, &folder).await,
         (None, door) => show::<doors::Stage>(args, door, signals, &folder).await,
     }

@@ -209,3 +209,52 @@ fn head(mut answer: Value, limit: usize) -> Option<Head> {
     };
     Some(Head::of(rows?, next))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of one node at these seconds, and whether there are more.
+    fn node(number: u8, seconds: &[u64], more: bool) -> (Node, Option<&'static str>, Head) {
+        let cursor = |at: usize| format!("{number}{at}").parse::<Cursor>().unwrap();
+        let rows = seconds.iter().enumerate().map(|(at, second)| {
+            let row = json!({ "at": format!("2026-11-29T10:00:{second:02}.000Z"), "id": format!("{number}-{second}") });
+            let Value::Object(row) = row else { unreachable!() };
+            (row, cursor(at))
+        });
+        let next = more.then(|| cursor(seconds.len()));
+        (Node::of_a_test(number), Some("gate.test"), Head::of(rows.collect(), next))
+    }
+
+    #[test]
+    fn the_newest_come_first_and_no_node_skips_one_of_its_own() {
+        // The clock of the second node went back between two of its decisions.
+        let mut heads = vec![node(1, &[40, 20, 10], false), node(2, &[30, 50, 5], true), node(3, &[], true)];
+        let ids = |rows: Vec<Value>| rows.iter().map(|row| row["id"].clone()).collect::<Vec<_>>();
+        assert_eq!(ids(merged(&mut heads, 4)), ["1-40", "2-30", "2-50", "1-20"]);
+        let places: Vec<Place> = heads.iter().map(|(.., head)| head.place()).collect();
+        let before = |text: &str| Place::Before(text.parse().unwrap());
+        assert_eq!(places, [before("12"), before("22"), before("30")]);
+        assert_eq!(ids(merged(&mut heads, 4)), ["1-10", "2-5"]);
+        let places: Vec<Place> = heads.iter().map(|(.., head)| head.place()).collect();
+        assert_eq!(places, [Place::End, before("23"), before("30")]);
+    }
+
+    #[test]
+    fn a_page_with_more_than_was_asked_for_or_without_positions_is_none() {
+        let page =
+            |positions: Value, next: Value| json!({ "decisions": [], "positions": positions, "next": next });
+        assert!(head(page(json!([]), Value::Null), 1).is_some());
+        assert!(head(page(json!([]), json!("64a1f0")), 1).is_some());
+        for wrong in [
+            page(json!(["1"]), Value::Null),
+            page(json!([]), json!("next")),
+            page(Value::Null, Value::Null),
+            json!({ "decisions": [{}, {}], "positions": ["1", "1"], "next": null }),
+            json!({ "decisions": [], "positions": [] }),
+            json!([]),
+        ] {
+            assert!(head(wrong.clone(), 1).is_none(), "{wrong}");
+        }
+    }
+}
