@@ -94,6 +94,8 @@
 //! - Nodes say who and where they are under seal: somebody who can write into Redis would get `admin.token` otherwise, by naming
 //!   an address of their own.
 //! - The number of an id has the node in it, so that two gates never give one twice and a reader knows whom to ask.
+//! - A node that is asked for its decisions asks nobody, so that no question goes round. What it answers is checked field by field, as
+//!   a page has to show it. The next page of a merged list has a position at each node: what a node that was away has comes later.
 //! - DNS answers aren't shared: a hit in Redis spares as little as a miss costs, and denials must not come from it.
 //! - The greylist answers from memory and is written behind: a disk may cost what a restart remembers, never a session's
 //!   time.

@@ -51,19 +51,22 @@ pub enum AskError {
 pub struct Client {
     endpoint: Endpoint,
     token: Option<Token>,
+    /// Octets of an answer that are read.
+    longest: usize,
 }
 
 impl Client {
     /// `None` if the configuration has no `listen.admin`.
     #[must_use]
     pub fn new(settings: &Settings) -> Option<Self> {
-        Some(Self { endpoint: reachable(settings.listen.as_ref()?), token: settings.token.clone() })
+        let endpoint = reachable(settings.listen.as_ref()?);
+        Some(Self { endpoint, token: settings.token.clone(), longest: LONGEST })
     }
 
-    /// Another daemon, where it says that it answers.
+    /// Another daemon, where it says that it answers; a longer answer is none.
     #[must_use]
-    pub fn at(address: SocketAddr, token: Option<Token>) -> Self {
-        Self { endpoint: Endpoint::Tcp(address), token }
+    pub fn at(address: SocketAddr, token: Option<Token>, longest: usize) -> Self {
+        Self { endpoint: Endpoint::Tcp(address), token, longest }
     }
 
     /// Where it asks.
@@ -160,7 +163,7 @@ impl Client {
         let status = response.status();
         let media = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media = media.unwrap_or_default().to_owned();
-        let body = to_bytes(Body::new(response.into_body()), LONGEST).await;
+        let body = to_bytes(Body::new(response.into_body()), self.longest).await;
         Ok((status, media, body.map_err(|_too_long| AskError::Foreign)?.into()))
     }
 

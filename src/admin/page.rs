@@ -27,6 +27,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("dom.js", SCRIPT, include_str!("page/dom.js")),
     ("filters.js", SCRIPT, include_str!("page/filters.js")),
     ("find.js", SCRIPT, include_str!("page/find.js")),
+    ("gates.js", SCRIPT, include_str!("page/gates.js")),
     ("icon.svg", PICTURE, include_str!("page/icon.svg")),
     ("now.js", SCRIPT, include_str!("page/now.js")),
     ("permits.js", SCRIPT, include_str!("page/permits.js")),

@@ -28,6 +28,10 @@ impl Problem {
         Self { status, detail: detail.into(), header: None }
     }
 
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// 400; `what` continues the name of the parameter and ends with what is allowed.
     pub(super) fn parameter(name: &str, what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, format!("{name}: {what}"))

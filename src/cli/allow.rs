@@ -29,7 +29,8 @@ All that is named has to hold. A client alone, or with a domain, is let in as an
 exempt.domains: a forged MAIL FROM doesn't exempt the visible sender. A recipient is let in as one of exempt.recipients. What no policy \
 decides, such as a message that is too big, is refused nevertheless.
 
-The command asks the daemon at listen.admin of the configuration, with its admin.token. Without a token, only --list works.
+The command asks the daemon at listen.admin of the configuration, with its admin.token. Without a token, only --list works. For the id \
+of another node of a fleet, the daemon asks that node for the decision.
 
 Examples:
   rmxd allow 4KXN7Q2M --note \"until their DNS is repaired\"
@@ -37,7 +38,7 @@ Examples:
   rmxd allow --domain .example.org --for forever
 
 Exit codes: 0 done, 1 no such decision or permit, or none can be made of it, 64 wrong usage, 75 no daemon answers, \
-78 configuration error."
+or not the node that has the decision, 78 configuration error."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -240,6 +241,8 @@ fn failed(client: &Client, error: &AskError) -> Exit {
         400 => Exit::Usage,
         403 => Exit::Config,
         404 | 409 => Exit::Reject,
+        // The node of a fleet that has the decision doesn't answer.
+        504 => Exit::Temporary,
         _ => return running::no_answer(client, error),
     };
     eprintln!("rmxd: {detail}");

@@ -91,7 +91,7 @@ pub struct Args {
     /// The file of the history, instead of history.path
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
-    /// Decisions of all nodes of the fleet, at most 1000: the running daemon asks them
+    /// Decisions of all nodes of the fleet: the running daemon asks them
     #[arg(long, conflicts_with_all = ["would", "history"])]
     fleet: bool,
     /// Maximum number of decisions, the newest first; with --would, of senders
@@ -109,7 +109,7 @@ pub fn run(args: &Args) -> ExitCode {
 fn history(args: &Args) -> Result<Exit, Exit> {
     let filter = filter(args)?;
     if args.fleet {
-        return fleet::history(&args.source, &query(args, &filter), args.json);
+        return fleet::history(&args.source, &query(args, &filter), args.limit.get(), args.json);
     }
     let named = args.history.as_deref();
     match &args.source.config {
@@ -161,7 +161,7 @@ fn given(args: &Args) -> impl Iterator<Item = (&'static str, &str)> {
 
 /// The same for the API, which takes no local times.
 fn query(args: &Args, filter: &Filter) -> String {
-    let mut query = format!("&limit={}", args.limit.get().min(1000));
+    let mut query = String::new();
     let times = [("since", filter.since), ("until", filter.until)];
     let times = times.into_iter().filter_map(|(key, time)| Some((key, report::utc(time?))));
     let texts = given(args).map(|(key, value)| (key, value.to_owned()));

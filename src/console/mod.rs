@@ -27,6 +27,8 @@ pub enum Exit {
     Reject = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
+    /// A program that is needed isn't installed (EX_UNAVAILABLE).
+    Unavailable = 69,
     /// A later try may succeed, or the verdict is defer (EX_TEMPFAIL).
     Temporary = 75,
     /// The configuration is wrong (EX_CONFIG).

@@ -1,6 +1,8 @@
 //! The Containerfile, as far as it can be held to something without building it: what it copies is there, its compiler is the
 //! one that the crate asks for, and its health check tells a daemon from none.
 
+mod compose;
+
 use std::path::Path;
 use std::process::Command;
 

@@ -1,6 +1,7 @@
 //! `rmxd demo`: the tour as programs read it, and the demo as somebody uses it who tries it by hand.
 
 mod doors;
+mod fleet;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

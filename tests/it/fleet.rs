@@ -6,6 +6,7 @@ mod faults;
 mod greylist;
 mod kinds;
 mod nodes;
+mod page;
 mod permits;
 mod redis;
 mod writer;

@@ -1,25 +1,26 @@
-//! `GET /api/v1/decisions`: past decisions, filtered, the newest first, in pages;
+//! `GET /api/v1/decisions`: past decisions, filtered, the newest first, in pages; with `fleet=true` those of all nodes. An
+//! id that another node gave is looked for there too.
 //! `GET /api/v1/decisions/ID`: one decision with its evidence, the JSON of `rmxd explain ID --json`.
 
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
-use crate::admin::State;
 use crate::admin::api::fleet;
+pub(super) use crate::admin::api::history::{kept, unreadable};
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::{Query, quoted};
 use crate::decision::{Id, report};
-use crate::store::history::{Cursor, Filter, History, ReadError};
+use crate::store::history::Filter;
 
-/// The filters, and `before` and `limit` for pages.
+/// The filters, `before` and `limit` for pages, and which nodes' decisions.
 pub(in crate::admin) const PARAMETERS: &[&str] = &[
     "id", "verdict", "reason", "identity", "domain", "sender", "client", "rcpt", "queue", "outcome", "tag",
-    "since", "until", "would", "before", "limit", "fleet",
+    "since", "until", "would", "before", "limit", "fleet", "local",
 ];
 
 /// Of one decision.
@@ -31,30 +32,37 @@ const DEFAULT_LIMIT: usize = 100;
 
 pub(in crate::admin) fn list(call: Call) -> ResponseFuture {
     Box::pin(async move {
-        let history = kept(&call.state)?;
-        let filter = filter(&call.query, PARAMETERS)?;
-        let before = call.query.text("before").map(str::parse::<Cursor>).transpose();
-        let before = before.map_err(|what| Problem::parameter("before", what))?;
-        let limit = call.query.value("limit", limit)?.unwrap_or(DEFAULT_LIMIT);
-        let of_fleet = call.query.value("fleet", truth)?.is_some();
-        if of_fleet && before.is_some() {
-            return Err(Problem::parameter("before", "is not allowed with fleet=true, which has no pages"));
+        let Call { state, query, .. } = &call;
+        let filter = filter(query, PARAMETERS)?;
+        let limit = query.value("limit", limit)?.unwrap_or(DEFAULT_LIMIT);
+        let (of_fleet, local) = (query.value("fleet", truth)?, query.value("local", truth)?);
+        if of_fleet.is_some() && local.is_some() {
+            return Err(Problem::parameter("local", "is not allowed with fleet=true"));
         }
-        let page = history.search(filter, before, limit).await.map_err(unreadable)?;
-        let mut decisions: Vec<_> = page.records.iter().map(report::summary).collect();
-        if of_fleet {
-            let (others, missing) = fleet::list(&call.state, &call.query, limit).await;
-            decisions.extend(others);
-            let at = |decision: &Value| decision.get("at").and_then(Value::as_str).map(str::to_owned);
-            decisions.sort_by_cached_key(|decision| std::cmp::Reverse(at(decision)));
-            decisions.truncate(limit);
-            return Ok(
-                Json(json!({ "decisions": decisions, "next": null, "missing": missing })).into_response()
-            );
+        if local.is_none() && fleet::is_merged(state, &filter, of_fleet.is_some()) {
+            if state.fleet.is_none() {
+                kept(state)?;
+            }
+            let before = before(query)?;
+            let asked = fleet::Asked { query, filter, before, limit };
+            return Ok(Json(fleet::list(state, &asked).await).into_response());
         }
+        let page = kept(state)?.search(filter, before(query)?, limit).await.map_err(unreadable)?;
+        let decisions: Vec<_> = page.records.iter().map(report::summary).collect();
+        let positions: Vec<_> = page.positions.iter().map(ToString::to_string).collect();
         let next = page.next.map(|next| next.to_string());
-        Ok(Json(json!({ "decisions": decisions, "next": next })).into_response())
+        let mut answer = json!({ "decisions": decisions, "next": next });
+        if let (Some(()), Value::Object(answer)) = (local, &mut answer) {
+            answer.insert("positions".to_owned(), positions.into());
+        }
+        Ok(Json(answer).into_response())
     })
+}
+
+/// Where the page begins.
+fn before<T: FromStr<Err = String>>(query: &Query) -> Result<Option<T>, Problem> {
+    let before = query.text("before").map(str::parse).transpose();
+    before.map_err(|what| Problem::parameter("before", what))
 }
 
 pub(in crate::admin) fn one(call: Call) -> ResponseFuture {
@@ -85,13 +93,6 @@ pub(in crate::admin) fn one(call: Call) -> ResponseFuture {
     })
 }
 
-pub(super) fn kept(state: &State) -> Result<&History, Problem> {
-    state
-        .history
-        .as_ref()
-        .ok_or_else(|| Problem::not_found("history.path is empty, so no decisions are kept"))
-}
-
 /// The filter that these parameters make.
 pub(super) fn filter(query: &Query, parameters: &[&str]) -> Result<Filter, Problem> {
     let (mut filter, now) = (Filter::default(), SystemTime::now());
@@ -101,12 +102,6 @@ pub(super) fn filter(query: &Query, parameters: &[&str]) -> Result<Filter, Probl
         }
     }
     Ok(filter)
-}
-
-/// The error is only logged, since it names files.
-pub(super) fn unreadable(error: ReadError) -> Problem {
-    tracing::error!(%error, "the history can't be read");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be read; the log has the error")
 }
 
 fn limit(text: &str) -> Result<usize, String> {

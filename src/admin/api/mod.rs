@@ -5,6 +5,7 @@ pub(super) mod cache;
 pub(super) mod check;
 pub(super) mod decisions;
 mod fleet;
+mod history;
 pub(super) mod openapi;
 pub(super) mod past;
 pub(super) mod permits;

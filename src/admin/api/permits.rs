@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::admin::State;
 use crate::admin::api::decisions::{kept, unreadable};
+use crate::admin::api::fleet;
 use crate::admin::call::{Call, ResponseFuture};
 use crate::admin::problem::Problem;
 use crate::admin::query::quoted;
@@ -233,6 +234,9 @@ async fn of_decision(state: &State, text: &str) -> Result<(Id, Conditions), Prob
         let what = "must be the eight letters and digits at the end of a reply, as in (id 4KXN7Q2M)";
         Problem::parameter("id", format!("{} {what}", quoted(text)))
     })?;
+    if let Some(conditions) = fleet::conditions(state, id).await {
+        return Ok((id, conditions?));
+    }
     let by_hand = "say it by hand, with client, domain or recipient";
     let history = kept(state).map_err(|_off| {
         Problem::not_found(format!("history.path is empty, so no decisions are kept; {by_hand}"))

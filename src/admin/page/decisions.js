@@ -6,6 +6,7 @@
 import { get } from "./api.js";
 import { byId, showProblem, el, fill, setText } from "./dom.js";
 import * as filters from "./filters.js";
+import * as gates from "./gates.js";
 import { status } from "./now.js";
 import * as permits from "./permits.js";
 import { key, line, table } from "./rows.js";
@@ -20,6 +21,10 @@ let next = null;
 let nextAfterWaiting = null;
 let paused = false;
 let shownFilters = null;
+// The gates that didn't answer last.
+let missing = [];
+// A gate answers again, so that the list has to start anew.
+let anew = false;
 // The day of the rows, as those of other days have their date.
 let day = null;
 
@@ -31,49 +36,62 @@ export function start() {
   place.addEventListener("focusout", () => setTimeout(insertWaiting));
   place.addEventListener("click", open);
   byId("decision").addEventListener("close", insertWaiting);
+  gates.start(filters.apply);
 }
 
-// Takes the filters from the URL.
+// Takes the filters and the gates from the URL.
 export function filter(parameters) {
-  const changed = filters.read(parameters) || shownFilters === null;
+  const read = [filters.read(parameters), gates.read(parameters)];
+  const changed = read.includes(true) || shownFilters === null;
   if (changed) reset();
   return changed;
 }
 
 function reset() {
   [rows, waiting, next, nextAfterWaiting, shownFilters] = [[], [], null, null, null];
+  [missing, anew] = [[], false];
 }
 
+const wanted = () => ({ ...filters.values(), ...gates.values() });
+
 export async function refresh() {
-  if (status && !status.history.on) {
+  gates.showChoice();
+  if (status && !status.history.on && !gates.all()) {
     off("History is off: history.path is empty, so no decisions are kept. The log has a line for each decision.");
     return;
   }
-  const question = JSON.stringify(filters.values());
+  const question = JSON.stringify(wanted());
   let answer;
   try {
-    answer = await get("decisions", { ...filters.values(), limit: PAGE });
+    answer = await get("decisions", { ...wanted(), limit: PAGE });
   } catch (error) {
     if (error.status !== 400 && error.status !== 422) throw error;
     showProblem(byId("latest-problem"), error.message);
     return;
   }
   // The filters may have changed meanwhile.
-  if (question !== JSON.stringify(filters.values())) return;
+  if (question !== JSON.stringify(wanted())) return;
   showProblem(byId("latest-problem"), null);
+  gates.remember(answer.decisions);
+  const before = missing;
+  missing = answer.missing ?? [];
+  gates.showMissing(missing);
   if (shownFilters !== question) {
     [rows, waiting, next, shownFilters] = [answer.decisions, [], answer.next, question];
     draw();
     return;
   }
+  // The gates whose decisions aren't in the rows before these.
+  anew ||= before.some((gone) => !missing.some((one) => one.node === gone.node));
   const known = new Set(rows.map(key));
   const fresh = answer.decisions.filter((one) => !known.has(key(one)));
-  [waiting, nextAfterWaiting] = [fresh, answer.next];
+  [waiting, nextAfterWaiting] = [anew ? answer.decisions : fresh, answer.next];
   insertWaiting();
 }
 
 export function off(why) {
   reset();
+  gates.showMissing([]);
   fill(byId("rows"), el("p.empty", {}, why));
   byId("older").hidden = true;
   setText(byId("latest-state"), "");
@@ -87,18 +105,25 @@ function isBusy() {
 function insertWaiting() {
   if (waiting.length > 0 && !isBusy()) {
     // A full page of new rows leaves a gap to the old ones; the list starts anew, and "Older" continues behind the new rows.
-    if (waiting.length >= PAGE) [rows, next] = [waiting, nextAfterWaiting];
-    else rows = [...waiting, ...rows].slice(0, MOST);
-    const fresh = new Set(waiting.map(key));
-    waiting = [];
+    // So it does where a gate answers again.
+    const known = new Set(rows.map(key));
+    const fresh = new Set(waiting.map(key).filter((one) => !known.has(one)));
+    if (anew || waiting.length >= PAGE) [rows, next] = [waiting, nextAfterWaiting];
+    else rows = inOrder([...waiting, ...rows]).slice(0, MOST);
+    [waiting, anew] = [[], false];
     draw(fresh);
   }
   showState();
 }
 
+// Those of another gate may come late, and between others.
+function inOrder(all) {
+  return gates.all() ? all.sort((one, other) => (one.at < other.at ? 1 : one.at > other.at ? -1 : 0)) : all;
+}
+
 function showState() {
   const more = waiting.length >= PAGE ? `${PAGE} or more` : waiting.length;
-  const wait = waiting.length > 0 ? `, ${more} newer` : "";
+  const wait = waiting.length > 0 ? `, ${anew ? "a gate answers again" : `${more} newer`}` : "";
   setText(byId("latest-state"), paused ? `paused${wait}` : isBusy() && waiting.length > 0 ? `on hold while you read${wait}` : "live");
   setText(byId("latest-title"), filters.some() ? "Decisions found" : "Latest decisions");
 }
@@ -115,11 +140,12 @@ async function older() {
   const [question, before] = [shownFilters, next];
   button.disabled = true;
   try {
-    const answer = await get("decisions", { ...filters.values(), limit: PAGE, before });
+    const answer = await get("decisions", { ...wanted(), limit: PAGE, before });
     // The list may have changed meanwhile.
     if (question === shownFilters && before === next) {
       const known = new Set(rows.map(key));
-      rows = [...rows, ...answer.decisions.filter((one) => !known.has(key(one)))];
+      gates.remember(answer.decisions);
+      rows = inOrder([...rows, ...answer.decisions.filter((one) => !known.has(key(one)))]);
       next = answer.next;
       draw();
     }

@@ -35,7 +35,9 @@ export async function show(id, closed) {
     const all = [answer, ...(answer.also ?? [])];
     fill(body, ...all.flatMap((one, at) => [all.length > 1 && el("p.soft", {}, `${at + 1} of ${plural(all.length, "decision")}`), ...view(one, at === 0 ? actions(all) : null)]));
   } catch (error) {
-    if (turn === opened) fill(body, el("p.problem", { role: "alert" }, error.message));
+    // What another gate answers may have any shape.
+    const text = error.status === undefined ? "The answer is no decision that this page can show." : error.message;
+    if (turn === opened) fill(body, el("p.problem", { role: "alert" }, text));
   }
 }
 

@@ -3,6 +3,7 @@
 // On a phone it stands first on the page and is folded, else above the list.
 
 import { byId, el, setText } from "./dom.js";
+import * as gates from "./gates.js";
 import { fromField, toField } from "./times.js";
 import { IDENTITIES, OUTCOMES, REASONS, identity as named, outcome, readable } from "./words.js";
 
@@ -35,8 +36,9 @@ function place() {
   fold.open = !PHONE.matches;
 }
 
-function apply() {
-  const set = Object.entries(values()).filter(([, value]) => value);
+// Puts the values into the URL.
+export function apply() {
+  const set = [...Object.entries(values()).filter(([, value]) => value), ...gates.parameters()];
   location.hash = set.length > 0 ? `traffic?${new URLSearchParams(set)}` : "traffic";
   count();
 }

@@ -2,6 +2,7 @@
 // as a tree.
 
 import { copier, el } from "./dom.js";
+import * as gates from "./gates.js";
 import { fullWhen } from "./times.js";
 import { IDENTITIES, identity as named, duration, outcome, plural, readable, tag } from "./words.js";
 
@@ -48,7 +49,7 @@ function facts(record) {
     ["Id", record.id], ["Time", record.at && fullWhen(record.at)],
     ["Client", record.client], ["Name", names && `${names} (PTR, confirmed)`], ["HELO claims", record.helo], ["MAIL FROM", record.mail_from],
     ["Recipient", record.rcpt], ["From:", list(record.from)], ["Reply-To:", list(record.reply_to)],
-    ["Door", record.door !== "smtp" && record.door], ["Id at Postfix", record.queue], ["TLS", record.tls], ["Outcome", record.outcome && outcome(record.outcome)], ["Reply of the relay", record.relay_reply], ["Let in by", record.permit && `permit ${record.permit}${record.permit_until ? "" : ", until removed"}`], ["Permit ends", record.permit_until && fullWhen(record.permit_until)],
+    ["Gate", gates.called(record.node)], ["Door", record.door !== "smtp" && record.door], ["Id at Postfix", record.queue], ["TLS", record.tls], ["Outcome", record.outcome && outcome(record.outcome)], ["Reply of the relay", record.relay_reply], ["Let in by", record.permit && `permit ${record.permit}${record.permit_until ? "" : ", until removed"}`], ["Permit ends", record.permit_until && fullWhen(record.permit_until)],
     ["Tagged", list(record.tags?.map(tag))],
     ["Duration", record.duration === undefined || record.duration === null ? null : `${duration(record.duration)}${record.dns_queries === undefined ? "" : `, ${plural(record.dns_queries, "DNS query", "DNS queries")}`}`],
   ];

@@ -19,13 +19,18 @@ export function line(one, isFresh, letIn) {
   const from = Array.isArray(one.from) ? one.from.join(", ") : one.from;
   const forged = from && from !== bare(one.mail_from ?? "");
   return el(`tr${isFresh ? ".fresh" : ""}`, { "data-key": key(one) },
-    el("td.time", {}, el("a", { href: `#decision/${encodeURIComponent(one.id)}` }, when(one.at), el("span.unseen", {}, `, decision ${one.id}`))),
+    el("td.time", {}, el("a", { href: `#decision/${encodeURIComponent(one.id)}` }, when(one.at), el("span.unseen", {}, `, decision ${one.id}`)), gate(one)),
     el("td.verdict", {}, badge(one)),
     el("td.why", {}, why(one), ...(one.tags ?? []).map((text) => el("small.tag", { title: text }, `tagged ${tag(text)}`))),
     el("td.sender", {}, el("span", {}, bare(one.mail_from || "–")), forged && el("small", {}, `From: ${from}`)),
     el("td.client", {}, el("span", {}, one.client), name(one)),
     el("td.rcpt", {}, el("span", {}, bare(one.rcpt || "–")), end(one)),
     el("td.act", {}, canBeLetIn(one) && el("button.small", { type: "button", "aria-label": `Let in mail like decision ${one.id}`, click: () => letIn(one) }, "Let in")));
+}
+
+// In a list of several gates.
+function gate({ node, hostname }) {
+  return hostname !== undefined && el("small.gate", { title: `node ${node}` }, hostname || `node ${node}`);
 }
 
 function why(one) {

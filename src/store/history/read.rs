@@ -37,6 +37,8 @@ const MAX_APART: Duration = Duration::from_secs(2 * 60 * 60);
 pub struct Page {
     /// The newest first.
     pub records: Vec<DecisionRecord>,
+    /// For each record, where a page would begin with it.
+    pub positions: Vec<Cursor>,
     /// Where the next page begins. A page with fewer records than the limit isn't always the last.
     pub next: Option<Cursor>,
 }
@@ -138,11 +140,13 @@ impl Source<'_> {
         let before = before.map_or(i64::MAX, |before| before.seq);
         let mut page = Page::default();
         let mut add = |seq: i64, record: DecisionRecord| {
+            let position = Cursor { seq: seq.saturating_add(1) };
             if page.records.len() == limit {
-                page.next = Some(Cursor { seq: seq.saturating_add(1) });
+                page.next = Some(position);
                 return ControlFlow::Break(());
             }
             page.records.push(record);
+            page.positions.push(position);
             ControlFlow::Continue(())
         };
         for one in self.pending.iter().rev().filter(|one| one.seq < before) {

@@ -3,9 +3,12 @@
 //! No part is simulated: the sessions are SMTP over TCP from many loopback addresses, and each verdict is that of the reply. A
 //! row with another result than expected fails the tour. Afterwards everything keeps running, to be tried by hand. The demo
 //! uses no other name server and takes no mail from other machines.
+//!
+//! `--door` has another stage and tour (`doors`), and so has `--fleet` (`fleet`).
 
 mod by_hand;
 mod doors;
+mod fleet;
 mod observed;
 mod session;
 mod stage;
@@ -30,16 +33,20 @@ use crate::tools::demo::tour::Row;
 ///
 /// Starts a name server with sample zones and three gates with different policies, sends them messages from valid and
 /// spoofed senders, and shows each verdict with its reason. With --door milter or policy it takes the part of a Postfix that
-/// has rmxd as its milter or policy service, and shows what the two send to each other. Then it keeps running until SIGTERM
-/// or Ctrl-C, to be tried by hand.
+/// has rmxd as its milter or policy service, and shows what the two send to each other. With --fleet it starts two gates with a
+/// Redis server, and shows what they share and how they go on without it. Then it keeps running until SIGTERM or Ctrl-C, to be
+/// tried by hand.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Exit codes: 0 every message has the expected verdict, 1 otherwise, 64 wrong usage, \
-75 a part could not be started, or the tour was interrupted.")]
+69 --fleet without an installed Redis or Valkey server, 75 a part could not be started, or the tour was interrupted.")]
 pub struct Args {
     /// The door to demonstrate
     #[arg(long, value_name = "DOOR", value_enum, default_value_t = DoorName::Smtp)]
     door: DoorName,
+    /// Demonstrate two gates that share what they know in Redis
+    #[arg(long, conflicts_with = "door")]
+    fleet: bool,
     /// Exit after the tour
     #[arg(long)]
     once: bool,
@@ -68,18 +75,27 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn demo(args: &Args) -> Result<Exit, String> {
     let signals = Signals::new().map_err(|error| format!("signals can't be received: {error}"))?;
+    let redis = if args.fleet { fleet::redis_program() } else { None };
+    if args.fleet && redis.is_none() {
+        eprintln!("rmxd demo: {}", fleet::WITHOUT_REDIS);
+        return Ok(Exit::Unavailable);
+    }
     let folder = Folder::new("demo", args.keep.as_deref())?;
-    match args.door {
-        DoorName::Smtp => show::<Stage>(args, signals, &folder).await,
-        DoorName::Milter | DoorName::Policy => show::<doors::Stage>(args, signals, &folder).await,
+    match (redis, args.door) {
+        (Some(redis), _) => Box::pin(show::<fleet::Stage>(args, redis, signals, &folder)).await,
+        (None, DoorName::Smtp) => show::<Stage>(args, (), signals, &folder).await,
+        (None, door) => show::<doors::Stage>(args, door, signals, &folder).await,
     }
 }
 
 /// What is demonstrated.
 trait Show: Sized {
+    /// What has to be known of it.
+    type What;
+
     /// # Errors
     /// The part that can't be started, and why.
-    async fn start(folder: &Folder, door: DoorName) -> Result<Self, String>;
+    async fn start(folder: &Folder, what: Self::What) -> Result<Self, String>;
     async fn tour(&self, args: &Args) -> Toured;
     async fn stop(self);
 }
@@ -94,9 +110,14 @@ struct Toured {
     by_hand: String,
 }
 
-async fn show<S: Show>(args: &Args, mut signals: Signals, folder: &Folder) -> Result<Exit, String> {
+async fn show<S: Show>(
+    args: &Args,
+    what: S::What,
+    mut signals: Signals,
+    folder: &Folder,
+) -> Result<Exit, String> {
     let stage = tokio::select! {
-        stage = S::start(folder, args.door) => stage?,
+        stage = S::start(folder, what) => stage?,
         () = signals.any() => return Ok(Exit::Temporary),
     };
     let toured = tokio::select! {
@@ -122,7 +143,9 @@ async fn show<S: Show>(args: &Args, mut signals: Signals, folder: &Folder) -> Re
 }
 
 impl Show for Stage {
-    async fn start(folder: &Folder, _door: DoorName) -> Result<Self, String> {
+    type What = ();
+
+    async fn start(folder: &Folder, (): ()) -> Result<Self, String> {
         Self::open(folder).await
     }
 
@@ -182,6 +205,12 @@ struct Progress {
 }
 
 impl Progress {
+    /// The next part begins.
+    fn next(&mut self, what: &str) {
+        self.done += 1;
+        self.show(what);
+    }
+
     fn show(&self, what: &str) {
         Self::write(&format!("\r\x1b[K{} of {}: {what} ...", self.done, self.total));
     }

@@ -129,7 +129,7 @@ fn token(name: &str) -> String {
 }
 
 /// The message with this Message-ID.
-fn find(maildir: &Path, token: &str) -> io::Result<Option<(PathBuf, String)>> {
+pub(super) fn find(maildir: &Path, token: &str) -> io::Result<Option<(PathBuf, String)>> {
     let wanted = format!("\nMessage-ID: <{token}>\n");
     for entry in fs::read_dir(maildir.join("new"))? {
         let path = entry?.path();

@@ -23,7 +23,7 @@ pub(super) const OLD_RECORDS_LAST: Duration = Duration::from_secs(6);
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 /// Port of the first gate if it is free; the others follow.
-const PORT: u16 = 2525;
+pub(super) const PORT: u16 = 2525;
 
 /// Port of the dashboard of the first gate if it is free; the others get any port.
 pub(super) const DASHBOARD: u16 = 8025;

@@ -21,11 +21,14 @@ use crate::console::colour::Colour;
 use crate::console::folder::Folder;
 use crate::console::{Exit, print};
 use crate::policy::door::DoorName;
+pub(super) use crate::tools::demo::doors::page::wrapped;
 use crate::tools::demo::doors::played::Played;
 pub(super) use crate::tools::demo::doors::stage::Stage;
 use crate::tools::demo::{Args, Progress, Show, Toured};
 
 impl Show for Stage {
+    type What = DoorName;
+
     async fn start(folder: &Folder, door: DoorName) -> Result<Self, String> {
         Self::open(folder, door).await
     }

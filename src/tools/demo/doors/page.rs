@@ -199,7 +199,7 @@ fn session_json(played: &Played, door: DoorName) -> serde_json::Value {
 }
 
 /// The text in lines of at most this width, broken at blanks; further lines of an indented one are indented too.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(in crate::tools::demo) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let indent = " ".repeat(text.len() - text.trim_start().len());
     let mut lines = vec![String::new()];
     for word in text.split_inclusive(' ') {
