@@ -170,7 +170,7 @@ async fn writes_are_dropped_and_reads_count(gate: &Gate) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failover_the_new_master_is_asked_for() {
-    let Some(mut watched) = Watched::start().await else { return };
+    let Some(mut watched) = Watched::start(None).await else { return };
     let site = Site::with_delay(watched.url(), Duration::from_millis(300));
     let (one, two) = (site.gate(1).await, site.gate(2).await);
     assert_eq!(one.code(USER).await, 450);
