@@ -236,3 +236,38 @@ async fn a_flood_of_new_triples_leaves_redis_in_peace() {
     let keys = redis.keys("rmxd:1:g:*").len();
     assert!(keys > 0 && keys <= 200 * seconds, "{keys} keys in {seconds} s");
 }
+
+/// Of one triple again and again, before its delay is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_early_retries_leaves_redis_in_peace() {
+    let Some(redis) = Redis::start(&[]).await else { return };
+    let site = Site::new(redis.url());
+    let gate = site.gate(1).await;
+    assert_eq!(gate.code(USER).await, 450);
+    let began = tokio::time::Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    let smtp = gate.smtp;
+    for _ in 0..10 {
+        tasks.spawn(async move {
+            let mut client =
+                crate::support::client::Client::greeted(super::CLIENT, smtp, "mail.good.test").await;
+            client.command(&format!("MAIL FROM:<{}>", super::SENDER)).await;
+            let line = format!("RCPT TO:<{USER}>\r\n");
+            client.send(line.repeat(80)).await;
+            for _ in 0..80 {
+                assert_eq!(client.reply().await.code, 450);
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let seconds = began.elapsed().as_secs() + 2;
+    let info = redis.cli(&["INFO", "commandstats"]);
+    let asked = info
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok());
+    let asked: u64 = asked.unwrap();
+    assert!(asked <= 200 * seconds, "{asked} questions in {seconds} s");
+    assert!(asked + gate.metric("rmxd_cluster_dropped_total{op=\"greylist\"}").await > 800);
+}
