@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 pub(crate) struct Posing {
     address: SocketAddr,
@@ -14,6 +15,8 @@ pub(crate) struct Posing {
 struct Shared {
     answers: HashMap<String, String>,
     asked: HashMap<String, usize>,
+    /// The time before each answer to this command.
+    slow: HashMap<String, Duration>,
 }
 
 impl Posing {
@@ -45,6 +48,11 @@ impl Posing {
         self.shared.lock().unwrap().answers.insert(command.to_owned(), reply.to_owned());
     }
 
+    /// From now on each answer to this command takes so long.
+    pub(crate) fn slows(&self, command: &str, time: Duration) {
+        self.shared.lock().unwrap().slow.insert(command.to_owned(), time);
+    }
+
     /// How often a command has been asked.
     pub(crate) fn asked(&self, command: &str) -> usize {
         self.shared.lock().unwrap().asked.get(command).copied().unwrap_or_default()
@@ -64,11 +72,12 @@ fn serve(stream: &TcpStream, shared: &Mutex<Shared>) -> Option<()> {
                 command = String::from_utf8_lossy(&octets).trim_end().to_uppercase();
             }
         }
-        let reply = {
+        let (reply, time) = {
             let mut shared = shared.lock().unwrap();
             *shared.asked.entry(command.clone()).or_default() += 1;
-            shared.answers.get(&command).cloned()
+            (shared.answers.get(&command).cloned(), shared.slow.get(&command).copied())
         };
+        std::thread::sleep(time.unwrap_or_default());
         output.write_all(reply.as_deref().unwrap_or("+OK\r\n").as_bytes()).ok()?;
     }
 }
