@@ -176,10 +176,10 @@ fn ca(raw: &raw::Cluster, target: Option<&Target>, reader: &mut Reader<'_>) -> O
     if raw.ca.is_empty() {
         return None;
     }
-    if target.is_some_and(|target| !target.is_tls()) {
+    if target.is_some_and(|target| !target.tls) {
         reader.refuse_together(
             &[KEY, "cluster.redis"],
-            "cluster.ca needs a cluster.redis that begins with \"rediss://\"",
+            "cluster.ca needs a cluster.redis that begins with \"rediss\": without it nothing is encrypted",
         );
     }
     let octets = file(KEY, &raw.ca, reader)?;

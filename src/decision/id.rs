@@ -16,8 +16,8 @@ const SPREAD: u64 = 0x9E_3779_B97F | 1;
 const UNSPREAD: u64 = inverse(SPREAD);
 /// The numbers of one count: one for each node.
 const NODES: u64 = 16;
-/// Counters wrap around at 2^36; in milliseconds that is two years and two months.
-const COUNTERS: u64 = MASK / NODES;
+/// Of a count: counts wrap around at 2^36; in milliseconds that is two years and two months.
+const COUNT_MASK: u64 = MASK / NODES;
 
 /// A node of a fleet: 1 to 15, or 0 without a fleet (`cluster.node`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,8 +132,8 @@ impl Id {
     /// of that ahead counts as before, and then the result is `start`.
     #[must_use]
     pub fn count_after(self, start: u64) -> u64 {
-        let ahead = (self.number() / NODES + 1).wrapping_sub(start) & COUNTERS;
-        if ahead <= COUNTERS / 2 { start.saturating_add(ahead) } else { start }
+        let ahead = (self.number() / NODES + 1).wrapping_sub(start) & COUNT_MASK;
+        if ahead <= COUNT_MASK / 2 { start.saturating_add(ahead) } else { start }
     }
 
     /// Whether this id was given before the other by the same node, as far as counts show it: they wrap around, and one that
@@ -190,17 +190,17 @@ mod tests {
 
     #[test]
     fn an_id_names_the_node_that_gave_it() {
-        let counters = [0, 1, 1_764_000_000_000, COUNTERS, COUNTERS + 1];
+        let counters = [0, 1, 1_764_000_000_000, COUNT_MASK, COUNT_MASK + 1];
         let nodes = || (0..=Node::MAX).filter_map(Node::new);
         for (counter, node) in
             counters.into_iter().flat_map(|counter| nodes().map(move |node| (counter, node)))
         {
             let id = Id::of(counter, node);
-            assert_eq!((id.node(), id.number() / NODES), (node, counter & COUNTERS), "{counter} {node}");
+            assert_eq!((id.node(), id.number() / NODES), (node, counter & COUNT_MASK), "{counter} {node}");
         }
         let one_count: HashSet<Id> = nodes().map(|node| Id::of(7, node)).collect();
         assert_eq!((one_count.len(), Node::new(16)), (16, None));
-        assert_eq!(Id::of(COUNTERS + 1, Node(3)), Id::of(0, Node(3)), "counters wrap around");
+        assert_eq!(Id::of(COUNT_MASK + 1, Node(3)), Id::of(0, Node(3)), "counters wrap around");
     }
 
     #[test]
@@ -219,9 +219,9 @@ mod tests {
             (now + 5, now, now + 6),
             (now - 1, now, now),
             (now - 5, now, now),
-            (COUNTERS, COUNTERS - 3, COUNTERS + 1),
-            (2, COUNTERS, COUNTERS + 4),
-            (COUNTERS, COUNTERS + 4, COUNTERS + 4),
+            (COUNT_MASK, COUNT_MASK - 3, COUNT_MASK + 1),
+            (2, COUNT_MASK, COUNT_MASK + 4),
+            (COUNT_MASK, COUNT_MASK + 4, COUNT_MASK + 4),
         ];
         for (last, start, expected) in rows {
             for node in [Node(0), Node(Node::MAX)] {
@@ -236,10 +236,10 @@ mod tests {
             (1, 2, true),
             (2, 1, false),
             (1, 1, false),
-            (COUNTERS, 3, true),
-            (3, COUNTERS, false),
-            (0, COUNTERS / 2, true),
-            (0, COUNTERS / 2 + 2, false),
+            (COUNT_MASK, 3, true),
+            (3, COUNT_MASK, false),
+            (0, COUNT_MASK / 2, true),
+            (0, COUNT_MASK / 2 + 2, false),
         ];
         for (one, other, expected) in rows {
             for node in (0..=Node::MAX).map(Node) {

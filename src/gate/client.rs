@@ -21,6 +21,7 @@ use crate::policy::identity::Identity;
 use crate::policy::reason::Reason;
 use crate::reverse_mx::ClientNames;
 use crate::smtp::address::{Domain, DomainName};
+use crate::store::shared::Patience;
 
 /// Characters of a version of TLS that are kept; `DTLSv1.2` is the longest that OpenSSL has.
 const MAX_TLS: usize = 16;
@@ -42,6 +43,8 @@ pub struct Client {
     helo_waits: bool,
     /// The questions that the next message may cause, together with what the client sends before it.
     allowance: Allowance,
+    /// How long it waits for other nodes.
+    patience: Patience,
 }
 
 impl Client {
@@ -60,6 +63,7 @@ impl Client {
             helo_lookup: None,
             helo_waits: false,
             allowance,
+            patience: Patience::default(),
         }
     }
 
@@ -83,6 +87,10 @@ impl Client {
     #[must_use]
     pub fn is_exempt(&self) -> bool {
         self.exempt
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.patience.clone()
     }
 
     /// The argument of HELO, empty before it came.

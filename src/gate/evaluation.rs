@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use compact_str::{CompactString, ToCompactString};
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::decision::LetIn;
 use crate::dns::{Account, Budget, Urgency};
@@ -31,6 +31,7 @@ use crate::policy::rule::{Action, IdentityRules, Rule};
 use crate::reverse_mx::Subject;
 use crate::smtp::address::{Domain, ForwardPath, ReversePath};
 use crate::store::greylist::{GreylistAnswer, Triple};
+use crate::store::shared::Patience;
 
 /// The findings of one transaction. Dropping it ends the lookups that only it waits for.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub(super) struct Evaluation {
     domain: CompactString,
     /// The recipients so far, for the greylist.
     triples: Vec<Triple>,
+    /// The client's, with what the other nodes are asked.
+    patience: Patience,
 }
 
 impl Evaluation {
@@ -125,6 +128,7 @@ impl Evaluation {
             signed: None,
             domain: CompactString::default(),
             triples: Vec::new(),
+            patience: client.patience(),
         }
     }
 
@@ -256,7 +260,9 @@ impl Evaluation {
         if triples.is_empty() {
             return decision.with_wait(Some(greylist.delay()));
         }
-        let answers = join_all(triples.iter().map(|triple| greylist.check(triple))).await;
+        let began = Instant::now();
+        let answers = join_all(triples.iter().map(|triple| greylist.check(triple, &self.patience))).await;
+        self.patience.waited_since(began);
         let waits = answers.into_iter().map(|answer| match answer {
             GreylistAnswer::Passed => None,
             GreylistAnswer::Wait(time) => Some(time),

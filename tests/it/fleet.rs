@@ -5,10 +5,13 @@ mod decisions;
 mod faults;
 mod greylist;
 mod kinds;
+mod load;
 mod nodes;
 mod page;
 mod permits;
+mod posing;
 mod redis;
+mod scale;
 mod writer;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -102,15 +105,23 @@ impl Gate {
         answer.json()
     }
 
-    async fn metric(&self, sample: &str) -> u64 {
+    async fn metrics(&self) -> String {
         let request = Request::get("/metrics").with("Authorization", &format!("Bearer {TOKEN}"));
-        let answer = request.send(self.admin).await;
-        let line = answer
-            .text()
-            .lines()
-            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
-            .map(str::to_owned);
-        line.unwrap_or_else(|| panic!("no {sample}: {}", answer.text())).parse().unwrap()
+        request.send(self.admin).await.text().to_owned()
+    }
+
+    async fn metric(&self, sample: &str) -> u64 {
+        let metrics = self.metrics().await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {sample}: {metrics}")).parse().unwrap()
+    }
+
+    /// Questions to Redis of this kind, whatever became of them.
+    async fn requests(&self, op: &str) -> u64 {
+        let start = format!("rmxd_cluster_requests_total{{op=\"{op}\",");
+        let metrics = self.metrics().await;
+        let lines = metrics.lines().filter(|line| line.starts_with(&start));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     /// Waits until these other nodes are there.

@@ -26,7 +26,7 @@ use crate::store::greylist::disk::{Disk, Loaded};
 use crate::store::greylist::memory::{Bounds, Checked, Memory, Times};
 use crate::store::greylist::triple::Hasher;
 pub use crate::store::greylist::triple::Triple;
-use crate::store::shared::{Fleet, Question};
+use crate::store::shared::{Fleet, Patience, Question};
 use crate::store::state::StateFile;
 
 /// At these bounds the greylist takes about 80 MiB of memory and 140 MiB on disk. One network may have a sixteenth of the
@@ -153,12 +153,13 @@ impl Greylist {
     }
 
     /// Whether a delivery attempt may pass. A new triple is stored, and the expiry of one that passes is extended. Where
-    /// this list says to wait, the other nodes of a fleet may know more; that takes at most `cluster.timeout`.
-    pub async fn check(&self, triple: &Triple) -> GreylistAnswer {
-        self.check_with_others(triple, now()).await
+    /// this list says to wait, the other nodes of a fleet may know more; that takes at most `cluster.timeout`, and the
+    /// client's patience.
+    pub async fn check(&self, triple: &Triple, patience: &Patience) -> GreylistAnswer {
+        self.check_with_others(triple, patience, now()).await
     }
 
-    async fn check_with_others(&self, triple: &Triple, now: u64) -> GreylistAnswer {
+    async fn check_with_others(&self, triple: &Triple, patience: &Patience, now: u64) -> GreylistAnswer {
         let checked = self.check_at(triple, now);
         let fleet = self.others.as_ref().map(|others| &others.fleet).zip(triple.shared);
         match (checked, fleet) {
@@ -173,7 +174,7 @@ impl Greylist {
             (Checked::Waits { rest, age }, Some((fleet, hash))) => {
                 let Settings { delay, expire, .. } = *self.settings;
                 let (rest, age) = (Duration::from_millis(rest), Duration::from_millis(age));
-                let relief = fleet.check(Question { hash: &hash, delay, expire, age }).await;
+                let relief = fleet.check(Question { hash: &hash, delay, expire, age }, patience).await;
                 match relief.map_or(Some(rest), |relief| relief.shorten(rest)) {
                     Some(rest) => GreylistAnswer::Wait(rest),
                     None => {

@@ -119,7 +119,7 @@ async fn changes_are_written_without_a_flush() {
     let folder = folder();
     let greylist = Greylist::open(settings(folder.path())).unwrap();
     assert_eq!(
-        greylist.check(&triple(&greylist, "192.0.2.1", "", "postmaster")).await,
+        greylist.check(&triple(&greylist, "192.0.2.1", "", "postmaster"), &Patience::default()).await,
         GreylistAnswer::Wait(Duration::from_secs(60))
     );
     let written = (0..100).any(|_| {

@@ -10,6 +10,7 @@ use crate::exempt::permits::Sender;
 use crate::policy::identity::Identity;
 use crate::smtp::address::ForwardPath;
 use crate::store::greylist::{Greylist, GreylistAnswer, Settings};
+use crate::store::shared::Patience;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -137,7 +138,7 @@ async fn greylist_and_permits_share_the_file_whichever_comes_first() {
         }
         let path = ForwardPath::parse("u@here.test").unwrap();
         let triple = greylist.triple("192.0.2.1".parse().unwrap(), "a.test", &path);
-        assert!(matches!(greylist.check(&triple).await, GreylistAnswer::Wait(_)));
+        assert!(matches!(greylist.check(&triple, &Patience::default()).await, GreylistAnswer::Wait(_)));
         greylist.flush();
         let another = PermitStore::open(StateFile::at(&folder.path().join("state")));
         assert!(matches!(another, Err(OpenError::InUse { .. })), "{another:?}");

@@ -5,10 +5,11 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::io::tcp::TcpSettings;
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
-    RedisConnectionInfo, RedisError, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
 
 use crate::store::shared::failure::Failure;
@@ -35,23 +36,36 @@ impl Connection {
             .set_response_timeout(Some(within));
         let login = login(target);
         match &target.servers {
-            Servers::Tcp(_) | Servers::Tls(_) | Servers::Unix(_) => {
-                let client = client(settings, login)?;
+            Servers::Single(host) => {
+                let info = info(address(host, target.tls), login)?;
+                let client = match certificates(settings) {
+                    Some(certificates) => Client::build_with_tls(info, certificates)?,
+                    None => Client::open(info)?,
+                };
+                Ok(Self::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
+            }
+            Servers::Unix(path) => {
+                let client = Client::open(info(ConnectionAddr::Unix(path.clone()), login)?)?;
                 Ok(Self::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
             }
             Servers::Sentinel(hosts, master) => {
-                let hosts = hosts.iter().map(|host| info(plain(host), RedisConnectionInfo::default()));
-                let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
-                let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(login);
-                let mut client =
-                    SentinelClient::build(hosts, master, Some(node), SentinelServerType::Master)?;
-                Ok(Self::Single(client.get_async_connection_with_config(&config).await?))
+                let mut sentinels = sentinels(settings, hosts, master)?;
+                let found = match sentinels.async_get_client().await {
+                    Err(error) if is_down(&error, &mut sentinels, master).await => return Err(no_master()),
+                    found => found?,
+                };
+                let client = Client::open(found.get_connection_info().clone().set_redis_settings(login))?;
+                Ok(Self::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
             }
             Servers::Cluster(hosts) => {
-                let hosts = hosts.iter().map(|host| info(plain(host), login.clone()));
+                let hosts = hosts.iter().map(|host| info(address(host, target.tls), login.clone()));
                 let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
                 // Once, for a key that has moved to another node.
-                let builder = ClusterClient::builder(hosts).retries(1).min_retry_wait(1).max_retry_wait(10);
+                let mut builder =
+                    ClusterClient::builder(hosts).retries(1).min_retry_wait(1).max_retry_wait(10);
+                if let Some(certificates) = certificates(settings) {
+                    builder = builder.certs(certificates);
+                }
                 let client = builder.connection_timeout(within).response_timeout(within).build()?;
                 Ok(Self::Cluster(client.get_async_connection().await?))
             }
@@ -81,37 +95,71 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-fn client(settings: &Settings, login: RedisConnectionInfo) -> Result<Client, RedisError> {
-    match &settings.target.servers {
-        Servers::Tls(Host { name, port }) => {
-            let address =
-                ConnectionAddr::TcpTls { host: name.clone(), port: *port, insecure: false, tls_params: None };
-            let info = info(address, login)?;
-            match &settings.ca {
-                Some(ca) => {
-                    let root_cert = Some(ca.octets().to_vec());
-                    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
-                }
-                None => Client::open(info),
-            }
-        }
-        Servers::Unix(path) => Client::open(info(ConnectionAddr::Unix(path.clone()), login)?),
-        Servers::Tcp(host) => Client::open(info(plain(host), login)?),
-        Servers::Cluster(hosts) | Servers::Sentinel(hosts, _) => {
-            let first = hosts.first().map_or_else(|| ConnectionAddr::Tcp(String::new(), 0), plain);
-            Client::open(info(first, login)?)
-        }
+/// What asks the Sentinels for the master. TLS is the same to both; user and password are for the master only.
+fn sentinels(settings: &Settings, hosts: &[Host], master: &str) -> Result<SentinelClient, RedisError> {
+    let target = &settings.target;
+    let addresses = hosts.iter().map(|host| address(host, target.tls));
+    let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
+        .set_client_to_redis_db(target.database)
+        .set_client_to_redis_tcp_settings(tcp());
+    if target.tls {
+        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
     }
+    if let Some(certificates) = certificates(settings) {
+        builder = builder
+            .set_client_to_redis_certificates(certificates.clone())
+            .set_client_to_sentinel_certificates(certificates);
+    }
+    if !target.user.is_empty() {
+        builder = builder.set_client_to_redis_username(&target.user);
+    }
+    if let Some(password) = password(target) {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    builder.build()
 }
 
-fn plain(host: &Host) -> ConnectionAddr {
-    ConnectionAddr::Tcp(host.name.clone(), host.port)
+/// Whether the Sentinels know a master of this name, and none that is up.
+async fn is_down(error: &RedisError, sentinels: &mut SentinelClient, master: &str) -> bool {
+    if error.kind() != ErrorKind::MasterNameNotFoundBySentinel {
+        return false;
+    }
+    let mut ask = redis::cmd("SENTINEL");
+    ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    let asked = async {
+        let sentinel = sentinels.async_get_sentinel_client().await?;
+        sentinel.get_multiplexed_async_connection().await?.req_packed_command(&ask).await
+    };
+    matches!(asked.await, Ok(Value::Array(_)))
+}
+
+fn no_master() -> RedisError {
+    let why = "the Sentinels know no master that is up".to_owned();
+    (ErrorKind::Server(ServerErrorKind::MasterDown), "no master", why).into()
+}
+
+/// `None` = those of the system.
+fn certificates(settings: &Settings) -> Option<TlsCertificates> {
+    let ca = settings.ca.as_ref().filter(|_| settings.target.tls)?;
+    Some(TlsCertificates { client_tls: None, root_cert: Some(ca.octets().to_vec()) })
+}
+
+fn address(host: &Host, tls: bool) -> ConnectionAddr {
+    let Host { name, port } = host.clone();
+    if tls {
+        ConnectionAddr::TcpTls { host: name, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(name, port)
+    }
 }
 
 fn info(address: ConnectionAddr, login: RedisConnectionInfo) -> Result<ConnectionInfo, RedisError> {
     let info = address.into_connection_info()?;
-    let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-    Ok(info.set_redis_settings(login).set_tcp_settings(tcp))
+    Ok(info.set_redis_settings(login).set_tcp_settings(tcp()))
+}
+
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
 }
 
 fn login(target: &Target) -> RedisConnectionInfo {
@@ -120,10 +168,12 @@ fn login(target: &Target) -> RedisConnectionInfo {
     if !target.user.is_empty() {
         login = login.set_username(&target.user);
     }
-    if let Some(password) =
-        target.password.as_ref().and_then(|secret| std::str::from_utf8(secret.octets()).ok())
-    {
+    if let Some(password) = password(target) {
         login = login.set_password(password);
     }
     login
+}
+
+fn password(target: &Target) -> Option<&str> {
+    std::str::from_utf8(target.password.as_ref()?.octets()).ok()
 }

@@ -7,6 +7,9 @@ use redis::{ErrorKind, RedisError};
 use crate::metrics::ClusterOutcome;
 use crate::smtp::escape::OneLine;
 
+/// Characters of an error that are kept: a server may say much.
+const LONGEST: usize = 300;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     /// Redis is known to be away: nothing was asked.
@@ -32,7 +35,7 @@ pub(super) enum Failure {
 
 impl Failure {
     pub(super) fn of(error: &RedisError) -> Self {
-        let text = OneLine(&error.to_string()).to_string();
+        let text = shown(&error.to_string());
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::Denied(text),
             ErrorKind::InvalidClientConfig
@@ -42,7 +45,7 @@ impl Failure {
             _ => match error.code() {
                 Some(code) => {
                     let detail = error.detail().unwrap_or_default();
-                    Self::of_server(code, detail, OneLine(&format!("{code} {detail}")).to_string())
+                    Self::of_server(code, detail, shown(&format!("{code} {detail}")))
                 }
                 None if error.is_timeout() => Self::TimedOut,
                 None => Self::Lost(text),
@@ -53,7 +56,7 @@ impl Failure {
     /// An error that a script caught.
     pub(super) fn of_script(text: &str) -> Self {
         let (code, detail) = text.split_once(' ').unwrap_or((text, ""));
-        Self::of_server(code, detail, OneLine(text).to_string())
+        Self::of_server(code, detail, shown(text))
     }
 
     fn of_server(code: &str, detail: &str, text: String) -> Self {
@@ -97,6 +100,10 @@ impl Failure {
     }
 }
 
+fn shown(text: &str) -> String {
+    OneLine(text).to_string().chars().take(LONGEST).collect()
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,6 +124,14 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_error_is_cut() {
+        let Failure::Full(text) = Failure::of_script(&format!("OOM {}\n", "x".repeat(1 << 20))) else {
+            panic!()
+        };
+        assert_eq!(text.chars().count(), LONGEST);
+    }
 
     #[test]
     fn errors_of_a_server_are_told_apart() {

@@ -197,14 +197,16 @@ impl Link {
 
     /// Keeps the connection until it is cancelled.
     pub(super) async fn keep(self: Arc<Self>) {
+        let mut pauses = Pauses::default();
         loop {
             while self.is_up() {
                 self.wake.notified().await;
             }
-            let mut pauses = pauses();
+            tokio::time::sleep(pauses.broken(Instant::now())).await;
             while self.connect().await.is_err() {
-                tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                tokio::time::sleep(pauses.failed()).await;
             }
+            pauses.connected(Instant::now());
         }
     }
 
@@ -218,10 +220,37 @@ impl Link {
 }
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A connection that lasted so long was a good one.
+const LASTING: Duration = Duration::from_secs(30);
 
-/// Between two attempts to connect.
-fn pauses() -> impl Iterator<Item = Duration> {
-    std::iter::successors(Some(Duration::from_secs(1)), |pause| Some((*pause * 2).min(LONGEST_PAUSE)))
+/// Between attempts to connect: none at first, then 1, 2, 4 ... 30 s. A connection that is lost soon doesn't begin that anew:
+/// on a bad network it would break again and again, and each time sessions wait for it.
+#[derive(Debug, Default)]
+struct Pauses {
+    last: Duration,
+    since: Option<Instant>,
+}
+
+impl Pauses {
+    fn connected(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    /// The pause before a connection is tried, after one was lost.
+    fn broken(&mut self, now: Instant) -> Duration {
+        let short = self.since.is_some_and(|since| now.saturating_duration_since(since) < LASTING);
+        if short {
+            return self.failed();
+        }
+        self.last = Duration::ZERO;
+        Duration::ZERO
+    }
+
+    /// The pause after an attempt that failed.
+    fn failed(&mut self) -> Duration {
+        self.last = (self.last * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
+        self.last
+    }
 }
 
 #[cfg(test)]
@@ -230,7 +259,21 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_half_a_minute() {
-        let seconds: Vec<u64> = pauses().take(8).map(|pause| pause.as_secs()).collect();
+        let mut pauses = Pauses::default();
+        assert_eq!(pauses.broken(Instant::now()), Duration::ZERO);
+        let seconds: Vec<u64> = (0..8).map(|_| pauses.failed().as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_soon_waits_longer_each_time() {
+        let (mut pauses, mut now) = (Pauses::default(), Instant::now());
+        let mut seconds = Vec::new();
+        for lasts in [3600, 1, 29, 0, 30, 1] {
+            now += Duration::from_secs(lasts);
+            seconds.push(pauses.broken(now).as_secs());
+            pauses.connected(now);
+        }
+        assert_eq!(seconds, [0, 1, 2, 4, 0, 1]);
     }
 }

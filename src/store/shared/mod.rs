@@ -4,7 +4,8 @@
 //! - Nothing that is read from Redis can become a refusal: an answer is a [`Relief`], which only shortens a wait that this
 //!   node asks for anyway, and a permit lets in; its end, which another node has sealed, is the end of an exception.
 //!   This module knows no verdict and no reply (`tests/it/layers.rs`).
-//! - A session waits for one question at most `cluster.timeout`, and not at all while Redis is away (`link`).
+//! - A session waits for one question at most `cluster.timeout`, for all of its questions three times that (`patience`), and
+//!   not at all while Redis is away (`link`).
 //! - Without Redis each node goes on alone, and starts without it. A crash leaves nothing to repair: every key expires.
 //! - Redis holds keyed hashes and sealed texts only (`keys`).
 //!
@@ -17,6 +18,7 @@ mod failure;
 mod keys;
 mod link;
 mod nodes;
+mod patience;
 mod permits;
 mod settings;
 mod triples;
@@ -38,9 +40,10 @@ pub use crate::store::shared::link::Condition;
 use crate::store::shared::link::Link;
 use crate::store::shared::nodes::Beacon;
 pub use crate::store::shared::nodes::{OtherNode, Source};
+pub use crate::store::shared::patience::Patience;
 use crate::store::shared::permits::Exchange;
 pub use crate::store::shared::settings::{FORMS, Host, Secret, Servers, Settings, Target};
-use crate::store::shared::triples::NewTriples;
+use crate::store::shared::triples::Share;
 pub use crate::store::shared::triples::{Question, Relief};
 
 /// Passed triples that are on their way to Redis; more are dropped.
@@ -66,7 +69,9 @@ struct Inner {
     link: Arc<Link>,
     keys: Arc<Keys>,
     beacon: Arc<Beacon>,
-    new_triples: NewTriples,
+    new_triples: Share,
+    retries: Share,
+    passed_triples: Share,
     telling: Arc<Semaphore>,
     started: Instant,
     /// `None` until the permits of this node are known, and after [`Fleet::retire`].
@@ -108,7 +113,9 @@ impl Fleet {
             link,
             keys,
             beacon,
-            new_triples: NewTriples::default(),
+            new_triples: Share::default(),
+            retries: Share::default(),
+            passed_triples: Share::default(),
             telling: Arc::new(Semaphore::new(ON_THEIR_WAY)),
             started: Instant::now(),
             permits: Mutex::default(),
@@ -191,20 +198,28 @@ impl Fleet {
         self.0.keys.of_triples()
     }
 
-    /// What the other nodes know of a triple that waits here; `None` = nothing.
-    pub async fn check(&self, asked: Question<'_>) -> Option<Relief> {
-        let Inner { link, keys, new_triples, started, .. } = &*self.0;
-        if asked.age.is_zero() && !new_triples.admit(started.elapsed().as_secs()) {
+    /// What the other nodes know of a triple that waits here; `None` = nothing. It takes as much of the client's patience as
+    /// there is left, and `cluster.timeout` at most.
+    pub async fn check(&self, asked: Question<'_>, patience: &Patience) -> Option<Relief> {
+        let Inner { link, keys, new_triples, retries, .. } = &*self.0;
+        let share = if asked.age.is_zero() { new_triples } else { retries };
+        let end = patience.end(self.settings().timeout).filter(|_| self.admits(share));
+        let Some(end) = end else {
             link.metrics().cluster_dropped(ClusterOp::Greylist);
             return None;
-        }
-        triples::check(link, keys, asked).await
+        };
+        triples::check(link, keys, asked, end).await
+    }
+
+    fn admits(&self, share: &Share) -> bool {
+        share.admit(self.0.started.elapsed().as_secs())
     }
 
     /// Says that a triple has passed here. It waits for nothing; what can't be said now is dropped and counted.
     pub fn passed(&self, hash: &[u8; 16], expire: Duration) {
-        let Inner { link, telling, .. } = &*self.0;
-        let Some(place) = link.is_up().then(|| Arc::clone(telling).try_acquire_owned().ok()).flatten() else {
+        let Inner { link, telling, passed_triples, .. } = &*self.0;
+        let is_possible = link.is_up() && self.admits(passed_triples);
+        let Some(place) = is_possible.then(|| Arc::clone(telling).try_acquire_owned().ok()).flatten() else {
             link.metrics().cluster_dropped(ClusterOp::Greylist);
             return;
         };

@@ -250,12 +250,16 @@ async fn read(
         Ok(_) | Err(Failure::Refused(_)) => Vec::new(),
         Err(_logged) => return None,
     };
-    let Some((at, text)) = keys.open(key, &octets) else {
+    let Some(sealed) = keys.open(key, &octets) else {
         link.note_nonsense(op, key);
         return None;
     };
-    // Another master of a cluster has another clock.
-    (now.abs_diff(at) <= fresh * 1000).then_some((at, text))
+    Some(sealed).filter(|(at, _)| is_fresh(*at, now, fresh))
+}
+
+/// Whether a text of this time counts now. Another master of a cluster has another clock, so it may be of a later time too.
+fn is_fresh(at: u64, now: u64, seconds: u64) -> bool {
+    now.abs_diff(at) <= seconds.saturating_mul(1000)
 }
 
 /// Never more than this of a value: somebody may have written a huge one.
@@ -263,4 +267,30 @@ fn range(key: &str, longest: usize) -> Cmd {
     let mut get = redis::cmd("GETRANGE");
     get.arg(key).arg(0).arg(longest);
     get
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_long_ago_counts_no_more_whatever_the_clock_says() {
+        const NOW: u64 = 1_764_000_000_000;
+        let rows = [
+            (NOW, true),
+            (NOW - 30_000, true),
+            (NOW - 30_001, false),
+            (NOW + 30_000, true),
+            (NOW + 30_001, false),
+            (0, false),
+            (u64::MAX, false),
+        ];
+        for (at, expected) in rows {
+            assert_eq!(is_fresh(at, NOW, CARD_TTL), expected, "{at}");
+            assert_eq!(is_fresh(NOW, at, CARD_TTL), expected, "{at}");
+        }
+        assert!(
+            is_fresh(NOW - 4_000, NOW, 2 * BEAT.as_secs()) && !is_fresh(NOW - 4_001, NOW, 2 * BEAT.as_secs())
+        );
+    }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::decision::Node;
 
 /// What `cluster.redis` may be.
-pub const FORMS: &str = "\"redis://HOST:6379/0\", \"rediss://HOST:6379/0\" (TLS), \"redis+unix:/PATH\", \
-     \"redis+cluster://HOST:6379,HOST:6379\" or \"redis+sentinel://HOST:26379,HOST:26379/NAME\", with \"USER@\" in front of \
-     the first host where Redis has users";
+pub const FORMS: &str = "\"redis://HOST:6379/0\", \"redis+unix:/PATH\", \"redis+cluster://HOST:6379,HOST:6379\" or \
+     \"redis+sentinel://HOST:26379,HOST:26379/NAME\", with \"rediss\" for TLS (but for a unix socket), and with \"USER@\" in \
+     front of the first host where Redis has users";
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -60,6 +60,8 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub servers: Servers,
+    /// The connections are encrypted: to each server, and to each Sentinel.
+    pub tls: bool,
     /// Empty for the default user.
     pub user: String,
     pub password: Option<Secret>,
@@ -68,8 +70,7 @@ pub struct Target {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Servers {
-    Tcp(Host),
-    Tls(Host),
+    Single(Host),
     Unix(PathBuf),
     /// Some nodes of a Redis Cluster.
     Cluster(Vec<Host>),
@@ -103,69 +104,60 @@ impl Target {
                 );
             }
             let servers = Servers::Unix(PathBuf::from(path));
-            return Ok(Self { servers, user: String::new(), password: None, database: 0 });
+            return Ok(Self { servers, tls: false, user: String::new(), password: None, database: 0 });
         }
         let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
+        let (protocol, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let several = matches!(kind, "cluster" | "sentinel");
+        let tls = protocol == "rediss";
+        if !(tls || protocol == "redis") || !(several || scheme == protocol) {
+            return Err(unknown());
+        }
         let (login, rest) = rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest));
         let (user, password) = login.map_or(Ok((String::new(), None)), credentials)?;
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let port = if scheme == "redis+sentinel" { SENTINEL_PORT } else { PORT };
-        let hosts = hosts.split(',').map(|host| Host::parse(host, port)).collect::<Result<Vec<_>, _>>();
-        let several = matches!(scheme, "redis+cluster" | "redis+sentinel");
-        if !several && !matches!(scheme, "redis" | "rediss") {
-            return Err(unknown());
-        }
-        let mut hosts = hosts?;
-        if hosts.len() > 1 && !several {
-            return Err(
-                "has several hosts: \"redis+cluster://\" and \"redis+sentinel://\" take them".to_owned()
-            );
-        }
-        let mut database = path;
+        let port = if kind == "sentinel" { SENTINEL_PORT } else { PORT };
+        let hosts = hosts.split(',').map(|host| Host::parse(host, port)).collect::<Result<Vec<_>, _>>()?;
         let first = hosts.first().cloned().ok_or_else(unknown)?;
-        let servers = match scheme {
-            "redis" => Servers::Tcp(first),
-            "rediss" => Servers::Tls(first),
-            "redis+cluster" if !path.is_empty() => {
+        if hosts.len() > 1 && !several {
+            return Err(format!(
+                "has several hosts: \"{protocol}+cluster://\" and \"{protocol}+sentinel://\" take them"
+            ));
+        }
+        let (servers, database) = match kind {
+            "cluster" if !path.is_empty() => {
                 return Err("has a database, and a Redis Cluster has none to choose from".to_owned());
             }
-            "redis+cluster" => Servers::Cluster(std::mem::take(&mut hosts)),
-            _ => {
-                let (name, number) = path.split_once('/').unwrap_or((path, ""));
+            "cluster" => (Servers::Cluster(hosts), ""),
+            "sentinel" => {
+                let (name, database) = path.split_once('/').unwrap_or((path, ""));
                 if name.is_empty() {
-                    return Err(
-                        "lacks the name of the master: \"redis+sentinel://HOST:26379,HOST:26379/NAME\""
-                            .to_owned(),
-                    );
+                    return Err(format!(
+                        "lacks the name of the master: \"{scheme}://HOST:26379,HOST:26379/NAME\""
+                    ));
                 }
-                database = number;
-                Servers::Sentinel(std::mem::take(&mut hosts), name.to_owned())
+                (Servers::Sentinel(hosts, name.to_owned()), database)
             }
+            _ => (Servers::Single(first), path),
         };
         let database = if database.is_empty() { Some(0) } else { database.parse::<u16>().ok() };
         let Some(database) = database else {
-            return Err("has a database that is no number: \"redis://HOST:6379/0\"".to_owned());
+            return Err(format!("has a database that is no number: \"{scheme}://HOST:6379/0\""));
         };
-        Ok(Self { servers, user, password, database: database.into() })
-    }
-
-    /// Whether the connections are encrypted.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
-        matches!(self.servers, Servers::Tls(_))
+        Ok(Self { servers, tls, user, password, database: database.into() })
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |hosts: &[Host]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let scheme = if self.tls { "rediss" } else { "redis" };
         match &self.servers {
-            Servers::Tcp(host) => write!(f, "redis://{host}/{}", self.database),
-            Servers::Tls(host) => write!(f, "rediss://{host}/{}", self.database),
-            Servers::Unix(path) => write!(f, "redis+unix:{}", path.display()),
-            Servers::Cluster(hosts) => write!(f, "redis+cluster://{}", list(hosts)),
+            Servers::Single(host) => write!(f, "{scheme}://{host}/{}", self.database),
+            Servers::Unix(path) => write!(f, "{scheme}+unix:{}", path.display()),
+            Servers::Cluster(hosts) => write!(f, "{scheme}+cluster://{}", list(hosts)),
             Servers::Sentinel(hosts, name) => {
-                write!(f, "redis+sentinel://{}/{name}/{}", list(hosts), self.database)
+                write!(f, "{scheme}+sentinel://{}/{name}/{}", list(hosts), self.database)
             }
         }
     }
@@ -252,9 +244,16 @@ mod tests {
             ("redis+cluster://a:1,b,c:3", "redis+cluster://a:1,b:6379,c:3"),
             ("redis+sentinel://a,b:2/main", "redis+sentinel://a:26379,b:2/main/0"),
             ("redis+sentinel://rmxd@a/main/4", "redis+sentinel://a:26379/main/4"),
+            ("rediss+cluster://u:p@a:1,b", "rediss+cluster://a:1,b:6379"),
+            ("rediss+sentinel://a,[::1]:2/main/4", "rediss+sentinel://a:26379,[::1]:2/main/4"),
         ];
         for (text, shown) in rows {
-            assert_eq!(Target::parse(text).map(|target| target.to_string()), Ok(shown.to_owned()), "{text}");
+            let target = Target::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(
+                (target.to_string(), target.tls),
+                (shown.to_owned(), text.starts_with("rediss")),
+                "{text}"
+            );
         }
         let target = Target::parse("rediss://u%3a:p%40ss:@h").unwrap();
         assert_eq!((target.user.as_str(), target.password), ("u:", Some(Secret::new(b"p@ss:"))));
@@ -277,6 +276,13 @@ mod tests {
             ("redis://a,b", "has several hosts"),
             ("redis+cluster://a,b/1", "has a database, and a Redis Cluster has none"),
             ("redis+sentinel://a,b", "lacks the name of the master"),
+            ("rediss+unix:/run/redis/redis.sock", "is not allowed: "),
+            ("rediss+unix:///run/redis/redis.sock", "is not allowed: "),
+            ("rediss+tls://h", "is not allowed: "),
+            ("redis+://h", "is not allowed: "),
+            ("rediss://a,b", "has several hosts: \"rediss+cluster://\" and \"rediss+sentinel://\" take them"),
+            ("rediss+cluster://a,b/1", "has a database"),
+            ("rediss+sentinel://a,b", "lacks the name of the master: \"rediss+sentinel://"),
             ("redis+unix:redis.sock", "must name a unix socket by its absolute path"),
             ("redis://u%4:s3cret@h", "has a user or password with a \"%\""),
             ("redis://[::1", "has a host that can't be read"),

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, Script, Value};
+use tokio::time::Instant;
 
 use crate::metrics::ClusterOp;
 use crate::store::shared::failure::Failure;
 use crate::store::shared::keys::Keys;
 use crate::store::shared::link::Link;
 
-/// New triples of one node that Redis gets in a second: a flood of invented ones fills no memory that all nodes share.
-pub(super) const NEW_PER_SECOND: u64 = 200;
+/// Of new triples, of early retries and of passed ones, each: so many of one node go to Redis in a second. A flood of
+/// invented triples fills no memory that all nodes share, and a flood of retries takes no time that all share.
+pub(super) const PER_SECOND: u64 = 200;
 
 /// KEYS: the triple. ARGV: delay, expire, how long ago this node saw its first attempt; all in milliseconds.
 /// Returns `P`, `W` with the rest in milliseconds, `N` for a new one, or `?` for a value that isn't one; behind it the error
@@ -80,10 +82,10 @@ pub struct Question<'a> {
     pub age: Duration,
 }
 
-/// Asks about a triple that waits here. `None` = as alone.
-pub(super) async fn check(link: &Link, keys: &Keys, asked: Question<'_>) -> Option<Relief> {
+/// Asks about a triple that waits here, up to this time. `None` = as alone.
+pub(super) async fn check(link: &Link, keys: &Keys, asked: Question<'_>, end: Instant) -> Option<Relief> {
     let key = keys.triple(asked.hash);
-    let answer = match ask(link, &key, &asked).await {
+    let answer = match ask(link, &key, &asked, end).await {
         Ok(value) => read(&value),
         Err(Failure::Away) => {
             link.metrics().cluster_dropped(ClusterOp::Greylist);
@@ -104,8 +106,7 @@ pub(super) async fn check(link: &Link, keys: &Keys, asked: Question<'_>) -> Opti
     known.map(Relief)
 }
 
-async fn ask(link: &Link, key: &str, asked: &Question<'_>) -> Result<Value, Failure> {
-    let end = link.deadline();
+async fn ask(link: &Link, key: &str, asked: &Question<'_>, end: Instant) -> Result<Value, Failure> {
     match link.ask_until(end, ClusterOp::Greylist, &call("EVALSHA", &HASH, key, asked)).await {
         // Only the first question after a start of Redis.
         Err(Failure::NoScript) => {
@@ -117,7 +118,7 @@ async fn ask(link: &Link, key: &str, asked: &Question<'_>) -> Result<Value, Fail
 
 /// What Redis refuses of that.
 pub(super) async fn try_rights(link: &Link, keys: &Keys, asked: Question<'_>) -> Option<Failure> {
-    match ask(link, &keys.triple(asked.hash), &asked).await {
+    match ask(link, &keys.triple(asked.hash), &asked, link.deadline()).await {
         Ok(value) => {
             let error = read(&value).map(|answer| answer.error).filter(|error| !error.is_empty())?;
             Some(Failure::of_script(&error))
@@ -178,22 +179,22 @@ fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// At most so many new triples in each second.
+/// At most so many triples of one kind in each second.
 #[derive(Debug, Default)]
-pub(super) struct NewTriples {
+pub(super) struct Share {
     /// The second in the upper bits, and the count in it.
     state: AtomicU64,
 }
 
 const COUNT_BITS: u32 = 16;
 
-impl NewTriples {
+impl Share {
     /// Whether one more may go to Redis in this second.
     pub(super) fn admit(&self, second: u64) -> bool {
         let next = |state: u64| {
             let (then, count) = (state >> COUNT_BITS, state & ((1 << COUNT_BITS) - 1));
             let count = if then == second { count } else { 0 };
-            (count < NEW_PER_SECOND).then_some(second << COUNT_BITS | (count + 1))
+            (count < PER_SECOND).then_some(second << COUNT_BITS | (count + 1))
         };
         self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
@@ -238,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn a_second_has_its_share_of_new_triples() {
-        let new = NewTriples::default();
-        let admitted = |second| (0..1000).filter(|_| new.admit(second)).count();
+    fn a_second_has_its_share_of_triples() {
+        let share = Share::default();
+        let admitted = |second| (0..1000).filter(|_| share.admit(second)).count();
         assert_eq!([admitted(7), admitted(7), admitted(8)], [200, 0, 200]);
     }
 }

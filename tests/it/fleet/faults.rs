@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::posing::Posing;
 use super::redis::{Redis, Watched};
 use super::{Gate, Site, USER};
+use crate::support::client::Client;
 use crate::support::process::{SOON, free_port};
 
 /// `cluster.timeout` where a test measures.
@@ -73,6 +75,34 @@ async fn a_server_that_hangs_costs_three_questions_their_time_out_and_then_nothi
     redis.signal("CONT");
     gate.knows(true).await;
     logged_once(&gate, "Redis is back").await;
+}
+
+/// Each question has its answer in time, so that the breaker stays closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_server_costs_a_connection_three_times_the_time_out_in_all() {
+    let server = Posing::start();
+    let mut site = Site::new(format!("redis://{}", server.address()));
+    site.cluster = TIMEOUT_LINE.to_owned();
+    let gate = site.gate(1).await;
+    server.slows("EVALSHA", Duration::from_millis(300));
+    let before = server.asked("EVALSHA");
+    let mut client = Client::greeted(super::CLIENT, gate.smtp, "mail.good.test").await;
+    let began = tokio::time::Instant::now();
+    for message in 0..3 {
+        client.command(&format!("MAIL FROM:<{}>", super::SENDER)).await;
+        for number in 0..6 {
+            let reply = client.command(&format!("RCPT TO:<user{message}x{number}@here.test>")).await;
+            assert_eq!(reply.code, 450, "{}", reply.text);
+        }
+        client.command("RSET").await;
+    }
+    let (took, asked) = (began.elapsed(), server.asked("EVALSHA") - before);
+    assert!(took >= TIMEOUT * 3 && took < TIMEOUT * 3 + MARGIN, "{took:?}");
+    assert!((3..=5).contains(&asked), "{asked}");
+    assert!(gate.is_up().await);
+    // Another connection asks again.
+    assert_eq!(gate.code(USER).await, 450);
+    assert_eq!(server.asked("EVALSHA") - before, asked + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +200,7 @@ async fn writes_are_dropped_and_reads_count(gate: &Gate) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failover_the_new_master_is_asked_for() {
-    let Some(mut watched) = Watched::start().await else { return };
+    let Some(mut watched) = Watched::start(None).await else { return };
     let site = Site::with_delay(watched.url(), Duration::from_millis(300));
     let (one, two) = (site.gate(1).await, site.gate(2).await);
     assert_eq!(one.code(USER).await, 450);
@@ -219,8 +249,7 @@ async fn a_flood_of_new_triples_leaves_redis_in_peace() {
     let smtp = gate.smtp;
     for client in 0..20 {
         tasks.spawn(async move {
-            let mut client_ =
-                crate::support::client::Client::greeted(super::CLIENT, smtp, "mail.good.test").await;
+            let mut client_ = Client::greeted(super::CLIENT, smtp, "mail.good.test").await;
             client_.command(&format!("MAIL FROM:<{}>", super::SENDER)).await;
             for number in 0..50 {
                 let code = client_.command(&format!("RCPT TO:<u{client}x{number}@here.test>")).await.code;
@@ -235,4 +264,38 @@ async fn a_flood_of_new_triples_leaves_redis_in_peace() {
     let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
     let keys = redis.keys("rmxd:1:g:*").len();
     assert!(keys > 0 && keys <= 200 * seconds, "{keys} keys in {seconds} s");
+}
+
+/// Of one triple again and again, before its delay is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_early_retries_leaves_redis_in_peace() {
+    let Some(redis) = Redis::start(&[]).await else { return };
+    let site = Site::new(redis.url());
+    let gate = site.gate(1).await;
+    assert_eq!(gate.code(USER).await, 450);
+    let began = tokio::time::Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    let smtp = gate.smtp;
+    for _ in 0..10 {
+        tasks.spawn(async move {
+            let mut client = Client::greeted(super::CLIENT, smtp, "mail.good.test").await;
+            client.command(&format!("MAIL FROM:<{}>", super::SENDER)).await;
+            let line = format!("RCPT TO:<{USER}>\r\n");
+            client.send(line.repeat(80)).await;
+            for _ in 0..80 {
+                assert_eq!(client.reply().await.code, 450);
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let seconds = began.elapsed().as_secs() + 2;
+    let info = redis.cli(&["INFO", "commandstats"]);
+    let asked = info
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok());
+    let asked: u64 = asked.unwrap();
+    assert!(asked <= 200 * seconds, "{asked} questions in {seconds} s");
+    assert!(asked + gate.metric("rmxd_cluster_dropped_total{op=\"greylist\"}").await > 800);
 }

@@ -1,14 +1,12 @@
 //! Each kind of server that `cluster.redis` can name, and what stops a start.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::permits::TWO_SECONDS;
-use super::redis::{Redis, Watched, cluster};
+use super::redis::{Redis, Tls, Watched, cluster};
 use super::{Site, USER};
 use crate::support::daemon::Daemon;
 use crate::support::process::SOON;
@@ -53,7 +51,7 @@ async fn a_unix_socket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_three_nodes() {
-    let Some(nodes) = cluster().await else { return };
+    let Some(nodes) = cluster(None).await else { return };
     nodes.iter().for_each(|node| allow(node, "+cluster|slots"));
     let hosts: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
     shares(&Site::with_delay(format!("redis+cluster://rmxd:p4ss@{}", hosts.join(",")), DELAY)).await;
@@ -63,7 +61,7 @@ async fn a_cluster_of_three_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_a_sentinel_watches() {
-    let Some(watched) = Watched::start().await else { return };
+    let Some(watched) = Watched::start(None).await else { return };
     allow(&watched.master, "+role");
     let url = watched.url().replace("://", "://rmxd:p4ss@");
     shares(&Site::with_delay(url, DELAY)).await;
@@ -121,48 +119,107 @@ async fn a_user_with_the_least_rights() {
     assert_eq!(redis.cli(&["ACL", "LOG"]), "", "a command was refused");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_with_a_certificate_of_ones_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let own = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    assert_eq!(server.subject_alt_names, [rcgen::SanType::IpAddress(Ipv4Addr::LOCALHOST.into())]);
-    let server = server.signed_by(&own, &issuer).unwrap();
-    std::fs::write(place("ca"), ca.pem()).unwrap();
-    std::fs::write(place("certificate"), server.pem()).unwrap();
-    std::fs::write(place("key"), own.serialize_pem()).unwrap();
-    let port = crate::support::process::free_port();
-    let (certificate, key, ca) = (place("certificate"), place("key"), place("ca"));
-    let port_text = port.to_string();
-    let arguments = [
-        "--port",
-        "0",
-        "--tls-port",
-        &port_text,
-        "--tls-cert-file",
-        &certificate,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &ca,
-        "--tls-auth-clients",
-        "no",
-    ];
-    let Some(_redis) = Redis::start_at(port, &arguments).await else { return };
-    let mut site = Site::with_delay(format!("rediss://127.0.0.1:{port}"), DELAY);
-    site.cluster = format!("ca = \"{ca}\"");
-    shares(&site).await;
-    // Of an authority that isn't known: as away, and never in plain text.
-    site.cluster.clear();
+/// A site with the certificates of these servers.
+fn trusting(tls: &Tls, url: impl Into<String>) -> Site {
+    let mut site = Site::with_delay(url, DELAY);
+    site.cluster = format!("ca = \"{}\"", tls.ca());
+    site
+}
+
+/// Of an authority that isn't known: as away, and never in plain text.
+async fn is_away_for_strangers(url: &str) {
+    let site = Site::with_delay(url, DELAY);
     let stranger = site.gate(3).await;
     assert!(!stranger.is_up().await);
     assert_eq!(stranger.code(USER).await, 450);
+    let log = stranger.daemon.whole_log().await;
+    assert!(log.contains("Redis is away") && log.contains("invalid peer certificate"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_a_certificate_of_ones_own() {
+    let tls = Tls::new();
+    let Some(redis) = Redis::start_over(&tls, &[]).await else { return };
+    let url = format!("rediss://127.0.0.1:{}", redis.port());
+    shares(&trusting(&tls, &url)).await;
+    is_away_for_strangers(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_three_nodes_over_tls() {
+    let tls = Tls::new();
+    let Some(nodes) = cluster(Some(&tls)).await else { return };
+    nodes.iter().for_each(|node| allow(node, "+cluster|slots"));
+    let hosts: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let url = format!("rediss+cluster://rmxd:p4ss@{}", hosts.join(","));
+    shares(&trusting(&tls, &url)).await;
+    let counts: Vec<usize> = nodes.iter().map(|node| node.keys("rmxd:1:g:*").len()).collect();
+    assert!(counts.iter().filter(|count| **count > 0).count() > 1, "{counts:?}");
+    is_away_for_strangers(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_by_a_sentinel_over_tls() {
+    let tls = Tls::new();
+    let Some(mut watched) = Watched::start(Some(&tls)).await else { return };
+    [&watched.master, &watched.replica].into_iter().for_each(|redis| allow(redis, "+role"));
+    let url = watched.url().replace("://", "://rmxd:p4ss@");
+    shares(&trusting(&tls, &url)).await;
+    is_away_for_strangers(&url).await;
+    let site = trusting(&tls, &url);
+    let (one, two) = (site.gate(4).await, site.gate(5).await);
+    assert_eq!(one.code("before@here.test").await, 450);
+    watched.master.kill();
+    watched.failed_over().await;
+    for gate in [&one, &two] {
+        gate.daemon.logged("Redis is back").await;
+    }
+    assert_eq!(two.code("before@here.test").await, 250, "the replica had it");
+    assert_eq!(one.code("after@here.test").await, 450);
+    sleep(DELAY * 2).await;
+    assert_eq!(two.code("after@here.test").await, 250);
+}
+
+/// At a start or later: the master may be one that is down just now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_down_is_away_and_no_mistake() {
+    let Some(mut watched) = Watched::start(None).await else { return };
+    let site = Site::with_delay(watched.url(), DELAY);
+    let before = site.gate(1).await;
+    watched.replica.kill();
+    watched.master.kill();
+    crate::support::process::eventually("a Sentinel that knows", SOON, || {
+        watched.sentinel.cli(&["SENTINEL", "MASTER", "main"]).contains("s_down").then_some(())
+    })
+    .await;
+    let after = site.gate(2).await;
+    after.daemon.logged("the Sentinels know no master that is up").await;
+    watched.master.again().await;
+    for gate in [&before, &after] {
+        gate.daemon.logged("Redis is back").await;
+        let log = gate.daemon.whole_log().await;
+        assert!(!log.contains("ERROR") && log.matches("Redis is away").count() == 1, "{log}");
+    }
+}
+
+/// The scheme says whether it is encrypted; the wrong one is away, whatever stands there.
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_text_and_tls_do_not_meet() {
+    let tls = Tls::new();
+    let Some(encrypted) = Redis::start_over(&tls, &[]).await else { return };
+    let plain = Watched::start(None).await.unwrap();
+    let sentinel = plain.sentinel.port();
+    let rows = [
+        Site::new(format!("redis://127.0.0.1:{}", encrypted.port())),
+        trusting(&tls, format!("rediss://127.0.0.1:{}", plain.master.port())),
+        trusting(&tls, format!("rediss+cluster://127.0.0.1:{}", plain.master.port())),
+        trusting(&tls, format!("rediss+sentinel://127.0.0.1:{sentinel}/main")),
+    ];
+    for site in rows {
+        let gate = site.gate(1).await;
+        assert!(!gate.is_up().await, "{}", site.redis);
+        assert_eq!(gate.code(USER).await, 450, "{}", site.redis);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +237,7 @@ async fn what_only_the_operator_can_mend_stops_the_start() {
             assert_eq!(redis.cli(&rights.iter().map(String::as_str).collect::<Vec<_>>()), "OK");
         }
     }
-    let watched = Watched::start().await.unwrap();
+    let watched = Watched::start(None).await.unwrap();
     let sentinel = watched.sentinel.port();
     let rows = [
         (format!("redis://127.0.0.1:{port}"), "NOAUTH"),

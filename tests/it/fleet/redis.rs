@@ -1,10 +1,11 @@
 //! Redis servers of our own, on loopback and in temporary folders: single, as a cluster, watched by Sentinels. The one that a
 //! package may have started isn't touched.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::support::process::{self, Run, SOON, eventually, free_port};
@@ -44,6 +45,24 @@ impl Redis {
             Self { child, folder, port, cli: vec!["-p".to_owned(), port.to_string()], arguments: all };
         redis.listens().await;
         Some(redis)
+    }
+
+    /// The same over TLS alone.
+    pub(crate) async fn start_over(tls: &Tls, arguments: &[&str]) -> Option<Self> {
+        let port = free_port();
+        let mut all = tls.arguments(port);
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let mut redis = Self::start_at(port, &all).await?;
+        redis.cli.extend(tls.of_cli());
+        Some(redis)
+    }
+
+    async fn start_maybe_over(tls: Option<&Tls>, arguments: &[&str]) -> Option<Self> {
+        match tls {
+            Some(tls) => Self::start_over(tls, arguments).await,
+            None => Self::start(arguments).await,
+        }
     }
 
     async fn listens(&mut self) {
@@ -133,17 +152,76 @@ fn spawn(program: &std::path::Path, arguments: &[String]) -> Child {
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// An authority of one's own, and a certificate of it for 127.0.0.1, in files.
+pub(crate) struct Tls(TempDir);
+
+impl Tls {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("rmxd-tls-").tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of another name than the server's certificate, which OpenSSL would take for one of its own authority.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "authority");
+        let ca = params.self_signed(&key).unwrap();
+        let issuer = Issuer::new(params, key);
+        let own = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        assert_eq!(server.subject_alt_names, [rcgen::SanType::IpAddress(Ipv4Addr::LOCALHOST.into())]);
+        let server = server.signed_by(&own, &issuer).unwrap();
+        let files = [("ca", ca.pem()), ("certificate", server.pem()), ("key", own.serialize_pem())];
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self(folder)
+    }
+
+    /// The file of the authority's certificate.
+    pub(crate) fn ca(&self) -> String {
+        self.place("ca")
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// What a server is configured with.
+    fn settings(&self, port: u16) -> [(&'static str, String); 7] {
+        [
+            ("port", "0".to_owned()),
+            ("tls-port", port.to_string()),
+            ("tls-cert-file", self.place("certificate")),
+            ("tls-key-file", self.place("key")),
+            ("tls-ca-cert-file", self.ca()),
+            ("tls-auth-clients", "no".to_owned()),
+            ("tls-replication", "yes".to_owned()),
+        ]
+    }
+
+    fn arguments(&self, port: u16) -> Vec<String> {
+        self.settings(port).into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect()
+    }
+
+    fn of_cli(&self) -> [String; 3] {
+        ["--tls".to_owned(), "--cacert".to_owned(), self.ca()]
+    }
+}
+
 /// Three masters that are one cluster.
-pub(crate) async fn cluster() -> Option<Vec<Redis>> {
+pub(crate) async fn cluster(tls: Option<&Tls>) -> Option<Vec<Redis>> {
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        let (port, bus) = (free_port(), free_port().to_string());
-        let arguments =
-            ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus];
-        nodes.push(Redis::start_at(port, &arguments).await?);
+        let bus = free_port().to_string();
+        let mut arguments =
+            vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus];
+        if tls.is_some() {
+            arguments.extend(["--tls-cluster", "yes"]);
+        }
+        nodes.push(Redis::start_maybe_over(tls, &arguments).await?);
     }
     let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let mut create = process::command("redis-cli");
+    create.args(tls.map(Tls::of_cli).into_iter().flatten());
     create.args(["--cluster", "create"]).args(&addresses).arg("--cluster-yes");
     let run = Run::of(&mut create);
     assert_eq!(run.code, Some(0), "{run:?}");
@@ -157,54 +235,55 @@ pub(crate) struct Watched {
     pub(crate) master: Redis,
     pub(crate) replica: Redis,
     pub(crate) sentinel: Redis,
+    tls: bool,
 }
 
 impl Watched {
-    pub(crate) async fn start() -> Option<Self> {
-        let master = Redis::start(&[]).await?;
+    pub(crate) async fn start(tls: Option<&Tls>) -> Option<Self> {
+        let master = Redis::start_maybe_over(tls, &[]).await?;
         let port = master.port().to_string();
-        let replica = Redis::start(&["--replicaof", "127.0.0.1", &port]).await?;
+        let replica = Redis::start_maybe_over(tls, &["--replicaof", "127.0.0.1", &port]).await?;
         eventually("a replica", SOON, || {
             replica.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
         })
         .await;
-        let file = tempfile::NamedTempFile::new().unwrap();
         let lines = format!(
             "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 1000\n\
              sentinel failover-timeout main 3000\n"
         );
-        std::fs::write(file.path(), lines).unwrap();
-        let place = file.into_temp_path();
-        let sentinel = Self::sentinel(&place).await;
+        let sentinel = Self::sentinel(tls, &lines).await;
         eventually("a Sentinel that knows the replica", SOON, || {
             sentinel.cli(&["SENTINEL", "MASTER", "main"]).contains("num-slaves\n1").then_some(())
         })
         .await;
-        place.keep().ok();
-        Some(Self { master, replica, sentinel })
+        Some(Self { master, replica, sentinel, tls: tls.is_some() })
     }
 
-    async fn sentinel(configuration: &std::path::Path) -> Redis {
+    async fn sentinel(tls: Option<&Tls>, lines: &str) -> Redis {
         let port = free_port();
         let folder = tempfile::Builder::new().prefix("rmxd-redis-").tempdir().unwrap();
+        let place = folder.path().display();
+        let mut text = format!("bind 127.0.0.1\nlogfile {place}/log\ndir {place}\n{lines}");
+        match tls {
+            Some(tls) => tls.settings(port).iter().for_each(|(name, value)| {
+                text.push_str(&format!("{name} {value}\n"));
+            }),
+            None => text.push_str(&format!("port {port}\n")),
+        }
         let own = folder.path().join("sentinel.conf");
-        let log = folder.path().join("log");
-        let head = format!(
-            "port {port}\nbind 127.0.0.1\nlogfile {}\ndir {}\n",
-            log.display(),
-            folder.path().display()
-        );
-        std::fs::write(&own, head + &std::fs::read_to_string(configuration).unwrap()).unwrap();
+        std::fs::write(&own, text).unwrap();
         let arguments = vec![own.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
         let child = spawn(&process::program("redis-server").unwrap(), &arguments);
-        let mut redis =
-            Redis { child, folder, port, cli: vec!["-p".to_owned(), port.to_string()], arguments };
+        let mut cli = vec!["-p".to_owned(), port.to_string()];
+        cli.extend(tls.map(Tls::of_cli).into_iter().flatten());
+        let mut redis = Redis { child, folder, port, cli, arguments };
         redis.listens().await;
         redis
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port())
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        format!("{scheme}+sentinel://127.0.0.1:{}/main", self.sentinel.port())
     }
 
     /// Waits until the Sentinel has made the replica the master.
