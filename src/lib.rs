@@ -87,7 +87,7 @@
 //! - The greylist works by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
 //! - What several gates share is in Redis, which such sites run already. Nothing that is read from it can become a refusal, by
 //!   types: it only shortens a wait. No session connects or tries again; the answer of a question is waited for
-//!   `cluster.timeout` at most.
+//!   `cluster.timeout` at most, and all of them of one connection three times that: a session may have many recipients.
 //! - Nodes say who and where they are under seal: somebody who can write into Redis would get `admin.token` otherwise, by naming
 //!   an address of their own.
 //! - The number of an id has the node in it, so that two gates never give one twice and a reader knows whom to ask.
