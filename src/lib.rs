@@ -87,7 +87,7 @@
 //! - The greylist works by the envelope's sender, whichever identity failed: one delay for a message, not one for each.
 //! - What several gates share is in Redis, which such sites run already. Nothing that is read from it can become a refusal, by
 //!   types: it only shortens a wait. No session connects or tries again; the answer of a question is waited for
-//!   `cluster.timeout` at most.
+//!   `cluster.timeout` at most, and all of them of one connection three times that: a session may have many recipients.
 //! - Permits of a fleet are entries that merge by an order: of two under one number the lower counts, and a removal is lower than
 //!   its permit. So nodes need no master and no order of messages, Redis can lose or show old ones, and what it lacks is written
 //!   back. Each node has all of them in its file: Redis is only the way.

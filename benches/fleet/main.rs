@@ -41,6 +41,9 @@ struct Arguments {
     rate: u64,
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// cluster.timeout in ms: on a machine that is too busy with the gates themselves, they soon go alone
+    #[arg(long, default_value_t = 100)]
+    timeout: u64,
     /// maxmemory of Redis, with allkeys-lru; 0 = none
     #[arg(long, default_value = "0")]
     maxmemory: String,
@@ -59,7 +62,7 @@ fn main() {
             gates: arguments.gates,
             rate: arguments.rate,
             time: Duration::from_secs(arguments.seconds),
-            timeout: Duration::from_millis(100),
+            timeout: Duration::from_millis(arguments.timeout),
         };
         let seen = simulate(&redis, plan).await;
         let gates = arguments.gates as f64;

@@ -60,6 +60,7 @@ impl Posing {
 }
 
 /// `None` at the end of the connection.
+#[expect(clippy::disallowed_methods, reason = "each connection has a thread of its own")]
 fn serve(stream: &TcpStream, shared: &Mutex<Shared>) -> Option<()> {
     let (mut input, mut output) = (BufReader::new(stream), stream);
     loop {

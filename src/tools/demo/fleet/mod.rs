@@ -45,8 +45,7 @@ impl Show for Stage {
 /// Plays all steps and prints each when it is over.
 async fn tour(stage: &Stage, args: &Args) -> (Exit, Vec<Step>) {
     let colour = Colour::of_stdout();
-    let total = if tour::permits_are_shared() { 6 } else { 5 };
-    let mut progress = Progress { done: 0, total };
+    let mut progress = Progress { done: 0, total: 6 };
     let mut steps: Vec<Step> = Vec::new();
     let mut last = if args.json { Exit::Done } else { print(&page::introduction(stage, colour)) };
     let mut shown = |step: Step, steps: &mut Vec<Step>| {
@@ -64,10 +63,8 @@ async fn tour(stage: &Stage, args: &Args) -> (Exit, Vec<Step>) {
     shown(tour::passed(stage).await, &mut steps);
     progress.next("explain at the other gate");
     shown(tour::explained(stage, id.as_deref()).await, &mut steps);
-    if tour::permits_are_shared() {
-        progress.next("a permit");
-        shown(tour::permit(stage).await, &mut steps);
-    }
+    progress.next("a permit");
+    shown(tour::permit(stage).await, &mut steps);
     progress.next("Redis is killed");
     shown(tour::away(stage).await, &mut steps);
     progress.next("Redis starts again");

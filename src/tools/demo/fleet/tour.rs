@@ -24,11 +24,6 @@ const NOTICED: Duration = Duration::from_secs(15);
 const SHARED: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Whether a permit that is made at one gate counts at the others.
-pub(super) fn permits_are_shared() -> bool {
-    false
-}
-
 /// Someone who sends.
 struct Sender {
     client: Ipv4Addr,
@@ -106,7 +101,6 @@ pub(super) async fn explained(stage: &Stage, id: Option<&str>) -> Step {
     step
 }
 
-/// Only where [`permits_are_shared`].
 pub(super) async fn permit(stage: &Stage) -> Step {
     let [one, two] = &stage.gates;
     let mut step = Step::new(
