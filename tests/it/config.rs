@@ -644,7 +644,7 @@ fn a_fleet_needs_all_that_it_needs() {
         ),
         (
             with("ca = 'ca'"),
-            "5:1: cluster.ca: cluster.ca needs a cluster.redis that begins with \"rediss://\"",
+            "5:1: cluster.ca: cluster.ca needs a cluster.redis that begins with \"rediss\": without it nothing is encrypted",
         ),
         (
             "redis = 'rediss://h'\nnode = 1\nsecret = 'secret'\nca = 'ca'".to_owned(),
