@@ -35,6 +35,7 @@ mod file;
 mod filter;
 mod first_format;
 mod keys;
+mod kind;
 mod limits;
 mod missing;
 mod number;

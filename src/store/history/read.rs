@@ -19,7 +19,8 @@ use crate::store::history::codes::Coded;
 use crate::store::history::encode::milliseconds;
 use crate::store::history::file::Trouble;
 use crate::store::history::filter::{Cursor, Filter};
-use crate::store::history::row::{self, COLUMNS, Kind, client_key, domain_key, recipient_key};
+use crate::store::history::kind::{Kind, client_key, domain_key, recipient_key};
+use crate::store::history::row::{self, COLUMNS};
 use crate::store::history::segment::{self, LAST_CLOSED, Range};
 use crate::store::history::waiting::Waiting;
 

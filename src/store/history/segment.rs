@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use rusqlite::{Connection, params};
 
 use crate::store::history::keys::{self, Blocks};
-use crate::store::history::row::{self, Kind};
+use crate::store::history::kind::{self, Kind};
 
 /// The last position in a closed segment.
 pub(super) const LAST_CLOSED: &str = "SELECT max(last) FROM segments";
@@ -40,7 +40,7 @@ pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> r
     let mut keys = Kind::ALL.map(KeysOfRows::new);
     let (mut rows_read, mut ends, mut earliest, mut latest) = (0_u64, None, i64::MAX, i64::MIN);
     {
-        let sql = format!("SELECT {} FROM rows WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq", row::KEY_COLUMNS);
+        let sql = format!("SELECT {} FROM rows WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq", kind::KEY_COLUMNS);
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query([first, last])?;
         while let Some(row) = rows.next()? {
@@ -48,7 +48,7 @@ pub(super) fn write_segment(connection: &Connection, first: i64, last: i64) -> r
             rows_read += 1;
             ends = Some((ends.map_or(seq, |(first, _)| first), seq));
             (earliest, latest) = (earliest.min(at), latest.max(at));
-            row::key_texts(row, |kind, text| {
+            kind::key_texts(row, |kind, text| {
                 if let Some(keys) = keys.get_mut(kind as usize) {
                     keys.add(text, seq);
                 }

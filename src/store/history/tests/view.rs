@@ -213,19 +213,21 @@ fn the_view_of_another_version_is_replaced() {
 /// Makes the file one of version 1: a row for each key, and no blocks.
 fn back_to_version_1(settings: &Settings) {
     let connection = Connection::open(&settings.path).unwrap();
-    let sql =
-        format!("SELECT {}, segment FROM segments JOIN rows ON seq BETWEEN first AND last", row::KEY_COLUMNS);
+    let sql = format!(
+        "SELECT {}, segment FROM segments JOIN rows ON seq BETWEEN first AND last",
+        kind::KEY_COLUMNS
+    );
     let transaction = connection.unchecked_transaction().unwrap();
     let mut statement = connection.prepare(&sql).unwrap();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
         let (seq, segment): (i64, i64) = (row.get(0).unwrap(), row.get(8).unwrap());
-        let insert = |kind: row::Kind, text: &str| {
+        let insert = |kind: kind::Kind, text: &str| {
             let key = kind.key(text).unwrap();
             let values = rusqlite::params![segment, kind.code(), key.as_str(), seq];
             connection.execute("INSERT OR IGNORE INTO keys VALUES (?1, ?2, ?3, ?4)", values).unwrap();
         };
-        row::key_texts(row, insert).unwrap();
+        kind::key_texts(row, insert).unwrap();
     }
     drop(rows);
     drop(statement);
