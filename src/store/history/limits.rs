@@ -17,7 +17,7 @@ const MIN_SIZE_WITH_SEGMENTS: u64 = 16 << 20;
 /// Octets of one transaction at most.
 const MAX_BATCH: u64 = 4 << 20;
 /// Octets of the write-ahead log, before its pages go into the file.
-const MAX_LOG: u64 = 4 << 20;
+const MAX_LOG: u64 = 16 << 20;
 /// What is left for the write-ahead log and what lies beside it: this part of the size limit, and these octets.
 const RESERVE: u64 = 8;
 const RESERVED_OCTETS: u64 = 256 << 10;
